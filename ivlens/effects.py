@@ -1,0 +1,182 @@
+"""Indirect effects of heads: the exact sweep, the plain loop that is its oracle, and ``locate_heads`` over both.
+
+A head's indirect effect on a corrupted prompt is the change of the answer's metric when the head's output at the last
+prompt token is replaced by its mean over clean prompts (2310.15213, eq. 4; 2406.12227, eq. 3).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .activations import mean_head_activations
+from .errors import at_least, one_of
+from .models import (
+    HookedTransformer,
+    answer_logits,
+    check_fits,
+    hooked,
+    last_token,
+    padded,
+    provenance,
+    sweep,
+    z_name,
+)
+from .records import METRICS as METRIC_NAMES
+from .records import Head, HeadEffects, HeadMeans
+from .scoring import METRICS, Ids, all_ids, strongest_wrong
+from .tasks import Prompt, Task
+
+METHODS = ("exact", "loop")
+Pair = tuple[Ids, Ids]
+Reader = Callable[[int, Float[Tensor, "stream answer vocab"]], Float[Tensor, " stream"]]
+
+
+@torch.inference_mode()
+def indirect_effects(
+    model: HookedTransformer,
+    prompts: Sequence[Prompt],
+    means: HeadMeans,
+    *,
+    method: str = "exact",
+    metric: str = "probability",
+    stream_budget: int = 2048,
+) -> HeadEffects:
+    """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
+
+    ``.values`` is [prompt, layer, head], in the metric's unit: ``"probability"`` of the whole answer,
+    ``"log-probability"`` in nats, or ``"logit-difference"``, the answer's tokens against the strongest wrong tokens
+    of the unpatched run. ``method="exact"`` is the last-token sweep (``ivlens.models.streams``); ``"loop"`` runs one
+    full forward pass a head. ``stream_budget`` bounds the streams that travel together, hence memory.
+
+    Raises:
+        PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+        MismatchError: the means were computed on a model of another shape, architecture or weight processing.
+        UnsupportedError: the model has a part that the exact sweep does not represent.
+    """
+    one_of("method", method, METHODS)
+    one_of("metric", metric, METRIC_NAMES)
+    at_least("stream_budget", stream_budget, 2)
+    check_fits(model, means.provenance, "the mean activations")
+    pairs = all_ids(model, prompts)
+    cfg = model.cfg
+    heads = [(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
+    run = _exact if method == "exact" else _loop
+    columns = run(model, pairs, means.values, heads, _reader(pairs, metric), stream_budget)  # clean first, then heads
+    effects = (columns[:, 1:] - columns[:, :1]).unflatten(1, (cfg.n_layers, cfg.n_heads))
+    return HeadEffects(
+        effects.cpu(),
+        columns[:, 0].cpu(),
+        metric,
+        method,
+        task=", ".join(sorted({prompt.task for prompt in prompts})),
+        means=means,
+        provenance=provenance(model, method=method, metric=metric, prompts=len(pairs)),
+    )
+
+
+def locate_heads(
+    model: HookedTransformer,
+    task: Task,
+    *,
+    clean: int = 50,
+    corrupted: int = 25,
+    shots: int = 2,
+    format: str | Callable[..., str] = "labelled",
+    corruption: str = "no-instruction",
+    metric: str = "log-probability",
+    method: str = "exact",
+    split: str = "train",
+    seed: int = 0,
+) -> HeadEffects:
+    """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
+
+    Means are taken over ``clean`` prompts (instruction, field labels and ``shots`` demonstrations), effects over
+    ``corrupted`` ones, both from the task's ``split``. The log-probability is the default because on bare prompts the
+    probability lies at its floor.
+
+    Raises:
+        ArgumentError: an option outside its values, or more prompts than the split has.
+        PromptError, UnsupportedError: see ``indirect_effects``.
+    """
+    template: dict[str, Any] = {"format": format, "split": split, "seed": seed, "tokenizer": model.tokenizer}
+    means = mean_head_activations(model, task.prompts(clean, shots=shots, **template))
+    broken = task.prompts(corrupted, shots=shots, corruption=corruption, **template)
+    effects = indirect_effects(model, broken, means, method=method, metric=metric)
+    template |= {"format": format if isinstance(format, str) else format.__name__, "shots": shots}
+    del template["tokenizer"]
+    settings = dict(effects.provenance["settings"]) | template | {"corruption": corruption, "clean": clean}
+    return replace(effects, provenance=dict(effects.provenance) | {"settings": settings})
+
+
+def _reader(pairs: Sequence[Pair], metric: str) -> Reader:
+    """Reduce streams' logits to the metric; the clean stream, read first, fixes each prompt's foils."""
+    foils: dict[int, Tensor] = {}
+
+    def read(prompt: int, logits: Float[Tensor, "stream answer vocab"]) -> Float[Tensor, " stream"]:
+        targets = torch.tensor(pairs[prompt][1], device=logits.device)
+        if prompt not in foils:
+            foils[prompt] = strongest_wrong(logits[0], targets)
+        return METRICS[metric](logits, targets, foils[prompt])
+
+    return read
+
+
+def _exact(
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], read: Reader, budget: int
+) -> Float[Tensor, "prompt stream"]:
+    """Sweep prompts in groups, and one prompt's heads in parts, so that no more than ``budget`` streams travel."""
+    results = []
+    with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
+        for start, group in _within(pairs, len(heads) + 1, budget):
+            width = max(len(answer) for _, answer in group)
+            part = max(1, budget // (width * len(group)) - 1)
+            columns = []
+            for at in range(0, len(heads), part):
+                offset = lambda prompt, logits, start=start: read(start + prompt, logits)  # noqa: E731
+                columns.append(sweep(model, group, means, heads[at : at + part], offset))
+            results.append(torch.cat([columns[0]] + [column[:, 1:] for column in columns[1:]], 1))
+            bar.update(len(group))
+    return torch.cat(results)
+
+
+def _within(pairs: Sequence[Pair], streams: int, budget: int) -> list[tuple[int, Sequence[Pair]]]:
+    """Consecutive groups of prompts, each with the place of its first, whose streams' rows fit the budget."""
+    groups: list[tuple[int, Sequence[Pair]]] = []
+    start = rows = 0
+    for i, (_, answer) in enumerate(pairs):
+        if i > start and rows + streams * len(answer) > budget:
+            groups.append((start, pairs[start:i]))
+            start, rows = i, 0
+        rows += streams * len(answer)
+    return [*groups, (start, pairs[start:])]
+
+
+def _loop(
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], read: Reader, budget: int
+) -> Float[Tensor, "prompt stream"]:
+    """The published algorithm: one full forward pass a head, its output patched at the last prompt token."""
+    results = []
+    with tqdm(total=len(pairs) * len(heads), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
+        for i, pair in enumerate(pairs):
+            rows = padded([pair], model.cfg.device)
+            columns = [read(i, answer_logits(model, rows)[0][None])]
+            for layer, head in heads:
+                with hooked(model, {z_name(layer): _patch(head, means[layer, head])}):
+                    columns.append(read(i, answer_logits(model, rows)[0][None]))
+                bar.update()
+            results.append(torch.cat(columns))
+    return torch.stack(results)
+
+
+def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Tensor]:
+    def edit(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        row, position = last_token(z)
+        z[row, position, head] = value.to(z)
+        return z
+
+    return edit

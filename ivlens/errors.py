@@ -1,0 +1,73 @@
+"""Every error that ivlens raises on purpose, each saying what was expected, what came, and what to do.
+
+    IvlensError
+    |-- ArgumentError       an argument outside its allowed values (also a ValueError)
+    |-- SourceError         a model source that cannot be found or read
+    |-- DownloadError       the packaged default model could not be fetched or failed its checksum
+    |-- UnsupportedError    a model family or feature that would not be represented faithfully
+    |-- MismatchError       things that do not belong together: a vector and a model, two weight processings
+    |-- TaskError           a task, or a file of a task, that is malformed
+    |-- PromptError         a prompt or answer that cannot be tokenised or scored
+    |-- HookError           a hook that was asked for and never ran
+    `-- RecordError         a saved record that is missing, truncated, or of another kind
+"""
+
+
+class IvlensError(Exception):
+    """Base of all ivlens errors; built from what was expected, what came, and what to do."""
+
+    def __init__(self, expected: str, came: str = "", do: str = "") -> None:
+        self.expected, self.came, self.do = expected, came, do
+        parts = [f"expected {expected}", f"got {came}" if came else "", do]
+        super().__init__("; ".join(part for part in parts if part))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.expected, self.came, self.do)
+
+
+class ArgumentError(IvlensError, ValueError):
+    """An argument outside its allowed values."""
+
+
+class SourceError(IvlensError):
+    """A model source that cannot be found or read."""
+
+
+class DownloadError(IvlensError):
+    """The packaged default model could not be fetched or failed its checksum."""
+
+
+class UnsupportedError(IvlensError):
+    """A model family or feature that would not be represented faithfully."""
+
+
+class MismatchError(IvlensError):
+    """Things that do not belong together."""
+
+
+class TaskError(IvlensError):
+    """A task, or a file of a task, that is malformed."""
+
+
+class PromptError(IvlensError):
+    """A prompt or answer that cannot be tokenised or scored."""
+
+
+class HookError(IvlensError):
+    """A hook that was asked for and never ran."""
+
+
+class RecordError(IvlensError):
+    """A saved record that is missing, truncated, or of another kind."""
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise ArgumentError unless ``value`` is among the ``allowed`` values of the option ``name``."""
+    if value not in allowed:
+        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", repr(value))
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise ArgumentError unless the option ``name`` is a number of ``least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+        raise ArgumentError(f"{name} to be a number of {least} or more", repr(value))

@@ -1,0 +1,30 @@
+"""Memory layout of weights: the same parameters, stored so that TransformerLens' per-call transposes are views.
+
+TransformerLens multiplies by contiguous copies of its transposed weights at each call. Stored transposed, the copy
+is the tensor itself: shapes and values stay, the forward pass gets faster (``ivlens.experiments`` measures it).
+"""
+
+import torch
+from torch import Tensor, nn
+from transformer_lens import HookedTransformer
+
+
+def store_transposed(model: HookedTransformer) -> None:
+    """Re-lay the memory of every weight that TransformerLens transposes at each call, in place."""
+    for block in model.blocks:
+        attention = block.attn
+        for name in ("W_Q", "_W_K", "_W_V") if hasattr(attention, "_W_K") else ("W_Q", "W_K", "W_V"):
+            _store(getattr(attention, name), (0, 2, 1))  # (head d_head) d_model
+        _store(attention.W_O, (2, 0, 1))  # d_model (head d_head)
+        for name in ("W_in", "W_out", "W_gate"):
+            if hasattr(block.mlp, name):
+                _store(getattr(block.mlp, name), (1, 0))
+    _store(model.unembed.W_U, (1, 0))
+
+
+@torch.no_grad()
+def _store(weight: nn.Parameter, order: tuple[int, ...]) -> None:
+    """Make ``weight.permute(order)`` contiguous without changing what ``weight`` is."""
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    data: Tensor = weight.data
+    weight.data = data.permute(order).contiguous().permute(inverse)

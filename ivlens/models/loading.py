@@ -1,0 +1,125 @@
+"""``load_model``: a source of weights -> a HookedTransformer with unprocessed weights, checked against Hugging Face."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedModel
+
+from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
+from .families import family_of, hooked_config
+from .layout import store_transposed
+from .provenance import model_facts, stamp
+from .sources import Source, merge_adapter, open_source
+
+CHECK_TEXT = "The quick brown fox jumps over the lazy dog. Paris is the capital of"
+# Largest difference allowed between our logits and Hugging Face's, relative to the largest logit.
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def load_model(
+    source: str | Path | PreTrainedModel | HookedTransformer = "smollm2",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    tokenizer: Any = None,
+    verify: bool = True,
+) -> HookedTransformer:
+    """Load a model as a HookedTransformer: weights unprocessed, evaluation mode, tokenizer attached.
+
+    ``source`` is the packaged default ``"smollm2"``, a Hugging Face hub name, a local Hugging Face folder, a GGUF
+    file, or a model object; ``adapter`` a PEFT folder merged into it; ``device`` defaults to CUDA where there is one.
+    With ``verify`` the logits of one short prompt are compared with Hugging Face's.
+
+    Raises:
+        SourceError: nothing loadable is there.
+        DownloadError: the packaged default could not be fetched.
+        UnsupportedError: the family, or a feature that it switches on, would not be represented faithfully.
+        MismatchError: the logits differ from Hugging Face's.
+    """
+    if dtype not in TOLERANCE:
+        raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
+    if isinstance(source, HookedTransformer):
+        return _pass_through(source, device, adapter, tokenizer)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    opened = open_source(source, dtype, revision, tokenizer)
+    if adapter is not None:
+        opened = merge_adapter(opened, adapter)
+    model = to_hooked(opened, device, dtype)
+    if verify:
+        check_against_hugging_face(model, opened.model)
+    facts = {"source": opened.name, "revision": opened.revision, "adapter": str(adapter) if adapter else None}
+    stamp(model, **facts)
+    return model
+
+
+def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> HookedTransformer:
+    """Build the HookedTransformer of a Hugging Face model, weights unprocessed."""
+    hugging_face = source.model
+    cfg = hooked_config(hugging_face.config, dtype=dtype, device=str(device))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+        model = HookedTransformer(cfg, move_to_device=False)
+    family = family_of(hugging_face.config)
+    weights = {name: value.detach().to(dtype) for name, value in family.weights(hugging_face, cfg).items()}
+    if weights["unembed.W_U"].data_ptr() == weights["embed.W_E"].data_ptr():  # tied: an edit of one is not of both
+        weights["unembed.W_U"] = weights["unembed.W_U"].clone()
+    left_out = model.load_state_dict(weights, strict=False, assign=True)
+    unset = [name for name in left_out.missing_keys if ".W_" in name or "._W_" in name]
+    if unset or left_out.unexpected_keys:
+        raise UnsupportedError(f"weights for every part of a {family.architecture}", f"{[*unset, *left_out.unexpected_keys]}")
+    store_transposed(model)
+    attach_tokenizer(model, source.tokenizer)
+    return model.to(device, print_details=False).eval()
+
+
+def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
+    """Attach a Hugging Face tokenizer as it is: BOS where it puts one, padding on the right."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    model.tokenizer = tokenizer
+    model.cfg.tokenizer_prepends_bos = len(tokenizer("")["input_ids"]) > 0
+    model.cfg.default_prepend_bos = model.cfg.tokenizer_prepends_bos
+
+
+def check_against_hugging_face(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
+    """Raise MismatchError unless both models give one short prompt the same logits, within the dtype's tolerance."""
+    tokens = torch.tensor([model.tokenizer(CHECK_TEXT)["input_ids"]])
+    theirs = _logits_on_cpu(hugging_face, tokens.to(hugging_face.device))
+    ours = _logits_on_cpu(model, tokens.to(model.cfg.device))
+    difference = (ours - theirs).abs().max().item()
+    allowed = TOLERANCE[model.cfg.dtype] * max(1.0, theirs.abs().max().item())
+    if not difference <= allowed:
+        raise MismatchError(
+            f"logits within {allowed:.1e} of Hugging Face's",
+            f"a difference of {difference:.1e} on {CHECK_TEXT!r}",
+            "this model would not be represented faithfully; please report its config",
+        )
+
+
+@torch.inference_mode()
+def _logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+    output = model(tokens)
+    return (output if isinstance(output, Tensor) else output.logits).double().cpu()
+
+
+def _pass_through(
+    model: HookedTransformer, device: str | torch.device | None, adapter: str | Path | None, tokenizer: Any
+) -> HookedTransformer:
+    if adapter is not None:
+        raise ArgumentError("an adapter only with a Hugging Face source", "a HookedTransformer", "merge it before")
+    if tokenizer is not None:
+        attach_tokenizer(model, tokenizer)
+    if model.tokenizer is None:
+        raise SourceError("a HookedTransformer with a tokenizer", "one without", "pass load_model(model, tokenizer=...)")
+    if device is not None:
+        model.to(device, print_details=False)
+    model_facts(model)
+    return model.eval()

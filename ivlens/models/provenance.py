@@ -1,0 +1,80 @@
+"""Where a model's weights come from: the facts that travel with the model into every record."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+from ..errors import MismatchError
+
+PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")
+SHAPE = ("n_layers", "n_heads", "d_head", "d_model")
+
+
+def stamp(model: HookedTransformer, **facts: Any) -> None:
+    """Attach the provenance ``facts`` to the model, with its weights' hash, dtype, processing, and shape."""
+    cfg = model.cfg
+    model.ivlens_facts = facts | {
+        "weights_sha256": weights_sha256(model),
+        "dtype": str(cfg.dtype).removeprefix("torch."),
+        "processing": "folded norms" if "Pre" in (cfg.normalization_type or "") else "none",
+        "architecture": cfg.original_architecture,
+        "bos": bool(cfg.tokenizer_prepends_bos),
+        **{name: getattr(cfg, name) for name in SHAPE},
+    }
+    model.ivlens_versions = _versions_of(model)
+
+
+def model_facts(model: HookedTransformer) -> dict[str, Any]:
+    """The provenance of the model's weights, renewed where they were changed in place since it was attached."""
+    facts = getattr(model, "ivlens_facts", None)
+    if facts is None:
+        stamp(model, source="HookedTransformer object", revision=None, adapter=None)
+    elif model.ivlens_versions != _versions_of(model):
+        stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter")})
+    return dict(model.ivlens_facts)
+
+
+def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
+    """A record's provenance: the model's facts, the ``settings`` of the computation, and the versions used."""
+    versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    return {"model": model_facts(model), "settings": settings, "versions": versions}
+
+
+def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str, *, same_weights: bool = False) -> None:
+    """Raise unless something recorded on one model may be used on ``model``.
+
+    Shape, architecture and weight processing must agree; with ``same_weights`` the weights and their dtype too.
+
+    Raises:
+        MismatchError: naming each fact that differs.
+    """
+    names = (*SHAPE, "architecture", "processing") + (("weights_sha256", "dtype") if same_weights else ())
+    theirs, ours = recorded.get("model", {}), model_facts(model)
+    differing = [f"{name} {theirs[name]} against {ours[name]}" for name in names if theirs.get(name, ours[name]) != ours[name]]
+    if differing:
+        raise MismatchError(f"{what} to fit the model", "; ".join(differing), "use the model that it was computed on")
+
+
+def weights_sha256(model: HookedTransformer) -> str:
+    """SHA-256 over the names, shapes and bytes of all parameters, whatever the memory layout."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(_in_memory_order(parameter).view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """The tensor's elements last two axes swapped, as models store them after loading, flat."""
+    tensor = tensor.detach()
+    return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
+
+
+def _versions_of(model: HookedTransformer) -> tuple[int, ...]:
+    return tuple(parameter._version for parameter in model.parameters())

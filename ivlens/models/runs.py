@@ -1,0 +1,78 @@
+"""Plain forward passes: rows padded on the right with an explicit mask, logits only where an answer is read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.utilities.activation_functions import apply_softcap
+
+from ..errors import PromptError
+from .hooks import last_prompt_tokens
+
+Ids = tuple[int, ...]
+LOGITS_AT_ONCE = 1 << 25
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch: prompts with their answers, teacher forced, padded on the right.
+
+    ``tokens`` and ``mask`` are [batch, pos]; ``last`` [batch] is each row's last prompt token, from which the first
+    answer token is predicted.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"]
+    last: Int[Tensor, " batch"]
+    answers: tuple[Ids, ...]
+
+
+def batches(pairs: Sequence[tuple[Ids, Ids]], batch_size: int) -> Iterator[tuple[list[int], list[tuple[Ids, Ids]]]]:
+    """Groups of (prompt ids, answer ids) of similar length, each with their places in the sequence given."""
+    order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        yield places, [pairs[place] for place in places]
+
+
+def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) -> Rows:
+    """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
+    fed = [prompt + answer[:-1] for prompt, answer in pairs]
+    width = max(map(len, fed))
+    tokens = torch.tensor([row + (0,) * (width - len(row)) for row in fed], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in fed], device=device)
+    last = torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=device)
+    return Rows(tokens, mask, last, tuple(answer for _, answer in pairs))
+
+
+def check_length(model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]]) -> None:
+    """Raise PromptError where a prompt with its answer is longer than the model's context."""
+    longest = max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
+    if longest > model.cfg.n_ctx:
+        raise PromptError(
+            f"prompts within the model's context of {model.cfg.n_ctx} tokens", f"one of {longest}", "shorten it"
+        )
+
+
+def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
+    """Residual stream after the last block; hooks that edit the last prompt token find it."""
+    with last_prompt_tokens(rows.last):
+        return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
+
+
+def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:
+    """Each row's logits at the positions from which its answer's tokens are predicted."""
+    residual = final_residual(model, rows)
+    counts = [len(answer) for answer in rows.answers]
+    at = torch.cat([torch.arange(count, device=residual.device) + last for count, last in zip(counts, rows.last, strict=True)])
+    row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(residual.device)
+    return list(unembed(model, residual[row, at]).split(counts))
+
+
+def unembed(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    """Logits of final residual streams: final norm, unembedding, soft cap."""
+    logits = model.unembed(model.ln_final(residual[None]))[0]
+    return apply_softcap(logits, model.cfg.output_logits_soft_cap)

@@ -1,0 +1,249 @@
+"""Last-token streams: every head patched at the last prompt token, all of them in one pass over the layers.
+
+A causal model patched at the last prompt token changes nothing before it. So the prompt's earlier positions, its
+*prefix*, are run once; only the positions from the last prompt token on, a *stream*, are run for each patch. A stream
+patched in layer l equals the clean one below l: it forks off the clean stream there, by the head's difference through
+W_O, and from then on all streams travel together as rows of one matrix. Same numbers as one forward pass a head
+(``ivlens.effects`` holds that plain loop), for about the arithmetic of a few forward passes.
+
+Rows: for each prompt its prefix, then its streams, the clean one first; a stream has one row for the last prompt
+token and one for each answer token but the last. Nothing is padded, so ragged prompts do not touch each other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.components import AbstractAttention, TransformerBlock
+from transformer_lens.utilities.activation_functions import apply_softcap
+
+from ..errors import HookError, UnsupportedError
+from .runs import LOGITS_AT_ONCE, Ids, unembed
+
+Head = tuple[int, int]
+Read = Callable[[int, Float[Tensor, "stream answer vocab"]], Float[Tensor, " stream"]]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one prompt's rows lie: ``prefix`` rows, then ``streams`` times ``width`` rows."""
+
+    start: int
+    prefix: int
+    streams: int
+    width: int
+
+    @property
+    def first(self) -> int:
+        """Row of the clean stream's last prompt token."""
+        return self.start + self.prefix
+
+    @property
+    def end(self) -> int:
+        """Row after the span's last."""
+        return self.first + self.streams * self.width
+
+
+def sweep(
+    model: HookedTransformer,
+    pairs: Sequence[tuple[Ids, Ids]],
+    means: Float[Tensor, "layer head d_head"],
+    heads: Sequence[Head],
+    read: Read,
+) -> Float[Tensor, "prompt stream"]:
+    """Read the answer's logits with each of ``heads`` in turn replaced by its mean at the last prompt token.
+
+    ``pairs`` are (prompt ids, answer ids); ``read(prompt, logits)`` reduces streams' logits at the answer's tokens to
+    one number a stream, the clean stream first. Column 0 is the clean run, then the heads in the order of layers.
+
+    Raises:
+        UnsupportedError: the model has a part that streams do not represent.
+        HookError: hooks are active; streams would not run them.
+    """
+    check_streamable(model)
+    means = means.to(model.embed.W_E)
+    spans, positions = _lay_out([(len(prompt) - 1, 1, len(answer)) for prompt, answer in pairs], model.cfg.device)
+    x = _embed(model, [prompt + answer[:-1] for prompt, answer in pairs], positions)
+    for layer, block in enumerate(model.blocks):
+        chosen = [head for at, head in heads if at == layer]
+        last = layer == model.cfg.n_layers - 1
+        x, spans, positions = _advance(block, x, spans, positions, means[layer, chosen], chosen, last)
+    return torch.stack([_read(model, x[span.first : span.end], span, read, i) for i, span in enumerate(spans)])
+
+
+def check_streamable(model: HookedTransformer) -> None:
+    """Raise unless streams represent every part of the model and no hook is active.
+
+    Raises:
+        UnsupportedError, HookError: see ``sweep``.
+    """
+    cfg = model.cfg
+    odd = {
+        "positions": cfg.positional_embedding_type not in ("rotary", "standard"),
+        "experts": bool(cfg.num_experts),
+        "attention sinks": cfg.use_attention_sinks,
+        "clipped QKV": cfg.clip_qkv is not None,
+        "dynamic rotary base": cfg.use_dynamic_ntk_rope or cfg.use_logn_attn,
+        "post-norm blocks": cfg.original_architecture in ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM"),
+        "attention only": cfg.attn_only,
+        "4-bit weights": cfg.load_in_4bit,
+    }
+    found = [name for name, present in odd.items() if present]
+    if found:
+        raise UnsupportedError("a model that the exact sweep represents", ", ".join(found), "use method='loop'")
+    if any(point.fwd_hooks for point in model.hook_dict.values()):
+        raise HookError("no active hooks: the exact sweep would not run them", "some", "use method='loop'")
+
+
+def _lay_out(
+    shapes: Sequence[tuple[int, int, int]], device: torch.device | str | None
+) -> tuple[list[Span], Int[Tensor, " row"]]:
+    """Spans of (prefix, streams, width), one after another, and each row's position in its prompt."""
+    spans, positions, start = [], [], 0
+    for prefix, streams, width in shapes:
+        spans.append(Span(start, prefix, streams, width))
+        start = spans[-1].end
+        positions.append(torch.cat([torch.arange(prefix), torch.arange(prefix, prefix + width).repeat(streams)]))
+    return spans, torch.cat(positions).to(device)
+
+
+def _embed(model: HookedTransformer, rows: Sequence[Ids], positions: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+    x = model.embed(torch.tensor([[token for row in rows for token in row]], device=positions.device))[0]
+    return x + model.pos_embed.W_pos[positions] if model.cfg.positional_embedding_type == "standard" else x
+
+
+def _advance(
+    block: TransformerBlock,
+    x: Float[Tensor, "row d_model"],
+    spans: list[Span],
+    positions: Int[Tensor, " row"],
+    means: Float[Tensor, "chosen d_head"],
+    chosen: list[int],
+    last: bool,
+) -> tuple[Float[Tensor, "row d_model"], list[Span], Int[Tensor, " row"]]:
+    """One block: attention, the forks of the ``chosen`` heads, the MLP; the last block leaves the prefixes behind."""
+    z = _attention(block.attn, block.ln1(x[None])[0], spans, positions)
+    write = _flat_output(block.attn)
+    out = F.linear(z.flatten(1), write, block.attn.b_O)
+    kept, after, forks = _fork(spans, len(chosen), last, x.device)
+    before, x, positions, out = x, x[kept], positions[kept], out[kept]
+    if chosen:
+        clean = z[[span.first for span in spans]][:, chosen]  # prompt chosen d_head
+        out[forks] += ((means - clean)[:, :, None] @ block.attn.W_O[chosen])[:, :, 0]  # prompt chosen d_model
+    if block.cfg.use_normalization_before_and_after:
+        out = block.ln1_post(out[None])[0]
+    if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
+        return x + out + _mlp(block, before)[kept], after, positions
+    middle = x + out
+    return middle + _mlp(block, middle), after, positions
+
+
+def _mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+    return block.apply_mlp(block.ln2(x[None]))[0]
+
+
+def _fork(
+    spans: list[Span], count: int, last: bool, device: torch.device
+) -> tuple[Int[Tensor, " row"], list[Span], Int[Tensor, "prompt fork"]]:
+    """Rows to keep (each prompt's clean stream ``count`` times more), the new spans, the forks' last prompt tokens."""
+    kept, after, forks, start = [], [], [], 0
+    for span in spans:
+        clean = torch.arange(span.first, span.first + span.width)
+        own = torch.arange(span.first if last else span.start, span.end)
+        kept += [own, clean.repeat(count)]
+        after.append(Span(start, 0 if last else span.prefix, span.streams + count, span.width))
+        forks.append(start + len(own) + span.width * torch.arange(count))
+        start = after[-1].end
+    return torch.cat(kept).to(device), after, torch.stack(forks).to(device)
+
+
+def _attention(
+    attention: AbstractAttention, normed: Float[Tensor, "row d_model"], spans: list[Span], positions: Int[Tensor, " row"]
+) -> Float[Tensor, "row head d_head"]:
+    """Outputs of all heads before W_O: prefixes attend to themselves, streams to their prefix and themselves."""
+    q, k, v = (_project(attention, normed, name) for name in "QKV")
+    if attention.cfg.use_qk_norm:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    if attention.cfg.positional_embedding_type == "rotary":
+        q, k = _rotate(attention, q, positions), _rotate(attention, k, positions)
+    z = torch.empty_like(q)
+    for span in spans:
+        inside, streams = slice(span.start, span.first), slice(span.first, span.end)
+        shape = (span.streams, span.width)
+        if span.prefix:
+            z[inside] = _attend(attention, q[None, inside], k[None, inside], v[None, inside], None, None)[0]
+        own = (tensor[streams].unflatten(0, shape) for tensor in (q, k, v))
+        z[streams] = _attend(attention, *own, k[inside], v[inside]).flatten(0, 1)
+    return z
+
+
+def _project(attention: AbstractAttention, x: Float[Tensor, "row d_model"], name: str) -> Float[Tensor, "row head d_head"]:
+    """Queries, keys or values; keys and values once for each KV head."""
+    own = "_" if name != "Q" and hasattr(attention, "_W_K") else ""
+    weight, bias = getattr(attention, f"{own}W_{name}"), getattr(attention, f"{own}b_{name}")
+    flat = weight.transpose(1, 2).reshape(-1, weight.shape[1])  # a view of weights stored transposed
+    return F.linear(x, flat, bias.flatten()).unflatten(1, bias.shape)
+
+
+def _flat_output(attention: AbstractAttention) -> Float[Tensor, "d_model head*d_head"]:
+    return attention.W_O.permute(2, 0, 1).flatten(1)
+
+
+def _rotate(
+    attention: AbstractAttention, x: Float[Tensor, "row head d_head"], positions: Int[Tensor, " row"]
+) -> Float[Tensor, "row head d_head"]:
+    reach = int(positions.max()) + 1
+    if reach > len(attention.rotary_cos):
+        attention._extend_rotary_embeddings(reach)
+    turned, rest = x.split([attention.cfg.rotary_dim, x.shape[-1] - attention.cfg.rotary_dim], -1)
+    cos, sin = attention.rotary_cos[positions, None], attention.rotary_sin[positions, None]
+    return torch.cat([turned * cos + attention.rotate_every_two(turned) * sin, rest], -1)
+
+
+def _attend(
+    attention: AbstractAttention,
+    q: Float[Tensor, "stream width head d_head"],
+    k: Float[Tensor, "stream width kv_head d_head"],
+    v: Float[Tensor, "stream width kv_head d_head"],
+    k_prefix: Float[Tensor, "prefix kv_head d_head"] | None,
+    v_prefix: Float[Tensor, "prefix kv_head d_head"] | None,
+) -> Float[Tensor, "stream width head d_head"]:
+    """Causal attention of each stream over its own rows and, before them, a prefix that all streams share."""
+    streams, width, kv_heads = k.shape[:3]
+    grouped = q.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4)  # kv_head stream width group d_head
+    group = grouped.shape[3]
+    own = grouped.flatten(2, 3) @ k.permute(2, 0, 3, 1)  # kv_head stream width*group width
+    prefix = 0 if k_prefix is None else len(k_prefix)
+    scores = own.unflatten(2, (width, group))
+    if prefix:
+        shared = (grouped.flatten(1, 3) @ k_prefix.permute(1, 2, 0)).view(*grouped.shape[:4], prefix)
+        scores = torch.cat([shared, scores], -1)  # kv_head stream width group key
+    scores = apply_softcap(scores / attention.attn_scale, attention.cfg.attn_scores_soft_cap)
+    pattern = scores.masked_fill(~_sees(attention, width, prefix, q.device)[:, None], -torch.inf).softmax(-1)
+    z = pattern[..., prefix:].flatten(2, 3) @ v.permute(2, 0, 1, 3)  # kv_head stream width*group d_head
+    z = z.unflatten(2, (width, group))
+    if prefix:
+        z = z + (pattern[..., :prefix].flatten(1, 3) @ v_prefix.permute(1, 0, 2)).view_as(z)
+    return z.permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+
+def _sees(attention: AbstractAttention, width: int, prefix: int, device: torch.device) -> Tensor:
+    """Mask [width, prefix + width] of the keys that each query may attend to."""
+    query = torch.arange(prefix, prefix + width, device=device)[:, None]
+    key = torch.arange(prefix + width, device=device)[None]
+    seen = key <= query
+    return seen & (key > query - attention.cfg.window_size) if attention.attn_type == "local" else seen
+
+
+def _read(
+    model: HookedTransformer, x: Float[Tensor, "row d_model"], span: Span, read: Read, prompt: int
+) -> Float[Tensor, " stream"]:
+    """Unembed a prompt's streams, the clean one first, as many at once as fit into bounded memory."""
+    per_stream = span.width * model.cfg.d_vocab_out
+    at_once = max(1, LOGITS_AT_ONCE // per_stream)
+    streams = x.unflatten(0, (span.streams, span.width)).split(at_once)
+    return torch.cat([read(prompt, unembed(model, part.flatten(0, 1)).unflatten(0, part.shape[:2])) for part in streams])

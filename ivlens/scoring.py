@@ -1,0 +1,109 @@
+"""P(answer | prompt) and accuracy: the one place that runs prompts and reads answers."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .errors import PromptError, at_least
+from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
+from .records import Evaluation
+from .tasks import Prompt
+
+Ids = tuple[int, ...]
+Logits = Float[Tensor, "*stream answer vocab"]
+Targets = Int[Tensor, " answer"]
+
+
+@torch.inference_mode()
+def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32) -> Evaluation:
+    """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
+
+    Probabilities are those of the first accepted answer, whole; a prompt is a hit when greedy decoding gives any of
+    its accepted answers (every token of it is the most likely one after the tokens before).
+
+    Raises:
+        PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+    """
+    at_least("batch_size", batch_size, 1)
+    prompts = _some(prompts)
+    owners = [i for i, prompt in enumerate(prompts) for _ in prompt.answers]
+    first = [k == 0 or owners[k - 1] != owner for k, owner in enumerate(owners)]
+    pairs = [ids(model, prompt, answer) for prompt in prompts for answer in prompt.answers]
+    check_length(model, pairs)
+    scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token
+    hits = torch.zeros(len(prompts), dtype=torch.bool)
+    with tqdm(total=len(pairs), desc="evaluating", unit="answer", leave=False, disable=None) as bar:
+        for places, batch in batches(pairs, batch_size):
+            for place, logits in zip(places, answer_logits(model, padded(batch, model.cfg.device)), strict=True):
+                targets = torch.tensor(pairs[place][1], device=logits.device)
+                hits[owners[place]] |= bool((logits.argmax(-1) == targets).all())
+                if first[place]:
+                    logs = token_log_probabilities(logits, targets).double().cpu()
+                    scores[:, owners[place]] = torch.stack([logs.sum(), logs.mean(), logs[0]])
+            bar.update(len(places))
+    whole, token, begin = scores.exp()
+    return Evaluation(
+        whole, token, begin, hits,
+        prompts=tuple(prompt.text for prompt in prompts),
+        answers=tuple(prompt.answers[0] for prompt in prompts),
+        provenance=provenance(model, batch_size=batch_size),
+    )  # fmt: skip
+
+
+def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> tuple[Ids, Ids]:
+    """Token ids of a prompt and of its answer (the first accepted one by default)."""
+    encoded = prompt.encode(model.tokenizer, answer)
+    return encoded.prompt_ids, encoded.answer_ids
+
+
+def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[Ids, Ids]]:
+    """Token ids of prompts and their first accepted answers, within the model's context.
+
+    Raises:
+        PromptError: see ``evaluate``.
+    """
+    pairs = [ids(model, prompt) for prompt in _some(prompts)]
+    check_length(model, pairs)
+    return pairs
+
+
+def token_log_probabilities(logits: Logits, targets: Targets) -> Float[Tensor, "*stream answer"]:
+    """Log probability of each target token under its logits, in nats."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    chosen = logits.gather(-1, targets.expand(logits.shape[:-1])[..., None])[..., 0]
+    return chosen - logits.logsumexp(-1)
+
+
+def _probability(logits: Logits, targets: Targets, foils: Targets) -> Float[Tensor, "*stream"]:
+    return token_log_probabilities(logits, targets).sum(-1).exp()
+
+
+def _log_probability(logits: Logits, targets: Targets, foils: Targets) -> Float[Tensor, "*stream"]:
+    return token_log_probabilities(logits, targets).sum(-1)
+
+
+def _logit_difference(logits: Logits, targets: Targets, foils: Targets) -> Float[Tensor, "*stream"]:
+    at = torch.arange(len(targets), device=logits.device)
+    return (logits[..., at, targets] - logits[..., at, foils]).sum(-1)
+
+
+METRICS: dict[str, Callable[[Logits, Targets, Targets], Float[Tensor, "*stream"]]] = {
+    "probability": _probability,
+    "log-probability": _log_probability,
+    "logit-difference": _logit_difference,
+}
+
+
+def strongest_wrong(logits: Float[Tensor, "answer vocab"], targets: Targets) -> Targets:
+    """For each of the answer's tokens, the most likely other token: the foil of the logit difference."""
+    return logits.scatter(-1, targets[:, None], -torch.inf).argmax(-1)
+
+
+def _some(prompts: Sequence[Prompt]) -> list[Prompt]:
+    prompts = [prompts] if isinstance(prompts, Prompt) else list(prompts)
+    if not prompts:
+        raise PromptError("at least one prompt", "none", "task.prompts(n) makes them")
+    return prompts

@@ -1,0 +1,44 @@
+"""An example of a task, and the checks of the texts that a task is made of."""
+
+from dataclasses import dataclass
+from reprlib import repr as brief
+
+from ..errors import TaskError
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input and its accepted answers, the first of them canonical, all without the whitespace around them.
+
+    Raises: TaskError where a text is missing or blank.
+    """
+
+    input: str
+    answers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input", as_text("the input of an example", self.input))
+        object.__setattr__(self, "answers", as_texts(f"the answers of the example {brief(self.input)}", self.answers))
+        if not self.answers:
+            raise TaskError(f"the example {brief(self.input)} to have one answer or more", "none")
+
+
+def as_text(what: str, value: object) -> str:
+    """``value`` without the whitespace around it, or a TaskError where ``what`` is not a text or is blank."""
+    if not isinstance(value, str):
+        raise TaskError(f"{what} to be a text", f"{brief(value)} ({type(value).__name__})")
+    if not value.strip():
+        raise TaskError(f"{what} to be a text that is not blank", repr(value))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TaskError(f"{what} to be valid unicode", f"{brief(value)} ({error.reason})") from error
+    return value.strip()
+
+
+def as_texts(what: str, value: object) -> tuple[str, ...]:
+    """One text, or a list or tuple of them, as a tuple without repetitions, or a TaskError that names ``what``."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)):
+        raise TaskError(f"{what} to be a text or a list of texts", f"{brief(value)} ({type(value).__name__})")
+    return tuple(dict.fromkeys(as_text(what, text) for text in texts))

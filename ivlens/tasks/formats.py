@@ -1,0 +1,126 @@
+"""How a query is put into words: a format is any callable from ``Turns`` to the text of a prompt."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..errors import ArgumentError, PromptError, one_of
+from .examples import Example
+
+NEUTRAL = ("Input", "Output")
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What a format puts into words: an instruction or None, the names of the fields, demonstrations, and the query."""
+
+    instruction: str | None
+    labels: tuple[str, str]
+    demonstrations: tuple[Example, ...]
+    query: str
+
+
+Format = Callable[[Turns], str]
+
+
+def labelled(turns: Turns) -> str:
+    """The instruction, then every demonstration and the query under the task's own labels ("Verb:", "Past tense:")."""
+    return _fields(turns, turns.labels)
+
+
+def plain(turns: Turns) -> str:
+    """The instruction, then every demonstration and the query under "Input:" and "Output:"."""
+    return _fields(turns, NEUTRAL)
+
+
+def qa(turns: Turns) -> str:
+    """The instruction, then every demonstration and the query under "Q:" and "A:"."""
+    return _fields(turns, ("Q", "A"))
+
+
+FORMATS: dict[str, Format] = {"labelled": labelled, "plain": plain, "qa": qa}
+
+
+def _fields(turns: Turns, labels: tuple[str, str]) -> str:
+    asked, answered = labels
+    shown = [f"{asked}: {shot.input}\n{answered}: {shot.answers[0]}" for shot in turns.demonstrations]
+    instruction = [] if turns.instruction is None else [turns.instruction]
+    return "\n\n".join([*instruction, *shown, f"{asked}: {turns.query}\n{answered}:"])
+
+
+@dataclass(frozen=True)
+class _Chat:
+    """The format of a chat model; its text holds the special tokens, so that none is to be added."""
+
+    tokenizer: Any
+    system: str | None
+    assistant_prefix: str
+    special_tokens: ClassVar[bool] = False
+
+    def __call__(self, turns: Turns) -> str:
+        messages = self._messages(turns)
+        try:
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is code of the model's makers: it may raise anything
+            raise self._refused(f"{type(error).__name__}: {error}") from error
+        if self.system is not None and self.system.strip() not in text:
+            raise self._refused("a text without it")
+        return text + self.assistant_prefix
+
+    def _messages(self, turns: Turns) -> list[dict[str, str]]:
+        asked = [*(shot.input for shot in turns.demonstrations), turns.query]
+        if turns.instruction is not None:
+            asked[0] = f"{turns.instruction}\n\n{asked[0]}"
+        messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+        for question, shot in zip(asked, turns.demonstrations, strict=False):
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": shot.answers[0]})
+        return [*messages, {"role": "user", "content": asked[-1]}]
+
+    def _refused(self, came: str) -> PromptError:
+        if self.system is None:
+            return PromptError(
+                "a chat template that takes turns of user and assistant", came, f"use {_alternatives()} instead"
+            )
+        return PromptError(
+            "a chat template that writes a system message",
+            came,
+            "pass system=None, and say it in the instruction instead",
+        )
+
+
+def chat_format(tokenizer: Any, system: str | None = None, assistant_prefix: str = "") -> Format:
+    """The format of the tokenizer's chat template: every demonstration a user and an assistant turn, then the query.
+
+    The first user turn begins with the instruction and a blank line; ``assistant_prefix`` begins the model's answer.
+
+    Raises: PromptError where the tokenizer has no chat template; the format itself, where the template refuses.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise PromptError(
+            "a tokenizer with a chat template",
+            f"{type(tokenizer).__name__} without one",
+            f"use {_alternatives()} instead, or load the instruction-tuned variant of the model",
+        )
+    return _Chat(tokenizer, system, assistant_prefix)
+
+
+def find_format(format: str | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:
+    """The format of that name, or the callable as it is.
+
+    Raises: ArgumentError for an unknown name, for "chat" without a tokenizer, and for options of "chat" without it.
+    """
+    if format == "chat":
+        if tokenizer is None:
+            raise ArgumentError("tokenizer= with format='chat'", "none", "pass tokenizer=model.tokenizer")
+        return chat_format(tokenizer, system, assistant_prefix)
+    if system is not None or assistant_prefix:
+        raise ArgumentError("system= and assistant_prefix= only with format='chat'", f"format={format!r}")
+    if callable(format):
+        return format
+    one_of("format", format, (*FORMATS, "chat"))
+    return FORMATS[format]
+
+
+def _alternatives() -> str:
+    return " or ".join(f"format={name!r}" for name in FORMATS)

@@ -1,0 +1,215 @@
+"""A task: examples of an input and its accepted answers, the instructions that ask for it, and its prompts."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from reprlib import repr as brief
+from typing import Any
+
+from ..errors import ArgumentError, TaskError, one_of
+from .builtin import list_tasks, read_builtin
+from .corruptions import CORRUPTIONS, with_shuffled_labels, without_instruction
+from .examples import Example, as_text, as_texts
+from .formats import NEUTRAL, Format, Turns, find_format
+from .prompt import Prompt
+
+SPLITS = ("train", "validation", "test", "all")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples of one task; its instructions are paraphrases, its labels name the input and the output in a prompt.
+
+    ``examples`` may be given as pairs of an input and its answers. ``cloze`` asks for the same knowledge without an
+    instruction: a text with one ``{input}``. ``source`` says where the examples come from.
+
+    Raises: TaskError that names the field where one is missing, blank, of the wrong type, or an input comes twice.
+    """
+
+    name: str
+    examples: tuple[Example, ...] = field(repr=False)
+    instructions: tuple[str, ...] = ()
+    labels: tuple[str, str] = NEUTRAL
+    cloze: str | None = None
+    kind: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        name = as_text("the name of a task", self.name)
+        checked = {
+            "name": name,
+            "examples": _as_examples(f"the examples of task {name!r}", self.examples),
+            "instructions": as_texts(f"the instructions of task {name!r}", self.instructions),
+            "labels": as_texts(f"the labels of task {name!r}", self.labels),
+        }
+        for key, value in checked.items():
+            object.__setattr__(self, key, value)
+        if len(self.labels) != 2:
+            raise TaskError(f"the labels of task {name!r} to be two different names", repr(self.labels))
+        if self.cloze is not None and as_text(f"the cloze of task {name!r}", self.cloze).count("{input}") != 1:
+            raise TaskError(f"the cloze of task {name!r} to hold {{input}} once", repr(self.cloze))
+        for key, text in (("kind", self.kind), ("source", self.source)):
+            if not isinstance(text, str):
+                raise TaskError(f"the {key} of task {name!r} to be a text", brief(text))
+
+    def split(self, name: str, seed: int = 0) -> tuple[Example, ...]:
+        """The examples of "train" (50%), "validation" (20%) or "test" (30%), disjoint for one seed, or of "all".
+
+        Raises: ArgumentError for another name.
+        """
+        one_of("split", name, SPLITS)
+        if name == "all":
+            return self.examples
+        shuffled = list(self.examples)
+        Random(f"{self.name}:{seed}").shuffle(shuffled)
+        half, rest = len(shuffled) // 2, len(shuffled) * 7 // 10
+        bounds = {"train": (0, half), "validation": (half, rest), "test": (rest, len(shuffled))}
+        return tuple(shuffled[slice(*bounds[name])])
+
+    def prompts(
+        self,
+        n: int | None = None,
+        *,
+        shots: int = 2,
+        instruction: bool | int | str = True,
+        format: str | Format = "labelled",
+        corruption: str | None = None,
+        seed: int = 0,
+        split: str = "all",
+        other: "Task | None" = None,
+        tokenizer: Any = None,
+        system: str | None = None,
+        assistant_prefix: str = "",
+    ) -> list[Prompt]:
+        """Prompts for ``n`` queries of a split (None: all), each after ``shots`` demonstrations out of "train".
+
+        A seed draws the same queries and demonstrations whatever the other options, so that clean and corrupted prompts
+        pair up; the splits do not depend on it. ``instruction``: True for the first, a number for that paraphrase, a
+        text of your own, or False for none. The labels belong to the instruction: without it they are Input and Output.
+        ``corruption``: None, "no-instruction", "other-instruction" (of ``other``; by default the seed draws a built-in
+        task of another kind that shares no answers) or "shuffled-labels"; the answers stay those of this task.
+        ``format``: "labelled", "plain", "qa", "chat" (with ``tokenizer``, ``system``, ``assistant_prefix``) or a
+        callable from Turns to text. A system message stays in corrupted prompts: it should not tell the task.
+
+        Raises: ArgumentError for an option outside its values; PromptError where the chat template refuses.
+        """
+        render = find_format(format, tokenizer, system, assistant_prefix)
+        if corruption is not None:
+            one_of("corruption", corruption, CORRUPTIONS)
+        _check_count("shots", shots, 2 if corruption == "shuffled-labels" else 0)
+        queries = self._queries(n, split, seed)
+        if corruption == "other-instruction":
+            asked = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
+        else:
+            asked = self._turns(queries, shots, instruction if corruption is None else False, seed)
+        prompts = []
+        for query, turns in zip(queries, asked, strict=True):
+            changed = None
+            if corruption == "no-instruction":
+                turns = without_instruction(turns)
+            elif corruption == "shuffled-labels":
+                turns, changed = with_shuffled_labels(turns)
+            prompts.append(self._prompt(query, render(turns), getattr(render, "special_tokens", True), changed))
+        return prompts
+
+    def cloze_prompts(self, n: int | None = None, *, seed: int = 0, split: str = "all") -> list[Prompt]:
+        """The same queries as ``prompts`` draws, asked for by the cloze: no instruction, no demonstrations.
+
+        Raises: TaskError where the task has no cloze; ArgumentError for an option outside its values.
+        """
+        if self.cloze is None:
+            raise TaskError(f"a task with a cloze, a text with one {{input}}, for {self.name!r}", "none", "pass cloze=")
+        queries = self._queries(n, split, seed)
+        return [self._prompt(query, self.cloze.replace("{input}", query.input)) for query in queries]
+
+    def _prompt(self, query: Example, text: str, special_tokens: bool = True, changed: float | None = None) -> Prompt:
+        space = "" if text[-1:].isspace() else " "
+        answers = tuple(space + answer for answer in query.answers)
+        return Prompt(text, answers, special_tokens, self.name, query.input, changed)
+
+    def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
+        queries = list(self.split(split))
+        if n is not None:
+            _check_count("n", n, 1)
+            if n > len(queries):
+                raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
+        Random(f"{self.name}:{seed}:queries").shuffle(queries)
+        return queries[:n]
+
+    def _turns(self, queries: list[Example], shots: int, instruction: bool | int | str, seed: int) -> list[Turns]:
+        text = self._instruction(instruction)
+        labels = NEUTRAL if instruction is False else self.labels
+        train = self.split("train")
+        return [Turns(text, labels, self._demonstrations(train, query, shots, seed), query.input) for query in queries]
+
+    def _demonstrations(self, train: tuple[Example, ...], query: Example, shots: int, seed: int) -> tuple[Example, ...]:
+        """Some of ``train`` without the query, the same for one seed and query whatever else is asked for."""
+        drawn = Random(f"{self.name}:{seed}:{query.input}").sample(train, min(shots + 1, len(train)))
+        kept = tuple(example for example in drawn if example.input != query.input)[:shots]
+        if len(kept) < shots:
+            raise ArgumentError(
+                f"shots to be at most {len(kept)}, the examples in the training half of {self.name!r} beside the query",
+                str(shots),
+            )
+        return kept
+
+    def _instruction(self, instruction: bool | int | str) -> str | None:
+        if instruction is False:
+            return None
+        if isinstance(instruction, str):
+            if not instruction.strip():
+                raise ArgumentError("instruction to be a text that is not blank", repr(instruction), "False is none")
+            return instruction
+        if not self.instructions:
+            raise ArgumentError(
+                f"a task with instructions, since instruction={instruction!r}",
+                f"{self.name!r} without any",
+                "pass instructions= to load_task, your own text as instruction=, or instruction=False",
+            )
+        if instruction is True:
+            return self.instructions[0]
+        if not 0 <= instruction < len(self.instructions):
+            raise ArgumentError(f"instruction to be from 0 to {len(self.instructions) - 1}", repr(instruction))
+        return self.instructions[instruction]
+
+    def _other(self, other: "Task | None", seed: int) -> "Task":
+        """The task that a corrupted prompt asks for: ``other``, or a built-in one, as unlike this one as there is."""
+        if other is not None:
+            if other.name == self.name:
+                raise ArgumentError("other to be another task", f"{other.name!r} itself")
+            return other
+        own = _answers(self)
+        tasks = [Task(**read_builtin(name), source="ivlens") for name in list_tasks() if name != self.name]
+        tasks = [task for task in tasks if task.kind != self.kind]
+        shared = [len(own & _answers(task)) for task in tasks]
+        return Random(f"{self.name}:{seed}:other").choice(
+            [task for task, count in zip(tasks, shared, strict=True) if count == min(shared)]
+        )
+
+
+def _answers(task: Task) -> set[str]:
+    return {answer.casefold() for example in task.examples for answer in example.answers}
+
+
+def _as_examples(what: str, value: object) -> tuple[Example, ...]:
+    """``value`` as examples with different inputs, or a TaskError that names ``what``."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise TaskError(f"{what} to be a list of one or more", brief(value))
+    examples = tuple(_as_example(what, item) for item in value)
+    repeated, times = Counter(example.input for example in examples).most_common(1)[0]
+    if times > 1:
+        raise TaskError(f"{what} to have different inputs", f"{brief(repeated)} {times} times", "merge their answers")
+    return examples
+
+
+def _as_example(what: str, item: object) -> Example:
+    if isinstance(item, Example):
+        return item
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        raise TaskError(f"{what} to be Examples, or pairs of an input and its answers", brief(item))
+    return Example(*item)
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"{name} to be a whole number of {least} or more", repr(value))

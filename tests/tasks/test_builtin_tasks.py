@@ -1,0 +1,59 @@
+import pytest
+
+from ivlens.tasks import list_tasks, load_task
+from ivlens.tasks.builtin import read_builtin
+
+KINDS = {"factual", "grammatical", "lexical", "extractive", "classification", "translation"}
+
+
+def test_the_list():
+    names = list_tasks()
+    assert len(names) >= 12
+    assert names == sorted(names)
+    assert {"country-capital", "present-past", "singular-plural", "capitalize", "antonym"} <= set(names)
+    assert {load_task(name).kind for name in names} == KINDS
+    names.clear()
+    assert list_tasks()
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_data_file(name):
+    task = load_task(name)
+    assert task.name == name
+    assert task.source == "ivlens"
+    assert len(task.examples) >= 60
+    assert len(task.instructions) >= 2
+    assert task.labels != ("Input", "Output")
+    assert task.cloze is None or task.cloze.count("{input}") == 1
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_data_is_as_written(name):
+    data = read_builtin(name)
+    inputs = [row[0] for row in data["examples"]]
+    assert len(set(inputs)) == len(inputs)
+    answers = [answer for row in data["examples"] for answer in row[1]]
+    texts = [*inputs, *answers, *data["instructions"], *data["labels"]]
+    assert all(text and text == text.strip() for text in texts)
+
+
+@pytest.fixture(scope="module")
+def wordy_tokenizer(make_tokenizer):
+    """A tokenizer whose vocabulary holds the words of the built-in tasks, as a real model's holds most."""
+    tasks = [load_task(name) for name in list_tasks()]
+    corpus = [prompt.text + prompt.answers[0] for task in tasks for prompt in task.prompts()]
+    return make_tokenizer("<s> $A", corpus=corpus, vocab_size=30_000)
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_prompts_are_encoded(name, wordy_tokenizer):
+    task = load_task(name)
+    prompts = task.prompts(20, shots=3)
+    prompts += task.cloze_prompts(20) if task.cloze else []
+    for corruption in ("no-instruction", "other-instruction", "shuffled-labels"):
+        corrupted = task.prompts(20, shots=3, corruption=corruption)
+        assert [prompt.answers for prompt in corrupted] == [prompt.answers for prompt in prompts[:20]]
+        prompts += corrupted
+    for prompt in prompts:
+        encoded = prompt.encode(wordy_tokenizer)
+        assert wordy_tokenizer.decode(encoded.answer_ids) == prompt.answers[0]
