@@ -1,3 +1,78 @@
-"""ivlens."""
+"""ivlens: find the heads that carry an instruction, sum them into its vector, and see what fine-tuning forgot."""
+
+from types import ModuleType
+
+from .activations import mean_head_activations as mean_head_activations
+from .effects import indirect_effects as indirect_effects
+from .effects import locate_heads as locate_heads
+from .errors import ArgumentError as ArgumentError
+from .errors import DownloadError as DownloadError
+from .errors import HookError as HookError
+from .errors import IvlensError as IvlensError
+from .errors import MismatchError as MismatchError
+from .errors import PromptError as PromptError
+from .errors import RecordError as RecordError
+from .errors import SourceError as SourceError
+from .errors import TaskError as TaskError
+from .errors import UnsupportedError as UnsupportedError
+from .heads import random_heads as random_heads
+from .heads import universal_effects as universal_effects
 from .models import load_model as load_model
-__version__ = "0.1.0"
+from .records import Evaluation as Evaluation
+from .records import HeadEffects as HeadEffects
+from .records import HeadMeans as HeadMeans
+from .records import SteeringSweep as SteeringSweep
+from .records import UniversalEffects as UniversalEffects
+from .scoring import evaluate as evaluate
+from .steering import random_vector as random_vector
+from .steering import steer as steer
+from .steering import steering_sweep as steering_sweep
+from .tasks import Prompt as Prompt
+from .tasks import Task as Task
+from .tasks import list_tasks as list_tasks
+from .tasks import load_task as load_task
+from .vectors import InstructionVector as InstructionVector
+from .vectors import instruction_vector as instruction_vector
+
+__all__ = [
+    "ArgumentError",
+    "DownloadError",
+    "Evaluation",
+    "HeadEffects",
+    "HeadMeans",
+    "HookError",
+    "InstructionVector",
+    "IvlensError",
+    "MismatchError",
+    "Prompt",
+    "PromptError",
+    "RecordError",
+    "SourceError",
+    "SteeringSweep",
+    "Task",
+    "TaskError",
+    "UniversalEffects",
+    "UnsupportedError",
+    "evaluate",
+    "indirect_effects",
+    "instruction_vector",
+    "list_tasks",
+    "load_model",
+    "load_task",
+    "locate_heads",
+    "mean_head_activations",
+    "random_heads",
+    "random_vector",
+    "steer",
+    "steering_sweep",
+    "universal_effects",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load ``ivlens.views`` at its first use: importing ivlens loads no plotting."""
+    if name == "views":
+        from importlib import import_module
+
+        return import_module(".views", __name__)
+    raise AttributeError(f"module 'ivlens' has no attribute {name!r}")

@@ -1,15 +1,16 @@
-"""Mean output of every head at the last token of clean prompts."""
+"""Mean output of every head at the last token of clean prompts, and heads' attention on one prompt."""
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .errors import at_least
-from .models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, z_name
-from .records import HeadMeans
-from .scoring import all_ids
+from .models import HookedTransformer, batches, final_residual, hooked, last_token, padded, pattern_name, provenance, z_name
+from .records import Head, HeadMeans
+from .scoring import all_ids, ids
 from .tasks import Prompt
 
 
@@ -46,3 +47,20 @@ def mean_head_activations(
     return HeadMeans(
         (sums / len(pairs)).to(dtype), len(pairs), task=", ".join(tasks), provenance=provenance(model, prompts=len(pairs))
     )
+
+
+@torch.inference_mode()
+def attention_patterns(
+    model: HookedTransformer, prompt: Prompt, heads: Sequence[Head]
+) -> tuple[list[str], Float[Tensor, "chosen query key"]]:
+    """The prompt's tokens as text, and the attention pattern of each of ``heads`` on it.
+
+    Raises:
+        PromptError: the prompt cannot be tokenised.
+    """
+    tokens, _ = ids(model, prompt)
+    patterns: dict[int, Tensor] = {}
+    edits = {pattern_name(layer): lambda pattern, layer=layer: patterns.update({layer: pattern[0]}) for layer, _ in heads}
+    with hooked(model, edits):
+        final_residual(model, padded([(tokens, ())], model.cfg.device))
+    return [model.tokenizer.decode([token]) for token in tokens], torch.stack([patterns[at][head] for at, head in heads]).cpu()

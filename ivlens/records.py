@@ -302,6 +302,33 @@ class Evaluation(Record):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class SteeringSweep(Record):
+    """Accuracy and mean P(answer) of steered prompts, both [layer, scale], with the ``layers`` and ``scales`` tried."""
+
+    accuracy: Float[Tensor, "layer scale"]
+    probability: Float[Tensor, "layer scale"]
+    layers: tuple[int, ...]
+    scales: tuple[float, ...]
+    n: int
+    task: str = ""
+
+    def best(self) -> tuple[int, float]:
+        """The (layer, scale) of highest accuracy, ties broken by the mean probability."""
+        ranked = [
+            (self.accuracy[i, j].item(), self.probability[i, j].item(), layer, scale)
+            for i, layer in enumerate(self.layers)
+            for j, scale in enumerate(self.scales)
+        ]
+        return max(ranked, key=lambda cell: cell[:2])[2:]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a cell: layer, scale, accuracy, probability, n."""
+        cells = [(layer, scale) for layer in self.layers for scale in self.scales]
+        frame = pd.DataFrame(cells, columns=["layer", "scale"])
+        return frame.assign(accuracy=self.accuracy.flatten(), probability=self.probability.flatten(), n=self.n)
+
+
 def standard_error(values: Tensor | Sequence[float]) -> float:
     """Standard error of the mean of independent values (not a number for fewer than two)."""
     numbers = torch.as_tensor(values).double()

@@ -4,6 +4,7 @@ from transformer_lens import HookedTransformer as HookedTransformer
 
 from .hooks import hooked as hooked
 from .hooks import last_token as last_token
+from .hooks import pattern_name as pattern_name
 from .hooks import resid_pre_name as resid_pre_name
 from .hooks import z_name as z_name
 from .loading import load_model as load_model
@@ -18,3 +19,4 @@ from .runs import check_length as check_length
 from .runs import final_residual as final_residual
 from .runs import padded as padded
 from .streams import sweep as sweep
+from .writes import head_writes as head_writes

@@ -27,6 +27,11 @@ def resid_pre_name(layer: int) -> str:
     return f"blocks.{layer}.hook_resid_pre"
 
 
+def pattern_name(layer: int) -> str:
+    """Hook point of the attention patterns: [batch, head, query, key]."""
+    return f"blocks.{layer}.attn.hook_pattern"
+
+
 @contextmanager
 def last_prompt_tokens(positions: Int[Tensor, " batch"]) -> Iterator[None]:
     """Within this context, ``last_token`` finds row i's last prompt token at ``positions[i]``."""

@@ -1,6 +1,7 @@
 """What is asked: tasks, their prompts and corruptions, and the files they come from."""
 
 from .builtin import list_tasks as list_tasks
+from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format
@@ -9,4 +10,4 @@ from .prompt import Prompt as Prompt
 from .readers import load_task as load_task
 from .task import Task as Task
 
-__all__ = ["Encoded", "Example", "Prompt", "Task", "Turns", "chat_format", "list_tasks", "load_task"]
+__all__ = ["CORRUPTIONS", "Encoded", "Example", "Prompt", "Task", "Turns", "chat_format", "list_tasks", "load_task"]

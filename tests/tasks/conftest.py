@@ -3,9 +3,13 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from tokenizers import decoders as token_decoders
 from transformers import PreTrainedTokenizerFast
+
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CORPUS = [

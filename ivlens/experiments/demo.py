@@ -1,0 +1,137 @@
+"""The main job on a real model: heads that carry an instruction, their vector, and what adding it does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..effects import locate_heads
+from ..errors import at_least
+from ..heads import universal_effects
+from ..models import HookedTransformer, provenance
+from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, standard_error
+from ..scoring import evaluate
+from ..steering import random_vector, steer, steering_sweep
+from ..tasks import Task, load_task
+from ..vectors import InstructionVector, instruction_vector
+from .recall import recall
+
+CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the demo runs: tasks, numbers of prompts, number of heads, and the steering cells tried."""
+
+    tasks: tuple[str, ...] = ("present-past", "singular-plural", "capitalize", "country-capital")
+    clean: int = 40
+    corrupted: int = 20
+    shots: int = 2
+    heads: int = 20
+    layers: tuple[int, ...] = (9, 12, 15, 18)
+    scales: tuple[float, ...] = (2.0, 4.0, 6.0)
+    validation: int = 12
+    test: int = 30
+    random_seeds: tuple[int, ...] = (0, 1, 2)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("the number of tasks", len(self.tasks), 2)
+        for name in ("clean", "corrupted", "shots", "heads", "validation", "test"):
+            at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found: effects of each task and of all, vectors, the sweeps that chose a cell, and steering."""
+
+    effects: dict[str, HeadEffects]
+    universal: UniversalEffects
+    vectors: dict[str, InstructionVector]
+    sweeps: dict[str, SteeringSweep]
+    steering: pd.DataFrame
+
+
+def run_demo(
+    model: HookedTransformer, folder: Path, config: DemoConfig | None = None, say: Callable[[str], None] = print
+) -> Demo:
+    """Locate heads, build vectors and steer with them, for each task; effects already in ``folder`` are reused.
+
+    Heads come from the train split; each task's steering layer and scale are chosen on the validation split and
+    reported on the test split. The controls use the same layer and scale. ``say`` is told what is being done.
+    """
+    config = config or DemoConfig()
+    tasks = {name: load_task(name) for name in config.tasks}
+    effects = {}
+    for i, (name, task) in enumerate(tasks.items(), 1):
+        say(f"[{i}/{len(tasks)}] {name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
+        effects[name] = _effects(model, task, folder, config)
+    universal = universal_effects(list(effects.values()))
+    vectors = {
+        name: instruction_vector(model, each.means, each.top(config.heads)) for name, each in effects.items() if each.means
+    }
+    sweeps, rows = {}, []
+    for i, (name, task) in enumerate(tasks.items(), 1):
+        other = config.tasks[i % len(tasks)]
+        say(f"[{i}/{len(tasks)}] {name}: steering")
+        sweeps[name], found = _steering(model, task, vectors[name], vectors[other], config)
+        rows += found
+    demo = Demo(effects, universal, vectors, sweeps, pd.DataFrame(rows))
+    _save(demo, folder)
+    return demo
+
+
+def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
+    settings = {name: getattr(config, name) for name in ("clean", "corrupted", "shots", "seed")}
+    key = provenance(model, task=task.name, **settings)
+    path = folder / "records" / f"{task.name}.effects.safetensors"
+    return recall(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
+
+
+def _steering(
+    model: HookedTransformer, task: Task, own: InstructionVector, other: InstructionVector, config: DemoConfig
+) -> tuple[SteeringSweep, list[dict[str, Any]]]:
+    bare = {"shots": 0, "instruction": False, "seed": config.seed}
+    tuning = task.prompts(config.validation, split="validation", **bare)
+    held_out = task.prompts(config.test, split="test", **bare)
+    sweep = steering_sweep(model, own, tuning, config.layers, config.scales)
+    layer, scale = sweep.best()
+
+    def steered(vector: InstructionVector) -> Evaluation:
+        with steer(model, vector, layer, scale):
+            return evaluate(model, held_out)
+
+    clean = task.prompts(config.test, shots=config.shots, split="test", seed=config.seed)
+    results = {
+        "bare": [evaluate(model, held_out)],
+        "bare + IV": [steered(own)],
+        "clean": [evaluate(model, clean)],
+        "bare + random vector": [steered(random_vector(own, seed=seed)) for seed in config.random_seeds],
+        "bare + another task's IV": [steered(other)],
+    }
+    place = {"task": task.name, "layer": layer, "scale": scale}
+    return sweep, [place | _row(condition, results[condition]) for condition in CONDITIONS]
+
+
+def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
+    """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
+    hits = sum(result.hits.double() for result in results) / len(results)
+    probabilities = sum(result.probabilities for result in results) / len(results)
+    return {
+        "condition": condition,
+        "accuracy": float(hits.mean()),
+        "accuracy_stderr": standard_error(hits),
+        "probability": float(probabilities.mean()),
+        "probability_stderr": standard_error(probabilities),
+        "n": results[0].n,
+        "repeats": len(results),
+    }
+
+
+def _save(demo: Demo, folder: Path) -> None:
+    for name, vector in demo.vectors.items():
+        vector.save(folder / "records" / f"{name}.vector.safetensors")
+        demo.sweeps[name].save(folder / "records" / f"{name}.sweep.safetensors")
+    demo.universal.save(folder / "records" / "universal.effects.safetensors")

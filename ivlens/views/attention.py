@@ -1,0 +1,48 @@
+"""Attention patterns as HTML that needs no network."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitsvis.attention import attention_heads
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..records import write_text
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of HTML that a notebook shows, a page holds, and a file keeps; it needs no network."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def save(self, path: str | Path) -> Path:
+        """Write the piece to ``path`` as a document of its own, atomically, and return the path."""
+        return write_text(path, f'<!doctype html>\n<meta charset="utf-8">\n{self.html}\n')
+
+
+def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"], head_names: list[str]) -> Html:
+    """Attention patterns of heads over a prompt's tokens, to hover over: each weight a probability in [0, 1].
+
+    Raises: ArgumentError where the patterns are not one square a head over the tokens.
+    """
+    shape = len(head_names), len(tokens), len(tokens)
+    if tuple(patterns.shape) != shape or 0 in shape:
+        raise ArgumentError(
+            "patterns of shape [head, query, key], one a head name, over one token or more",
+            f"{list(patterns.shape)} for {len(head_names)} head names and {len(tokens)} tokens",
+        )
+    weights = patterns.detach().double().round(decimals=4)
+    if not weights.isfinite().all():
+        raise ArgumentError("finite attention weights", "infinite ones or not-a-numbers", "compute them in float32")
+    # circuitsvis shows itself by a script from a CDN; local_src holds the script, its only form without a network
+    source = attention_heads(weights.tolist(), tokens, head_names, max_value=1, min_value=0).local_src
+    for texts in (tokens, head_names):
+        written = json.dumps(texts)
+        source = source.replace(written, written.replace("<", "\\u003c"))
+    return Html(source.replace("/>", "></div>", 1))

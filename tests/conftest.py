@@ -1,0 +1,124 @@
+"""What all rooms' tests share: the real default model once, tiny random models of each family, small real tokenizers.
+
+Every function of ivlens runs under beartype with jaxtyping's shapes here; nothing may reach a model hub.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from jaxtyping import install_import_hook
+
+# Beartype refuses ``Self`` on functions that are decorated one by one, as the hook does.
+ANY_SELF = "hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})"
+install_import_hook("ivlens", f"beartype.beartype(conf=beartype.BeartypeConf({ANY_SELF}))")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+import ivlens
+
+SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+CORPUS = ["the capital of France is Paris and the quick brown fox jumps over the lazy dog", "Q: A: 1 + 2 = 3"] * 3
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+VOCAB = 320
+WIDE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128)
+GLOBAL_LOCAL = {
+    "full_attention": {"rope_type": "default", "rope_theta": 100_000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+}
+TINY: dict[str, dict[str, Any]] = {
+    "llama": WIDE | {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "gpt_neox": WIDE,
+    "qwen2": WIDE | {"num_key_value_heads": 2},
+    "gemma3_text": WIDE
+    | {"num_key_value_heads": 2, "head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 6}
+    | {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": GLOBAL_LOCAL},
+}
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """The packaged default, SmolLM2-135M-Instruct: shared by all tests, never changed by one."""
+    return ivlens.load_model("smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(smollm2: Any) -> Path:
+    """The Hugging Face folder that ``smollm2`` was loaded from."""
+    return next(path for path in ivlens.models.cache_folder().glob("smollm2-*") if path.is_dir())
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """``tiny_tokenizer(template="<s> $A", chat_template=None)``: a byte-level BPE, with what ``template`` adds."""
+    return byte_level_tokenizer
+
+
+@pytest.fixture(scope="session")
+def chatml() -> str:
+    return CHATML
+
+
+@pytest.fixture(scope="session")
+def tiny_hf() -> Callable[..., PreTrainedModel]:
+    """``tiny_hf(model_type, seed=0, **config)``: a random Hugging Face model, each parameter of it far from its default."""
+    return random_model
+
+
+@pytest.fixture
+def tiny_hooked(tiny_hf: Any, tiny_tokenizer: Any) -> Callable[..., Any]:
+    """``tiny_hooked(model_type, seed=0, **config)``: the HookedTransformer of ``tiny_hf`` with a tiny tokenizer."""
+    return lambda model_type="llama", **config: ivlens.load_model(tiny_hf(model_type, **config), tokenizer=tiny_tokenizer())
+
+
+@pytest.fixture(autouse=True)
+def _no_seed_leaks() -> Iterator[None]:
+    """Code that seeds or draws from torch's global generator cannot make another test pass."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+@cache
+def _trained() -> str:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    return backend.to_str()
+
+
+def byte_level_tokenizer(template: str | None = None, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    backend = Tokenizer.from_str(_trained())
+    if template is not None:
+        backend.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(token, backend.token_to_id(token)) for token in SPECIAL[:2]]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", extra_special_tokens=SPECIAL[2:],
+        chat_template=chat_template,
+    )  # fmt: skip
+
+
+def random_model(model_type: str, *, seed: int = 0, **config: Any) -> PreTrainedModel:
+    facts = {"vocab_size": VOCAB, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1} | TINY.get(model_type, WIDE)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(facts | config))).eval()
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5)
+            parameter.data = parameter.data + noise if parameter.ndim == 1 else 2 * noise
+    return model
