@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from .errors import at_least
 from .models import HookedTransformer, batches, final_residual, hooked, last_token, padded, pattern_name, provenance, z_name
 from .records import Head, HeadMeans
-from .scoring import all_ids, ids
+from .scoring import prompt_ids
 from .tasks import Prompt
 
 
@@ -27,7 +27,7 @@ def mean_head_activations(
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
     """
     at_least("batch_size", batch_size, 1)
-    pairs = [(prompt, ()) for prompt, _ in all_ids(model, prompts)]
+    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
     cfg = model.cfg
     sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
 
@@ -58,7 +58,7 @@ def attention_patterns(
     Raises:
         PromptError: the prompt cannot be tokenised.
     """
-    tokens, _ = ids(model, prompt)
+    (tokens,) = prompt_ids(model, [prompt])
     patterns: dict[int, Tensor] = {}
     edits = {pattern_name(layer): lambda pattern, layer=layer: patterns.update({layer: pattern[0]}) for layer, _ in heads}
     with hooked(model, edits):

@@ -17,23 +17,24 @@ from .activations import mean_head_activations
 from .errors import at_least, one_of
 from .models import (
     HookedTransformer,
+    Readout,
     answer_logits,
     check_fits,
     hooked,
     last_token,
     padded,
     provenance,
+    strongest_wrong,
     sweep,
     z_name,
 )
 from .records import METRICS as METRIC_NAMES
 from .records import Head, HeadEffects, HeadMeans
-from .scoring import METRICS, Ids, all_ids, strongest_wrong
+from .scoring import METRICS, Ids, all_ids
 from .tasks import Prompt, Task
 
 METHODS = ("exact", "loop")
 Pair = tuple[Ids, Ids]
-Reader = Callable[[int, Float[Tensor, "stream answer vocab"]], Float[Tensor, " stream"]]
 
 
 @torch.inference_mode()
@@ -66,7 +67,8 @@ def indirect_effects(
     cfg = model.cfg
     heads = [(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
     run = _exact if method == "exact" else _loop
-    columns = run(model, pairs, means.values, heads, _reader(pairs, metric), stream_budget)  # clean first, then heads
+    readouts = run(model, pairs, means.values, heads, stream_budget)
+    columns = torch.stack([METRICS[metric](readout) for readout in readouts])  # prompt stream, the clean one first
     effects = (columns[:, 1:] - columns[:, :1]).unflatten(1, (cfg.n_layers, cfg.n_heads))
     return HeadEffects(
         effects.cpu(),
@@ -113,64 +115,56 @@ def locate_heads(
     return replace(effects, provenance=dict(effects.provenance) | {"settings": settings})
 
 
-def _reader(pairs: Sequence[Pair], metric: str) -> Reader:
-    """Reduce streams' logits to the metric; the clean stream, read first, fixes each prompt's foils."""
-    foils: dict[int, Tensor] = {}
-
-    def read(prompt: int, logits: Float[Tensor, "stream answer vocab"]) -> Float[Tensor, " stream"]:
-        targets = torch.tensor(pairs[prompt][1], device=logits.device)
-        if prompt not in foils:
-            foils[prompt] = strongest_wrong(logits[0], targets)
-        return METRICS[metric](logits, targets, foils[prompt])
-
-    return read
-
-
 def _exact(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], read: Reader, budget: int
-) -> Float[Tensor, "prompt stream"]:
-    """Sweep prompts in groups, and one prompt's heads in parts, so that no more than ``budget`` streams travel."""
-    results = []
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], budget: int
+) -> list[Readout]:
+    """Sweep prompts in groups, or one prompt's heads in parts, so that no more than ``budget`` rows of streams travel."""
+    readouts: list[Readout] = []
     with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
-        for start, group in _within(pairs, len(heads) + 1, budget):
-            width = max(len(answer) for _, answer in group)
-            part = max(1, budget // (width * len(group)) - 1)
-            columns = []
-            for at in range(0, len(heads), part):
-                offset = lambda prompt, logits, start=start: read(start + prompt, logits)  # noqa: E731
-                columns.append(sweep(model, group, means, heads[at : at + part], offset))
-            results.append(torch.cat([columns[0]] + [column[:, 1:] for column in columns[1:]], 1))
+        for group in _within(pairs, len(heads) + 1, budget):
+            part = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(heads)
+            parts = [sweep(model, group, means, heads[at : at + part]) for at in range(0, len(heads), part)]
+            readouts += [_joined(of_prompt) for of_prompt in zip(*parts, strict=True)]
             bar.update(len(group))
-    return torch.cat(results)
+    return readouts
 
 
-def _within(pairs: Sequence[Pair], streams: int, budget: int) -> list[tuple[int, Sequence[Pair]]]:
-    """Consecutive groups of prompts, each with the place of its first, whose streams' rows fit the budget."""
-    groups: list[tuple[int, Sequence[Pair]]] = []
-    start = rows = 0
-    for i, (_, answer) in enumerate(pairs):
-        if i > start and rows + streams * len(answer) > budget:
-            groups.append((start, pairs[start:i]))
-            start, rows = i, 0
-        rows += streams * len(answer)
-    return [*groups, (start, pairs[start:])]
+def _within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
+    """Consecutive groups of prompts whose streams' rows fit the budget, or of one prompt."""
+    groups: list[list[Pair]] = []
+    rows = 0
+    for pair in pairs:
+        rows += streams * len(pair[1])
+        if not groups or rows > budget:
+            groups.append([])
+            rows = streams * len(pair[1])
+        groups[-1].append(pair)
+    return groups
+
+
+def _joined(parts: Sequence[Readout]) -> Readout:
+    """One prompt's readout over all heads, from its parts, each of which begins with the clean stream."""
+    first, *rest = parts
+    return Readout.cat([first, *(part.patched() for part in rest)])
 
 
 def _loop(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], read: Reader, budget: int
-) -> Float[Tensor, "prompt stream"]:
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], budget: int
+) -> list[Readout]:
     """The published algorithm: one full forward pass a head, its output patched at the last prompt token."""
-    results = []
+    readouts: list[Readout] = []
     with tqdm(total=len(pairs) * len(heads), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
-        for i, pair in enumerate(pairs):
+        for pair in pairs:
             rows = padded([pair], model.cfg.device)
-            columns = [read(i, answer_logits(model, rows)[0][None])]
+            clean = answer_logits(model, rows)[0]
+            foils = strongest_wrong(clean, torch.tensor(pair[1], device=clean.device))
+            runs = [Readout.of(clean[None], pair[1], foils)]
             for layer, head in heads:
                 with hooked(model, {z_name(layer): _patch(head, means[layer, head])}):
-                    columns.append(read(i, answer_logits(model, rows)[0][None]))
+                    runs.append(Readout.of(answer_logits(model, rows)[0][None], pair[1], foils))
                 bar.update()
-            results.append(torch.cat(columns))
-    return torch.stack(results)
+            readouts.append(Readout.cat(runs))
+    return readouts
 
 
 def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Tensor]:

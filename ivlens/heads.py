@@ -20,19 +20,27 @@ def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
     """
     if not effects:
         raise ArgumentError("effects of at least one task", "none")
-    kinds = {(each.metric, tuple(each.aie.shape)) for each in effects}
+    kinds = {(each.metric, tuple(each.aie.shape), _weights(each)) for each in effects}
     if len(kinds) > 1:
         raise MismatchError("effects in one metric on one model", f"{sorted(kinds)}", "compute them alike")
+    tasks = tuple(each.task for each in effects)
+    first = effects[0].provenance
+    origin = {name: first[name] for name in ("model", "versions") if name in first}
+    origin["settings"] = {each.task: each.provenance.get("settings") for each in effects}
     mean = torch.stack([each.aie for each in effects]).mean(0)
     error = torch.stack([each.stderr for each in effects]).square().sum(0).sqrt() / len(effects)
     return UniversalEffects(
         mean,
         error,
         effects[0].metric,
-        tuple(each.task for each in effects),
+        tasks,
         sum(each.n for each in effects),
-        provenance=effects[0].provenance,
+        provenance=origin,
     )
+
+
+def _weights(effects: HeadEffects) -> str:
+    return str(effects.provenance.get("model", {}).get("weights_sha256"))
 
 
 def random_heads(shape: tuple[int, int], k: int, *, seed: int, exclude: Sequence[Head] = ()) -> list[Head]:

@@ -91,7 +91,9 @@ class Record:
         try:
             return cls._unpack("", tensors, facts)
         except (KeyError, TypeError) as error:
-            raise RecordError(f"the fields of a {cls.__name__} in {path}", f"{error!r} is missing or odd", again) from error
+            raise RecordError(
+                f"the fields of a {cls.__name__} in {path}", f"{error!r} is missing or odd", again
+            ) from error
 
     def _pack(self, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
@@ -99,7 +101,7 @@ class Record:
         for name in (each.name for each in fields(self)):
             value = getattr(self, name)
             if isinstance(value, Tensor):
-                tensors[prefix + name] = value.detach().cpu().contiguous()
+                tensors[prefix + name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             elif isinstance(value, Record):
                 inner, facts[name] = value._pack(f"{prefix}{name}.")
                 tensors |= inner
@@ -200,7 +202,7 @@ class HeadEffects(HeadMap):
     @property
     def stderr(self) -> Float[Tensor, "layer head"]:
         """Standard error of the mean over prompts (not a number for a single prompt)."""
-        return self.values.std(0, correction=1) / self.n**0.5
+        return (self.values.var(0, correction=0) / (self.n - 1)).sqrt()
 
     def interval(
         self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0
@@ -212,7 +214,8 @@ class HeadEffects(HeadMap):
         counts.scatter_add_(1, drawn, torch.ones_like(counts))
         means = torch.einsum("rp,plh->rlh", counts / self.n, self.values)
         tail = (1 - level) / 2
-        return torch.quantile(means, tail, dim=0), torch.quantile(means, 1 - tail, dim=0)
+        low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype), dim=0)
+        return low, high
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,9 +243,9 @@ class UniversalEffects(HeadMap):
 class Evaluation(Record):
     """How a model answers prompts: per prompt, with means and standard errors over prompts.
 
-    ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced; ``token_probabilities``:
-    its geometric mean a token; ``first_token_probabilities``: the first token's; ``hits``: whether greedy decoding
-    gives any accepted answer. Probabilities are those of the first accepted answer.
+    ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
+    ``token_probabilities``: its geometric mean a token; ``first_token_probabilities``: the first token's;
+    ``hits``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted answer.
     """
 
     probabilities: Float[Tensor, " prompt"]
@@ -326,7 +329,9 @@ class SteeringSweep(Record):
         """One row a cell: layer, scale, accuracy, probability, n."""
         cells = [(layer, scale) for layer in self.layers for scale in self.scales]
         frame = pd.DataFrame(cells, columns=["layer", "scale"])
-        return frame.assign(accuracy=self.accuracy.flatten(), probability=self.probability.flatten(), n=self.n)
+        return frame.assign(
+            accuracy=self.accuracy.flatten().numpy(), probability=self.probability.flatten().numpy(), n=self.n
+        )
 
 
 def standard_error(values: Tensor | Sequence[float]) -> float:

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .errors import PromptError, at_least
-from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
+from .models import HookedTransformer, Readout, answer_logits, batches, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt
 
 Ids = tuple[int, ...]
-Logits = Float[Tensor, "*stream answer vocab"]
-Targets = Int[Tensor, " answer"]
 
 
 @torch.inference_mode()
@@ -41,7 +39,8 @@ def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size:
                 targets = torch.tensor(pairs[place][1], device=logits.device)
                 hits[owners[place]] |= bool((logits.argmax(-1) == targets).all())
                 if first[place]:
-                    logs = token_log_probabilities(logits, targets).double().cpu()
+                    chosen = logits.double().log_softmax(-1).gather(-1, targets[:, None])
+                    logs = chosen[:, 0].cpu()
                     scores[:, owners[place]] = torch.stack([logs.sum(), logs.mean(), logs[0]])
             bar.update(len(places))
     whole, token, begin = scores.exp()
@@ -59,6 +58,19 @@ def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> 
     return encoded.prompt_ids, encoded.answer_ids
 
 
+def prompt_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[Ids]:
+    """Token ids of prompts without answers, within the model's context.
+
+    Raises:
+        PromptError: see ``evaluate``.
+    """
+    found = [tuple(prompt.token_ids(model.tokenizer)) for prompt in _some(prompts)]
+    if not all(found):
+        raise PromptError("prompts that have tokens", "one without")
+    check_length(model, [(each, ()) for each in found])
+    return found
+
+
 def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[Ids, Ids]]:
     """Token ids of prompts and their first accepted answers, within the model's context.
 
@@ -70,36 +82,15 @@ def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[I
     return pairs
 
 
-def token_log_probabilities(logits: Logits, targets: Targets) -> Float[Tensor, "*stream answer"]:
-    """Log probability of each target token under its logits, in nats."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    chosen = logits.gather(-1, targets.expand(logits.shape[:-1])[..., None])[..., 0]
-    return chosen - logits.logsumexp(-1)
+def _log_probability(readout: Readout) -> Float[Tensor, " stream"]:
+    return (readout.target - readout.normaliser).sum(-1)
 
 
-def _probability(logits: Logits, targets: Targets, foils: Targets) -> Float[Tensor, "*stream"]:
-    return token_log_probabilities(logits, targets).sum(-1).exp()
-
-
-def _log_probability(logits: Logits, targets: Targets, foils: Targets) -> Float[Tensor, "*stream"]:
-    return token_log_probabilities(logits, targets).sum(-1)
-
-
-def _logit_difference(logits: Logits, targets: Targets, foils: Targets) -> Float[Tensor, "*stream"]:
-    at = torch.arange(len(targets), device=logits.device)
-    return (logits[..., at, targets] - logits[..., at, foils]).sum(-1)
-
-
-METRICS: dict[str, Callable[[Logits, Targets, Targets], Float[Tensor, "*stream"]]] = {
-    "probability": _probability,
+METRICS: dict[str, Callable[[Readout], Float[Tensor, " stream"]]] = {
+    "probability": lambda readout: _log_probability(readout).exp(),
     "log-probability": _log_probability,
-    "logit-difference": _logit_difference,
+    "logit-difference": lambda readout: (readout.target - readout.foil).sum(-1),
 }
-
-
-def strongest_wrong(logits: Float[Tensor, "answer vocab"], targets: Targets) -> Targets:
-    """For each of the answer's tokens, the most likely other token: the foil of the logit difference."""
-    return logits.scatter(-1, targets[:, None], -torch.inf).argmax(-1)
 
 
 def _some(prompts: Sequence[Prompt]) -> list[Prompt]:

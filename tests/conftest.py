@@ -1,6 +1,8 @@
+# ruff: noqa: E402  (the environment and the import hook come before the imports that they are for)
 """What all rooms' tests share: the real default model once, tiny random models of each family, small real tokenizers.
 
-Every function of ivlens runs under beartype with jaxtyping's shapes here; nothing may reach a model hub.
+Every function of ivlens runs under beartype with jaxtyping's shapes here; nothing may reach a model hub. Tests run
+on the CPU, unless CUDA_VISIBLE_DEVICES says otherwise.
 """
 
 import os
@@ -10,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from jaxtyping import install_import_hook
 
-# Beartype refuses ``Self`` on functions that are decorated one by one, as the hook does.
-ANY_SELF = "hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})"
-install_import_hook("ivlens", f"beartype.beartype(conf=beartype.BeartypeConf({ANY_SELF}))")
+# Whole numbers are floats too; and beartype refuses ``Self`` on functions decorated one by one, as the hook does it.
+CONF = "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})"
+# Not ivlens.tasks: it has no tensors, and its constructors take wider types than they keep.
+ROOMS = (
+    "records", "models", "scoring", "activations", "effects", "heads", "vectors", "steering", "checkpoints", "training",
+    "views", "explorer", "experiments",
+)  # fmt: skip
+install_import_hook([f"ivlens.{room}" for room in ROOMS], f"beartype.beartype(conf=beartype.BeartypeConf({CONF}))")
 
 import pytest
 import torch
@@ -32,7 +40,10 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCAB = 320
-WIDE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128)
+WIDE = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}  # fmt: skip
 GLOBAL_LOCAL = {
     "full_attention": {"rope_type": "default", "rope_theta": 100_000.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
@@ -73,14 +84,18 @@ def chatml() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_hf() -> Callable[..., PreTrainedModel]:
-    """``tiny_hf(model_type, seed=0, **config)``: a random Hugging Face model, each parameter of it far from its default."""
+    """``tiny_hf(model_type, seed=0, **config)``: a random Hugging Face model, every parameter far from its default."""
     return random_model
 
 
 @pytest.fixture
 def tiny_hooked(tiny_hf: Any, tiny_tokenizer: Any) -> Callable[..., Any]:
     """``tiny_hooked(model_type, seed=0, **config)``: the HookedTransformer of ``tiny_hf`` with a tiny tokenizer."""
-    return lambda model_type="llama", **config: ivlens.load_model(tiny_hf(model_type, **config), tokenizer=tiny_tokenizer())
+
+    def made(model_type: str = "llama", **config: Any) -> Any:
+        return ivlens.load_model(tiny_hf(model_type, **config), tokenizer=tiny_tokenizer())
+
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +111,9 @@ def _trained() -> str:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator(CORPUS, trainer)
     return backend.to_str()
 
@@ -114,10 +131,11 @@ def byte_level_tokenizer(template: str | None = None, chat_template: str | None 
 
 
 def random_model(model_type: str, *, seed: int = 0, **config: Any) -> PreTrainedModel:
-    facts = {"vocab_size": VOCAB, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1} | TINY.get(model_type, WIDE)
+    facts = {"vocab_size": VOCAB, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1}
+    config = facts | TINY.get(model_type, WIDE) | config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(facts | config))).eval()
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config)).eval()
         for parameter in model.parameters():
             noise = torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5)
             parameter.data = parameter.data + noise if parameter.ndim == 1 else 2 * noise

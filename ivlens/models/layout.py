@@ -5,7 +5,7 @@ is the tensor itself: shapes and values stay, the forward pass gets faster (``iv
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens import HookedTransformer
 
 
@@ -23,8 +23,7 @@ def store_transposed(model: HookedTransformer) -> None:
 
 
 @torch.no_grad()
-def _store(weight: nn.Parameter, order: tuple[int, ...]) -> None:
+def _store(weight: Tensor, order: tuple[int, ...]) -> None:
     """Make ``weight.permute(order)`` contiguous without changing what ``weight`` is."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
-    data: Tensor = weight.data
-    weight.data = data.permute(order).contiguous().permute(inverse)
+    weight.data = weight.data.permute(order).contiguous().permute(inverse)

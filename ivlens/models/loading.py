@@ -1,5 +1,6 @@
 """``load_model``: a source of weights -> a HookedTransformer with unprocessed weights, checked against Hugging Face."""
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ CHECK_TEXT = "The quick brown fox jumps over the lazy dog. Paris is the capital 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
+@torch.inference_mode(False)
 def load_model(
     source: str | Path | PreTrainedModel | HookedTransformer = "smollm2",
     *,
@@ -73,25 +75,29 @@ def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> Hooke
     left_out = model.load_state_dict(weights, strict=False, assign=True)
     unset = [name for name in left_out.missing_keys if ".W_" in name or "._W_" in name]
     if unset or left_out.unexpected_keys:
-        raise UnsupportedError(f"weights for every part of a {family.architecture}", f"{[*unset, *left_out.unexpected_keys]}")
+        raise UnsupportedError(
+            f"weights for every part of a {family.architecture}", f"{[*unset, *left_out.unexpected_keys]}"
+        )
     store_transposed(model)
     attach_tokenizer(model, source.tokenizer)
     return model.to(device, print_details=False).eval()
 
 
 def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
-    """Attach a Hugging Face tokenizer as it is: BOS where it puts one, padding on the right."""
+    """Attach a copy of a Hugging Face tokenizer: BOS where it puts one, padding on the right."""
+    tokenizer = copy.deepcopy(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     model.tokenizer = tokenizer
-    model.cfg.tokenizer_prepends_bos = len(tokenizer("")["input_ids"]) > 0
+    model.cfg.tokenizer_prepends_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     model.cfg.default_prepend_bos = model.cfg.tokenizer_prepends_bos
 
 
 def check_against_hugging_face(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
     """Raise MismatchError unless both models give one short prompt the same logits, within the dtype's tolerance."""
-    tokens = torch.tensor([model.tokenizer(CHECK_TEXT)["input_ids"]])
+    tokenizer: Any = model.tokenizer
+    tokens = torch.tensor([tokenizer(CHECK_TEXT)["input_ids"][: model.cfg.n_ctx]])
     theirs = _logits_on_cpu(hugging_face, tokens.to(hugging_face.device))
     ours = _logits_on_cpu(model, tokens.to(model.cfg.device))
     difference = (ours - theirs).abs().max().item()
@@ -118,7 +124,9 @@ def _pass_through(
     if tokenizer is not None:
         attach_tokenizer(model, tokenizer)
     if model.tokenizer is None:
-        raise SourceError("a HookedTransformer with a tokenizer", "one without", "pass load_model(model, tokenizer=...)")
+        raise SourceError(
+            "a HookedTransformer with a tokenizer", "one without", "pass load_model(model, tokenizer=...)"
+        )
     if device is not None:
         model.to(device, print_details=False)
     model_facts(model)

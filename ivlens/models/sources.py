@@ -3,7 +3,7 @@
 import copy
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.initialization import no_init_weights
+from transformers.utils import cached_file, extract_commit_hash
 from transformers.utils import logging as transformers_logging
 
-from ..errors import SourceError
+from ..errors import IvlensError, SourceError
 from . import packaged
 from .families import family_of
 
@@ -33,7 +35,9 @@ class Source:
     revision: str | None
 
 
-def open_source(source: str | Path | PreTrainedModel, dtype: torch.dtype, revision: str | None, tokenizer: Any) -> Source:
+def open_source(
+    source: str | Path | PreTrainedModel, dtype: torch.dtype, revision: str | None, tokenizer: Any
+) -> Source:
     """Load the Hugging Face model and tokenizer behind ``source``.
 
     Raises:
@@ -44,7 +48,7 @@ def open_source(source: str | Path | PreTrainedModel, dtype: torch.dtype, revisi
     if isinstance(source, PreTrainedModel):
         family_of(source.config)
         tokenizer = tokenizer or _tokenizer_of(source)
-        return Source(copy.deepcopy(source).to(dtype).eval(), tokenizer, f"{type(source).__name__} object", None)
+        return Source(_copied(source, dtype), tokenizer, f"{type(source).__name__} object", None)
     if not isinstance(source, (str, Path)):
         raise SourceError("a model source", f"a {type(source).__name__}", REMEDY)
     if str(source) == packaged.NAME:
@@ -68,13 +72,16 @@ def merge_adapter(source: Source, adapter: str | Path) -> Source:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise SourceError("peft, to merge an adapter", "no such package", "run: pip install 'ivlens[adapters]'") from error
-    try:
-        merged = PeftModel.from_pretrained(source.model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise SourceError(
-            f"a PEFT adapter for {source.name} at {adapter}", _first_line(error), "check its base model and its files"
+            "peft, to merge an adapter", "no such package", "run: pip install 'ivlens[adapters]'"
         ) from error
+    expected, remedy = f"a PEFT adapter for {source.name} at {adapter}", "check its base model and its files"
+    with _reading(expected, remedy):
+        adapted = PeftModel.from_pretrained(source.model, str(adapter))
+        loaded = adapted.load_adapter(str(adapter), "default")  # once more, since only this says what did not fit
+        if strays := [*loaded.missing_keys, *loaded.unexpected_keys]:
+            raise SourceError(expected, f"one whose parts do not match the model's: {_some(strays)}", remedy)
+        merged = adapted.merge_and_unload()
     return Source(merged.eval(), source.tokenizer, source.name, source.revision)
 
 
@@ -99,9 +106,9 @@ def _from_folder(folder: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
 def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
     if not path.is_file():
         raise SourceError("a GGUF file", f"{path}, which does not exist", REMEDY)
-    with _reading(path):
+    with _reading(f"a readable model at {path}"):
         family_of(AutoConfig.from_pretrained(path.parent, gguf_file=path.name))
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+        model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype)
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     return Source(_unquantised(model).eval(), tokenizer, path.name, None)
 
@@ -113,17 +120,35 @@ def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
             delattr(model, mark)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.is_quantized = False
+    model.is_quantized = False  # type: ignore[assignment]
     return model
 
 
 def _from_pretrained(where: str | Path, name: str, dtype: torch.dtype, revision: str | None, tokenizer: Any) -> Source:
-    with _reading(name):
-        config = AutoConfig.from_pretrained(where, revision=revision)
-        family_of(config)
-        model = AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=dtype)
+    with _reading(f"a readable model at {name}"):
+        revision = extract_commit_hash(cached_file(where, "config.json", revision=revision), None) or revision
+        family_of(AutoConfig.from_pretrained(where, revision=revision))
+        model = _whole(where, name, revision=revision, dtype=dtype)
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(where, revision=revision)
-    return Source(model.eval(), tokenizer, name, getattr(config, "_commit_hash", None) or revision)
+    return Source(model.eval(), tokenizer, name, revision)
+
+
+def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
+    """Load a model, refusing one that transformers would complete with random weights."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(where, output_loading_info=True, **options)
+    model, report = loaded
+    if report["missing_keys"]:
+        raise SourceError(f"weights for every part of {name}", f"none for {_some(report['missing_keys'])}", REMEDY)
+    return model
+
+
+def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of the same config and weights; casting a model instead would keep rotary frequencies once rounded."""
+    with _reading(f"a causal language model, not a {type(model).__name__}"), no_init_weights():
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype)
+        fresh.load_state_dict(model.state_dict())
+        fresh.tie_weights()
+    return fresh.eval()
 
 
 def _tokenizer_of(model: PreTrainedModel) -> Any:
@@ -132,18 +157,20 @@ def _tokenizer_of(model: PreTrainedModel) -> Any:
     missing = "the model object does not say where its tokenizer is"
     if not where:
         raise SourceError("a tokenizer for the model object", missing, "pass load_model(model, tokenizer=...)")
-    with _reading(where):
+    with _reading(f"a readable tokenizer at {where}"):
         return AutoTokenizer.from_pretrained(where)
 
 
 @contextmanager
-def _reading(name: str | Path) -> Iterator[None]:
-    """Turn transformers' many ways of failing to read a model into one error."""
+def _reading(expected: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn the many ways in which transformers and peft fail to read something into one error."""
     try:
         with _quietly():
             yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise SourceError(f"a readable model at {name!s}", _first_line(error), REMEDY) from error
+    except IvlensError:
+        raise
+    except Exception as error:
+        raise SourceError(expected, _first_line(error), remedy) from error
 
 
 @contextmanager
@@ -161,3 +188,8 @@ def _quietly() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -10,7 +10,7 @@ Rows: for each prompt its prefix, then its streams, the clean one first; a strea
 token and one for each answer token but the last. Nothing is padded, so ragged prompts do not touch each other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +22,10 @@ from transformer_lens.components import AbstractAttention, TransformerBlock
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import HookError, UnsupportedError
-from .runs import LOGITS_AT_ONCE, Ids, unembed
+from .readout import Readout, read_answer
+from .runs import Ids
 
 Head = tuple[int, int]
-Read = Callable[[int, Float[Tensor, "stream answer vocab"]], Float[Tensor, " stream"]]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,11 @@ def sweep(
     pairs: Sequence[tuple[Ids, Ids]],
     means: Float[Tensor, "layer head d_head"],
     heads: Sequence[Head],
-    read: Read,
-) -> Float[Tensor, "prompt stream"]:
-    """Read the answer's logits with each of ``heads`` in turn replaced by its mean at the last prompt token.
+) -> list[Readout]:
+    """Read each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
 
-    ``pairs`` are (prompt ids, answer ids); ``read(prompt, logits)`` reduces streams' logits at the answer's tokens to
-    one number a stream, the clean stream first. Column 0 is the clean run, then the heads in the order of layers.
+    ``pairs`` are (prompt ids, answer ids). In a prompt's readout, stream 0 is the clean run, then come the heads, which
+    are given in the order of layers.
 
     Raises:
         UnsupportedError: the model has a part that streams do not represent.
@@ -72,7 +71,8 @@ def sweep(
         chosen = [head for at, head in heads if at == layer]
         last = layer == model.cfg.n_layers - 1
         x, spans, positions = _advance(block, x, spans, positions, means[layer, chosen], chosen, last)
-    return torch.stack([_read(model, x[span.first : span.end], span, read, i) for i, span in enumerate(spans)])
+    streams = [x[span.first : span.end].unflatten(0, (span.streams, span.width)) for span in spans]
+    return [read_answer(model, own, answer) for own, (_, answer) in zip(streams, pairs, strict=True)]
 
 
 def check_streamable(model: HookedTransformer) -> None:
@@ -124,11 +124,10 @@ def _advance(
     means: Float[Tensor, "chosen d_head"],
     chosen: list[int],
     last: bool,
-) -> tuple[Float[Tensor, "row d_model"], list[Span], Int[Tensor, " row"]]:
+) -> tuple[Float[Tensor, "forked d_model"], list[Span], Int[Tensor, " forked"]]:
     """One block: attention, the forks of the ``chosen`` heads, the MLP; the last block leaves the prefixes behind."""
     z = _attention(block.attn, block.ln1(x[None])[0], spans, positions)
-    write = _flat_output(block.attn)
-    out = F.linear(z.flatten(1), write, block.attn.b_O)
+    out = F.linear(z.flatten(1), block.attn.W_O.permute(2, 0, 1).flatten(1), block.attn.b_O)
     kept, after, forks = _fork(spans, len(chosen), last, x.device)
     before, x, positions, out = x, x[kept], positions[kept], out[kept]
     if chosen:
@@ -148,7 +147,7 @@ def _mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tens
 
 def _fork(
     spans: list[Span], count: int, last: bool, device: torch.device
-) -> tuple[Int[Tensor, " row"], list[Span], Int[Tensor, "prompt fork"]]:
+) -> tuple[Int[Tensor, " forked"], list[Span], Int[Tensor, "prompt fork"]]:
     """Rows to keep (each prompt's clean stream ``count`` times more), the new spans, the forks' last prompt tokens."""
     kept, after, forks, start = [], [], [], 0
     for span in spans:
@@ -187,10 +186,6 @@ def _project(attention: AbstractAttention, x: Float[Tensor, "row d_model"], name
     weight, bias = getattr(attention, f"{own}W_{name}"), getattr(attention, f"{own}b_{name}")
     flat = weight.transpose(1, 2).reshape(-1, weight.shape[1])  # a view of weights stored transposed
     return F.linear(x, flat, bias.flatten()).unflatten(1, bias.shape)
-
-
-def _flat_output(attention: AbstractAttention) -> Float[Tensor, "d_model head*d_head"]:
-    return attention.W_O.permute(2, 0, 1).flatten(1)
 
 
 def _rotate(
@@ -237,13 +232,3 @@ def _sees(attention: AbstractAttention, width: int, prefix: int, device: torch.d
     key = torch.arange(prefix + width, device=device)[None]
     seen = key <= query
     return seen & (key > query - attention.cfg.window_size) if attention.attn_type == "local" else seen
-
-
-def _read(
-    model: HookedTransformer, x: Float[Tensor, "row d_model"], span: Span, read: Read, prompt: int
-) -> Float[Tensor, " stream"]:
-    """Unembed a prompt's streams, the clean one first, as many at once as fit into bounded memory."""
-    per_stream = span.width * model.cfg.d_vocab_out
-    at_once = max(1, LOGITS_AT_ONCE // per_stream)
-    streams = x.unflatten(0, (span.streams, span.width)).split(at_once)
-    return torch.cat([read(prompt, unembed(model, part.flatten(0, 1)).unflatten(0, part.shape[:2])) for part in streams])

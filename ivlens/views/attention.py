@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..records import write_text
+from .style import OKABE_ITO
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,20 @@ def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"],
             "patterns of shape [head, query, key], one a head name, over one token or more",
             f"{list(patterns.shape)} for {len(head_names)} head names and {len(tokens)} tokens",
         )
+    shown = [_visible(token) for token in tokens]
     weights = patterns.detach().double().round(decimals=4)
     if not weights.isfinite().all():
         raise ArgumentError("finite attention weights", "infinite ones or not-a-numbers", "compute them in float32")
-    # circuitsvis shows itself by a script from a CDN; local_src holds the script, its only form without a network
-    source = attention_heads(weights.tolist(), tokens, head_names, max_value=1, min_value=0).local_src
-    for texts in (tokens, head_names):
+    # local_src is the one form of a circuitsvis view that needs no network; it leaves its <div> open
+    source = attention_heads(
+        weights.tolist(), shown, head_names, max_value=1, min_value=0, positive_color=OKABE_ITO[0]
+    ).local_src
+    for texts in (shown, head_names):
         written = json.dumps(texts)
         source = source.replace(written, written.replace("<", "\\u003c"))
-    return Html(source.replace("/>", "></div>", 1))
+    return Html(source.replace('0;"/>', '0;"></div>', 1))
+
+
+def _visible(token: str) -> str:
+    """The token with its line breaks, and its spaces if it is nothing else, as characters that can be seen."""
+    return (token if token.strip(" ") else token.replace(" ", "␣")).replace("\n", "↵")

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,7 +17,7 @@ from .attention import Html
 from .style import FONT
 from .tables import frame_table
 
-Body: TypeAlias = Union[str, go.Figure, pd.DataFrame, Html, Sequence["Body"]]
+Body: TypeAlias = str | go.Figure | pd.DataFrame | Html | Sequence[Any]
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 STYLE = """
@@ -25,23 +25,25 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6edf3; --faint: #9198a1; --line: #3d444d; --paper: #0d1117; }
 }
-body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 1100px; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 1110px; background: var(--paper); color: var(--ink);
   font: 16px/1.55 FONT; overflow-wrap: break-word; }
 h1 { font-size: 1.8rem; line-height: 1.25; margin: 0 0 1.5rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-bottom: 0.3rem; border-bottom: 1px solid var(--line); }
 p { max-width: 46rem; }
 .figure, .view { background: #ffffff; color: #1f2328; color-scheme: light; border: 1px solid var(--line);
   border-radius: 6px; padding: 0.75rem; margin: 1rem 0; overflow-x: auto; }
+.figure { width: fit-content; max-width: 100%; box-sizing: border-box; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faint); padding-bottom: 0.4rem; }
 th, td { padding: 0.3rem 0.9rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-td.number { text-align: right; }
+th.number, td.number { text-align: right; }
 @media print {
   :root { color-scheme: light; --ink: #000000; --faint: #444444; --line: #bbbbbb; --paper: #ffffff; }
   body { max-width: none; padding: 0; }
   .figure, .view, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
+  h2, caption { break-after: avoid; }
+  .modebar-container { display: none; }
   .figure, .view, .table { overflow: visible; border: 0; padding: 0; print-color-adjust: exact; }
 }
 """.replace("FONT", FONT)
@@ -78,7 +80,7 @@ def prose(text: str) -> str:
     return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
 
 
-def _render(body: Body, number: Iterator[int]) -> str:
+def _render(body: object, number: Iterator[int]) -> str:
     """A body as HTML; figures get their ids from ``number``, so that the same page is the same text."""
     if isinstance(body, str):
         return body

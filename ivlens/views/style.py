@@ -23,10 +23,22 @@ _AXIS: dict[str, Any] = {
     "title": {"standoff": 8, "font": {"size": 13}},
 }
 
+_TITLE: dict[str, Any] = {
+    "x": 0,
+    "xref": "paper",
+    "xanchor": "left",
+    "y": 1,
+    "yref": "container",
+    "yanchor": "top",
+    "pad": {"t": 14},
+    "font": {"size": 16},
+}
+
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 12, "color": INK},
-        "title": {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}},
+        "title": _TITLE,
+        "modebar": {"remove": ["sendcharttocloud", "select2d", "lasso2d", "zoomin", "zoomout", "autoscale"]},
         "paper_bgcolor": PAPER,
         "plot_bgcolor": PAPER,
         "colorway": OKABE_ITO,
@@ -40,11 +52,12 @@ TEMPLATE = go.layout.Template(
 pio.templates["ivlens"] = TEMPLATE
 
 
-def plain(text: str, width: int = 10_000) -> str:
-    """``text`` for plotly, which reads HTML: escaped, and wrapped at ``width`` characters."""
-    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, width))
+def plain(text: str, width: int) -> str:
+    """``text`` for plotly, which reads HTML: escaped, each of its lines wrapped at ``width`` characters."""
+    wrapped = (line for part in text.splitlines() for line in textwrap.wrap(part, width))
+    return "<br>".join(html.escape(line, quote=False) for line in wrapped)
 
 
-def tick_step(pixels: float, room: float) -> int:
+def tick_step(pixels: float, room: int) -> int:
     """The smallest round step between ticks that leaves ``room`` pixels a label, where one unit has ``pixels``."""
     return next((step for step in TICK_STEPS if step * pixels >= room), TICK_STEPS[-1])

@@ -4,35 +4,31 @@ import html
 from numbers import Integral, Real
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
 
 def frame_table(frame: pd.DataFrame, caption: str = "") -> str:
     """A frame as an escaped HTML table: numbers to three digits, its index shown where it says something."""
-    if list(frame.index.names) != [None] or not pd.api.types.is_integer_dtype(frame.index):
+    if list(frame.index.names) != [None] or not is_integer_dtype(frame.index.dtype):
         frame = frame.reset_index()
-    head = "".join(f"<th>{_text(name)}</th>" for name in frame.columns)
-    rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in frame.itertuples(index=False, name=None))
+    marks = [' class="number"' if is_numeric_dtype(kind) and not is_bool_dtype(kind) else "" for kind in frame.dtypes]
     title = f"<caption>{html.escape(caption)}</caption>\n" if caption else ""
-    return f'<div class="table"><table>\n{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
+    body = "\n".join(_row("td", row, marks) for row in frame.itertuples(index=False, name=None))
+    head = _row("th", tuple(frame.columns), marks)
+    return f'<div class="table"><table>\n{title}<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return f'<td class="number">{_number(value)}</td>'
-    return f"<td>{_text(value)}</td>"
+def _row(tag: str, values: tuple[object, ...], marks: list[str]) -> str:
+    cells = zip(values, marks, strict=True)
+    return f"<tr>{''.join(f'<{tag}{mark}>{html.escape(_text(value))}</{tag}>' for value, mark in cells)}</tr>"
 
 
 def _text(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(map(_text, value)).strip()
-    return "n/a" if value is None or value is pd.NA or value is pd.NaT else html.escape(str(value))
-
-
-def _number(value: Real) -> str:
-    if value != value:
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
         return "n/a"
-    if isinstance(value, Integral):
+    if not isinstance(value, Real) or isinstance(value, Integral):
         return str(value)
     number = float(value)
-    text = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:#.3g}".removesuffix(".")
-    return text.replace("-", "−", 1) if number < 0 else text
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:#.3g}".removesuffix(".")

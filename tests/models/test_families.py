@@ -147,7 +147,7 @@ def test_configs_in_the_words_of_older_transformers_are_understood(save: Any, mo
     config.pop("rope_parameters")
     (folder / "config.json").write_text(json.dumps(config | legacy))
     cfg = hooked_config(AutoConfig.from_pretrained(folder))
-    assert load_model(folder).cfg.rotary_base == cfg.rotary_base == list(legacy.values())[0]
+    assert load_model(folder).cfg.rotary_base == cfg.rotary_base == next(iter(legacy.values()))
     if model_type == "llama":
         assert cfg.use_NTK_by_parts_rope
     if model_type == "gpt_neox":

@@ -1,0 +1,138 @@
+"""Where the weights come from travels with the model, and is renewed when the weights change."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ivlens import load_model
+from ivlens.errors import MismatchError
+from ivlens.models import check_fits, model_facts, provenance
+from ivlens.models.provenance import weights_sha256
+
+
+def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
+    facts = model_facts(tiny_hooked("llama"))
+    digest = facts.pop("weights_sha256")
+    assert len(digest) == 64
+    assert facts == {
+        "source": "LlamaForCausalLM object", "revision": None, "adapter": None, "dtype": "float32",
+        "processing": "none", "architecture": "LlamaForCausalLM", "bos": False,
+        "n_layers": 2, "n_heads": 4, "d_head": 8, "d_model": 32,
+    }  # fmt: skip
+
+
+def test_a_records_provenance_is_json_with_settings_and_versions(tiny_hooked: Any) -> None:
+    recorded = json.loads(json.dumps(provenance(tiny_hooked(), seed=3)))
+    assert recorded["settings"] == {"seed": 3}
+    assert set(recorded["versions"]) == {"ivlens", "torch", "transformer-lens", "transformers", "python"}
+    assert recorded["model"]["source"] == "LlamaForCausalLM object"
+
+
+def add_in_place(model: Any) -> None:
+    model.blocks[0].attn.W_Q.add_(0.1)
+
+
+def load_a_state(model: Any) -> None:
+    model.load_state_dict({name: value + 0.1 for name, value in model.state_dict().items()})
+
+
+def replace_a_parameter(model: Any) -> None:
+    model.blocks[0].attn.W_Q = torch.nn.Parameter(model.blocks[0].attn.W_Q + 0.1)
+
+
+def replace_data(model: Any) -> None:
+    model.blocks[0].attn.W_Q.data = model.blocks[0].attn.W_Q + 0.1
+
+
+def take_a_step(model: Any) -> None:
+    with torch.enable_grad():
+        model(torch.arange(10, 20)[None]).sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=1e-3).step()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [add_in_place, load_a_state, replace_a_parameter, replace_data, take_a_step])
+def test_changed_weights_are_stamped_anew(tiny_hooked: Any, change: Any) -> None:
+    model = tiny_hooked()
+    before = model_facts(model)
+    change(model)
+    after = model_facts(model)
+    assert after.pop("weights_sha256") != before.pop("weights_sha256")
+    assert after == before
+
+
+def test_unchanged_weights_are_hashed_once(tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_hooked()
+    module = importlib.import_module("ivlens.models.provenance")  # its name in ivlens.models is a function's
+    monkeypatch.setattr(module, "weights_sha256", lambda model: pytest.fail("hashed again"))
+    model(torch.arange(10, 20)[None])
+    model_facts(model)
+
+
+def test_facts_cannot_be_changed_from_outside(tiny_hooked: Any) -> None:
+    model = tiny_hooked()
+    model_facts(model)["source"] = "elsewhere"
+    assert model_facts(model)["source"] == "LlamaForCausalLM object"
+
+
+def test_the_hash_knows_no_memory_layout(tiny_hooked: Any) -> None:
+    model = tiny_hooked()
+    before = weights_sha256(model)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+    assert weights_sha256(model) == before
+
+
+def test_the_hash_is_that_of_the_weights_not_of_their_source(tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any) -> None:
+    theirs, tokenizer = tiny_hf("gpt2"), tiny_tokenizer()
+    theirs.save_pretrained(tmp_path)
+    hashes = {load_model(source, tokenizer=tokenizer).ivlens_facts["weights_sha256"] for source in (theirs, tmp_path)}
+    assert len(hashes) == 1
+
+
+def test_the_hash_tells_weights_and_dtypes_apart(tiny_hf: Any, tiny_tokenizer: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    models = [
+        load_model(tiny_hf("gpt2"), tokenizer=tokenizer),
+        load_model(tiny_hf("gpt2", seed=1), tokenizer=tokenizer),
+        load_model(tiny_hf("gpt2"), tokenizer=tokenizer, dtype=torch.float64),
+    ]
+    assert len({weights_sha256(model) for model in models}) == 3
+
+
+def test_what_was_recorded_on_the_model_fits_it(tiny_hooked: Any) -> None:
+    model = tiny_hooked()
+    check_fits(model, provenance(model), "the vector", same_weights=True)
+
+
+def test_other_weights_of_the_same_shape_fit_unless_the_same_are_asked_for(tiny_hooked: Any) -> None:
+    recorded, model = provenance(tiny_hooked(seed=1)), tiny_hooked()
+    check_fits(model, recorded, "the vector")
+    with pytest.raises(MismatchError, match=r"weights_sha256 \w+ against \w+; use the model"):
+        check_fits(model, recorded, "the vector", same_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"num_hidden_layers": 3}, "n_layers 3 against 2"),
+        ({"num_attention_heads": 2}, "n_heads 2 against 4; d_head 16 against 8"),
+        ({"hidden_size": 64}, "d_head 16 against 8; d_model 64 against 32"),
+        ({"model_type": "qwen2"}, "architecture Qwen2ForCausalLM against LlamaForCausalLM"),
+    ],
+)
+def test_another_shape_or_architecture_is_refused(tiny_hooked: Any, config: dict[str, Any], text: str) -> None:
+    with pytest.raises(MismatchError, match=f"expected the vector to fit the model; got {text}; use the model"):
+        check_fits(tiny_hooked(), provenance(tiny_hooked(**config)), "the vector")
+
+
+def test_processed_weights_and_unprocessed_ones_do_not_mix(tiny_hooked: Any) -> None:
+    raw, folded = tiny_hooked("gpt2"), tiny_hooked("gpt2")
+    folded.process_weights_()
+    assert model_facts(folded)["processing"] == "folded norms"
+    with pytest.raises(MismatchError, match="processing none against folded norms"):
+        check_fits(folded, provenance(raw), "the vector")

@@ -1,0 +1,253 @@
+"""The exact sweep against the plain loop, plain Hugging Face, float64 and a planted truth."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import ivlens
+from ivlens import ArgumentError, HeadMeans, HookError, MismatchError, Prompt, PromptError
+
+RAGGED = [
+    Prompt("the quick brown fox", " jumps over"),
+    Prompt("Q: what is the capital of France and of the lazy dog?\nA:", " Paris"),
+    Prompt("1", " + 2 = 3"),
+    Prompt("dog the fox", " is"),
+]
+FAMILIES = {
+    "llama": {},
+    "llama, no GQA": {"num_key_value_heads": 4, "tie_word_embeddings": False},
+    "gpt2": {},
+    "gpt_neox": {},
+    "gpt_neox, sequential": {"use_parallel_residual": False},
+    "qwen2": {},
+    "gemma3_text": {"final_logit_softcapping": 5.0},
+}
+
+
+def some_means(model: Any, seed: int = 0) -> HeadMeans:
+    """Means far from any prompt's activations, so that every patch shows."""
+    cfg = model.cfg
+    values = torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=torch.Generator().manual_seed(seed))
+    return HeadMeans(values, 1)
+
+
+@pytest.fixture(params=FAMILIES, scope="module")
+def tiny64(request: Any, tiny_hf: Any, tiny_tokenizer: Any) -> Any:
+    """A tiny random model of each family in float64, in which only a wrong algorithm differs from a right one."""
+    source = tiny_hf(request.param.split(",")[0], **FAMILIES[request.param])
+    return ivlens.load_model(source, tokenizer=tiny_tokenizer(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("metric", ["probability", "log-probability", "logit-difference"])
+def test_exact_sweep_equals_plain_loop_in_every_family(tiny64: Any, metric: str) -> None:
+    means = some_means(tiny64)
+    exact, loop = (
+        ivlens.indirect_effects(tiny64, RAGGED, means, method=method, metric=metric) for method in ("exact", "loop")
+    )
+    assert metric == "probability" or loop.values.abs().max() > 0.1
+    torch.testing.assert_close(exact.values, loop.values, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(exact.baseline, loop.baseline, rtol=1e-9, atol=1e-11)
+
+
+def test_exact_sweep_in_float32_is_close_to_float64(tiny_hf: Any, tiny_tokenizer: Any) -> None:
+    models = [ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=d) for d in (torch.float32, torch.float64)]
+    means = some_means(models[0])
+    single, double = (ivlens.indirect_effects(model, RAGGED, means).values for model in models)
+    assert (single.double() - double).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("budget", [2, 5, 9, 30, 10_000])
+def test_stream_budget_changes_no_number(tiny_hooked: Any, budget: int) -> None:
+    model = tiny_hooked("llama")
+    means = some_means(model)
+    whole = ivlens.indirect_effects(model, RAGGED, means)
+    parts = ivlens.indirect_effects(model, RAGGED, means, stream_budget=budget)
+    torch.testing.assert_close(parts.values, whole.values, rtol=1e-4, atol=1e-7)
+
+
+def test_ragged_prompts_do_not_touch_each_other(tiny_hooked: Any) -> None:
+    model = tiny_hooked("gemma3_text")
+    means = some_means(model)
+    together = ivlens.indirect_effects(model, RAGGED, means).values
+    for i, prompt in enumerate(RAGGED):
+        alone = ivlens.indirect_effects(model, [prompt], means).values[0]
+        torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-7)
+
+
+def test_effects_equal_plain_hugging_face_with_a_forward_hook(tiny_hf: Any, tiny_tokenizer: Any) -> None:
+    """An oracle without TransformerLens: the input of o_proj is overwritten at the last prompt token."""
+    source = tiny_hf("llama").double()
+    model = ivlens.load_model(source, tokenizer=tiny_tokenizer(), dtype=torch.float64)
+    means, prompt = some_means(model), RAGGED[0]
+    encoded = prompt.encode(model.tokenizer)
+    ids, last = torch.tensor([encoded.prompt_ids + encoded.answer_ids]), len(encoded.prompt_ids) - 1
+    d_head = model.cfg.d_head
+
+    @torch.no_grad()
+    def probability() -> torch.Tensor:
+        logs = source(ids).logits[0, last:-1].log_softmax(-1)
+        return logs[range(len(encoded.answer_ids)), list(encoded.answer_ids)].sum().exp()
+
+    expected = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.float64)
+    for layer, block in enumerate(source.model.layers):
+        for head in range(model.cfg.n_heads):
+
+            def overwrite(module: Any, args: Any, layer: int = layer, head: int = head) -> Any:
+                z = args[0].clone()
+                z[0, last, head * d_head : (head + 1) * d_head] = means.values[layer, head].double()
+                return (z,)
+
+            handle = block.self_attn.o_proj.register_forward_pre_hook(overwrite)
+            expected[layer, head] = probability()
+            handle.remove()
+    effects = ivlens.indirect_effects(model, [prompt], means)
+    torch.testing.assert_close(effects.values[0], expected - probability(), rtol=1e-6, atol=1e-10)
+
+
+@pytest.fixture
+def planted(tiny_hooked: Any) -> Any:
+    """A model in which only head 1.2 carries the instruction, the token "!", to the answer, the token "Z".
+
+    Attention is uniform everywhere. Head 1.2 copies residual dimension 0, where only "!" has an entry, to dimension 1,
+    which only the logit of "Z" reads; all other heads write random things outside dimensions 0 and 1.
+    """
+    model = tiny_hooked("llama", num_key_value_heads=4, tie_word_embeddings=False, hidden_size=32)
+    (marker,), (answer,) = (model.tokenizer(text)["input_ids"] for text in ("!", "Z"))
+    with torch.no_grad():
+        model.embed.W_E[:, :2] = 0
+        model.embed.W_E[marker, 0] = 20
+        model.unembed.W_U[1] = 0
+        model.unembed.W_U[0] = 0
+        model.unembed.W_U[1, answer] = 4
+        for layer, block in enumerate(model.blocks):
+            for weight in (block.attn.W_Q, block.attn.W_K, block.mlp.W_out):
+                weight.zero_()
+            block.attn.W_O[:, :, :2] = 0
+            block.attn.W_V[:, 0] = 0
+            if layer == 1:
+                block.attn.W_V[2].zero_()
+                block.attn.W_O[2].zero_()
+                block.attn.W_V[2, 0, 0] = 10
+                block.attn.W_O[2, 0, 1] = 10
+    return model
+
+
+def test_sweep_finds_the_planted_head(planted: Any) -> None:
+    inputs = ["the fox", "a lazy dog", "Paris", "over the brown dog", "1 + 2"]
+    means = ivlens.mean_head_activations(planted, [Prompt(f"! {text}:", "Z") for text in inputs])
+    effects = ivlens.indirect_effects(planted, [Prompt(f"{text}:", "Z") for text in inputs], means, metric="log-probability")
+    (best,) = effects.top(1)
+    assert best == (1, 2)
+    others = effects.aie.clone()
+    others[best] = 0
+    assert effects.aie[best] > 1
+    assert others.abs().max() < 0.2 * effects.aie[best]
+    lower, _ = effects.interval(seed=1)
+    assert lower[best] > 1
+
+
+def test_planted_vector_brings_the_answer_and_its_negative_takes_it(planted: Any) -> None:
+    inputs = ["the fox", "a lazy dog", "Paris", "over the brown dog", "1 + 2"]
+    clean = [Prompt(f"! {text}:", "Z") for text in inputs]
+    bare = [Prompt(f"{text}:", "Z") for text in inputs]
+    means = ivlens.mean_head_activations(planted, clean)
+    vector = ivlens.instruction_vector(planted, means, [(1, 2)])
+    # the last block is the head's own: the vector enters block 1 and reaches the unembedding through the residual stream
+    with ivlens.steer(planted, vector, 1, 3.0):
+        steered = ivlens.evaluate(planted, bare)
+    with ivlens.steer(planted, vector, 1, -3.0):
+        subtracted = ivlens.evaluate(planted, clean)
+    assert ivlens.evaluate(planted, bare).accuracy == 0
+    assert steered.accuracy == 1
+    assert subtracted.probability < 0.2 * ivlens.evaluate(planted, clean).probability
+
+
+def test_smollm2_effects_are_exact_against_float64(smollm2: Any) -> None:
+    """The real model: sweep in float32 and in float64, and the plain loop in float64 over a few heads."""
+    task = ivlens.load_task("present-past")
+    means = ivlens.mean_head_activations(smollm2, task.prompts(8, split="train"))
+    prompts = task.prompts(2, shots=5, corruption="shuffled-labels", split="test")
+    single = ivlens.indirect_effects(smollm2, prompts, means)
+    double = ivlens.load_model("smollm2", dtype=torch.float64, verify=False)
+    reference = ivlens.indirect_effects(double, prompts, means)
+    assert single.values.shape == (2, 30, 9)
+    assert (single.values.double() - reference.values).abs().max() < 1e-5
+    assert reference.values.abs().max() > 0.01
+    heads = [(0, 0), (11, 5), (20, 5), (29, 8)]
+    looped = _loop_over(double, prompts[0], means, heads)
+    torch.testing.assert_close(looped, torch.stack([reference.values[0][head] for head in heads]), rtol=1e-6, atol=1e-9)
+
+
+def _loop_over(model: Any, prompt: Prompt, means: HeadMeans, heads: list[tuple[int, int]]) -> torch.Tensor:
+    """The published algorithm written out with TransformerLens' own means, for some heads."""
+    encoded = prompt.encode(model.tokenizer)
+    tokens = torch.tensor([encoded.prompt_ids])
+
+    def run(hooks: list[Any]) -> torch.Tensor:
+        assert len(encoded.answer_ids) == 1
+        with torch.inference_mode():
+            return model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1].softmax(-1)[encoded.answer_ids[0]]
+
+    def patch(layer: int, head: int) -> list[Any]:
+        def hook_fn(z: torch.Tensor, hook: Any) -> torch.Tensor:
+            z[0, -1, head] = means.values[layer, head].to(z)
+            return z
+
+        return [(f"blocks.{layer}.attn.hook_z", hook_fn)]
+
+    clean = run([])
+    return torch.stack([run(patch(*head)) - clean for head in heads])
+
+
+def test_smollm2_heads_reproduce_the_first_measurements(smollm2: Any) -> None:
+    """Head 20.5 stands out under shuffled labels, on the probability (first measured at .168 on present-past)."""
+    task = ivlens.load_task("present-past")
+    effects = ivlens.locate_heads(
+        smollm2, task, clean=20, corrupted=10, shots=5, corruption="shuffled-labels", metric="probability"
+    )
+    assert effects.top(1) == [(20, 5)]
+    assert effects.aie[20, 5] > 2 * effects.aie.flatten().sort().values[-2]
+    assert effects.provenance["settings"]["corruption"] == "shuffled-labels"
+    assert effects.provenance["model"]["source"] == "smollm2"
+
+
+def test_active_hooks_are_refused_by_the_sweep_and_run_by_the_loop(tiny_hooked: Any) -> None:
+    model = tiny_hooked("llama")
+    means = some_means(model)
+    vector = torch.ones(model.cfg.d_model)
+    free = ivlens.indirect_effects(model, RAGGED[:1], means, method="loop", metric="log-probability")
+    with ivlens.steer(model, vector, 0):
+        with pytest.raises(HookError, match="no active hooks"):
+            ivlens.indirect_effects(model, RAGGED[:1], means)
+        steered = ivlens.indirect_effects(model, RAGGED[:1], means, method="loop", metric="log-probability")
+    assert (steered.baseline - free.baseline).abs() > 1e-3
+
+
+def test_loop_leaves_no_hook_behind(tiny_hooked: Any) -> None:
+    model = tiny_hooked("gpt2")
+    ivlens.indirect_effects(model, RAGGED[:1], some_means(model), method="loop")
+    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+
+
+def test_means_of_another_shape_and_bad_options_are_refused(tiny_hooked: Any) -> None:
+    model, other = tiny_hooked("llama"), tiny_hooked("llama", hidden_size=48)
+    means = ivlens.mean_head_activations(other, RAGGED)
+    with pytest.raises(MismatchError, match="d_model 48 against 32"):
+        ivlens.indirect_effects(model, RAGGED, means)
+    with pytest.raises(ArgumentError, match="method to be one of 'exact', 'loop'"):
+        ivlens.indirect_effects(model, RAGGED, some_means(model), method="fast")
+    with pytest.raises(PromptError, match="at least one prompt"):
+        ivlens.indirect_effects(model, [], some_means(model))
+
+
+def test_logit_difference_is_against_the_strongest_wrong_token(tiny_hooked: Any) -> None:
+    model = tiny_hooked("llama")
+    prompt = Prompt("the lazy dog", " is")
+    effects = ivlens.indirect_effects(model, [prompt], some_means(model), metric="logit-difference")
+    encoded = prompt.encode(model.tokenizer)
+    with torch.inference_mode():
+        logits = model(torch.tensor([encoded.prompt_ids]))[0, -1]
+    wrong = logits.clone()
+    wrong[encoded.answer_ids[0]] = -torch.inf
+    assert effects.baseline[0].item() == pytest.approx((logits[encoded.answer_ids[0]] - wrong.max()).item(), abs=1e-5)

@@ -1,0 +1,255 @@
+"""Records: what is saved is what is loaded, writing is atomic, and the statistics are the hand-computed ones."""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ivlens import records
+from ivlens.errors import ArgumentError, RecordError
+from ivlens.records import (
+    Evaluation,
+    HeadEffects,
+    HeadMap,
+    HeadMeans,
+    Record,
+    SteeringSweep,
+    UniversalEffects,
+    heads_by_effect,
+    standard_error,
+    write_atomically,
+    write_text,
+)
+
+PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
+
+
+def rand(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(len(shape)))
+
+
+MEANS = HeadMeans(rand(2, 3, 4, dtype=torch.float64), 7, task="a task", provenance=PROVENANCE)
+EXAMPLES: dict[str, Record] = {
+    "HeadMeans": MEANS,
+    "HeadEffects": HeadEffects(rand(5, 2, 3), rand(5), "probability", "exact", provenance=PROVENANCE),
+    "HeadEffects with means": HeadEffects(rand(5, 2, 3), rand(5), "log-probability", "loop", "a task", means=MEANS),
+    "UniversalEffects": UniversalEffects(rand(2, 3), rand(2, 3), "probability", ("one", "two"), 12),
+    "Evaluation": Evaluation(
+        rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
+    ),
+    "SteeringSweep": SteeringSweep(rand(2, 3), rand(2, 3), (4, 9), (0.5, 1.0, 2.0), 20, "a task"),
+}
+
+
+def effects(values: list[list[list[float]]]) -> HeadEffects:
+    tensor = torch.tensor(values)
+    return HeadEffects(tensor, torch.zeros(len(tensor)), "probability", "exact")
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, Record):
+        return type(one) is type(two) and all(same(getattr(one, f.name), getattr(two, f.name)) for f in fields(one))
+    if isinstance(one, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    return type(one) is type(two) and one == two
+
+
+@pytest.mark.parametrize("record", EXAMPLES.values(), ids=EXAMPLES)
+def test_what_is_saved_is_what_is_loaded(record: Record, tmp_path: Path) -> None:
+    assert same(type(record).load(record.save(tmp_path / "record.safetensors")), record)
+
+
+def test_every_record_is_tried() -> None:
+    kinds = {each for each in vars(records).values() if isinstance(each, type) and issubclass(each, Record)}
+    assert kinds - {Record, HeadMap} == {type(example) for example in EXAMPLES.values()}
+
+
+def test_tensors_that_are_views_or_shared_are_saved(tmp_path: Path) -> None:
+    shared = rand(3, 4)[:2]
+    loaded = UniversalEffects.load(UniversalEffects(shared, shared, "probability", ("one",), 1).save(tmp_path / "r"))
+    assert torch.equal(loaded.mean, shared)
+    assert torch.equal(loaded.error, shared)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecordError, match=r"saved HeadMeans at .*none; got no such file; save one with HeadMeans\.save"
+    ):
+        HeadMeans.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+    path = MEANS.save(tmp_path / "record")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(RecordError, match="to be an ivlens record; got an unreadable file"):
+        HeadMeans.load(path)
+
+
+def test_another_kind_of_record_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = MEANS.save(tmp_path / "record")
+    with pytest.raises(RecordError, match=r"a HeadEffects in .*; got a HeadMeans; load it with its own class"):
+        HeadEffects.load(path)
+
+
+@pytest.mark.parametrize("header", [None, {"format": "pt"}, {"ivlens": "not json"}])
+def test_a_safetensors_file_that_is_not_ours_is_refused(tmp_path: Path, header: dict[str, str] | None) -> None:
+    save_file({"values": rand(2, 3, 4)}, tmp_path / "other", metadata=header)
+    with pytest.raises(RecordError, match="to be an ivlens record"):
+        HeadMeans.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize("facts", [{"n": 1}, {"n": 1, "task": "", "provenance": {}}])
+def test_a_record_that_lacks_a_field_is_refused(tmp_path: Path, facts: dict[str, Any]) -> None:
+    header = {"ivlens": json.dumps({"record": "HeadMeans"} | facts)}
+    save_file({"other": rand(1)}, tmp_path / "record", metadata=header)
+    with pytest.raises(RecordError, match=r"the fields of a HeadMeans in .*record; got .*missing or odd"):
+        HeadMeans.load(tmp_path / "record")
+
+
+@pytest.mark.parametrize("before", [None, b"the old file"])
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, before: bytes | None) -> None:
+    path = tmp_path / "record"
+    if before:
+        path.write_bytes(before)
+
+    def fail(temporary: Path) -> None:
+        temporary.write_bytes(b"half of the new one")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, fail)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [before] * (before is not None)
+
+
+def test_an_old_record_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    path.write_bytes(b"x" * 100_000)
+    MEANS.save(path)
+    assert same(HeadMeans.load(path), MEANS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_provenance_that_is_no_json_stops_the_save_before_it_writes(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        HeadMeans(rand(1, 1, 1), 1, provenance={"model": object()}).save(tmp_path / "record")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_made_and_permissions_are_the_users(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        path = write_text(tmp_path / "new" / "folder" / "text", "½\n")
+    finally:
+        os.umask(mask)
+    assert path.read_text(encoding="utf-8") == "½\n"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_strongest_heads_come_first_and_ties_in_order() -> None:
+    values = torch.tensor([[0.1, 0.3, 0.3], [0.3, -1.0, 0.5]])
+    assert heads_by_effect(values) == [(1, 2), (0, 1), (0, 2), (1, 0), (0, 0), (1, 1)]
+
+
+def test_top_averages_over_prompts() -> None:
+    record = effects([[[0.0, 1.0], [0.4, 0.0]], [[0.0, 0.0], [0.8, 0.0]]])
+    assert record.top(2) == [(1, 0), (0, 1)]
+    assert record.top(99) == [(1, 0), (0, 1), (0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_top_of_nothing_is_refused(k: int) -> None:
+    with pytest.raises(ArgumentError, match=f"k to be a number of 1 or more; got {k}"):
+        effects([[[0.0]]]).top(k)
+
+
+def test_mean_and_standard_error_are_the_hand_computed_ones() -> None:
+    record = effects([[[1.0, 5.0]], [[2.0, 5.0]], [[4.0, 5.0]]])
+    assert record.n == 3
+    torch.testing.assert_close(record.aie, torch.tensor([[7 / 3, 5.0]]))
+    torch.testing.assert_close(record.stderr, torch.tensor([[(7 / 9) ** 0.5, 0.0]]))
+
+
+def test_one_prompt_has_no_standard_error() -> None:
+    assert effects([[[1.0]]]).stderr.isnan().all()
+    assert standard_error([1.0]) != standard_error([1.0])
+
+
+def test_the_interval_of_two_prompts_is_the_hand_computed_one() -> None:
+    record = effects([[[0.0]], [[1.0]]])  # a resample's mean is 0, 1/2 or 1, with probabilities 1/4, 1/2, 1/4
+    assert [bound.item() for bound in record.interval(0.95)] == [0.0, 1.0]
+    assert [bound.item() for bound in record.interval(0.4)] == [0.5, 0.5]
+
+
+def test_the_interval_is_about_two_standard_errors_wide() -> None:
+    record = HeadEffects(rand(200, 2, 3), rand(200), "probability", "exact")
+    low, high = record.interval()
+    torch.testing.assert_close(high - low, 2 * 1.96 * record.stderr, rtol=0.1, atol=0)
+
+
+def test_the_interval_depends_on_its_seed_only() -> None:
+    record, state = HeadEffects(rand(20, 2, 3), rand(20), "probability", "exact"), torch.get_rng_state()
+    one, again, other = record.interval(seed=1), record.interval(seed=1), record.interval(seed=2)
+    assert torch.equal(one[0], again[0])
+    assert torch.equal(one[1], again[1])
+    assert not torch.equal(one[0], other[0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_interval_of_a_large_model_fits() -> None:
+    low, high = HeadEffects(rand(3, 96, 96), rand(3), "probability", "exact").interval()
+    assert low.shape == high.shape == (96, 96)
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"metric to be one of 'probability', 'log-probability', .*; got 'accuracy'"
+    ):
+        HeadEffects(rand(1, 1, 1), rand(1), "accuracy", "exact")
+
+
+def test_a_head_map_becomes_a_frame_strongest_first() -> None:
+    record = effects([[[1.0, 5.0]], [[2.0, 7.0]]])
+    frame = record.to_frame()
+    assert list(frame.columns) == ["layer", "head", "aie", "stderr", "rank"]
+    assert frame.to_numpy().tolist() == [[0, 1, 6.0, 1.0, 1], [0, 0, 1.5, 0.5, 2]]
+    universal = UniversalEffects(record.aie, record.stderr, "probability", ("one",), 2)
+    assert universal.to_frame().equals(frame)
+
+
+def test_an_evaluation_gives_means_and_standard_errors() -> None:
+    hits = torch.tensor([True, False, True, True])
+    record = Evaluation(torch.tensor([0.1, 0.2, 0.3, 0.4]), rand(4), rand(4), hits, tuple("abcd"), tuple("wxyz"))
+    assert (record.n, record.accuracy, record.accuracy_stderr) == (4, 0.75, pytest.approx(0.25))
+    assert record.probability == pytest.approx(0.25)
+    assert record.probability_stderr == pytest.approx((0.05 / 3) ** 0.5 / 2)
+    assert record.token_probability == pytest.approx(rand(4).mean().item())
+    assert record.first_token_probability == pytest.approx(rand(4).mean().item())
+    assert str(record) == "accuracy 0.75 ± 0.25, P(answer) 0.250 ± 0.065, n = 4"
+
+
+def test_an_evaluation_becomes_a_frame_of_prompts() -> None:
+    record = EXAMPLES["Evaluation"]
+    frame = record.to_frame()
+    assert list(frame["prompt"]) == ["a", "b", "ünï\n"]
+    assert list(frame["correct"]) == record.hits.tolist()
+    assert list(frame["probability"]) == record.probabilities.tolist()
+
+
+def test_a_sweep_knows_its_best_cell() -> None:
+    accuracy = torch.tensor([[0.1, 0.9], [0.9, 0.9]])
+    probability = torch.tensor([[0.8, 0.2], [0.3, 0.1]])
+    record = SteeringSweep(accuracy, probability, (3, 7), (0.5, 2), 10)
+    assert record.best() == (7, 0.5)
+    assert record.to_frame()[["layer", "scale"]].to_numpy().tolist() == [[3, 0.5], [3, 2], [7, 0.5], [7, 2]]
+    assert record.to_frame()["accuracy"].tolist() == accuracy.flatten().tolist()
+
+
+def test_records_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        MEANS.n = 8

@@ -1,0 +1,93 @@
+"""P(answer | prompt) and greedy accuracy against plain Hugging Face."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import ivlens
+from ivlens import ArgumentError, Prompt, PromptError
+
+PROMPTS = [
+    Prompt("Country: France\nCapital: Paris\n\nCountry: Japan\nCapital:", (" Tokyo",)),
+    Prompt("The author of Harry Potter is", (" J.K. Rowling", " J. K. Rowling")),
+    Prompt("1 + 1 =", (" two", " Two")),
+    Prompt("Word: dog\nFrench:", (" chien",)),
+]
+
+
+@pytest.fixture(scope="module")
+def hugging_face(smollm2_folder: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.float32).eval()
+
+
+def log_probabilities(model: Any, prompt: Prompt, answer: str, tokenizer: Any) -> torch.Tensor:
+    """The answer's tokens' log probabilities, one unpadded forward pass of the Hugging Face model."""
+    before = tokenizer(prompt.text)["input_ids"]
+    whole = torch.tensor([tokenizer(prompt.text + answer)["input_ids"]])
+    with torch.inference_mode():
+        logs = model(whole).logits[0].double().log_softmax(-1)
+    return torch.stack([logs[at - 1, whole[0, at]] for at in range(len(before), whole.shape[1])])
+
+
+def test_probabilities_equal_plain_hugging_face(smollm2: Any, hugging_face: Any) -> None:
+    result = ivlens.evaluate(smollm2, PROMPTS)
+    for i, prompt in enumerate(PROMPTS):
+        logs = log_probabilities(hugging_face, prompt, prompt.answers[0], smollm2.tokenizer)
+        assert result.probabilities[i].item() == pytest.approx(logs.sum().exp().item(), rel=1e-3)
+        assert result.token_probabilities[i].item() == pytest.approx(logs.mean().exp().item(), rel=1e-3)
+        assert result.first_token_probabilities[i].item() == pytest.approx(logs[0].exp().item(), rel=1e-3)
+    assert len(log_probabilities(hugging_face, PROMPTS[1], " J.K. Rowling", smollm2.tokenizer)) > 2
+
+
+def test_a_hit_is_what_greedy_decoding_says(smollm2: Any, hugging_face: Any) -> None:
+    result = ivlens.evaluate(smollm2, PROMPTS)
+    for i, prompt in enumerate(PROMPTS):
+        ids = torch.tensor([smollm2.tokenizer(prompt.text)["input_ids"]])
+        out = hugging_face.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=2)
+        said = smollm2.tokenizer.decode(out[0, ids.shape[1] :])
+        assert bool(result.hits[i]) == any(said.startswith(answer) for answer in prompt.answers)
+    assert {True, False} == set(result.hits.tolist())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batching_changes_no_number(smollm2: Any, batch_size: int) -> None:
+    whole = ivlens.evaluate(smollm2, PROMPTS, batch_size=64)
+    parts = ivlens.evaluate(smollm2, PROMPTS, batch_size=batch_size)
+    torch.testing.assert_close(parts.probabilities, whole.probabilities, rtol=1e-4, atol=1e-9)
+    assert parts.hits.equal(whole.hits)
+
+
+def test_any_accepted_answer_is_a_hit_but_the_first_is_scored(tiny_hooked: Any) -> None:
+    model = tiny_hooked("llama")
+    ids = model.tokenizer("the fox")["input_ids"]
+    with torch.inference_mode():
+        best = model(torch.tensor([ids]))[0, -1].argmax()
+    greedy = model.tokenizer.decode([best])
+    other = next(letter for letter in ("x", "y") if letter != greedy)
+    both = ivlens.evaluate(model, [Prompt("the fox", (other, greedy))])
+    alone = ivlens.evaluate(model, [Prompt("the fox", other)])
+    assert (both.accuracy, alone.accuracy) == (1, 0)
+    assert both.probability == pytest.approx(alone.probability)
+
+
+def test_knowledge_and_clean_prompts_of_a_real_task(smollm2: Any) -> None:
+    """First measured: clean .98 on present-past (n = 30), bare prompts 0."""
+    task = ivlens.load_task("present-past")
+    clean = ivlens.evaluate(smollm2, task.prompts(20, split="test"))
+    bare = ivlens.evaluate(smollm2, task.prompts(20, split="test", shots=0, instruction=False))
+    assert clean.accuracy > 0.8
+    assert bare.accuracy < 0.1
+    assert clean.n == 20
+    assert 0 <= clean.accuracy_stderr < 0.12
+
+
+def test_messages(tiny_hooked: Any) -> None:
+    model = tiny_hooked("gpt2")
+    with pytest.raises(PromptError, match="at least one prompt; got none"):
+        ivlens.evaluate(model, [])
+    with pytest.raises(PromptError, match="context of 128 tokens; got one of"):
+        ivlens.evaluate(model, [Prompt("a fox" * 100, " is")])
+    with pytest.raises(ArgumentError, match="batch_size to be a number of 1 or more; got 0"):
+        ivlens.evaluate(model, [Prompt("a", " is")], batch_size=0)
