@@ -1,6 +1,7 @@
 """Mean output of every head at the last token of clean prompts, and heads' attention on one prompt."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -8,16 +9,24 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .errors import at_least
-from .models import HookedTransformer, batches, final_residual, hooked, last_token, padded, pattern_name, provenance, z_name
+from .models import (
+    HookedTransformer,
+    batches,
+    final_residual,
+    hooked,
+    last_token,
+    padded,
+    pattern_name,
+    provenance,
+    z_name,
+)
 from .records import Head, HeadMeans
 from .scoring import prompt_ids
-from .tasks import Prompt
+from .tasks import Prompt, token_text
 
 
 @torch.inference_mode()
-def mean_head_activations(
-    model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32
-) -> HeadMeans:
+def mean_head_activations(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
     ``.values`` is [layer, head, d_head], in float32 or wider. Batches stream through: of each, only ``hook_z`` at the
@@ -31,10 +40,10 @@ def mean_head_activations(
     cfg = model.cfg
     sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
 
-    def add(layer: int, z: Tensor) -> None:
+    def add(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
         sums[layer] += z[last_token(z)].double().sum(0).cpu()
 
-    edits = {z_name(layer): lambda z, layer=layer: add(layer, z) for layer in range(cfg.n_layers)}
+    edits = {z_name(layer): partial(add, layer) for layer in range(cfg.n_layers)}
     with (
         hooked(model, edits),
         tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar,
@@ -45,7 +54,10 @@ def mean_head_activations(
     dtype = torch.float64 if cfg.dtype == torch.float64 else torch.float32
     tasks = sorted({prompt.task for prompt in prompts})
     return HeadMeans(
-        (sums / len(pairs)).to(dtype), len(pairs), task=", ".join(tasks), provenance=provenance(model, prompts=len(pairs))
+        (sums / len(pairs)).to(dtype),
+        len(pairs),
+        task=", ".join(tasks),
+        provenance=provenance(model, prompts=len(pairs)),
     )
 
 
@@ -60,7 +72,12 @@ def attention_patterns(
     """
     (tokens,) = prompt_ids(model, [prompt])
     patterns: dict[int, Tensor] = {}
-    edits = {pattern_name(layer): lambda pattern, layer=layer: patterns.update({layer: pattern[0]}) for layer, _ in heads}
+
+    def keep(layer: int, pattern: Float[Tensor, "batch head query key"]) -> None:
+        patterns[layer] = pattern[0]
+
+    edits = {pattern_name(layer): partial(keep, layer) for layer, _ in heads}
     with hooked(model, edits):
         final_residual(model, padded([(tokens, ())], model.cfg.device))
-    return [model.tokenizer.decode([token]) for token in tokens], torch.stack([patterns[at][head] for at, head in heads]).cpu()
+    chosen = torch.stack([patterns[layer][head] for layer, head in heads]).cpu()
+    return [token_text(model.tokenizer, token) for token in tokens], chosen

@@ -16,7 +16,7 @@ from .errors import IvlensError
 from .experiments import DemoConfig, run_demo
 from .heads import universal_effects
 from .models import load_model
-from .records import METRICS
+from .records import METRICS, HeadEffects, UniversalEffects
 from .tasks import CORRUPTIONS, Task, list_tasks, load_task
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -75,7 +75,9 @@ def _add_heads(verbs: Any) -> None:
         verbs, "heads", _heads, "locate the heads that carry the instructions of tasks",
         "Compute the average indirect effect of every head for each task, print the strongest heads, and save records.",
     )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file"
+    )
     parser.add_argument("tasks", metavar="TASK", nargs="+", help="a built-in task ('ivlens tasks') or a task file")
     parser.add_argument("--top", type=int, default=10, help="how many heads to print (default: 10)")
     parser.add_argument("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
@@ -84,7 +86,9 @@ def _add_heads(verbs: Any) -> None:
     parser.add_argument("--corruption", choices=CORRUPTIONS, default="no-instruction",
                         help="how the task is hidden (default: no-instruction)")  # fmt: skip
     parser.add_argument("--metric", choices=METRICS, default="log-probability", help="default: log-probability")
-    parser.add_argument("--method", choices=METHODS, default="exact", help="exact sweep or the plain loop (default: exact)")
+    parser.add_argument(
+        "--method", choices=METHODS, default="exact", help="exact sweep or the plain loop (default: exact)"
+    )
     parser.add_argument("--instruction", help="the instruction, for task files that hold none")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--adapter", help="PEFT adapter folder to merge into the model")
@@ -144,7 +148,7 @@ def _heads(options: argparse.Namespace) -> None:
         found.append(locate_heads(model, task, **settings))
         if options.out:
             found[-1].save(options.out / f"{task.name}.effects.safetensors")
-    maps = {effects.task: effects for effects in found}
+    maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}
     if len(found) > 1:
         maps["all tasks"] = universal_effects(found)
     if options.out:
@@ -165,7 +169,7 @@ def _heads(options: argparse.Namespace) -> None:
 
 
 def _read_task(name: str, instruction: str | None) -> Task:
-    return load_task(name, **({"instructions": instruction} if instruction else {}))
+    return load_task(name, instructions=instruction)
 
 
 def _tasks(options: argparse.Namespace) -> None:
@@ -176,7 +180,11 @@ def _tasks(options: argparse.Namespace) -> None:
                  "cloze": task.cloze, "examples": len(task.examples), "prompt": prompt.text,
                  "answers": prompt.answers}  # fmt: skip
         lines = [f"{name}: {value}" for name, value in facts.items() if name != "prompt"]
-        print(json.dumps(facts, indent=2) if options.json else "\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"]))
+        print(
+            json.dumps(facts, indent=2)
+            if options.json
+            else "\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"])
+        )
         return
     tasks = [load_task(name) for name in list_tasks()]
     rows = [{"task": task.name, "kind": task.kind, "examples": len(task.examples), "instruction": task.instructions[0]}
@@ -191,7 +199,7 @@ def _say(options: argparse.Namespace) -> Any:
 
 def _text(frame: pd.DataFrame) -> str:
     """A frame as aligned text: texts to the left, numbers to the right."""
-    left = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    left = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     widths = {name: max([len(name), *frame[name].astype(str).map(len)]) for name in left}
     formatters = {name: f"{{:<{width}}}".format for name, width in widths.items()}
     shown = frame.rename(columns={name: f"{name:<{width}}" for name, width in widths.items()})

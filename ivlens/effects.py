@@ -17,8 +17,8 @@ from .activations import mean_head_activations
 from .errors import at_least, one_of
 from .models import (
     HookedTransformer,
-    Readout,
     answer_logits,
+    answer_scores,
     check_fits,
     hooked,
     last_token,
@@ -28,13 +28,13 @@ from .models import (
     sweep,
     z_name,
 )
-from .records import METRICS as METRIC_NAMES
-from .records import Head, HeadEffects, HeadMeans
-from .scoring import METRICS, Ids, all_ids
+from .records import METRICS, Head, HeadEffects, HeadMeans
+from .scoring import Ids, all_ids
 from .tasks import Prompt, Task
 
 METHODS = ("exact", "loop")
 Pair = tuple[Ids, Ids]
+Scores = Float[Tensor, "stream answer"]
 
 
 @torch.inference_mode()
@@ -60,15 +60,16 @@ def indirect_effects(
         UnsupportedError: the model has a part that the exact sweep does not represent.
     """
     one_of("method", method, METHODS)
-    one_of("metric", metric, METRIC_NAMES)
+    one_of("metric", metric, METRICS)
     at_least("stream_budget", stream_budget, 2)
     check_fits(model, means.provenance, "the mean activations")
     pairs = all_ids(model, prompts)
     cfg = model.cfg
     heads = [(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
     run = _exact if method == "exact" else _loop
-    readouts = run(model, pairs, means.values, heads, stream_budget)
-    columns = torch.stack([METRICS[metric](readout) for readout in readouts])  # prompt stream, the clean one first
+    scores = run(model, pairs, means.values, heads, metric == "logit-difference", stream_budget)
+    columns = torch.stack([of_prompt.sum(-1) for of_prompt in scores])  # prompt stream, the clean one first
+    columns = columns.exp() if metric == "probability" else columns
     effects = (columns[:, 1:] - columns[:, :1]).unflatten(1, (cfg.n_layers, cfg.n_heads))
     return HeadEffects(
         effects.cpu(),
@@ -116,17 +117,21 @@ def locate_heads(
 
 
 def _exact(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], budget: int
-) -> list[Readout]:
-    """Sweep prompts in groups, or one prompt's heads in parts, so that no more than ``budget`` rows of streams travel."""
-    readouts: list[Readout] = []
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+) -> list[Scores]:
+    """Sweep prompts in groups, or one prompt's heads in parts, so that at most ``budget`` rows of streams travel."""
+    scores: list[Scores] = []
     with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
         for group in _within(pairs, len(heads) + 1, budget):
-            part = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(heads)
-            parts = [sweep(model, group, means, heads[at : at + part]) for at in range(0, len(heads), part)]
-            readouts += [_joined(of_prompt) for of_prompt in zip(*parts, strict=True)]
+            size = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(heads)
+            parts = [
+                sweep(model, group, means, heads[at : at + size], against_foil=against_foil)
+                for at in range(0, len(heads), size)
+            ]
+            for first, *rest in zip(*parts, strict=True):  # each part begins with the clean stream
+                scores.append(torch.cat([first, *(part[1:] for part in rest)]))
             bar.update(len(group))
-    return readouts
+    return scores
 
 
 def _within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
@@ -142,29 +147,23 @@ def _within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]
     return groups
 
 
-def _joined(parts: Sequence[Readout]) -> Readout:
-    """One prompt's readout over all heads, from its parts, each of which begins with the clean stream."""
-    first, *rest = parts
-    return Readout.cat([first, *(part.patched() for part in rest)])
-
-
 def _loop(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], budget: int
-) -> list[Readout]:
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+) -> list[Scores]:
     """The published algorithm: one full forward pass a head, its output patched at the last prompt token."""
-    readouts: list[Readout] = []
+    scores: list[Scores] = []
     with tqdm(total=len(pairs) * len(heads), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
         for pair in pairs:
             rows = padded([pair], model.cfg.device)
-            clean = answer_logits(model, rows)[0]
-            foils = strongest_wrong(clean, torch.tensor(pair[1], device=clean.device))
-            runs = [Readout.of(clean[None], pair[1], foils)]
+            logits = answer_logits(model, rows)[0]
+            foils = strongest_wrong(logits, pair[1]) if against_foil else None
+            streams = [answer_scores(logits[None], pair[1], foils)]
             for layer, head in heads:
                 with hooked(model, {z_name(layer): _patch(head, means[layer, head])}):
-                    runs.append(Readout.of(answer_logits(model, rows)[0][None], pair[1], foils))
+                    streams.append(answer_scores(answer_logits(model, rows)[0][None], pair[1], foils))
                 bar.update()
-            readouts.append(Readout.cat(runs))
-    return readouts
+            scores.append(torch.cat(streams))
+    return scores
 
 
 def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Tensor]:

@@ -1,15 +1,15 @@
 """Every error that ivlens raises on purpose, each saying what was expected, what came, and what to do.
 
-    IvlensError
-    |-- ArgumentError       an argument outside its allowed values (also a ValueError)
-    |-- SourceError         a model source that cannot be found or read
-    |-- DownloadError       the packaged default model could not be fetched or failed its checksum
-    |-- UnsupportedError    a model family or feature that would not be represented faithfully
-    |-- MismatchError       things that do not belong together: a vector and a model, two weight processings
-    |-- TaskError           a task, or a file of a task, that is malformed
-    |-- PromptError         a prompt or answer that cannot be tokenised or scored
-    |-- HookError           a hook that was asked for and never ran
-    `-- RecordError         a saved record that is missing, truncated, or of another kind
+IvlensError
+|-- ArgumentError       an argument outside its allowed values (also a ValueError)
+|-- SourceError         a model source that cannot be found or read
+|-- DownloadError       the packaged default model could not be fetched or failed its checksum
+|-- UnsupportedError    a model family or feature that would not be represented faithfully
+|-- MismatchError       things that do not belong together: a vector and a model, two weight processings
+|-- TaskError           a task, or a file of a task, that is malformed
+|-- PromptError         a prompt or answer that cannot be tokenised or scored
+|-- HookError           a hook that was asked for and never ran
+`-- RecordError         a saved record that is missing, truncated, or of another kind
 """
 
 

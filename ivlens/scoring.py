@@ -1,14 +1,12 @@
 """P(answer | prompt) and accuracy: the one place that runs prompts and reads answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from .errors import PromptError, at_least
-from .models import HookedTransformer, Readout, answer_logits, batches, check_length, padded, provenance
+from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt
 
@@ -80,17 +78,6 @@ def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[I
     pairs = [ids(model, prompt) for prompt in _some(prompts)]
     check_length(model, pairs)
     return pairs
-
-
-def _log_probability(readout: Readout) -> Float[Tensor, " stream"]:
-    return (readout.target - readout.normaliser).sum(-1)
-
-
-METRICS: dict[str, Callable[[Readout], Float[Tensor, " stream"]]] = {
-    "probability": lambda readout: _log_probability(readout).exp(),
-    "log-probability": _log_probability,
-    "logit-difference": lambda readout: (readout.target - readout.foil).sum(-1),
-}
 
 
 def _some(prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -51,7 +51,9 @@ def test_exact_sweep_equals_plain_loop_in_every_family(tiny64: Any, metric: str)
 
 
 def test_exact_sweep_in_float32_is_close_to_float64(tiny_hf: Any, tiny_tokenizer: Any) -> None:
-    models = [ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=d) for d in (torch.float32, torch.float64)]
+    models = [
+        ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=d) for d in (torch.float32, torch.float64)
+    ]
     means = some_means(models[0])
     single, double = (ivlens.indirect_effects(model, RAGGED, means).values for model in models)
     assert (single.double() - double).abs().max() < 1e-6
@@ -136,7 +138,9 @@ def planted(tiny_hooked: Any) -> Any:
 def test_sweep_finds_the_planted_head(planted: Any) -> None:
     inputs = ["the fox", "a lazy dog", "Paris", "over the brown dog", "1 + 2"]
     means = ivlens.mean_head_activations(planted, [Prompt(f"! {text}:", "Z") for text in inputs])
-    effects = ivlens.indirect_effects(planted, [Prompt(f"{text}:", "Z") for text in inputs], means, metric="log-probability")
+    effects = ivlens.indirect_effects(
+        planted, [Prompt(f"{text}:", "Z") for text in inputs], means, metric="log-probability"
+    )
     (best,) = effects.top(1)
     assert best == (1, 2)
     others = effects.aie.clone()
@@ -153,7 +157,7 @@ def test_planted_vector_brings_the_answer_and_its_negative_takes_it(planted: Any
     bare = [Prompt(f"{text}:", "Z") for text in inputs]
     means = ivlens.mean_head_activations(planted, clean)
     vector = ivlens.instruction_vector(planted, means, [(1, 2)])
-    # the last block is the head's own: the vector enters block 1 and reaches the unembedding through the residual stream
+    # the vector enters block 1, whose head 1.2 wrote it, and reaches the unembedding through the residual stream
     with ivlens.steer(planted, vector, 1, 3.0):
         steered = ivlens.evaluate(planted, bare)
     with ivlens.steer(planted, vector, 1, -3.0):

@@ -69,7 +69,10 @@ def test_no_hook_is_left_behind_on_any_way_out(pair: Any) -> None:
     with pytest.raises(ZeroDivisionError), ivlens.steer(model, vector, 0):
         _ = 1 / 0
     assert hook_count(model) == 0
-    with pytest.raises(HookError, match="a forward pass through blocks.1.hook_resid_pre"), ivlens.steer(model, vector, 1):
+    with (
+        pytest.raises(HookError, match=r"a forward pass through blocks\.1\.hook_resid_pre"),
+        ivlens.steer(model, vector, 1),
+    ):
         pass
     assert hook_count(model) == 0
 
@@ -89,20 +92,24 @@ def test_nested_vectors_add_up_and_leave_in_order(pair: Any) -> None:
 def test_messages(pair: Any, tiny_hooked: Any) -> None:
     _, model, vector = pair
     cases = [
-        (ArgumentError, "layer to be from 0 to 2; got 3", dict(layer=3)),
-        (ArgumentError, "scale to be a finite number; got nan", dict(layer=0, scale=float("nan"))),
-        (ArgumentError, "position to be one of 'last', 'all'", dict(layer=0, position="first")),
+        (ArgumentError, "layer to be from 0 to 2; got 3", {"layer": 3}),
+        (ArgumentError, "scale to be a finite number; got nan", {"layer": 0, "scale": float("nan")}),
+        (ArgumentError, "position to be one of 'last', 'all'", {"layer": 0, "position": "first"}),
     ]
     for error, message, options in cases:
         with pytest.raises(error, match=message), ivlens.steer(model, vector, **options):
             pass
-    with pytest.raises(MismatchError, match=r"a vector of shape \(32,\); got \(31,\)"), ivlens.steer(model, vector[1:], 0):
+    with (
+        pytest.raises(MismatchError, match=r"a vector of shape \(32,\); got \(31,\)"),
+        ivlens.steer(model, vector[1:], 0),
+    ):
         pass
     other = tiny_hooked("gpt2")
     prompts = [Prompt("the fox", " is")]
     foreign = ivlens.instruction_vector(other, ivlens.mean_head_activations(other, prompts), [(0, 0)])
-    with pytest.raises(MismatchError, match="architecture GPT2LMHeadModel against LlamaForCausalLM"), ivlens.steer(
-        model, foreign, 0
+    with (
+        pytest.raises(MismatchError, match="architecture GPT2LMHeadModel against LlamaForCausalLM"),
+        ivlens.steer(model, foreign, 0),
     ):
         pass
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ..effects import locate_heads
 from ..errors import at_least
@@ -70,7 +71,9 @@ def run_demo(
         effects[name] = _effects(model, task, folder, config)
     universal = universal_effects(list(effects.values()))
     vectors = {
-        name: instruction_vector(model, each.means, each.top(config.heads)) for name, each in effects.items() if each.means
+        name: instruction_vector(model, each.means, each.top(config.heads))
+        for name, each in effects.items()
+        if each.means
     }
     sweeps, rows = {}, []
     for i, (name, task) in enumerate(tasks.items(), 1):
@@ -93,9 +96,8 @@ def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoCon
 def _steering(
     model: HookedTransformer, task: Task, own: InstructionVector, other: InstructionVector, config: DemoConfig
 ) -> tuple[SteeringSweep, list[dict[str, Any]]]:
-    bare = {"shots": 0, "instruction": False, "seed": config.seed}
-    tuning = task.prompts(config.validation, split="validation", **bare)
-    held_out = task.prompts(config.test, split="test", **bare)
+    tuning = task.prompts(config.validation, shots=0, instruction=False, split="validation", seed=config.seed)
+    held_out = task.prompts(config.test, shots=0, instruction=False, split="test", seed=config.seed)
     sweep = steering_sweep(model, own, tuning, config.layers, config.scales)
     layer, scale = sweep.best()
 
@@ -117,8 +119,8 @@ def _steering(
 
 def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
     """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
-    hits = sum(result.hits.double() for result in results) / len(results)
-    probabilities = sum(result.probabilities for result in results) / len(results)
+    hits = torch.stack([result.hits.double() for result in results]).mean(0)
+    probabilities = torch.stack([result.probabilities for result in results]).mean(0)
     return {
         "condition": condition,
         "accuracy": float(hits.mean()),

@@ -8,7 +8,7 @@ import pandas as pd
 from .. import views
 from ..activations import attention_patterns
 from ..models import HookedTransformer
-from ..records import UniversalEffects, write_text
+from ..records import HeadMap, write_text
 from ..tasks import load_task
 from .demo import Demo, DemoConfig
 
@@ -34,7 +34,7 @@ def heads_table(demo: Demo, k: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _plus_minus(effects: UniversalEffects, layer: int, head: int) -> str:
+def _plus_minus(effects: HeadMap, layer: int, head: int) -> str:
     return f"{effects.aie[layer, head]:.2f} ± {effects.stderr[layer, head]:.2f}"
 
 
@@ -43,10 +43,10 @@ def steering_table(demo: Demo) -> pd.DataFrame:
     rows = []
     for task, group in demo.steering.groupby("task", sort=False):
         first = group.iloc[0]
-        row = {"task": task, "layer": first.layer, "scale": first.scale}
-        for each in group.itertuples():
-            row[each.condition] = f"{each.accuracy:.2f} ± {each.accuracy_stderr:.2f}"
-        rows.append(row | {"n": first.n})
+        found = {
+            str(each.condition): f"{each.accuracy:.2f} ± {each.accuracy_stderr:.2f}" for each in group.itertuples()
+        }
+        rows.append({"task": task, "layer": first.layer, "scale": first.scale} | found | {"n": first.n})
     return pd.DataFrame(rows)
 
 
@@ -75,4 +75,6 @@ def write_demo(model: HookedTransformer, demo: Demo, config: DemoConfig, folder:
         ]),
         ("Where these numbers come from", views.prose(json.dumps(source, indent=1))),
     ]  # fmt: skip
-    return views.write_page(folder / "index.html", "ivlens demo: instruction vectors of SmolLM2-135M-Instruct", sections)
+    return views.write_page(
+        folder / "index.html", "ivlens demo: instruction vectors of SmolLM2-135M-Instruct", sections
+    )

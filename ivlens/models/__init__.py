@@ -12,7 +12,7 @@ from .packaged import cache_folder as cache_folder
 from .provenance import check_fits as check_fits
 from .provenance import model_facts as model_facts
 from .provenance import provenance as provenance
-from .readout import Readout as Readout
+from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong
 from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits

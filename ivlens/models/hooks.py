@@ -1,6 +1,6 @@
 """Hook names, hooks that are always removed, and where the last prompt token of each row is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -52,7 +52,7 @@ def last_token(activation: Float[Tensor, "batch pos ..."]) -> tuple[Int[Tensor, 
 
 
 @contextmanager
-def hooked(model: HookedTransformer, edits: dict[str, Edit]) -> Iterator[None]:
+def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Iterator[None]:
     """Run with ``edits`` at the named hook points; always removed, and an error if one of them never ran.
 
     Raises:

@@ -1,7 +1,6 @@
-"""What metrics need of an answer's logits, read off final residual streams block by block of the vocabulary."""
+"""Scores of an answer's tokens, read off final residual streams block by block of the vocabulary."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -15,58 +14,62 @@ from .runs import Ids
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache
 
 
-@dataclass(frozen=True)
-class Readout:
-    """What metrics need of an answer's logits, each [stream, answer]: the logit of the answer's token, that of the
-    strongest wrong token of the first stream, and the log-sum-exp over the vocabulary."""
-
-    target: Float[Tensor, "stream answer"]
-    foil: Float[Tensor, "stream answer"]
-    normaliser: Float[Tensor, "stream answer"]
-
-    @classmethod
-    def of(
-        cls, logits: Float[Tensor, "stream answer vocab"], answer: Ids, foils: Int[Tensor, " answer"]
-    ) -> "Readout":
-        """The readout of whole logits."""
-        logits = _wide(logits)
-        at = torch.arange(len(answer), device=logits.device)
-        targets = torch.tensor(answer, device=logits.device)
-        return cls(logits[:, at, targets], logits[:, at, foils], logits.logsumexp(-1))
-
-    @classmethod
-    def cat(cls, parts: Sequence["Readout"]) -> "Readout":
-        """The parts' streams, one part after another."""
-        fields = ([getattr(part, name) for part in parts] for name in ("target", "foil", "normaliser"))
-        return cls(*map(torch.cat, fields))
-
-    def patched(self) -> "Readout":
-        """All streams but the first, clean one."""
-        return Readout(self.target[1:], self.foil[1:], self.normaliser[1:])
+def answer_scores(
+    logits: Float[Tensor, "stream answer vocab"], answer: Ids, foils: Int[Tensor, " answer"] | None = None
+) -> Float[Tensor, "stream answer"]:
+    """Log probability of each of the answer's tokens; with ``foils``, its logit minus the foil token's."""
+    logits = _wide(logits)
+    at = torch.arange(len(answer), device=logits.device)
+    target = logits[:, at, torch.tensor(answer, device=logits.device)]
+    return target - (logits.logsumexp(-1) if foils is None else logits[:, at, foils])
 
 
-def read_answer(model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids) -> Readout:
-    """Read an answer off final residual streams without ever holding their logits: block by block of the vocabulary."""
-    weight, bias = model.unembed.W_U.T, model.unembed.b_U  # weight is a view, contiguous in the layout after loading
-    cap = model.cfg.output_logits_soft_cap
+def read_scores(
+    model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids, *, against_foil: bool
+) -> Float[Tensor, "stream answer"]:
+    """``answer_scores`` of final residual streams, whose logits are never held whole.
+
+    The foils are the strongest wrong tokens of stream 0.
+    """
     normed = model.ln_final(residual)
-    targets = torch.tensor(answer, device=residual.device)
-    foils = strongest_wrong(apply_softcap(F.linear(normed[0], weight, bias), cap), targets)
-
-    def logits_of(tokens: Int[Tensor, " answer"]) -> Float[Tensor, "stream answer"]:
-        chosen = (_wide(normed) * _wide(weight[tokens])).sum(-1) + _wide(bias[tokens])
-        return apply_softcap(chosen, cap)
-
-    size = max(256, LOGITS_AT_ONCE // normed[..., 0].numel())
-    biases = bias.split(size) if bias.any() else [None] * len(range(0, len(weight), size))
-    blocks = zip(weight.split(size), biases, strict=True)
-    sums = [_wide(apply_softcap(F.linear(normed, block, b), cap)).logsumexp(-1) for block, b in blocks]
-    return Readout(logits_of(targets), logits_of(foils), torch.stack(sums).logsumexp(0))
+    target = _logits_of(model, normed, torch.tensor(answer, device=residual.device))
+    if against_foil:
+        first = torch.cat([block[0] for block in _logit_blocks(model, normed[:1])], -1)
+        return target - _logits_of(model, normed, strongest_wrong(first, answer))
+    sums = [_log_sum_exp_in_place(_wide(block)) for block in _logit_blocks(model, normed)]
+    return target - torch.stack(sums).logsumexp(0)
 
 
-def strongest_wrong(logits: Float[Tensor, "answer vocab"], targets: Int[Tensor, " answer"]) -> Int[Tensor, " answer"]:
+def strongest_wrong(logits: Float[Tensor, "answer vocab"], answer: Ids) -> Int[Tensor, " answer"]:
     """For each of the answer's tokens, the most likely other token: the foil of the logit difference."""
+    targets = torch.tensor(answer, device=logits.device)
     return logits.scatter(-1, targets[:, None], -torch.inf).argmax(-1)
+
+
+def _logits_of(
+    model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"], tokens: Int[Tensor, " answer"]
+) -> Float[Tensor, "stream answer"]:
+    """The logit of one token at each of the answer's places."""
+    weight, bias = _wide(model.unembed.W_U.T[tokens]), _wide(model.unembed.b_U[tokens])
+    return apply_softcap((_wide(normed) * weight).sum(-1) + bias, model.cfg.output_logits_soft_cap)
+
+
+def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"]) -> Iterator[Tensor]:
+    """All logits, block by block of the vocabulary."""
+    weight, bias = (
+        model.unembed.W_U.T,
+        model.unembed.b_U,
+    )  # the weight is a view, contiguous in the layout after loading
+    size = max(256, LOGITS_AT_ONCE // normed[..., 0].numel())
+    biases = bias.split(size) if bias.any() else [None] * -(-len(weight) // size)
+    blocks = zip(weight.split(size), biases, strict=True)
+    return (apply_softcap(F.linear(normed, block, b), model.cfg.output_logits_soft_cap) for block, b in blocks)
+
+
+def _log_sum_exp_in_place(logits: Float[Tensor, "stream answer block"]) -> Float[Tensor, "stream answer"]:
+    """``logits.logsumexp(-1)`` without a copy as large as the logits, which are lost."""
+    peak = logits.amax(-1, keepdim=True)
+    return logits.sub_(peak).exp_().sum(-1).log_().add_(peak[..., 0])
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "a
     """Each row's logits at the positions from which its answer's tokens are predicted."""
     residual = final_residual(model, rows)
     counts = [len(answer) for answer in rows.answers]
-    at = torch.cat([torch.arange(count, device=residual.device) + last for count, last in zip(counts, rows.last, strict=True)])
+    at = torch.cat(
+        [torch.arange(count, device=residual.device) + last for count, last in zip(counts, rows.last, strict=True)]
+    )
     row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(residual.device)
     return list(unembed(model, residual[row, at]).split(counts))
 

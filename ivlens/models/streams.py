@@ -12,17 +12,18 @@ token and one for each answer token but the last. Nothing is padded, so ragged p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
-from transformer_lens.components import AbstractAttention, TransformerBlock
+from transformer_lens.components import TransformerBlock
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import HookError, UnsupportedError
-from .readout import Readout, read_answer
+from .readout import read_scores
 from .runs import Ids
 
 Head = tuple[int, int]
@@ -53,11 +54,14 @@ def sweep(
     pairs: Sequence[tuple[Ids, Ids]],
     means: Float[Tensor, "layer head d_head"],
     heads: Sequence[Head],
-) -> list[Readout]:
-    """Read each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
+    *,
+    against_foil: bool = False,
+) -> list[Float[Tensor, "stream answer"]]:
+    """Score each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
 
-    ``pairs`` are (prompt ids, answer ids). In a prompt's readout, stream 0 is the clean run, then come the heads, which
-    are given in the order of layers.
+    ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are its answer's tokens' log
+    probabilities, or with ``against_foil`` logits minus those of the clean run's strongest wrong tokens. Stream 0 is
+    the clean run, then come the heads, which are given in the order of layers.
 
     Raises:
         UnsupportedError: the model has a part that streams do not represent.
@@ -72,7 +76,8 @@ def sweep(
         last = layer == model.cfg.n_layers - 1
         x, spans, positions = _advance(block, x, spans, positions, means[layer, chosen], chosen, last)
     streams = [x[span.first : span.end].unflatten(0, (span.streams, span.width)) for span in spans]
-    return [read_answer(model, own, answer) for own, (_, answer) in zip(streams, pairs, strict=True)]
+    answers = [answer for _, answer in pairs]
+    return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
 
 
 def check_streamable(model: HookedTransformer) -> None:
@@ -111,7 +116,9 @@ def _lay_out(
     return spans, torch.cat(positions).to(device)
 
 
-def _embed(model: HookedTransformer, rows: Sequence[Ids], positions: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+def _embed(
+    model: HookedTransformer, rows: Sequence[Ids], positions: Int[Tensor, " row"]
+) -> Float[Tensor, "row d_model"]:
     x = model.embed(torch.tensor([[token for row in rows for token in row]], device=positions.device))[0]
     return x + model.pos_embed.W_pos[positions] if model.cfg.positional_embedding_type == "standard" else x
 
@@ -161,7 +168,7 @@ def _fork(
 
 
 def _attention(
-    attention: AbstractAttention, normed: Float[Tensor, "row d_model"], spans: list[Span], positions: Int[Tensor, " row"]
+    attention: Any, normed: Float[Tensor, "row d_model"], spans: list[Span], positions: Int[Tensor, " row"]
 ) -> Float[Tensor, "row head d_head"]:
     """Outputs of all heads before W_O: prefixes attend to themselves, streams to their prefix and themselves."""
     q, k, v = (_project(attention, normed, name) for name in "QKV")
@@ -172,15 +179,14 @@ def _attention(
     z = torch.empty_like(q)
     for span in spans:
         inside, streams = slice(span.start, span.first), slice(span.first, span.end)
-        shape = (span.streams, span.width)
         if span.prefix:
-            z[inside] = _attend(attention, q[None, inside], k[None, inside], v[None, inside], None, None)[0]
-        own = (tensor[streams].unflatten(0, shape) for tensor in (q, k, v))
-        z[streams] = _attend(attention, *own, k[inside], v[inside]).flatten(0, 1)
+            z[inside] = _attend(attention, q[None, inside], k[None, inside], v[None, inside], k[:0], v[:0])[0]
+        own_q, own_k, own_v = (rows[streams].unflatten(0, (span.streams, span.width)) for rows in (q, k, v))
+        z[streams] = _attend(attention, own_q, own_k, own_v, k[inside], v[inside]).flatten(0, 1)
     return z
 
 
-def _project(attention: AbstractAttention, x: Float[Tensor, "row d_model"], name: str) -> Float[Tensor, "row head d_head"]:
+def _project(attention: Any, x: Float[Tensor, "row d_model"], name: str) -> Float[Tensor, "row head d_head"]:
     """Queries, keys or values; keys and values once for each KV head."""
     own = "_" if name != "Q" and hasattr(attention, "_W_K") else ""
     weight, bias = getattr(attention, f"{own}W_{name}"), getattr(attention, f"{own}b_{name}")
@@ -189,7 +195,7 @@ def _project(attention: AbstractAttention, x: Float[Tensor, "row d_model"], name
 
 
 def _rotate(
-    attention: AbstractAttention, x: Float[Tensor, "row head d_head"], positions: Int[Tensor, " row"]
+    attention: Any, x: Float[Tensor, "row head d_head"], positions: Int[Tensor, " row"]
 ) -> Float[Tensor, "row head d_head"]:
     reach = int(positions.max()) + 1
     if reach > len(attention.rotary_cos):
@@ -200,33 +206,29 @@ def _rotate(
 
 
 def _attend(
-    attention: AbstractAttention,
+    attention: Any,
     q: Float[Tensor, "stream width head d_head"],
     k: Float[Tensor, "stream width kv_head d_head"],
     v: Float[Tensor, "stream width kv_head d_head"],
-    k_prefix: Float[Tensor, "prefix kv_head d_head"] | None,
-    v_prefix: Float[Tensor, "prefix kv_head d_head"] | None,
+    k_prefix: Float[Tensor, "prefix kv_head d_head"],
+    v_prefix: Float[Tensor, "prefix kv_head d_head"],
 ) -> Float[Tensor, "stream width head d_head"]:
     """Causal attention of each stream over its own rows and, before them, a prefix that all streams share."""
-    streams, width, kv_heads = k.shape[:3]
+    width, kv_heads = k.shape[1:3]
+    prefix = len(k_prefix)
     grouped = q.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4)  # kv_head stream width group d_head
-    group = grouped.shape[3]
+    shape = grouped.shape[:4]
     own = grouped.flatten(2, 3) @ k.permute(2, 0, 3, 1)  # kv_head stream width*group width
-    prefix = 0 if k_prefix is None else len(k_prefix)
-    scores = own.unflatten(2, (width, group))
-    if prefix:
-        shared = (grouped.flatten(1, 3) @ k_prefix.permute(1, 2, 0)).view(*grouped.shape[:4], prefix)
-        scores = torch.cat([shared, scores], -1)  # kv_head stream width group key
-    scores = apply_softcap(scores / attention.attn_scale, attention.cfg.attn_scores_soft_cap)
+    shared = grouped.flatten(1, 3) @ k_prefix.permute(1, 2, 0)  # kv_head stream*width*group prefix
+    scores = torch.cat([shared.view(*shape, prefix), own.view(*shape, width)], -1) / attention.attn_scale
+    scores = apply_softcap(scores, attention.cfg.attn_scores_soft_cap)
     pattern = scores.masked_fill(~_sees(attention, width, prefix, q.device)[:, None], -torch.inf).softmax(-1)
     z = pattern[..., prefix:].flatten(2, 3) @ v.permute(2, 0, 1, 3)  # kv_head stream width*group d_head
-    z = z.unflatten(2, (width, group))
-    if prefix:
-        z = z + (pattern[..., :prefix].flatten(1, 3) @ v_prefix.permute(1, 0, 2)).view_as(z)
+    z = z.view(grouped.shape) + (pattern[..., :prefix].flatten(1, 3) @ v_prefix.permute(1, 0, 2)).view(grouped.shape)
     return z.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
-def _sees(attention: AbstractAttention, width: int, prefix: int, device: torch.device) -> Tensor:
+def _sees(attention: Any, width: int, prefix: int, device: torch.device) -> Tensor:
     """Mask [width, prefix + width] of the keys that each query may attend to."""
     query = torch.arange(prefix, prefix + width, device=device)[:, None]
     key = torch.arange(prefix + width, device=device)[None]

@@ -5,9 +5,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 
-def head_writes(
-    model: HookedTransformer, layer: int, z: Float[Tensor, "head d_head"]
-) -> Float[Tensor, "head d_model"]:
+def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
     """What each head of a layer adds to the residual stream when the heads' outputs before W_O are ``z``; no bias.
 
     A block's norm of its attention output is linear once its scale is known; the scale is that of all heads together.

@@ -7,7 +7,19 @@ from .formats import Turns as Turns
 from .formats import chat_format as chat_format
 from .prompt import Encoded as Encoded
 from .prompt import Prompt as Prompt
+from .prompt import token_text as token_text
 from .readers import load_task as load_task
 from .task import Task as Task
 
-__all__ = ["CORRUPTIONS", "Encoded", "Example", "Prompt", "Task", "Turns", "chat_format", "list_tasks", "load_task"]
+__all__ = [
+    "CORRUPTIONS",
+    "Encoded",
+    "Example",
+    "Prompt",
+    "Task",
+    "Turns",
+    "chat_format",
+    "list_tasks",
+    "load_task",
+    "token_text",
+]

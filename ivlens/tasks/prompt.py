@@ -63,7 +63,7 @@ class Prompt:
         suffix = joined[len(prompt) :]
         if not suffix:
             raise PromptError("the answer to add tokens to the prompt", f"none for the answer {answer!r}")
-        if answer.strip() and not _piece(tokenizer, suffix[0]).strip():
+        if answer.strip() and not token_text(tokenizer, suffix[0]).strip():
             raise PromptError(
                 "the answer's first token to hold some of its text",
                 f"a blank token (id {suffix[0]}) before the rest of {answer!r}",
@@ -77,7 +77,7 @@ class Prompt:
         ids = encoded.prompt_ids + encoded.answer_ids
         last = len(encoded.prompt_ids) - 1
         marks = [""] * last + ["<- last prompt token"] + ["<- answer"] * len(encoded.answer_ids)
-        pieces = [repr(_piece(tokenizer, token)) for token in ids]
+        pieces = [repr(token_text(tokenizer, token)) for token in ids]
         width = max(map(len, pieces))
         rows = enumerate(zip(ids, pieces, marks, strict=True))
         return "\n".join(f"{at:4} {token:7}  {piece:{width}}  {mark}".rstrip() for at, (token, piece, mark) in rows)
@@ -98,7 +98,7 @@ def _trailing(ids: list[int], special: set[int]) -> int:
     return next((count for count, token in enumerate(reversed(ids)) if token not in special), len(ids))
 
 
-def _piece(tokenizer: Any, token: int) -> str:
+def token_text(tokenizer: Any, token: int) -> str:
     """The text of one token, its leading space kept; the tokenizer's own spelling for a part of a character."""
     raw = str(tokenizer.convert_ids_to_tokens(token))
     text = raw.replace("▁", " ") if "▁" in raw else tokenizer.decode([token], clean_up_tokenization_spaces=False)
@@ -110,7 +110,7 @@ def _seam_error(tokenizer: Any, prompt: list[int], joined: list[int], answer: st
     pairs = enumerate(zip(prompt, joined, strict=False))
     seam = next((at for at, (alone, together) in pairs if alone != together), len(joined))
     alone, together = (
-        [_piece(tokenizer, token) for token in ids[max(0, seam - 1) : seam + 3]] for ids in (prompt, joined)
+        [token_text(tokenizer, token) for token in ids[max(0, seam - 1) : seam + 3]] for ids in (prompt, joined)
     )
     return PromptError(
         "the prompt's tokens to stay as they are when the answer follows",
