@@ -75,27 +75,27 @@ def _add_heads(verbs: Any) -> None:
         verbs, "heads", _heads, "locate the heads that carry the instructions of tasks",
         "Compute the average indirect effect of every head for each task, print the strongest heads, and save records.",
     )  # fmt: skip
-    parser.add_argument(
-        "model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file"
-    )
-    parser.add_argument("tasks", metavar="TASK", nargs="+", help="a built-in task ('ivlens tasks') or a task file")
-    parser.add_argument("--top", type=int, default=10, help="how many heads to print (default: 10)")
-    parser.add_argument("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
-    parser.add_argument("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
-    parser.add_argument("--shots", type=int, default=2, help="demonstrations in a prompt (default: 2)")
-    parser.add_argument("--corruption", choices=CORRUPTIONS, default="no-instruction",
-                        help="how the task is hidden (default: no-instruction)")  # fmt: skip
-    parser.add_argument("--metric", choices=METRICS, default="log-probability", help="default: log-probability")
-    parser.add_argument(
-        "--method", choices=METHODS, default="exact", help="exact sweep or the plain loop (default: exact)"
-    )
-    parser.add_argument("--instruction", help="the instruction, for task files that hold none")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
-    parser.add_argument("--adapter", help="PEFT adapter folder to merge into the model")
-    parser.add_argument("--revision", help="revision on the Hugging Face hub")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
-    parser.add_argument("--device", help="default: cuda where there is one")
-    parser.add_argument("--out", type=Path, help="folder for the records and a page with the heatmaps")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
+    add("tasks", metavar="TASK", nargs="+", help="a built-in task ('ivlens tasks') or a task file")
+    add("--top", type=int, default=10, help="how many heads to print (default: 10)")
+    add("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
+    add("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
+    add("--shots", type=int, default=2, help="demonstrations in a prompt (default: 2)")
+    for name, values, default, what in (
+        ("--corruption", CORRUPTIONS, "no-instruction", "how the task is hidden"),
+        ("--metric", METRICS, "log-probability", "what an effect is measured in"),
+        ("--method", METHODS, "exact", "the exact sweep, or the plain loop"),
+        ("--dtype", DTYPES, "float32", "dtype of the weights"),
+    ):
+        help = f"{what}: {', '.join(values)} (default: {default})"
+        add(name, choices=values, default=default, metavar=name.strip("-").upper(), help=help)
+    add("--instruction", help="the instruction, for task files that hold none")
+    add("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    add("--adapter", help="PEFT adapter folder to merge into the model")
+    add("--revision", help="revision on the Hugging Face hub")
+    add("--device", help="default: cuda where there is one")
+    add("--out", type=Path, help="folder for the records and a page with the heatmaps")
 
 
 def _add_tasks(verbs: Any) -> None:
