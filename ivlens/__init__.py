@@ -18,12 +18,18 @@ from .errors import UnsupportedError as UnsupportedError
 from .heads import random_heads as random_heads
 from .heads import universal_effects as universal_effects
 from .models import load_model as load_model
+from .records import Comparison as Comparison
 from .records import Evaluation as Evaluation
 from .records import HeadEffects as HeadEffects
 from .records import HeadMeans as HeadMeans
 from .records import SteeringSweep as SteeringSweep
+from .records import TransferMatrix as TransferMatrix
 from .records import UniversalEffects as UniversalEffects
 from .scoring import evaluate as evaluate
+from .steering import ablate as ablate
+from .steering import compare_conditions as compare_conditions
+from .steering import mean_difference as mean_difference
+from .steering import random_heads_vector as random_heads_vector
 from .steering import random_vector as random_vector
 from .steering import steer as steer
 from .steering import steering_sweep as steering_sweep
@@ -33,9 +39,12 @@ from .tasks import list_tasks as list_tasks
 from .tasks import load_task as load_task
 from .vectors import InstructionVector as InstructionVector
 from .vectors import instruction_vector as instruction_vector
+from .vectors import list_vectors as list_vectors
+from .vectors import load_vector as load_vector
 
 __all__ = [
     "ArgumentError",
+    "Comparison",
     "DownloadError",
     "Evaluation",
     "HeadEffects",
@@ -51,17 +60,24 @@ __all__ = [
     "SteeringSweep",
     "Task",
     "TaskError",
+    "TransferMatrix",
     "UniversalEffects",
     "UnsupportedError",
+    "ablate",
+    "compare_conditions",
     "evaluate",
     "indirect_effects",
     "instruction_vector",
     "list_tasks",
+    "list_vectors",
     "load_model",
     "load_task",
+    "load_vector",
     "locate_heads",
+    "mean_difference",
     "mean_head_activations",
     "random_heads",
+    "random_heads_vector",
     "random_vector",
     "steer",
     "steering_sweep",

@@ -25,7 +25,7 @@ from .models import (
     padded,
     provenance,
     strongest_wrong,
-    sweep,
+    sweep_heads,
     z_name,
 )
 from .records import METRICS, Head, HeadEffects, HeadMeans
@@ -125,7 +125,7 @@ def _exact(
         for group in _within(pairs, len(heads) + 1, budget):
             size = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(heads)
             parts = [
-                sweep(model, group, means, heads[at : at + size], against_foil=against_foil)
+                sweep_heads(model, group, means, heads[at : at + size], against_foil=against_foil)
                 for at in range(0, len(heads), size)
             ]
             for first, *rest in zip(*parts, strict=True):  # each part begins with the clean stream

@@ -1,12 +1,15 @@
-"""Sets of heads from effects: pure functions on records."""
+"""Sets of heads from effects, and how firm they are: pure functions on records."""
 
 from collections.abc import Sequence
 from random import Random
 
+import pandas as pd
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from .errors import ArgumentError, MismatchError, at_least
-from .records import Head, HeadEffects, UniversalEffects
+from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, heads_by_effect
 
 
 def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
@@ -54,3 +57,104 @@ def random_heads(shape: tuple[int, int], k: int, *, seed: int, exclude: Sequence
     if k > len(left):
         raise ArgumentError(f"k to be at most {len(left)}, the heads that are left", str(k))
     return Random(seed).sample(left, k)
+
+
+def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
+    """Fraction of the shorter list of heads that the other one shares, from 0 to 1.
+
+    Raises:
+        ArgumentError: a list without heads.
+    """
+    if not a or not b:
+        raise ArgumentError("two lists of one head or more", f"{len(a)} and {len(b)} heads")
+    return len(set(a) & set(b)) / min(len(set(a)), len(set(b)))
+
+
+def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
+    """All heads as (layer, head) by their mean rank over tasks, best first; ties in the order of layer and head.
+
+    A rank takes no notice of how large a task's effects are, so no task outweighs the others and metrics may differ;
+    heads of equal effect in a task share the mean of their ranks.
+
+    Raises:
+        ArgumentError: no effects.
+        MismatchError: effects of differently shaped models.
+    """
+    if not effects:
+        raise ArgumentError("effects of at least one task", "none")
+    shapes = sorted({tuple(each.aie.shape) for each in effects})
+    if len(shapes) > 1:
+        raise MismatchError("effects [layer, head] of one shape", f"{shapes}", "compute them on one model")
+    ranks = pd.DataFrame([each.aie.flatten().tolist() for each in effects]).rank(axis=1, ascending=False)
+    return heads_by_effect(-torch.tensor(ranks.mean().to_numpy()).reshape(shapes[0]))
+
+
+def top_k_stability(effects: HeadEffects, k: int, *, resamples: int = 500, seed: int = 0) -> Stability:
+    """How often each head is among the ``k`` strongest when the prompts are resampled with replacement (bootstrap).
+
+    The overlap is with the ``k`` strongest over all prompts, which the resamples share: it flatters. What other
+    prompts would find, ``prompts_needed`` says.
+
+    Raises:
+        ArgumentError: ``k`` beyond the number of heads, or no resamples.
+    """
+    _check_draws(effects, k, resamples)
+    drawn = torch.randint(effects.n, (resamples, effects.n), generator=torch.Generator().manual_seed(seed))
+    chosen = _strongest(effects, drawn, k)
+    whole = _strongest(effects, torch.arange(effects.n)[None], k)
+    settings = {"k": k, "resamples": resamples, "seed": seed}
+    return Stability(
+        chosen.double().mean(0).reshape(effects.aie.shape), _shared(chosen, whole).mean().item(), k, effects.n,
+        resamples, effects.task, provenance=dict(effects.provenance) | {"stability": settings},
+    )  # fmt: skip
+
+
+def prompts_needed(
+    effects: HeadEffects, k: int, *, sizes: Sequence[int] | None = None, resamples: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Overlap of the ``k`` strongest heads of two disjoint sets of as many prompts, for each size of the sets.
+
+    Both sets are drawn without replacement and share no prompt, so that the overlap is what a second study of that
+    size would find again; with shared prompts it would rise to 1 whatever the noise. Sizes therefore end at half of
+    the prompts (``None``: 1, 2, 5, 10, 20, 50 ... and that half). Columns: prompts (in each set), overlap (mean over
+    resamples, 0 to 1), low and high (its 5% and 95% quantiles over resamples).
+
+    Raises:
+        ArgumentError: ``k`` beyond the number of heads, a size outside 1 to half of the prompts, or no resamples.
+    """
+    _check_draws(effects, k, resamples)
+    half = effects.n // 2
+    if sizes is None:
+        sizes = [size for power in range(len(str(half))) for size in (10**power, 2 * 10**power, 5 * 10**power)]
+        sizes = [*(size for size in sizes if size < half), half]
+    if not sizes or min(sizes) < 1 or max(sizes) > half:
+        raise ArgumentError(f"sizes from 1 to {half}, half of the {effects.n} prompts", f"{list(sizes)}")
+    shuffled = torch.rand(resamples, effects.n, generator=torch.Generator().manual_seed(seed)).argsort(1)
+    rows = []
+    for size in sizes:
+        one, other = (_strongest(effects, shuffled[:, at : at + size], k) for at in (0, size))
+        overlap = _shared(one, other)
+        low, high = torch.quantile(overlap, torch.tensor([0.05, 0.95], dtype=overlap.dtype)).tolist()
+        rows.append({"prompts": size, "overlap": overlap.mean().item(), "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def _check_draws(effects: HeadEffects, k: int, resamples: int) -> None:
+    at_least("k", k, 1)
+    at_least("resamples", resamples, 1)
+    if k > effects.aie.numel():
+        raise ArgumentError(f"k to be at most {effects.aie.numel()}, the number of heads", str(k))
+
+
+def _strongest(effects: HeadEffects, drawn: Tensor, k: int) -> Bool[Tensor, "resample head"]:
+    """Whether a head is among the ``k`` of highest mean effect over the prompts ``drawn``, [resample, prompt]."""
+    counts = torch.zeros(len(drawn), effects.n, dtype=torch.float64)
+    counts.scatter_add_(1, drawn, torch.ones_like(counts[:, : drawn.shape[1]]))
+    sums = counts @ effects.values.double().flatten(1)
+    order = sums.sort(dim=1, descending=True, stable=True).indices
+    return torch.zeros(sums.shape, dtype=torch.bool).scatter_(1, order[:, :k], True)
+
+
+def _shared(a: Bool[Tensor, "#resample head"], b: Bool[Tensor, "#resample head"]) -> Float[Tensor, " resample"]:
+    """Fraction of the heads chosen in ``a`` that are chosen in ``b``, for sets of one size."""
+    return (a & b).sum(1).double() / b.sum(1)

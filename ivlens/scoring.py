@@ -25,10 +25,7 @@ def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size:
     """
     at_least("batch_size", batch_size, 1)
     prompts = _some(prompts)
-    owners = [i for i, prompt in enumerate(prompts) for _ in prompt.answers]
-    first = [k == 0 or owners[k - 1] != owner for k, owner in enumerate(owners)]
-    pairs = [ids(model, prompt, answer) for prompt in prompts for answer in prompt.answers]
-    check_length(model, pairs)
+    owners, first, pairs = answers_of(model, prompts)
     scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token
     hits = torch.zeros(len(prompts), dtype=torch.bool)
     with tqdm(total=len(pairs), desc="evaluating", unit="answer", leave=False, disable=None) as bar:
@@ -48,6 +45,22 @@ def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size:
         answers=tuple(prompt.answers[0] for prompt in prompts),
         provenance=provenance(model, batch_size=batch_size),
     )  # fmt: skip
+
+
+def answers_of(
+    model: HookedTransformer, prompts: Sequence[Prompt]
+) -> tuple[list[int], list[bool], list[tuple[Ids, Ids]]]:
+    """Every accepted answer of every prompt: the prompt's number, whether the answer is its first, their token ids.
+
+    Raises:
+        PromptError: see ``evaluate``.
+    """
+    prompts = _some(prompts)
+    owners = [i for i, prompt in enumerate(prompts) for _ in prompt.answers]
+    first = [k == 0 or owners[k - 1] != owner for k, owner in enumerate(owners)]
+    pairs = [ids(model, prompt, answer) for prompt in prompts for answer in prompt.answers]
+    check_length(model, pairs)
+    return owners, first, pairs
 
 
 def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> tuple[Ids, Ids]:

@@ -1,14 +1,18 @@
 """The instruction vector: the sum of the chosen heads' mean outputs, as they enter the residual stream."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import ArgumentError
-from .models import HookedTransformer, check_fits, head_writes, provenance
+from .errors import ArgumentError, MismatchError, RecordError
+from .models import HookedTransformer, check_alike, check_fits, head_writes, model_facts, provenance
 from .records import Head, HeadMeans, Record
 
 
@@ -17,7 +21,8 @@ class InstructionVector(Record):
     """An instruction vector with its heads' parts (2406.12227, eq. 4; 2310.15213, eq. 5).
 
     ``values`` is [d_model], in the residual stream's units; ``parts`` [chosen, d_model] sums to it, one row for each
-    of ``heads`` (layer, head).
+    of ``heads`` (layer, head), which stand in the order in which they were chosen. A vector that comes from no heads
+    (a random one, a mean difference) has neither. Vectors add, subtract and scale.
     """
 
     values: Float[Tensor, " d_model"]
@@ -31,8 +36,131 @@ class InstructionVector(Record):
         return self.values.double().norm().item()
 
     def cosine(self, other: "InstructionVector") -> float:
-        """Cosine of the angle to another vector."""
+        """Cosine of the angle to another vector.
+
+        Raises:
+            MismatchError: vectors of models that differ in shape, architecture or weight processing.
+        """
+        self._check_kin(other)
         return torch.cosine_similarity(self.values.double(), other.values.double(), dim=0).item()
+
+    def first(self, k: int) -> "InstructionVector":
+        """The vector of its first ``k`` heads only.
+
+        Raises:
+            ArgumentError: it has fewer heads.
+        """
+        if not 1 <= k <= len(self.heads):
+            raise ArgumentError(f"a number of heads from 1 to {len(self.heads)}, those of the vector", repr(k))
+        return replace(self, values=self.parts[:k].sum(0), parts=self.parts[:k], heads=self.heads[:k])
+
+    def interpolate(self, other: "InstructionVector", weight: float) -> "InstructionVector":
+        """``(1 - weight)`` times this vector plus ``weight`` times another."""
+        return (1 - weight) * self + weight * other
+
+    def __add__(self, other: "InstructionVector") -> "InstructionVector":
+        self._check_kin(other)
+        heads = tuple(dict.fromkeys(self.heads + other.heads)) if self.heads and other.heads else ()
+        parts = torch.zeros(len(heads), len(self.values), dtype=self.values.dtype)
+        for vector in (self, other) if heads else ():
+            parts[[heads.index(head) for head in vector.heads]] += vector.parts
+        origin = {name: self.provenance[name] for name in ("model", "versions") if name in self.provenance}
+        terms = [term for vector in (self, other) for term in vector._terms()]
+        return replace(
+            self,
+            values=self.values + other.values,
+            parts=parts,
+            heads=heads,
+            task=f"{self.task} + {other.task}",
+            provenance=origin | {"settings": {"sum of": terms}},
+        )
+
+    def __mul__(self, factor: float) -> "InstructionVector":
+        if not math.isfinite(factor):
+            raise ArgumentError("a finite factor", repr(factor))
+        terms = [term | {"factor": factor * term["factor"]} for term in self._terms()]
+        return replace(
+            self,
+            values=factor * self.values,
+            parts=factor * self.parts,
+            task=f"{factor:g} * ({self.task})",
+            provenance=dict(self.provenance) | {"settings": {"sum of": terms}},
+        )
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "InstructionVector":
+        return -1 * self
+
+    def __sub__(self, other: "InstructionVector") -> "InstructionVector":
+        return self + -1 * other
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head: layer, head, norm of its part, cosine of its part to the vector."""
+        cosines = torch.cosine_similarity(self.parts.double(), self.values.double()[None], dim=1)
+        frame = pd.DataFrame(list(self.heads), columns=["layer", "head"])
+        return frame.assign(norm=self.parts.double().norm(dim=1).numpy(), cosine=cosines.numpy())
+
+    def _terms(self) -> list[dict[str, Any]]:
+        """What the vector is a sum of, with factors: itself, unless it came out of arithmetic."""
+        settings = self.provenance.get("settings") or {}
+        if "sum of" in settings:
+            return list(settings["sum of"])
+        weights = self.provenance.get("model", {}).get("weights_sha256")
+        return [{"factor": 1.0, "task": self.task, "heads": len(self.heads), "weights_sha256": weights}]
+
+    def _check_kin(self, other: "InstructionVector") -> None:
+        check_alike(
+            self.provenance, other.provenance, "two vectors to fit each other", "use vectors of one kind of model"
+        )
+        if self.values.shape != other.values.shape:
+            raise MismatchError(
+                f"two vectors of shape {tuple(self.values.shape)}", f"one of {tuple(other.values.shape)}"
+            )
+
+
+def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = False) -> InstructionVector:
+    """Load a vector for use on ``model``; with ``force``, also one that was computed on another kind of model.
+
+    A forced vector keeps the facts of the model it came from under ``"forced from"``, and passes later checks.
+
+    Raises:
+        RecordError: no readable vector at ``path``.
+        MismatchError: the vector does not fit the model; always if its width differs.
+    """
+    vector = InstructionVector.load(path)
+    if force and vector.values.shape == (model.cfg.d_model,):
+        origin = dict(vector.provenance)
+        return replace(vector, provenance={**origin, "forced from": origin.get("model"), "model": model_facts(model)})
+    check_fits(model, vector.provenance, f"the vector of {path}")
+    return vector
+
+
+def list_vectors(folder: str | Path) -> pd.DataFrame:
+    """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other files are left out.
+
+    Raises:
+        RecordError: no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RecordError("a folder of vectors", f"{folder}, which is no folder", "save some with vector.save(path)")
+    rows = []
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            vector = InstructionVector.load(path)
+        except RecordError:
+            continue
+        facts = vector.provenance.get("model", {})
+        row = {
+            "file": str(path.relative_to(folder)),
+            "task": vector.task,
+            "heads": len(vector.heads),
+            "norm": vector.norm,
+        }
+        row |= {"model": str(facts.get("source")), "dtype": str(facts.get("dtype"))}
+        rows.append(row | {"weights": str(facts.get("weights_sha256"))[:12]})
+    return pd.DataFrame(rows, columns=["file", "task", "heads", "norm", "model", "dtype", "weights"])
 
 
 @torch.inference_mode()

@@ -60,3 +60,65 @@ def test_means_of_other_weights_and_odd_heads_are_refused(tiny_hooked: Any) -> N
     for heads in ([], [(0, 1), (0, 1)]):
         with pytest.raises(ArgumentError, match="different heads, one or more"):
             ivlens.instruction_vector(model, means, heads)
+
+
+def test_arithmetic_acts_on_values_and_parts(tiny_hooked: Any) -> None:
+    model = tiny_hooked("llama")
+    means = ivlens.mean_head_activations(model, PROMPTS)
+    one = ivlens.instruction_vector(model, means, [(0, 1), (1, 3)])
+    two = ivlens.instruction_vector(model, means, [(1, 3), (1, 0)])
+    total = one - 2 * two
+    torch.testing.assert_close(total.values, one.values - 2 * two.values)
+    torch.testing.assert_close(total.parts.sum(0), total.values, rtol=1e-4, atol=1e-5)
+    assert total.heads == ((0, 1), (1, 3), (1, 0))
+    torch.testing.assert_close(total.parts[1], one.parts[1] - 2 * two.parts[0])
+    torch.testing.assert_close(one.interpolate(two, 0.25).values, 0.75 * one.values + 0.25 * two.values)
+    assert (-one).cosine(one) == pytest.approx(-1)
+    assert [term["factor"] for term in total.provenance["settings"]["sum of"]] == [1, -2]
+    assert (one + ivlens.random_vector(one, seed=0)).heads == ()
+    frame = one.to_frame()
+    assert frame["norm"][0] == pytest.approx(one.parts[0].norm().item(), rel=1e-5)
+    assert one.first(1).values.equal(one.parts[0])
+    with pytest.raises(ArgumentError, match="from 1 to 2"):
+        one.first(3)
+    with pytest.raises(ArgumentError, match="a finite factor; got nan"):
+        one * float("nan")
+
+
+def test_vectors_of_different_models_do_not_mix(tiny_hooked: Any) -> None:
+    vectors = []
+    for family in ("llama", "gpt2"):
+        model = tiny_hooked(family)
+        vectors.append(ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 0)]))
+    with pytest.raises(MismatchError, match="architecture LlamaForCausalLM against GPT2LMHeadModel"):
+        vectors[0] + vectors[1]
+    with pytest.raises(MismatchError, match="two vectors to fit each other"):
+        vectors[0].cosine(vectors[1])
+
+
+def test_loading_for_a_model_checks_the_fit_unless_forced(tiny_hooked: Any, tmp_path: Path) -> None:
+    model, other, narrow = tiny_hooked("llama"), tiny_hooked("gpt2"), tiny_hooked("llama", hidden_size=48)
+    path = tmp_path / "vector.safetensors"
+    ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 1)]).save(path)
+    assert ivlens.load_vector(path, model).heads == ((0, 1),)
+    with pytest.raises(MismatchError, match="architecture LlamaForCausalLM against GPT2LMHeadModel"):
+        ivlens.load_vector(path, other)
+    forced = ivlens.load_vector(path, other, force=True)
+    with ivlens.steer(other, forced, 0):
+        other(torch.tensor([[3, 4]]))
+    assert forced.provenance["forced from"]["architecture"] == "LlamaForCausalLM"
+    with pytest.raises(MismatchError, match="d_model 32 against 48"):
+        ivlens.load_vector(path, narrow, force=True)
+
+
+def test_a_folder_of_vectors_is_a_library(tiny_hooked: Any, tmp_path: Path) -> None:
+    model = tiny_hooked("llama")
+    vector = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 1)])
+    vector.save(tmp_path / "tasks" / "one.safetensors")
+    (2 * vector).save(tmp_path / "two.safetensors")
+    ivlens.mean_head_activations(model, PROMPTS).save(tmp_path / "means.safetensors")
+    listed = ivlens.list_vectors(tmp_path)
+    assert list(listed["file"]) == ["tasks/one.safetensors", "two.safetensors"]
+    assert listed["norm"][1] == pytest.approx(2 * vector.norm)
+    with pytest.raises(ivlens.RecordError, match="a folder of vectors"):
+        ivlens.list_vectors(tmp_path / "none")

@@ -99,7 +99,7 @@ def _steering(
     tuning = task.prompts(config.validation, shots=0, instruction=False, split="validation", seed=config.seed)
     held_out = task.prompts(config.test, shots=0, instruction=False, split="test", seed=config.seed)
     sweep = steering_sweep(model, own, tuning, config.layers, config.scales)
-    layer, scale = sweep.best()
+    layer, scale, _ = sweep.best()
 
     def steered(vector: InstructionVector) -> Evaluation:
         with steer(model, vector, layer, scale):

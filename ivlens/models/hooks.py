@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
@@ -25,6 +26,11 @@ def z_name(layer: int) -> str:
 def resid_pre_name(layer: int) -> str:
     """Hook point of the residual stream entering a block: [batch, pos, d_model]."""
     return f"blocks.{layer}.hook_resid_pre"
+
+
+def attn_out_name(layer: int) -> str:
+    """Hook point of what a block's attention adds to the residual stream: [batch, pos, d_model]."""
+    return f"blocks.{layer}.hook_attn_out"
 
 
 def pattern_name(layer: int) -> str:
@@ -77,3 +83,23 @@ def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Iterator[None
         raise HookError(
             f"a forward pass through {', '.join(never)}", "none inside the with block", "run the model inside it"
         )
+
+
+@contextmanager
+def cached_passes(model: HookedTransformer, layer: int) -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether the pass now running continues a prompt out of a key-value cache.
+
+    TransformerLens' ``generate`` feeds the whole prompt first, then one token a pass.
+    """
+    continuing = False
+
+    def look(block: nn.Module, args: Any, options: dict[str, Any]) -> None:
+        nonlocal continuing
+        cache = options.get("past_kv_cache_entry")
+        continuing = cache is not None and cache.past_keys.shape[1] > 0
+
+    handle = model.blocks[layer].register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield lambda: continuing
+    finally:
+        handle.remove()

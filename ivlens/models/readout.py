@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
@@ -38,6 +38,24 @@ def read_scores(
         return target - _logits_of(model, normed, strongest_wrong(first, answer))
     sums = [_log_sum_exp_in_place(_wide(block)) for block in _logit_blocks(model, normed)]
     return target - torch.stack(sums).logsumexp(0)
+
+
+def read_greedy(
+    model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids
+) -> tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]:
+    """Log probability of each of the answer's tokens, and whether each of them is the most likely one."""
+    normed = model.ln_final(residual)
+    targets = torch.tensor(answer, device=residual.device)
+    peaks, places, sums, start = [], [], [], 0
+    for block in _logit_blocks(model, normed):
+        peak, place = block.max(-1)
+        peaks.append(peak)
+        places.append(place + start)
+        start += block.shape[-1]
+        sums.append(_log_sum_exp_in_place(_wide(block)))
+    best = torch.stack(places).gather(0, torch.stack(peaks).argmax(0)[None])[0]
+    scores = _logits_of(model, normed, targets) - torch.stack(sums).logsumexp(0)
+    return scores, (best == targets).all(-1)
 
 
 def strongest_wrong(logits: Float[Tensor, "answer vocab"], answer: Ids) -> Int[Tensor, " answer"]:

@@ -16,12 +16,12 @@ from transformers.utils import cached_file, extract_commit_hash
 from transformers.utils import logging as transformers_logging
 
 from ..errors import IvlensError, SourceError
-from . import packaged
 from .families import family_of
+from .packaged import PACKAGED, packaged_folder
 
 REMEDY = (
     "give the packaged default 'smollm2', a Hugging Face hub name, a local Hugging Face folder, a .gguf file, "
-    "or a model object"
+    "a model object, or the other packaged model, 'gemma3-270m'"
 )
 
 
@@ -43,7 +43,7 @@ def open_source(
     Raises:
         SourceError: nothing loadable is there.
         UnsupportedError: the model's family is not represented.
-        DownloadError: the packaged default could not be fetched.
+        DownloadError: a packaged model could not be fetched.
     """
     if isinstance(source, PreTrainedModel):
         family_of(source.config)
@@ -51,8 +51,8 @@ def open_source(
         return Source(_copied(source, dtype), tokenizer, f"{type(source).__name__} object", None)
     if not isinstance(source, (str, Path)):
         raise SourceError("a model source", f"a {type(source).__name__}", REMEDY)
-    if str(source) == packaged.NAME:
-        return _from_pretrained(packaged.packaged_folder(convert_gguf), packaged.NAME, dtype, None, tokenizer)
+    if model := PACKAGED.get(str(source)):
+        return _from_pretrained(packaged_folder(model, convert_gguf), model.name, dtype, None, tokenizer)
     path = Path(source).expanduser()
     if path.suffix.lower() == ".gguf":
         return _from_gguf(path, dtype, tokenizer)

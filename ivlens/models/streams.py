@@ -1,17 +1,18 @@
-"""Last-token streams: every head patched at the last prompt token, all of them in one pass over the layers.
+"""Last-token streams: many interventions at the last prompt token, all of them in one pass over the layers.
 
 A causal model patched at the last prompt token changes nothing before it. So the prompt's earlier positions, its
 *prefix*, are run once; only the positions from the last prompt token on, a *stream*, are run for each patch. A stream
 patched in layer l equals the clean one below l: it forks off the clean stream there, by the head's difference through
-W_O, and from then on all streams travel together as rows of one matrix. Same numbers as one forward pass a head
-(``ivlens.effects`` holds that plain loop), for about the arithmetic of a few forward passes.
+W_O, and from then on all streams travel together as rows of one matrix. A vector added to the residual stream forks
+one off likewise, before its layer. Same numbers as one forward pass an intervention (``ivlens.effects`` holds that
+plain loop over heads), for about the arithmetic of a few forward passes.
 
 Rows: for each prompt its prefix, then its streams, the clean one first; a stream has one row for the last prompt
 token and one for each answer token but the last. Nothing is padded, so ragged prompts do not touch each other.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,11 +23,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.components import TransformerBlock
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-from ..errors import HookError, UnsupportedError
-from .readout import read_scores
 from .runs import Ids
-
-Head = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -49,59 +46,32 @@ class Span:
         return self.first + self.streams * self.width
 
 
-def sweep(
-    model: HookedTransformer,
-    pairs: Sequence[tuple[Ids, Ids]],
-    means: Float[Tensor, "layer head d_head"],
-    heads: Sequence[Head],
-    *,
-    against_foil: bool = False,
-) -> list[Float[Tensor, "stream answer"]]:
-    """Score each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
+@dataclass(frozen=True)
+class Plan:
+    """What forks streams off the clean one, at the last prompt token.
 
-    ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are its answer's tokens' log
-    probabilities, or with ``against_foil`` logits minus those of the clean run's strongest wrong tokens. Stream 0 is
-    the clean run, then come the heads, which are given in the order of layers.
-
-    Raises:
-        UnsupportedError: the model has a part that streams do not represent.
-        HookError: hooks are active; streams would not run them.
+    ``patched``: in a layer, the heads whose output becomes its mean, one stream a head, out of ``means``
+    [layer, head, d_head]; ``added``: before a layer, the vectors added to the residual stream, [added, d_model].
     """
-    check_streamable(model)
-    means = means.to(model.embed.W_E)
+
+    means: Float[Tensor, "layer head d_head"]
+    patched: Mapping[int, list[int]] = field(default_factory=dict)
+    added: Mapping[int, Float[Tensor, "added d_model"]] = field(default_factory=dict)
+
+
+def run_streams(
+    model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]], plan: Plan
+) -> list[Float[Tensor, "stream width d_model"]]:
+    """Each prompt's streams after the last block: the clean one, then those that ``plan`` forks off, layer by layer."""
     spans, positions = _lay_out([(len(prompt) - 1, 1, len(answer)) for prompt, answer in pairs], model.cfg.device)
     x = _embed(model, [prompt + answer[:-1] for prompt, answer in pairs], positions)
     for layer, block in enumerate(model.blocks):
-        chosen = [head for at, head in heads if at == layer]
+        if layer in plan.added:
+            x, spans, positions = _enter(x, spans, positions, plan.added[layer].to(x))
+        chosen = plan.patched.get(layer, [])
         last = layer == model.cfg.n_layers - 1
-        x, spans, positions = _advance(block, x, spans, positions, means[layer, chosen], chosen, last)
-    streams = [x[span.first : span.end].unflatten(0, (span.streams, span.width)) for span in spans]
-    answers = [answer for _, answer in pairs]
-    return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
-
-
-def check_streamable(model: HookedTransformer) -> None:
-    """Raise unless streams represent every part of the model and no hook is active.
-
-    Raises:
-        UnsupportedError, HookError: see ``sweep``.
-    """
-    cfg = model.cfg
-    odd = {
-        "positions": cfg.positional_embedding_type not in ("rotary", "standard"),
-        "experts": bool(cfg.num_experts),
-        "attention sinks": cfg.use_attention_sinks,
-        "clipped QKV": cfg.clip_qkv is not None,
-        "dynamic rotary base": cfg.use_dynamic_ntk_rope or cfg.use_logn_attn,
-        "post-norm blocks": cfg.original_architecture in ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM"),
-        "attention only": cfg.attn_only,
-        "4-bit weights": cfg.load_in_4bit,
-    }
-    found = [name for name, present in odd.items() if present]
-    if found:
-        raise UnsupportedError("a model that the exact sweep represents", ", ".join(found), "use method='loop'")
-    if any(point.fwd_hooks for point in model.hook_dict.values()):
-        raise HookError("no active hooks: the exact sweep would not run them", "some", "use method='loop'")
+        x, spans, positions = _advance(block, x, spans, positions, plan.means[layer, chosen].to(x), chosen, last)
+    return [x[span.first : span.end].unflatten(0, (span.streams, span.width)) for span in spans]
 
 
 def _lay_out(
@@ -121,6 +91,19 @@ def _embed(
 ) -> Float[Tensor, "row d_model"]:
     x = model.embed(torch.tensor([[token for row in rows for token in row]], device=positions.device))[0]
     return x + model.pos_embed.W_pos[positions] if model.cfg.positional_embedding_type == "standard" else x
+
+
+def _enter(
+    x: Float[Tensor, "row d_model"],
+    spans: list[Span],
+    positions: Int[Tensor, " row"],
+    added: Float[Tensor, "added d_model"],
+) -> tuple[Float[Tensor, "forked d_model"], list[Span], Int[Tensor, " forked"]]:
+    """Fork a stream off each prompt's clean one for each vector, and add the vector at the last prompt token."""
+    kept, after, forks = _fork(spans, len(added), False, x.device)
+    x = x[kept]
+    x[forks] += added
+    return x, after, positions[kept]
 
 
 def _advance(

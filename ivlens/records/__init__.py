@@ -5,11 +5,15 @@ from .effects import Head as Head
 from .effects import HeadEffects as HeadEffects
 from .effects import HeadMap as HeadMap
 from .effects import HeadMeans as HeadMeans
+from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect
 from .scores import Evaluation as Evaluation
-from .scores import SteeringSweep as SteeringSweep
 from .scores import standard_error as standard_error
+from .scores import wilson_interval as wilson_interval
+from .steering import Comparison as Comparison
+from .steering import SteeringSweep as SteeringSweep
+from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
 from .store import write_atomically as write_atomically
 from .store import write_text as write_text

@@ -124,3 +124,24 @@ class UniversalEffects(HeadMap):
     def stderr(self) -> Float[Tensor, "layer head"]:
         """Standard error over prompts, tasks held fixed."""
         return self.error
+
+
+@dataclass(frozen=True, eq=False)
+class Stability(Record):
+    """How firmly prompts single out the ``k`` strongest heads: ``probability`` is [layer, head], over resamples.
+
+    ``probability``: the fraction of resamples of the ``n`` prompts that have the head among their ``k`` strongest;
+    ``overlap``: the mean fraction of a resample's ``k`` strongest heads that are also those of all prompts.
+    """
+
+    probability: Float[Tensor, "layer head"]
+    overlap: float
+    k: int
+    n: int
+    resamples: int
+    task: str = ""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head, the surest first: layer, head, probability."""
+        at = tuple(np.array(heads_by_effect(self.probability)).T)
+        return pd.DataFrame({"layer": at[0], "head": at[1], "probability": self.probability.numpy()[at]})

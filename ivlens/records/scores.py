@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..errors import ArgumentError, at_least
 from .store import Record
 
 
@@ -52,6 +54,10 @@ class Evaluation(Record):
         """Mean probability of the answer's first token."""
         return self.first_token_probabilities.double().mean().item()
 
+    def accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Wilson score interval of the accuracy, prompts being the unit."""
+        return wilson_interval(int(self.hits.sum()), self.n, level)
+
     @property
     def accuracy_stderr(self) -> float:
         """Standard error of the accuracy, prompts being the unit."""
@@ -77,36 +83,22 @@ class Evaluation(Record):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class SteeringSweep(Record):
-    """Accuracy and mean P(answer) of steered prompts, both [layer, scale], with the ``layers`` and ``scales`` tried."""
-
-    accuracy: Float[Tensor, "layer scale"]
-    probability: Float[Tensor, "layer scale"]
-    layers: tuple[int, ...]
-    scales: tuple[float, ...]
-    n: int
-    task: str = ""
-
-    def best(self) -> tuple[int, float]:
-        """The (layer, scale) of highest accuracy, ties broken by the mean probability."""
-        ranked = [
-            (self.accuracy[i, j].item(), self.probability[i, j].item(), layer, scale)
-            for i, layer in enumerate(self.layers)
-            for j, scale in enumerate(self.scales)
-        ]
-        return max(ranked, key=lambda cell: cell[:2])[2:]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a cell: layer, scale, accuracy, probability, n."""
-        cells = [(layer, scale) for layer in self.layers for scale in self.scales]
-        frame = pd.DataFrame(cells, columns=["layer", "scale"])
-        return frame.assign(
-            accuracy=self.accuracy.flatten().numpy(), probability=self.probability.flatten().numpy(), n=self.n
-        )
-
-
 def standard_error(values: Tensor | Sequence[float]) -> float:
     """Standard error of the mean of independent values (not a number for fewer than two)."""
     numbers = torch.as_tensor(values).double()
     return (numbers.std(correction=1) / len(numbers) ** 0.5).item() if len(numbers) > 1 else float("nan")
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion: honest also where all, or none, of a few prompts are hits.
+
+    Raises:
+        ArgumentError: a level outside (0, 1), or no trials.
+    """
+    if not 0 < level < 1:
+        raise ArgumentError("level to be between 0 and 1", repr(level))
+    at_least("n", n, 1)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (successes + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * (successes * (n - successes) / n + z * z / 4) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

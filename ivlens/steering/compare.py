@@ -1,0 +1,33 @@
+"""Conditions compared on the same queries: what a vector does beside its controls, and what needs its heads."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from ..models import HookedTransformer, provenance
+from ..records import Comparison
+from ..scoring import evaluate
+from ..tasks import Prompt
+
+Condition = tuple[Sequence[Prompt], AbstractContextManager[Any] | None]
+
+
+def compare_conditions(
+    model: HookedTransformer, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
+) -> Comparison:
+    """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
+
+    All conditions ask the same queries, so that they compare prompt by prompt; ``settings`` go into the provenance.
+
+    Raises:
+        PromptError: see ``evaluate``.
+    """
+    results = []
+    for prompts, context in conditions.values():
+        with context or nullcontext():
+            results.append(evaluate(model, prompts))
+    hits = torch.stack([result.hits for result in results])
+    probabilities = torch.stack([result.probabilities for result in results])
+    return Comparison(hits, probabilities, tuple(conditions), task, provenance=provenance(model, **settings))

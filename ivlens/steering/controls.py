@@ -1,0 +1,65 @@
+"""Controls that belong beside every steering result."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..heads import random_heads
+from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
+from ..records import HeadMeans
+from ..scoring import prompt_ids
+from ..tasks import Prompt
+from ..vectors import InstructionVector, instruction_vector
+
+
+def random_vector(vector: InstructionVector, *, seed: int) -> InstructionVector:
+    """A vector of random direction and the same norm: the control that any vector must beat."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
+    values = (direction / direction.norm() * vector.norm).to(vector.values)
+    return replace(vector, values=values, parts=values.new_zeros(0, len(values)), heads=(), task=f"random, seed {seed}")
+
+
+def random_heads_vector(
+    model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: int
+) -> InstructionVector:
+    """The vector of as many random other heads out of the same means, scaled to the same norm."""
+    shape = (model.cfg.n_layers, model.cfg.n_heads)
+    heads = random_heads(shape, len(vector.heads), seed=seed, exclude=vector.heads)
+    other = instruction_vector(model, means, heads)
+    return replace(other * (vector.norm / other.norm), task=f"random heads, seed {seed}")
+
+
+@torch.inference_mode()
+def mean_difference(
+    model: HookedTransformer, clean: Sequence[Prompt], corrupted: Sequence[Prompt], layer: int, *, batch_size: int = 32
+) -> InstructionVector:
+    """The classical steering vector: mean residual stream entering ``layer`` at the last token, clean minus corrupted.
+
+    Raises:
+        PromptError: no prompts, or one that cannot be tokenised.
+    """
+    values = _mean_residual(model, clean, layer, batch_size) - _mean_residual(model, corrupted, layer, batch_size)
+    values = values.to(torch.float64 if model.cfg.dtype == torch.float64 else torch.float32)
+    origin = provenance(model, layer=layer, clean=len(clean), corrupted=len(corrupted))
+    return InstructionVector(
+        values, values.new_zeros(0, len(values)), (), f"mean difference, layer {layer}", provenance=origin
+    )
+
+
+def _mean_residual(
+    model: HookedTransformer, prompts: Sequence[Prompt], layer: int, batch_size: int
+) -> Float[Tensor, " d_model"]:
+    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
+    total = torch.zeros(model.cfg.d_model, dtype=torch.float64)
+
+    def add(residual: Float[Tensor, "batch pos d_model"]) -> None:
+        total.add_(residual[last_token(residual)].double().sum(0).cpu())
+
+    with hooked(model, {resid_pre_name(layer): add}):
+        for _, batch in batches(pairs, batch_size):
+            final_residual(model, padded(batch, model.cfg.device))
+    return total / len(pairs)

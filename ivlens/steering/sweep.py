@@ -1,0 +1,84 @@
+"""Sweeps of steering over layers, scales and numbers of heads, in one pass over the layers for each prompt."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..errors import ArgumentError, at_least
+from ..models import HookedTransformer, batches, provenance, sweep_additions
+from ..records import SteeringSweep
+from ..scoring import answers_of
+from ..tasks import Prompt
+from ..vectors import InstructionVector
+from .steer import vector_values
+
+
+@torch.inference_mode()
+def steering_sweep(
+    model: HookedTransformer,
+    vector: InstructionVector,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    scales: Sequence[float],
+    top_k: Sequence[int] | None = None,
+    *,
+    stream_budget: int = 2048,
+) -> SteeringSweep:
+    """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
+
+    ``top_k`` are numbers of the vector's first heads (default: all of them). The same numbers as ``steer`` and
+    ``evaluate`` in each cell, but a prompt's earlier tokens are run once, and a cell from its layer on. Choose a
+    cell on one set of prompts with ``.best()`` and report it on another.
+
+    Raises:
+        ArgumentError: no layers or scales, ones that do not exist, or more heads than the vector has.
+        MismatchError: the vector does not fit the model.
+        PromptError: see ``evaluate``.
+        UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
+    """
+    at_least("stream_budget", stream_budget, 2)
+    layers, scales, counts = _checked(model, vector, layers, scales, top_k)
+    vectors = [vector_values(model, vector.first(count) if vector.heads else vector) for count in counts]
+    cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*count d_model
+    owners, first, pairs = answers_of(model, prompts)
+    shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
+    hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
+    size = max(1, stream_budget // (len(layers) * len(cell) + 1))
+    order = sorted(set(layers))
+    with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
+        for places, batch in batches(pairs, size):
+            found = sweep_additions(model, batch, dict.fromkeys(order, cell))
+            for place, (scores, greedy) in zip(places, found, strict=True):
+                by_layer = scores.sum(-1).double().exp()[1:].cpu().view(len(order), *shape[1:3])
+                prompt, back = owners[place], [order.index(layer) for layer in layers]
+                hits[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
+                if first[place]:
+                    probabilities[..., prompt] = by_layer[back]
+            bar.update(len(places))
+    settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
+    return SteeringSweep(
+        hits, probabilities, layers, scales, counts, vector.task, provenance=provenance(model, **settings)
+    )
+
+
+def _checked(
+    model: HookedTransformer,
+    vector: InstructionVector,
+    layers: Sequence[int],
+    scales: Sequence[float],
+    top_k: Sequence[int] | None,
+) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
+    if not layers or not scales or (top_k is not None and not top_k):
+        raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {top_k}")
+    odd = [layer for layer in layers if not 0 <= layer < model.cfg.n_layers]
+    if odd:
+        raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}", f"{odd}")
+    numbers: Tensor = torch.tensor(list(scales), dtype=torch.float64)
+    if not numbers.isfinite().all():
+        raise ArgumentError("finite scales", f"{list(scales)}")
+    if top_k is not None and not vector.heads:
+        raise ArgumentError("top_k only for a vector that comes from heads", f"{vector.task!r}, which has none")
+    counts = tuple(top_k) if top_k is not None else (len(vector.heads),)
+    return tuple(layers), tuple(map(float, scales)), counts
