@@ -41,6 +41,7 @@ from .vectors import InstructionVector as InstructionVector
 from .vectors import instruction_vector as instruction_vector
 from .vectors import list_vectors as list_vectors
 from .vectors import load_vector as load_vector
+from .vectors import read_out as read_out
 
 __all__ = [
     "ArgumentError",
@@ -79,6 +80,7 @@ __all__ = [
     "random_heads",
     "random_heads_vector",
     "random_vector",
+    "read_out",
     "steer",
     "steering_sweep",
     "universal_effects",

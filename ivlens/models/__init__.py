@@ -21,8 +21,10 @@ from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits
 from .runs import batches as batches
 from .runs import check_length as check_length
+from .runs import final_logits as final_logits
 from .runs import final_residual as final_residual
 from .runs import padded as padded
+from .runs import unembedding as unembedding
 from .sweeps import sweep_additions as sweep_additions
 from .sweeps import sweep_heads as sweep_heads
 from .writes import head_writes as head_writes

@@ -70,10 +70,15 @@ def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "a
         [torch.arange(count, device=residual.device) + last for count, last in zip(counts, rows.last, strict=True)]
     )
     row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(residual.device)
-    return list(unembed(model, residual[row, at]).split(counts))
+    return list(final_logits(model, residual[row, at]).split(counts))
 
 
-def unembed(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of final residual streams: final norm, unembedding, soft cap."""
     logits = model.unembed(model.ln_final(residual[None]))[0]
     return apply_softcap(logits, model.cfg.output_logits_soft_cap)
+
+
+def unembedding(model: HookedTransformer) -> Float[Tensor, "vocab d_model"]:
+    """Each token's unembedding direction."""
+    return model.unembed.W_U.T

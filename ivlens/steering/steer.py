@@ -8,17 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..errors import ArgumentError, MismatchError, one_of
+from ..errors import ArgumentError, one_of
 from ..models import (
     HookedTransformer,
     attn_out_name,
     cached_passes,
-    check_fits,
     hooked,
     last_token,
     resid_pre_name,
 )
-from ..vectors import InstructionVector
+from ..vectors import InstructionVector, vector_values
 
 Position = str | int | Sequence[int]
 
@@ -62,22 +61,6 @@ def steer(
 
         with hooked(model, {SITES[site](layer): edit}):
             yield model
-
-
-def vector_values(
-    model: HookedTransformer, vector: InstructionVector | Float[Tensor, " d_model"]
-) -> Float[Tensor, " d_model"]:
-    """The vector's values on the model's device.
-
-    Raises:
-        MismatchError: see ``steer``.
-    """
-    if isinstance(vector, InstructionVector):
-        check_fits(model, vector.provenance, "the instruction vector")
-    values = vector.values if isinstance(vector, InstructionVector) else vector
-    if tuple(values.shape) != (model.cfg.d_model,):
-        raise MismatchError(f"a vector of shape ({model.cfg.d_model},)", f"{tuple(values.shape)}")
-    return values.to(model.cfg.device)
 
 
 def _check_position(position: Position) -> None:

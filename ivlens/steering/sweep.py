@@ -11,8 +11,7 @@ from ..models import HookedTransformer, batches, provenance, sweep_additions
 from ..records import SteeringSweep
 from ..scoring import answers_of
 from ..tasks import Prompt
-from ..vectors import InstructionVector
-from .steer import vector_values
+from ..vectors import InstructionVector, vector_values
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from ivlens.models import (
     padded,
     resid_pre_name,
 )
-from ivlens.models.runs import unembed
+from ivlens.models.runs import final_logits
 
 PAIRS = [((10, 11, 12, 13), (14, 15)), ((20, 21), (22,)), ((30,), (31, 32, 33)), ((40, 41, 42), ())]
 
@@ -53,10 +53,10 @@ def test_answer_logits_are_those_of_each_prompt_alone(tiny_hooked: Any, model_ty
 
 
 @torch.no_grad()
-def test_the_final_residual_unembeds_to_the_models_logits(tiny_hooked: Any) -> None:
+def test_the_final_residual_final_logitss_to_the_models_logits(tiny_hooked: Any) -> None:
     model = tiny_hooked("gpt_neox")
     rows = padded(PAIRS[:1], "cpu")
-    torch.testing.assert_close(unembed(model, final_residual(model, rows)[0]), model(rows.tokens)[0])
+    torch.testing.assert_close(final_logits(model, final_residual(model, rows)[0]), model(rows.tokens)[0])
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import ArgumentError, MismatchError, RecordError
-from .models import HookedTransformer, check_alike, check_fits, head_writes, model_facts, provenance
-from .records import Head, HeadMeans, Record
+from ..errors import ArgumentError, MismatchError
+from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
+from ..records import Head, HeadMeans, Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,50 +118,6 @@ class InstructionVector(Record):
             )
 
 
-def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = False) -> InstructionVector:
-    """Load a vector for use on ``model``; with ``force``, also one that was computed on another kind of model.
-
-    A forced vector keeps the facts of the model it came from under ``"forced from"``, and passes later checks.
-
-    Raises:
-        RecordError: no readable vector at ``path``.
-        MismatchError: the vector does not fit the model; always if its width differs.
-    """
-    vector = InstructionVector.load(path)
-    if force and vector.values.shape == (model.cfg.d_model,):
-        origin = dict(vector.provenance)
-        return replace(vector, provenance={**origin, "forced from": origin.get("model"), "model": model_facts(model)})
-    check_fits(model, vector.provenance, f"the vector of {path}")
-    return vector
-
-
-def list_vectors(folder: str | Path) -> pd.DataFrame:
-    """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other files are left out.
-
-    Raises:
-        RecordError: no such folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RecordError("a folder of vectors", f"{folder}, which is no folder", "save some with vector.save(path)")
-    rows = []
-    for path in sorted(folder.rglob("*.safetensors")):
-        try:
-            vector = InstructionVector.load(path)
-        except RecordError:
-            continue
-        facts = vector.provenance.get("model", {})
-        row = {
-            "file": str(path.relative_to(folder)),
-            "task": vector.task,
-            "heads": len(vector.heads),
-            "norm": vector.norm,
-        }
-        row |= {"model": str(facts.get("source")), "dtype": str(facts.get("dtype"))}
-        rows.append(row | {"weights": str(facts.get("weights_sha256"))[:12]})
-    return pd.DataFrame(rows, columns=["file", "task", "heads", "norm", "model", "dtype", "weights"])
-
-
 @torch.inference_mode()
 def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequence[Head]) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
@@ -185,3 +140,19 @@ def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequen
     parts = torch.stack([head_writes(model, layer, means.values[layer])[head] for layer, head in heads])
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))
     return InstructionVector(parts.sum(0), parts, heads, means.task, provenance=origin)
+
+
+def vector_values(
+    model: HookedTransformer, vector: InstructionVector | Float[Tensor, " d_model"]
+) -> Float[Tensor, " d_model"]:
+    """The vector's values on the model's device.
+
+    Raises:
+        MismatchError: see ``steer``.
+    """
+    if isinstance(vector, InstructionVector):
+        check_fits(model, vector.provenance, "the instruction vector")
+    values = vector.values if isinstance(vector, InstructionVector) else vector
+    if tuple(values.shape) != (model.cfg.d_model,):
+        raise MismatchError(f"a vector of shape ({model.cfg.d_model},)", f"{tuple(values.shape)}")
+    return values.to(model.cfg.device)

@@ -1,0 +1,107 @@
+"""Everything in ``figures/``: drawn from saved records, which are measured where they are missing."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from .. import views
+from ..errors import RecordError
+from ..heads import prompts_needed
+from ..models import load_model
+from ..records import write_text
+from .laboratory import LABS, LabConfig, Laboratory, load_laboratory, run_laboratory
+
+SHOWN = ("bare", "bare + IV", "clean", "clean + IV", "mean difference")
+SILENCED = {"zero-ablated": "zero: heads of", "mean-ablated": "mean: heads of", "IV subtracted": "minus IV of"}
+
+
+def make_figures(
+    folder: Path,
+    *,
+    fresh: bool = False,
+    labs: dict[str, LabConfig] | None = None,
+    kind: str = "png",
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Draw the laboratory's figures and tables into ``folder`` from the records in its ``records``; return the files.
+
+    Records that are missing are measured first; with ``fresh`` all are.
+
+    Raises:
+        ArgumentError: images of this ``kind`` cannot be written here.
+    """
+    written = []
+    for name, config in (labs or LABS).items():
+        lab = _records(name, folder / "records" / name, config, fresh, say)
+        drawn = {
+            "sweep": views.sweep_heatmap(lab.sweeps[config.tasks[0]], title=f"{name}: where the vector works"),
+            "controls": views.comparison_bars(
+                list(lab.comparisons.values()), title=f"{name}: the vector and its controls"
+            ),
+            "transfer": views.transfer_heatmaps(lab.transfer, title=f"{name}: what tasks share"),
+            "stability": views.stability_curve(
+                prompts_needed(lab.effects[config.tasks[0]], 10), title=f"{name}: prompts needed for the top 10"
+            ),
+        }
+        for what, figure in drawn.items():
+            written.append(views.save_figure(figure, folder / f"{name}-{what}.{kind}"))
+            say(f"wrote {written[-1]}")
+        tables = f"{markdown(controls_table(lab))}\n{markdown(necessity_table(lab))}"
+        written.append(write_text(folder / f"{name}-tables.md", tables))
+    return written
+
+
+def controls_table(lab: Laboratory) -> pd.DataFrame:
+    """A row a task: the cell, then accuracies; the controls as means over seeds or over the other tasks."""
+    rows = []
+    for task, comparison in lab.comparisons.items():
+        cell = comparison.provenance["settings"]["cell"]
+        row = {"task": task, "layer": cell["layer"], "scale": cell["scale"], "heads": cell["count"]}
+        row |= {name: _percent(comparison.accuracy(name)) for name in SHOWN}
+        for name, start in {
+            "random vectors": "random vector",
+            "random heads": "random heads",
+            "other IVs": "IV of",
+        }.items():
+            found = [comparison.accuracy(each) for each in comparison.conditions if each.startswith(start)]
+            row[name] = _percent(sum(found) / len(found))
+        rows.append(row | {"n": comparison.n})
+    return pd.DataFrame(rows)
+
+
+def necessity_table(lab: Laboratory) -> pd.DataFrame:
+    """A row a task: accuracy on clean prompts, whole and with heads silenced or a vector subtracted: its own / others'."""
+    rows = []
+    for task, comparison in lab.necessity.items():
+        row = {"task": task, "clean": _percent(comparison.accuracy("clean"))}
+        for name, start in SILENCED.items():
+            own = comparison.accuracy(f"{start} {task}")
+            others = [comparison.accuracy(f"{start} {other}") for other in lab.necessity if other != task]
+            row[name] = f"{_percent(own)} / {_percent(sum(others) / len(others))}"
+        random = [comparison.accuracy(each) for each in comparison.conditions if "random" in each]
+        rows.append(row | {"random heads zeroed": _percent(sum(random) / len(random)), "n": comparison.n})
+    return pd.DataFrame(rows)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a Markdown table."""
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * len(frame.columns)]
+    lines += ["| " + " | ".join(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
+              for row in frame.itertuples(index=False)]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _percent(accuracy: float) -> str:
+    return f"{accuracy:.2f}"
+
+
+def _records(name: str, folder: Path, config: LabConfig, fresh: bool, say: Callable[[str], None]) -> Laboratory:
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return load_laboratory(folder, config)
+    except RecordError:
+        say(f"measuring {name}: minutes; what is finished is kept")
+        return run_laboratory(load_model(name), folder, config, say)

@@ -1,0 +1,57 @@
+"""Reading a vector in the vocabulary's terms: logit lens through the final norm, nearest unembedding directions."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import at_least, one_of
+from ..models import HookedTransformer, final_logits, unembedding
+from ..tasks import token_text
+from .vector import InstructionVector, vector_values
+
+LENSES = ("logit", "cosine")
+
+
+@torch.inference_mode()
+def read_out(
+    model: HookedTransformer, vector: InstructionVector, k: int = 10, *, parts: bool = False, lens: str = "logit"
+) -> pd.DataFrame:
+    """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.
+
+    ``lens="logit"`` is the logit lens: the vector alone through the model's final norm and unembedding, in logits above
+    the mean over the vocabulary. ``"cosine"`` compares it with each token's unembedding direction. Columns: of (the
+    vector, or "layer.head"), rank from 1, token, value.
+
+    Raises:
+        ArgumentError: an option outside its values.
+        MismatchError: the vector does not fit the model.
+    """
+    one_of("lens", lens, LENSES)
+    at_least("k", k, 1)
+    total = vector_values(model, vector)
+    names = ["vector"] + [f"{layer}.{head}" for layer, head in vector.heads] * parts
+    rows = torch.cat([total[None], vector.parts.to(total)]) if parts else total[None]
+    scores = _logits(model, rows) if lens == "logit" else _cosines(model, rows)
+    return _ranked(model, names, scores, min(k, scores.shape[1]))
+
+
+def _logits(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    logits = final_logits(model, rows.to(model.cfg.dtype)).float()
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def _cosines(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    directions = unembedding(model).float()  # vocab d_model
+    return (rows.float() / rows.float().norm(dim=-1, keepdim=True)) @ (directions.T / directions.norm(dim=-1))
+
+
+def _ranked(model: HookedTransformer, names: Sequence[str], scores: Float[Tensor, "row vocab"], k: int) -> pd.DataFrame:
+    best = scores.topk(k)
+    found = []
+    for name, values, ids in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
+        for rank, (value, token) in enumerate(zip(values, ids, strict=True), 1):
+            found.append({"of": name, "rank": rank, "token": token_text(model.tokenizer, token), "value": value})
+    return pd.DataFrame(found)

@@ -1,0 +1,94 @@
+"""Conditions compared as bars: a row a condition, a panel a task."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from ..errors import ArgumentError
+from ..records import Comparison
+from .panels import LETTER, WIDEST, Edges, Size, columns_for, labels, panels
+from .style import INK, OKABE_ITO, plain
+
+HOVER = (
+    "<b>%{customdata[0]}</b><br>accuracy %{x:.2f} (95% interval %{customdata[1]:.2f} to %{customdata[2]:.2f})<br>"
+    "P(answer) %{customdata[3]:.3f}<br>n = %{customdata[4]}<extra></extra>"
+)
+GREY = "#afb8c1"
+NAME_WIDTH = 34
+GAPS: Size = (54, 48)
+
+
+def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = None) -> go.Figure:
+    """Accuracy under each condition, 0 to 1, with its 95% Wilson interval over prompts; one panel for each task.
+
+    A condition has the same row and colour in every panel; those whose names start with "random" are grey.
+
+    Raises: ArgumentError where there is no comparison.
+    """
+    if not comparisons:
+        raise ArgumentError("one comparison or more", "none")
+    conditions = list(dict.fromkeys(name for each in comparisons for name in each.conditions))
+    texts = [plain(name, NAME_WIDTH) for name in conditions]
+    longest = max(len(line) for text in texts for line in text.split("<br>"))
+    edges: Edges = (int(LETTER * longest) + 28, 56, 48)
+    columns = columns_for(len(comparisons), 150, GAPS[0], edges)
+    room = (WIDEST - edges[0] - edges[1] - GAPS[0] * (columns - 1)) // columns
+    size = min(room, 420), (32 if any("<br>" in text for text in texts) else 24) * len(texts) + 8
+    heading = "Accuracy by condition" if title is None else title
+    names = [each.task or "all prompts" for each in comparisons]
+    figure, places = panels(names, size, columns, GAPS, edges, heading, _facts(comparisons))
+    colours = _colours(conditions)
+    for each, place in zip(comparisons, places, strict=True):
+        figure.add_traces(_bars(each, conditions, colours), rows=place["row"], cols=place["col"])
+        figure.update_xaxes({"title": {"text": "accuracy"}, "range": [0, 1], "dtick": 0.5}, **place)
+        rows = labels(texts if place["col"] == 1 else [""] * len(texts))
+        figure.update_yaxes(rows | {"range": [len(texts) - 0.5, -0.5], "ticks": ""}, **place)
+    return figure
+
+
+def _bars(comparison: Comparison, conditions: list[str], colours: dict[str, str]) -> list[go.Bar | go.Scatter]:
+    """The bars of one panel, each with its interval, and their values at the panel's right edge."""
+    frame = comparison.to_frame()
+    rows = [conditions.index(name) for name in frame["condition"]]
+    bars = go.Bar(
+        x=frame["accuracy"],
+        y=rows,
+        orientation="h",
+        width=0.66,
+        marker={"color": [colours[name] for name in frame["condition"]]},
+        error_x={
+            "array": frame["high"] - frame["accuracy"], "arrayminus": frame["accuracy"] - frame["low"],
+            "color": INK, "thickness": 1.2, "width": 3,
+        },
+        customdata=frame[["condition", "low", "high", "probability", "n"]].to_numpy(),
+        hovertemplate=HOVER,
+    )  # fmt: skip
+    values = go.Scatter(
+        x=[1.03] * len(rows),
+        y=rows,
+        text=[f"{accuracy:.2f}" for accuracy in frame["accuracy"]],
+        mode="text",
+        textposition="middle right",
+        textfont={"size": 11},
+        cliponaxis=False,
+        hoverinfo="skip",
+        name="values",
+    )
+    return [bars, values]
+
+
+def _colours(conditions: Sequence[str]) -> dict[str, str]:
+    """A colour for each condition: grey for the random ones, the palette in turn for the others."""
+    others = [name for name in conditions if not name.startswith("random")]
+    own = {name: OKABE_ITO[index % len(OKABE_ITO)] for index, name in enumerate(others)}
+    return {name: own.get(name, GREY) for name in conditions}
+
+
+def _facts(comparisons: Sequence[Comparison]) -> str:
+    least, most = (choose(each.n for each in comparisons) for choose in (min, max))
+    count = f"n = {most}" if least == most else f"n = {least} to {most}"
+    grey = any(name.startswith("random") for each in comparisons for name in each.conditions)
+    return (
+        f"accuracy and its 95% interval (Wilson), {count} prompt{'s' * (most != 1)}"
+        f"{' for each task' if len(comparisons) > 1 else ''}{', grey: random controls' if grey else ''}"
+    )

@@ -1,0 +1,72 @@
+"""What figures of several panels share: colours from 0 to 1, a heading with its facts, panels of one size in rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .style import plain
+
+Size = tuple[int, int]
+Edges = tuple[int, int, int]
+Place = dict[str, int]
+
+SEQUENTIAL = ((0.0, "#f7f7f5"), (0.25, "#c7e9b4"), (0.5, "#41b6c4"), (0.75, "#225ea8"), (1.0, "#081d58"))
+WIDEST = 1080
+TITLE_LINE, PANEL_LINE = 21, 17
+LETTER = 6.2
+
+
+def columns_for(count: int, width: int, gap: int, edges: Edges) -> int:
+    """How many of ``count`` panels of ``width`` pixels to put in a row, so that the rows are evenly filled."""
+    fitting = max(1, (WIDEST - edges[0] - edges[1] + gap) // (width + gap))
+    return -(-count // -(-count // fitting))
+
+
+def panels(
+    names: Sequence[str], size: Size, columns: int, gaps: Size, edges: Edges, title: str, facts: str
+) -> tuple[go.Figure, list[Place]]:
+    """Empty panels, one a name, and the place of each; all measures are in pixels.
+
+    ``size`` is that of one panel; ``gaps`` are those between columns and between rows, the latter without the names;
+    ``edges`` are the left, right and bottom margins. ``names``, ``title`` and the ``facts`` under it are plain text.
+    """
+    rows = -(-len(names) // columns)
+    titles = [f"<b>{plain(name, size[0] // 8)}</b>" for name in names]
+    above = PANEL_LINE * (1 + max(name.count("<br>") for name in titles)) + 8
+    across, drop = gaps[0], gaps[1] + above
+    whole = size[0] * columns + across * (columns - 1), size[1] * rows + drop * (rows - 1)
+    figure = make_subplots(
+        rows,
+        columns,
+        specs=[[{} if row * columns + at < len(names) else None for at in range(columns)] for row in range(rows)],
+        subplot_titles=titles,
+        horizontal_spacing=across / whole[0],
+        vertical_spacing=drop / whole[1],
+    )
+    figure.update_annotations(font_size=13)
+    places = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(names))]
+    return figure.update_layout(frame_of(whole, edges, title, facts, above)), places
+
+
+def frame_of(size: Size, edges: Edges, title: str, facts: str, above: int = 0) -> dict[str, Any]:
+    """The layout around plots that take ``size`` pixels, with ``above`` pixels between the heading and them."""
+    left, right, bottom = edges
+    wide = max(size[0], 300) + right - 10
+    heading, small = plain(title, wide // 10), plain(facts, wide // 6)
+    text = f'{heading}<br><span style="font-size:12px">{small}</span>'
+    top = 24 + TITLE_LINE * (1 + text.count("<br>")) + above
+    return {
+        "template": "ivlens",
+        "width": max(size[0], 300) + left + right,
+        "height": size[1] + top + bottom,
+        "margin": {"l": left, "r": right + max(0, 300 - size[0]), "t": top, "b": bottom},
+        "title": {"text": text},
+    }
+
+
+def labels(texts: Sequence[str]) -> dict[str, Any]:
+    """An axis whose ticks 0, 1, 2 ... bear ``texts``, which are HTML."""
+    ticks = {"tickvals": list(range(len(texts))), "ticktext": list(texts), "tickfont": {"size": 11}}
+    return {"range": [-0.5, len(texts) - 0.5], "showgrid": False, "zeroline": False} | ticks
