@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ivlens import HeadEffects, cli
+from ivlens import Comparison, HeadEffects, InstructionVector, SteeringSweep, cli
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -18,10 +18,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:
     """The verbs use the model that the tests share."""
-    monkeypatch.setattr(cli, "load_model", lambda source, **options: smollm2)
+    monkeypatch.setattr(cli.common, "load_model", lambda source, **options: smollm2)
 
 
-@pytest.mark.parametrize("verb", [[], ["demo"], ["heads"], ["tasks"]])
+@pytest.mark.parametrize(
+    "verb", [[], *([verb] for verb in ("demo", "heads", "vector", "steer", "vectors", "tasks", "figures"))]
+)
 def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main([*verb, "--help"])
@@ -58,6 +60,42 @@ def test_heads_prints_saves_and_gives_json(capsys: pytest.CaptureFixture[str], l
     assert [row["rank"] for row in rows] == [1, 2, 3]
 
 
+def test_vector_is_built_listed_and_steers(capsys: pytest.CaptureFixture[str], loaded: None, tmp_path: Path) -> None:
+    file = tmp_path / "past.safetensors"
+    small = ("--clean", "20", "--corrupted", "4", "--heads", "20", "--out", str(file))
+    status, out, err = run(capsys, "vector", "smollm2", "present-past", *small)
+    assert status == 0
+    assert "20 heads, norm" in err
+    assert "reads as" in out
+    assert len(InstructionVector.load(file).heads) == 20
+    _, out, _ = run(capsys, "vectors", str(tmp_path), "--json")
+    (rows,) = json.loads(out).values()
+    assert [(row["file"], row["task"], row["heads"]) for row in rows] == [("past.safetensors", "present-past", 20)]
+    options = (
+        "--layers",
+        "9-12",
+        "--scales",
+        "4",
+        "--validation",
+        "6",
+        "--test",
+        "12",
+        "--out",
+        str(tmp_path / "steered"),
+    )
+    status, out, _ = run(capsys, "steer", "smollm2", str(file), "--task", "present-past", *options)
+    assert status == 0
+    assert "bare + vector" in out
+    assert SteeringSweep.load(tmp_path / "steered" / "sweep.safetensors").layers == (9, 10, 11, 12)
+    found = Comparison.load(tmp_path / "steered" / "comparison.safetensors")
+    assert found.accuracy("bare") == found.accuracy("random vector 0") == 0
+    assert found.accuracy("bare + vector") > 0.4
+    assert (tmp_path / "steered" / "steering.html").is_file()
+    status, _, err = run(capsys, "steer", "smollm2", str(file), "--task", "antonym", "--layers", "x")
+    assert status == 1
+    assert "--layers to be numbers like 1,2,4; got 'x'" in err
+
+
 def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], loaded: None, tmp_path: Path) -> None:
     file = tmp_path / "colours.csv"
     names = ["sky,blue", "grass,green", "coal,black", "snow,white", "blood,red", "sun,yellow", "carrot,orange"]
@@ -68,7 +106,7 @@ def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], 
     assert "pass instructions=" in err or "--instruction" in err
     status, out, _ = run(capsys, *small, "--instruction", "Name the colour of the thing.")
     assert status == 0
-    assert "colours (log-probability)" in out
+    assert "colours\n\n" in out
 
 
 def test_errors_are_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -87,7 +125,7 @@ def test_interrupt_is_said_and_has_its_status(
     def interrupted() -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "list_tasks", interrupted)
+    monkeypatch.setattr(cli.method, "list_tasks", interrupted)
     status, _, err = run(capsys, "tasks")
     assert status == 130
     assert "interrupted" in err

@@ -72,7 +72,7 @@ def controls_table(lab: Laboratory) -> pd.DataFrame:
 
 
 def necessity_table(lab: Laboratory) -> pd.DataFrame:
-    """A row a task: accuracy on clean prompts, whole and with heads silenced or a vector subtracted: its own / others'."""
+    """A row a task: accuracy on clean prompts, whole, and with own / others' heads silenced or vector subtracted."""
     rows = []
     for task, comparison in lab.necessity.items():
         row = {"task": task, "clean": _percent(comparison.accuracy("clean"))}
@@ -98,10 +98,16 @@ def _percent(accuracy: float) -> str:
 
 
 def _records(name: str, folder: Path, config: LabConfig, fresh: bool, say: Callable[[str], None]) -> Laboratory:
+    """The laboratory's records; fresh ones take the place of the old when all of them are there."""
+    if not fresh:
+        try:
+            return load_laboratory(folder, config)
+        except RecordError:
+            pass
+    say(f"measuring {name}: minutes; what is finished is kept")
+    unfinished = folder.with_name(f"{folder.name}.fresh") if fresh else folder
+    lab = run_laboratory(load_model(name), unfinished, config, say)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    try:
-        return load_laboratory(folder, config)
-    except RecordError:
-        say(f"measuring {name}: minutes; what is finished is kept")
-        return run_laboratory(load_model(name), folder, config, say)
+        unfinished.rename(folder)
+    return lab

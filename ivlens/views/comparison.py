@@ -13,9 +13,10 @@ HOVER = (
     "<b>%{customdata[0]}</b><br>accuracy %{x:.2f} (95% interval %{customdata[1]:.2f} to %{customdata[2]:.2f})<br>"
     "P(answer) %{customdata[3]:.3f}<br>n = %{customdata[4]}<extra></extra>"
 )
-GREY = "#afb8c1"
+COLOURS, GREY = OKABE_ITO[:-1], "#afb8c1"  # without black, which would hide the intervals
 NAME_WIDTH = 34
-GAPS: Size = (54, 48)
+ROOM = 40  # pixels for the values, right of 1
+GAPS: Size = (22, 48)
 
 
 def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = None) -> go.Figure:
@@ -30,7 +31,7 @@ def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = No
     conditions = list(dict.fromkeys(name for each in comparisons for name in each.conditions))
     texts = [plain(name, NAME_WIDTH) for name in conditions]
     longest = max(len(line) for text in texts for line in text.split("<br>"))
-    edges: Edges = (int(LETTER * longest) + 28, 56, 48)
+    edges: Edges = (int(LETTER * longest) + 28, 16, 48)
     columns = columns_for(len(comparisons), 150, GAPS[0], edges)
     room = (WIDEST - edges[0] - edges[1] - GAPS[0] * (columns - 1)) // columns
     size = min(room, 420), (32 if any("<br>" in text for text in texts) else 24) * len(texts) + 8
@@ -40,9 +41,11 @@ def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = No
     colours = _colours(conditions)
     for each, place in zip(comparisons, places, strict=True):
         figure.add_traces(_bars(each, conditions, colours), rows=place["row"], cols=place["col"])
-        figure.update_xaxes({"title": {"text": "accuracy"}, "range": [0, 1], "dtick": 0.5}, **place)
-        rows = labels(texts if place["col"] == 1 else [""] * len(texts))
-        figure.update_yaxes(rows | {"range": [len(texts) - 0.5, -0.5], "ticks": ""}, **place)
+        end = 1 / (1 - ROOM / size[0])
+        figure.update_xaxes(title_text="accuracy", range=[0, end], tickvals=[0, 0.5, 1], **place)
+        rows = labels(texts if place["col"] == 1 else [])
+        down = {"range": [len(texts) - 0.5, -0.5], "ticks": "", "ticklabelstandoff": 6}
+        figure.update_yaxes(rows | down, **place)
     return figure
 
 
@@ -64,13 +67,12 @@ def _bars(comparison: Comparison, conditions: list[str], colours: dict[str, str]
         hovertemplate=HOVER,
     )  # fmt: skip
     values = go.Scatter(
-        x=[1.03] * len(rows),
+        x=[1.02] * len(rows),
         y=rows,
         text=[f"{accuracy:.2f}" for accuracy in frame["accuracy"]],
         mode="text",
         textposition="middle right",
         textfont={"size": 11},
-        cliponaxis=False,
         hoverinfo="skip",
         name="values",
     )
@@ -80,7 +82,7 @@ def _bars(comparison: Comparison, conditions: list[str], colours: dict[str, str]
 def _colours(conditions: Sequence[str]) -> dict[str, str]:
     """A colour for each condition: grey for the random ones, the palette in turn for the others."""
     others = [name for name in conditions if not name.startswith("random")]
-    own = {name: OKABE_ITO[index % len(OKABE_ITO)] for index, name in enumerate(others)}
+    own = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(others)}
     return {name: own.get(name, GREY) for name in conditions}
 
 

@@ -13,7 +13,7 @@ Edges = tuple[int, int, int]
 Place = dict[str, int]
 
 SEQUENTIAL = ((0.0, "#f7f7f5"), (0.25, "#c7e9b4"), (0.5, "#41b6c4"), (0.75, "#225ea8"), (1.0, "#081d58"))
-WIDEST = 1080
+NARROWEST, WIDEST = 420, 1080
 TITLE_LINE, PANEL_LINE = 21, 17
 LETTER = 6.2
 
@@ -53,20 +53,22 @@ def panels(
 def frame_of(size: Size, edges: Edges, title: str, facts: str, above: int = 0) -> dict[str, Any]:
     """The layout around plots that take ``size`` pixels, with ``above`` pixels between the heading and them."""
     left, right, bottom = edges
-    wide = max(size[0], 300) + right - 10
+    right = max(right, NARROWEST - left - size[0])
+    wide = size[0] + right - 10
     heading, small = plain(title, wide // 10), plain(facts, wide // 6)
     text = f'{heading}<br><span style="font-size:12px">{small}</span>'
     top = 24 + TITLE_LINE * (1 + text.count("<br>")) + above
     return {
         "template": "ivlens",
-        "width": max(size[0], 300) + left + right,
-        "height": size[1] + top + bottom,
-        "margin": {"l": left, "r": right + max(0, 300 - size[0]), "t": top, "b": bottom},
-        "title": {"text": text},
+        "width": left + size[0] + right,
+        "height": top + size[1] + bottom,
+        "margin": {"l": left, "r": right, "t": top, "b": bottom},
+        # the pad is that of the first line's foot, where a title has several lines
+        "title": {"text": text, "pad": {"t": 26}},
     }
 
 
 def labels(texts: Sequence[str]) -> dict[str, Any]:
-    """An axis whose ticks 0, 1, 2 ... bear ``texts``, which are HTML."""
+    """An axis whose ticks 0, 1, 2 ... bear ``texts``, which are HTML; without texts it has no ticks."""
     ticks = {"tickvals": list(range(len(texts))), "ticktext": list(texts), "tickfont": {"size": 11}}
-    return {"range": [-0.5, len(texts) - 0.5], "showgrid": False, "zeroline": False} | ticks
+    return {"showgrid": False, "zeroline": False, "ticks": "outside" if texts else ""} | ticks

@@ -16,6 +16,10 @@ HOVER = (
     "n = %{customdata[5]}<extra></extra>"
 )
 FACTS = ["layer", "scale", "low", "high", "probability", "n"]
+BAR = {
+    "title": {"text": "accuracy", "side": "right"}, "outlinewidth": 0, "thickness": 14,
+    "lenmode": "pixels", "y": 1, "yanchor": "top", "ypad": 0,
+}  # fmt: skip
 EDGES: Edges = (56, 84, 52)
 GAPS: Size = (36, 56)
 
@@ -28,7 +32,7 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
     """
     frame = sweep.to_frame()
     counts = sorted(sweep.counts)
-    size = max(150, min(460, 48 * len(sweep.scales))), max(120, min(720, 24 * len(sweep.layers)))
+    size = max(120, min(440, 38 * len(sweep.scales))), max(120, min(600, 20 * len(sweep.layers)))
     names = [f"{count} head{'s' * (count != 1)}" for count in counts]
     heading = (sweep.task or "Steering sweep") if title is None else title
     columns = columns_for(len(counts), size[0], GAPS[0], EDGES)
@@ -60,7 +64,7 @@ def _cells(cells: pd.DataFrame, shape: Size, size: Size, *, first: bool) -> go.H
         xgap=1 if across >= 9 else 0,
         ygap=1 if up >= 9 else 0,
         showscale=first,
-        colorbar={"title": {"text": "accuracy", "side": "right"}, "outlinewidth": 0, "thickness": 14, "len": 1},
+        colorbar=BAR | {"len": min(size[1], 300)},
     )
 
 
@@ -81,7 +85,7 @@ def _axis(name: str, values: list[Any], pixels: int, room: int) -> dict[str, Any
     """An axis of one cell a value, its ticks at least ``room`` pixels apart."""
     step = tick_step(pixels / len(values), room)
     texts = [f"{value:g}" if index % step == 0 else "" for index, value in enumerate(values)]
-    return labels(texts) | {"title": {"text": name}}
+    return labels(texts) | {"title": {"text": name}, "range": [-0.5, len(values) - 0.5]}
 
 
 def _facts(sweep: SteeringSweep, frame: pd.DataFrame) -> str:

@@ -12,13 +12,13 @@ from .style import DIVERGING, plain
 NAMES = {
     "overlap": "overlap of the heads",
     "cosine": "cosine of the vectors",
-    "accuracy": "accuracy with the source's vector",
+    "accuracy": "steered accuracy",
 }
 HOVER = "source %{customdata[0]}<br>target %{customdata[1]}<br>"
 INTERVAL = " (95% interval %{customdata[2]:.2f} to %{customdata[3]:.2f})<br>n = %{customdata[4]}"
 BARE = "target %{customdata}<br><b>accuracy without a vector %{z:.2f}</b><extra></extra>"
 GAP, NAME_WIDTH = 62, 26
-STRIP = 1.25  # height of the row without a vector and the space over it, in cells
+ROW, SPACE = 30, 9  # pixels: greatest height of the row without a vector, and the space over it
 
 
 def transfer_heatmaps(matrix: TransferMatrix, *, title: str | None = None) -> go.Figure:
@@ -29,23 +29,26 @@ def transfer_heatmaps(matrix: TransferMatrix, *, title: str | None = None) -> go
     """
     tasks, count = [plain(_short(task), 99) for task in matrix.tasks], len(matrix.tasks)
     longest = int(LETTER * max(len(_short(task)) for task in matrix.tasks))
-    edges: Edges = (longest + 44, 62, int(0.72 * longest) + 64)
+    edges: Edges = (longest + 44, 62, int(0.72 * longest) + 50)
     side = max(200, min(66 * count, (WIDEST - edges[0] - edges[1] - 2 * GAP) // 3))
-    size = side, round(side * (1 + STRIP / count))
+    cell = side / count
+    size = side, round(side + SPACE + min(ROW, cell))
     heading = "Transfer between tasks" if title is None else title
     figure, places = panels(list(NAMES.values()), size, 3, (GAP, 0), edges, heading, _facts(matrix))
-    square = side / size[1]
+    square, last = side / size[1], count - 0.5
     for value, place in zip(NAMES, places, strict=True):
         bar = {"x": figure.get_subplot(**place).xaxis.domain[1], "y": 1 - square / 2, "len": square}
-        figure.add_trace(_matrix(matrix, value, side / count, bar), **place)
+        figure.add_trace(_matrix(matrix, value, cell, bar), **place)
         figure.update_xaxes(labels(tasks) | {"tickangle": -45, "title": {"text": "target task"}}, **place)
-        down = {"range": [count - 0.5, -0.5], "domain": [1 - square, 1]}
-        figure.update_yaxes(labels(tasks if value == "overlap" else [""] * count) | down, **place)
+        down = {"range": [last, -0.5], "domain": [1 - square, 1]}
+        figure.update_yaxes(labels(tasks if value == "overlap" else []) | down, **place)
     figure.update_yaxes(title_text="source task", col=1)
-    figure.update_yaxes(range=[count - 0.5 + STRIP, -0.5], domain=[0, 1], col=3)
-    figure.add_trace(_bare(matrix, side / count), **places[2])
+    bottom = last + (size[1] - side) / cell
+    figure.update_yaxes(range=[bottom, -0.5], domain=[0, 1], col=3)
+    figure.add_trace(_bare(matrix, cell, (last + SPACE / cell, bottom)), **places[2])
+    middle = (last + SPACE / cell + bottom) / 2
     return figure.add_annotation(
-        text="no vector", x=0, xref="x3 domain", xanchor="right", y=count - 1 + STRIP, yref="y3", showarrow=False
+        text="no vector", x=0, xref="x3 domain", xanchor="right", y=middle, yref="y3", showarrow=False, font_size=11
     )
 
 
@@ -63,16 +66,16 @@ def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]
         colorscale=DIVERGING if value == "cosine" else SEQUENTIAL,
         zmin=least,
         zmax=1,
-        colorbar={"thickness": 8, "xpad": 5, "outlinewidth": 0, "tickvals": [least, (least + 1) / 2, 1]} | bar,
+        colorbar={"thickness": 8, "xpad": 5, "ypad": 0, "outlinewidth": 0, "tickvals": [least, (least + 1) / 2, 1]} | bar,
     )
 
 
-def _bare(matrix: TransferMatrix, cell: float) -> go.Heatmap:
-    """The row under the accuracies: each target's accuracy without a vector."""
+def _bare(matrix: TransferMatrix, cell: float, edges: tuple[float, float]) -> go.Heatmap:
+    """The row under the accuracies, between its two ``edges``: each target's accuracy without a vector."""
     accuracy = matrix.bare.double().mean(-1).numpy()[None]
     return go.Heatmap(
         _cells(accuracy, cell),
-        y=[len(matrix.tasks) - 1 + STRIP],
+        y=edges,
         customdata=[[plain(task, 60) for task in matrix.tasks]],
         hovertemplate=BARE,
         colorscale=SEQUENTIAL,
@@ -85,7 +88,7 @@ def _bare(matrix: TransferMatrix, cell: float) -> go.Heatmap:
 
 def _cells(values: np.ndarray, cell: float) -> dict[str, Any]:
     """Cells with their values written in them, without the leading zero where ``cell`` pixels are too few for it."""
-    texts = [[f"{value:.2f}" for value in row] for row in values]
+    texts = [[f"{value:.2f}" for value in row] for row in values.round(2) + 0.0]
     if cell < 34:
         texts = [[text.replace("0.", ".") for text in row] for row in texts]
     font = {"size": 9 if cell < 34 else 11}
@@ -98,6 +101,6 @@ def _short(task: str) -> str:
 
 def _facts(matrix: TransferMatrix) -> str:
     return (
-        "rows: source task, columns: target task\naccuracy of greedy answers to the target's bare prompts, "
-        f"n = {matrix.n} prompt{'s' * (matrix.n != 1)} for each target"
+        "rows: source task, columns: target task\nsteered accuracy: greedy answers to the target's bare prompts, the "
+        f"source's vector added, n = {matrix.n} prompt{'s' * (matrix.n != 1)} for each target"
     )

@@ -1,66 +1,25 @@
-"""The command line: parse, call, save, print."""
+"""The verbs of the method: demo, heads, tasks."""
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from .effects import METHODS, locate_heads
-from .errors import IvlensError
-from .experiments import DemoConfig, run_demo
-from .heads import universal_effects
-from .models import load_model
-from .records import METRICS, HeadEffects, UniversalEffects
-from .tasks import CORRUPTIONS, Task, list_tasks, load_task
-
-DTYPES = ("float32", "float64", "bfloat16", "float16")
+from ..effects import METHODS, locate_heads
+from ..experiments import DemoConfig, run_demo
+from ..heads import universal_effects
+from ..models import load_model
+from ..records import METRICS, HeadEffects, UniversalEffects
+from ..tasks import CORRUPTIONS, list_tasks, load_task
+from .common import add_model, add_verb, as_text, progress, read_model, read_task, show
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, 1 after an error of ivlens, or 130 after an interrupt."""
-    options = build_parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except IvlensError as error:
-        print(f"ivlens: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("ivlens: interrupted; what was finished is kept", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
-        prog="ivlens",
-        description="Find the attention heads that carry an instruction, and the vector that they sum to.",
-        epilog="'ivlens VERB --help' explains a verb. Start with 'ivlens demo'.",
-    )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    _add_demo(verbs)
-    _add_heads(verbs)
-    _add_tasks(verbs)
-    return parser
-
-
-def _verb(verbs: Any, name: str, run: Any, help: str, description: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=description)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_demo(verbs: Any) -> None:
-    parser = _verb(
+def add_demo(verbs: Any) -> None:
+    """``ivlens demo``."""
+    parser = add_verb(
         verbs, "demo", _demo, "run the whole method on SmolLM2-135M-Instruct (a few minutes on 2 cores)",
         "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
@@ -70,13 +29,14 @@ def _add_demo(verbs: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
 
 
-def _add_heads(verbs: Any) -> None:
-    parser = _verb(
+def add_heads(verbs: Any) -> None:
+    """``ivlens heads``."""
+    parser = add_verb(
         verbs, "heads", _heads, "locate the heads that carry the instructions of tasks",
         "Compute the average indirect effect of every head for each task, print the strongest heads, and save records.",
     )  # fmt: skip
     add = parser.add_argument
-    add("model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
+    add_model(add)
     add("tasks", metavar="TASK", nargs="+", help="a built-in task ('ivlens tasks') or a task file")
     add("--top", type=int, default=10, help="how many heads to print (default: 10)")
     add("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
@@ -86,20 +46,17 @@ def _add_heads(verbs: Any) -> None:
         ("--corruption", CORRUPTIONS, "no-instruction", "how the task is hidden"),
         ("--metric", METRICS, "log-probability", "what an effect is measured in"),
         ("--method", METHODS, "exact", "the exact sweep, or the plain loop"),
-        ("--dtype", DTYPES, "float32", "dtype of the weights"),
     ):
         help = f"{what}: {', '.join(values)} (default: {default})"
         add(name, choices=values, default=default, metavar=name.strip("-").upper(), help=help)
     add("--instruction", help="the instruction, for task files that hold none")
     add("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
-    add("--adapter", help="PEFT adapter folder to merge into the model")
-    add("--revision", help="revision on the Hugging Face hub")
-    add("--device", help="default: cuda where there is one")
     add("--out", type=Path, help="folder for the records and a page with the heatmaps")
 
 
-def _add_tasks(verbs: Any) -> None:
-    parser = _verb(
+def add_tasks(verbs: Any) -> None:
+    """``ivlens tasks``."""
+    parser = add_verb(
         verbs, "tasks", _tasks, "list the built-in tasks, or show one",
         "List the built-in tasks; with a name or a file, show the task and one of its prompts.",
     )  # fmt: skip
@@ -107,9 +64,9 @@ def _add_tasks(verbs: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from .experiments.demo_report import heads_table, steering_table, write_demo
+    from ..experiments.demo_report import heads_table, steering_table, write_demo
 
-    say = _say(options)
+    say = progress(options)
     started = time.monotonic()
     say("loading SmolLM2-135M-Instruct (fetched into the user cache on the first run)")
     model = load_model("smollm2")
@@ -122,29 +79,23 @@ def _demo(options: argparse.Namespace) -> None:
         print(json.dumps({name: frame.to_dict("records") for name, frame in rows.items()}, indent=2))
         return
     print(f"\nAverage indirect effect (nats, ± standard error; {config.corrupted} bare prompts a task)\n")
-    print(_text(heads_table(demo)))
+    print(as_text(heads_table(demo)))
     print(f"\nSteering: accuracy on {config.test} held-out test prompts (random vector: mean of "
           f"{len(config.random_seeds)} seeds)\n")  # fmt: skip
-    print(_text(steering_table(demo)))
+    print(as_text(steering_table(demo)))
     took = f"loading {loaded - started:.0f} s, the rest {time.monotonic() - loaded:.0f} s"
     print(f"\nwrote {page} ({took})")
 
 
 def _heads(options: argparse.Namespace) -> None:
-    say = _say(options)
-    tasks = [_read_task(name, options.instruction) for name in options.tasks]
-    model = load_model(
-        options.model,
-        device=options.device,
-        dtype=getattr(torch, options.dtype),
-        revision=options.revision,
-        adapter=options.adapter,
-    )
+    say = progress(options)
+    tasks = [read_task(name, options.instruction) for name in options.tasks]
+    model = read_model(options)
     names = ("clean", "corrupted", "shots", "corruption", "metric", "method", "seed")
     settings = {name: getattr(options, name) for name in names}
     found = []
     for task in tasks:
-        say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
+        say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads on the {options.metric}")
         found.append(locate_heads(model, task, **settings))
         if options.out:
             found[-1].save(options.out / f"{task.name}.effects.safetensors")
@@ -152,7 +103,7 @@ def _heads(options: argparse.Namespace) -> None:
     if len(found) > 1:
         maps["all tasks"] = universal_effects(found)
     if options.out:
-        from . import views
+        from .. import views
 
         views.write_page(
             options.out / "heads.html",
@@ -160,16 +111,7 @@ def _heads(options: argparse.Namespace) -> None:
             [(name, views.head_heatmap(effects, top=options.top)) for name, effects in maps.items()],
         )
         say(f"wrote {options.out}")
-    frames = {name: effects.to_frame().head(options.top) for name, effects in maps.items()}
-    if options.json:
-        print(json.dumps({name: frame.to_dict("records") for name, frame in frames.items()}, indent=2))
-        return
-    for name, frame in frames.items():
-        print(f"\n{name} ({options.metric})\n\n{_text(frame)}")
-
-
-def _read_task(name: str, instruction: str | None) -> Task:
-    return load_task(name, instructions=instruction)
+    show(options, {name: effects.to_frame().head(options.top) for name, effects in maps.items()})
 
 
 def _tasks(options: argparse.Namespace) -> None:
@@ -189,26 +131,4 @@ def _tasks(options: argparse.Namespace) -> None:
     tasks = [load_task(name) for name in list_tasks()]
     rows = [{"task": task.name, "kind": task.kind, "examples": len(task.examples), "instruction": task.instructions[0]}
             for task in tasks]  # fmt: skip
-    print(json.dumps(rows, indent=2) if options.json else _text(pd.DataFrame(rows)))
-
-
-def _say(options: argparse.Namespace) -> Any:
-    """Progress goes to stderr, so that what is printed can be piped."""
-    return lambda line: print(line, file=sys.stderr, flush=True)
-
-
-def _text(frame: pd.DataFrame) -> str:
-    """A frame as aligned text: texts to the left, numbers to the right."""
-    left = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    widths = {name: max([len(name), *frame[name].astype(str).map(len)]) for name in left}
-    formatters = {name: f"{{:<{width}}}".format for name, width in widths.items()}
-    shown = frame.rename(columns={name: f"{name:<{width}}" for name, width in widths.items()})
-    return shown.to_string(
-        index=False,
-        float_format="{:.3f}".format,
-        formatters={f"{name:<{widths[name]}}": formatter for name, formatter in formatters.items()},
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    print(json.dumps(rows, indent=2) if options.json else as_text(pd.DataFrame(rows)))

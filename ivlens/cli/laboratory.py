@@ -1,0 +1,149 @@
+"""The verbs of the vector laboratory: vector, steer, vectors, figures."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..effects import locate_heads
+from ..errors import ArgumentError
+from ..records import Comparison
+from ..steering import compare_conditions, random_vector, steer, steering_sweep
+from ..vectors import instruction_vector, list_vectors, load_vector, read_out
+from .common import add_model, add_verb, progress, read_model, read_task, show
+
+SEEDS = (0, 1, 2)
+
+
+def add_vector(verbs: Any) -> None:
+    """``ivlens vector MODEL TASK``."""
+    parser = add_verb(
+        verbs, "vector", _vector, "build a task's instruction vector and save it",
+        "Locate the heads of a task, sum the strongest heads' mean outputs into the instruction vector, save it, and "
+        "print its heads and what it reads as in the vocabulary.",
+    )  # fmt: skip
+    add_model(parser.add_argument)
+    parser.add_argument("task", metavar="TASK", help="a built-in task ('ivlens tasks') or a task file")
+    parser.add_argument("--instruction", help="the instruction, for task files that hold none")
+    parser.add_argument("--heads", type=int, default=20, help="number of heads (default: 20)")
+    parser.add_argument("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
+    parser.add_argument("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    parser.add_argument("--out", type=Path, help="file to write (default: TASK.vector.safetensors)")
+
+
+def add_steer(verbs: Any) -> None:
+    """``ivlens steer MODEL VECTOR --task TASK``."""
+    parser = add_verb(
+        verbs, "steer", _steer, "sweep a vector over layers and scales, beside controls",
+        "Add a vector to a task's bare prompts for each layer and scale; choose the best cell on validation prompts "
+        "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
+    )  # fmt: skip
+    add_model(parser.add_argument)
+    parser.add_argument("vector", metavar="VECTOR", type=Path, help="a file that 'ivlens vector' wrote")
+    parser.add_argument("--task", required=True, help="a built-in task ('ivlens tasks') or a task file")
+    parser.add_argument("--instruction", help="the instruction, for task files that hold none")
+    parser.add_argument("--layers", help="like 6,9,12 or 6-12 (default: every third layer)")
+    parser.add_argument("--scales", default="1,2,4,6", help="like 1,2,4 (default: 1,2,4,6)")
+    parser.add_argument("--validation", type=int, default=20, help="prompts to choose the cell on (default: 20)")
+    parser.add_argument("--test", type=int, default=30, help="prompts to report on (default: 30)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    parser.add_argument("--force", action="store_true", help="also use a vector of another model of the same width")
+    parser.add_argument("--out", type=Path, help="folder for the records and a page with the figures")
+
+
+def add_vectors(verbs: Any) -> None:
+    """``ivlens vectors FOLDER``."""
+    parser = add_verb(
+        verbs, "vectors", _vectors, "list the vectors in a folder",
+        "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
+    )  # fmt: skip
+    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path(), help="default: this folder")
+
+
+def add_figures(verbs: Any) -> None:
+    """``ivlens figures``."""
+    parser = add_verb(
+        verbs, "figures", _figures, "rebuild every figure and table of figures/ from saved records",
+        "Draw the figures and tables of the README from the records in figures/records; needs kaleido and a Chrome or "
+        "Chromium for images. Records that are missing are measured.",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
+    parser.add_argument("--fresh", action="store_true", help="measure all records again (half an hour on 2 cores)")
+
+
+def _vector(options: argparse.Namespace) -> None:
+    say = progress(options)
+    task = read_task(options.task, options.instruction)
+    model = read_model(options)
+    say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
+    effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)
+    assert effects.means is not None  # locate_heads keeps them
+    vector = instruction_vector(model, effects.means, effects.top(options.heads))
+    path = vector.save(options.out or Path(f"{task.name}.vector.safetensors"))
+    say(f"wrote {path}: {len(vector.heads)} heads, norm {vector.norm:.1f}")
+    show(options, {f"{task.name}: heads": vector.to_frame(), "reads as": read_out(model, vector)})
+
+
+def _steer(options: argparse.Namespace) -> None:
+    say = progress(options)
+    task = read_task(options.task, options.instruction)
+    scales = _numbers("--scales", options.scales, float)
+    model = read_model(options)
+    vector = load_vector(options.vector, model, force=options.force)
+    every_third = list(range(0, model.cfg.n_layers, 3))
+    layers = _numbers("--layers", options.layers, int) if options.layers else every_third
+    bare = {
+        split: task.prompts(n, shots=0, instruction=False, split=split, seed=options.seed)
+        for split, n in (("validation", options.validation), ("test", options.test))
+    }
+    say(f"{task.name}: {len(layers)} layers x {len(scales)} scales on {options.validation} validation prompts")
+    sweep = steering_sweep(model, vector, bare["validation"], layers, scales)
+    layer, scale, _ = sweep.best()
+    conditions: dict[str, Any] = {"bare": (bare["test"], None)}
+    if task.instructions:
+        conditions["clean"] = (task.prompts(options.test, split="test", seed=options.seed), None)
+    conditions["bare + vector"] = (bare["test"], steer(model, vector, layer, scale))
+    for seed in SEEDS:
+        control = random_vector(vector, seed=seed)
+        conditions[f"random vector {seed}"] = (bare["test"], steer(model, control, layer, scale))
+    comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
+    best = f"test prompts, layer {layer}, scale {scale:g}"
+    show(options, {"sweep (validation prompts)": sweep.to_frame(), best: comparison.to_frame()})
+    if options.out:
+        _save(options.out, sweep, comparison)
+        say(f"wrote {options.out}")
+
+
+def _save(folder: Path, sweep: Any, comparison: Comparison) -> None:
+    from .. import views
+
+    sweep.save(folder / "sweep.safetensors")
+    comparison.save(folder / "comparison.safetensors")
+    figures = [views.sweep_heatmap(sweep), views.comparison_bars([comparison])]
+    views.write_page(folder / "steering.html", f"Steering {comparison.task}", [("Steering", figures)])
+
+
+def _vectors(options: argparse.Namespace) -> None:
+    found = list_vectors(options.folder)
+    show(options, {f"{len(found)} vectors in {options.folder}": found if len(found) else pd.DataFrame()})
+
+
+def _figures(options: argparse.Namespace) -> None:
+    from ..experiments.figures import make_figures
+
+    written = make_figures(options.out, fresh=options.fresh, say=progress(options))
+    show(options, {"wrote": pd.DataFrame({"file": [str(path) for path in written]})})
+
+
+def _numbers(name: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    """Comma-separated numbers; whole ones also as ranges like 6-12."""
+    numbers: list[Any] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            numbers += range(int(first), int(last) + 1) if kind is int and dash and first else [kind(part)]
+        except ValueError as error:
+            raise ArgumentError(f"{name} to be numbers like 1,2,4", repr(text)) from error
+    return numbers
