@@ -21,12 +21,10 @@ def loaded(monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:
     monkeypatch.setattr(cli.common, "load_model", lambda source, **options: smollm2)
 
 
-@pytest.mark.parametrize(
-    "verb", [[], *([verb] for verb in ("demo", "heads", "vector", "steer", "vectors", "tasks", "figures"))]
-)
-def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: list[str]) -> None:
+@pytest.mark.parametrize("verb", ["", "demo", "heads", "vector", "steer", "vectors", "tasks", "figures"])
+def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as left:
-        cli.main([*verb, "--help"])
+        cli.main([*verb.split(), "--help"])
     text = capsys.readouterr().out
     assert left.value.code == 0
     assert text.startswith("usage: ivlens")

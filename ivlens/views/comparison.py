@@ -1,5 +1,6 @@
 """Conditions compared as bars: a row a condition, a panel a task."""
 
+import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -13,7 +14,9 @@ HOVER = (
     "<b>%{customdata[0]}</b><br>accuracy %{x:.2f} (95% interval %{customdata[1]:.2f} to %{customdata[2]:.2f})<br>"
     "P(answer) %{customdata[3]:.3f}<br>n = %{customdata[4]}<extra></extra>"
 )
-COLOURS, GREY = OKABE_ITO[:-1], "#afb8c1"  # without black, which would hide the intervals
+FACTS = ["condition", "low", "high", "probability", "n"]
+COLOURS = (*OKABE_ITO[:-1], "#882255", "#999933", "#332288")  # without black, which would hide the intervals
+GREY = "#afb8c1"
 NAME_WIDTH = 34
 ROOM = 40  # pixels for the values, right of 1
 GAPS: Size = (22, 48)
@@ -63,7 +66,7 @@ def _bars(comparison: Comparison, conditions: list[str], colours: dict[str, str]
             "array": frame["high"] - frame["accuracy"], "arrayminus": frame["accuracy"] - frame["low"],
             "color": INK, "thickness": 1.2, "width": 3,
         },
-        customdata=frame[["condition", "low", "high", "probability", "n"]].to_numpy(),
+        customdata=frame.assign(condition=frame["condition"].map(html.escape))[FACTS].to_numpy(),
         hovertemplate=HOVER,
     )  # fmt: skip
     values = go.Scatter(

@@ -15,7 +15,7 @@ Place = dict[str, int]
 SEQUENTIAL = ((0.0, "#f7f7f5"), (0.25, "#c7e9b4"), (0.5, "#41b6c4"), (0.75, "#225ea8"), (1.0, "#081d58"))
 NARROWEST, WIDEST = 420, 1080
 TITLE_LINE, PANEL_LINE = 21, 17
-LETTER = 6.2
+LETTER = 6.2  # pixels: about the width of a letter of a label
 
 
 def columns_for(count: int, width: int, gap: int, edges: Edges) -> int:
@@ -47,10 +47,10 @@ def panels(
     )
     figure.update_annotations(font_size=13)
     places = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(names))]
-    return figure.update_layout(frame_of(whole, edges, title, facts, above)), places
+    return figure.update_layout(layout_around(whole, edges, title, facts, above)), places
 
 
-def frame_of(size: Size, edges: Edges, title: str, facts: str, above: int = 0) -> dict[str, Any]:
+def layout_around(size: Size, edges: Edges, title: str, facts: str, above: int = 0) -> dict[str, Any]:
     """The layout around plots that take ``size`` pixels, with ``above`` pixels between the heading and them."""
     left, right, bottom = edges
     right = max(right, NARROWEST - left - size[0])

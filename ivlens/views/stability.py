@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .panels import Edges, frame_of
+from .panels import Edges, layout_around
 from .style import OKABE_ITO
 
 EDGES: Edges = (60, 30, 56)
@@ -32,4 +32,4 @@ def stability_curve(frame: pd.DataFrame, *, title: str | None = None) -> go.Figu
     figure.update_yaxes(title_text="overlap of the strongest heads", range=[0, 1.02])
     facts = "mean and 5% to 95% of resamples, the two sets sharing no prompt"
     heading = "Prompts needed to find the same heads" if title is None else title
-    return figure.update_layout(frame_of((520, 300), EDGES, heading, facts))
+    return figure.update_layout(layout_around((520, 300), EDGES, heading, facts))

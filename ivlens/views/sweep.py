@@ -93,6 +93,6 @@ def _facts(sweep: SteeringSweep, frame: pd.DataFrame) -> str:
     best = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["heads"] == count)].iloc[0]
     return (
         f"accuracy with the vector added, n = {sweep.n} prompt{'s' * (sweep.n != 1)}\n"
-        f"outlined: the best cell on these prompts, layer {layer}, scale {scale:g}, {count} head{'s' * (count != 1)}: "
+        f"outlined, the best cell on these prompts:\nlayer {layer}, scale {scale:g}, {count} head{'s' * (count != 1)}: "
         f"{best['accuracy']:.2f} (95% interval {best['low']:.2f} to {best['high']:.2f})"
     )

@@ -66,7 +66,8 @@ def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]
         colorscale=DIVERGING if value == "cosine" else SEQUENTIAL,
         zmin=least,
         zmax=1,
-        colorbar={"thickness": 8, "xpad": 5, "ypad": 0, "outlinewidth": 0, "tickvals": [least, (least + 1) / 2, 1]} | bar,
+        colorbar={"thickness": 8, "xpad": 5, "ypad": 0, "outlinewidth": 0, "tickvals": [least, (least + 1) / 2, 1]}
+        | bar,
     )
 
 
@@ -88,7 +89,7 @@ def _bare(matrix: TransferMatrix, cell: float, edges: tuple[float, float]) -> go
 
 def _cells(values: np.ndarray, cell: float) -> dict[str, Any]:
     """Cells with their values written in them, without the leading zero where ``cell`` pixels are too few for it."""
-    texts = [[f"{value:.2f}" for value in row] for row in values.round(2) + 0.0]
+    texts = [[f"{value:z.2f}" for value in row] for row in values]
     if cell < 34:
         texts = [[text.replace("0.", ".") for text in row] for row in texts]
     font = {"size": 9 if cell < 34 else 11}

@@ -32,7 +32,7 @@ def test_records_page_csv_and_json_are_written(found: Any) -> None:
     assert effects.means is not None
     assert effects.means.n == 12
     assert InstructionVector.load(folder / "records" / "singular-plural.vector.safetensors").norm > 0
-    assert SteeringSweep.load(folder / "records" / "present-past.sweep.safetensors").best() == (12, 4.0)
+    assert SteeringSweep.load(folder / "records" / "present-past.sweep.safetensors").best() == (12, 4.0, 20)
     heads = pd.read_csv(folder / "heads.csv")
     assert len(heads) == 3 * 270
     steering = json.loads((folder / "steering.json").read_text())

@@ -18,7 +18,7 @@ TEXT = "Country: Japan\nCapital:"
 @pytest.fixture(scope="module")
 def gemma() -> Iterator[Any]:
     """Loaded once, its logits checked against Hugging Face's, and let go after this file: it takes 2 GB."""
-    yield ivlens.load_model("gemma3-270m", verify=True)
+    return ivlens.load_model("gemma3-270m", verify=True)
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_a_plain_forward_pass_is_steered_at_its_last_or_at_all_positions(pair: A
 
 
 def test_both_published_sites_add_the_vector(pair: Any) -> None:
-    source, model, vector = pair
+    _, model, vector = pair
     tokens = torch.tensor([[3, 4, 5]])
     _, before = model.run_with_cache(tokens)
     with ivlens.steer(model, vector, 1, site="attention output"):
