@@ -6,7 +6,8 @@ prompt token is replaced by its mean over clean prompts (2310.15213, eq. 4; 2406
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -28,11 +29,12 @@ from .models import (
     sweep_heads,
     z_name,
 )
-from .records import METRICS, Head, HeadEffects, HeadMeans
+from .records import METRICS, Head, HeadEffects, HeadMeans, Record
 from .scoring import Ids, all_ids
 from .tasks import Prompt, Task
 
 METHODS = ("exact", "loop")
+R = TypeVar("R", bound=Record)
 Pair = tuple[Ids, Ids]
 Scores = Float[Tensor, "stream answer"]
 
@@ -106,14 +108,23 @@ def locate_heads(
         ArgumentError: an option outside its values, or more prompts than the split has.
         PromptError, UnsupportedError: see ``indirect_effects``.
     """
-    template: dict[str, Any] = {"format": format, "split": split, "seed": seed, "tokenizer": model.tokenizer}
-    means = mean_head_activations(model, task.prompts(clean, shots=shots, **template))
-    broken = task.prompts(corrupted, shots=shots, corruption=corruption, **template)
+    draw = partial(task.prompts, shots=shots, format=format, split=split, seed=seed, tokenizer=model.tokenizer)
+    template = {
+        "task": task.name,
+        "format": format if isinstance(format, str) else getattr(format, "__name__", "own"),
+        "shots": shots,
+    }
+    template |= {"split": split, "seed": seed}
+    means = _noted(mean_head_activations(model, draw(clean)), **template)
+    broken = draw(corrupted, corruption=corruption)
     effects = indirect_effects(model, broken, means, method=method, metric=metric)
-    template |= {"format": format if isinstance(format, str) else format.__name__, "shots": shots}
-    del template["tokenizer"]
-    settings = dict(effects.provenance["settings"]) | template | {"corruption": corruption, "clean": clean}
-    return replace(effects, provenance=dict(effects.provenance) | {"settings": settings})
+    return _noted(effects, **template, corruption=corruption, clean=clean)
+
+
+def _noted(record: R, **settings: Any) -> R:
+    """The record with further settings in its provenance."""
+    origin = dict(record.provenance)
+    return replace(record, provenance=origin | {"settings": {**origin["settings"], **settings}})
 
 
 def _exact(

@@ -13,7 +13,7 @@ Edges = tuple[int, int, int]
 Place = dict[str, int]
 
 SEQUENTIAL = ((0.0, "#f7f7f5"), (0.25, "#c7e9b4"), (0.5, "#41b6c4"), (0.75, "#225ea8"), (1.0, "#081d58"))
-NARROWEST, WIDEST = 420, 1080
+NARROWEST, WIDEST = 440, 1080
 TITLE_LINE, PANEL_LINE = 21, 17
 LETTER = 6.2  # pixels: about the width of a letter of a label
 
@@ -42,8 +42,8 @@ def panels(
         columns,
         specs=[[{} if row * columns + at < len(names) else None for at in range(columns)] for row in range(rows)],
         subplot_titles=titles,
-        horizontal_spacing=across / whole[0],
-        vertical_spacing=drop / whole[1],
+        horizontal_spacing=min(1, across / whole[0]),
+        vertical_spacing=min(1, drop / whole[1]),
     )
     figure.update_annotations(font_size=13)
     places = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(names))]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 import ivlens
 from ivlens.models.packaged import PACKAGED

@@ -1,4 +1,4 @@
-"""Sweeps as figures: layers from the bottom up, one scale of colours from 0 to 1, the best cell outlined in its panel."""
+"""Sweeps as figures: layers from the bottom up, colours from 0 to 1, the best cell outlined in its panel."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,7 +28,7 @@ def maps(figure: go.Figure) -> list[go.Heatmap]:
 def test_a_panel_holds_the_accuracies_of_one_number_of_heads() -> None:
     figure = sweep_heatmap(sweep())
     five, ten = maps(figure)
-    assert np.asarray(five.z).tolist() == [[0] * 3, [0.05] * 3, [0.1] * 3, [0.15000000000000002] * 3]
+    assert np.asarray(five.z) == pytest.approx(np.array([[0] * 3, [0.05] * 3, [0.1] * 3, [0.15] * 3]))
     assert ten.z[2][2] == 0.95
     assert [note.text for note in figure.layout.annotations] == ["<b>5 heads</b>", "<b>10 heads</b>"]
 
