@@ -3,7 +3,7 @@
 IvlensError
 |-- ArgumentError       an argument outside its allowed values (also a ValueError)
 |-- SourceError         a model source that cannot be found or read
-|-- DownloadError       the packaged default model could not be fetched or failed its checksum
+|-- DownloadError       a packaged model could not be fetched or failed its checksum
 |-- UnsupportedError    a model family or feature that would not be represented faithfully
 |-- MismatchError       things that do not belong together: a vector and a model, two weight processings
 |-- TaskError           a task, or a file of a task, that is malformed
@@ -34,7 +34,7 @@ class SourceError(IvlensError):
 
 
 class DownloadError(IvlensError):
-    """The packaged default model could not be fetched or failed its checksum."""
+    """A packaged model could not be fetched or failed its checksum."""
 
 
 class UnsupportedError(IvlensError):

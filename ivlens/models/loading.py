@@ -35,13 +35,13 @@ def load_model(
 ) -> HookedTransformer:
     """Load a model as a HookedTransformer: weights unprocessed, evaluation mode, tokenizer attached.
 
-    ``source`` is the packaged default ``"smollm2"``, a Hugging Face hub name, a local Hugging Face folder, a GGUF
+    ``source`` is a packaged model (``"smollm2"``, ``"gemma3-270m"``), a Hugging Face hub name, a local Hugging Face folder, a GGUF
     file, or a model object; ``adapter`` a PEFT folder merged into it; ``device`` defaults to CUDA where there is one.
     With ``verify`` the logits of one short prompt are compared with Hugging Face's.
 
     Raises:
         SourceError: nothing loadable is there.
-        DownloadError: the packaged default could not be fetched.
+        DownloadError: a packaged model could not be fetched.
         UnsupportedError: the family, or a feature that it switches on, would not be represented faithfully.
         MismatchError: the logits differ from Hugging Face's.
     """

@@ -99,7 +99,6 @@ GEMMA3 = Packaged(  # under the Gemma Terms of Use, https://ai.google.dev/gemma/
     ),
 )
 PACKAGED = {model.name: model for model in (SMOLLM2, GEMMA3)}
-GGUF = SMOLLM2.gguf
 
 
 def cache_folder() -> Path:

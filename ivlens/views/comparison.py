@@ -33,11 +33,12 @@ def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = No
         raise ArgumentError("one comparison or more", "none")
     conditions = list(dict.fromkeys(name for each in comparisons for name in each.conditions))
     texts = [plain(name, NAME_WIDTH) for name in conditions]
-    longest = max(len(line) for text in texts for line in text.split("<br>"))
+    lines = [text.split("<br>") for text in texts]
+    longest, tallest = max(len(line) for each in lines for line in each), max(map(len, lines))
     edges: Edges = (int(LETTER * longest) + 28, 16, 48)
     columns = columns_for(len(comparisons), 150, GAPS[0], edges)
     room = (WIDEST - edges[0] - edges[1] - GAPS[0] * (columns - 1)) // columns
-    size = min(room, 420), (32 if any("<br>" in text for text in texts) else 24) * len(texts) + 8
+    size = min(room, 420), max(24, 14 * tallest + 6) * len(texts) + 8
     heading = "Accuracy by condition" if title is None else title
     names = [each.task or "all prompts" for each in comparisons]
     figure, places = panels(names, size, columns, GAPS, edges, heading, _facts(comparisons))

@@ -11,7 +11,7 @@ from .panels import SEQUENTIAL, Edges, Size, columns_for, labels, panels
 from .style import OKABE_ITO, tick_step
 
 HOVER = (
-    "layer %{customdata[0]}, scale %{customdata[1]:g}<br><b>accuracy %{z:.2f}</b> "
+    "layer %{customdata[0]}, scale %{customdata[1]}<br><b>accuracy %{z:.2f}</b> "
     "(95% interval %{customdata[2]:.2f} to %{customdata[3]:.2f})<br>P(answer) %{customdata[4]:.3f}<br>"
     "n = %{customdata[5]}<extra></extra>"
 )
@@ -36,8 +36,8 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
     names = [f"{count} head{'s' * (count != 1)}" for count in counts]
     heading = (sweep.task or "Steering sweep") if title is None else title
     columns = columns_for(len(counts), size[0], GAPS[0], EDGES)
-    figure, places = panels(names, size, columns, GAPS, EDGES, heading, _facts(sweep, frame))
     best = sweep.best()
+    figure, places = panels(names, size, columns, GAPS, EDGES, heading, _facts(sweep.n, frame, best))
     for count, place in zip(counts, places, strict=True):
         cells = frame[frame["heads"] == count].sort_values(["layer", "scale"])
         layers, scales = sorted(set(cells["layer"])), sorted(set(cells["scale"]))
@@ -88,11 +88,11 @@ def _axis(name: str, values: list[Any], pixels: int, room: int) -> dict[str, Any
     return labels(texts) | {"title": {"text": name}, "range": [-0.5, len(values) - 0.5]}
 
 
-def _facts(sweep: SteeringSweep, frame: pd.DataFrame) -> str:
-    layer, scale, count = sweep.best()
+def _facts(n: int, frame: pd.DataFrame, cell: tuple[int, float, int]) -> str:
+    layer, scale, count = cell
     best = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["heads"] == count)].iloc[0]
     return (
-        f"accuracy with the vector added, n = {sweep.n} prompt{'s' * (sweep.n != 1)}\n"
+        f"accuracy with the vector added, n = {n} prompt{'s' * (n != 1)}\n"
         f"outlined, the best cell on these prompts:\nlayer {layer}, scale {scale:g}, {count} head{'s' * (count != 1)}: "
         f"{best['accuracy']:.2f} (95% interval {best['low']:.2f} to {best['high']:.2f})"
     )

@@ -16,8 +16,17 @@ from ivlens.models.packaged import PACKAGED
 TEXT = "Country: Japan\nCapital:"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Short passes wait for memory, not for cores; on a busy machine two threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def gemma() -> Iterator[Any]:
+def gemma() -> Any:
     """Loaded once, its logits checked against Hugging Face's, and let go after this file: it takes 2 GB."""
     return ivlens.load_model("gemma3-270m", verify=True)
 

@@ -268,13 +268,13 @@ def test_a_missing_or_broken_gguf_file_is_refused(tmp_path: Path, smollm2: Any) 
     refused(tmp_path / "none.gguf", "a GGUF file; got .*none.gguf, which does not exist")
     (tmp_path / "text.gguf").write_text("not a model")
     refused(tmp_path / "text.gguf", "readable model at .*text.gguf")
-    with (cache_folder() / packaged.GGUF).open("rb") as whole:
+    with (cache_folder() / packaged.PACKAGED["smollm2"].gguf).open("rb") as whole:
         (tmp_path / "part.gguf").write_bytes(whole.read(8 << 20))
     refused(tmp_path / "part.gguf", "readable model at .*part.gguf")
 
 
 def test_the_packaged_gguf_file_is_the_packaged_model(smollm2: Any) -> None:
-    model = load_model(cache_folder() / packaged.GGUF, verify=False)
+    model = load_model(cache_folder() / packaged.PACKAGED["smollm2"].gguf, verify=False)
     assert model.ivlens_facts["weights_sha256"] == smollm2.ivlens_facts["weights_sha256"]
     assert model.to_tokens("Verb: go").tolist() == smollm2.to_tokens("Verb: go").tolist()
 

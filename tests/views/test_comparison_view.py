@@ -73,7 +73,9 @@ def test_the_subtitle_says_how_many_prompts() -> None:
 
 def test_names_are_escaped_wrapped_and_have_room() -> None:
     figure = comparison_bars([comparison("<b>", ("<i> of " + 10 * "many words ", "bare"))], title="<u>")
-    assert figure.layout.yaxis.ticktext[0].startswith("&lt;i&gt; of many words many words<br>")
+    assert figure.layout.yaxis.ticktext[0].startswith("&lt;i&gt; of many words many words many<br>")
+    height = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert height / 2 > 12 * (1 + figure.layout.yaxis.ticktext[0].count("<br>"))
     assert figure.layout.margin.l > 200
     assert "&lt;b&gt;" in figure.layout.annotations[0].text
     assert figure.layout.title.text.startswith("&lt;u&gt;")
