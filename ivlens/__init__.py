@@ -15,13 +15,18 @@ from .errors import RecordError as RecordError
 from .errors import SourceError as SourceError
 from .errors import TaskError as TaskError
 from .errors import UnsupportedError as UnsupportedError
+from .heads import head_overlap as head_overlap
+from .heads import prompts_needed as prompts_needed
 from .heads import random_heads as random_heads
+from .heads import rank_aggregate as rank_aggregate
+from .heads import top_k_stability as top_k_stability
 from .heads import universal_effects as universal_effects
 from .models import load_model as load_model
 from .records import Comparison as Comparison
 from .records import Evaluation as Evaluation
 from .records import HeadEffects as HeadEffects
 from .records import HeadMeans as HeadMeans
+from .records import Stability as Stability
 from .records import SteeringSweep as SteeringSweep
 from .records import TransferMatrix as TransferMatrix
 from .records import UniversalEffects as UniversalEffects
@@ -58,6 +63,7 @@ __all__ = [
     "PromptError",
     "RecordError",
     "SourceError",
+    "Stability",
     "SteeringSweep",
     "Task",
     "TaskError",
@@ -67,6 +73,7 @@ __all__ = [
     "ablate",
     "compare_conditions",
     "evaluate",
+    "head_overlap",
     "indirect_effects",
     "instruction_vector",
     "list_tasks",
@@ -77,12 +84,15 @@ __all__ = [
     "locate_heads",
     "mean_difference",
     "mean_head_activations",
+    "prompts_needed",
     "random_heads",
     "random_heads_vector",
     "random_vector",
+    "rank_aggregate",
     "read_out",
     "steer",
     "steering_sweep",
+    "top_k_stability",
     "universal_effects",
 ]
 

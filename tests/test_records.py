@@ -13,15 +13,19 @@ from safetensors.torch import save_file
 from ivlens import records
 from ivlens.errors import ArgumentError, RecordError
 from ivlens.records import (
+    Comparison,
     Evaluation,
     HeadEffects,
     HeadMap,
     HeadMeans,
     Record,
+    Stability,
     SteeringSweep,
+    TransferMatrix,
     UniversalEffects,
     heads_by_effect,
     standard_error,
+    wilson_interval,
     write_atomically,
     write_text,
 )
@@ -42,7 +46,10 @@ EXAMPLES: dict[str, Record] = {
     "Evaluation": Evaluation(
         rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
     ),
-    "SteeringSweep": SteeringSweep(rand(2, 3), rand(2, 3), (4, 9), (0.5, 1.0, 2.0), 20, "a task"),
+    "SteeringSweep": SteeringSweep(rand(2, 3, 1, 4) > 0.5, rand(2, 3, 1, 4), (4, 9), (0.5, 1.0, 2.0), (20,), "a task"),
+    "Comparison": Comparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + IV"), "a task"),
+    "TransferMatrix": TransferMatrix(rand(2, 2), rand(2, 2), rand(2, 2, 5) > 0.5, rand(2, 5) > 0.5, ("one", "two")),
+    "Stability": Stability(rand(2, 3), 0.5, 3, 7, 100, "a task"),
 }
 
 
@@ -242,12 +249,28 @@ def test_an_evaluation_becomes_a_frame_of_prompts() -> None:
 
 
 def test_a_sweep_knows_its_best_cell() -> None:
-    accuracy = torch.tensor([[0.1, 0.9], [0.9, 0.9]])
-    probability = torch.tensor([[0.8, 0.2], [0.3, 0.1]])
-    record = SteeringSweep(accuracy, probability, (3, 7), (0.5, 2), 10)
-    assert record.best() == (7, 0.5)
-    assert record.to_frame()[["layer", "scale"]].to_numpy().tolist() == [[3, 0.5], [3, 2], [7, 0.5], [7, 2]]
-    assert record.to_frame()["accuracy"].tolist() == accuracy.flatten().tolist()
+    """Accuracy first, then the mean probability."""
+    hits = torch.tensor([[[[1, 0], [1, 1]]], [[[1, 1], [0, 0]]]], dtype=torch.bool)
+    probabilities = torch.tensor([[[[0.9, 0.9], [0.3, 0.3]]], [[[0.4, 0.4], [0.9, 0.9]]]])
+    record = SteeringSweep(hits, probabilities, (3, 7), (2.0,), (5, 10))
+    assert record.best() == (7, 2.0, 5)
+    assert record.to_frame()[["layer", "heads"]].to_numpy().tolist() == [[3, 5], [3, 10], [7, 5], [7, 10]]
+    assert record.to_frame()["accuracy"].tolist() == [0.5, 1, 1, 0]
+    assert record.n == 2
+
+
+def test_a_comparison_has_its_intervals() -> None:
+    record = Comparison(torch.ones(1, 30, dtype=torch.bool), torch.ones(1, 30), ("all",))
+    row = record.to_frame().iloc[0]
+    assert (row["accuracy"], row["high"]) == (1, 1)
+    assert row["low"] == pytest.approx(0.8865, abs=1e-4)  # Wilson: 1 / (1 + 1.96^2 / 30)
+
+
+def test_wilson_interval_is_that_of_the_textbook() -> None:
+    assert wilson_interval(4, 10) == pytest.approx((0.1682, 0.6873), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == 0
+    with pytest.raises(ArgumentError, match="level to be between 0 and 1"):
+        wilson_interval(1, 2, level=95)
 
 
 def test_records_cannot_be_changed() -> None:

@@ -35,7 +35,7 @@ def load_model(
 ) -> HookedTransformer:
     """Load a model as a HookedTransformer: weights unprocessed, evaluation mode, tokenizer attached.
 
-    ``source`` is a packaged model (``"smollm2"``, ``"gemma3-270m"``), a Hugging Face hub name, a local Hugging Face folder, a GGUF
+    ``source`` is a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub name, a local Hugging Face folder, a GGUF
     file, or a model object; ``adapter`` a PEFT folder merged into it; ``device`` defaults to CUDA where there is one.
     With ``verify`` the logits of one short prompt are compared with Hugging Face's.
 

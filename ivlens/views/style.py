@@ -30,7 +30,7 @@ _TITLE: dict[str, Any] = {
     "y": 1,
     "yref": "container",
     "yanchor": "top",
-    "pad": {"t": 14},
+    "pad": {"t": 26},
     "font": {"size": 16},
 }
 
