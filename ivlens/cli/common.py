@@ -15,6 +15,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 def add_verb(verbs: Any, name: str, run: Any, help: str, description: str) -> argparse.ArgumentParser:
+    """A verb's parser, with --json, calling ``run`` with the parsed options."""
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=description)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=run)
@@ -42,6 +43,7 @@ def read_model(options: argparse.Namespace) -> HookedTransformer:
 
 
 def read_task(name: str, instruction: str | None) -> Task:
+    """The task that the options name, with the instruction for files that hold none."""
     return load_task(name, instructions=instruction)
 
 
