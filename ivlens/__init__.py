@@ -2,6 +2,7 @@
 
 from types import ModuleType
 
+from .activations import attention_patterns as attention_patterns
 from .activations import mean_head_activations as mean_head_activations
 from .effects import indirect_effects as indirect_effects
 from .effects import locate_heads as locate_heads
@@ -71,6 +72,7 @@ __all__ = [
     "UniversalEffects",
     "UnsupportedError",
     "ablate",
+    "attention_patterns",
     "compare_conditions",
     "evaluate",
     "head_overlap",

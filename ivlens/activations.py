@@ -21,11 +21,11 @@ from .models import (
     z_name,
 )
 from .records import Head, HeadMeans
-from .scoring import prompt_ids
+from .scoring import listed, prompt_ids
 from .tasks import Prompt, token_text
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_head_activations(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
@@ -36,6 +36,7 @@ def mean_head_activations(model: HookedTransformer, prompts: Sequence[Prompt], *
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
     """
     at_least("batch_size", batch_size, 1)
+    prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
     cfg = model.cfg
     sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
@@ -61,7 +62,7 @@ def mean_head_activations(model: HookedTransformer, prompts: Sequence[Prompt], *
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def attention_patterns(
     model: HookedTransformer, prompt: Prompt, heads: Sequence[Head]
 ) -> tuple[list[str], Float[Tensor, "chosen query key"]]:

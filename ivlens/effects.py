@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .activations import mean_head_activations
-from .errors import at_least, one_of
+from .errors import MismatchError, at_least, one_of
 from .models import (
     HookedTransformer,
     answer_logits,
@@ -30,8 +30,8 @@ from .models import (
     z_name,
 )
 from .records import METRICS, Head, HeadEffects, HeadMeans, Record
-from .scoring import Ids, all_ids
-from .tasks import Prompt, Task
+from .scoring import Ids, all_ids, listed
+from .tasks import Prompt, Task, load_task
 
 METHODS = ("exact", "loop")
 R = TypeVar("R", bound=Record)
@@ -39,7 +39,7 @@ Pair = tuple[Ids, Ids]
 Scores = Float[Tensor, "stream answer"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def indirect_effects(
     model: HookedTransformer,
     prompts: Sequence[Prompt],
@@ -65,8 +65,12 @@ def indirect_effects(
     one_of("metric", metric, METRICS)
     at_least("stream_budget", stream_budget, 2)
     check_fits(model, means.provenance, "the mean activations")
+    prompts = listed(prompts)
     pairs = all_ids(model, prompts)
     cfg = model.cfg
+    shape = (cfg.n_layers, cfg.n_heads, cfg.d_head)
+    if tuple(means.values.shape) != shape:
+        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
     heads = [(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
     run = _exact if method == "exact" else _loop
     scores = run(model, pairs, means.values, heads, metric == "logit-difference", stream_budget)
@@ -86,7 +90,7 @@ def indirect_effects(
 
 def locate_heads(
     model: HookedTransformer,
-    task: Task,
+    task: Task | str,
     *,
     clean: int = 50,
     corrupted: int = 25,
@@ -108,6 +112,7 @@ def locate_heads(
         ArgumentError: an option outside its values, or more prompts than the split has.
         PromptError, UnsupportedError: see ``indirect_effects``.
     """
+    task = load_task(task) if isinstance(task, str) else task
     draw = partial(task.prompts, shots=shots, format=format, split=split, seed=seed, tokenizer=model.tokenizer)
     template = {
         "task": task.name,

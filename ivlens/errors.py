@@ -12,6 +12,8 @@ IvlensError
 `-- RecordError         a saved record that is missing, truncated, or of another kind
 """
 
+from numbers import Real
+
 
 class IvlensError(Exception):
     """Base of all ivlens errors; built from what was expected, what came, and what to do."""
@@ -69,5 +71,5 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 def at_least(name: str, value: float, least: float) -> None:
     """Raise ArgumentError unless the option ``name`` is a number of ``least`` or more."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+    if isinstance(value, bool) or not isinstance(value, Real) or not value >= least:
         raise ArgumentError(f"{name} to be a number of {least} or more", repr(value))

@@ -1,4 +1,4 @@
-"""P(answer | prompt) and accuracy: the one place that runs prompts and reads answers."""
+"""P(answer | prompt) and accuracy: the one place that reads how prompts are answered."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from .tasks import Prompt
 Ids = tuple[int, ...]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
@@ -24,7 +24,7 @@ def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size:
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
     """
     at_least("batch_size", batch_size, 1)
-    prompts = _some(prompts)
+    prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)
     scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token
     hits = torch.zeros(len(prompts), dtype=torch.bool)
@@ -43,7 +43,7 @@ def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size:
         whole, token, begin, hits,
         prompts=tuple(prompt.text for prompt in prompts),
         answers=tuple(prompt.answers[0] for prompt in prompts),
-        provenance=provenance(model, batch_size=batch_size),
+        provenance=provenance(model, batch_size=batch_size, tasks=sorted({prompt.task for prompt in prompts})),
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def answers_of(
     Raises:
         PromptError: see ``evaluate``.
     """
-    prompts = _some(prompts)
+    prompts = listed(prompts)
     owners = [i for i, prompt in enumerate(prompts) for _ in prompt.answers]
     first = [k == 0 or owners[k - 1] != owner for k, owner in enumerate(owners)]
     pairs = [ids(model, prompt, answer) for prompt in prompts for answer in prompt.answers]
@@ -75,7 +75,7 @@ def prompt_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[Ids]
     Raises:
         PromptError: see ``evaluate``.
     """
-    found = [tuple(prompt.token_ids(model.tokenizer)) for prompt in _some(prompts)]
+    found = [tuple(prompt.token_ids(model.tokenizer)) for prompt in listed(prompts)]
     if not all(found):
         raise PromptError("prompts that have tokens", "one without")
     check_length(model, [(each, ()) for each in found])
@@ -88,13 +88,21 @@ def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[I
     Raises:
         PromptError: see ``evaluate``.
     """
-    pairs = [ids(model, prompt) for prompt in _some(prompts)]
+    pairs = [ids(model, prompt) for prompt in listed(prompts)]
     check_length(model, pairs)
     return pairs
 
 
-def _some(prompts: Sequence[Prompt]) -> list[Prompt]:
+def listed(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts as a list: a single one, or any iterable of them.
+
+    Raises:
+        PromptError: none, or something that is no Prompt.
+    """
     prompts = [prompts] if isinstance(prompts, Prompt) else list(prompts)
+    odd = next((prompt for prompt in prompts if not isinstance(prompt, Prompt)), None)
+    if odd is not None:
+        raise PromptError("prompts", f"{odd!r:.60}", "Prompt(text, answers) makes one by hand, task.prompts(n) many")
     if not prompts:
         raise PromptError("at least one prompt", "none", "task.prompts(n) makes them")
     return prompts

@@ -55,7 +55,8 @@ def progress(options: argparse.Namespace) -> Any:
 def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
     """Print frames under their titles, or with --json as one object of rows."""
     if options.json:
-        print(json.dumps({name: frame.to_dict("records") for name, frame in frames.items()}, indent=2))
+        rows = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}  # nan is null
+        print(json.dumps(rows, indent=2))
     else:
         print("\n\n".join(f"{name}\n\n{as_text(frame)}" for name, frame in frames.items()))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..effects import METHODS, locate_heads
+from ..errors import ArgumentError, at_least
 from ..experiments import DemoConfig, run_demo
 from ..heads import universal_effects
 from ..models import load_model
@@ -90,15 +92,19 @@ def _demo(options: argparse.Namespace) -> None:
 def _heads(options: argparse.Namespace) -> None:
     say = progress(options)
     tasks = [read_task(name, options.instruction) for name in options.tasks]
+    files = {re.sub(r"[^\w.-]+", "-", task.name) + ".effects.safetensors": task for task in tasks}
+    if len(files) < len(tasks):
+        raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
+    at_least("--top", options.top, 1)
     model = read_model(options)
     names = ("clean", "corrupted", "shots", "corruption", "metric", "method", "seed")
     settings = {name: getattr(options, name) for name in names}
     found = []
-    for task in tasks:
+    for file, task in files.items():
         say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads on the {options.metric}")
         found.append(locate_heads(model, task, **settings))
         if options.out:
-            found[-1].save(options.out / f"{task.name}.effects.safetensors")
+            found[-1].save(options.out / file)
     maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}
     if len(found) > 1:
         maps["all tasks"] = universal_effects(found)

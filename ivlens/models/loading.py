@@ -47,6 +47,7 @@ def load_model(
     """
     if dtype not in TOLERANCE:
         raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
+    _check_device(device)
     if isinstance(source, HookedTransformer):
         return _pass_through(source, device, adapter, tokenizer)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -56,9 +57,21 @@ def load_model(
     model = to_hooked(opened, device, dtype)
     if verify:
         check_against_hugging_face(model, opened.model)
-    facts = {"source": opened.name, "revision": opened.revision, "adapter": str(adapter) if adapter else None}
+    facts: dict[str, Any] = {
+        "source": opened.name,
+        "revision": opened.revision,
+        "adapter": str(adapter) if adapter else None,
+    }
     stamp(model, **facts)
     return model
+
+
+def _check_device(device: str | torch.device | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError("device to be one that is here, like 'cpu' or 'cuda'", f"{device!r} ({reason})") from error
 
 
 def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> HookedTransformer:

@@ -16,13 +16,13 @@ PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")
 SHAPE = ("n_layers", "n_heads", "d_head", "d_model")
 
 
-def stamp(model: HookedTransformer, **facts: Any) -> None:
+def stamp(model: HookedTransformer, *, processing: str = "none", **facts: Any) -> None:
     """Attach the provenance ``facts`` to the model, with its weights' hash, dtype, processing, and shape."""
     cfg = model.cfg
     model.ivlens_facts = facts | {  # type: ignore[assignment]
         "weights_sha256": weights_sha256(model),
         "dtype": str(cfg.dtype).removeprefix("torch."),
-        "processing": "folded norms" if "Pre" in (cfg.normalization_type or "") else "none",
+        "processing": "folded norms" if "Pre" in (cfg.normalization_type or "") else processing,
         "architecture": cfg.original_architecture,
         "bos": bool(cfg.tokenizer_prepends_bos),
         **{name: getattr(cfg, name) for name in SHAPE},
@@ -31,12 +31,16 @@ def stamp(model: HookedTransformer, **facts: Any) -> None:
 
 
 def model_facts(model: HookedTransformer) -> dict[str, Any]:
-    """The provenance of the model's weights, renewed where they were changed in place since it was attached."""
+    """The provenance of the model's weights, renewed where they were changed in place since it was attached.
+
+    Changes are seen through the parameters' version counters, which edits of ``parameter.data`` escape: call
+    ``stamp`` after such an edit. A model that was not loaded here has unknown weight processing.
+    """
     facts = getattr(model, "ivlens_facts", None)
     if facts is None:
-        stamp(model, source="HookedTransformer object", revision=None, adapter=None)
+        stamp(model, processing="unknown", source="HookedTransformer object", revision=None, adapter=None)
     elif model.ivlens_versions != _versions_of(model):
-        stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter")})
+        stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter", "processing")})
     return dict(model.ivlens_facts)  # type: ignore[arg-type]
 
 

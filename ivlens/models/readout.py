@@ -79,9 +79,11 @@ def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer
         model.unembed.b_U,
     )  # the weight is a view, contiguous in the layout after loading
     size = max(256, LOGITS_AT_ONCE // normed[..., 0].numel())
+    normed = _wide(normed)
     biases = bias.split(size) if bias.any() else [None] * -(-len(weight) // size)
     blocks = zip(weight.split(size), biases, strict=True)
-    return (apply_softcap(F.linear(normed, block, b), model.cfg.output_logits_soft_cap) for block, b in blocks)
+    cap = model.cfg.output_logits_soft_cap
+    return (apply_softcap(F.linear(normed, _wide(block), None if b is None else _wide(b)), cap) for block, b in blocks)
 
 
 def _log_sum_exp_in_place(logits: Float[Tensor, "stream answer block"]) -> Float[Tensor, "stream answer"]:

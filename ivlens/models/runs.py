@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
@@ -74,9 +75,11 @@ def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "a
 
 
 def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
-    """Logits of final residual streams: final norm, unembedding, soft cap."""
-    logits = model.unembed(model.ln_final(residual[None]))[0]
-    return apply_softcap(logits, model.cfg.output_logits_soft_cap)
+    """Logits of final residual streams, in float32 or wider: final norm, unembedding, soft cap."""
+    normed, weight, bias = model.ln_final(residual[None])[0], model.unembed.W_U.T, model.unembed.b_U
+    if normed.element_size() < 4:
+        normed, weight, bias = normed.float(), weight.float(), bias.float()
+    return apply_softcap(F.linear(normed, weight, bias), model.cfg.output_logits_soft_cap)
 
 
 def unembedding(model: HookedTransformer) -> Float[Tensor, "vocab d_model"]:

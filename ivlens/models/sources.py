@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import cached_file, extract_commit_hash
 from transformers.utils import logging as transformers_logging
 
-from ..errors import IvlensError, SourceError
+from ..errors import ArgumentError, IvlensError, SourceError
 from .families import family_of
 from .packaged import PACKAGED, packaged_folder
 
@@ -51,6 +51,8 @@ def open_source(
         return Source(_copied(source, dtype), tokenizer, f"{type(source).__name__} object", None)
     if not isinstance(source, (str, Path)):
         raise SourceError("a model source", f"a {type(source).__name__}", REMEDY)
+    if revision is not None and (str(source) in PACKAGED or Path(source).expanduser().exists()):
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r} with {source}")
     if model := PACKAGED.get(str(source)):
         return _from_pretrained(packaged_folder(model, convert_gguf), model.name, dtype, None, tokenizer)
     path = Path(source).expanduser()

@@ -69,6 +69,7 @@ def check_streamable(model: HookedTransformer) -> None:
     cfg = model.cfg
     odd = {
         "positions": cfg.positional_embedding_type not in ("rotary", "standard"),
+        "attention in both directions": cfg.attention_dir != "causal",
         "experts": bool(cfg.num_experts),
         "attention sinks": cfg.use_attention_sinks,
         "clipped QKV": cfg.clip_qkv is not None,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import at_least, one_of
+from ..errors import ArgumentError, at_least, one_of
 from .store import Record
 
 Head = tuple[int, int]
@@ -17,7 +17,8 @@ METRICS = ("probability", "log-probability", "logit-difference")
 
 def heads_by_effect(values: Float[Tensor, "layer head"]) -> list[Head]:
     """All heads as (layer, head), strongest first; ties in the order of layer and head."""
-    order = torch.sort(values.flatten(), descending=True, stable=True).indices.tolist()
+    ranked = values.flatten().nan_to_num(nan=-torch.inf)
+    order = torch.sort(ranked, descending=True, stable=True).indices.tolist()
     return [divmod(index, values.shape[1]) for index in order]
 
 
@@ -94,7 +95,16 @@ class HeadEffects(HeadMap):
     def interval(
         self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0
     ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-        """Lower and upper percentile-bootstrap bounds of the AIE, prompts being resampled."""
+        """Lower and upper percentile-bootstrap bounds of the AIE, prompts being resampled (nan for a single prompt).
+
+        Raises:
+            ArgumentError: a level outside (0, 1), or no resamples.
+        """
+        if not 0 < level < 1:
+            raise ArgumentError("level to be between 0 and 1", repr(level))
+        at_least("resamples", resamples, 1)
+        if self.n < 2:
+            return torch.full_like(self.aie, torch.nan), torch.full_like(self.aie, torch.nan)
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randint(self.n, (resamples, self.n), generator=generator)
         counts = torch.zeros(resamples, self.n, dtype=self.values.dtype)

@@ -23,8 +23,13 @@ from ..errors import RecordError
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then move it over ``path`` in one step."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise RecordError(
+            f"to write {path}", f"{type(error).__name__}: {error}", "choose a folder to write to"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -76,8 +81,9 @@ class Record:
             raise RecordError(f"a saved {cls.__name__} at {path}", "no such file", again)
         try:
             with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 facts = json.loads((file.metadata() or {})["ivlens"])
+                mine = facts.get("record") == cls.__name__
+                tensors = {name: file.get_tensor(name) for name in file.keys()} if mine else {}  # noqa: SIM118
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})", again) from error
         if facts.get("record") != cls.__name__:

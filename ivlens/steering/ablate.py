@@ -26,6 +26,7 @@ def ablate(
         HookError: on leaving, when no forward pass ran inside.
     """
     cfg = model.cfg
+    heads = [(int(layer), int(head)) for layer, head in heads]
     if not heads or any(not (0 <= layer < cfg.n_layers and 0 <= head < cfg.n_heads) for layer, head in heads):
         raise ArgumentError(f"heads (layer, head) below ({cfg.n_layers}, {cfg.n_heads}), one or more", repr(heads)[:80])
     if means is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance
 from ..records import Comparison
 from ..scoring import evaluate
@@ -22,8 +23,12 @@ def compare_conditions(
     All conditions ask the same queries, so that they compare prompt by prompt; ``settings`` go into the provenance.
 
     Raises:
+        ArgumentError: no conditions, or ones on different queries.
         PromptError: see ``evaluate``.
     """
+    asked = {tuple(prompt.input for prompt in prompts) for prompts, _ in conditions.values()}
+    if len(asked) != 1:
+        raise ArgumentError("conditions, one or more, on the same queries", f"{len(asked)} different sets of queries")
     results = []
     for prompts, context in conditions.values():
         with context or nullcontext():

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..heads import random_heads
 from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
 from ..records import HeadMeans
-from ..scoring import prompt_ids
+from ..scoring import listed, prompt_ids
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
 
@@ -33,7 +33,7 @@ def random_heads_vector(
     return replace(other * (vector.norm / other.norm), task=f"random heads, seed {seed}")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_difference(
     model: HookedTransformer, clean: Sequence[Prompt], corrupted: Sequence[Prompt], layer: int, *, batch_size: int = 32
 ) -> InstructionVector:
@@ -42,6 +42,7 @@ def mean_difference(
     Raises:
         PromptError: no prompts, or one that cannot be tokenised.
     """
+    clean, corrupted = listed(clean), listed(corrupted)
     values = _mean_residual(model, clean, layer, batch_size) - _mean_residual(model, corrupted, layer, batch_size)
     values = values.to(torch.float64 if model.cfg.dtype == torch.float64 else torch.float32)
     origin = provenance(model, layer=layer, clean=len(clean), corrupted=len(corrupted))

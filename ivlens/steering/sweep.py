@@ -14,7 +14,7 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def steering_sweep(
     model: HookedTransformer,
     vector: InstructionVector,
@@ -44,7 +44,8 @@ def steering_sweep(
     owners, first, pairs = answers_of(model, prompts)
     shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
     hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
-    size = max(1, stream_budget // (len(layers) * len(cell) + 1))
+    widest = max(len(answer) for _, answer in pairs)
+    size = max(1, stream_budget // (widest * (len(layers) * len(cell) + 1)))
     order = sorted(set(layers))
     with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
         for places, batch in batches(pairs, size):
@@ -69,7 +70,9 @@ def _checked(
     scales: Sequence[float],
     top_k: Sequence[int] | None,
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
-    if not layers or not scales or (top_k is not None and not top_k):
+    layers, scales = [int(layer) for layer in layers], [float(scale) for scale in scales]
+    top_k = None if top_k is None else [int(count) for count in top_k]
+    if not layers or not scales or top_k == []:
         raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {top_k}")
     odd = [layer for layer in layers if not 0 <= layer < model.cfg.n_layers]
     if odd:

@@ -15,7 +15,7 @@ from .vector import InstructionVector, vector_values
 LENSES = ("logit", "cosine")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read_out(
     model: HookedTransformer, vector: InstructionVector, k: int = 10, *, parts: bool = False, lens: str = "logit"
 ) -> pd.DataFrame:

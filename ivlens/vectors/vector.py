@@ -118,7 +118,7 @@ class InstructionVector(Record):
             )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequence[Head]) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
 
@@ -132,6 +132,9 @@ def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequen
     check_fits(model, means.provenance, "the mean activations", same_weights=True)
     heads = tuple((int(layer), int(head)) for layer, head in heads)
     cfg = model.cfg
+    shape = (cfg.n_layers, cfg.n_heads, cfg.d_head)
+    if tuple(means.values.shape) != shape:
+        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}", "effects keep theirs as .means")
     if not heads or len(set(heads)) < len(heads):
         raise ArgumentError("different heads, one or more, as (layer, head)", repr(heads)[:80])
     for layer, head in heads:
@@ -155,4 +158,6 @@ def vector_values(
     values = vector.values if isinstance(vector, InstructionVector) else vector
     if tuple(values.shape) != (model.cfg.d_model,):
         raise MismatchError(f"a vector of shape ({model.cfg.d_model},)", f"{tuple(values.shape)}")
+    if not values.isfinite().all():
+        raise ArgumentError("a vector of finite values", "infinite ones or not-a-numbers")
     return values.to(model.cfg.device)
