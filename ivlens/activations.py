@@ -1,6 +1,6 @@
 """Mean output of every head at the last token of clean prompts, and heads' attention on one prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
@@ -26,7 +26,7 @@ from .tasks import Prompt, token_text
 
 
 @torch.no_grad()
-def mean_head_activations(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32) -> HeadMeans:
+def mean_head_activations(model: HookedTransformer, prompts: Iterable[Prompt], *, batch_size: int = 32) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
     ``.values`` is [layer, head, d_head], in float32 or wider. Batches stream through: of each, only ``hook_z`` at the

@@ -1,6 +1,6 @@
 """P(answer | prompt) and accuracy: the one place that reads how prompts are answered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from tqdm.auto import tqdm
@@ -14,7 +14,7 @@ Ids = tuple[int, ...]
 
 
 @torch.no_grad()
-def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size: int = 32) -> Evaluation:
+def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: int = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
     Probabilities are those of the first accepted answer, whole; a prompt is a hit when greedy decoding gives any of
@@ -48,7 +48,7 @@ def evaluate(model: HookedTransformer, prompts: Sequence[Prompt], *, batch_size:
 
 
 def answers_of(
-    model: HookedTransformer, prompts: Sequence[Prompt]
+    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt
 ) -> tuple[list[int], list[bool], list[tuple[Ids, Ids]]]:
     """Every accepted answer of every prompt: the prompt's number, whether the answer is its first, their token ids.
 
@@ -69,7 +69,7 @@ def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> 
     return encoded.prompt_ids, encoded.answer_ids
 
 
-def prompt_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[Ids]:
+def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[Ids]:
     """Token ids of prompts without answers, within the model's context.
 
     Raises:
@@ -82,7 +82,7 @@ def prompt_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[Ids]
     return found
 
 
-def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[Ids, Ids]]:
+def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[tuple[Ids, Ids]]:
     """Token ids of prompts and their first accepted answers, within the model's context.
 
     Raises:
@@ -93,7 +93,7 @@ def all_ids(model: HookedTransformer, prompts: Sequence[Prompt]) -> list[tuple[I
     return pairs
 
 
-def listed(prompts: Sequence[Prompt]) -> list[Prompt]:
+def listed(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
     """The prompts as a list: a single one, or any iterable of them.
 
     Raises:

@@ -255,3 +255,30 @@ def test_logit_difference_is_against_the_strongest_wrong_token(tiny_hooked: Any)
     wrong = logits.clone()
     wrong[encoded.answer_ids[0]] = -torch.inf
     assert effects.baseline[0].item() == pytest.approx((logits[encoded.answer_ids[0]] - wrong.max()).item(), abs=1e-5)
+
+
+def test_half_precision_gives_probabilities_and_what_evaluate_gives(tiny_hf: Any, tiny_tokenizer: Any) -> None:
+    model = ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.bfloat16)
+    effects = ivlens.indirect_effects(model, RAGGED, some_means(model), metric="log-probability")
+    assert effects.baseline.max() <= 0
+    logs = ivlens.evaluate(model, RAGGED).probabilities.log()
+    assert (effects.baseline.double() - logs).abs().max() < 0.5
+
+
+def test_prompts_may_come_from_a_generator_and_tasks_by_name(smollm2: Any, tiny_hooked: Any) -> None:
+    model = tiny_hooked("llama")
+    prompts = [Prompt(text, " is", task="made up") for text in ("the fox", "a dog")]
+    means = ivlens.mean_head_activations(model, (prompt for prompt in prompts))
+    assert (means.task, means.n) == ("made up", 2)
+    found = ivlens.locate_heads(smollm2, "antonym", clean=4, corrupted=1)
+    assert found.task == "antonym"
+    assert found.stderr.isnan().all()
+    with pytest.raises(PromptError, match="expected prompts; got 'text'"):
+        ivlens.scoring.listed(text for text in ["text"])
+
+
+def test_attention_in_both_directions_is_left_to_the_loop(tiny_hooked: Any) -> None:
+    model = tiny_hooked("llama")
+    model.cfg.attention_dir = "bidirectional"
+    with pytest.raises(ivlens.UnsupportedError, match="attention in both directions"):
+        ivlens.indirect_effects(model, RAGGED, some_means(model))

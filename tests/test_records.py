@@ -276,3 +276,15 @@ def test_wilson_interval_is_that_of_the_textbook() -> None:
 def test_records_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         MEANS.n = 8
+
+
+def test_effects_that_are_no_numbers_rank_last() -> None:
+    assert heads_by_effect(torch.tensor([[float("nan"), 1.0], [2.0, float("nan")]]))[:2] == [(1, 0), (0, 1)]
+
+
+def test_an_interval_wants_a_level_and_more_than_one_prompt() -> None:
+    with pytest.raises(ArgumentError, match="level to be between 0 and 1"):
+        effects([[[1.0]], [[2.0]]]).interval(-1)
+    lower, upper = effects([[[1.0]]]).interval()
+    assert lower.isnan().all()
+    assert upper.isnan().all()

@@ -1,6 +1,6 @@
 """``with ablate(...)``: heads silenced at the last prompt token, to see what needs them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,7 +14,7 @@ from ..records import Head, HeadMeans
 
 @contextmanager
 def ablate(
-    model: HookedTransformer, heads: Sequence[Head], means: HeadMeans | None = None
+    model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None
 ) -> Iterator[HookedTransformer]:
     """Within this context, replace the heads' outputs at the last prompt token by zero, or by ``means``.
 

@@ -135,3 +135,26 @@ def test_conditions_are_compared_prompt_by_prompt(model: Any, vector: Instructio
     assert (frame["low"] <= frame["accuracy"]).all()
     assert (frame["accuracy"] <= frame["high"]).all()
     assert found.provenance["settings"] == {"layer": 1}
+
+
+def test_heads_given_as_a_generator_are_silenced_too(model: Any) -> None:
+    tokens = torch.tensor([[3, 4, 5]])
+    with ivlens.ablate(model, ((1, head) for head in range(4))):
+        _, after = model.run_with_cache(tokens)
+    assert not after["z", 1][0, -1].any()
+
+
+def test_conditions_on_different_queries_are_refused(model: Any) -> None:
+    asked = [Prompt("the fox", " is", input="fox")]
+    others = [Prompt("a dog", " is", input="dog")]
+    for conditions in ({}, {"one": (asked, None), "two": (others, None)}):
+        with pytest.raises(ArgumentError, match="conditions, one or more, on the same queries"):
+            ivlens.compare_conditions(model, conditions)
+
+
+def test_a_vector_of_nans_is_refused(model: Any) -> None:
+    with (
+        pytest.raises(ArgumentError, match="a vector of finite values"),
+        ivlens.steer(model, torch.full((32,), torch.nan), 0),
+    ):
+        pass
