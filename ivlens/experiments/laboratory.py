@@ -6,7 +6,7 @@ tasks share. Every finished record is kept; a second run computes only what is m
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ class _Lab:
     folder: Path
     config: LabConfig
     say: Callable[[str], None]
+    idle_means: dict[str, HeadMeans] = field(default_factory=dict)
 
     def effects(self, name: str) -> HeadEffects:
         settings = {key: getattr(self.config, key) for key in ("clean", "corrupted", "shots", "seed")}
@@ -183,10 +184,9 @@ class _Lab:
             conditions: dict[str, Condition] = {"clean": (clean, None)}
             for other, cell in cells.items():
                 heads = effects[other].top(cell.count)
-                idle = mean_head_activations(self.model, self._bare(other, self.config.clean, "train"))
                 vector = self._vector(effects[other], cell.count)
                 conditions[f"zero: heads of {other}"] = (clean, ablate(self.model, heads))
-                conditions[f"mean: heads of {other}"] = (clean, ablate(self.model, heads, idle))
+                conditions[f"mean: heads of {other}"] = (clean, ablate(self.model, heads, self._idle(other)))
                 conditions[f"minus IV of {other}"] = (clean, steer(self.model, vector, cell.layer, -cell.scale))
             own = effects[name].top(cells[name].count)
             for seed in self.config.seeds:
@@ -228,6 +228,13 @@ class _Lab:
     def _steered(self, vector: InstructionVector, cell: Cell, prompts: list[Prompt]) -> torch.Tensor:
         with steer(self.model, vector, cell.layer, cell.scale):
             return evaluate(self.model, prompts).hits
+
+    def _idle(self, name: str) -> HeadMeans:
+        """Means over a task's bare prompts, computed once although every task's heads are silenced with them."""
+        if name not in self.idle_means:
+            bare = self._bare(name, self.config.clean, "train")
+            self.idle_means[name] = mean_head_activations(self.model, bare)
+        return self.idle_means[name]
 
     def _vector(self, effects: HeadEffects, count: int) -> InstructionVector:
         return instruction_vector(self.model, self._means(effects), effects.top(count))
