@@ -22,13 +22,17 @@ from .heads import random_heads as random_heads
 from .heads import rank_aggregate as rank_aggregate
 from .heads import top_k_stability as top_k_stability
 from .heads import universal_effects as universal_effects
+from .models import export_adapter as export_adapter
+from .models import export_hf as export_hf
 from .models import load_model as load_model
+from .models import merge_lora as merge_lora
 from .records import Comparison as Comparison
 from .records import Evaluation as Evaluation
 from .records import HeadEffects as HeadEffects
 from .records import HeadMeans as HeadMeans
 from .records import Stability as Stability
 from .records import SteeringSweep as SteeringSweep
+from .records import TrainingRun as TrainingRun
 from .records import TransferMatrix as TransferMatrix
 from .records import UniversalEffects as UniversalEffects
 from .scoring import evaluate as evaluate
@@ -43,6 +47,12 @@ from .tasks import Prompt as Prompt
 from .tasks import Task as Task
 from .tasks import list_tasks as list_tasks
 from .tasks import load_task as load_task
+from .training import Ability as Ability
+from .training import Guidance as Guidance
+from .training import LoRA as LoRA
+from .training import TrainingConfig as TrainingConfig
+from .training import fine_tune as fine_tune
+from .training import rehearsal_prompts as rehearsal_prompts
 from .vectors import InstructionVector as InstructionVector
 from .vectors import instruction_vector as instruction_vector
 from .vectors import list_vectors as list_vectors
@@ -50,15 +60,18 @@ from .vectors import load_vector as load_vector
 from .vectors import read_out as read_out
 
 __all__ = [
+    "Ability",
     "ArgumentError",
     "Comparison",
     "DownloadError",
     "Evaluation",
+    "Guidance",
     "HeadEffects",
     "HeadMeans",
     "HookError",
     "InstructionVector",
     "IvlensError",
+    "LoRA",
     "MismatchError",
     "Prompt",
     "PromptError",
@@ -68,6 +81,8 @@ __all__ = [
     "SteeringSweep",
     "Task",
     "TaskError",
+    "TrainingConfig",
+    "TrainingRun",
     "TransferMatrix",
     "UniversalEffects",
     "UnsupportedError",
@@ -75,6 +90,9 @@ __all__ = [
     "attention_patterns",
     "compare_conditions",
     "evaluate",
+    "export_adapter",
+    "export_hf",
+    "fine_tune",
     "head_overlap",
     "indirect_effects",
     "instruction_vector",
@@ -86,12 +104,14 @@ __all__ = [
     "locate_heads",
     "mean_difference",
     "mean_head_activations",
+    "merge_lora",
     "prompts_needed",
     "random_heads",
     "random_heads_vector",
     "random_vector",
     "rank_aggregate",
     "read_out",
+    "rehearsal_prompts",
     "steer",
     "steering_sweep",
     "top_k_stability",

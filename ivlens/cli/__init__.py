@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..errors import IvlensError
 from .laboratory import add_figures, add_steer, add_vector, add_vectors
 from .method import add_demo, add_heads, add_tasks
+from .training import add_experiment, add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="'ivlens VERB --help' explains a verb. Start with 'ivlens demo'.",
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (add_demo, add_heads, add_vector, add_steer, add_vectors, add_tasks, add_figures):
+    for add in (
+        add_demo,
+        add_heads,
+        add_vector,
+        add_steer,
+        add_vectors,
+        add_tasks,
+        add_figures,
+        add_train,
+        add_experiment,
+    ):
         add(verbs)
     return parser

@@ -6,8 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..effects import locate_heads
 from ..errors import RecordError
+from ..models import HookedTransformer, provenance
 from ..records import Record
+from ..tasks import Task
+from ..vectors import InstructionVector, instruction_vector
 
 R = TypeVar("R", bound=Record)
 
@@ -29,3 +33,17 @@ def recall(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[
     record = replace(record, provenance={**record.provenance, "key": key})
     record.save(path)
     return record
+
+
+def recall_vector(
+    model: HookedTransformer, path: Path, task: Task, heads: int, clean: int, corrupted: int, seed: int = 0
+) -> InstructionVector:
+    """The instruction vector of a task's strongest heads, located on this model once."""
+
+    def compute() -> InstructionVector:
+        effects = locate_heads(model, task, clean=clean, corrupted=corrupted, seed=seed)
+        assert effects.means is not None  # locate_heads keeps them
+        return instruction_vector(model, effects.means, effects.top(heads))
+
+    key = provenance(model, task=task.name, heads=heads, clean=clean, corrupted=corrupted, seed=seed)
+    return recall(path, InstructionVector, key, compute)

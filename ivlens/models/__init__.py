@@ -1,7 +1,13 @@
-"""The only door to TransformerLens: sources -> HookedTransformer, hook names, runs, last-token streams."""
+"""The only door to TransformerLens: sources -> HookedTransformer -> exports, hook names, runs, last-token streams."""
 
 from transformer_lens import HookedTransformer as HookedTransformer
 
+from .base import base_weights as base_weights
+from .base import checkpointed as checkpointed
+from .base import only_trainable as only_trainable
+from .export import export_adapter as export_adapter
+from .export import export_hf as export_hf
+from .export import trainable_names as trainable_names
 from .hooks import attn_out_name as attn_out_name
 from .hooks import cached_passes as cached_passes
 from .hooks import hooked as hooked
@@ -10,6 +16,11 @@ from .hooks import pattern_name as pattern_name
 from .hooks import resid_pre_name as resid_pre_name
 from .hooks import z_name as z_name
 from .loading import load_model as load_model
+from .lora import add_lora as add_lora
+from .lora import has_lora as has_lora
+from .lora import lora_factors as lora_factors
+from .lora import lora_off as lora_off
+from .lora import merge_lora as merge_lora
 from .packaged import cache_folder as cache_folder
 from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits
@@ -19,6 +30,7 @@ from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong
 from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits
+from .runs import answer_residual as answer_residual
 from .runs import batches as batches
 from .runs import check_length as check_length
 from .runs import final_logits as final_logits

@@ -16,6 +16,7 @@ from transformer_lens.pretrained.weight_conversions.qwen2 import convert_qwen2_w
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
 
 from ..errors import UnsupportedError
+from .inverse import GEMMA3, GPT2, GPT_NEOX, LLAMA, QWEN2, Inverse
 
 Facts = dict[str, Any]
 Convert = Callable[[Any, HookedTransformerConfig], Facts]
@@ -23,11 +24,12 @@ Convert = Callable[[Any, HookedTransformerConfig], Facts]
 
 @dataclass(frozen=True)
 class Family:
-    """How one ``model_type`` becomes a HookedTransformer: its config facts, then its weights."""
+    """How one ``model_type`` becomes a HookedTransformer, its config facts, then its weights, and how they go back."""
 
     architecture: str
     facts: Callable[[Any], Facts]
     weights: Convert
+    inverse: Inverse
 
 
 def family_of(config: Any) -> Family:
@@ -185,9 +187,9 @@ def _gpt_neox(config: Any) -> Facts:
 
 
 FAMILIES = {
-    "llama": Family("LlamaForCausalLM", _llama, convert_llama_weights),
-    "gpt2": Family("GPT2LMHeadModel", _gpt2, convert_gpt2_weights),
-    "gpt_neox": Family("GPTNeoXForCausalLM", _gpt_neox, convert_neox_weights),
-    "qwen2": Family("Qwen2ForCausalLM", _qwen2, convert_qwen2_weights),
-    "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, convert_gemma_weights),
+    "llama": Family("LlamaForCausalLM", _llama, convert_llama_weights, LLAMA),
+    "gpt2": Family("GPT2LMHeadModel", _gpt2, convert_gpt2_weights, GPT2),
+    "gpt_neox": Family("GPTNeoXForCausalLM", _gpt_neox, convert_neox_weights, GPT_NEOX),
+    "qwen2": Family("Qwen2ForCausalLM", _qwen2, convert_qwen2_weights, QWEN2),
+    "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, convert_gemma_weights, GEMMA3),
 }

@@ -4,6 +4,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError
+from .lora import lora_is_on, weight_names
 
 PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")
 SHAPE = ("n_layers", "n_heads", "d_head", "d_model")
@@ -33,8 +35,9 @@ def stamp(model: HookedTransformer, *, processing: str = "none", **facts: Any) -
 def model_facts(model: HookedTransformer) -> dict[str, Any]:
     """The provenance of the model's weights, renewed where they were changed in place since it was attached.
 
-    Changes are seen through the parameters' version counters, which edits of ``parameter.data`` escape: call
-    ``stamp`` after such an edit. A model that was not loaded here has unknown weight processing.
+    Changes are seen through the parameters' version counters, which edits of ``parameter.data`` and torch's fused
+    optimisers escape (``fine_tune`` does not): call ``stamp`` after such an edit. A model that was not loaded here has
+    unknown weight processing.
     """
     facts = getattr(model, "ivlens_facts", None)
     if facts is None:
@@ -78,12 +81,14 @@ def check_alike(
         raise MismatchError(expected, "; ".join(differing), do)
 
 
+@torch.no_grad()
 def weights_sha256(model: HookedTransformer) -> str:
-    """SHA-256 over the names, shapes and bytes of all parameters, whatever the memory layout."""
+    """SHA-256 over the names, shapes and bytes of all weights, LoRA's updates added, whatever the memory layout."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(_in_memory_order(parameter).view(torch.uint8).cpu().numpy().data)
+    for name in sorted(weight_names(model)):
+        weight = attrgetter(name)(model)
+        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
+        digest.update(_in_memory_order(weight).view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 
@@ -93,6 +98,6 @@ def _in_memory_order(tensor: Tensor) -> Tensor:
     return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
 
 
-def _versions_of(model: HookedTransformer) -> tuple[tuple[int, int], ...]:
-    """What changes when a parameter is written to or replaced."""
-    return tuple((parameter.data_ptr(), parameter._version) for parameter in model.parameters())
+def _versions_of(model: HookedTransformer) -> tuple[object, ...]:
+    """What changes when a parameter is written to or replaced, or LoRA is switched."""
+    return lora_is_on(model), *((parameter.data_ptr(), parameter._version) for parameter in model.parameters())

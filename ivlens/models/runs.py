@@ -65,13 +65,18 @@ def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch
 
 def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:
     """Each row's logits at the positions from which its answer's tokens are predicted."""
+    return list(final_logits(model, answer_residual(model, rows)).split([len(answer) for answer in rows.answers]))
+
+
+def answer_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "token d_model"]:
+    """Final residual stream at the positions from which the rows' answer tokens are predicted, row after row."""
     residual = final_residual(model, rows)
     counts = [len(answer) for answer in rows.answers]
     at = torch.cat(
         [torch.arange(count, device=residual.device) + last for count, last in zip(counts, rows.last, strict=True)]
     )
     row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(residual.device)
-    return list(final_logits(model, residual[row, at]).split(counts))
+    return residual[row, at]
 
 
 def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:

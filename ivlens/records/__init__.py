@@ -17,3 +17,4 @@ from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
 from .store import write_atomically as write_atomically
 from .store import write_text as write_text
+from .training import TrainingRun as TrainingRun

@@ -12,6 +12,8 @@ from .page import write_page as write_page
 from .stability import stability_curve as stability_curve
 from .sweep import sweep_heatmap as sweep_heatmap
 from .tables import frame_table as frame_table
+from .training import tradeoff_scatter as tradeoff_scatter
+from .training import training_curves as training_curves
 from .transfer import transfer_heatmaps as transfer_heatmaps
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "save_figure",
     "stability_curve",
     "sweep_heatmap",
+    "tradeoff_scatter",
+    "training_curves",
     "transfer_heatmaps",
     "write_page",
 ]

@@ -1,6 +1,7 @@
 """Each family's logits are Hugging Face's; whatever would not be represented faithfully is refused by name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,7 +208,7 @@ def test_a_wrongly_converted_weight_is_a_mismatch_that_gives_its_size(
         weights = family.weights(model, cfg)
         return weights | {"blocks.1.attn.W_V": weights["blocks.1.attn.W_V"].flip(0)}
 
-    monkeypatch.setitem(families.FAMILIES, "gpt2", families.Family(family.architecture, family.facts, corrupted))
+    monkeypatch.setitem(families.FAMILIES, "gpt2", replace(family, weights=corrupted))
     with pytest.raises(MismatchError, match=r"logits within \d.\de-04 .* a difference of \d.\de[+-]0\d"):
         load_model(tiny_hf("gpt2"), tokenizer=tiny_tokenizer())
     load_model(tiny_hf("gpt2"), tokenizer=tiny_tokenizer(), verify=False)
@@ -221,6 +222,6 @@ def test_a_weight_left_out_by_a_conversion_is_refused(
     def partial(model: Any, cfg: Any) -> dict[str, Tensor]:
         return {name: value for name, value in family.weights(model, cfg).items() if name != "blocks.0.attn.W_O"}
 
-    monkeypatch.setitem(families.FAMILIES, "llama", families.Family(family.architecture, family.facts, partial))
+    monkeypatch.setitem(families.FAMILIES, "llama", replace(family, weights=partial))
     with pytest.raises(UnsupportedError, match=r"blocks\.0\.attn\.W_O"):
         load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer())

@@ -1,0 +1,126 @@
+"""The verbs of training: train, experiment."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError
+from ..experiments.recall import recall_vector
+from ..models import HookedTransformer, export_adapter, export_hf, load_model, merge_lora
+from ..records import TrainingRun
+from ..tasks import Prompt, Task, list_tasks, load_task
+from ..training import PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
+from ..vectors import InstructionVector
+from .common import add_model, add_verb, progress, read_model, read_task, show
+
+OLD_EXAMPLES = 8  # of each kept task, for guidance by replay
+
+
+def add_train(verbs: Any) -> None:
+    """``ivlens train MODEL --task NEW --keep OLD... --out DIR``."""
+    parser = add_verb(
+        verbs, "train", _train, "fine-tune a model on a task and keep what it could do",
+        "Fine-tune on a task's train split, guided by the chosen preset; measure the task and the abilities to keep on "
+        "test splits; write the log, the record and the model as a Hugging Face folder. The same command resumes.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add_model(add)
+    add(
+        "--task", required=True, metavar="NEW", help="the task to learn: a built-in one ('ivlens tasks') or a task file"
+    )
+    add("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on")
+    add("--guidance", choices=tuple(PRESETS), default="guided", metavar="PRESET",
+        help=f"{', '.join(PRESETS)} (default: guided)")  # fmt: skip
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for state, log, record and model")
+    add("--instruction", help="the instruction, for task files that hold none")
+    add("--shots", type=int, default=2, help="demonstrations in a training prompt (default: 2)")
+    for name, default, what in (
+        ("steps", 100, "optimiser steps"), ("batch-size", 8, "prompts a step"), ("accumulate", 1, "parts of a batch"),
+        ("warmup", 5, "steps of rising learning rate"), ("evaluate-every", 25, "steps between measures"),
+        ("save-every", 25, "steps between saved states"), ("heads", 20, "heads of the vectors"), ("seed", 0, "seed"),
+    ):  # fmt: skip
+        add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
+    add("--learning-rate", type=float, default=1e-4, help="highest learning rate (default: 1e-4)")
+    add("--lora", type=int, metavar="RANK", help="train updates of this rank only, alpha twice the rank")
+    add("--layer", type=int, help="layer of the vector (default: the preset's)")
+    add("--scale", type=float, help="scale of the vector (default: the preset's)")
+
+
+def add_experiment(verbs: Any) -> None:
+    """``ivlens experiment forgetting``."""
+    parser = add_verb(
+        verbs, "experiment", _experiment, "run a study behind the figures: forgetting (an hour on 2 cores)",
+        "Every guidance learns the same three tasks in turn, three seeds, strengths chosen on other tasks; what "
+        "becomes of four old abilities. What is finished is kept: the same command resumes.",
+    )  # fmt: skip
+    parser.add_argument("study", choices=("forgetting",), metavar="STUDY", help="forgetting")
+    parser.add_argument("--out", type=Path, default=Path("figures/records/forgetting"), metavar="DIR",
+                        help="folder of the records (default: figures/records/forgetting)")  # fmt: skip
+
+
+def _train(options: argparse.Namespace) -> None:
+    say = progress(options)
+    task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
+    guidance = _guidance(options)
+    config = TrainingConfig(
+        guidance, steps=options.steps, batch_size=options.batch_size, accumulate=options.accumulate,
+        learning_rate=options.learning_rate, warmup=options.warmup, save_every=options.save_every,
+        evaluate_every=options.evaluate_every, seed=options.seed,
+        lora=None if options.lora is None else LoRA(options.lora, 2.0 * options.lora),
+    )  # fmt: skip
+    replay = _replay(kept, options.seed) if guidance.replay else []
+    model = read_model(options)
+
+    def vector(of: Task) -> InstructionVector:
+        say(f"{of.name}: the base's instruction vector")
+        path = options.out / "vectors" / f"{of.name}.safetensors"
+        return recall_vector(model, path, of, options.heads, clean=40, corrupted=12, seed=options.seed)
+
+    others = [load_task(name) for name in list_tasks() if name not in {task.name, *(each.name for each in kept)}]
+    instructed = bool(task.instructions)
+    run = fine_tune(
+        model, task.prompts(shots=options.shots, split="train", instruction=instructed), config,
+        vector=vector(task) if guidance.uses_vector else None,
+        new=[Ability.of(task, shots=options.shots)],
+        keep=[Ability.of(each, vector=vector(each)) for each in kept],
+        rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (), replay=replay, out=options.out,
+    )  # fmt: skip
+    _write(model, run, config, options.out)
+    say(f"wrote {options.out}")
+    shown = run.final().drop(columns=["step", "hits", "probability_stderr", "token_probability"], errors="ignore")
+    show(options, {f"{task.name}, {options.guidance}, after {run.steps} steps": shown})
+
+
+def _guidance(options: argparse.Namespace) -> Guidance:
+    given = {name: getattr(options, name) for name in ("layer", "scale") if getattr(options, name) is not None}
+    return replace(Guidance.preset(options.guidance), **given)
+
+
+def _replay(kept: list[Task], seed: int) -> list[Prompt]:
+    if not kept:
+        raise ArgumentError("--keep tasks for guidance by replay, whose examples are replayed", "none")
+    return [
+        prompt for task in kept
+        for prompt in task.prompts(min(OLD_EXAMPLES, len(task.split("train"))), split="train", seed=seed)
+    ]  # fmt: skip
+
+
+def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, folder: Path) -> None:
+    """The record, the adapter of a LoRA run, the model as a Hugging Face folder, and the curves as a page."""
+    from .. import views
+
+    run.save(folder / "run.safetensors")
+    if config.lora is not None:
+        export_adapter(model, folder / "adapter")
+        merge_lora(model)
+    export_hf(model, folder / "model")
+    views.write_page(folder / "training.html", "Training", [("Training", [views.training_curves(run)])])
+
+
+def _experiment(options: argparse.Namespace) -> None:
+    from ..experiments.forgetting import StudyConfig, run_study
+    from ..experiments.forgetting_tables import methods_table
+
+    study = run_study(load_model("smollm2"), options.out, StudyConfig(), progress(options))
+    show(options, {"after the last new task": methods_table(study)})

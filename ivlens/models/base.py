@@ -1,0 +1,68 @@
+"""A model in training: which weights learn, its base weights for a while, blocks recomputed in the backward pass."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformer_lens import HookedTransformer
+
+from .lora import has_lora, lora_off
+
+
+@contextmanager
+def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within this context, without gradients, the model computes with its initial weights.
+
+    With LoRA its updates are switched off; otherwise the parameters that ``anchors`` names point to those tensors.
+    """
+    if has_lora(model):
+        with lora_off(model), torch.no_grad():
+            yield
+        return
+    parameters = dict(model.named_parameters())
+    trained = {name: parameters[name].data for name in anchors}
+    try:
+        for name, anchor in anchors.items():
+            parameters[name].data = anchor
+        with torch.no_grad():
+            yield
+    finally:
+        for name, values in trained.items():
+            parameters[name].data = values
+
+
+@contextmanager
+def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[tuple[str, Tensor]]]:
+    """Within this context only the named parameters ask for gradients; they are yielded, and lose theirs on leaving."""
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    try:
+        yield [(name, parameter) for name, parameter in model.named_parameters() if name in names]
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before.get(name, True))
+            parameter.grad = None
+
+
+@contextmanager
+def checkpointed(model: HookedTransformer) -> Iterator[None]:
+    """Within this context blocks keep only their inputs and are recomputed in the backward pass, hooks included."""
+    for block in model.blocks:
+        vars(block)["forward"] = _recomputed(block.forward)
+    try:
+        yield
+    finally:
+        for block in model.blocks:
+            del vars(block)["forward"]
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def run(residual: Tensor, *args: Any, **options: Any) -> Tensor:
+        return checkpoint(partial(forward, **options), residual, *args, use_reentrant=False)
+
+    return run

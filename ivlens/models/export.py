@@ -1,0 +1,222 @@
+"""Models back to Hugging Face: a whole folder for plain transformers, or LoRA's updates as a PEFT adapter.
+
+A folder is built beside its target and moved into place when it is whole; it replaces only an earlier export.
+"""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedModel
+
+from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError
+from .families import Family, family_of
+from .inverse import Inverse, hugging_face_weights, rounded_norms
+from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
+from .provenance import model_facts, provenance, weights_sha256
+
+MARK = "ivlens.json"
+
+
+def remember_origin(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
+    """Attach what an export needs beside the weights: both configs, and the norms that the conversion rounded."""
+    made: Any = model
+    made.ivlens_config = copy.deepcopy(hugging_face.config)
+    made.ivlens_generation_config = copy.deepcopy(hugging_face.generation_config)
+    made.ivlens_rounded = rounded_norms(model, family_of(made.ivlens_config).inverse, hugging_face.state_dict())
+
+
+def trainable_names(model: HookedTransformer) -> list[str]:
+    """Names, without LoRA's renaming, of the parameters that the family has in Hugging Face; all if it is unknown."""
+    names, config = weight_names(model), getattr(model, "ivlens_config", None)
+    if config is None:
+        return names
+    known = family_of(config).inverse.names(model.cfg)
+    return [name for name in names if name in known]
+
+
+def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
+    """Write the model as a Hugging Face folder, tokenizer and provenance (``ivlens.json``) included.
+
+    Raises:
+        UnsupportedError: ``load_model`` did not make the model, or its weights were processed.
+        ArgumentError: LoRA is on the model.
+        MismatchError: a bias that the family has not is no longer zero.
+        RecordError: the folder cannot be written, or holds something other than an earlier export.
+    """
+    family, config = _origin(model)
+    if has_lora(model):
+        raise ArgumentError(
+            "a model without LoRA", "one that has it", "call merge_lora(model) first, or export_adapter"
+        )
+    _check_invented(model, config)
+    tied = bool(config.tie_word_embeddings and family.inverse.ties(model))
+    config.architectures, config.dtype, config.tie_word_embeddings = [family.architecture], model.W_E.dtype, tied
+    generation_config: Any = model.ivlens_generation_config
+
+    def write(unfinished: Path) -> None:
+        (unfinished / "config.json").write_text(config.to_json_string(), encoding="utf-8")
+        (unfinished / "generation_config.json").write_text(generation_config.to_json_string(), encoding="utf-8")
+        _save_tokenizer(model.tokenizer, unfinished)
+        weights = _as_they_were(model, hugging_face_weights(model, family.inverse, tied=tied))
+        save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
+        _mark(unfinished, provenance(model))
+
+    return _write_folder(folder, write)
+
+
+def export_adapter(model: HookedTransformer, folder: str | Path) -> Path:
+    """Write LoRA's updates as a PEFT adapter folder, provenance included.
+
+    Raises:
+        UnsupportedError: ``load_model`` did not make the model, or its weights were processed.
+        ArgumentError: no LoRA is on the model, or it is switched off.
+        RecordError: the folder cannot be written, or holds something other than an earlier export.
+    """
+    family, config = _origin(model)
+    settings, tensors = _adapter_of(model, family.inverse)
+    settings["base_model_name_or_path"] = config.name_or_path or None
+
+    def write(unfinished: Path) -> None:
+        (unfinished / "adapter_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        save_file(tensors, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
+        with lora_off(model):
+            base = weights_sha256(model)
+        _mark(unfinished, provenance(model, base_weights_sha256=base))
+
+    return _write_folder(folder, write)
+
+
+def _origin(model: HookedTransformer) -> tuple[Family, Any]:
+    """The family and a copy of the Hugging Face config of a model that is as ``load_model`` makes them."""
+    processing = model_facts(model)["processing"]
+    if not hasattr(model, "ivlens_config") or processing != "none":
+        raise UnsupportedError(
+            "a model made by load_model, weights unprocessed",
+            f"one with processing {processing!r}",
+            "load it with load_model from its Hugging Face source",
+        )
+    return family_of(model.ivlens_config), copy.deepcopy(model.ivlens_config)
+
+
+def _check_invented(model: HookedTransformer, config: Any) -> None:
+    """Raise unless all parameters that the family has not in Hugging Face are zero."""
+    invented = set(weight_names(model)) - set(trainable_names(model))
+    used = [name for name in sorted(invented) if attrgetter(name)(model).any()]
+    if used:
+        raise MismatchError(
+            f"zeros where a {config.model_type} model has no parameter",
+            f"other values in {', '.join(used)}",
+            "train only trainable_names(model)",
+        )
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the tokenizers package has no narrower class for a full disk
+        raise OSError(str(error)) from error
+
+
+def _as_they_were(model: HookedTransformer, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, those exact again that only the conversion to ours had rounded."""
+    rounded: dict[str, tuple[Tensor, Tensor]] = model.ivlens_rounded  # type: ignore[assignment]
+    same = {
+        name: exact for name, (back, exact) in rounded.items() if torch.equal(weights[name], back.to(weights[name]))
+    }
+    return weights | {name: exact.to(weights[name]) for name, exact in same.items()}
+
+
+def _adapter_of(model: HookedTransformer, inverse: Inverse) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """PEFT's settings and tensors of a model's updates; projections that share a layer become one of joined rank."""
+    updates, factors = updates_in_use(model), lora_factors(model)
+    layers = sorted({layer for layer, _ in factors})
+    counts, tensors = {}, {}
+    for module, held in inverse.projections().items():
+        for layer in layers:
+            pairs = [factors.get((layer, target)) for target in held]
+            if any(pairs):
+                path = f"base_model.model.{inverse.stem}{layer}.{module}"
+                counts[module] = sum(pair is not None for pair in pairs)
+                tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = inverse.joined(pairs, model.cfg)
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        "r": updates.rank,
+        "lora_alpha": updates.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": inverse.conv1d,
+        "target_modules": list(counts),
+        "layers_to_transform": None if len(layers) == model.cfg.n_layers else layers,
+        "rank_pattern": {module: updates.rank * count for module, count in counts.items() if count > 1},
+        "alpha_pattern": {module: updates.alpha * count for module, count in counts.items() if count > 1},
+    }
+    return settings, tensors
+
+
+def _mark(unfinished: Path, facts: dict[str, Any]) -> None:
+    """Finish a folder with its provenance and a list of its files, by which a later export knows it for one."""
+    files = sorted([MARK, *(path.name for path in unfinished.iterdir())])
+    (unfinished / MARK).write_text(json.dumps(facts | {"files": files}, indent=2), encoding="utf-8")
+    for name in files:  # safetensors makes its file readable by its owner alone
+        (unfinished / name).chmod((unfinished / MARK).stat().st_mode)
+
+
+def _write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
+    """Let ``write`` fill a folder beside ``folder``, then move it into place, over an earlier export."""
+    target = Path(folder).expanduser().resolve()
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    try:
+        _check_replaceable(target)
+        unfinished.mkdir(parents=True)
+        write(unfinished)
+        _move_into_place(unfinished, target)
+    except (OSError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RecordError(f"to write the folder {folder}", reason, "choose a folder on a disk with room") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Path(folder)
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    there = sorted(path.name for path in target.iterdir())
+    try:
+        files = json.loads((target / MARK).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        files = []
+    if strays := [name for name in there if name not in files]:
+        raise RecordError(
+            f"a new or empty folder, or an earlier export, at {target}",
+            f"one that holds {', '.join(strays[:3])}",
+            "choose another folder",
+        )
+
+
+def _move_into_place(unfinished: Path, target: Path) -> None:
+    """Rename a finished folder to its name; what is there is put aside first, and back if that fails."""
+    if not target.exists():
+        unfinished.rename(target)
+        return
+    aside = unfinished.with_name(f"{unfinished.name}.old")
+    target.rename(aside)
+    try:
+        unfinished.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,200 @@
+"""Low-rank updates (LoRA, 2106.09685) on the weights themselves, so that every hook and every computation sees them.
+
+A weight W, [out, in] as Hugging Face has it, becomes W + alpha / rank * B A. Only the factors A [rank, in] and
+B [out, rank] learn; switched off, the model computes with W itself.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformer_lens import HookedTransformer
+
+from ..errors import ArgumentError, at_least
+from .inverse import as_linear, from_linear, own_name
+
+HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_gate": "mlp", "W_out": "mlp"}
+
+
+@dataclass
+class Updates:
+    """What all updates of a model share: their scale, whether they are on, and which weights learnt before them."""
+
+    rank: int
+    alpha: float
+    learnt: frozenset[str]
+    on: bool = True
+
+
+class LowRank(nn.Module):
+    """One weight's update; A starts as PEFT's does, from a generator of its own, and B at zero."""
+
+    def __init__(self, target: str, weight: Float[Tensor, "..."], updates: Updates, seed: str) -> None:
+        super().__init__()
+        self.target, self.updates = target, updates
+        rows, columns = as_linear(target, weight).shape
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+        start = nn.init.kaiming_uniform_(torch.empty(updates.rank, columns), a=math.sqrt(5), generator=generator)
+        self.A = nn.Parameter(start.to(weight))
+        self.B = nn.Parameter(weight.new_zeros(rows, updates.rank))
+
+    def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if not self.updates.on:
+            return weight
+        scale = self.updates.alpha / self.updates.rank
+        updated = torch.addmm(as_linear(self.target, weight), self.B, self.A, alpha=scale)
+        return from_linear(self.target, updated, weight.shape)
+
+
+def add_lora(
+    model: HookedTransformer,
+    rank: int,
+    alpha: float,
+    targets: tuple[str, ...],
+    layers: Sequence[int] | None,
+    seed: int,
+) -> None:
+    """Give the ``targets`` (W_Q, W_K, W_V, W_O, W_in, W_gate, W_out) of some or all layers updates, which alone learn.
+
+    With grouped queries W_K and W_V are those that the heads share.
+
+    Raises:
+        ArgumentError: a rank below 1, an alpha that is not positive, a target or layer that the model has not, none
+            of either, or LoRA already there.
+    """
+    at_least("rank", rank, 1)
+    if not 0 < alpha < math.inf:
+        raise ArgumentError("alpha to be a positive number", repr(alpha))
+    if any(parametrize.is_parametrized(module) for module in model.modules()):
+        raise ArgumentError("a model without LoRA", "one that has it", "call merge_lora(model) first")
+    layers = range(model.cfg.n_layers) if layers is None else layers
+    _check_chosen("layers", layers, range(model.cfg.n_layers))
+    _check_chosen("targets", targets, [name for name in HOMES if _home(model, 0, name) is not None])
+    learnt = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    updates = Updates(rank, alpha, learnt)
+    model.requires_grad_(False)
+    for layer in sorted(set(layers)):
+        for target in dict.fromkeys(targets):
+            home, name = _home(model, layer, target), own_name(model.cfg, target)
+            update = LowRank(target, getattr(home, name), updates, f"{seed}/{layer}/{target}")
+            parametrize.register_parametrization(home, name, update, unsafe=True)  # unsafe: not computed to be checked
+
+
+def _check_chosen(what: str, chosen: Sequence[object], there: Sequence[object]) -> None:
+    if not chosen or not all(each in there for each in chosen):
+        raise ArgumentError(f"{what} out of {', '.join(map(str, there))}", ", ".join(map(str, chosen)) or "none")
+
+
+def _home(model: HookedTransformer, layer: int, target: str) -> Any:
+    """The module of a layer that holds a target, or None."""
+    home = getattr(model.blocks[layer], HOMES[target], None)
+    return home if hasattr(home, own_name(model.cfg, target)) else None
+
+
+def has_lora(model: HookedTransformer) -> bool:
+    """Whether ``add_lora`` gave the model updates that were not merged since."""
+    return next(_updated(model), None) is not None
+
+
+def lora_is_on(model: HookedTransformer) -> bool:
+    """Whether the model computes with updates now."""
+    return has_lora(model) and shared_updates(model).on
+
+
+def lora_factors(model: HookedTransformer) -> dict[tuple[int, str], tuple[nn.Parameter, nn.Parameter]]:
+    """The factors A [rank, in] and B [out, rank] of each (layer, target); none without LoRA."""
+    return {(layer, update.target): (update.A, update.B) for layer, _, _, update in _updated(model)}
+
+
+def shared_updates(model: HookedTransformer) -> Updates:
+    """What the model's updates share.
+
+    Raises:
+        ArgumentError: the model has no LoRA.
+    """
+    first = next(_updated(model), None)
+    if first is None:
+        raise ArgumentError("a model with LoRA", "one without", "call add_lora(model, ...) first")
+    return first[3].updates
+
+
+def updates_in_use(model: HookedTransformer) -> Updates:
+    """What the model's updates share.
+
+    Raises:
+        ArgumentError: the model has no LoRA, or it is switched off.
+    """
+    updates = shared_updates(model)
+    if not updates.on:
+        raise ArgumentError("LoRA that is switched on", "a model within lora_off", "leave that context first")
+    return updates
+
+
+def _updated(model: HookedTransformer) -> Iterator[tuple[int, Any, str, LowRank]]:
+    """Layer, module, weight's name and update of every weight that has one."""
+    for layer, block in enumerate(model.blocks):
+        for module in block.children():
+            chains: Any = getattr(module, "parametrizations", {})
+            yield from ((layer, module, name, of[0]) for name, of in chains.items() if isinstance(of[0], LowRank))
+
+
+@contextmanager
+def lora_off(model: HookedTransformer) -> Iterator[None]:
+    """Within this context the model computes with its base weights alone.
+
+    Raises:
+        ArgumentError: the model has no LoRA.
+    """
+    updates = shared_updates(model)
+    was_on, updates.on = updates.on, False
+    kept, parametrize._cache = parametrize._cache, {}  # updated weights kept by parametrize.cached()
+    try:
+        yield
+    finally:
+        updates.on, parametrize._cache = was_on, kept
+
+
+@torch.no_grad()
+def merge_lora(model: HookedTransformer) -> None:
+    """Fold the updates into the weights, in place, and take LoRA off the model; what learnt before it learns again.
+
+    Raises:
+        ArgumentError: the model has no LoRA, or it is switched off.
+    """
+    updates = updates_in_use(model)
+    merged = list(_updated(model))
+    for _, module, name, _ in merged:
+        module.parametrizations[name].original.copy_(getattr(module, name))
+    for module in {id(module): module for _, module, _, _ in merged}.values():
+        _restore(module)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in updates.learnt)
+
+
+def _restore(module: Any) -> None:
+    """Put the parameters back; torch's own removal would strip the class that deep copies of the module share."""
+    originals = {name: chain.original for name, chain in module.parametrizations.items()}
+    own_class = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    module.__class__ = own_class
+    for name, original in originals.items():
+        module.register_parameter(name, original)
+
+
+def weight_names(model: HookedTransformer) -> list[str]:
+    """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is what is computed with."""
+    names = []
+    for name, _ in model.named_parameters():
+        path, updated, rest = name.partition(".parametrizations.")
+        if not updated:
+            names.append(name)
+        elif rest.endswith(".original"):
+            names.append(f"{path}.{rest.removesuffix('.original')}")
+    return names

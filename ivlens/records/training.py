@@ -1,0 +1,47 @@
+"""Record of a training run: its terms step by step, and what became of abilities on the way."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from .store import Record
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun(Record):
+    """What a run logged.
+
+    ``values`` is [step, column]: for the steps ``0, 1, ...`` the columns named by ``columns`` (the loss and its terms
+    in nats, learning rate, gradient norm, seconds). ``measured`` holds one mapping for each ability and time of
+    measuring: step (how many had been taken), ability, role ("new" or "keep"), accuracy with its 95% interval,
+    probabilities, n, and, for abilities with a base vector, ``cosine`` and ``norm_ratio`` of the vector from the same
+    heads now, and ``alignment`` of the hidden state with the base's vector. ``stopped`` says why a run ended early.
+    """
+
+    values: Float[Tensor, "step column"]
+    columns: tuple[str, ...]
+    measured: tuple[dict[str, Any], ...] = ()
+    stopped: str = ""
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return len(self.values)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step: step, loss, each term, learning_rate, gradient_norm, seconds."""
+        frame = pd.DataFrame(self.values.numpy(), columns=list(self.columns))
+        frame.insert(0, "step", range(len(frame)))
+        return frame
+
+    def abilities(self) -> pd.DataFrame:
+        """One row for each ability and time of measuring."""
+        return pd.DataFrame(list(self.measured))
+
+    def final(self) -> pd.DataFrame:
+        """One row an ability, as last measured."""
+        frame = self.abilities()
+        return frame if frame.empty else frame[frame["step"] == frame["step"].max()].reset_index(drop=True)

@@ -1,0 +1,72 @@
+"""The forgetting study on the real model, as small as it gets: complete, resumable, ending with the base."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ivlens
+from ivlens.experiments.forgetting import StudyConfig, choose, run_study
+from ivlens.experiments.forgetting_tables import correlations, methods_table, trials_table
+from ivlens.records import TrainingRun
+
+CONFIG = StudyConfig(
+    new=("word-topic", "choose-last-of-3"), old=("antonym", "verb-gerund"), trial_new="lowercase-first-letter",
+    trial_old=("capitalize",), strengths={"plain": (1.0,), "guided": (1.0,)}, seeds=(0, 1), steps=1, batch_size=2,
+    test=2, test_new=2, watched=2, clean=2, corrupted=1,
+)  # fmt: skip
+
+
+def test_the_study_is_complete_resumable_and_leaves_the_base(smollm2: Any, tmp_path: Path) -> None:
+    model = ivlens.load_model("smollm2", verify=False)  # it is trained: not the shared one
+    said: list[str] = []
+    study = run_study(model, tmp_path, CONFIG, said.append)
+    assert set(study.runs) == {(m, seed, stage) for m in ("plain", "guided") for seed in (0, 1) for stage in (0, 1)}
+    for one, two in zip(model.parameters(), smollm2.parameters(), strict=True):
+        assert torch.equal(one, two)
+    frame = study.runs["guided", 1, 1].abilities().set_index("ability")
+    assert list(frame.index) == ["word-topic", "choose-last-of-3", "antonym", "verb-gerund"]
+    assert frame.loc["antonym", ["knowledge", "recovered", "cosine", "norm_ratio", "alignment"]].notna().all()
+    assert 0 < frame["distance"].iloc[0] < 1
+    base = study.base.abilities().set_index("ability")
+    assert base.loc["antonym", "distance"] == 0
+    assert study.runs["plain", 0, 0].abilities()["distance"].iloc[0] > 0
+    table = methods_table(study, CONFIG)
+    assert table["method"].tolist() == ["plain", "guided"]
+    assert table["of plain"].iloc[0] == 1 or table["learned"].iloc[0] == 0
+    assert trials_table(study, CONFIG)["chosen"].all()
+    assert len(correlations(study, CONFIG)) == 6
+
+    (tmp_path / "guided-1-1.safetensors").unlink()
+    first, said[:] = study.runs["guided", 1, 1], []
+    again = run_study(model, tmp_path, CONFIG, said.append)
+    learned = [line for line in said if "seed" in line]
+    assert learned == ["guided, seed 1: word-topic", "guided, seed 1: choose-last-of-3"]
+    second = again.runs["guided", 1, 1]
+    assert torch.equal(first.values[:, :3], second.values[:, :3])
+    assert first.abilities().equals(second.abilities())
+
+
+def trial(learned: float, kept: float) -> TrainingRun:
+    rows = ({"ability": "new", "accuracy": learned}, {"ability": "old", "accuracy": kept})
+    return TrainingRun(torch.zeros(0, 0), (), rows)
+
+
+def test_strengths_are_chosen_by_what_is_kept_among_those_that_learn() -> None:
+    config = replace(
+        CONFIG, trial_new="new", trial_old=("old",), strengths={"plain": (0.5, 1.0), "l2": (1.0, 2.0, 3.0)}
+    )
+    trials = {
+        ("plain", 0.5): trial(0.5, 0.9), ("plain", 1.0): trial(1.0, 0.1),
+        ("l2", 1.0): trial(1.0, 0.3), ("l2", 2.0): trial(0.99, 0.6), ("l2", 3.0): trial(0.9, 0.9),
+    }  # fmt: skip
+    assert choose(trials, config) == {"plain": 1.0, "l2": 2.0}
+    trials["l2", 1.0], trials["l2", 2.0] = trial(0.8, 0.9), trial(0.7, 0.9)
+    assert choose(trials, config)["l2"] == 3.0  # none learns enough: the one that learns most
+
+
+def test_tasks_that_are_chosen_on_are_not_reported() -> None:
+    with pytest.raises(ivlens.ArgumentError, match="different tasks"):
+        replace(CONFIG, trial_old=("antonym",))

@@ -1,0 +1,33 @@
+"""A tiny model to train, prompts for it, and a vector."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import ivlens
+from ivlens import Prompt
+
+
+@pytest.fixture
+def learner(tiny_hooked: Callable[..., Any]) -> Callable[[], Any]:
+    """``learner()``: the same tiny random model each time."""
+    return tiny_hooked
+
+
+@pytest.fixture
+def prompts() -> list[Prompt]:
+    words = ["capital", "of", "France", "is", "Paris", "and", "the", "quick", "brown", "fox", "jumps"]
+    return [Prompt(f"Q: {word} A:", (f" {after}",), task="next") for word, after in pairwise(words)]
+
+
+@pytest.fixture
+def others() -> list[Prompt]:
+    return [Prompt(f"the {word} is", (" Paris",), task="old") for word in ("fox", "capital of France", "dog over", "Q")]
+
+
+@pytest.fixture
+def vector(learner: Callable[[], Any]) -> ivlens.InstructionVector:
+    means = ivlens.mean_head_activations(learner(), [Prompt("Q: the fox A:", (" x",))])
+    return ivlens.instruction_vector(learner(), means, [(0, 1), (1, 0), (1, 2)])

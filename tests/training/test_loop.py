@@ -1,0 +1,245 @@
+"""The loop: it learns, repeats itself bit by bit, stops on what is not finite, and keeps to what was asked."""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ivlens
+from ivlens import Prompt
+from ivlens.models import has_lora, lora_off, merge_lora, trainable_names
+from ivlens.training import Ability, Guidance, LoRA, TrainingConfig, fine_tune
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    """Copies of all weights."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+CONFIG = TrainingConfig(steps=6, batch_size=4, learning_rate=3e-3)
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_it_learns_and_the_same_seed_gives_the_same_weights(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    config = replace(CONFIG, steps=30)
+    one, two, other = learner(), learner(), learner()
+    run = fine_tune(one, prompts, config)
+    torch.manual_seed(7)  # the global generator plays no part
+    fine_tune(two, prompts, config)
+    fine_tune(other, prompts, replace(config, seed=1))
+    assert run.to_frame()["loss"].iloc[-5:].mean() < 0.5 * run.to_frame()["loss"].iloc[0]
+    assert not changed(weights(one), weights(two))
+    assert changed(weights(one), weights(other))
+
+
+def test_only_what_was_asked_learns(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    model = learner()
+    before = weights(model)
+    fine_tune(model, prompts, CONFIG)
+    touched = changed(before, weights(model))
+    assert touched
+    assert not any(name.startswith(("embed.", "unembed.")) for name in touched)
+    assert not any(".b_" in name or "._b_" in name for name in touched)  # llama has no biases to export
+    model = learner()
+    fine_tune(model, prompts, replace(CONFIG, layers=(1,)))
+    assert {name.split(".")[1] for name in changed(before, weights(model))} == {"1"}
+    model = learner()
+    fine_tune(model, prompts, replace(CONFIG, embeddings=True))
+    assert {"embed.W_E", "unembed.W_U"} <= changed(before, weights(model))
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_adam_steps_are_those_of_torch(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    """Warm-up, decay, clipping and weight decay against a loop written out here."""
+    config = replace(CONFIG, warmup=2, decay="cosine", weight_decay=0.1, clip=0.5, batch_size=len(prompts))
+    model, plain = learner(), learner()
+    fine_tune(model, prompts, config)
+    names = [name for name in trainable_names(plain) if name.startswith(("blocks.", "ln_final"))]
+    learning = [dict(plain.named_parameters())[name] for name in names]
+    optimizer = torch.optim.AdamW(learning, weight_decay=0.1)
+    rates = [0.5, 1.0, *((1 + torch.cos(torch.pi * torch.arange(4) / 4)) / 2).tolist()]
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = 3e-3 * rate
+        optimizer.zero_grad()
+        pieces = []
+        for prompt in prompts:
+            encoded = prompt.encode(plain.tokenizer)
+            logits = plain(torch.tensor([encoded.prompt_ids + encoded.answer_ids]))[0, len(encoded.prompt_ids) - 1 : -1]
+            pieces.append(torch.nn.functional.cross_entropy(logits, torch.tensor(encoded.answer_ids), reduction="none"))
+        torch.cat(pieces).mean().backward()
+        torch.nn.utils.clip_grad_norm_(learning, 0.5)
+        optimizer.step()
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(dict(model.named_parameters())[name], parameter, rtol=0, atol=2e-4, msg=name)
+
+
+def test_l2_keeps_weights_near_the_base(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    base = weights(learner())
+
+    def distance(l2: float, lora: LoRA | None = None) -> float:
+        model = learner()
+        fine_tune(model, prompts, replace(CONFIG, guidance=Guidance(l2=l2), lora=lora, decay="none"))
+        if has_lora(model):
+            merge_lora(model)
+        return sum((values - base[name]).square().sum().item() for name, values in weights(model).items()) ** 0.5
+
+    assert distance(100.0) < 0.8 * distance(0.0)
+    assert distance(1 / 3e-3) == pytest.approx(0, abs=1e-5)  # strength 1: all the way back after each step
+    assert distance(100.0, LoRA(2, 4.0)) < 0.8 * distance(0.0, LoRA(2, 4.0))
+
+
+def test_lora_learns_beside_the_weights(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    model, base = learner(), learner()
+    lora = LoRA(4, 8.0, ("W_Q", "W_O", "W_in"))
+    run = fine_tune(model, prompts, replace(CONFIG, steps=30, batch_size=len(prompts), learning_rate=1e-2, lora=lora))
+    assert run.to_frame()["loss"].iloc[-1] < 0.8 * run.to_frame()["loss"].iloc[0]
+    tokens = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        assert not torch.allclose(model(tokens), base(tokens))
+        with lora_off(model):
+            assert torch.equal(model(tokens), base(tokens))
+    with pytest.raises(ivlens.ArgumentError, match="merge_lora"):
+        fine_tune(model, prompts, CONFIG)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(
+    learner: Callable[[], Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ivlens.training import course
+
+    honest, calls = course.cross_entropy, []
+
+    def broken(logits: Any, targets: Any) -> Any:
+        calls.append(0)
+        return honest(logits, targets) * (float("nan") if len(calls) > 3 else 1.0)
+
+    good = learner()
+    fine_tune(good, prompts, replace(CONFIG, steps=6, decay="none", seed=3))
+    monkeypatch.setattr(course, "cross_entropy", broken)
+    model = learner()
+    with pytest.warns(UserWarning, match="stopped at step 3"):
+        run = fine_tune(model, prompts, replace(CONFIG, decay="none", seed=3, save_every=1), out=tmp_path)
+    assert run.steps == 3
+    assert "nan" in run.stopped
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    monkeypatch.setattr(course, "cross_entropy", honest)
+    again = learner()
+    fine_tune(again, prompts, replace(CONFIG, decay="none", seed=3, save_every=1), out=tmp_path)  # from step 3 on
+    assert not changed(weights(good), weights(again))
+
+
+def test_abilities_are_measured_on_the_way(
+    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, tmp_path: Path
+) -> None:
+    model = learner()
+    keep = [Ability("old", tuple(others), replace(vector, task="old")), Ability("bare", tuple(others[:2]))]
+    run = fine_tune(model, prompts, replace(CONFIG, evaluate_every=3), keep=keep, out=tmp_path)
+    frame = run.abilities()
+    assert frame["step"].tolist() == [0, 0, 3, 3, 6, 6]
+    assert run.final()["ability"].tolist() == ["old", "bare"]
+    assert frame["role"].eq("keep").all()
+    assert frame["cosine"].notna().tolist() == [True, False] * 3
+    start, end = frame.iloc[0], frame.iloc[4]
+    assert abs(end["cosine"] - start["cosine"]) > 1e-4
+    assert abs(end["alignment"] - start["alignment"]) > 1e-6
+    assert end["probability"] == pytest.approx(ivlens.evaluate(model, others).probability)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sum("loss" in line for line in lines) == 6
+    assert sum("ability" in line for line in lines) == 6
+    path = run.save(tmp_path / "run.safetensors")
+    back = ivlens.TrainingRun.load(path)
+    assert back.to_frame().equals(run.to_frame())
+    assert back.abilities().equals(frame)
+    assert back.provenance["settings"]["training"]["steps"] == 6
+
+
+def test_measures_of_the_vector_at_the_base(learner: Callable[[], Any], others: list[Prompt]) -> None:
+    """An unchanged model: cosine and norm ratio 1, alignment recomputed by hand."""
+    from ivlens.training import measure
+
+    model = learner()
+    vector = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, others), [(0, 1), (1, 2)])
+    row = measure(model, Ability("old", tuple(others), vector, layer=1))
+    assert row["cosine"] == pytest.approx(1, abs=1e-6)
+    assert row["norm_ratio"] == pytest.approx(1, abs=1e-5)
+    cosines = []
+    for prompt in others:
+        _, cache = model.run_with_cache(torch.tensor([prompt.token_ids(model.tokenizer)]))
+        cosines.append(torch.cosine_similarity(cache["blocks.1.hook_resid_pre"][0, -1], vector.values, dim=0).item())
+    assert row["alignment"] == pytest.approx(sum(cosines) / len(cosines), abs=1e-5)
+
+
+def test_a_task_is_learned_from_train_and_measured_on_test(smollm2: Any) -> None:
+    ability = Ability.of(ivlens.load_task("capitalize"))
+    held = {example.input for example in ivlens.load_task("capitalize").split("test")}
+    assert {prompt.input for prompt in ability.prompts} <= held
+    assert len(ability.prompts) == 30
+
+
+def test_mixed_precision_is_close_to_full(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    full, mixed = learner(), learner()
+    losses = [
+        fine_tune(model, prompts, replace(CONFIG, precision=precision)).to_frame()["loss"]
+        for model, precision in ((full, "full"), (mixed, "bfloat16"))
+    ]
+    assert 0 < ((losses[0] - losses[1]) / losses[0]).abs().max() < 0.03
+    assert all(parameter.dtype == torch.float32 for parameter in mixed.parameters())
+
+
+@pytest.mark.parametrize("preset", ["plain", "iv", "fv", "kl", "l2", "rehearsal", "replay", "guided"])
+def test_every_preset_runs(
+    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, preset: str
+) -> None:
+    config = replace(CONFIG, guidance=replace(Guidance.preset(preset), layer=1))
+    run = fine_tune(learner(), prompts, config, vector=vector, rehearse=others, replay=others)
+    assert run.values.isfinite().all()
+    assert run.steps == 6
+    assert not run.stopped
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"steps": 0}, "steps"), ({"batch_size": 0}, "batch_size"), ({"learning_rate": -1}, "learning_rate"),
+     ({"accumulate": 9}, "accumulate"), ({"decay": "steep"}, "decay"), ({"precision": "half"}, "precision"),
+     ({"teacher": "none"}, "teacher"), ({"save_every": 0}, "save_every")],
+)  # fmt: skip
+def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
+    with pytest.raises(ivlens.ArgumentError, match=named):
+        TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"progressive": "quadratic"}, "progressive"), ({"kl_last": -1}, "kl_last"), ({"temperature": 0}, "temperature"),
+     ({"direction": "up"}, "direction"), ({"site": "mlp"}, "site"), ({"replay_batch": 0}, "replay_batch"),
+     ({"consistency_reduction": "max"}, "consistency_reduction")],
+)  # fmt: skip
+def test_a_guidance_outside_its_values_is_named(settings: dict, named: str) -> None:
+    with pytest.raises(ivlens.ArgumentError, match=named):
+        Guidance(**settings)
+
+
+def test_unknown_preset_and_layers() -> None:
+    with pytest.raises(ivlens.ArgumentError, match="'guided'"):
+        Guidance.preset("magic")
+
+
+def test_layers_that_the_model_has_not(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    for layers in ((), (0, 9)):
+        with pytest.raises(ivlens.ArgumentError, match="layers"):
+            fine_tune(learner(), prompts, replace(CONFIG, layers=layers))
+
+
+def test_quiet(learner: Callable[[], Any], prompts: list[Prompt], capfd: pytest.CaptureFixture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine_tune(learner(), prompts, CONFIG)
+    assert capfd.readouterr() == ("", "")

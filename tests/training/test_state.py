@@ -1,0 +1,192 @@
+"""Never lose a run: kill -9, signals, truncated files, a full disk."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ivlens
+from ivlens import Prompt
+from ivlens.training import Guidance, LoRA, TrainingConfig, fine_tune
+from ivlens.training import state as state_file
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    """Copies of all weights."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+CONFIG = TrainingConfig(steps=8, batch_size=4, learning_rate=3e-3, save_every=2)
+RUN = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import conftest, ivlens
+from ivlens import Prompt
+from ivlens.training import Guidance, TrainingConfig, fine_tune
+model = ivlens.load_model(conftest.random_model("llama"), tokenizer=conftest.byte_level_tokenizer())
+words = "capital of France is Paris and the quick brown".split()
+prompts = [Prompt(f"Q: {{word}} A:", (f" {{after}}",)) for word, after in zip(words, words[1:])]
+guidance = Guidance(rehearsal=1.0, l2=10.0)
+config = TrainingConfig(guidance, steps=150, batch_size=4, learning_rate=1e-3, save_every=7)
+print("ready", flush=True)
+fine_tune(model, prompts, config, rehearse=prompts[:3], out=sys.argv[1])
+from safetensors.torch import save_file
+save_file({{name: each.detach().contiguous() for name, each in model.named_parameters()}}, sys.argv[2])
+"""
+
+
+def start(out: Path, weights: Path) -> subprocess.Popen:
+    script = RUN.format(tests=str(Path(__file__).parents[1]))
+    return subprocess.Popen([sys.executable, "-c", script, str(out), str(weights)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.02)
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole", tmp_path / "whole.weights")
+    kills, chance = 0, random.Random(time.time_ns())  # another moment at each run of this test
+    out, end = tmp_path / "killed", tmp_path / "killed.weights"
+    for _ in range(4):
+        process = start(out, end)
+        wait_for(out / "state.safetensors", process)
+        time.sleep(chance.uniform(0.05, 0.6))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert start(out, end).wait() == 0
+    assert whole.wait() == 0
+    assert kills >= 2, "the runs were too quick to be killed"
+    assert end.read_bytes() == (tmp_path / "whole.weights").read_bytes()
+    lines = [(tmp_path / name / "log.jsonl").read_text().count('"loss"') for name in ("whole", "killed")]
+    assert lines == [150, 150]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_after_the_step_with_the_state_saved(tmp_path: Path, number: int, status: int) -> None:
+    process = start(tmp_path / "run", tmp_path / "weights")
+    wait_for(tmp_path / "run" / "log.jsonl", process)
+    time.sleep(0.3)
+    process.send_signal(number)
+    assert process.wait(30) in {status, 1, 130}
+    steps = (tmp_path / "run" / "log.jsonl").read_text().count('"loss"')
+    assert 0 < steps < 150
+    assert saved_step(tmp_path / "run") == steps
+
+
+def saved_step(folder: Path) -> int:
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(folder / "state.safetensors", "pt") as file:
+        return json.loads(file.metadata()["ivlens"])["step"]
+
+
+def test_a_finished_run_is_not_run_again(learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path) -> None:
+    first, second = learner(), learner()
+    run = fine_tune(first, prompts, CONFIG, out=tmp_path)
+    again = fine_tune(second, prompts, CONFIG, out=tmp_path)
+    assert torch.equal(run.values, again.values)
+    assert all(
+        torch.equal(one, two) for one, two in zip(weights(first).values(), weights(second).values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(2, 4.0)], ids=["full", "lora"])
+def test_a_truncated_state_is_reported_and_the_one_before_it_used(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, lora: LoRA | None
+) -> None:
+    config = replace(CONFIG, lora=lora)
+    whole, model = learner(), learner()
+    fine_tune(whole, prompts, config, out=tmp_path)
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="trying the state before it"):
+        run = fine_tune(model, prompts, config, out=tmp_path)
+    assert run.steps == 8
+    assert all(torch.equal(one, two) for one, two in zip(weights(whole).values(), weights(model).values(), strict=True))
+
+
+def test_no_readable_state_is_an_error_and_nothing_is_overwritten(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    for name in ("state.safetensors", "state.previous.safetensors"):
+        (tmp_path / name).write_bytes(b"junk")
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ivlens.RecordError, match="move them away"):
+        fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    assert (tmp_path / "state.safetensors").read_bytes() == b"junk"
+
+
+def test_a_full_disk_is_reported_and_training_goes_on(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves, honest = [], state_file.save_file
+
+    def full(tensors: Any, path: Any, **options: Any) -> None:
+        saves.append(path)
+        if len(saves) > 2:
+            Path(path).write_bytes(b"half a sta")
+            raise OSError(28, "No space left on device")
+        honest(tensors, path, **options)
+
+    monkeypatch.setattr(state_file, "save_file", full)
+    model = learner()
+    with pytest.warns(UserWarning, match="No space left"):
+        run = fine_tune(model, prompts, CONFIG, out=tmp_path)
+    assert run.steps == 8
+    assert saved_step(tmp_path) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "log.jsonl",
+        "state.safetensors",
+        "state.previous.safetensors",
+    }
+    monkeypatch.setattr(state_file, "save_file", honest)
+    again = learner()
+    fine_tune(again, prompts, CONFIG, out=tmp_path)
+    assert all(torch.equal(one, two) for one, two in zip(weights(model).values(), weights(again).values(), strict=True))
+
+
+def test_a_run_of_other_settings_is_refused_with_what_differs(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    with pytest.raises(ivlens.MismatchError, match="settings"):
+        fine_tune(learner(), prompts, replace(CONFIG, learning_rate=1e-3), out=tmp_path)
+    with pytest.raises(ivlens.MismatchError, match="settings"):
+        fine_tune(learner(), prompts[:-1], CONFIG, out=tmp_path)
+    with pytest.raises(ivlens.MismatchError, match="settings"):
+        fine_tune(learner(), prompts, replace(CONFIG, guidance=Guidance(l2=1.0)), out=tmp_path)
+    trained = learner()
+    fine_tune(trained, prompts, CONFIG)
+    with pytest.raises(ivlens.MismatchError, match="weights_sha256"):
+        fine_tune(trained, prompts, CONFIG, out=tmp_path)
+    fine_tune(
+        learner(), prompts, replace(CONFIG, evaluate_every=1, save_every=1), out=tmp_path
+    )  # these change no weight
+
+
+def test_a_folder_that_cannot_be_written(learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ivlens.RecordError, match="choose a folder"):
+        fine_tune(learner(), prompts, CONFIG, out=tmp_path / "file" / "run")
+
+
+def test_signal_handlers_are_put_back(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    fine_tune(learner(), prompts, CONFIG)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
