@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ivlens import Comparison, HeadEffects, InstructionVector, SteeringSweep, cli
+from ivlens import Comparison, HeadEffects, InstructionVector, SteeringSweep, TrainingRun, cli
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -21,7 +21,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:
     monkeypatch.setattr(cli.common, "load_model", lambda source, **options: smollm2)
 
 
-@pytest.mark.parametrize("verb", ["", "demo", "heads", "vector", "steer", "vectors", "tasks", "figures"])
+@pytest.mark.parametrize(
+    "verb", ["", "demo", "heads", "vector", "steer", "vectors", "tasks", "figures", "train", "experiment"]
+)
 def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main([*verb.split(), "--help"])
@@ -127,3 +129,35 @@ def test_interrupt_is_said_and_has_its_status(
     status, _, err = run(capsys, "tasks")
     assert status == 130
     assert "interrupted" in err
+
+
+def test_train_learns_writes_and_resumes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps with LoRA on the real model: record, log, adapter and model; the same command runs nothing again."""
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(cli.training.Ability.of.__func__, "__defaults__", (4, None, 2))  # four prompts an ability
+    train = ("train", "smollm2", "--task", "capitalize", "--guidance", "plain", "--out", str(tmp_path), "--lora", "2")
+    train += ("--steps", "2", "--batch-size", "2", "--warmup", "0", "--evaluate-every", "1")
+    status, out, err = run(capsys, *train)
+    assert status == 0, err
+    assert "capitalize, plain, after 2 steps" in out
+    record = TrainingRun.load(tmp_path / "run.safetensors")
+    assert record.abilities()["step"].tolist() == [0, 1, 2]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.model_type == "llama"
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} >= {"adapter_config.json"}
+    log = (tmp_path / "log.jsonl").read_text()
+    assert run(capsys, *train)[0] == 0
+    assert (tmp_path / "log.jsonl").read_text().count('"loss"') == log.count('"loss"') == 2
+    status, _, err = run(capsys, *train, "--learning-rate", "1e-5")
+    assert status == 1
+    assert "learning_rate" in err or "settings" in err
+
+
+def test_train_says_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(
+        capsys, "train", "smollm2", "--task", "capitalize", "--guidance", "replay", "--out", str(tmp_path)
+    )
+    assert status == 1
+    assert "--keep" in err

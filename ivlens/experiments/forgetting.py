@@ -114,7 +114,7 @@ def choose(trials: Mapping[tuple[str, float], TrainingRun], config: StudyConfig)
 
 
 def strengthened(method: str, strength: float) -> Guidance:
-    """A preset with its weights times the strength; for "iv" it is the vector's scale, whose KL target moves with it."""
+    """A preset with its weights times the strength; for "iv" it scales the vector, and with it the KL's target."""
     preset = Guidance.preset(method)
     return replace(preset, scale=strength * preset.scale) if method == "iv" else preset.scaled(strength)
 
@@ -234,7 +234,8 @@ class _Bench:
         if vector is None:
             return row
         bare = task.prompts(config.test, shots=0, instruction=False, split="test")
-        row["knowledge"] = evaluate(self.model, task.cloze_prompts(config.test, split="test")).probability
+        if task.cloze is not None:
+            row["knowledge"] = evaluate(self.model, task.cloze_prompts(config.test, split="test")).probability
         row["bare"] = evaluate(self.model, bare).accuracy
         with steer(self.model, vector, config.layer, config.scale):
             row["recovered"] = evaluate(self.model, bare).accuracy

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from ..errors import ArgumentError
 from ..models import HookedTransformer, Rows, answer_residual, base_weights, checkpointed, final_logits, hooked, padded
@@ -168,7 +169,7 @@ class Course:
         device = torch.device(self.model.cfg.device or "cpu").type
         mixed = torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
         saved = checkpointed(self.model) if self.config.checkpointing else nullcontext()
-        with hooked(self.model, edits), saved:
+        with parametrize.cached(), hooked(self.model, edits), saved:  # LoRA's sums are computed once a pass
             with mixed:
                 residual = answer_residual(self.model, rows)
             found = terms(final_logits(self.model, residual.to(self.model.cfg.dtype)))

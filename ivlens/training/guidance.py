@@ -89,6 +89,11 @@ class Guidance:
         """Whether an instruction vector is needed."""
         return self.teaches or self.progressive != "none" or self.consistency > 0
 
+    @property
+    def asks_base(self) -> bool:
+        """Whether the base model is asked anything."""
+        return self.teaches or self.kl_base > 0 or self.consistency > 0 or self.rehearsal > 0
+
     def scaled(self, factor: float) -> "Guidance":
         """The same combination with every weight times ``factor``."""
         at_least("factor", factor, 0)

@@ -1,20 +1,20 @@
 """``fine_tune``: the loop, top to bottom."""
 
+import math
 import signal
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ArgumentError, RecordError
-from ..models import HookedTransformer, add_lora, has_lora, only_trainable, provenance, trainable_names
+from ..errors import RecordError
+from ..models import HookedTransformer, provenance
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import Prompt, Task
@@ -22,9 +22,9 @@ from ..vectors import InstructionVector
 from .config import TrainingConfig
 from .course import Course
 from .interrupts import interrupts
+from .learner import Learner, check_learnable, learner
 from .log import Log
-from .monitor import Ability, measure_all
-from .objective import pull_back
+from .monitor import Ability, measure
 from .state import Store
 
 
@@ -49,150 +49,88 @@ def fine_tune(
     state and the log; the same call on the same base model resumes there, to the same weights.
 
     With ``config.lora`` the updates stay beside the weights: ``merge_lora(model)`` folds them in. A loss or gradient
-    that is not finite stops the run before it touches the weights. SIGINT and SIGTERM end it after the step, saved.
+    that is not finite stops the run before it touches the weights. SIGINT and SIGTERM end it after the step, saved;
+    to resume, load the base model anew.
 
     Raises:
-        ArgumentError: something that a term needs is missing.
+        ArgumentError: something that a term needs is missing, or the model has LoRA already.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings.
         RecordError: ``out`` cannot be written.
     """
     config = config or TrainingConfig()
-    prompts = (
-        data.prompts(split="train", instruction=bool(data.instructions)) if isinstance(data, Task) else listed(data)
-    )
-    new = list(new) or ([Ability.of(data)] if isinstance(data, Task) else [])
-    kept = [Ability.of(each) for each in keep]
-    shown = {"prompts": prompts, "rehearse": list(rehearse), "replay": list(replay)}
-    origin = provenance(model, training=_plain(config), **{name: _digest(each) for name, each in shown.items()},
-                        vector=None if vector is None else _tensor_digest(vector.values))  # fmt: skip
+    if isinstance(data, Task):
+        new = new or [Ability.of(data)]
+        data = data.prompts(split="train", instruction=bool(data.instructions))
+    watched = _Watched(tuple(new), tuple(Ability.of(each) for each in keep))
+    shown = {"prompts": listed(data), "rehearse": list(rehearse), "replay": list(replay)}
+    check_learnable(model, config)
+    anchors: dict[str, Tensor] = {}
+    course = Course.of(model, config, shown["prompts"], vector, shown["rehearse"], shown["replay"], anchors)
+    settings = {name: value for name, value in asdict(config).items() if name not in ("save_every", "evaluate_every")}
+    digests = {name: _digest(repr([(each.text, each.answers) for each in prompts])) for name, prompts in shown.items()}
+    digests["vector"] = _digest("" if vector is None else repr(vector.values.tolist()))
+    origin = provenance(model, training=settings, **digests)
     folder = None if out is None else Path(out)
-    store, log = Store(folder, origin | {"versions": None}), Log(folder)
-    names = _names(model, config)
-    with only_trainable(model, names) as parameters:
-        anchors = _anchors(config, parameters)
-        course = Course.of(model, config, prompts, vector, shown["rehearse"], shown["replay"], anchors)
+    store, log = Store(folder, origin["model"] | origin["settings"]), Log(folder)
+    with learner(model, config, anchors) as learning:
         course.prepare()
-        optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in parameters], lr=config.learning_rate, betas=config.betas,
-            weight_decay=config.weight_decay, fused=True,
-        )  # fmt: skip
-        start = store.load(parameters, optimizer)
+        start = store.load(learning)
         log.resume(start)
-        stopped = _run(course, parameters, anchors, optimizer, store, log, start, new, kept)
+        stopped = _run(course, learning, store, log, start, watched)
     return log.run(stopped, origin)
 
 
-def _run(
-    course: Course,
-    parameters: list[tuple[str, Tensor]],
-    anchors: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    store: Store,
-    log: Log,
-    start: int,
-    new: list[Ability],
-    kept: list[Ability],
-) -> str:
+@dataclass(frozen=True)
+class _Watched:
+    new: tuple[Ability, ...]
+    keep: tuple[Ability, ...]
+
+    def measure(self, model: HookedTransformer, log: Log, step: int) -> None:
+        """Log every ability, as it is after so many steps."""
+        for role, abilities in (("new", self.new), ("keep", self.keep)):
+            for ability in abilities:
+                log.ability({"step": step, "role": role} | measure(model, ability))
+
+
+def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, watched: _Watched) -> str:
     """The steps from ``start`` on; why they ended early, if they did."""
     model, config = course.model, course.config
-    named = dict(parameters)
-    weights = list(named.values())
-    pulled = [name for name, _ in parameters if config.guidance.l2 and name in anchors]
-    stopped = ""
-
-    def watch(step: int) -> None:
-        if not any(row["step"] == step for row in log.measured):
-            for row in measure_all(model, new, kept):
-                log.ability({"step": step} | row)
-
-    with (
-        interrupts() as asked,
-        tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None) as bar,
-    ):
+    bar = tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None)
+    with interrupts() as asked, bar:
         if config.evaluate_every and start == 0:
-            watch(0)
+            watched.measure(model, log, 0)
         for step in range(start, config.steps):
-            began = time.perf_counter()
-            rate = optimizer.param_groups[0]["lr"] = config.rate(step)
-            optimizer.zero_grad(set_to_none=True)
+            began, rate = time.perf_counter(), config.rate(step)
             terms = course.learn(step)
-            norm = torch.nn.utils.clip_grad_norm_(weights, config.clip or float("inf"), foreach=True).item()
-            if not torch.tensor([terms["loss"], norm]).isfinite().all():
+            norm = learning.clipped_norm()
+            if not (math.isfinite(terms["loss"]) and math.isfinite(norm)):
+                if step:
+                    _save(store, step, learning)
                 stopped = f"step {step}: loss {terms['loss']}, gradient norm {norm}; the weights are those before it"
                 warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=3)
-                break
-            optimizer.step()
-            if pulled:
-                pull_back(
-                    [named[name] for name in pulled], [anchors[name] for name in pulled], rate * config.guidance.l2
-                )
-            torch.autograd.graph.increment_version(weights)  # fused AdamW does not: provenance looks there
-            log.step({"step": step} | terms | {"learning_rate": rate, "gradient_norm": norm,
-                                               "seconds": time.perf_counter() - began})  # fmt: skip
-            bar.update()
+                return stopped
+            learning.step(rate, config.guidance.l2)
+            seconds = time.perf_counter() - began
+            log.step({"step": step} | terms | {"learning_rate": rate, "gradient_norm": norm, "seconds": seconds})
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
-            done = step + 1
-            if (config.evaluate_every and done % config.evaluate_every == 0) or done == config.steps:
-                watch(done)
-            if asked() or done % config.save_every == 0 or done == config.steps:
-                _save(store, done, parameters, optimizer)
+            bar.update()
+            done, last = step + 1, step + 1 == config.steps
+            if last or (config.evaluate_every and done % config.evaluate_every == 0):
+                watched.measure(model, log, done)
+            if last or asked() or done % config.save_every == 0:
+                _save(store, done, learning)
             if asked():
                 raise KeyboardInterrupt if asked() == signal.SIGINT else SystemExit(128 + asked())
-    return stopped
+    return ""
 
 
-def _save(store: Store, step: int, parameters: list[tuple[str, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+def _save(store: Store, step: int, learning: Learner) -> None:
     try:
-        store.save(step, parameters, optimizer)
+        store.save(step, learning)
     except RecordError as error:
         warnings.warn(f"ivlens: {error}; training goes on", stacklevel=4)
 
 
-def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
-    """Names of the parameters that learn; with LoRA, its factors, which are added here."""
-    blocks = range(model.cfg.n_layers)
-    layers = blocks if config.layers is None else config.layers
-    if not layers or not set(layers) <= set(blocks):
-        raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}, one or more", repr(config.layers))
-    if has_lora(model):
-        raise ArgumentError("a model without LoRA", "one with it", "merge_lora(model) folds the updates in")
-    if config.lora is not None:
-        lora = config.lora
-        add_lora(model, lora.rank, lora.alpha, lora.targets, config.layers, config.seed)
-        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    embeddings = ("embed.", "pos_embed.", "unembed.")
-    chosen = tuple(f"blocks.{layer}." for layer in layers)
-    chosen += ("ln_final.",) if config.layers is None else ()
-    chosen += embeddings if config.embeddings else ()
-    return {name for name in trainable_names(model) if name.startswith(chosen)}
-
-
-def _anchors(config: TrainingConfig, parameters: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Copies of the initial weights, of those alone that are asked for again.
-
-    For LoRA these are the zeros of B, to which L2 pulls: the update is proportional to it.
-    """
-    guidance = config.guidance
-    if config.lora is not None:
-        return {name: torch.zeros_like(each) for name, each in parameters if guidance.l2 and name.endswith(".B")}
-    live = config.teacher == "live" and (
-        guidance.teaches or guidance.kl_base or guidance.consistency or guidance.rehearsal
-    )
-    whole = bool(live or guidance.l2)
-    return {
-        name: each.detach().clone() for name, each in parameters if whole or name.startswith(("ln_final.", "unembed."))
-    }
-
-
-def _plain(config: TrainingConfig) -> dict[str, Any]:
-    """The settings that the weights depend on."""
-    return {name: value for name, value in asdict(config).items() if name not in ("save_every", "evaluate_every")}
-
-
-def _digest(prompts: Sequence[Prompt]) -> str:
-    return sha256(repr([(prompt.text, prompt.answers) for prompt in prompts]).encode()).hexdigest()[:16]
-
-
-def _tensor_digest(values: Tensor) -> str:
-    return sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,5 @@
 """Abilities watched while a model learns: how it answers, and what has become of their instruction vectors."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +72,3 @@ def _of_vector(model: HookedTransformer, ability: Ability, base: InstructionVect
     return {
         "cosine": now.cosine(base), "norm_ratio": now.norm / base.norm, "alignment": torch.cat(cosines).mean().item(),
     }  # fmt: skip
-
-
-def measure_all(model: HookedTransformer, new: Sequence[Ability], keep: Sequence[Ability]) -> list[dict[str, Any]]:
-    """One row an ability, with its role."""
-    roles = [("new", ability) for ability in new] + [("keep", ability) for ability in keep]
-    return [{"role": role} | measure(model, ability) for role, ability in roles]

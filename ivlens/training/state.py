@@ -14,23 +14,33 @@ from torch import Tensor
 
 from ..errors import MismatchError, RecordError
 from ..records import write_atomically
+from .learner import Learner
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-Named = list[tuple[str, Tensor]]
+BROKEN = (SafetensorError, KeyError, ValueError, TypeError, OSError)
 
 
 class Store:
-    """The folder of a run, or nowhere; what is in it was made under ``key`` or is refused."""
+    """The folder of a run, or nowhere; its states were made under ``key``.
+
+    Raises:
+        MismatchError: the folder holds a run of other settings.
+    """
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.folder, self.key = folder, json.loads(json.dumps(key))
+        for path in self._states:
+            try:
+                self._check(_header(path)["key"])
+            except BROKEN:  # reported when it is to be read
+                continue
 
     @property
-    def _names(self) -> tuple[Path, Path, Path]:
-        assert self.folder is not None
-        return tuple(self.folder / f"state{kind}.safetensors" for kind in ("", ".previous", ".new"))  # type: ignore[return-value]
+    def _states(self) -> list[Path]:
+        """The files that may hold a state, the latest first."""
+        return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in ("", ".previous")]
 
-    def save(self, step: int, parameters: Named, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, step: int, learning: Learner) -> None:
         """Save the state after so many steps; the one before it is kept beside it.
 
         Raises:
@@ -38,15 +48,11 @@ class Store:
         """
         if self.folder is None:
             return
-        state, previous, new = self._names
-        tensors = {f"weights.{name}": parameter for name, parameter in parameters}
-        for name, parameter in parameters:
-            for moment in MOMENTS:
-                tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        state, previous = self._states
+        new = self.folder / "state.new.safetensors"
         header = {"ivlens": json.dumps({"step": step, "key": self.key})}
         try:
-            write_atomically(new, lambda temporary: save_file(plain, temporary, metadata=header))
+            write_atomically(new, lambda temporary: save_file(_tensors(learning), temporary, metadata=header))
             if state.exists():
                 os.replace(state, previous)
             os.replace(new, state)
@@ -55,47 +61,66 @@ class Store:
                 f"to save the state after step {step} in {self.folder}", f"{error}", "the state before it is kept"
             ) from error
 
-    def load(self, parameters: Named, optimizer: torch.optim.Optimizer) -> int:
+    def load(self, learning: Learner) -> int:
         """Put the last whole state into the parameters and the optimiser; return its number of steps, 0 without one.
 
         Raises:
-            MismatchError: the state belongs to a run of other settings.
             RecordError: there are states, and none can be read.
         """
-        if self.folder is None:
-            return 0
         broken = []
-        for path in self._names[:2]:
+        for path in self._states:
             if not path.exists():
                 continue
             try:
-                return self._read(path, parameters, optimizer)
-            except (SafetensorError, KeyError, ValueError, OSError) as error:
+                with safe_open(path, "pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                step: int = _header(path)["step"]
+                _put(tensors, learning)
+                return step
+            except BROKEN as error:
                 broken.append(f"{path.name}: {error}")
                 warnings.warn(f"ivlens: {path} cannot be read ({error}); trying the state before it", stacklevel=2)
         if broken:
             raise RecordError(f"a state of the run in {self.folder}", "; ".join(broken), "move them away to start anew")
         return 0
 
-    def _read(self, path: Path, parameters: Named, optimizer: torch.optim.Optimizer) -> int:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["ivlens"])
-            differing = [
-                f"{name} {facts['key'].get(name)!r} against {self.key.get(name)!r}"
-                for name in sorted({*facts["key"], *self.key})
-                if facts["key"].get(name) != self.key.get(name)
-            ]
-            if differing:
-                raise MismatchError(
-                    f"the settings of the run in {self.folder}", "; ".join(differing)[:500], "choose another folder"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        with torch.no_grad():
-            for name, parameter in parameters:
-                parameter.copy_(tensors[f"weights.{name}"])
-                kept = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
-                optimizer.state[parameter] = {
-                    moment: value if moment == "step" else torch.empty_like(parameter).copy_(value)
-                    for moment, value in kept.items()
-                }
-        return facts["step"]
+    def _check(self, key: Mapping[str, Any]) -> None:
+        differing = [
+            f"{name} {key.get(name)!r} against {self.key.get(name)!r}"
+            for name in sorted({*key, *self.key})
+            if key.get(name) != self.key.get(name)
+        ]
+        if differing:
+            raise MismatchError(
+                f"the settings of the run in {self.folder}", "; ".join(differing)[:500], "choose another folder"
+            )
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["ivlens"])
+
+
+def _tensors(learning: Learner) -> dict[str, Tensor]:
+    moments = {
+        f"{moment}.{name}": learning.optimizer.state[parameter][moment]
+        for name, parameter in learning.parameters.items() if learning.optimizer.state[parameter]
+        for moment in MOMENTS
+    }  # fmt: skip
+    tensors = moments | {f"weights.{name}": parameter for name, parameter in learning.parameters.items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _put(tensors: dict[str, Tensor], learning: Learner) -> None:
+    """All are looked up before any is put, so that a broken state changes nothing."""
+    found = [
+        (parameter, tensors[f"weights.{name}"], {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS})
+        for name, parameter in learning.parameters.items()
+    ]
+    for parameter, weight, moments in found:
+        parameter.copy_(weight)
+        learning.optimizer.state[parameter] = {
+            moment: value if moment == "step" else torch.empty_like(parameter).copy_(value)
+            for moment, value in moments.items()
+        }

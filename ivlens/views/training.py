@@ -1,7 +1,7 @@
 """Training as figures: what runs logged step by step, and what methods keep against what they learn."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,7 @@ GROUPS = (("terms",), ("accuracy",), tuple(VECTOR))  # each begins a new row of 
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "pentagon", "x", "hexagram")
 NEEDED = ("method", "strength", "learned", "kept")
-OPTIONAL: dict[str, Any] = {"panel": "", "chosen": False} | dict.fromkeys(("learned_error", "kept_error", "base_kept"))
+OPTIONAL = {"panel": "", "chosen": False, "learned_error": math.nan, "kept_error": math.nan, "base_kept": math.nan}
 GAPS: Size = (58, 52)
 STEPS = (0.01, 0.02, 0.05, 0.2)  # between ticks
 NAME_WIDTH, ENTRY = 26, 20  # letters of a line of the legend, and its pixels
@@ -66,7 +66,7 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
             style = colours.get(str(line), (INK if several else COLOURS[0], "solid"))
             x = [at] if once else points["step"]
             figure.add_traces(_line(points, x, style, unit, 1 / len(named)), rows=place["row"], cols=place["col"])
-        figure.update_xaxes(_steps(panel, once, values["step"].max()), **place)
+        figure.update_xaxes(_steps(panel, once, int(values["step"].max())), **place)
         figure.update_yaxes(_range(values, section) | {"title": {"text": unit}}, **place)
     return _finished(figure, lines)
 
@@ -75,8 +75,9 @@ def _values(runs: Mapping[str, TrainingRun]) -> pd.DataFrame:
     """A row for each value: section, panel, line, step, value; of an ability also role, low, high, n."""
     parts, alone = [], len(runs) == 1
     for name, run in runs.items():
-        terms = [term for term in run.columns if term not in ASIDE]
-        parts.append(run.to_frame().melt("step", terms, "panel").assign(section="terms", line="" if alone else name))
+        terms = sorted((term for term in run.columns if term not in ASIDE), key=lambda term: term != "loss")
+        found = run.to_frame().melt("step", terms, "panel")
+        parts.append(found.assign(section="terms", role="", line="" if alone else name))
         found = run.abilities()
         if not found.empty:
             found = found.assign(step=found.get("step", run.steps), role=found.get("role", "")).sort_values("step")
@@ -92,13 +93,9 @@ def _sorted_panels(values: pd.DataFrame, section: str) -> dict[str, pd.DataFrame
     """The panels of a section by title: the loss before other terms, new abilities before those to be kept."""
     rows = values[values["section"] == section]
     groups = {str(name): panel for name, panel in rows.groupby("panel", sort=False)}
-    if section == "terms":
-        return {name: groups[name] for name in sorted(groups, key=lambda name: name != "loss")}
     roles = {name: ", ".join(dict.fromkeys(panel["role"])) for name, panel in groups.items()}
-    order = sorted(groups, key=lambda name: not roles[name].startswith("new"))
-    return {
-        f"{name} ({roles[name]})" if roles[name] and section == "accuracy" else name: groups[name] for name in order
-    }
+    titles = {name: f"{name} ({role})" if role and section == "accuracy" else name for name, role in roles.items()}
+    return {titles[name]: groups[name] for name in sorted(groups, key=lambda name: not roles[name].startswith("new"))}
 
 
 def _line(points: pd.DataFrame, x: Any, style: tuple[str, str], unit: str, share: float) -> list[go.Scatter]:
@@ -107,16 +104,13 @@ def _line(points: pd.DataFrame, x: Any, style: tuple[str, str], unit: str, share
     name, count = points["line"].iloc[0], len(points)
     known = unit == "accuracy" and {"low", "high", "n"} <= {*points} and points["low"].notna().all()
     beside = " (95% interval %{customdata[1]:.2f} to %{customdata[2]:.2f})<br>n = %{customdata[3]}" if known else ""
+    hover = f"{plain(name, 60)}<br>after %{{customdata[0]}} steps<br><b>{unit} %{{y:.4~g}}</b>{beside}<extra></extra>"
     trace = go.Scatter(
         x=x, y=points["value"], mode="lines+markers" if count <= MARKED else "lines", name=plain(name, NAME_WIDTH),
-        legendgroup=name, marker={"size": 5 if count > 1 else 8},
+        legendgroup=name, marker={"size": 5 if count > 1 else 8}, cliponaxis=count > 1, hovertemplate=hover,
         line={"color": colour, "dash": dash, "width": 1.8 if count <= MARKED else 1.1},
         customdata=points[["step", *(["low", "high", "n"] if known else [])]].to_numpy(),
-        hovertemplate=f"{plain(name, 60)}<br>after %{{customdata[0]}} steps<br><b>{unit} %{{y:.4~g}}</b>{beside}"
-        "<extra></extra>",
     )  # fmt: skip
-    if count == 1:
-        trace.cliponaxis = False
     if known and count == 1:
         above, below = points["high"] - points["value"], points["value"] - points["low"]
         trace.error_y = {"array": above, "arrayminus": below, "thickness": 1.2, "width": 3}
@@ -153,15 +147,14 @@ def _range(values: pd.DataFrame, section: str) -> dict[str, Any]:
 
 
 def _facts(runs: Mapping[str, TrainingRun], values: pd.DataFrame) -> str:
-    facts, found = "the loss and its terms at each step", {*values["section"]}
-    if "accuracy" in found:
-        counts = sorted({int(row["n"]) for run in runs.values() for row in run.measured if "n" in row})
-        facts += "; accuracy with its 95% interval"
-        facts += f", n = {counts[0]}{f' to {counts[-1]}' * (len(counts) > 1)}" if counts else ""
+    facts = "the loss and its terms at each step"
+    if counts := sorted({int(row["n"]) for run in runs.values() for row in run.measured if "n" in row}):
+        most = f" to {counts[-1]}" if len(counts) > 1 else ""
+        facts += f"; accuracy with its 95% interval, n = {counts[0]}{most} prompt{'s' * (counts[-1] != 1)}"
+    if values["section"].isin(VECTOR).any():
+        facts += f"\n{ABOUT}"
     stopped = [name or "the run" for name, run in runs.items() if run.stopped]
-    return "\n".join(
-        [facts, *[ABOUT] * bool(found & {*VECTOR}), *[f"stopped early: {', '.join(stopped)}"] * bool(stopped)]
-    )
+    return facts + f"\nstopped early: {', '.join(stopped)}" * bool(stopped)
 
 
 def _legend_size(names: list[str]) -> Size:

@@ -1,0 +1,119 @@
+"""What a guided step costs: against a plain one, and a plain one against the same step with the bare Hugging Face model.
+
+``python tests/benchmarks/training.py [--threads N]``: SmolLM2, batch 8, two-shot prompts, float32, AdamW; the kinds of
+step are interleaved, and medians of the ratios within a round are printed; then the resident memory of LoRA training.
+"""
+
+import argparse
+import copy
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+import ivlens as iv
+from ivlens.models import cache_folder
+from ivlens.scoring import all_ids
+from ivlens.training.course import Course
+from ivlens.training.learner import learner
+
+MEMORY = """
+import resource
+import ivlens as iv
+model = iv.load_model("smollm2")
+task = iv.load_task("lowercase-first-letter")
+iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(steps=5, lora=iv.LoRA(8, 16.0)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+KINDS = {
+    "plain": ("plain", "cached"),
+    "iv, cached teacher": ("iv", "cached"),
+    "iv, live teacher": ("iv", "live"),
+    "guided, cached teacher": ("guided", "cached"),
+    "guided, live teacher": ("guided", "live"),
+}
+
+
+def ours(
+    stack: ExitStack, model: Any, prompts: list[Any], vector: Any, rehearse: list[Any], preset: str, teacher: str
+) -> Callable[[int], None]:
+    """A function that takes step s of a course on a model of its own."""
+    config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1000, teacher=teacher)
+    anchors: dict[str, Any] = {}
+    course = Course.of(model, config, prompts, vector, rehearse, [], anchors)
+    learning = stack.enter_context(learner(model, config, anchors))
+    course.prepare()
+
+    def step(number: int) -> None:
+        course.learn(number)
+        learning.clipped_norm()
+        learning.step(1e-6, config.guidance.l2)
+
+    return step
+
+
+def theirs(pairs: list[Any]) -> Callable[[int], None]:
+    """The same step with the Hugging Face model that the default was loaded from."""
+    folder = next(path for path in cache_folder().glob("smollm2-*") if path.is_dir())
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=1e-6, fused=True)
+    width = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    rest = [width - len(prompt) - len(answer) for prompt, answer in pairs]
+    tokens = torch.tensor([[*p, *a, *[0] * n] for (p, a), n in zip(pairs, rest, strict=True)])
+    mask = torch.tensor([[1] * (width - n) + [0] * n for n in rest])
+    labels = torch.tensor([[-100] * len(p) + [*a] + [-100] * n for (p, a), n in zip(pairs, rest, strict=True)])
+
+    def step(number: int) -> None:
+        model(tokens, attention_mask=mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = iv.load_model("smollm2")
+    task = iv.load_task("lowercase-first-letter")
+    prompts = task.prompts(8, split="train")  # the same eight at each step
+    means = iv.mean_head_activations(model, prompts)
+    vector = iv.instruction_vector(model, means, [(20, 5), (12, 8), (5, 6), (8, 2), (11, 5)])
+    rehearse = iv.rehearsal_prompts(task, [iv.load_task("antonym"), iv.load_task("hypernym")])[:4]
+    with ExitStack() as stack:
+        steps = {
+            name: ours(stack, copy.deepcopy(model), prompts, vector, rehearse, *kind) for name, kind in KINDS.items()
+        }
+        steps["Hugging Face"] = theirs(all_ids(model, prompts))
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for number in range(options.rounds + 1):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step(number)
+                times[name].append(time.perf_counter() - started)
+
+    def ratio(one: str, other: str) -> float:  # the first round warms up
+        return statistics.median(a / b for a, b in zip(times[one][1:], times[other][1:], strict=True))
+
+    print(f"{options.threads} threads; plain step {statistics.median(times['plain'][1:]):.2f} s")
+    print(f"plain / Hugging Face: {ratio('plain', 'Hugging Face'):.2f}")
+    for name in KINDS:
+        print(f"{name} / plain: {ratio(name, 'plain'):.2f}")
+    peak = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout.split()[-1]
+    print(f"LoRA training of SmolLM2: {float(peak):.2f} GiB resident at most")
+
+
+if __name__ == "__main__":
+    main()
