@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -11,8 +13,11 @@ from ..errors import RecordError
 from ..heads import prompts_needed
 from ..models import load_model
 from ..records import write_text
+from .forgetting import StudyConfig, load_study, run_study
+from .forgetting_tables import correlations, shown, trade_off, trials_table
 from .laboratory import LABS, LabConfig, Laboratory, load_laboratory, run_laboratory
 
+T = TypeVar("T")
 SHOWN = ("bare", "bare + IV", "clean", "clean + IV", "mean difference")
 SILENCED = {"zero-ablated": "zero: heads of", "mean-ablated": "mean: heads of", "IV subtracted": "minus IV of"}
 
@@ -34,7 +39,10 @@ def make_figures(
     """
     written = []
     for name, config in (labs or LABS).items():
-        lab = _records(name, folder / "records" / name, config, fresh, say)
+        records = folder / "records" / name
+        lab = _kept_or_measured(
+            records, partial(load_laboratory, records, config), partial(_measured_lab, name, config, say), fresh, say
+        )
         drawn = {
             "sweep": views.sweep_heatmap(lab.sweeps[config.tasks[0]], title=f"{name}: where the vector works"),
             "controls": views.comparison_bars(
@@ -51,6 +59,30 @@ def make_figures(
         tables = f"{markdown(controls_table(lab))}\n{markdown(necessity_table(lab))}"
         written.append(write_text(folder / f"{name}-tables.md", tables))
     return written
+
+
+def make_study_figures(
+    folder: Path,
+    *,
+    fresh: bool = False,
+    config: StudyConfig | None = None,
+    kind: str = "png",
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Draw the forgetting study's figure and tables into ``folder``; like ``make_figures`` in all else."""
+    config, records = config or StudyConfig(), folder / "records" / "forgetting"
+    study = _kept_or_measured(
+        records, lambda: load_study(records, config),
+        lambda where: run_study(load_model("smollm2"), where, config, say), fresh, say,
+    )  # fmt: skip
+    facts = (
+        f"SmolLM2-135M-Instruct, {len(config.seeds)} seeds, {config.test} prompts for each of {len(config.old)} tasks"
+    )
+    figure = views.tradeoff_scatter(trade_off(study, config), title="What is kept against what is learned", facts=facts)
+    image = views.save_figure(figure, folder / f"forgetting.{kind}")
+    tables = [shown(study, config, 0), shown(study, config), _rounded(trials_table(study, config)),
+              _rounded(correlations(study, config))]  # fmt: skip
+    return [image, write_text(folder / "forgetting-tables.md", "\n".join(map(markdown, tables)))]
 
 
 def controls_table(lab: Laboratory) -> pd.DataFrame:
@@ -97,17 +129,27 @@ def _percent(accuracy: float) -> str:
     return f"{accuracy:.2f}"
 
 
-def _records(name: str, folder: Path, config: LabConfig, fresh: bool, say: Callable[[str], None]) -> Laboratory:
-    """The laboratory's records; fresh ones take the place of the old when all of them are there."""
+def _measured_lab(name: str, config: LabConfig, say: Callable[[str], None], folder: Path) -> Laboratory:
+    return run_laboratory(load_model(name), folder, config, say)
+
+
+def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.round(2)
+
+
+def _kept_or_measured(
+    folder: Path, load: Callable[[], T], measure: Callable[[Path], T], fresh: bool, say: Callable[[str], None]
+) -> T:
+    """What ``folder`` holds, or else is measured; fresh records take the place of the old when all are there."""
     if not fresh:
         try:
-            return load_laboratory(folder, config)
+            return load()
         except RecordError:
             pass
-    say(f"measuring {name}: minutes; what is finished is kept")
+    say(f"measuring {folder.name}: minutes to an hour; what is finished is kept")
     unfinished = folder.with_name(f"{folder.name}.fresh") if fresh else folder
-    lab = run_laboratory(load_model(name), unfinished, config, say)
+    found = measure(unfinished)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
-    return lab
+    return found

@@ -23,7 +23,7 @@ from ..vectors import InstructionVector
 from .recall import recall, recall_vector
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
-    "plain": (0.25, 0.5, 1.0),
+    "plain": (0.125, 0.25, 0.5, 1.0),
     "iv": (0.25, 0.5, 1.0),
     "fv": (0.3, 1.0, 3.0),
     "kl": (1.0, 3.0, 10.0),
@@ -93,6 +93,27 @@ def run_study(model: HookedTransformer, folder: Path, config: StudyConfig, say: 
         for stage, run in enumerate(bench.sequence(method, chosen[method], seed))
     }  # fmt: skip
     return Study(base, trials, runs, chosen)
+
+
+def load_study(folder: Path, config: StudyConfig) -> Study:
+    """The study's records as they were saved, without a model.
+
+    Raises:
+        RecordError: one of them is missing or broken.
+    """
+
+    def read(name: str) -> TrainingRun:
+        return TrainingRun.load(folder / f"{name}.safetensors")
+
+    trials = {
+        (method, strength): read(_trial_name(method, strength))
+        for method, strengths in config.strengths.items() for strength in strengths
+    }  # fmt: skip
+    runs = {
+        (method, seed, stage): read(_run_name(method, seed, stage))
+        for seed in config.seeds for method in config.strengths for stage in range(len(config.new))
+    }  # fmt: skip
+    return Study(read("base"), trials, runs, choose(trials, config))
 
 
 def choose(trials: Mapping[tuple[str, float], TrainingRun], config: StudyConfig) -> dict[str, float]:
@@ -168,7 +189,7 @@ class _Bench:
             self._restore()
             return replace(run, measured=tuple(measured))
 
-        path = self.folder / f"trial-{method}-{strength:g}.safetensors"
+        path = self.folder / f"{_trial_name(method, strength)}.safetensors"
         return recall(path, TrainingRun, self._cell(method, strength), compute)
 
     def sequence(self, method: str, strength: float, seed: int) -> list[TrainingRun]:
@@ -187,7 +208,7 @@ class _Bench:
 
         runs = []
         for stage in range(len(config.new)):
-            path = self.folder / f"{method}-{seed}-{stage}.safetensors"
+            path = self.folder / f"{_run_name(method, seed, stage)}.safetensors"
             key = self._cell(method, strength, seed, stage)
             runs.append(recall(path, TrainingRun, key, partial(compute, stage)))
         if learned:
@@ -257,6 +278,14 @@ class _Bench:
         """How far the weights are from the base's, relative to the base's norm."""
         moved = torch.stack([(each - self.weights[name]).norm() for name, each in self._learning()]).norm()
         return (moved / torch.stack([each.norm() for each in self.weights.values()]).norm()).item()
+
+
+def _trial_name(method: str, strength: float) -> str:
+    return f"trial-{method}-{strength:g}"
+
+
+def _run_name(method: str, seed: int, stage: int) -> str:
+    return f"{method}-{seed}-{stage}"
 
 
 def _asked(task: Task, split: str, n: int | None) -> list[Any]:

@@ -74,5 +74,43 @@ def correlations(study: Study, config: StudyConfig | None = None) -> pd.DataFram
     })  # fmt: skip
 
 
+def trade_off(study: Study, config: StudyConfig | None = None) -> pd.DataFrame:
+    """Points of retention against plasticity: strengths tried, then the report after the first and the last task."""
+    config = config or StudyConfig()
+    base = study.base.abilities().set_index("ability")["accuracy"]
+    panels = [
+        trials_table(study, config).assign(panel="strengths tried", base_kept=base[list(config.trial_old)].mean())
+    ]
+    for stage, name in ((0, "after one new task"), (len(config.new) - 1, f"after {len(config.new)} new tasks")):
+        panels.append(
+            methods_table(study, config, stage).assign(panel=name, chosen=True, base_kept=base[list(config.old)].mean())
+        )
+    return pd.concat(panels, ignore_index=True)
+
+
+def shown(study: Study, config: StudyConfig | None = None, stage: int | None = None) -> pd.DataFrame:
+    """``methods_table`` as texts, as the README shows it."""
+    table = methods_table(study, config, stage)
+    texts = {"method": table["method"], "strength": table["strength"].map("{:g}".format)}
+    for name in ("learned", "kept"):
+        pairs = zip(table[name], table[f"{name}_error"], strict=True)
+        texts[name] = pd.Series([f"{value:.2f} ± {error:.2f}" for value, error in pairs])
+    for name in ("of plain", "retained"):
+        texts[name] = table[name].map("{:.0%}".format)
+    for name in ("all new", *WITH):
+        texts[name.replace("_", " ")] = table[name].map("{:.2f}".format if name != "distance" else "{:.4f}".format)
+    columns = [
+        "method",
+        "strength",
+        "learned",
+        "of plain",
+        "kept",
+        "retained",
+        "all new",
+        *(each.replace("_", " ") for each in WITH),
+    ]
+    return pd.DataFrame(texts)[columns]
+
+
 def _old(frame: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
     return frame[frame["ability"].isin(config.old)]

@@ -114,7 +114,8 @@ class Guidance:
 
 PRESETS = {
     "plain": Guidance(),
-    "iv": Guidance(progressive="linear", kl_last=1.0, temperature=1.0),  # 2406.12227
+    # 2406.12227; its vector is handed over by the last step, which a learning rate that has decayed cannot take up
+    "iv": Guidance(progressive="linear", handover=0.5, kl_last=1.0, temperature=1.0),
     "fv": Guidance(  # 2502.11019: weights of the paper, details of its code; a floor below which a term does not count
         scale=1.0, site="attention output", kl_last=20.0, kl_answer=0.1, direction="reverse", temperature=2.0,
         temperature_squared=False, kl_floor=0.1, consistency=1.0, consistency_reduction="mean", consistency_floor=0.01,

@@ -1,4 +1,4 @@
-"""What a guided step costs: against a plain one, and a plain one against the same step with the bare Hugging Face model.
+"""Cost of a guided step against a plain one, and of a plain one against the same step of Hugging Face's model.
 
 ``python tests/benchmarks/training.py [--threads N]``: SmolLM2, batch 8, two-shot prompts, float32, AdamW; the kinds of
 step are interleaved, and medians of the ratios within a round are printed; then the resident memory of LoRA training.
