@@ -119,8 +119,7 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from ..experiments.forgetting import StudyConfig, run_study
-    from ..experiments.forgetting_tables import methods_table
+    from ..experiments.forgetting import StudyConfig, methods_table, run_study
 
     study = run_study(load_model("smollm2"), options.out, StudyConfig(), progress(options))
     show(options, {"after the last new task": methods_table(study)})

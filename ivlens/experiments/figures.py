@@ -13,8 +13,7 @@ from ..errors import RecordError
 from ..heads import prompts_needed
 from ..models import load_model
 from ..records import write_text
-from .forgetting import StudyConfig, load_study, run_study
-from .forgetting_tables import correlations, shown, trade_off, trials_table
+from .forgetting import StudyConfig, correlations, load_study, run_study, shown, trade_off, trials_table
 from .laboratory import LABS, LabConfig, Laboratory, load_laboratory, run_laboratory
 
 T = TypeVar("T")

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import ivlens
-from ivlens.experiments.forgetting import StudyConfig, choose, run_study
-from ivlens.experiments.forgetting_tables import correlations, methods_table, trials_table
+from ivlens.experiments.forgetting import StudyConfig, choose, correlations, methods_table, run_study, trials_table
 from ivlens.records import TrainingRun
 
 CONFIG = StudyConfig(

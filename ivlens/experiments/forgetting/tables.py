@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from ..records import standard_error
-from .forgetting import Study, StudyConfig
+from ...records import standard_error
+from .config import StudyConfig
+from .study import Study
 
 WITH = ("knowledge", "recovered", "cosine", "norm_ratio", "alignment", "distance")
 

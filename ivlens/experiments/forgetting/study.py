@@ -1,0 +1,86 @@
+"""The forgetting study: does guided training learn new tasks and keep old abilities, and why?
+
+Every method learns the same sequence of new tasks with the same steps and the same prompts. Its strength is chosen
+before, on another new task and other old ones; what is reported is measured on tasks that nothing was chosen on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...models import HookedTransformer
+from ...records import TrainingRun
+from .bench import Bench
+from .config import StudyConfig, run_name, trial_name
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was measured: the base, trials by (method, strength), runs by (method, seed, stage), strengths chosen."""
+
+    base: TrainingRun
+    trials: dict[tuple[str, float], TrainingRun]
+    runs: dict[tuple[str, int, int], TrainingRun]
+    chosen: dict[str, float]
+
+
+def run_study(model: HookedTransformer, folder: Path, config: StudyConfig, say: Callable[[str], None] = print) -> Study:
+    """Measure whatever of the study is not in ``folder`` yet, and return all of it; the model ends as the base."""
+    bench = Bench(model, folder, config, say)
+    base = bench.base()
+    trials = {
+        (method, strength): bench.trial(method, strength)
+        for method, strengths in config.strengths.items() for strength in strengths
+    }  # fmt: skip
+    chosen = choose(trials, config)
+    runs = {
+        (method, seed, stage): run
+        for seed in config.seeds for method in config.strengths
+        for stage, run in enumerate(bench.sequence(method, chosen[method], seed))
+    }  # fmt: skip
+    return Study(base, trials, runs, chosen)
+
+
+def load_study(folder: Path, config: StudyConfig) -> Study:
+    """The study's records as they were saved, without a model.
+
+    Raises:
+        RecordError: one of them is missing or broken.
+    """
+
+    def read(name: str) -> TrainingRun:
+        return TrainingRun.load(folder / f"{name}.safetensors")
+
+    trials = {
+        (method, strength): read(trial_name(method, strength))
+        for method, strengths in config.strengths.items() for strength in strengths
+    }  # fmt: skip
+    runs = {
+        (method, seed, stage): read(run_name(method, seed, stage))
+        for seed in config.seeds for method in config.strengths for stage in range(len(config.new))
+    }  # fmt: skip
+    return Study(read("base"), trials, runs, choose(trials, config))
+
+
+def choose(trials: Mapping[tuple[str, float], TrainingRun], config: StudyConfig) -> dict[str, float]:
+    """Each method's strength: what keeps most, of those that learn ``kept`` of what plain training at strength 1 does.
+
+    Where none learns that much, the one that learns most.
+    """
+    enough = config.kept * accuracy(trials["plain", 1.0], [config.trial_new])
+
+    def worth(method: str, strength: float) -> tuple[bool, float, float]:
+        learned = accuracy(trials[method, strength], [config.trial_new])
+        kept = accuracy(trials[method, strength], config.trial_old)
+        return (True, kept, learned) if learned >= enough else (False, learned, kept)
+
+    return {
+        method: max(strengths, key=lambda strength: worth(method, strength))
+        for method, strengths in config.strengths.items()
+    }
+
+
+def accuracy(run: TrainingRun, tasks: Sequence[str], kind: str = "accuracy") -> float:
+    """Mean over tasks of a measure in a run."""
+    rows = {row["ability"]: row for row in run.measured}
+    return sum(rows[task][kind] for task in tasks) / len(tasks)
