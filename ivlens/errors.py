@@ -12,6 +12,7 @@ IvlensError
 `-- RecordError         a saved record that is missing, truncated, or of another kind
 """
 
+from math import isfinite
 from numbers import Real
 
 
@@ -73,3 +74,23 @@ def at_least(name: str, value: float, least: float) -> None:
     """Raise ArgumentError unless the option ``name`` is a number of ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, Real) or not value >= least:
         raise ArgumentError(f"{name} to be a number of {least} or more", repr(value))
+
+
+def finite(name: str, value: float, least: float) -> None:
+    """Raise ArgumentError unless the option ``name`` is a finite number of ``least`` or more."""
+    at_least(name, value, least)
+    if not isfinite(value):
+        raise ArgumentError(f"{name} to be finite", repr(value))
+
+
+def whole(name: str, value: object, least: int) -> None:
+    """Raise ArgumentError unless the option ``name`` is a whole number of ``least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"{name} to be a whole number of {least} or more", repr(value))
+
+
+def instance(name: str, value: object, *kinds: type) -> None:
+    """Raise ArgumentError unless the option ``name`` is an object of one of the ``kinds``."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise ArgumentError(f"{name} to be a {wanted}", f"{value!r:.60}")

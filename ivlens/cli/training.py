@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, RecordError
 from ..experiments.recall import recall_vector
 from ..models import HookedTransformer, export_adapter, export_hf, load_model, merge_lora
 from ..records import TrainingRun
@@ -62,6 +62,8 @@ def add_experiment(verbs: Any) -> None:
 def _train(options: argparse.Namespace) -> None:
     say = progress(options)
     task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
+    if task.name in {each.name for each in kept}:
+        raise ArgumentError("--keep tasks other than --task", task.name)
     guidance = _guidance(options)
     config = TrainingConfig(
         guidance, steps=options.steps, batch_size=options.batch_size, accumulate=options.accumulate,
@@ -75,7 +77,8 @@ def _train(options: argparse.Namespace) -> None:
     def vector(of: Task) -> InstructionVector:
         say(f"{of.name}: the base's instruction vector")
         path = options.out / "vectors" / f"{of.name}.safetensors"
-        return recall_vector(model, path, of, options.heads, clean=40, corrupted=12, seed=options.seed)
+        there = len(of.split("train"))
+        return recall_vector(model, path, of, options.heads, min(40, there), min(12, there), options.seed)
 
     others = [load_task(name) for name in list_tasks() if name not in {task.name, *(each.name for each in kept)}]
     instructed = bool(task.instructions)
@@ -86,6 +89,9 @@ def _train(options: argparse.Namespace) -> None:
         keep=[Ability.of(each, vector=vector(each)) for each in kept],
         rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (), replay=replay, out=options.out,
     )  # fmt: skip
+    run.save(options.out / "run.safetensors")
+    if run.stopped:
+        raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
     _write(model, run, config, options.out)
     say(f"wrote {options.out}")
     shown = run.final().drop(columns=["step", "hits", "probability_stderr", "token_probability"], errors="ignore")
@@ -107,10 +113,9 @@ def _replay(kept: list[Task], seed: int) -> list[Prompt]:
 
 
 def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, folder: Path) -> None:
-    """The record, the adapter of a LoRA run, the model as a Hugging Face folder, and the curves as a page."""
+    """The adapter of a LoRA run, the model as a Hugging Face folder, and the curves as a page."""
     from .. import views
 
-    run.save(folder / "run.safetensors")
     if config.lora is not None:
         export_adapter(model, folder / "adapter")
         merge_lora(model)

@@ -12,12 +12,11 @@ from ..effects import locate_heads
 from ..errors import at_least
 from ..heads import universal_effects
 from ..models import HookedTransformer, provenance
-from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, standard_error
+from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, recall, standard_error
 from ..scoring import evaluate
 from ..steering import random_vector, steer, steering_sweep
 from ..tasks import Task, load_task
 from ..vectors import InstructionVector, instruction_vector
-from .recall import recall
 
 CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
 

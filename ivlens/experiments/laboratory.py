@@ -18,6 +18,7 @@ from ..errors import at_least
 from ..heads import head_overlap, random_heads
 from ..models import HookedTransformer, provenance
 from ..records import Comparison, HeadEffects, HeadMeans, SteeringSweep, TransferMatrix
+from ..records.recall import R, recall
 from ..scoring import evaluate
 from ..steering import (
     ablate,
@@ -31,7 +32,6 @@ from ..steering import (
 from ..steering.compare import Condition
 from ..tasks import Prompt, load_task
 from ..vectors import InstructionVector, instruction_vector
-from .recall import R, recall
 
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital", "antonym", "english-french")
 

@@ -1,38 +1,12 @@
-"""Finished work is kept: a record is computed once for its key and loaded after that."""
+"""The base's instruction vectors that studies and training start from, located once."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from ..effects import locate_heads
-from ..errors import RecordError
 from ..models import HookedTransformer, provenance
-from ..records import Record
+from ..records import recall
 from ..tasks import Task
 from ..vectors import InstructionVector, instruction_vector
-
-R = TypeVar("R", bound=Record)
-
-
-def recall(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
-    """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
-
-    The key holds whatever the numbers depend on (weights' hash, settings, versions); a missing, broken or otherwise
-    keyed file is computed anew.
-    """
-    key = json.loads(json.dumps(key))
-    try:
-        kept = kind.load(path)
-        if json.loads(json.dumps(kept.provenance.get("key"))) == key:
-            return kept
-    except RecordError:
-        pass
-    record = compute()
-    record = replace(record, provenance={**record.provenance, "key": key})
-    record.save(path)
-    return record
 
 
 def recall_vector(
@@ -45,5 +19,7 @@ def recall_vector(
         assert effects.means is not None  # locate_heads keeps them
         return instruction_vector(model, effects.means, effects.top(heads))
 
-    key = provenance(model, task=task.name, heads=heads, clean=clean, corrupted=corrupted, seed=seed)
+    key = provenance(
+        model, task=task.name, digest=task.digest, heads=heads, clean=clean, corrupted=corrupted, seed=seed
+    )
     return recall(path, InstructionVector, key, compute)

@@ -21,11 +21,14 @@ from .lora import has_lora as has_lora
 from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
+from .matrices import attention_weights as attention_weights
+from .matrices import relative_change as relative_change
 from .packaged import cache_folder as cache_folder
 from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits
 from .provenance import model_facts as model_facts
 from .provenance import provenance as provenance
+from .provenance import tokenizer_digest as tokenizer_digest
 from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong
 from .runs import Rows as Rows

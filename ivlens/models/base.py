@@ -37,10 +37,11 @@ def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Ite
 
 @contextmanager
 def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Within this context only the named parameters ask for gradients; they are yielded, and lose theirs on leaving."""
+    """Within this context only the named parameters, which are yielded, ask for gradients; old ones are dropped."""
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
+        parameter.grad = None
     try:
         yield [(name, parameter) for name, parameter in model.named_parameters() if name in names]
     finally:

@@ -36,6 +36,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         write(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"to write {path}", f"{type(error).__name__}: {error}", "make room for it") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

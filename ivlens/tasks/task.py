@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from random import Random
 from reprlib import repr as brief
 from typing import Any
@@ -51,6 +52,13 @@ class Task:
         for key, text in (("kind", self.kind), ("source", self.source)):
             if not isinstance(text, str):
                 raise TaskError(f"the {key} of task {name!r} to be a text", brief(text))
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that prompts are made of: examples, instructions, labels, cloze."""
+        told = (self.name, self.instructions, self.labels, self.cloze)
+        examples = [(example.input, example.answers) for example in self.examples]
+        return sha256(repr((told, examples)).encode()).hexdigest()[:16]
 
     def split(self, name: str, seed: int = 0) -> tuple[Example, ...]:
         """The examples of "train" (50%), "validation" (20%) or "test" (30%), disjoint for one seed, or of "all".

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import ArgumentError, at_least, one_of
+from ..errors import ArgumentError, finite, instance, one_of, whole
 from .guidance import Guidance
 from .objective import remaining
 
@@ -22,16 +22,21 @@ class LoRA:
     alpha: float = 16.0
     targets: tuple[str, ...] = ("W_Q", "W_V")
 
+    def __post_init__(self) -> None:
+        whole("rank", self.rank, 1)
+        finite("alpha", self.alpha, 1e-6)
+        object.__setattr__(self, "targets", tuple(self.targets))
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """How ``fine_tune`` runs: AdamW for ``steps`` steps of ``batch_size`` prompts in ``accumulate`` parts.
 
     ``learning_rate`` rises over ``warmup`` steps and falls by ``decay``; gradients are clipped to the norm ``clip``.
-    ``layers`` (None: all) are trained, in full or by ``lora``; embeddings only with ``embeddings``. ``precision``
-    ``"bfloat16"`` computes in mixed precision; ``checkpointing`` recomputes blocks in the backward pass for memory.
-    ``teacher``: the base's answers are computed once and ``"cached"``, or ``"live"`` each step. The state is saved
-    every ``save_every`` steps, abilities are measured every ``evaluate_every`` (0: only at the end).
+    ``layers`` (None: all, and the final norm) are trained, in full or by ``lora``; embeddings only with ``embeddings``.
+    ``precision`` ``"bfloat16"`` computes in mixed precision; ``checkpointing`` recomputes blocks in the backward pass
+    for memory. ``teacher``: the base's answers are computed once and ``"cached"``, or ``"live"`` each step. The state is
+    saved every ``save_every`` steps, abilities are measured every ``evaluate_every`` (0: only at the end).
 
     Raises:
         ArgumentError: naming the field that is outside its values.
@@ -58,14 +63,25 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        instance("guidance", self.guidance, Guidance)
+        instance("lora", self.lora, LoRA, type(None))
         for name in ("steps", "batch_size", "accumulate", "save_every"):
-            _whole(name, getattr(self, name), 1)
+            whole(name, getattr(self, name), 1)
         for name in ("warmup", "evaluate_every", "seed"):
-            _whole(name, getattr(self, name), 0)
+            whole(name, getattr(self, name), 0)
         if self.accumulate > self.batch_size:
             raise ArgumentError(f"accumulate to be at most batch_size, {self.batch_size}", repr(self.accumulate))
         for name in ("learning_rate", "weight_decay", "clip"):
-            at_least(name, getattr(self, name), 0)
+            finite(name, getattr(self, name), 0)
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ArgumentError("betas to be two numbers from 0 to below 1", repr(self.betas))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _layers(self.layers))
+        if self.embeddings and self.lora is not None:
+            raise ArgumentError("embeddings only with full training", "LoRA", "leave one of the two out")
+        if self.accumulate > 1 and (self.guidance.kl_floor or self.guidance.consistency_floor):
+            raise ArgumentError("floors only with accumulate=1", repr(self.accumulate), "they hold for a whole step")
         one_of("decay", self.decay, DECAYS)
         one_of("precision", self.precision, PRECISIONS)
         one_of("teacher", self.teacher, TEACHERS)
@@ -78,6 +94,7 @@ class TrainingConfig:
         return self.learning_rate * remaining(schedule, step - self.warmup, max(self.steps - self.warmup, 1))
 
 
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} to be a whole number of {least} or more", repr(value))
+def _layers(layers: object) -> tuple[int, ...]:
+    if not isinstance(layers, (tuple, list, range)) or not all(isinstance(layer, int) for layer in layers):
+        raise ArgumentError("layers to be whole numbers, like (20, 21), or None", repr(layers))
+    return tuple(layers)

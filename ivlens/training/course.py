@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +86,13 @@ class Course:
             replayed=lesson("replay", replay, guidance.replay_batch) if guidance.replay else None,
         )  # fmt: skip
 
+    @property
+    def shown(self) -> dict[str, object]:
+        """Token ids of all that is shown, by its purpose."""
+        rehearsed = self.rehearsed.lesson.pairs if self.rehearsed else ()
+        replayed = self.replayed.pairs if self.replayed else ()
+        return {"prompts": self.lesson.pairs, "rehearse": rehearsed, "replay": replayed}
+
     def prepare(self) -> None:
         """Ask the base once for all that it will be asked for; call it while the weights are still the base's."""
         for teacher in (self.guided, self.plain, self.rehearsed):
@@ -168,8 +175,9 @@ class Course:
         """
         device = torch.device(self.model.cfg.device or "cpu").type
         mixed = torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-        saved = checkpointed(self.model) if self.config.checkpointing else nullcontext()
-        with parametrize.cached(), hooked(self.model, edits), saved:  # LoRA's sums are computed once a pass
+        # LoRA's sums are computed once a pass, unless the backward pass is to compute them again
+        saved = checkpointed(self.model) if self.config.checkpointing else parametrize.cached()
+        with hooked(self.model, edits), saved:
             with mixed:
                 residual = answer_residual(self.model, rows)
             found = terms(final_logits(self.model, residual.to(self.model.cfg.dtype)))

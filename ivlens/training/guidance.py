@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ..errors import ArgumentError, at_least, one_of
+from ..errors import ArgumentError, at_least, finite, one_of, whole
 from ..steering.steer import SITES
 from .objective import DIRECTIONS, SCHEDULES
 
@@ -59,15 +59,20 @@ class Guidance:
         one_of("direction", self.direction, DIRECTIONS)
         one_of("site", self.site, tuple(SITES))
         one_of("consistency_reduction", self.consistency_reduction, REDUCTIONS)
-        at_least("temperature", self.temperature, 1e-3)
-        at_least("handover", self.handover, 1e-3)
+        for name in ("temperature", "handover"):
+            finite(name, getattr(self, name), 1e-3)
         if self.handover > 1:
             raise ArgumentError("handover to be at most 1, a fraction of the steps", repr(self.handover))
         for name in ("kl_last", "kl_answer", "kl_base", "kl_floor", "consistency", "consistency_floor", "rehearsal",
                      "l2", "replay"):  # fmt: skip
-            at_least(name, getattr(self, name), 0)
+            finite(name, getattr(self, name), 0)
+        for name in ("scale", "teacher_scale"):
+            if getattr(self, name) is not None:
+                finite(name, getattr(self, name), float("-inf"))
+        if self.layer is not None:
+            whole("layer", self.layer, 0)
         for name in ("rehearsal_batch", "replay_batch"):
-            at_least(name, getattr(self, name), 1)
+            whole(name, getattr(self, name), 1)
 
     @classmethod
     def preset(cls, name: str) -> "Guidance":

@@ -69,7 +69,12 @@ def learner(model: HookedTransformer, config: TrainingConfig, anchors: dict[str,
 
 
 def check_learnable(model: HookedTransformer, config: TrainingConfig) -> None:
-    """Raise ArgumentError where the model has not the layers that are to learn, or has LoRA already."""
+    """Raise ArgumentError where the model has not the layers that are to learn, has LoRA, or is of half precision."""
+    if model.cfg.dtype not in (torch.float32, torch.float64):
+        raise ArgumentError(
+            "a model in float32 or float64 to train", str(model.cfg.dtype),
+            "load it with dtype=torch.float32; precision='bfloat16' computes in mixed precision",
+        )  # fmt: skip
     layers = range(model.cfg.n_layers)
     if config.layers is not None and not (config.layers and set(config.layers) <= set(layers)):
         raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}, one or more", repr(config.layers))

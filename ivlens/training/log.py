@@ -38,7 +38,7 @@ class Log:
                 row = json.loads(line)
             except ValueError:  # the line at which an earlier process was killed
                 continue
-            if "ability" in row and row["step"] <= step and (step or row["step"]):
+            if "ability" in row and row["step"] <= step:
                 self.measured.append(row)
             elif "loss" in row and row["step"] < step:
                 self.steps.append(row)
@@ -54,19 +54,28 @@ class Log:
         self.measured.append(row)
         self._write(row)
 
-    def run(self, stopped: str, provenance: dict[str, Any]) -> TrainingRun:
-        """The record of all lines."""
+    def has(self, step: int, ability: str) -> bool:
+        """Whether the ability was measured after so many steps."""
+        return any((row["step"], row["ability"]) == (step, ability) for row in self.measured)
+
+    def run(self, steps: int, abilities: set[str], stopped: str, provenance: dict[str, Any]) -> TrainingRun:
+        """The record of so many steps and of these abilities; steps whose lines were lost are not a number."""
         columns = tuple(name for name in (self.steps[0] if self.steps else {}) if name != "step")
-        values = torch.tensor([[row[name] for name in columns] for row in self.steps], dtype=torch.float64)
-        return TrainingRun(
-            values.reshape(len(self.steps), len(columns)), columns, tuple(self.measured), stopped, provenance=provenance
-        )
+        values = torch.full((steps, len(columns)), torch.nan, dtype=torch.float64)
+        for row in self.steps:
+            values[int(row["step"])] = torch.tensor([row[name] for name in columns], dtype=torch.float64)
+        if lost := steps - len(self.steps):
+            warnings.warn(f"ivlens: {lost} of {steps} steps are missing in {self.path}", stacklevel=3)
+        measured = sorted((row for row in self.measured if row["ability"] in abilities), key=lambda row: row["step"])
+        return TrainingRun(values, columns, tuple(measured), stopped, provenance=provenance)
 
     def _write(self, row: dict[str, Any]) -> None:
         if self.path is None:
             return
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            with self.path.open("ab+") as file:
+                if file.seek(0, 2) and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                    file.write(b"\n")  # after a line that a full disk cut off
+                file.write(json.dumps(row).encode() + b"\n")
         except OSError as error:
             warnings.warn(f"ivlens: {self.path} cannot be written ({error}); training goes on", stacklevel=2)

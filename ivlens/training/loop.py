@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import RecordError
+from ..errors import ArgumentError, RecordError, instance
 from ..models import HookedTransformer, provenance
 from ..records import TrainingRun
 from ..scoring import listed
@@ -59,26 +59,35 @@ def fine_tune(
         RecordError: ``out`` cannot be written.
     """
     config = config or TrainingConfig()
+    instance("config", config, TrainingConfig)
+    instance("vector", vector, InstructionVector, type(None))
     if isinstance(data, Task):
         new = new or [Ability.of(data)]
         data = data.prompts(split="train", instruction=bool(data.instructions))
     watched = _Watched(tuple(new), tuple(Ability.of(each) for each in keep))
-    shown = {"prompts": listed(data), "rehearse": list(rehearse), "replay": list(replay)}
+    watched.check(model)
     check_learnable(model, config)
     anchors: dict[str, Tensor] = {}
-    course = Course.of(model, config, shown["prompts"], vector, shown["rehearse"], shown["replay"], anchors)
+    course = Course.of(model, config, listed(data), vector, _given(rehearse), _given(replay), anchors)
     settings = {name: value for name, value in asdict(config).items() if name not in ("save_every", "evaluate_every")}
-    digests = {name: _digest(repr([(each.text, each.answers) for each in prompts])) for name, prompts in shown.items()}
-    digests["vector"] = _digest("" if vector is None else repr(vector.values.tolist()))
-    origin = provenance(model, training=settings, **digests)
+    values = None if vector is None else vector.values.tolist()
+    shown = {name: sha256(repr(each).encode()).hexdigest()[:16] for name, each in course.shown.items()}
+    shown["vector"] = sha256(repr(values).encode()).hexdigest()[:16]
+    origin = provenance(model, training=settings, **shown)
     folder = None if out is None else Path(out)
     store, log = Store(folder, origin["model"] | origin["settings"]), Log(folder)
     with learner(model, config, anchors) as learning:
         course.prepare()
         start = store.load(learning)
         log.resume(start)
-        stopped = _run(course, learning, store, log, start, watched)
-    return log.run(stopped, origin)
+        steps, stopped = _run(course, learning, store, log, start, watched)
+    return log.run(steps, watched.names, stopped, origin)
+
+
+def _given(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
+    """Prompts, where there are any."""
+    prompts = prompts if isinstance(prompts, Prompt) or not isinstance(prompts, Iterable) else list(prompts)
+    return listed(prompts) if prompts else []
 
 
 @dataclass(frozen=True)
@@ -86,20 +95,36 @@ class _Watched:
     new: tuple[Ability, ...]
     keep: tuple[Ability, ...]
 
+    @property
+    def names(self) -> set[str]:
+        return {each.name for each in (*self.new, *self.keep)}
+
+    def check(self, model: HookedTransformer) -> None:
+        """Raise before the first step what would be raised when the abilities are measured."""
+        if len(self.names) < len(self.new) + len(self.keep):
+            raise ArgumentError("abilities of different names", ", ".join(sorted(self.names)))
+        for ability in (*self.new, *self.keep):
+            ability.check(model)
+
     def measure(self, model: HookedTransformer, log: Log, step: int) -> None:
-        """Log every ability, as it is after so many steps."""
+        """Log every ability, as it is after so many steps, that the log does not have."""
         for role, abilities in (("new", self.new), ("keep", self.keep)):
             for ability in abilities:
-                log.ability({"step": step, "role": role} | measure(model, ability))
+                if not log.has(step, ability.name):
+                    log.ability({"step": step, "role": role} | measure(model, ability))
 
 
-def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, watched: _Watched) -> str:
-    """The steps from ``start`` on; why they ended early, if they did."""
+def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, watched: _Watched) -> tuple[int, str]:
+    """The steps from ``start`` on: how many are done then, and why they ended early, if they did."""
     model, config = course.model, course.config
+
+    def due(every: int, done: int) -> bool:
+        return done == config.steps or (every > 0 and done % every == 0)
+
     bar = tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None)
     with interrupts() as asked, bar:
-        if config.evaluate_every and start == 0:
-            watched.measure(model, log, 0)
+        if due(config.evaluate_every, start):
+            watched.measure(model, log, start)
         for step in range(start, config.steps):
             began, rate = time.perf_counter(), config.rate(step)
             terms = course.learn(step)
@@ -109,20 +134,20 @@ def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, 
                     _save(store, step, learning)
                 stopped = f"step {step}: loss {terms['loss']}, gradient norm {norm}; the weights are those before it"
                 warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=3)
-                return stopped
+                return step, stopped
             learning.step(rate, config.guidance.l2)
             seconds = time.perf_counter() - began
             log.step({"step": step} | terms | {"learning_rate": rate, "gradient_norm": norm, "seconds": seconds})
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
             bar.update()
-            done, last = step + 1, step + 1 == config.steps
-            if last or (config.evaluate_every and done % config.evaluate_every == 0):
-                watched.measure(model, log, done)
-            if last or asked() or done % config.save_every == 0:
+            done = step + 1
+            if asked() or due(config.save_every, done):
                 _save(store, done, learning)
             if asked():
                 raise KeyboardInterrupt if asked() == signal.SIGINT else SystemExit(128 + asked())
-    return ""
+            if due(config.evaluate_every, done):
+                watched.measure(model, log, done)
+    return config.steps, ""
 
 
 def _save(store: Store, step: int, learning: Learner) -> None:
@@ -130,7 +155,3 @@ def _save(store: Store, step: int, learning: Learner) -> None:
         store.save(step, learning)
     except RecordError as error:
         warnings.warn(f"ivlens: {error}; training goes on", stacklevel=4)
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:16]

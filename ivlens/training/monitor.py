@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..activations import mean_head_activations
+from ..errors import ArgumentError, instance
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
-from ..scoring import evaluate
+from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
 
@@ -33,11 +34,28 @@ class Ability:
         cls, what: "Ability | Task", n: int = 30, vector: InstructionVector | None = None, shots: int = 2
     ) -> "Ability":
         """An ability, or that of a task: clean prompts of its test split."""
+        instance("an ability", what, Ability, Task)
         if isinstance(what, Ability):
             return what
         held = len(what.split("test"))
         prompts = what.prompts(min(n, held), shots=shots, split="test", instruction=bool(what.instructions))
         return cls(what.name, tuple(prompts), vector)
+
+    def check(self, model: HookedTransformer) -> None:
+        """Raise what measuring it would.
+
+        Raises:
+            PromptError: a prompt that cannot be tokenised or is longer than the model's context.
+            MismatchError: a vector of another kind of model.
+            ArgumentError: a layer that the model has not.
+        """
+        answers_of(model, self.prompts)
+        if self.layer is not None and not 0 <= self.layer < model.cfg.n_layers:
+            raise ArgumentError(
+                f"the layer of ability {self.name!r} from 0 to {model.cfg.n_layers - 1}", repr(self.layer)
+            )
+        if self.vector is not None:
+            vector_values(model, self.vector)
 
 
 def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:

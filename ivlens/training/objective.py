@@ -52,7 +52,7 @@ def consistency(
 
 def floored(value: Float[Tensor, ""], floor: float) -> Float[Tensor, ""]:
     """The value, or zero without a gradient while it is below the floor (the code of 2502.11019)."""
-    return value if value.item() >= floor else torch.zeros_like(value)
+    return torch.zeros_like(value) if value.item() < floor else value
 
 
 def remaining(schedule: str, step: int, steps: float) -> float:

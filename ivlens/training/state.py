@@ -28,7 +28,10 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
-        self.folder, self.key = folder, json.loads(json.dumps(key))
+        self.folder, self.key = folder, _flat(json.loads(json.dumps(key)))
+        self.broken: set[Path] = set()
+        for left in [] if folder is None else folder.glob(".state.*"):  # of a process that was killed while it saved
+            left.unlink(missing_ok=True)
         for path in self._states:
             try:
                 self._check(_header(path)["key"])
@@ -37,8 +40,9 @@ class Store:
 
     @property
     def _states(self) -> list[Path]:
-        """The files that may hold a state, the latest first."""
-        return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in ("", ".previous")]
+        """The files that may hold a state, the latest first: the new one is whole where the others were being moved."""
+        kinds = ("", ".new", ".previous")
+        return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in kinds]
 
     def save(self, step: int, learning: Learner) -> None:
         """Save the state after so many steps; the one before it is kept beside it.
@@ -48,15 +52,15 @@ class Store:
         """
         if self.folder is None:
             return
-        state, previous = self._states
-        new = self.folder / "state.new.safetensors"
+        state, new, previous = self._states
         header = {"ivlens": json.dumps({"step": step, "key": self.key})}
         try:
             write_atomically(new, lambda temporary: save_file(_tensors(learning), temporary, metadata=header))
-            if state.exists():
+            if state.exists() and state not in self.broken:
                 os.replace(state, previous)
             os.replace(new, state)
-        except (OSError, SafetensorError) as error:
+            self.broken.clear()
+        except (OSError, RecordError) as error:
             raise RecordError(
                 f"to save the state after step {step} in {self.folder}", f"{error}", "the state before it is kept"
             ) from error
@@ -79,6 +83,7 @@ class Store:
                 return step
             except BROKEN as error:
                 broken.append(f"{path.name}: {error}")
+                self.broken.add(path)
                 warnings.warn(f"ivlens: {path} cannot be read ({error}); trying the state before it", stacklevel=2)
         if broken:
             raise RecordError(f"a state of the run in {self.folder}", "; ".join(broken), "move them away to start anew")
@@ -94,6 +99,14 @@ class Store:
             raise MismatchError(
                 f"the settings of the run in {self.folder}", "; ".join(differing)[:500], "choose another folder"
             )
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, so that a difference is named by its field."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return found
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -121,6 +134,6 @@ def _put(tensors: dict[str, Tensor], learning: Learner) -> None:
     for parameter, weight, moments in found:
         parameter.copy_(weight)
         learning.optimizer.state[parameter] = {
-            moment: value if moment == "step" else torch.empty_like(parameter).copy_(value)
+            moment: value.to(parameter.device) if moment == "step" else torch.empty_like(parameter).copy_(value)
             for moment, value in moments.items()
         }

@@ -2,6 +2,13 @@
 
 from .attention import Html as Html
 from .attention import attention_view as attention_view
+from .checkpoint_maps import checkpoint_heatmap as checkpoint_heatmap
+from .checkpoint_maps import head_change_maps as head_change_maps
+from .checkpoint_report import write_comparison_report as write_comparison_report
+from .checkpoint_summary import checkpoint_summary as checkpoint_summary
+from .checkpoints import alignment_by_layer as alignment_by_layer
+from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
+from .checkpoints import recovery_bars as recovery_bars
 from .comparison import comparison_bars as comparison_bars
 from .export import save_figure as save_figure
 from .heatmap import head_heatmap as head_heatmap
@@ -18,18 +25,25 @@ from .transfer import transfer_heatmaps as transfer_heatmaps
 
 __all__ = [
     "Html",
+    "alignment_by_layer",
     "attention_view",
+    "checkpoint_heatmap",
+    "checkpoint_summary",
+    "checkpoint_trajectories",
     "comparison_bars",
     "frame_table",
+    "head_change_maps",
     "head_heatmap",
     "head_heatmaps",
     "page",
     "prose",
+    "recovery_bars",
     "save_figure",
     "stability_curve",
     "sweep_heatmap",
     "tradeoff_scatter",
     "training_curves",
     "transfer_heatmaps",
+    "write_comparison_report",
     "write_page",
 ]

@@ -10,7 +10,7 @@ import pytest
 from ivlens import ArgumentError, HeadEffects, InstructionVector, SteeringSweep
 from ivlens.experiments import DemoConfig, demo, run_demo
 from ivlens.experiments.demo_report import heads_table, steering_table, write_demo
-from ivlens.experiments.recall import recall
+from ivlens.records import recall
 
 SMALL = DemoConfig(
     tasks=("present-past", "singular-plural"), clean=12, corrupted=3, layers=(12,), scales=(4.0,), validation=4, test=8

@@ -13,6 +13,7 @@ from ivlens import Prompt
 from ivlens.models import only_trainable
 from ivlens.training import Guidance, TrainingConfig
 from ivlens.training.course import Course
+from ivlens.training.objective import floored
 
 EVERYTHING = Guidance(
     progressive="linear", layer=1, kl_last=0.7, kl_answer=0.3, kl_base=0.5, consistency=0.2, rehearsal=0.9, replay=0.4
@@ -159,3 +160,25 @@ def test_no_hook_is_left_behind(
         course.learn(0)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
     assert not any("forward" in vars(block) for block in model.blocks)
+
+
+def test_lora_with_checkpointing_has_the_same_gradients(
+    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
+) -> None:
+    from ivlens.training import LoRA, fine_tune
+
+    finals = []
+    for checkpointing in (False, True):
+        model = learner()
+        config = TrainingConfig(
+            replace(EVERYTHING, l2=5.0), steps=3, learning_rate=1e-2, lora=LoRA(2, 4.0), checkpointing=checkpointing
+        )
+        fine_tune(model, prompts, config, vector=vector, rehearse=others, replay=others)
+        finals.append({name: each.detach().clone() for name, each in model.named_parameters() if name.endswith(".B")})
+    for name, values in finals[0].items():
+        assert values.abs().max() > 0
+        torch.testing.assert_close(values, finals[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_term_that_is_not_a_number_is_not_dropped() -> None:
+    assert torch.isnan(floored(torch.tensor(float("nan")), 0.1))

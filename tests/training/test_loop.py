@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 import ivlens
 from ivlens import Prompt
@@ -243,3 +244,50 @@ def test_quiet(learner: Callable[[], Any], prompts: list[Prompt], capfd: pytest.
         warnings.simplefilter("error")
         fine_tune(learner(), prompts, CONFIG)
     assert capfd.readouterr() == ("", "")
+
+
+def test_old_gradients_do_not_enter_the_first_step(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+    clean, dirty = learner(), learner()
+    dirty(torch.arange(5, 15)[None]).square().sum().backward()
+    norms = [fine_tune(model, prompts, CONFIG).to_frame()["gradient_norm"] for model in (clean, dirty)]
+    assert norms[0].equals(norms[1])
+
+
+def test_half_precision_models_are_refused(tiny_hf: Any, tiny_tokenizer: Any, prompts: list[Prompt]) -> None:
+    model = ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.bfloat16)
+    with pytest.raises(ivlens.ArgumentError, match="precision='bfloat16'"):
+        fine_tune(model, prompts, CONFIG)
+
+
+def test_abilities_are_checked_before_the_first_step(
+    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, tmp_path: Path
+) -> None:
+    wide = ivlens.InstructionVector(torch.ones(7), torch.ones(0, 7), ())
+    for keep, error in (
+        ([Ability("old", tuple(others), wide)], ivlens.MismatchError),
+        ([Ability("old", tuple(others), vector, layer=9)], ivlens.ArgumentError),
+        ([Ability("old", ())], ivlens.PromptError),
+        ([Ability("old", tuple(others)), Ability("old", tuple(others))], ivlens.ArgumentError),
+    ):
+        with pytest.raises(error):
+            fine_tune(learner(), prompts, CONFIG, keep=keep, out=tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_an_ability_that_is_new_to_a_finished_run_is_measured(
+    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], tmp_path: Path
+) -> None:
+    fine_tune(learner(), prompts, CONFIG, keep=[Ability("old", tuple(others))], out=tmp_path)
+    run = fine_tune(learner(), prompts, CONFIG, keep=[Ability("other", tuple(others[:2]))], out=tmp_path)
+    assert run.final()["ability"].tolist() == ["other"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"layers": 1}, {"betas": (0.9, 1.5)}, {"lora": {"rank": 8}}, {"learning_rate": float("inf")},
+     {"embeddings": True, "lora": LoRA()}, {"guidance": Guidance(kl_floor=0.1), "accumulate": 2}],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_the_wrong_kind_are_refused(settings: dict) -> None:
+    with pytest.raises((ivlens.ArgumentError, TypeCheckError)):
+        TrainingConfig(**settings)

@@ -1,5 +1,6 @@
 """Never lose a run: kill -9, signals, truncated files, a full disk."""
 
+import os
 import random
 import signal
 import subprocess
@@ -165,11 +166,11 @@ def test_a_run_of_other_settings_is_refused_with_what_differs(
     learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
     fine_tune(learner(), prompts, CONFIG, out=tmp_path)
-    with pytest.raises(ivlens.MismatchError, match="settings"):
+    with pytest.raises(ivlens.MismatchError, match=r"training\.learning_rate 0\.003 against 0\.001"):
         fine_tune(learner(), prompts, replace(CONFIG, learning_rate=1e-3), out=tmp_path)
-    with pytest.raises(ivlens.MismatchError, match="settings"):
+    with pytest.raises(ivlens.MismatchError, match="; got prompts "):
         fine_tune(learner(), prompts[:-1], CONFIG, out=tmp_path)
-    with pytest.raises(ivlens.MismatchError, match="settings"):
+    with pytest.raises(ivlens.MismatchError, match=r"training\.guidance\.l2"):
         fine_tune(learner(), prompts, replace(CONFIG, guidance=Guidance(l2=1.0)), out=tmp_path)
     trained = learner()
     fine_tune(trained, prompts, CONFIG)
@@ -190,3 +191,49 @@ def test_signal_handlers_are_put_back(learner: Callable[[], Any], prompts: list[
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     fine_tune(learner(), prompts, CONFIG)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_lost_log_is_reported_and_steps_keep_their_numbers(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    whole = fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:2], lines[2][:9], *lines[3:]]) + "\n")
+    with pytest.warns(UserWarning, match="1 of 8 steps are missing"):
+        again = fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    assert again.values[2].isnan().all()
+    assert torch.equal(again.values[3:], whole.values[3:])
+
+
+def test_a_kill_between_the_renames_loses_nothing(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+) -> None:
+    whole = learner()
+    fine_tune(whole, prompts, CONFIG, out=tmp_path)
+    (tmp_path / "state.safetensors").rename(tmp_path / "state.new.safetensors")
+    (tmp_path / "state.previous.safetensors").write_bytes(b"junk")
+    (tmp_path / ".state.new.safetensors.killed").write_bytes(b"half")
+    model = learner()
+    fine_tune(model, prompts, CONFIG, out=tmp_path)
+    assert all(torch.equal(one, two) for one, two in zip(weights(whole).values(), weights(model).values(), strict=True))
+    assert not (tmp_path / ".state.new.safetensors.killed").exists()
+
+
+def test_a_broken_state_never_takes_the_place_of_a_whole_one(
+    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    (tmp_path / "state.safetensors").write_bytes(b"junk")
+    previous = (tmp_path / "state.previous.safetensors").read_bytes()
+    honest = os.replace
+
+    def killed(source: Any, target: Any) -> None:
+        if str(target).endswith("previous.safetensors"):
+            pytest.fail("the broken state was moved over the whole one")
+        honest(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    assert (tmp_path / "state.previous.safetensors").read_bytes() == previous

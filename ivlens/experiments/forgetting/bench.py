@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from ...models import HookedTransformer, provenance, trainable_names
-from ...records import TrainingRun
+from ...records import TrainingRun, recall
 from ...scoring import evaluate
 from ...steering import steer
 from ...tasks import Prompt, Task, list_tasks, load_task
 from ...training import Ability, TrainingConfig, fine_tune, measure, rehearsal_prompts
 from ...vectors import InstructionVector
-from ..recall import recall, recall_vector
+from ..recall import recall_vector
 from .config import StudyConfig, run_name, strengthened, trial_name
 
 
@@ -56,23 +56,23 @@ class Bench:
 
         def compute() -> TrainingRun:
             self.say(f"trial: {method}, strength {strength:g}")
-            self._restore()
+            self.restore()
             run = self._learn(method, strength, config.trial_new, config.trial_old, seed=0)
             measured = self._measured((config.trial_new, *config.trial_old))
-            self._restore()
+            self.restore()
             return replace(run, measured=tuple(measured))
 
         path = self.folder / f"{trial_name(method, strength)}.safetensors"
         return recall(path, TrainingRun, self._cell(method, strength), compute)
 
     def sequence(self, method: str, strength: float, seed: int) -> list[TrainingRun]:
-        """One method learning all new tasks in turn; the weights of the last stage are the first of the next."""
+        """One method learning all new tasks in turn; a stage's base (KL, L2, rehearsal) is the stage before it."""
         config, learned = self.config, 0
 
         def compute(stage: int) -> TrainingRun:
             nonlocal learned
             if learned == 0:
-                self._restore()
+                self.restore()
             for earlier in range(learned, stage + 1):
                 self.say(f"{method}, seed {seed}: {config.new[earlier]}")
                 run = self._learn(method, strength, config.new[earlier], config.old, seed)
@@ -85,7 +85,7 @@ class Bench:
             key = self._cell(method, strength, seed, stage)
             runs.append(recall(path, TrainingRun, key, partial(compute, stage)))
         if learned:
-            self._restore()
+            self.restore()
         return runs
 
     def _cell(self, method: str, strength: float, *where: int) -> dict[str, Any]:
@@ -138,7 +138,8 @@ class Bench:
     def _learning(self) -> list[tuple[str, torch.Tensor]]:
         return [(name, each) for name, each in self.model.named_parameters() if name in self.weights]
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Make the model the base again."""
         self._put(self.weights)
 
     @torch.no_grad()

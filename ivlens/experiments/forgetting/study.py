@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import RecordError
 from ...models import HookedTransformer
 from ...records import TrainingRun
 from .bench import Bench
@@ -27,6 +28,13 @@ class Study:
 def run_study(model: HookedTransformer, folder: Path, config: StudyConfig, say: Callable[[str], None] = print) -> Study:
     """Measure whatever of the study is not in ``folder`` yet, and return all of it; the model ends as the base."""
     bench = Bench(model, folder, config, say)
+    try:
+        return _measured(bench, config)
+    finally:
+        bench.restore()
+
+
+def _measured(bench: Bench, config: StudyConfig) -> Study:
     base = bench.base()
     trials = {
         (method, strength): bench.trial(method, strength)
@@ -45,21 +53,26 @@ def load_study(folder: Path, config: StudyConfig) -> Study:
     """The study's records as they were saved, without a model.
 
     Raises:
-        RecordError: one of them is missing or broken.
+        RecordError: one of them is missing, broken, or made at another strength than the trials choose.
     """
 
-    def read(name: str) -> TrainingRun:
-        return TrainingRun.load(folder / f"{name}.safetensors")
+    def read(name: str, *cell: object) -> TrainingRun:
+        run = TrainingRun.load(folder / f"{name}.safetensors")
+        made = tuple(run.provenance["key"].get("cell", ()))
+        if made != cell:
+            raise RecordError(f"{name} to be a run of {cell}", f"one of {made}", "run the study again")
+        return run
 
     trials = {
-        (method, strength): read(trial_name(method, strength))
+        (method, strength): read(trial_name(method, strength), method, strength)
         for method, strengths in config.strengths.items() for strength in strengths
     }  # fmt: skip
+    chosen = choose(trials, config)
     runs = {
-        (method, seed, stage): read(run_name(method, seed, stage))
+        (method, seed, stage): read(run_name(method, seed, stage), method, chosen[method], seed, stage)
         for seed in config.seeds for method in config.strengths for stage in range(len(config.new))
     }  # fmt: skip
-    return Study(read("base"), trials, runs, choose(trials, config))
+    return Study(read("base"), trials, runs, chosen)
 
 
 def choose(trials: Mapping[tuple[str, float], TrainingRun], config: StudyConfig) -> dict[str, float]:

@@ -1,0 +1,75 @@
+"""What is measured on a checkpoint, and the rule by which a verdict is given."""
+
+from dataclasses import dataclass, field
+
+from ..errors import ArgumentError, at_least, one_of
+from ..records import METRICS
+from ..tasks import CORRUPTIONS
+
+
+@dataclass(frozen=True)
+class VerdictRule:
+    """Thresholds of the verdict (``verdict`` says how they are used); accuracies and fractions of the base's, 0 to 1.
+
+    ``known``: accuracy from which a task counts as an ability of the base; ``tolerated``: drop of accuracy up to which
+    it is kept; ``recovered``: fraction of what the base's vector does on the base from which the function is still
+    there; ``remembered``: fraction of the base's knowledge probability from which the knowledge is still there.
+    """
+
+    known: float = 0.3
+    tolerated: float = 0.1
+    recovered: float = 0.5
+    remembered: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("known", "tolerated", "recovered", "remembered"):
+            at_least(name, getattr(self, name), 0)
+            if getattr(self, name) > 1:
+                raise ArgumentError(f"{name} to be at most 1", repr(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """How checkpoints are measured; a changed field recomputes only what it touches.
+
+    ``clean`` prompts of the train split, in ``groups`` for intervals, give the means; ``corrupted`` ones the effects;
+    ``heads`` are summed into the vector. ``test`` prompts are answered. Where the base's vector is added, among
+    ``layers`` (None: every third of the middle half) and ``scales``, is chosen on ``validation`` prompts of the base.
+
+    Raises:
+        ArgumentError: naming the field that is outside its values.
+    """
+
+    clean: int = 40
+    groups: int = 5
+    corrupted: int = 20
+    corruption: str = "no-instruction"
+    metric: str = "log-probability"
+    heads: int = 20
+    shots: int = 2
+    test: int = 30
+    validation: int = 20
+    layers: tuple[int, ...] | None = None
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0)
+    random_seeds: tuple[int, ...] = (0, 1, 2)
+    seed: int = 0
+    rule: VerdictRule = field(default_factory=VerdictRule)
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "corrupted", "heads", "test", "validation"):
+            at_least(name, getattr(self, name), 1)
+        at_least("groups", self.groups, 2)
+        if self.groups > self.clean:
+            raise ArgumentError(f"groups to be at most clean, {self.clean}", repr(self.groups))
+        one_of("corruption", self.corruption, CORRUPTIONS)
+        one_of("metric", self.metric, METRICS)
+        if not self.scales or not self.random_seeds:
+            raise ArgumentError("scales and random_seeds, one or more of each", "none")
+
+    def tried_layers(self, n_layers: int) -> tuple[int, ...]:
+        """The layers at which the base's vector is tried."""
+        middle = range(n_layers // 4, max(n_layers * 3 // 4, n_layers // 4 + 1))
+        layers = tuple(middle[::3]) if self.layers is None else self.layers
+        if not layers or not all(0 <= layer < n_layers for layer in layers):
+            raise ArgumentError(f"layers from 0 to {n_layers - 1}, one or more", repr(self.layers))
+        return layers

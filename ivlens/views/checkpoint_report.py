@@ -1,0 +1,139 @@
+"""A comparison as a page that needs no network: verdicts first, then figures, tables, settings, method."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..records import MATRICES, CheckpointComparison
+from .checkpoint_maps import checkpoint_heatmap, head_change_maps
+from .checkpoint_parts import numbers
+from .checkpoint_summary import checkpoint_summary
+from .checkpoints import alignment_by_layer, checkpoint_trajectories, recovery_bars
+from .page import Body, prose, write_page
+from .tables import frame_table
+
+KEYS = ["checkpoint", "task"]
+TABLES = {
+    "Ability and knowledge": ["n", "accuracy", "probability", "knowledge", "forgetting", "bare", "recovered",
+                              "recovered_own", "recovered_random", "recovered_fraction"],
+    "The vector, beside the base's": ["cosine", "centred_cosine", "norm_ratio", "reselected_cosine",
+                                      "reselected_norm_ratio", "alignment", "alignment_change"],
+    "The heads, beside the base's": ["aie_correlation", "overlap", "heads_gained", "heads_lost", "weight_change_top",
+                                     "weight_change_rest"],
+}  # fmt: skip
+INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselected_cosine")
+HEATMAPS = ("accuracy", "forgetting", "cosine", "alignment_change")
+METHOD = """
+Accuracy is that of greedy answers to clean prompts: an instruction, its input and demonstrations. The instruction
+probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
+cloze without any instruction. Forgetting is the base's accuracy minus the checkpoint's on the same prompts.
+
+A head's effect (AIE) is how much its mean output over clean prompts, put in its place at the last token of a corrupted
+prompt, does for the right answer. The strongest heads of the base, summed as they write into the residual stream, are
+the task's vector. It is read on each checkpoint twice: from the base's heads, and from as many heads chosen anew. The
+centred cosine leaves out what the vectors of all tasks share. Alignment is the cosine of the hidden state at the last
+token of clean prompts with the base's vector, at the layer where that vector is added.
+
+Recovery adds a vector to the residual stream of bare prompts, which have no instruction: the base's, the checkpoint's
+own, random ones of the same norm, another task's. The layer and the strength were chosen on the base, on other
+prompts. The recovered fraction is what the base's vector adds on the checkpoint, divided by what it adds on the base.
+
+Verdicts follow a rule on these numbers and their intervals; its thresholds are in the settings above. Kept: accuracy
+fell by less than is tolerated. Activation drowned, recoverable: it fell, and the base's vector brings the ability
+back. Function changed: it does not, though the knowledge is still there, or is not known. Knowledge lost: the
+knowledge is gone too. Undecided: an interval lies on both sides of a threshold.
+
+Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arXiv 2310.15213.
+"""
+
+
+def write_comparison_report(path: str | Path, comparison: CheckpointComparison) -> Path:
+    """Write a comparison as one HTML page that works from disk without a network, and return its path.
+
+    What was compared; verdicts with their reasons; figures; tables; settings and method. It is written atomically.
+    """
+    base, *others = comparison.checkpoints
+    sections: list[tuple[str, Body]] = [
+        ("What was compared", _compared(comparison)),
+        ("Verdicts", [_verdicts(comparison), checkpoint_summary(comparison)]),
+        ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
+        ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
+        ("Where the hidden states point", alignment_by_layer(comparison)),
+        ("Is it still in there?", recovery_bars(comparison)),
+        ("Heads that carry the instructions", [head_change_maps(comparison, task) for task in comparison.tasks]),
+    ]
+    if others:
+        weights = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in MATRICES]
+        sections.append(("What changed in the heads' weights", weights))
+    sections += [
+        ("Tables", _tables(comparison)),
+        ("Where these numbers come from", frame_table(_flat(comparison.provenance))),
+        ("Method", prose(METHOD)),
+    ]
+    return write_page(path, f"What became of {base}'s abilities", sections)
+
+
+def _compared(comparison: CheckpointComparison) -> list[Body]:
+    """The base, its checkpoints with what they learned, the tasks, and what could not be measured."""
+    base, *others = comparison.checkpoints
+    said = f"Base model: {base}\n\nTasks: {', '.join(comparison.tasks)}"
+    learned = [*comparison.learned, *[""] * len(others)][: len(others)]
+    frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
+    parts: list[Body] = [prose(said)]
+    parts += [frame_table(frame, "Checkpoints, in order")] if others else [prose("No checkpoint was measured.")]
+    if comparison.failures:
+        failed = pd.DataFrame({"checkpoint": list(comparison.failures), "why": list(comparison.failures.values())})
+        parts.append(frame_table(failed, "Could not be measured"))
+    return parts
+
+
+def _verdicts(comparison: CheckpointComparison) -> str:
+    """The verdict on each task of each checkpoint, with its reason."""
+    rows = [row for row in comparison.rows if row["checkpoint"] != comparison.checkpoints[0]] or list(comparison.rows)
+    columns = [*KEYS, "verdict", "because"]
+    return frame_table(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns))
+
+
+def _known(comparison: CheckpointComparison) -> list[str]:
+    return [each for each in HEATMAPS if numbers(comparison, each).notna().to_numpy().any()] or ["accuracy"]
+
+
+def _tables(comparison: CheckpointComparison) -> list[Body]:
+    """The main columns of the comparison, the recovery, and what is said of a sequence of checkpoints."""
+    frame, parts = comparison.to_frame(), []
+    for name in INTERVALS:
+        if {name, f"{name}_low", f"{name}_high"} <= {*frame}:
+            found = zip(*(pd.to_numeric(frame[f"{name}{end}"]) for end in ("", "_low", "_high")), strict=True)
+            frame[name] = [_interval(*each) for each in found]
+    for name in ("heads_gained", "heads_lost"):
+        if name in frame:
+            frame[name] = [" ".join(f"{layer}.{head}" for layer, head in heads or ()) for heads in frame[name]]
+    for caption, columns in TABLES.items():
+        parts.append(frame_table(frame[[*KEYS, *(each for each in columns if each in frame)]], caption))
+    parts.append(frame_table(comparison.recovery_frame(), "Recovery: accuracy with its 95% interval"))
+    parts.append(frame_table(comparison.matrix(), "Accuracy on each task at each checkpoint"))
+    if len(comparison.checkpoints) > 1:
+        parts.append(frame_table(comparison.sequence(), "The checkpoints as a sequence"))
+    return [*parts]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """A number with its 95% interval, as far as they are known."""
+    if value != value:
+        return "n/a"
+    return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
+    """Nested facts as a frame: a row each, named by the way to it."""
+    rows = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{above}{name}: ").to_numpy().tolist()
+        else:
+            plain = isinstance(value, Sequence) and not isinstance(value, str)
+            rows.append([f"{above}{name}", json.dumps(value, default=str) if plain else str(value)])
+    return pd.DataFrame(rows, columns=["fact", "value"])

@@ -1,0 +1,273 @@
+"""Planted truths: checkpoints whose change is known; what is kept, resumed, refused."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import ivlens
+from ivlens import Task
+from ivlens.checkpoints import ComparisonConfig, VerdictRule, compare_checkpoints
+from ivlens.checkpoints import sources as checkpoint_sources
+from ivlens.records import CheckpointComparison
+
+WORDS = [
+    "the",
+    "capital",
+    "of",
+    "France",
+    "is",
+    "Paris",
+    "and",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dog",
+]
+CONFIG = ComparisonConfig(
+    clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
+    random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),
+)  # fmt: skip
+
+
+def shifted(by: int, cloze: str | None = "{input} before") -> Task:
+    """A task that asks for the word so many places on."""
+    pairs = [(word, WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS)]
+    return Task(f"shift-{by}", tuple(pairs), ("the quick fox jumps",), ("Q", "A"), cloze)
+
+
+@pytest.fixture
+def tasks() -> list[Task]:
+    return [shifted(1), shifted(2, cloze=None)]
+
+
+@pytest.fixture
+def base(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path) -> Path:
+    """A folder with a tiny model of one layer: what its heads put out does not depend on W_O."""
+    return saved(tiny_hf("llama", num_hidden_layers=1), tiny_tokenizer(), tmp_path / "base")
+
+
+@pytest.fixture
+def variant(base: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``variant(name, change)``: a checkpoint folder whose HookedTransformer was changed in place."""
+
+    def made(name: str, change: Callable[[Any], None]) -> Path:
+        model = ivlens.load_model(base)
+        with torch.no_grad():
+            change(model)
+        return ivlens.export_hf(model, tmp_path / name)
+
+    return made
+
+
+def saved(model: Any, tokenizer: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def row(comparison: CheckpointComparison, checkpoint: str, task: str = "shift-1") -> Any:
+    frame = comparison.to_frame()
+    return frame[(frame["checkpoint"] == checkpoint) & (frame["task"] == task)].iloc[0]
+
+
+def scale(factor: float) -> Callable[[Any], None]:
+    return lambda model: model.blocks[0].attn.W_O.mul_(factor)
+
+
+def test_an_equal_checkpoint_has_forgotten_nothing(base: Path, variant: Any, tasks: list[Task]) -> None:
+    comparison = compare_checkpoints(base, {"same": variant("same", lambda model: None)}, tasks, CONFIG)
+    same = row(comparison, "same")
+    assert same["cosine"] == pytest.approx(1)
+    assert same["norm_ratio"] == pytest.approx(1)
+    assert same["centred_cosine"] == pytest.approx(1)
+    assert same["reselected_cosine"] == pytest.approx(1)
+    assert same["forgetting"] == 0
+    assert same["alignment_change"] == pytest.approx(0, abs=1e-6)
+    assert same["aie_correlation"] == pytest.approx(1)
+    assert same["overlap"] == 1
+    assert same["verdict"] == "kept"
+    assert comparison.weights.abs().max() == 0
+    assert comparison.cka.isnan().all()  # all prompts end in the same token, which alone enters the first block
+    assert comparison.stream_cosine.sub(1).abs().max() < 1e-6
+    assert row(comparison, "base")["verdict"] == "base"
+    assert torch.isnan(torch.tensor(row(comparison, "same", "shift-2")["knowledge"]))
+
+
+def test_scaled_rotated_and_zeroed_heads_give_the_known_norm_and_cosine(
+    base: Path, variant: Any, tasks: list[Task]
+) -> None:
+    rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0))).Q
+
+    def rotate(model: Any) -> None:
+        model.blocks[0].attn.W_O.copy_(model.blocks[0].attn.W_O @ rotation)
+
+    checkpoints = {"doubled": variant("doubled", scale(2.0)), "halved": variant("halved", scale(0.5)),
+                   "rotated": variant("rotated", rotate), "zeroed": variant("zeroed", scale(0.0))}  # fmt: skip
+    comparison = compare_checkpoints(base, checkpoints, tasks, CONFIG)
+    model = ivlens.load_model(base)
+    means = ivlens.mean_head_activations(model, tasks[0].prompts(6, shots=1, split="train"))
+    theta = ivlens.instruction_vector(model, means, comparison.heads[0]).values
+    turned = torch.cosine_similarity(theta, theta @ rotation, dim=0).item()
+    assert row(comparison, "doubled")["norm_ratio"] == pytest.approx(2, rel=1e-5)
+    assert row(comparison, "doubled")["cosine"] == pytest.approx(1, abs=1e-6)
+    assert row(comparison, "halved")["norm_ratio"] == pytest.approx(0.5, rel=1e-5)
+    assert row(comparison, "rotated")["norm_ratio"] == pytest.approx(1, rel=1e-5)
+    assert row(comparison, "rotated")["cosine"] == pytest.approx(turned, abs=1e-5)
+    assert abs(turned) < 0.9
+    assert row(comparison, "rotated")["z_cosine"] == pytest.approx(1, abs=1e-6)
+    assert row(comparison, "zeroed")["norm_ratio"] == 0
+    at = comparison.checkpoints.index("doubled")
+    assert comparison.weights[at, 3, 0].tolist() == pytest.approx([1.0] * 4, rel=1e-5)  # W_O; the others are untouched
+    assert comparison.weights[at, :3].abs().max() == 0
+    assert comparison.head_norm[at, 0].tolist() == pytest.approx([2.0] * 4, rel=1e-5)
+
+
+def test_probabilities_are_those_of_plain_hugging_face(base: Path, variant: Any, tasks: list[Task]) -> None:
+    folder = variant("scaled", scale(3.0))
+    found = row(compare_checkpoints(base, {"scaled": folder}, tasks, CONFIG), "scaled")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    probabilities = []
+    for prompt in tasks[0].prompts(4, shots=1, split="test"):
+        encoded = prompt.encode(tokenizer)
+        with torch.no_grad():
+            logits = model(torch.tensor([encoded.prompt_ids + encoded.answer_ids])).logits[0].double().log_softmax(-1)
+        scores = logits[len(encoded.prompt_ids) - 1 : -1].gather(1, torch.tensor(encoded.answer_ids)[:, None])
+        probabilities.append(scores.sum().exp().item())
+    assert found["probability"] == pytest.approx(sum(probabilities) / 4, rel=1e-4)
+
+
+def test_finished_cells_are_found_again(base: Path, variant: Any, tasks: list[Task], tmp_path: Path) -> None:
+    out, first = tmp_path / "out", {"doubled": variant("doubled", scale(2.0))}
+    said: list[str] = []
+    whole = compare_checkpoints(base, first, tasks, CONFIG, out=out, say=said.append)
+    assert len(said) == 2 * (5 + 4 + 1) + 2  # the second task has no cloze; sweeps on the base only
+    said.clear()
+    again = compare_checkpoints(base, first, tasks, CONFIG, out=out, say=said.append)
+    assert said == []
+    assert again.to_frame().equals(whole.to_frame())
+    more = first | {"halved": variant("halved", scale(0.5))}
+    compare_checkpoints(base, more, tasks, CONFIG, out=out, say=said.append)
+    assert {line.split(":")[0] for line in said} == {"halved"}  # one checkpoint more costs one checkpoint
+    said.clear()
+    compare_checkpoints(base, first, tasks, replace(CONFIG, corrupted=3), out=out, say=said.append)
+    assert said
+    assert not any("answers" in line or "hidden" in line or "weights" in line for line in said)
+    said.clear()
+    compare_checkpoints(base, first, tasks, replace(CONFIG, rule=VerdictRule()), out=out, say=said.append)
+    assert said == []  # a verdict is a rule on what was measured
+
+
+def test_an_interrupted_comparison_resumes(base: Path, variant: Any, tasks: list[Task], tmp_path: Path) -> None:
+    checkpoints = {"doubled": variant("doubled", scale(2.0))}
+    whole = compare_checkpoints(base, checkpoints, tasks, CONFIG)
+    said: list[str] = []
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if len(said) == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out", say=stop)
+    rest: list[str] = []
+    again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out", say=rest.append)
+    assert len(rest) == 22 - 13
+    assert again.to_frame().equals(whole.to_frame())
+
+
+def test_unchanged_checkpoints_are_not_even_loaded(
+    base: Path, variant: Any, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = {"doubled": variant("doubled", scale(2.0))}
+    first = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
+    monkeypatch.setattr(checkpoint_sources, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
+    assert again.to_frame().equals(first.to_frame())
+
+
+def test_what_cannot_be_compared_is_reported_and_the_others_go_on(
+    base: Path, variant: Any, tasks: list[Task], tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    wide = saved(tiny_hf("llama", num_hidden_layers=2), tiny_tokenizer(), tmp_path / "wide")
+    other = tiny_tokenizer()
+    other.add_tokens(["<extra>"])
+    foreign = saved(tiny_hf("llama", num_hidden_layers=1), other, tmp_path / "foreign")
+    checkpoints = {"broken": tmp_path / "broken", "missing": tmp_path / "missing" / "x", "wide": wide,
+                   "foreign": foreign, "good": variant("good", scale(2.0))}  # fmt: skip
+    comparison = compare_checkpoints(base, checkpoints, tasks, CONFIG)
+    assert comparison.checkpoints == ("base", "good")
+    assert set(comparison.failures) == {"broken", "missing", "wide", "foreign"}
+    assert "n_layers 1 against 2" in comparison.failures["wide"]
+    assert "tokenizer" in comparison.failures["foreign"]
+    with pytest.raises(ivlens.SourceError):
+        compare_checkpoints(tmp_path / "broken", {"good": base}, tasks, CONFIG)
+
+
+def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
+    for checkpoints in ({}, {"base": base}, [base, base]):
+        with pytest.raises(ivlens.ArgumentError, match="checkpoint"):
+            compare_checkpoints(base, checkpoints, tasks, CONFIG)
+    for chosen in ([], [tasks[0], tasks[0]]):
+        with pytest.raises(ivlens.ArgumentError, match="different tasks"):
+            compare_checkpoints(base, {"one": base}, chosen, CONFIG)
+
+
+def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
+    base: Path, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = {f"x{at}": variant(f"x{at}", scale(1 + at / 10)) for at in range(12)}
+    alive: list[weakref.ref] = []
+    most = 0
+    honest = checkpoint_sources.load_model
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal most
+        model = honest(*arguments, **options)
+        gc.collect()
+        alive.append(weakref.ref(model))
+        most = max(most, sum(each() is not None for each in alive))
+        return model
+
+    monkeypatch.setattr(checkpoint_sources, "load_model", counted)
+    eight = [shifted(by) for by in range(1, 9)]
+    comparison = compare_checkpoints(base, checkpoints, eight, CONFIG, out=tmp_path / "out")
+    assert most == 1
+    assert len(alive) == 13
+    assert len(comparison.to_frame()) == 13 * 8
+    ratios = [row(comparison, f"x{at}", "shift-5")["norm_ratio"] for at in range(12)]
+    assert ratios == pytest.approx([1 + at / 10 for at in range(12)], rel=1e-4)
+    path = comparison.save(tmp_path / "comparison.safetensors")
+    again = CheckpointComparison.load(path)
+    assert again.to_frame()["cosine"].tolist() == comparison.to_frame()["cosine"].tolist()
+    assert again.matrix().shape == (13, 8)
+    assert len(again.heads_frame()) == 13 * 8 * 4
+    assert len(again.layers_frame()) == 13 * 8
+    assert set(again.recovery_frame()["condition"]) >= {"bare", "bare + base's vector", "random vector 0"}
+    assert again.sequence()["task"].tolist() == [task.name for task in eight]
+
+
+def test_adapters_and_run_folders_are_checkpoints(base: Path, tasks: list[Task], tmp_path: Path) -> None:
+    model = ivlens.load_model(base)
+    config = ivlens.TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    ivlens.fine_tune(model, tasks[0].prompts(6, shots=1, split="train"), config)
+    ivlens.export_adapter(model, tmp_path / "adapter")
+    ivlens.merge_lora(model)
+    ivlens.export_hf(model, tmp_path / "run" / "model")
+    comparison = compare_checkpoints(base, {"adapter": tmp_path / "adapter", "run": tmp_path / "run"}, tasks, CONFIG)
+    assert comparison.failures == {}
+    one, two = row(comparison, "adapter"), row(comparison, "run")
+    assert one["cosine"] == pytest.approx(two["cosine"], abs=1e-5)
+    assert one["probability"] == pytest.approx(two["probability"], rel=1e-4)
+    assert comparison.weights[1, 0].max() > 0

@@ -1,0 +1,106 @@
+"""The verdict's rule, and the numbers with intervals that go into it, by hand."""
+
+import math
+
+import pytest
+import torch
+
+import ivlens
+from ivlens.checkpoints import ComparisonConfig, VerdictRule
+from ivlens.checkpoints.statistics import (
+    cosine,
+    jackknife,
+    linear_cka,
+    paired_drop,
+    recovered_fraction,
+    remembered_fraction,
+    spearman,
+)
+from ivlens.checkpoints.verdict import verdict
+
+NAN = (math.nan,) * 3
+FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "drop", "recovered", "knowledge", "said"),
+    [
+        (0.2, FELL, (1.0, 0.9, 1.1), NAN, "not an ability of the base"),
+        (0.9, HELD, NAN, NAN, "kept"),
+        (0.9, (0.1, -0.02, 0.2), (1.0, 0.9, 1.1), NAN, "undecided"),
+        (0.9, FELL, (0.8, 0.6, 1.0), (0.1, 0.0, 0.2), "activation drowned, recoverable"),
+        (0.9, FELL, (0.6, 0.4, 0.8), NAN, "undecided"),
+        (0.9, FELL, NAN, NAN, "undecided"),
+        (0.9, FELL, (0.1, 0.0, 0.3), (0.2, 0.1, 0.3), "knowledge lost"),
+        (0.9, FELL, (0.1, 0.0, 0.3), (0.9, 0.8, 1.0), "function changed"),
+        (0.9, FELL, (0.1, 0.0, 0.3), (0.5, 0.3, 0.7), "undecided"),
+        (0.9, FELL, (0.1, 0.0, 0.3), NAN, "function changed"),
+    ],
+)
+def test_each_branch_of_the_rule(accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, said: str) -> None:
+    found, because = verdict(accuracy, drop, recovered, knowledge, VerdictRule())
+    assert found == said
+    assert f"{accuracy:.2f}" in because or f"{drop[0]:.2f}" in because
+
+
+def test_thresholds_move_the_verdict() -> None:
+    drop, recovered = (0.2, 0.12, 0.28), (0.4, 0.35, 0.45)
+    assert verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
+    assert verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
+    with pytest.raises(ivlens.ArgumentError, match="tolerated"):
+        VerdictRule(tolerated=1.5)
+
+
+def test_a_paired_drop_counts_the_prompts_that_changed() -> None:
+    base, now = torch.tensor([True] * 8 + [False] * 2), torch.tensor([True] * 5 + [False] * 4 + [True])
+    value, low, high = paired_drop(base, now)
+    assert value == pytest.approx(0.2)  # three lost, one won, of ten
+    middle, half = 2 / 12, 1.96 * math.sqrt(5 - 4 / 12) / 12
+    assert (low, high) == pytest.approx((middle - half, middle + half))
+    same = paired_drop(base, base)
+    assert same[0] == 0
+    assert same[1] < 0 < same[2]
+
+
+def test_fractions_are_ratios_of_means_with_their_intervals() -> None:
+    yes, no = torch.ones(20, dtype=torch.bool), torch.zeros(20, dtype=torch.bool)
+    half = torch.arange(20) < 10
+    value, low, high = recovered_fraction(no, yes, no, half)
+    assert value == 0.5
+    assert 0.2 < low < 0.5 < high < 0.8
+    assert recovered_fraction(no, yes, no, yes) == (1, 1, 1)
+    assert math.isnan(recovered_fraction(no, no, no, yes)[0])
+    probabilities = torch.linspace(0.1, 0.9, 20)
+    assert remembered_fraction(probabilities, probabilities / 4) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    base, now = torch.zeros(5, 1).double(), torch.tensor([[1.0], [2.0], [3.0], [4.0], [10.0]]).double()
+    value, low, high = jackknife(base, now, lambda one, two: (two - one)[0])
+    error = now.std().item() / math.sqrt(5)
+    assert (value, low, high) == pytest.approx((4, 4 - 2 * error, 4 + 2 * error))
+    assert cosine(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])).item() == pytest.approx(math.sqrt(0.5))
+
+
+def test_rank_correlation_and_cka() -> None:
+    one = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert spearman(one, one**3) == pytest.approx(1)
+    assert spearman(one, -one) == pytest.approx(-1)
+    assert spearman(one, torch.tensor([[2.0, 1.0], [3.0, 4.0]])) == pytest.approx(0.8)
+    states = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1))).Q
+    assert linear_cka(states, 3 * states @ turn + 5) == pytest.approx(1, abs=1e-5)  # blind to turns, scale and shift
+    other = torch.randn(12, 6, generator=torch.Generator().manual_seed(2))
+    assert linear_cka(states, other) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"groups": 1}, "groups"), ({"clean": 0}, "clean"), ({"groups": 50}, "groups"), ({"metric": "x"}, "metric"),
+     ({"corruption": "x"}, "corruption"), ({"scales": ()}, "scales")],
+)  # fmt: skip
+def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
+    with pytest.raises(ivlens.ArgumentError, match=named):
+        ComparisonConfig(**settings)
+    with pytest.raises(ivlens.ArgumentError, match="layers"):
+        ComparisonConfig(layers=(40,)).tried_layers(30)
