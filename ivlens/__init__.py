@@ -4,6 +4,8 @@ from types import ModuleType
 
 from .activations import attention_patterns as attention_patterns
 from .activations import mean_head_activations as mean_head_activations
+from .checkpoints import ComparisonConfig as ComparisonConfig
+from .checkpoints import compare_checkpoints as compare_checkpoints
 from .effects import indirect_effects as indirect_effects
 from .effects import locate_heads as locate_heads
 from .errors import ArgumentError as ArgumentError
@@ -26,6 +28,7 @@ from .models import export_adapter as export_adapter
 from .models import export_hf as export_hf
 from .models import load_model as load_model
 from .models import merge_lora as merge_lora
+from .records import CheckpointComparison as CheckpointComparison
 from .records import Comparison as Comparison
 from .records import Evaluation as Evaluation
 from .records import HeadEffects as HeadEffects
@@ -62,7 +65,9 @@ from .vectors import read_out as read_out
 __all__ = [
     "Ability",
     "ArgumentError",
+    "CheckpointComparison",
     "Comparison",
+    "ComparisonConfig",
     "DownloadError",
     "Evaluation",
     "Guidance",
@@ -88,6 +93,7 @@ __all__ = [
     "UnsupportedError",
     "ablate",
     "attention_patterns",
+    "compare_checkpoints",
     "compare_conditions",
     "evaluate",
     "export_adapter",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import IvlensError
+from .checkpoints import add_compare
 from .laboratory import add_figures, add_steer, add_vector, add_vectors
 from .method import add_demo, add_heads, add_tasks
 from .training import add_experiment, add_train
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_figures,
         add_train,
         add_experiment,
+        add_compare,
     ):
         add(verbs)
     return parser

@@ -27,6 +27,11 @@ def add_model(add: Any) -> None:
     add("model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
     add("--adapter", help="PEFT adapter folder to merge into the model")
     add("--revision", help="revision on the Hugging Face hub")
+    add_dtype(add)
+
+
+def add_dtype(add: Any) -> None:
+    """Where and in which precision models are loaded."""
     add("--device", help="default: cuda where there is one")
     add("--dtype", choices=DTYPES, default="float32", metavar="DTYPE", help=f"{', '.join(DTYPES)} (default: float32)")
 

@@ -70,7 +70,7 @@ def add_figures(verbs: Any) -> None:
         "Chromium for images. Records that are missing are measured.",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
-    parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
+    parser.add_argument("--fresh", action="store_true", help="measure all records again (half an hour on 2 cores)")
 
 
 def _vector(options: argparse.Namespace) -> None:
@@ -131,10 +131,9 @@ def _vectors(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from ..experiments.figures import make_figures, make_study_figures
+    from ..experiments.figures import make_figures
 
-    settings: dict[str, Any] = {"fresh": options.fresh, "say": progress(options)}
-    written = [*make_figures(options.out, **settings), *make_study_figures(options.out, **settings)]
+    written = make_figures(options.out, fresh=options.fresh, say=progress(options))
     show(options, {"wrote": pd.DataFrame({"file": [str(path) for path in written]})})
 
 

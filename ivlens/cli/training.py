@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ArgumentError, RecordError
 from ..experiments.recall import recall_vector
-from ..models import HookedTransformer, export_adapter, export_hf, load_model, merge_lora
+from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
@@ -55,8 +55,8 @@ def add_experiment(verbs: Any) -> None:
         "becomes of four old abilities. What is finished is kept: the same command resumes.",
     )  # fmt: skip
     parser.add_argument("study", choices=("forgetting",), metavar="STUDY", help="forgetting")
-    parser.add_argument("--out", type=Path, default=Path("figures/records/forgetting"), metavar="DIR",
-                        help="folder of the records (default: figures/records/forgetting)")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
+                        help="folder of the figure and tables, records below it (default: figures)")  # fmt: skip
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -124,7 +124,9 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from ..experiments.forgetting import StudyConfig, methods_table, run_study
+    from ..experiments.figures import make_study_figures
+    from ..experiments.forgetting import StudyConfig, load_study, methods_table
 
-    study = run_study(load_model("smollm2"), options.out, StudyConfig(), progress(options))
+    make_study_figures(options.out, say=progress(options))
+    study = load_study(options.out / "records" / "forgetting", StudyConfig())
     show(options, {"after the last new task": methods_table(study)})

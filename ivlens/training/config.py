@@ -35,7 +35,7 @@ class TrainingConfig:
     ``learning_rate`` rises over ``warmup`` steps and falls by ``decay``; gradients are clipped to the norm ``clip``.
     ``layers`` (None: all, and the final norm) are trained, in full or by ``lora``; embeddings only with ``embeddings``.
     ``precision`` ``"bfloat16"`` computes in mixed precision; ``checkpointing`` recomputes blocks in the backward pass
-    for memory. ``teacher``: the base's answers are computed once and ``"cached"``, or ``"live"`` each step. The state is
+    for memory. ``teacher``: the base is asked once (``"cached"``) or at each step (``"live"``). The state is
     saved every ``save_every`` steps, abilities are measured every ``evaluate_every`` (0: only at the end).
 
     Raises:

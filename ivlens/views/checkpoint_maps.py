@@ -1,6 +1,6 @@
 """A comparison as maps: one measure for every task and checkpoint, and what every head of a checkpoint does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .checkpoint_parts import (
 )  # fmt: skip
 from .heatmap import UNITS
 from .panels import LETTER, SEQUENTIAL, WIDEST, Edges, Size, layout_around, panels
-from .style import DIVERGING, INK, plain, tick_step
+from .style import DIVERGING, INK, OKABE_ITO, plain, tick_step
 
 # measure -> what it is, and its colours: "unit" from 0 to 1 (from -1 where one is negative), "size" from 0, "ratio"
 # centred on 1, "loss" and "gain" on 0, red where the base had more
@@ -35,7 +35,7 @@ MEASURES = {
     "norm_ratio": ("of the vector of the base's heads, now to base", "ratio"),
     "reselected_norm_ratio": ("of the vector of heads chosen anew, now to base", "ratio"),
     "alignment": ("cosine of the hidden state with the base's vector", "unit"),
-    "alignment_change": ("of the hidden state's cosine with the base's vector, now minus base", "gain"),
+    "alignment_change": ("cosine of the hidden state with the base's vector, now minus base", "gain"),
     "aie_correlation": ("rank correlation of the heads' effects with those in the base", "unit"),
     "overlap": ("of the strongest heads with the base's", "unit"),
     "weight_change_top": ("relative to the base's weights, of its strongest heads", "size"),
@@ -44,8 +44,9 @@ MEASURES = {
     "recovered": ("accuracy on bare prompts with the base's vector added", "unit"),
     "recovered_own": ("accuracy on bare prompts with the checkpoint's own vector added", "unit"),
     "recovered_random": ("accuracy on bare prompts with random vectors added, mean", "unit"),
-    "recovered_fraction": ("what the base's vector adds on bare prompts, as a fraction of the same on the base", "unit"),
+    "recovered_fraction": ("what the base's vector adds on bare prompts, over what it adds on the base", "unit"),
 }
+ORANGE = OKABE_ITO[1]
 WHAT = ("aie", "aie-change", *MATRICES)
 CELL: Size = (66, 28)
 BAR: dict[str, Any] = {"outlinewidth": 0, "thickness": 12, "lenmode": "pixels", "y": 1, "yanchor": "top", "ypad": 0}
@@ -69,18 +70,19 @@ def checkpoint_heatmap(
     left = int(LETTER * max(len(shortened(task)) for task in tasks)) + 24
     width = min(WIDEST - left - 84, CELL[0] * len(names))
     axis, bottom = names_axis(names, width)
-    size = width, CELL[1] * len(tasks)
+    size = width, max(76, CELL[1] * len(tasks))
     edges: Edges = (max(left, bottom - 20), 84, bottom)
     small = width / len(names) < 38
-    marks = ["red: less than the base"] * (kind in ("loss", "gain")) + ["outlined: trained on"] * any_trained(comparison)
-    facts = f"{said}\n{counted(comparison)}\n{'; '.join(marks)}"
+    marks = [counted(comparison)] + ["red: less than the base"] * (kind in ("loss", "gain"))
+    facts = f"{said}\n{'; '.join(marks + ['outlined: trained on'] * any_trained(comparison))}"
     heading = measure.replace("_", " ").capitalize() if title is None else title
     figure = go.Figure(layout=layout_around(size, edges, heading, facts))
+    scale = colours(values, kind)
     cells = go.Heatmap(
         z=values, customdata=hover_texts(comparison, measure), hovertemplate="%{customdata}<extra></extra>",
         text=[["" if np.isnan(value) else f"{value:z.2f}" for value in row] for row in values],
         texttemplate="%{text}", textfont={"size": 9 if small else 11}, xgap=1, ygap=1, hoverongaps=True,
-        colorbar=BAR | {"len": max(90, min(size[1], 260))}, **colours(values, kind),
+        colorbar=BAR | {"len": min(size[1], 260)}, **scale,
     )  # fmt: skip
     figure.add_trace(cells)
     missing = np.argwhere(np.isnan(values))
@@ -88,7 +90,7 @@ def checkpoint_heatmap(
     figure.add_trace(go.Scatter(x=missing[:, 1], y=missing[:, 0], **dashes))
     figure.update_xaxes(axis | {"range": [-0.5, len(names) - 0.5]}).update_yaxes(task_axis(tasks))
     ours = [(row, at) for row, task in enumerate(tasks) for at in range(len(names)) if trained(comparison, at, task)]
-    return figure.add_trace(squares(ours, "trained on"))
+    return figure.add_trace(squares(ours, "trained on", scale))
 
 
 def head_change_maps(
@@ -129,7 +131,7 @@ def head_change_maps(
             z=maps[index].astype(np.float32), customdata=error, hovertemplate=f"{hover}<extra></extra>", colorbar=bar,
             showscale=index == shown[0], xgap=int(side >= 9), ygap=int(side >= 9), **scale,
         )  # fmt: skip
-        figure.add_trace(cells, **place).add_trace(squares(comparison.heads[at], "outlines"), **place)
+        figure.add_trace(cells, **place).add_trace(squares(comparison.heads[at], "outlines", scale), **place)
         if gained := [] if weights else _gained(comparison, index, task):
             figure.add_trace(_circles(gained, side), **place)
         figure.update_xaxes(_axis("head", heads, size[0], 24), **place)
@@ -153,12 +155,13 @@ def colours(values: np.ndarray, kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def squares(cells: Sequence[Head], name: str) -> go.Scatter:
-    """Open squares around cells given as (row, column)."""
+def squares(cells: Sequence[Head], name: str, scale: Mapping[str, Any]) -> go.Scatter:
+    """Open squares around cells given as (row, column), in a colour that can be seen on all of the scale."""
+    line = {"color": ORANGE if scale["colorscale"] == SEQUENTIAL else INK, "width": 2}
     across, up = (-0.46, 0.46, 0.46, -0.46, -0.46), (-0.46, -0.46, 0.46, 0.46, -0.46)
     x = [value for _, at in cells for value in (*(at + step for step in across), None)]
     y = [value for at, _ in cells for value in (*(at + step for step in up), None)]
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": INK, "width": 1.6}, hoverinfo="skip", name=name)
+    return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name=name)
 
 
 def _circles(heads: Sequence[Head], cell: float) -> go.Scatter:

@@ -67,11 +67,13 @@ def counted(comparison: CheckpointComparison) -> str:
 def names_axis(names: Sequence[str], pixels: float) -> tuple[dict[str, Any], int]:
     """An axis whose ticks 0, 1, 2 ... bear names, and the pixels under it: they slant where they are too long."""
     texts = [shortened(name) for name in names]
-    longest = LETTER * max(map(len, texts))
-    slanting = longest > pixels / len(names) - 8
+    longest, each = LETTER * max(map(len, texts)), pixels / len(names)
+    slanting = longest > each - 8
+    step = -(-15 // max(1, int(each))) if slanting else 1  # where even slanting ones are too many, some are left out
     ticks = {
-        "tickvals": list(range(len(texts))), "ticktext": [plain(text, 99) for text in texts], "tickfont": {"size": 11},
-        "tickangle": -45 if slanting else 0, "range": [-0.6, len(texts) - 0.4], "showgrid": False, "zeroline": False,
+        "tickvals": list(range(len(texts))), "tickangle": -45 if slanting else 0, "tickfont": {"size": 11},
+        "ticktext": ["" if at % step else plain(text, 99) for at, text in enumerate(texts)],
+        "range": [-0.6, len(texts) - 0.4], "showgrid": False, "zeroline": False,
     }  # fmt: skip
     return ticks, int(SLANT * longest if slanting else 14) + 22
 
@@ -128,6 +130,8 @@ def key_size(names: Sequence[str]) -> Size:
 
 def with_key(figure: go.Figure, groups: Sequence[str], legend: str = "legend", **place: Any) -> go.Figure:
     """The figure with a legend of these groups of traces, in their order; each entry shows and hides its group."""
+    for trace in figure.data:
+        trace.update({"showlegend": False} if (trace.legend or "legend") == legend else {})
     for rank, group in enumerate(groups):
         own = [trace for trace in figure.data if trace.legendgroup == group and (trace.legend or "legend") == legend]
         for at, trace in enumerate(own):

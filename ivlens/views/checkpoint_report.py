@@ -17,15 +17,14 @@ from .tables import frame_table
 
 KEYS = ["checkpoint", "task"]
 TABLES = {
-    "Ability and knowledge": ["n", "accuracy", "probability", "knowledge", "forgetting", "bare", "recovered",
-                              "recovered_own", "recovered_random", "recovered_fraction"],
+    "Ability and knowledge": ["n", "accuracy", "probability", "knowledge", "forgetting"],
     "The vector, beside the base's": ["cosine", "centred_cosine", "norm_ratio", "reselected_cosine",
                                       "reselected_norm_ratio", "alignment", "alignment_change"],
     "The heads, beside the base's": ["aie_correlation", "overlap", "heads_gained", "heads_lost", "weight_change_top",
                                      "weight_change_rest"],
 }  # fmt: skip
 INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselected_cosine")
-HEATMAPS = ("accuracy", "forgetting", "cosine", "alignment_change")
+HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change")
 METHOD = """
 Accuracy is that of greedy answers to clean prompts: an instruction, its input and demonstrations. The instruction
 probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
@@ -55,7 +54,6 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
 
     What was compared; verdicts with their reasons; figures; tables; settings and method. It is written atomically.
     """
-    base, *others = comparison.checkpoints
     sections: list[tuple[str, Body]] = [
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), checkpoint_summary(comparison)]),
@@ -65,7 +63,7 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
         ("Is it still in there?", recovery_bars(comparison)),
         ("Heads that carry the instructions", [head_change_maps(comparison, task) for task in comparison.tasks]),
     ]
-    if others:
+    if len(comparison.checkpoints) > 1:
         weights = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in MATRICES]
         sections.append(("What changed in the heads' weights", weights))
     sections += [
@@ -73,13 +71,15 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
         ("Where these numbers come from", frame_table(_flat(comparison.provenance))),
         ("Method", prose(METHOD)),
     ]
-    return write_page(path, f"What became of {base}'s abilities", sections)
+    return write_page(path, "What became of the base's abilities", sections)
 
 
 def _compared(comparison: CheckpointComparison) -> list[Body]:
     """The base, its checkpoints with what they learned, the tasks, and what could not be measured."""
     base, *others = comparison.checkpoints
-    said = f"Base model: {base}\n\nTasks: {', '.join(comparison.tasks)}"
+    model = comparison.provenance.get("model")
+    source = model.get("source") if isinstance(model, Mapping) else model
+    said = f"Base model: {base}{f' ({source})' * bool(source)}\n\nTasks: {', '.join(comparison.tasks)}"
     learned = [*comparison.learned, *[""] * len(others)][: len(others)]
     frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
     parts: list[Body] = [prose(said)]
@@ -112,8 +112,15 @@ def _tables(comparison: CheckpointComparison) -> list[Body]:
         if name in frame:
             frame[name] = [" ".join(f"{layer}.{head}" for layer, head in heads or ()) for heads in frame[name]]
     for caption, columns in TABLES.items():
-        parts.append(frame_table(frame[[*KEYS, *(each for each in columns if each in frame)]], caption))
-    parts.append(frame_table(comparison.recovery_frame(), "Recovery: accuracy with its 95% interval"))
+        part = frame[[*KEYS, *(each for each in columns if each in frame)]]
+        parts.append(frame_table(part.rename(columns=lambda name: name.replace("_", " ")), caption))
+    if comparison.recovery:
+        told = comparison.recovery_frame()
+        pivoted = told.pivot(index=KEYS, columns="condition", values="accuracy")[list(dict.fromkeys(told["condition"]))]
+        recovery = frame[KEYS].merge(pivoted.reset_index(), on=KEYS, how="left")
+        if "recovered_fraction" in frame:
+            recovery["recovered fraction"] = frame["recovered_fraction"]
+        parts.append(frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals"))
     parts.append(frame_table(comparison.matrix(), "Accuracy on each task at each checkpoint"))
     if len(comparison.checkpoints) > 1:
         parts.append(frame_table(comparison.sequence(), "The checkpoints as a sequence"))
@@ -124,7 +131,7 @@ def _interval(value: float, low: float, high: float) -> str:
     """A number with its 95% interval, as far as they are known."""
     if value != value:
         return "n/a"
-    return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f}\u00a0to\u00a0{high:.2f})"
 
 
 def _flat(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """A comparison on one page, as for a paper: verdicts, what became of abilities and knowledge, recovery."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..records import CheckpointComparison
 from .checkpoint_parts import (
+    any_trained,
     counted,
     hover_texts,
     key_size,
@@ -20,7 +23,7 @@ from .checkpoint_parts import (
     with_key,
 )  # fmt: skip
 from .checkpoints import CONDITIONS, LINES, bars, trajectories
-from .panels import LETTER, WIDEST, Size, layout_around
+from .panels import LETTER, WIDEST, layout_around
 from .style import INK, plain
 
 # verdict -> its short text and its colour; they differ in lightness too, for all kinds of colour vision
@@ -36,7 +39,6 @@ VERDICTS = {
 ROW, LINE, BARS = 28, 170, 110  # pixels: heights of a row of verdicts, a panel of lines, a panel of bars
 ABOVE, GAP, KEY_WIDTH = 36, 46, 22  # pixels over a panel and between panels; letters of a line of the legend
 FACTS = (
-    "verdicts: what became of each task; hover, or see the report, for the reasons\n"
     "recovery: accuracy on bare prompts, with vectors added to them, and on clean prompts\n"
     "bars: 95% interval, of probabilities ±1.96 standard errors, of random vectors from the least to the greatest"
 )
@@ -48,57 +50,97 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
 
     Tasks are rows of the verdicts, lines of the measures and panels of the recovery. ``title`` is plain text.
     """
-    names, tasks = comparison.checkpoints, comparison.tasks
     grid, used = verdict_grid(comparison)
+    lines = [line for each in used for line in plain(each, KEY_WIDTH).split("<br>")]
+    left = 24 + int(LETTER * max(len(shortened(task)) for task in comparison.tasks))
+    right = key_size([*lines, *comparison.tasks, *(name for name, _ in CONDITIONS.values())])[0]
     measures = [each for each in list(LINES)[:3] if numbers(comparison, each).notna().to_numpy().any()]
-    texts = [plain(each, KEY_WIDTH) for each in used]
-    conditions = [name for name, _ in CONDITIONS.values()]
-    left = 24 + int(LETTER * max(len(shortened(task)) for task in tasks))
-    right = key_size([*(line for text in texts for line in text.split("<br>")), *tasks, *conditions])[0]
-    inside = WIDEST - left - right
-    judged, several = names[1:] or names, tasks if len(tasks) > 1 else ()
-    figure = make_subplots(1, 1 + len(measures) + len(tasks))
+    board = _Board(make_subplots(1, 1 + len(measures) + len(comparison.tasks)), WIDEST - left - right)
+    _draw_verdicts(board, comparison, grid, used)
+    if measures:
+        _draw_lines(board, comparison, measures)
+    _draw_recovery(board, comparison)
+    ringed = ", ringed: what a checkpoint was trained on" * any_trained(comparison)
+    heading = "What became of the base's abilities" if title is None else title
+    facts = f"{counted(comparison)}{ringed}\n{FACTS}"
+    size = board.width, int(board.foot)
+    return board.finished().update_layout(layout_around(size, (left, right, 16), heading, facts))
 
-    width = float(min(inside, 120 * len(judged)))
-    axis, under = names_axis(judged, width)
-    boxes: list[Box] = [(0, ABOVE, width, ROW * len(tasks))]
-    figure.add_traces(grid, rows=1, cols=1)
-    figure.update_traces({"textfont": {"size": 11 if width > 66 * len(judged) else 9}}, {"type": "heatmap"})
-    if width < 46 * len(judged):
-        figure.update_traces({"texttemplate": None}, {"type": "heatmap"})
-    figure.update_xaxes(axis | {"range": [-0.5, len(judged) - 0.5]}, col=1).update_yaxes(task_axis(tasks), col=1)
-    beside, tall = width + 12, 20 + 17 * sum(1 + text.count("<br>") for text in texts)
-    lines_top = ABOVE + max(boxes[0][3] + under, tall) + ABOVE
 
-    width = (inside - GAP * (len(measures) - 1)) / max(1, len(measures))
+@dataclass
+class _Board:
+    """Panels in rows from the top down, in pixels; ``foot`` is the height that the rows so far take."""
+
+    figure: go.Figure
+    width: int
+    foot: float = 0.0
+    boxes: list[Box] = field(default_factory=list)
+    names: list[tuple[float, float, str]] = field(default_factory=list)
+    keys: list[tuple[list[str], str, float, float]] = field(default_factory=list)
+
+    def add(self, traces: Sequence[Any], box: Box, name: str, x: dict[str, Any], y: dict[str, Any]) -> None:
+        """The next panel, in its box, with its name and its axes."""
+        self.boxes.append(box)
+        at = len(self.boxes)
+        self.figure.add_traces(traces, rows=1, cols=at).update_xaxes(x, col=at).update_yaxes(y, col=at)
+        self.names.append((box[0], box[1], shortened(name, int(box[2] / 8))))
+
+    def finished(self) -> go.Figure:
+        """The figure, every panel, name and legend in its place."""
+        across, down = self.width, self.foot
+        for at, (left, top, width, height) in enumerate(self.boxes, 1):
+            self.figure.update_xaxes(domain=[left / across, min(1, (left + width) / across)], col=at)
+            self.figure.update_yaxes(domain=[max(0, 1 - (top + height) / down), 1 - top / down], col=at)
+        for left, top, text in self.names:
+            self.figure.add_annotation(
+                text=f"<b>{plain(text, 99)}</b>", x=left / across, y=1 - (top - 6) / down, xref="paper", yref="paper",
+                xanchor="left", yanchor="bottom", showarrow=False, font_size=13,
+            )  # fmt: skip
+        for groups, legend, left, top in self.keys:
+            with_key(self.figure, groups, legend, x=left / across, y=1 - top / down)
+        return self.figure
+
+
+def _draw_verdicts(board: _Board, comparison: CheckpointComparison, grid: Sequence[Any], used: list[str]) -> None:
+    names, tasks = comparison.checkpoints[1:] or comparison.checkpoints, comparison.tasks
+    width = min(board.width, 120 * len(names))
+    cell = width / len(names)
+    grid[0].update(textfont={"size": 11 if cell > 66 else 9}, texttemplate="%{text}" if cell > 46 else None)
     axis, under = names_axis(names, width)
+    box = (0, ABOVE, width, ROW * len(tasks))
+    board.add(grid, box, "Verdicts", axis | {"range": [-0.5, len(names) - 0.5]}, task_axis(tasks))
+    board.keys.append((used, "legend2", width + 12, ABOVE))
+    lines = sum(1 + plain(each, KEY_WIDTH).count("<br>") for each in used)
+    board.foot = ABOVE + max(box[3] + under, 20 + 17 * lines)
+
+
+def _draw_lines(board: _Board, comparison: CheckpointComparison, measures: list[str]) -> None:
+    several = list(comparison.tasks) if len(comparison.tasks) > 1 else []
+    width, top = (board.width - GAP * (len(measures) - 1)) / len(measures), board.foot + ABOVE
+    axis, under = names_axis(comparison.checkpoints, width)
     height = max(LINE, key_size(several)[1] - under)
     for at, measure in enumerate(measures):
-        boxes.append((at * (width + GAP), lines_top, width, height))
-        figure.add_traces(trajectories(comparison, measure), rows=1, cols=at + 2)
-        figure.update_xaxes(axis, col=at + 2).update_yaxes(values_axis([], True), col=at + 2)
-    bars_top = lines_top + (height + under + 2 * ABOVE if measures else 2 * ABOVE)
+        box, name = (at * (width + GAP), top, width, height), LINES[measure][0].capitalize()
+        board.add(trajectories(comparison, measure), box, name, axis, values_axis([], True))
+    board.keys.append((several, "legend", board.width, top))
+    board.foot = top + height + under
 
-    columns = max(1, min(len(tasks), int((inside + GAP) // (max(150, 32 * len(names)) + GAP))))
-    columns = -(-len(tasks) // -(-len(tasks) // columns))
-    width = min((inside - GAP * (columns - 1)) / columns, max(220, 110 * len(names)))
+
+def _draw_recovery(board: _Board, comparison: CheckpointComparison) -> None:
+    names, tasks = comparison.checkpoints, comparison.tasks
+    fitting = max(1, int((board.width + GAP) // (max(150, 22 * len(names)) + GAP)))
+    columns = -(-len(tasks) // -(-len(tasks) // fitting))
+    width = min((board.width - GAP * (columns - 1)) / columns, max(220, 110 * len(names)))
     axis, under = names_axis(names, width)
+    top = board.foot + 2 * ABOVE
+    board.names.append((0, top - ABOVE + 6, "Recovery: accuracy in each condition"))
     for at, task in enumerate(tasks):
-        place = at + 2 + len(measures)
-        boxes.append((at % columns * (width + GAP), bars_top + at // columns * (BARS + ABOVE), width, BARS))
-        figure.add_traces([each.update(legend="legend3") for each in bars(comparison, task)], rows=1, cols=place)
-        lowest = at + columns >= len(tasks)
-        figure.update_xaxes(axis if lowest else axis | {"showticklabels": False}, col=place)
-        figure.update_yaxes(values_axis([], True), col=place)
-    whole = inside, int(max(boxes[-1][1] + BARS + under, bars_top + key_size(conditions)[1]))
-
-    titles = ["Verdicts", *(LINES[each][0].capitalize() for each in measures), *tasks]
-    _put(figure, boxes, whole, titles)
-    _name(figure, (0, bars_top - ABOVE + 6), whole, "Recovery: accuracy in each condition")
-    heading = "What became of the base's abilities" if title is None else title
-    figure.update_layout(layout_around(whole, (left, right, 16), heading, f"{counted(comparison)}\n{FACTS}"))
-    with_key(with_key(figure, several, y=1 - lines_top / whole[1]), used, "legend2", x=beside / inside, y=1 - ABOVE / whole[1])
-    return with_key(figure, list(CONDITIONS), "legend3", y=1 - bars_top / whole[1])
+        box = at % columns * (width + GAP), top + at // columns * (BARS + ABOVE), width, BARS
+        own = axis if at + columns >= len(tasks) else axis | {"showticklabels": False}
+        traces = [each.update(legend="legend3") for each in bars(comparison, task)]
+        board.add(traces, box, task, own, values_axis([], True))
+    board.keys.append((list(CONDITIONS), "legend3", columns * (width + GAP) - GAP, top))
+    board.foot = max(board.boxes[-1][1] + BARS + under, top + key_size(list(CONDITIONS))[1])
 
 
 def verdict_grid(comparison: CheckpointComparison) -> tuple[list[go.Heatmap | go.Scatter], list[str]]:
@@ -124,19 +166,3 @@ def verdict_grid(comparison: CheckpointComparison) -> tuple[list[go.Heatmap | go
         for each in used
     ]  # fmt: skip
     return [cells, *marks], used
-
-
-def _put(figure: go.Figure, boxes: list[Box], whole: Size, titles: list[str]) -> None:
-    """Each subplot into its box, counted from the top left, with its title over it."""
-    for at, ((left, top, width, height), title) in enumerate(zip(boxes, titles, strict=True), 1):
-        figure.update_xaxes(domain=[left / whole[0], (left + width) / whole[0]], col=at)
-        figure.update_yaxes(domain=[1 - (top + height) / whole[1], 1 - top / whole[1]], col=at)
-        _name(figure, (left, top), whole, shortened(title, int(width / 8)))
-
-
-def _name(figure: go.Figure, place: tuple[float, float], whole: Size, text: str) -> None:
-    """A name over a place that is so many pixels from the left and the top."""
-    figure.add_annotation(
-        text=f"<b>{plain(text, 99)}</b>", x=place[0] / whole[0], y=1 - (place[1] - 6) / whole[1], xref="paper",
-        yref="paper", xanchor="left", yanchor="bottom", showarrow=False, font_size=13,
-    )  # fmt: skip

@@ -1,5 +1,7 @@
 """A base model and its checkpoints as lines and bars: abilities and their vectors, alignment by layer, recovery."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -18,7 +20,7 @@ from .checkpoint_parts import (
     with_key,
 )  # fmt: skip
 from .comparison import COLOURS, GREY
-from .panels import WIDEST, columns_for, panels
+from .panels import WIDEST, Edges, Size, columns_for, panels
 from .style import INK, plain
 from .training import DASHES, SYMBOLS
 
@@ -40,7 +42,9 @@ CONDITIONS = {
     "clean": ("clean prompt", COLOURS[2]),
 }
 BAR = 0.84 / len(CONDITIONS)  # its width, where a checkpoint has 1
-LEFT, GAPS = 64, (62, 26)
+SHADE = f"rgba{(*bytes.fromhex(INK[1:]), 0.7)}"
+LEFT = 64
+GAPS: Size = (62, 26)
 ABOUT = (
     "bars: 95% interval, of probabilities ±1.96 standard errors\n"
     "cosine, norm ratio: vector of the base's heads, now to base; dashed: of heads chosen anew\n"
@@ -61,10 +65,8 @@ def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | No
     measures = [name for name in LINES if numbers(comparison, name).notna().to_numpy().any()] or ["accuracy"]
     several = comparison.tasks if len(comparison.tasks) > 1 else ()
     right, tall = key_size(several)
-    columns = columns_for(len(measures), 230, GAPS[0], (LEFT, right, 0))
-    size = _room(columns, right, 60 * len(comparison.checkpoints)), max(190, tall // -(-len(measures) // columns))
-    axis, bottom = names_axis(comparison.checkpoints, size[0])
-    edges = max(LEFT, bottom - 10), right, bottom
+    columns, width, axis, edges = _grid(comparison, len(measures), (230, 60), right)
+    size = width, max(190, tall // -(-len(measures) // columns))
     heading = "From checkpoint to checkpoint" if several else f"From checkpoint to checkpoint: {comparison.tasks[0]}"
     facts = f"{counted(comparison)}{', ringed: what a checkpoint was trained on' * any_trained(comparison)}\n{ABOUT}"
     names = [LINES[name][0] for name in measures]
@@ -85,7 +87,7 @@ def alignment_by_layer(comparison: CheckpointComparison, *, title: str | None = 
     names, tasks = comparison.checkpoints, comparison.tasks
     right, tall = key_size(names)
     columns = columns_for(len(tasks), 230, GAPS[0], (LEFT, right, 0))
-    size = _room(columns, right, 460), max(200, tall // -(-len(tasks) // columns))
+    size = _width(columns, LEFT + right, 460), max(200, tall // -(-len(tasks) // columns))
     heading = "Alignment of hidden states with the base's vector" if title is None else title
     facts = "cosine of the stream that enters each layer, at the last token of clean prompts, with the base's vector"
     figure, places = panels(tasks, size, columns, (GAPS[0], 56), (LEFT, right, 52), heading, facts)
@@ -114,12 +116,9 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
     """
     names, tasks = comparison.checkpoints, comparison.tasks
     right = key_size([name for name, _ in CONDITIONS.values()])[0]
-    columns = columns_for(len(tasks), min(60 * len(names), 640), GAPS[0], (LEFT, right, 0))
-    size = _room(columns, right, 110 * len(names)), 150
-    axis, bottom = names_axis(names, size[0])
-    edges = max(LEFT, bottom - 10), right, bottom
+    columns, width, axis, edges = _grid(comparison, len(tasks), (min(60 * len(names), 640), 110), right)
     heading = "Recovery: does a vector bring the task back?" if title is None else title
-    figure, places = panels(tasks, size, columns, GAPS, edges, heading, RECOVERED)
+    figure, places = panels(tasks, (width, 150), columns, GAPS, edges, heading, RECOVERED)
     for task, place in zip(tasks, places, strict=True):
         figure.add_traces(bars(comparison, task), rows=place["row"], cols=place["col"])
         figure.update_yaxes({"title": {"text": "accuracy" * (place["col"] == 1)}} | values_axis([], True), **place)
@@ -142,11 +141,13 @@ def trajectories(comparison: CheckpointComparison, measure: str) -> list[go.Scat
             + ("" if np.isnan(least + most) else f"<br>95% interval {least:.3g} to {most:.3g}")
             for name, point, least, most in zip(values.index, points, low[task], high[task], strict=True)
         ]
+        faint = f"rgba{(*bytes.fromhex(colour[1:]), 0.6)}"
+        bar = {"thickness": 1.2, "width": 0, "color": faint}
         above, below = (high[task] - points).fillna(0), (points - low[task]).fillna(0)
         traces.append(go.Scatter(
             x=x, y=points, mode="lines+markers", name=plain(shortened(task), 99), legendgroup=task, hovertext=texts,
             hovertemplate="%{hovertext}<extra></extra>", line={"color": colour, "width": 1.8}, cliponaxis=False,
-            marker={"symbol": symbol, "size": 6}, error_y={"array": above, "arrayminus": below, "thickness": 1, "width": 0},
+            marker={"symbol": symbol, "size": 6}, error_y=bar | {"array": above, "arrayminus": below},
         ))  # fmt: skip
         if any(ringed):
             traces.append(go.Scatter(
@@ -166,7 +167,7 @@ def bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
     """The bars of one task's recovery: a trace a condition, a bar for each checkpoint where it was measured."""
     index = {name: at for at, name in enumerate(comparison.checkpoints)}
     rows = [row for row in comparison.recovery if row["task"] == task and row["checkpoint"] in index]
-    traces, bar = [], {"color": INK, "thickness": 1, "width": 0}
+    traces, bar = [], {"color": SHADE, "thickness": 1, "width": 0}
     for at, (condition, (name, colour)) in enumerate(CONDITIONS.items()):
         x, y, low, high, texts = [], [], [], [], []
         for checkpoint, place in index.items():
@@ -194,6 +195,22 @@ def bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
     return traces
 
 
-def _room(columns: int, right: int, most: int) -> int:
-    """The width of each of so many panels in a row, at most ``most`` and at least 220 pixels where there is room."""
-    return min((WIDEST - LEFT - right - GAPS[0] * (columns - 1)) // columns, max(220, most))
+def _grid(
+    comparison: CheckpointComparison, count: int, widths: Size, right: int
+) -> tuple[int, int, dict[str, Any], Edges]:
+    """Columns and width of so many panels over the checkpoints' names, the axis of these, and the margins.
+
+    ``widths``: the least of a panel, and the most for each checkpoint.
+    """
+    left = LEFT
+    for _ in range(2):  # slanting names may need a wider margin, which leaves less room
+        columns = columns_for(count, widths[0], GAPS[0], (left, right, 0))
+        width = _width(columns, left + right, widths[1] * len(comparison.checkpoints))
+        axis, bottom = names_axis(comparison.checkpoints, width)
+        left = max(LEFT, bottom - 10)
+    return columns, width, axis, (left, right, bottom)
+
+
+def _width(columns: int, beside: int, most: int) -> int:
+    """The width of a panel where there are so many in a row, at most ``most`` or 220 pixels."""
+    return min((WIDEST - beside - GAPS[0] * (columns - 1)) // columns, max(220, most))

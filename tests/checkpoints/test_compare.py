@@ -271,3 +271,30 @@ def test_adapters_and_run_folders_are_checkpoints(base: Path, tasks: list[Task],
     assert one["cosine"] == pytest.approx(two["cosine"], abs=1e-5)
     assert one["probability"] == pytest.approx(two["probability"], rel=1e-4)
     assert comparison.weights[1, 0].max() > 0
+
+
+def test_the_command_line_writes_tables_and_a_report(
+    base: Path, variant: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pandas as pd
+
+    from ivlens import cli
+
+    file = tmp_path / "next.csv"
+    pairs = "\n".join(f"{word},{WORDS[(at + 1) % len(WORDS)]}" for at, word in enumerate(WORDS))
+    file.write_text(f"input,output\n{pairs}\n")
+    arguments = ("compare", str(base), f"twice={variant('doubled', scale(2.0))}", str(tmp_path / "nowhere"), "--tasks",
+                 str(file), "--instruction", "the quick fox jumps", "--out", str(tmp_path / "out"), "--clean", "5",
+                 "--corrupted", "2", "--test", "3", "--heads", "4")  # fmt: skip
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr()
+    assert "twice" in said.out
+    assert "nowhere was not compared: SourceError" in said.err
+    out = tmp_path / "out"
+    for name in ("tasks", "heads", "layers", "recovery", "sequence"):
+        table, binary = pd.read_csv(out / f"{name}.csv"), pd.read_parquet(out / f"{name}.parquet")
+        assert len(table) == len(binary) > 0
+    assert CheckpointComparison.load(out / "comparison.safetensors").checkpoints == ("base", "twice")
+    assert "twice" in (out / "report.html").read_text()
+    assert cli.main(arguments) == 0
+    assert "answers" not in capsys.readouterr().err  # nothing is measured twice

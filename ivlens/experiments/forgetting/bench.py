@@ -77,7 +77,9 @@ class Bench:
                 self.say(f"{method}, seed {seed}: {config.new[earlier]}")
                 run = self._learn(method, strength, config.new[earlier], config.old, seed)
             learned = stage + 1
-            return replace(run, measured=tuple(self._measured((*config.new[: stage + 1], *config.old))))
+            last = learned == len(config.new)
+            old = config.old if last or stage == 0 else ()
+            return replace(run, measured=tuple(self._measured((*config.new[:learned], *old), thoroughly=last)))
 
         runs = []
         for stage in range(len(config.new)):
@@ -107,8 +109,8 @@ class Bench:
             replay=replay if guidance.replay else (),
         )  # fmt: skip
 
-    def _measured(self, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Rows of abilities: new tasks as they are learned, old ones as they are asked."""
+    def _measured(self, tasks: tuple[str, ...], thoroughly: bool = True) -> list[dict[str, Any]]:
+        """Rows of abilities: new tasks as learned, old ones as they are asked, thoroughly with their vectors."""
         config, rows = self.config, []
         common = {"step": config.steps, "distance": self._distance()}
         for name in tasks:
@@ -117,12 +119,13 @@ class Bench:
                 learned = Ability(name, tuple(_asked(task, "test", config.test_new)))
                 rows.append({"role": "new"} | common | measure(self.model, learned))
             else:
-                rows.append({"role": "keep"} | common | self._kept(task))
+                vector = self.vectors.get(name) if thoroughly else None
+                rows.append({"role": "keep"} | common | self._kept(task, vector))
         return rows
 
-    def _kept(self, task: Task) -> dict[str, Any]:
+    def _kept(self, task: Task, vector: InstructionVector | None) -> dict[str, Any]:
         """An old ability; with a vector: its measures, knowledge without instruction, recovery by the vector."""
-        config, vector = self.config, self.vectors.get(task.name)
+        config = self.config
         asked = tuple(task.prompts(config.test, split="test"))
         row = measure(self.model, Ability(task.name, asked, vector, config.layer, config.watched))
         if vector is None:

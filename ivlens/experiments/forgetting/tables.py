@@ -22,8 +22,7 @@ def rows_of(study: Study, config: StudyConfig | None = None) -> pd.DataFrame:
             "learned": frame.loc[config.new[stage], "accuracy"],
             "all new": frame.loc[list(config.new[: stage + 1]), "accuracy"].mean(),
             "kept": old["accuracy"].mean(), "retained": old["accuracy"].mean() / before["accuracy"].mean(),
-            "instruction": old["probability"].mean(),
-            **{name: old[name].mean() for name in WITH},
+            **{name: old[name].mean() if name in old else float("nan") for name in WITH},
         })  # fmt: skip
     return pd.DataFrame(rows)
 

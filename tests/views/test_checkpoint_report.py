@@ -1,0 +1,159 @@
+"""A comparison on one page: verdicts, panels that keep apart, and data that stays text."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.io as pio
+import pytest
+
+from ivlens.records import CheckpointComparison
+from ivlens.views import (
+    alignment_by_layer,
+    checkpoint_heatmap,
+    checkpoint_summary,
+    checkpoint_trajectories,
+    head_change_maps,
+    recovery_bars,
+    write_comparison_report,
+)
+
+TASKS = ("present-past", "country-capital", "capitalize", "landmark-country")
+NAMES = ("base", "after-1", "after-2", "after-3")
+LONG = {
+    "names": ["base", *(f"outputs/run-lowercase-first-letter/checkpoint-{500 * at}" for at in range(1, 13))],
+    "tasks": [f"a task of the name {at}" for at in range(8)],
+    "learned": (),
+}
+WIDE = {"names": ["base", *(f"step-{at}" for at in range(1, 9))], "tasks": [f"task-{at}" for at in range(12)]}
+CONDITIONS = ["bare prompt", "+ base's vector", "+ own vector", "+ random vector", "clean prompt"]
+VERDICTS = ("kept", "activation drowned, recoverable", "function changed", "knowledge lost", "undecided",
+            "not an ability of the base")  # fmt: skip
+MALICE = "<img src=x onerror=alert(1)>"
+
+
+def titles(figure):
+    return [note.text.removeprefix("<b>").removesuffix("</b>") for note in figure.layout.annotations if note.text]
+
+
+def named(traces, name):
+    return next(each for each in traces if each.name == name)
+
+
+def legend(figure, key="legend"):
+    """The texts of a legend, in their order."""
+    shown = [each for each in figure.data if each.showlegend and (each.legend or "legend") == key]
+    return [each.name for each in sorted(shown, key=lambda each: each.legendrank)]
+
+
+def maps(figure):
+    return [each for each in figure.data if each.type == "heatmap"]
+
+
+def test_the_summary_has_verdicts_abilities_and_recovery(comparison: Any) -> None:
+    figure = checkpoint_summary(comparison())
+    assert [*titles(figure)[:4], *titles(figure)[5:]] == [
+        "Verdicts", "Accuracy", "Instruction probability", "Knowledge probability", *TASKS]  # fmt: skip
+    [cells] = maps(figure)
+    assert [list(row) for row in cells.text[:2]] == [["drowned", "changed", "lost"], ["changed", "lost", "undecided"]]
+    assert "accuracy fell by 0.20" in cells.customdata[0][0]
+    pairs = zip(np.ravel(cells.text), np.ravel(cells.z), strict=True)
+    colours = {str(text): cells.colorscale[2 * int(code)][1] for text, code in pairs}
+    assert (colours["kept"], colours["drowned"], len(set(colours.values()))) == ("#56b4e9", "#e69f00", 6)
+    keys = legend(figure, "legend2")
+    assert [text.replace("<br>", " ") for text in keys] == list(VERDICTS)
+    marks = {each.name.replace("<br>", " "): each.marker.color for each in figure.data if each.legend == "legend2"}
+    assert marks["activation drowned, recoverable"] == colours["drowned"]
+    assert legend(figure) == list(TASKS)
+    assert legend(figure, "legend3") == CONDITIONS
+    for number, name in ((2, "present-past"), (7, "clean prompt")):
+        traces = [each for each in figure.data if each.xaxis == f"x{number}"]
+        assert list(named(traces, name).y) == pytest.approx([0.9, 0.7, 0.5, 0.3])
+
+
+@pytest.mark.parametrize("kind", [{}, LONG, WIDE, {"names": NAMES[:2], "tasks": TASKS[:1]}])
+def test_panels_of_the_summary_do_not_overlap(comparison: Any, kind: dict[str, Any]) -> None:
+    record = comparison(**kind)
+    figure = checkpoint_summary(record)
+    axes = zip(figure.select_xaxes(), figure.select_yaxes(), strict=True)
+    boxes = [(*across.domain, *up.domain) for across, up in axes]
+    for at, one in enumerate(boxes):
+        for two in boxes[:at]:
+            apart = one[0] >= two[1] or two[0] >= one[1] or one[2] >= two[3] or two[2] >= one[3]
+            assert apart, (one, two)
+
+
+def test_an_unknown_verdict_is_undecided(comparison: Any) -> None:
+    rows = tuple(row | {"verdict": "of tomorrow" if row["task"] == "capitalize" else None} for row in comparison().rows)
+    [cells] = maps(checkpoint_summary(comparison(rows=rows)))
+    assert {text for texts in cells.text for text in texts} == {"undecided"}
+
+
+def test_names_are_text_in_every_figure_and_titles_can_be_given(comparison: Any) -> None:
+    record = comparison(["base", MALICE], [MALICE, "other"], learned=(MALICE,))
+    drawn = checkpoint_trajectories, alignment_by_layer, recovery_bars, checkpoint_summary, checkpoint_heatmap
+    figures = [draw(record, title="<i>mine</i>") for draw in drawn]
+    figures += [head_change_maps(record, MALICE, what=what, title="<i>mine</i>") for what in ("aie", "W_O")]
+    for figure in figures:
+        assert figure.layout.title.text.startswith("&lt;i&gt;mine&lt;/i&gt;<br>")
+        shown = [trace.to_plotly_json() | {"legendgroup": ""} for trace in figure.data]
+        assert "<img" not in f"{shown}{figure.layout}"
+        assert "&lt;img" in f"{shown}{figure.layout}"
+
+
+def test_the_report_is_one_page_with_verdicts_first(comparison: Any, tmp_path: Path) -> None:
+    path = write_comparison_report(tmp_path / "report.html", comparison(failures={"broken": "MismatchError: other"}))
+    text = path.read_text(encoding="utf-8")
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    assert headings[:2] == ["What was compared", "Verdicts"]
+    assert headings[-2:] == ["Where these numbers come from", "Method"]
+    order = ["broken</td><td>MismatchError: other", "drowned, recoverable</td><td>accuracy fell by 0.20",
+             'id="figure-1"', "Accuracy on each task at each checkpoint", "backward_transfer",
+             "settings: rule: known"]  # fmt: skip
+    places = [text.index(each) for each in order]
+    assert places == sorted(places)
+    assert text.count("accuracy fell by") >= 12
+    assert "0.70 (0.55\u00a0to\u00a00.80)" in text
+    assert not re.search(r"""<(script|img|iframe|link|source)\b[^>]*\b(src|href)\s*=""", text, re.IGNORECASE)
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_report_escapes_what_it_is_given(comparison: Any, tmp_path: Path) -> None:
+    record = comparison(["base", MALICE], [MALICE], learned=(MALICE,), failures={MALICE: MALICE},
+                        provenance={"model": {"source": MALICE}, MALICE: [MALICE]})  # fmt: skip
+    rows = tuple(row | {"because": MALICE, "verdict": MALICE} for row in record.rows)
+    text = write_comparison_report(tmp_path / "report.html", dataclasses.replace(record, rows=rows)).read_text("utf-8")
+    assert "<img" not in text
+    assert text.count("&lt;img src=x") > 10
+
+
+@pytest.mark.parametrize("kind", [{"names": NAMES[:1]}, {"names": NAMES[:2], "tasks": TASKS[:1]}, {"recovery": ()}])
+def test_the_report_of_little_is_written(comparison: Any, kind: dict[str, Any], tmp_path: Path) -> None:
+    record = comparison(**kind)
+    text = write_comparison_report(tmp_path / "report.html", record).read_text("utf-8")
+    assert ("No checkpoint was measured." in text) is (len(record.checkpoints) == 1)
+    assert ("The checkpoints as a sequence" in text) is (len(record.checkpoints) > 1)
+    assert ("Recovery: accuracy in each condition, see" in text) is bool(record.recovery)
+
+
+def test_what_was_saved_and_loaded_looks_the_same(comparison: Any, tmp_path: Path) -> None:
+    record = comparison()
+    loaded = CheckpointComparison.load(record.save(tmp_path / "comparison.safetensors"))
+    assert checkpoint_summary(loaded).to_json() == checkpoint_summary(record).to_json()
+    assert head_change_maps(loaded, TASKS[0]).to_json() == head_change_maps(record, TASKS[0]).to_json()
+
+
+@pytest.mark.parametrize("kind", [{"names": NAMES[:1]}, {"names": NAMES[:2], "tasks": TASKS[:1]}, LONG, WIDE])
+def test_figures_fit_a_page_whatever_they_hold(comparison: Any, kind: dict[str, Any]) -> None:
+    record = comparison(**kind)
+    figures = [checkpoint_trajectories(record), alignment_by_layer(record), recovery_bars(record),
+               checkpoint_summary(record), checkpoint_heatmap(record),
+               head_change_maps(record, record.tasks[-1])]  # fmt: skip
+    for figure in figures:
+        assert 240 <= figure.layout.width <= 1080
+        assert 150 <= figure.layout.height <= 3000
+        assert figure.layout.template == pio.templates["ivlens"]
+        for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+            assert 0 <= axis.domain[0] < axis.domain[1] <= 1 if axis.domain else True
