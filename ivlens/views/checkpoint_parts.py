@@ -42,7 +42,7 @@ def bounds(comparison: CheckpointComparison, column: str) -> tuple[pd.DataFrame,
 
 def trained(comparison: CheckpointComparison, checkpoint: int, task: str) -> bool:
     """Whether the checkpoint of this index is known to have been trained on the task."""
-    return checkpoint > 0 and comparison.learned[checkpoint - 1 : checkpoint] == (task,)
+    return comparison.learned[checkpoint - 1 : checkpoint] == (task,)
 
 
 def any_trained(comparison: CheckpointComparison) -> bool:

@@ -44,7 +44,8 @@ def named(traces, name):
 
 def legend(figure, key="legend"):
     """The texts of a legend, in their order."""
-    shown = [each for each in figure.data if each.showlegend and (each.legend or "legend") == key]
+    traces = [each for each in figure.data if each.type != "heatmap" and (each.legend or "legend") == key]
+    shown = [each for each in traces if each.showlegend is not False]
     return [each.name for each in sorted(shown, key=lambda each: each.legendrank)]
 
 
