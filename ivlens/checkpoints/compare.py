@@ -62,6 +62,8 @@ def compare_checkpoints(
     if not asked or len({task.name for task in asked}) < len(asked):
         raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")
     sources = named(checkpoints, base)
+    if learned and len(learned) != len(sources):
+        raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch if out is None else out)
         subjects = [
@@ -79,7 +81,8 @@ def compare_checkpoints(
                     raise
                 failures[subject.name] = f"{type(error).__name__}: {error}"
             subject.release()
-        return comparison.record(found, failures, tuple(learned))
+        trained = dict(zip((each.name for each in sources), learned, strict=False))
+        return comparison.record(found, failures, tuple(trained.get(name, "") for name in found if name != "base"))
 
 
 Found = tuple[dict[str, Measured], Tensor]

@@ -206,8 +206,11 @@ def test_what_cannot_be_compared_is_reported_and_the_others_go_on(
     foreign = saved(tiny_hf("llama", num_hidden_layers=1), other, tmp_path / "foreign")
     checkpoints = {"broken": tmp_path / "broken", "missing": tmp_path / "missing" / "x", "wide": wide,
                    "foreign": foreign, "good": variant("good", scale(2.0))}  # fmt: skip
-    comparison = compare_checkpoints(base, checkpoints, tasks, CONFIG)
+    taught = ["a", "b", "c", "d", "shift-1"]
+    comparison = compare_checkpoints(base, checkpoints, tasks, CONFIG, learned=taught)
     assert comparison.checkpoints == ("base", "good")
+    assert comparison.learned == ("shift-1",)
+    assert comparison.sequence()["plasticity"].notna().tolist() == [True, False]
     assert set(comparison.failures) == {"broken", "missing", "wide", "foreign"}
     assert "n_layers 1 against 2" in comparison.failures["wide"]
     assert "tokenizer" in comparison.failures["foreign"]
