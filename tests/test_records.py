@@ -13,16 +13,21 @@ from safetensors.torch import save_file
 from ivlens import records
 from ivlens.errors import ArgumentError, RecordError
 from ivlens.records import (
+    CheckpointComparison,
     Comparison,
     Evaluation,
     HeadEffects,
     HeadMap,
     HeadMeans,
+    HeadReading,
+    HiddenStates,
     Record,
     Stability,
     SteeringSweep,
+    TrainingRun,
     TransferMatrix,
     UniversalEffects,
+    WeightChange,
     heads_by_effect,
     standard_error,
     wilson_interval,
@@ -50,7 +55,23 @@ EXAMPLES: dict[str, Record] = {
     "Comparison": Comparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + IV"), "a task"),
     "TransferMatrix": TransferMatrix(rand(2, 2), rand(2, 2), rand(2, 2, 5) > 0.5, rand(2, 5) > 0.5, ("one", "two")),
     "Stability": Stability(rand(2, 3), 0.5, 3, 7, 100, "a task"),
-}
+    "TrainingRun": TrainingRun(
+        rand(4, 2, dtype=torch.float64), ("loss", "seconds"), ({"step": 4, "ability": "a", "accuracy": 0.5},), "why"
+    ),
+    "HeadReading": HeadReading(
+        HeadEffects(rand(5, 2, 3), rand(5), "probability", "exact", means=MEANS), rand(3, 2, 4), rand(3, 2, 8),
+        rand(3, 8), ((0, 1), (1, 2)), provenance=PROVENANCE,
+    ),
+    "HiddenStates": HiddenStates(rand(4, 2, 8)),
+    "WeightChange": WeightChange(rand(4, 2, 3)),
+    "CheckpointComparison": CheckpointComparison(
+        ({"checkpoint": "base", "task": "t", "accuracy": 1.0, "heads_gained": [[0, 1]]},),
+        ({"checkpoint": "base", "task": "t", "condition": "bare"},),
+        rand(2, 1, 2, 3), rand(2, 1, 2, 3), rand(2, 4, 2, 3), rand(2, 1, 2), rand(2, 1, 2), rand(2, 1, 2),
+        rand(2, 1, 2), rand(2, 1, 2), ("base", "tuned"), ("t",), (((0, 1), (1, 2)),), "probability", ("t",),
+        {"bad": "SourceError: none"}, provenance=PROVENANCE,
+    ),
+}  # fmt: skip
 
 
 def effects(values: list[list[list[float]]]) -> HeadEffects:
