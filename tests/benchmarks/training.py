@@ -24,12 +24,13 @@ from ivlens.training.course import Course
 from ivlens.training.learner import learner
 
 MEMORY = """
-import resource
+from pathlib import Path
 import ivlens as iv
 model = iv.load_model("smollm2")
 task = iv.load_task("lowercase-first-letter")
 iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(steps=5, lora=iv.LoRA(8, 16.0)))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
+print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
 KINDS = {
     "plain": ("plain", "cached"),
