@@ -29,6 +29,7 @@ from ..models import (
     resid_pre_name,
 )
 from ..records import (
+    MATRICES,
     Comparison,
     Evaluation,
     Head,
@@ -49,6 +50,8 @@ from .config import ComparisonConfig
 from .subject import Subject
 
 R = TypeVar("R", bound=Record)
+# conditions of a recovery
+BASE_VECTOR, OWN_VECTOR, OTHER_VECTOR = "bare + base's vector", "bare + own vector", "bare + vector of another task"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Cells:
             conditions: dict[str, Condition] = {"bare": (bare, None), "clean": (self._asked(task), None)}
             added = dict(vectors)
             for seed in self.config.random_seeds:
-                added[f"random vector {seed}"] = random_vector(vectors["bare + base's vector"], seed=seed)
+                added[f"random vector {seed}"] = random_vector(vectors[BASE_VECTOR], seed=seed)
             for name, vector in added.items():
                 conditions[name] = (bare, steer(model, vector, layer, scale))
             return compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
@@ -119,16 +122,14 @@ class Cells:
 
     def weights(self, subject: Subject, base: Subject) -> WeightChange:
         """How far each head's matrices are from the base's, which are read layer by layer from a file."""
-        cfg_name = base.facts["weights_sha256"][:16]
-        kept = self.folder / f"attention-{cfg_name}.safetensors"
 
         def compute(model: HookedTransformer) -> WeightChange:
             layers = range(model.cfg.n_layers)
-            with safe_open(kept, "pt") as file:
+            with safe_open(self._attention(base), "pt") as file:
                 changes = [
                     relative_change(
                         attention_weights(model, layer),
-                        {name: file.get_tensor(f"{layer}.{name}") for name in ("W_Q", "W_K", "W_V", "W_O")},
+                        {name: file.get_tensor(f"{layer}.{name}") for name in MATRICES},
                         model.cfg.n_heads,
                     )
                     for layer in layers
@@ -139,7 +140,7 @@ class Cells:
 
     def keep_attention(self, base: Subject) -> None:
         """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
-        kept = self.folder / f"attention-{base.facts['weights_sha256'][:16]}.safetensors"
+        kept = self._attention(base)
         if kept.exists():
             return
         model = base.model()
@@ -148,6 +149,9 @@ class Cells:
             for layer in range(model.cfg.n_layers) for name, weight in attention_weights(model, layer).items()
         }  # fmt: skip
         write_atomically(kept, lambda temporary: save_file(tensors, temporary))
+
+    def _attention(self, base: Subject) -> Path:
+        return self.folder / f"attention-{base.facts['weights_sha256'][:16]}.safetensors"
 
     def _read(self, model: HookedTransformer, task: Task, heads: tuple[Head, ...] | None) -> HeadReading:
         config = self.config

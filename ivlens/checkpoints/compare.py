@@ -13,14 +13,11 @@ from tqdm.auto import tqdm
 from ..errors import ArgumentError, IvlensError
 from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, load_task
-from .cells import Cells, vector_of
+from .cells import BASE_VECTOR, OTHER_VECTOR, OWN_VECTOR, Cells, vector_of
 from .config import ComparisonConfig
 from .sources import Checkpoint, check_comparable, named
 from .subject import Subject
 from .summary import (
-    BASE_VECTOR,
-    OTHER_VECTOR,
-    OWN_VECTOR,
     Measured,
     alignment,
     head_change,

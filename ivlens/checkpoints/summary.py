@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..heads import head_overlap
 from ..records import Comparison, Evaluation, HeadReading, HiddenStates
+from .cells import BASE_VECTOR, OWN_VECTOR
 from .config import ComparisonConfig
 from .statistics import (
     NOTHING,
@@ -22,8 +23,6 @@ from .statistics import (
     spearman,
 )
 from .verdict import verdict
-
-BASE_VECTOR, OWN_VECTOR, OTHER_VECTOR = "bare + base's vector", "bare + own vector", "bare + vector of another task"
 
 
 @dataclass(frozen=True)

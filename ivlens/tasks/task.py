@@ -7,7 +7,7 @@ from random import Random
 from reprlib import repr as brief
 from typing import Any
 
-from ..errors import ArgumentError, TaskError, one_of
+from ..errors import ArgumentError, TaskError, one_of, whole
 from .builtin import list_tasks, read_builtin
 from .corruptions import CORRUPTIONS, with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -104,7 +104,7 @@ class Task:
         render = find_format(format, tokenizer, system, assistant_prefix)
         if corruption is not None:
             one_of("corruption", corruption, CORRUPTIONS)
-        _check_count("shots", shots, 2 if corruption == "shuffled-labels" else 0)
+        whole("shots", shots, 2 if corruption == "shuffled-labels" else 0)
         queries = self._queries(n, split, seed)
         if corruption == "other-instruction":
             asked = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
@@ -138,7 +138,7 @@ class Task:
     def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
         queries = list(self.split(split))
         if n is not None:
-            _check_count("n", n, 1)
+            whole("n", n, 1)
             if n > len(queries):
                 raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
@@ -216,8 +216,3 @@ def _as_example(what: str, item: object) -> Example:
     if not isinstance(item, (list, tuple)) or len(item) != 2:
         raise TaskError(f"{what} to be Examples, or pairs of an input and its answers", brief(item))
     return Example(*item)
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} to be a whole number of {least} or more", repr(value))

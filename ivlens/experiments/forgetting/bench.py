@@ -21,6 +21,8 @@ from .config import StudyConfig, run_name, strengthened, trial_name
 
 @dataclass
 class Bench:
+    """A model that is trained and put back, with the base's vectors; every measurement is kept in ``folder``."""
+
     model: HookedTransformer
     folder: Path
     config: StudyConfig

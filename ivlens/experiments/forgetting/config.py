@@ -59,8 +59,10 @@ def strengthened(method: str, strength: float) -> Guidance:
 
 
 def trial_name(method: str, strength: float) -> str:
+    """The file name of a trial's record."""
     return f"trial-{method}-{strength:g}"
 
 
 def run_name(method: str, seed: int, stage: int) -> str:
+    """The file name of the record of a stage."""
     return f"{method}-{seed}-{stage}"
