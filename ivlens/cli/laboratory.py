@@ -131,9 +131,12 @@ def _vectors(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from ..experiments.figures import make_figures
+    from ..experiments.figures import make_diagnosis_figures, make_figures, make_study_figures
 
-    written = make_figures(options.out, fresh=options.fresh, say=progress(options))
+    written = [
+        path for make in (make_figures, make_study_figures, make_diagnosis_figures)
+        for path in make(options.out, fresh=options.fresh, say=progress(options))
+    ]  # fmt: skip
     show(options, {"wrote": pd.DataFrame({"file": [str(path) for path in written]})})
 
 

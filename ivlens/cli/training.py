@@ -1,9 +1,12 @@
 """The verbs of training: train, experiment."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from ..errors import ArgumentError, RecordError
 from ..experiments.recall import recall_vector
@@ -50,11 +53,12 @@ def add_train(verbs: Any) -> None:
 def add_experiment(verbs: Any) -> None:
     """``ivlens experiment forgetting``."""
     parser = add_verb(
-        verbs, "experiment", _experiment, "run a study behind the figures: forgetting (an hour on 2 cores)",
-        "Every guidance learns the same three tasks in turn, three seeds, strengths chosen on other tasks; what "
-        "becomes of four old abilities. What is finished is kept: the same command resumes.",
+        verbs, "experiment", _experiment, "run a study behind the figures (an hour on 2 cores)",
+        "forgetting: every guidance learns the same three tasks in turn, three seeds, learning rates and weights "
+        "chosen on other tasks; what becomes of four old abilities. diagnosis: checkpoints of such sequences compared "
+        "with their base. What is finished is kept: the same command resumes.",
     )  # fmt: skip
-    parser.add_argument("study", choices=("forgetting",), metavar="STUDY", help="forgetting")
+    parser.add_argument("study", choices=tuple(STUDIES), metavar="STUDY", help=" or ".join(STUDIES))
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
                         help="folder of the figure and tables, records below it (default: figures)")  # fmt: skip
 
@@ -124,9 +128,25 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
 
 
 def _experiment(options: argparse.Namespace) -> None:
+    show(options, STUDIES[options.study](options.out, progress(options)))
+
+
+def _forgetting(out: Path, say: Callable[[str], None]) -> dict[str, pd.DataFrame]:
     from ..experiments.figures import make_study_figures
     from ..experiments.forgetting import StudyConfig, load_study, methods_table
 
-    make_study_figures(options.out, say=progress(options))
-    study = load_study(options.out / "records" / "forgetting", StudyConfig())
-    show(options, {"after the last new task": methods_table(study)})
+    make_study_figures(out, say=say)
+    study = load_study(out / "records" / "forgetting", StudyConfig())
+    return {"after the last new task": methods_table(study)}
+
+
+def _diagnosis(out: Path, say: Callable[[str], None]) -> dict[str, pd.DataFrame]:
+    from ..experiments.diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis
+    from ..experiments.figures import found_table, make_diagnosis_figures
+
+    make_diagnosis_figures(out, say=say)
+    comparisons = load_diagnosis(out / "records" / "diagnosis", DiagnosisConfig())
+    return {"the last checkpoints": diagnosis_table(comparisons), "findings": found_table(comparisons)}
+
+
+STUDIES = {"forgetting": _forgetting, "diagnosis": _diagnosis}

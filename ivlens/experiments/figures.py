@@ -1,7 +1,7 @@
 """Everything in ``figures/``: drawn from saved records, which are measured where they are missing."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +11,9 @@ import pandas as pd
 from .. import views
 from ..errors import RecordError
 from ..heads import prompts_needed
-from ..models import load_model
-from ..records import write_text
+from ..models import cache_folder, load_model
+from ..records import CheckpointComparison, findings, write_text
+from .diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis, run_diagnosis
 from .forgetting import StudyConfig, correlations, load_study, run_study, shown, trade_off, trials_table
 from .laboratory import LABS, LabConfig, Laboratory, load_laboratory, run_laboratory
 
@@ -79,9 +80,42 @@ def make_study_figures(
     )
     figure = views.tradeoff_scatter(trade_off(study, config), title="What is kept against what is learned", facts=facts)
     image = views.save_figure(figure, folder / f"forgetting.{kind}")
-    tables = [shown(study, config, 0), shown(study, config), _rounded(trials_table(study, config)),
-              _rounded(correlations(study, config))]  # fmt: skip
+    tried = trials_table(study, config).round({"learned": 2, "kept": 2})
+    tables = [shown(study, config, 0), shown(study, config), tried, correlations(study, config)]
     return [image, write_text(folder / "forgetting-tables.md", "\n".join(map(markdown, tables)))]
+
+
+def make_diagnosis_figures(
+    folder: Path,
+    *,
+    fresh: bool = False,
+    config: DiagnosisConfig | None = None,
+    kind: str = "png",
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Draw the diagnosis study's figures and tables into ``folder``; like ``make_figures`` in all else."""
+    config, records = config or DiagnosisConfig(), folder / "records" / "diagnosis"
+    found = _kept_or_measured(
+        records, lambda: load_diagnosis(records, config),
+        lambda where: run_diagnosis(where, cache_folder() / "diagnosis", config, say), fresh, say,
+    )  # fmt: skip
+    written = [
+        views.save_figure(
+            views.checkpoint_summary(each, title=f"{guidance}: {len(config.new)} new tasks in turn"),
+            folder / f"diagnosis-{guidance}.{kind}",
+        )
+        for guidance, each in found.items()
+    ]
+    tables = [diagnosis_table(found), found_table(found)]
+    return [*written, write_text(folder / "diagnosis-tables.md", "\n".join(map(markdown, tables)))]
+
+
+def found_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFrame:
+    """The papers' claims on the checkpoints of all guidances, as texts."""
+    frame = findings(*comparisons.values())
+    shown = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in
+             zip(frame["value"], frame["low"], frame["high"], strict=True)]  # fmt: skip
+    return frame[["claim", "measure"]].assign(value=shown, cells=frame["cells"], finding=frame["finding"])
 
 
 def controls_table(lab: Laboratory) -> pd.DataFrame:
@@ -130,10 +164,6 @@ def _percent(accuracy: float) -> str:
 
 def _measured_lab(name: str, config: LabConfig, say: Callable[[str], None], folder: Path) -> Laboratory:
     return run_laboratory(load_model(name), folder, config, say)
-
-
-def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.round(2)
 
 
 def _kept_or_measured(

@@ -13,6 +13,10 @@ from .effects import HeadMeans as HeadMeans
 from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect
+from .findings import findings as findings
+from .gather import Gathered as Gathered
+from .gather import gather_records as gather_records
+from .gather import load_record as load_record
 from .recall import recall as recall
 from .scores import Evaluation as Evaluation
 from .scores import standard_error as standard_error

@@ -9,9 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .effects import Head, HeadEffects, heads_by_effect
+from .html import block, line, note, table, text
 from .store import Record
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
+COLUMNS = 6  # a notebook shows so many checkpoints in full, the last ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,3 +132,20 @@ class CheckpointComparison(Record):
             at = accuracy[learned[task]] if task in learned else float("nan")
             rows.append(row | {"backward_transfer": final - at, "plasticity": at - accuracy.iloc[0]})
         return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a task, with its accuracy from checkpoint to checkpoint, and the verdicts."""
+        base, *others = self.checkpoints
+        known = {(row["checkpoint"], row["task"]): row for row in self.rows}
+        shown, rows = others[-COLUMNS:], []
+        for task in self.tasks:
+            accuracy = [float(known.get((name, task), {}).get("accuracy", "nan")) for name in self.checkpoints]
+            values = dict(zip(self.checkpoints, accuracy, strict=True))
+            verdicts = [known.get((name, task), {}).get("verdict", "") for name in shown]
+            drawn = line(accuracy, f"{task}: accuracy, 0 to 1, from {base} to {self.checkpoints[-1]}", limits=(0, 1))
+            cells = [f"{text(values[name])} {said}" for name, said in zip(shown, verdicts, strict=True)]
+            rows.append([task, drawn, values[base], *cells])
+        notes = [f"the last {COLUMNS} of {len(others)} checkpoints"] * (len(others) > COLUMNS)
+        notes += [f"{name} could not be measured: {why}" for name, why in self.failures.items()]
+        count = f"{len(others)} checkpoint{'s' * (len(others) != 1)} beside the base"
+        return block("CheckpointComparison", count, table(["task", "accuracy", base, *shown], rows), *map(note, notes))

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import ArgumentError, at_least
+from .html import block, frame_table
 from .store import Record
 
 
@@ -85,6 +86,10 @@ class Evaluation(Record):
             "token_probability": self.token_probabilities.numpy(),
             "first_token_probability": self.first_token_probabilities.numpy(), "correct": self.hits.numpy(),
         })  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the means, then prompt by prompt where the prompts are known."""
+        return block("Evaluation", f"{self}", frame_table(self.to_frame()) if self.prompts else "")
 
     def __str__(self) -> str:
         return (

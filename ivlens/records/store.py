@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import RecordError
+from .html import block, frame_table
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -96,6 +97,19 @@ class Record:
             raise RecordError(
                 f"the fields of a {cls.__name__} in {path}", f"{error!r} is missing or odd", again
             ) from error
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the first rows; of a record without a frame, nothing but its text."""
+        to_frame = getattr(self, "to_frame", None)
+        return None if to_frame is None else block(type(self).__name__, self._facts(), frame_table(to_frame()))
+
+    def _facts(self) -> str:
+        """Task, number of prompts and model, as far as the record knows them."""
+        tasks = [*filter(None, [getattr(self, "task", "")]), *getattr(self, "tasks", ())]
+        model = self.provenance.get("model")
+        source = model.get("source") if isinstance(model, Mapping) else model
+        counted = [f"n = {self.n}"] if hasattr(self, "n") else []
+        return "; ".join([", ".join(map(str, tasks))] * bool(tasks) + counted + [str(source)] * bool(source))
 
     def _pack(self, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}

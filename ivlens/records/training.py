@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from .html import block, line, note, table
 from .store import Record
 
 
@@ -45,3 +46,25 @@ class TrainingRun(Record):
         """One row an ability, as last measured."""
         frame = self.abilities()
         return frame if frame.empty else frame[frame["step"] == frame["step"].max()].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the loss step by step, and each ability from the first to the last measure."""
+        parts = []
+        if self.steps and "loss" in self.columns:
+            loss = self.values[:, self.columns.index("loss")].tolist()
+            said = f"loss in nats, from {loss[0]:.3g} to {loss[-1]:.3g}"
+            parts = [f"<div>{line(loss, said, size=(360, 64))}</div>", note(said)]
+        steps = f"{self.steps} step{'s' * (self.steps != 1)}{f'; stopped: {self.stopped}' * bool(self.stopped)}"
+        return block("TrainingRun", steps, *parts, self._abilities_table())
+
+    def _abilities_table(self) -> str:
+        """One row an ability: its accuracy as a line over the times of measuring, the first, and the last."""
+        rows, frame = [], self.abilities()
+        if not {"ability", "accuracy"} <= {*frame}:
+            return ""
+        known = [each for each in ("role", "low", "high", "n", "cosine") if each in frame]
+        for name, found in frame.groupby("ability", sort=False):
+            accuracy = found["accuracy"].astype(float).tolist()
+            drawn = line(accuracy, f"{name}: accuracy, 0 to 1", limits=(0, 1))
+            rows.append([name, drawn, accuracy[0], accuracy[-1], *found[known].iloc[-1].tolist()])
+        return table(["ability", "accuracy", "first", "last", *known], rows)

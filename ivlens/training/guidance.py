@@ -129,5 +129,5 @@ PRESETS = {
     "l2": Guidance(l2=1000.0),
     "rehearsal": Guidance(rehearsal=1.0),
     "replay": Guidance(replay=1.0),
-    "guided": Guidance(progressive="linear", scale=2.0, handover=0.5, rehearsal=1.0, l2=1000.0),
+    "guided": Guidance(progressive="linear", scale=2.0, handover=0.5, rehearsal=1.0, rehearsal_batch=2, l2=1000.0),
 }  # fmt: skip

@@ -117,10 +117,10 @@ def _header(path: Path) -> dict[str, Any]:
 def _tensors(learning: Learner) -> dict[str, Tensor]:
     moments = {
         f"{moment}.{name}": learning.optimizer.state[parameter][moment]
-        for name, parameter in learning.parameters.items() if learning.optimizer.state[parameter]
+        for name, parameter in learning.moved.items() if learning.optimizer.state[parameter]
         for moment in MOMENTS
     }  # fmt: skip
-    tensors = moments | {f"weights.{name}": parameter for name, parameter in learning.parameters.items()}
+    tensors = moments | {f"weights.{name}": parameter for name, parameter in learning.moved.items()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -129,7 +129,7 @@ def _put(tensors: dict[str, Tensor], learning: Learner) -> None:
     """All are looked up before any is put, so that a broken state changes nothing."""
     found = [
         (parameter, tensors[f"weights.{name}"], {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS})
-        for name, parameter in learning.parameters.items()
+        for name, parameter in learning.moved.items()
     ]
     for parameter, weight, moments in found:
         parameter.copy_(weight)

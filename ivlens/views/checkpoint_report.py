@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..records import MATRICES, CheckpointComparison
+from ..records import MATRICES, CheckpointComparison, findings
 from .checkpoint_maps import checkpoint_heatmap, head_change_maps
 from .checkpoint_parts import numbers
 from .checkpoint_summary import checkpoint_summary
@@ -40,7 +40,7 @@ Recovery adds a vector to the residual stream of bare prompts, which have no ins
 own, random ones of the same norm, another task's. The layer and the strength were chosen on the base, on other
 prompts. The recovered fraction is what the base's vector adds on the checkpoint, divided by what it adds on the base.
 
-Verdicts follow a rule on these numbers and their intervals; its thresholds are in the settings above. Kept: accuracy
+Verdicts follow a rule on these numbers and their intervals; its thresholds are among the settings. Kept: accuracy
 fell by less than is tolerated. Activation drowned, recoverable: it fell, and the base's vector brings the ability
 back. Function changed: it does not, though the knowledge is still there, or is not known. Knowledge lost: the
 knowledge is gone too. Undecided: an interval lies on both sides of a threshold.
@@ -54,9 +54,17 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
 
     What was compared; verdicts with their reasons; figures; tables; settings and method. It is written atomically.
     """
+    come = ("Where these numbers come from", frame_table(facts_frame(comparison.provenance)))
+    sections = [*comparison_sections(comparison), come, ("Method", prose(METHOD))]
+    return write_page(path, "What became of the base's abilities", sections)
+
+
+def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Body]]:
+    """What a page says of a comparison, with its headings: verdicts first, then figures, then tables."""
     sections: list[tuple[str, Body]] = [
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), checkpoint_summary(comparison)]),
+        ("What the papers say, tested here", _findings(comparison)),
         ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
         ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
         ("Where the hidden states point", alignment_by_layer(comparison)),
@@ -66,12 +74,7 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
     if len(comparison.checkpoints) > 1:
         weights = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in MATRICES]
         sections.append(("What changed in the heads' weights", weights))
-    sections += [
-        ("Tables", _tables(comparison)),
-        ("Where these numbers come from", frame_table(_flat(comparison.provenance))),
-        ("Method", prose(METHOD)),
-    ]
-    return write_page(path, "What became of the base's abilities", sections)
+    return [*sections, ("Tables", _tables(comparison))]
 
 
 def _compared(comparison: CheckpointComparison) -> list[Body]:
@@ -95,6 +98,17 @@ def _verdicts(comparison: CheckpointComparison) -> str:
     rows = [row for row in comparison.rows if row["checkpoint"] != comparison.checkpoints[0]] or list(comparison.rows)
     columns = [*KEYS, "verdict", "because"]
     return frame_table(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns))
+
+
+def _findings(comparison: CheckpointComparison) -> list[Body]:
+    """The papers' claims on these checkpoints, and what they rest on."""
+    frame = findings(comparison)
+    frame["value"] = [_interval(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
+    said = (
+        "Over all cells of tasks that the base could do and that were not trained on. Intervals resample tasks; "
+        "a claim is confirmed, or refuted, where its interval lies on one side of 0."
+    )
+    return [prose(said), frame_table(frame.drop(columns=["low", "high"]))]
 
 
 def _known(comparison: CheckpointComparison) -> list[str]:
@@ -134,12 +148,12 @@ def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f}\u00a0to\u00a0{high:.2f})"
 
 
-def _flat(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
+def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
     """Nested facts as a frame: a row each, named by the way to it."""
     rows = []
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{above}{name}: ").to_numpy().tolist()
+            rows += facts_frame(value, f"{above}{name}: ").to_numpy().tolist()
         else:
             plain = isinstance(value, Sequence) and not isinstance(value, str)
             rows.append([f"{above}{name}", json.dumps(value, default=str) if plain else str(value)])

@@ -19,7 +19,7 @@ UNITS = {"terms": "nats", "accuracy": "accuracy"} | VECTOR
 GROUPS = (("terms",), ("accuracy",), tuple(VECTOR))  # each begins a new row of panels
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "pentagon", "x", "hexagram")
-NEEDED = ("method", "strength", "learned", "kept")
+NEEDED = ("method", "setting", "learned", "kept")
 OPTIONAL = {"panel": "", "chosen": False, "learned_error": math.nan, "kept_error": math.nan, "base_kept": math.nan}
 GAPS: Size = (58, 52)
 STEPS = (0.01, 0.02, 0.05, 0.2)  # between ticks
@@ -173,10 +173,11 @@ def _finished(figure: go.Figure, names: list[str]) -> go.Figure:
 
 
 def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: str = "") -> go.Figure:
-    """Accuracy kept on old tasks over accuracy on new ones, 0 to 1: a colour and symbol a method, a point a strength.
+    """Accuracy kept on old tasks over accuracy on new ones, 0 to 1: a colour and symbol a method, a point a setting.
 
-    ``frame``: method, strength, learned, kept; where known learned_error and kept_error (standard errors, drawn to both
-    sides), chosen (drawn larger), panel, and base_kept (a dashed line). ``title`` and ``facts`` are plain text.
+    A line joins a method's best settings: no other of it keeps as much and learns more, or learns as much and keeps
+    more. ``frame``: method, setting (a text), learned, kept; where known learned_error and kept_error (standard errors,
+    drawn to both sides), chosen (drawn larger), panel, and base_kept (a dashed line). ``title`` and ``facts`` are plain text.
 
     Raises: ArgumentError where a column is missing, there is no row, or an accuracy is not from 0 to 1.
     """
@@ -188,7 +189,7 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
         raise ArgumentError("one point or more, accuracies being from 0 to 1", f"{accuracies.tolist()}"[:80])
     methods = list(dict.fromkeys(frame["method"]))
     frame = pd.DataFrame(OPTIONAL, frame.index).assign(**frame).fillna({"panel": ""})
-    groups = {str(name): group.sort_values("strength") for name, group in frame.groupby("panel", sort=False)}
+    groups = {str(name): group for name, group in frame.groupby("panel", sort=False)}
     starts = {name: _start(group) for name, group in groups.items()}
     right, tall = _legend_size(methods)
     edges: Edges = (60, right, 52)
@@ -218,23 +219,34 @@ def _start(group: pd.DataFrame) -> float:
     return 0.0 if group["learned"].min() <= 0.8 else math.floor(20 * min(least, 0.95) + 1e-9) / 20
 
 
-def _method(points: pd.DataFrame, at: int) -> tuple[go.Scatter, go.Scatter]:
-    """A method's points in a panel, joined in order of strength, and the chosen ones again, larger and outlined."""
+def _frontier(points: pd.DataFrame) -> pd.DataFrame:
+    """The best points: no other keeps as much and learns more, or learns as much and keeps more."""
+    best = points.sort_values(["learned", "kept"], ascending=False)
+    return best[best["kept"] > best["kept"].cummax().shift(fill_value=-1.0)][::-1]
+
+
+def _method(points: pd.DataFrame, at: int) -> tuple[go.Scatter, go.Scatter, go.Scatter]:
+    """A method's points in a panel, its frontier, and the chosen ones again, larger and outlined."""
     name, colour, chosen = points["method"].iloc[0], COLOURS[at % len(COLOURS)], points[points["chosen"].eq(True)]
     marker, error = {"symbol": SYMBOLS[at % len(SYMBOLS)], "color": colour}, {"thickness": 1, "width": 0}
-    columns = points[["strength", "learned", "learned_error", "kept", "kept_error"]].to_numpy(float)
+    columns = points[["learned", "learned_error", "kept", "kept_error"]].to_numpy(float)
     texts = [
-        f"<b>{plain(name, 60)}</b><br>strength {strength:g}<br>new tasks {learned:.3f} ± {error_x:.3f}<br>"
+        f"<b>{plain(name, 60)}</b><br>{plain(setting, 60)}<br>new tasks {learned:.3f} ± {error_x:.3f}<br>"
         f"old tasks {kept:.3f} ± {error_y:.3f}".replace(" ± nan", "")
-        for strength, learned, error_x, kept, error_y in columns
+        for setting, (learned, error_x, kept, error_y) in zip(points["setting"].map(str), columns, strict=True)
     ]
-    line = go.Scatter(
-        x=points["learned"], y=points["kept"], mode="lines+markers", name=plain(name, NAME_WIDTH), legendgroup=name,
-        line={"color": colour, "width": 1}, marker=marker | {"size": 9}, hovertext=texts,
+    every = go.Scatter(
+        x=points["learned"], y=points["kept"], mode="markers", name=plain(name, NAME_WIDTH), legendgroup=name,
+        marker=marker | {"size": 9}, hovertext=texts,
         error_x=error | {"array": points["learned_error"]}, error_y=error | {"array": points["kept_error"]},
         hovertemplate="%{hovertext}<extra></extra>",
     )  # fmt: skip
-    return line, go.Scatter(
+    best = _frontier(points)
+    line = go.Scatter(
+        x=best["learned"], y=best["kept"], mode="lines", name="frontier", legendgroup=name, hoverinfo="skip",
+        line={"color": colour, "width": 1},
+    )  # fmt: skip
+    return every, line, go.Scatter(
         x=chosen["learned"], y=chosen["kept"], mode="markers", name="chosen", legendgroup=name, hoverinfo="skip",
         marker=marker | {"size": 15, "line": {"color": INK, "width": 1.8}},
     )  # fmt: skip
@@ -243,8 +255,8 @@ def _method(points: pd.DataFrame, at: int) -> tuple[go.Scatter, go.Scatter]:
 def _said(frame: pd.DataFrame, starts: Mapping[str, float]) -> str:
     """What the marks mean, as far as they are there, and which axes do not start at 0."""
     errors = frame[["learned_error", "kept_error"]].notna().to_numpy().any()
-    several = frame.groupby(["panel", "method"])["strength"].nunique().max() > 1
-    said = ["lines join a method's points in the order of strength"] * bool(several)
+    several = frame.groupby(["panel", "method"]).size().max() > 1
+    said = ["lines join a method's best settings (none learns more and keeps more)"] * bool(several)
     said += ["bars: ±1 standard error"] * bool(errors) + ["outlined: chosen"] * bool(frame["chosen"].eq(True).any())
     zoomed = [f"{start:g}{f' ({name})' * bool(name)}" for name, start in starts.items() if start]
     return "; ".join(said + [f"the horizontal axis starts at {', '.join(zoomed)}"] * bool(zoomed))

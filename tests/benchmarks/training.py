@@ -1,17 +1,20 @@
 """Cost of a guided step against a plain one, and of a plain one against the same step of Hugging Face's model.
 
-``python tests/benchmarks/training.py [--threads N]``: SmolLM2, batch 8, two-shot prompts, float32, AdamW; the kinds of
-step are interleaved, and medians of the ratios within a round are printed; then the resident memory of LoRA training.
+``python tests/benchmarks/training.py [--threads N] [--out FILE]``: SmolLM2, batch 8, two-shot prompts, float32, AdamW;
+the kinds of step are interleaved, and medians of the ratios within a round are told; then the resident memory of LoRA
+training.
 """
 
 import argparse
 import copy
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 import ivlens as iv
 from ivlens.models import cache_folder
+from ivlens.records import write_text
 from ivlens.scoring import all_ids
 from ivlens.training.course import Course
 from ivlens.training.learner import learner
@@ -85,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="file for the numbers, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = iv.load_model("smollm2")
@@ -92,7 +97,7 @@ def main() -> None:
     prompts = task.prompts(8, split="train")  # the same eight at each step
     means = iv.mean_head_activations(model, prompts)
     vector = iv.instruction_vector(model, means, [(20, 5), (12, 8), (5, 6), (8, 2), (11, 5)])
-    rehearse = iv.rehearsal_prompts(task, [iv.load_task("antonym"), iv.load_task("hypernym")])[:4]
+    rehearse = iv.rehearsal_prompts(task, [iv.load_task("antonym"), iv.load_task("hypernym")])[:2]
     with ExitStack() as stack:
         steps = {
             name: ours(stack, copy.deepcopy(model), prompts, vector, rehearse, *kind) for name, kind in KINDS.items()
@@ -106,14 +111,17 @@ def main() -> None:
                 times[name].append(time.perf_counter() - started)
 
     def ratio(one: str, other: str) -> float:  # the first round warms up
-        return statistics.median(a / b for a, b in zip(times[one][1:], times[other][1:], strict=True))
+        return round(statistics.median(a / b for a, b in zip(times[one][1:], times[other][1:], strict=True)), 3)
 
-    print(f"{options.threads} threads; plain step {statistics.median(times['plain'][1:]):.2f} s")
-    print(f"plain / Hugging Face: {ratio('plain', 'Hugging Face'):.2f}")
-    for name in KINDS:
-        print(f"{name} / plain: {ratio(name, 'plain'):.2f}")
     peak = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout.split()[-1]
-    print(f"LoRA training of SmolLM2: {float(peak):.2f} GiB resident at most")
+    found = {"threads": options.threads, "rounds": options.rounds, "torch": torch.__version__}
+    found |= {"plain step, s": round(statistics.median(times["plain"][1:]), 3)}
+    found |= {"plain / Hugging Face": ratio("plain", "Hugging Face")}
+    found |= {f"{name} / plain": ratio(name, "plain") for name in KINDS if name != "plain"}
+    found |= {"LoRA training, GiB resident at most": round(float(peak), 2)}
+    print("\n".join(f"{name}: {value}" for name, value in found.items()))
+    if options.out is not None:
+        write_text(options.out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

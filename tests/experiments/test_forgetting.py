@@ -8,13 +8,27 @@ import pytest
 import torch
 
 import ivlens
-from ivlens.experiments.forgetting import StudyConfig, choose, correlations, methods_table, run_study, trials_table
+from ivlens.experiments import figures
+from ivlens.experiments.forgetting import (
+    Setting,
+    StudyConfig,
+    choose,
+    correlations,
+    load_study,
+    methods_table,
+    run_study,
+    shown,
+    trials_table,
+)
 from ivlens.records import TrainingRun
+from ivlens.training import PRESETS
+
+ROOT = Path(__file__).parents[2]
 
 CONFIG = StudyConfig(
     new=("word-topic", "choose-last-of-3"), old=("antonym", "verb-gerund"), trial_new="lowercase-first-letter",
-    trial_old=("capitalize",), strengths={"plain": (1.0,), "guided": (1.0,)}, seeds=(0,), steps=1, batch_size=2,
-    test=2, test_new=2, watched=2, clean=2, corrupted=1,
+    trial_old=("capitalize",), settings={"plain": (Setting(),), "guided": (Setting(),)}, seeds=(0,), steps=1,
+    batch_size=2, test=2, test_new=2, watched=2, clean=2, corrupted=1,
 )  # fmt: skip
 
 
@@ -53,19 +67,30 @@ def trial(learned: float, kept: float) -> TrainingRun:
     return TrainingRun(torch.zeros(0, 0), (), rows)
 
 
-def test_strengths_are_chosen_by_what_is_kept_among_those_that_learn() -> None:
-    config = replace(
-        CONFIG, trial_new="new", trial_old=("old",), strengths={"plain": (0.5, 1.0), "l2": (1.0, 2.0, 3.0)}
-    )
+def test_settings_are_chosen_by_what_is_kept_among_those_that_learn() -> None:
+    slow, fast = Setting(5e-5), Setting(1e-4)
+    weak, middle, strong = (Setting(1e-4, factor) for factor in (1.0, 2.0, 3.0))
+    config = replace(CONFIG, trial_new="new", trial_old=("old",),
+                     settings={"plain": (slow, fast), "l2": (weak, middle, strong)})  # fmt: skip
     trials = {
-        ("plain", 0.5): trial(0.5, 0.9), ("plain", 1.0): trial(1.0, 0.1),
-        ("l2", 1.0): trial(1.0, 0.3), ("l2", 2.0): trial(0.99, 0.6), ("l2", 3.0): trial(0.9, 0.9),
+        ("plain", slow): trial(0.5, 0.9), ("plain", fast): trial(1.0, 0.1),
+        ("l2", weak): trial(1.0, 0.3), ("l2", middle): trial(0.99, 0.6), ("l2", strong): trial(0.9, 0.9),
     }  # fmt: skip
-    assert choose(trials, config) == {"plain": 1.0, "l2": 2.0}
-    trials["l2", 1.0], trials["l2", 2.0] = trial(0.8, 0.9), trial(0.7, 0.9)
-    assert choose(trials, config)["l2"] == 3.0  # none learns enough: the one that learns most
+    assert choose(trials, config) == {"plain": fast, "l2": middle}
+    trials["l2", weak], trials["l2", middle] = trial(0.8, 0.9), trial(0.7, 0.9)
+    assert choose(trials, config)["l2"] == strong  # none learns enough: the one that learns most
 
 
 def test_tasks_that_are_chosen_on_are_not_reported() -> None:
     with pytest.raises(ivlens.ArgumentError, match="different tasks"):
         replace(CONFIG, trial_old=("antonym",))
+
+
+def test_readme_tables_are_those_of_the_records() -> None:
+    """A README number that differs from its record is an error; ``ivlens figures`` writes the tables anew."""
+    study = load_study(ROOT / "figures" / "records" / "forgetting", StudyConfig())
+    readme = (ROOT / "README.md").read_text()
+    for table in (shown(study), correlations(study)):
+        assert figures.markdown(table) in readme
+    assert len(study.runs) == 8 * 3 * 3
+    assert {method: len(settings) for method, settings in StudyConfig().settings.items()} == dict.fromkeys(PRESETS, 4)

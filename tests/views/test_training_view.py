@@ -158,9 +158,9 @@ def test_no_run_and_a_run_without_steps_are_refused() -> None:
 
 
 def points(**more):
-    """Plain at one strength, guided at three in no order, in one panel."""
-    frame = pd.DataFrame({"method": ["plain", "guided", "guided", "guided"], "strength": [1.0, 3.0, 0.3, 1.0],
-                          "learned": [0.9, 0.4, 0.8, 0.6], "kept": [0.3, 0.8, 0.4, 0.6]})  # fmt: skip
+    """Plain at one setting, guided at four in no order, the last of them worse than its second, in one panel."""
+    frame = pd.DataFrame({"method": ["plain"] + 4 * ["guided"], "setting": ["rate 1", "<3>", "0.3", "1", "2"],
+                          "learned": [0.9, 0.4, 0.8, 0.6, 0.7], "kept": [0.3, 0.8, 0.4, 0.6, 0.35]})  # fmt: skip
     return frame.assign(**more)
 
 
@@ -170,32 +170,47 @@ def facts_of(figure):
 
 
 def methods(figure):
-    """Traces by panel and method, in the order of their legend."""
-    traces = [trace for trace in figure.data if trace.name != "chosen"]
+    """Traces of all settings by panel and method, in the order of their legend."""
+    traces = [trace for trace in figure.data if trace.name not in ("chosen", "frontier")]
     return sorted(traces, key=lambda trace: (trace.xaxis, legend(figure).index(trace.name)))
 
 
-def test_points_of_a_method_are_joined_in_the_order_of_strength() -> None:
+def frontiers(figure):
+    """By method, the points its line joins."""
+    return {trace.legendgroup: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data
+            if trace.name == "frontier"}  # fmt: skip
+
+
+def test_a_line_joins_a_methods_settings_that_no_other_beats() -> None:
     figure = tradeoff_scatter(points(), title="<i>", facts="3 seeds")
     plain, guided = methods(figure)
     assert (plain.name, list(plain.x), list(plain.y)) == ("plain", [0.9], [0.3])
-    assert (list(guided.x), list(guided.y)) == ([0.8, 0.6, 0.4], [0.4, 0.6, 0.8])
-    assert [text.split("<br>")[1] for text in guided.hovertext] == ["strength 0.3", "strength 1", "strength 3"]
+    assert (list(guided.x), list(guided.y)) == ([0.4, 0.8, 0.6, 0.7], [0.8, 0.4, 0.6, 0.35])
+    assert frontiers(figure) == {"plain": [(0.9, 0.3)], "guided": [(0.4, 0.8), (0.6, 0.6), (0.8, 0.4)]}
+    assert [text.split("<br>")[1] for text in guided.hovertext] == ["&lt;3&gt;", "0.3", "1", "2"]
     assert "±" not in guided.hovertext[0]
-    assert "order of strength" in facts_of(figure)
+    assert "none learns more and keeps more" in facts_of(figure)
     assert "3 seeds" in facts_of(figure)
     assert figure.layout.title.text.startswith("&lt;i&gt;<br>")
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == (
         "accuracy on new tasks", "accuracy kept on old tasks")  # fmt: skip
 
 
+def test_of_equal_settings_the_line_takes_one_and_drops_what_another_matches() -> None:
+    same = tradeoff_scatter(points(learned=0.5, kept=0.5))
+    assert frontiers(same) == {"plain": [(0.5, 0.5)], "guided": [(0.5, 0.5)]}
+    level = tradeoff_scatter(points(kept=0.5))
+    assert frontiers(level)["guided"] == [(0.8, 0.5)]
+
+
 def test_standard_errors_are_bars_and_chosen_points_are_larger() -> None:
-    frame = points(learned_error=0.01, kept_error=[0.02, 0.03, 0.04, 0.05], chosen=[True, False, None, True])
+    frame = points(learned_error=0.01, kept_error=[0.02, 0.03, 0.04, 0.05, 0.06],
+                   chosen=[True, False, None, True, False])  # fmt: skip
     figure = tradeoff_scatter(frame)
     guided = methods(figure)[1]
-    assert list(guided.error_x.array) == [0.01] * 3
-    assert list(guided.error_y.array) == [0.04, 0.05, 0.03]
-    assert "0.600 ± 0.050" in guided.hovertext[1]
+    assert list(guided.error_x.array) == [0.01] * 4
+    assert list(guided.error_y.array) == [0.03, 0.04, 0.05, 0.06]
+    assert "0.600 ± 0.050" in guided.hovertext[2]
     chosen = [trace for trace in figure.data if trace.name == "chosen"]
     assert {trace.legendgroup: (list(trace.x), list(trace.y)) for trace in chosen} == {
         "plain": ([0.9], [0.3]), "guided": ([0.6], [0.6])}  # fmt: skip
@@ -218,12 +233,12 @@ def test_a_method_keeps_its_colour_and_symbol_in_all_panels() -> None:
 
 def test_twenty_methods_differ_and_fit_a_page() -> None:
     names = [f"method {index}" for index in range(20)]
-    frame = pd.DataFrame({"method": names, "strength": 1.0, "learned": 0.5, "kept": 0.5})
+    frame = pd.DataFrame({"method": names, "setting": "1", "learned": 0.5, "kept": 0.5})
     figure = tradeoff_scatter(pd.concat([frame.assign(panel=name) for name in "abc"]))
     assert len({(each.marker.color, each.marker.symbol) for each in methods(figure)}) == 20
     assert legend(figure) == names
     assert figure.layout.width <= 1080
-    assert "order of strength" not in facts_of(figure)
+    assert "none learns more" not in facts_of(figure)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +262,8 @@ def test_error_bars_are_inside_the_zoomed_axis() -> None:
 
 
 def test_missing_columns_no_rows_and_percentages_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="method, strength, learned, kept; got one without strength, kept"):
-        tradeoff_scatter(points().drop(columns=["strength", "kept"]))
+    with pytest.raises(ArgumentError, match="method, setting, learned, kept; got one without setting, kept"):
+        tradeoff_scatter(points().drop(columns=["setting", "kept"]))
     for frame in (points().iloc[:0], points(kept=80.0), points(learned=math.nan)):
         with pytest.raises(ArgumentError, match="one point or more, accuracies being from 0 to 1"):
             tradeoff_scatter(frame)

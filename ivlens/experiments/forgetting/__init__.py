@@ -1,7 +1,7 @@
 """The forgetting study: every guidance learns the same new tasks; what is learned, what is kept, and why."""
 
+from .config import Setting as Setting
 from .config import StudyConfig as StudyConfig
-from .config import strengthened as strengthened
 from .study import Study as Study
 from .study import choose as choose
 from .study import load_study as load_study

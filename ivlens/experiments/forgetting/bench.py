@@ -16,7 +16,7 @@ from ...tasks import Prompt, Task, list_tasks, load_task
 from ...training import Ability, TrainingConfig, fine_tune, measure, rehearsal_prompts
 from ...vectors import InstructionVector
 from ..recall import recall_vector
-from .config import StudyConfig, run_name, strengthened, trial_name
+from .config import Setting, StudyConfig, run_name, trial_name
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Bench:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.key = provenance(self.model, study=asdict(replace(self.config, strengths={})))
+        self.key = provenance(self.model, study=asdict(replace(self.config, settings={})))
         wanted = (*self.config.new, *self.config.old, self.config.trial_new)
         self.vectors = {name: self._vector(name) for name in wanted}
         names = set(trainable_names(self.model))
@@ -52,22 +52,22 @@ class Bench:
 
         return recall(self.folder / "base.safetensors", TrainingRun, self.key, compute)
 
-    def trial(self, method: str, strength: float) -> TrainingRun:
-        """One method at one strength on the task that strengths are chosen on."""
+    def trial(self, method: str, setting: Setting) -> TrainingRun:
+        """One method at one setting on the task that settings are chosen on."""
         config = self.config
 
         def compute() -> TrainingRun:
-            self.say(f"trial: {method}, strength {strength:g}")
+            self.say(f"trial: {method}, learning rate {setting.rate:g}, factor {setting.factor:g}")
             self.restore()
-            run = self._learn(method, strength, config.trial_new, config.trial_old, seed=0)
+            run = self._learn(method, setting, config.trial_new, config.trial_old, seed=0)
             measured = self._measured((config.trial_new, *config.trial_old))
             self.restore()
             return replace(run, measured=tuple(measured))
 
-        path = self.folder / f"{trial_name(method, strength)}.safetensors"
-        return recall(path, TrainingRun, self._cell(method, strength), compute)
+        path = self.folder / f"{trial_name(method, setting)}.safetensors"
+        return recall(path, TrainingRun, self._cell(method, setting), compute)
 
-    def sequence(self, method: str, strength: float, seed: int) -> list[TrainingRun]:
+    def sequence(self, method: str, setting: Setting, seed: int) -> list[TrainingRun]:
         """One method learning all new tasks in turn; a stage's base (KL, L2, rehearsal) is the stage before it."""
         config, learned = self.config, 0
 
@@ -77,29 +77,29 @@ class Bench:
                 self.restore()
             for earlier in range(learned, stage + 1):
                 self.say(f"{method}, seed {seed}: {config.new[earlier]}")
-                run = self._learn(method, strength, config.new[earlier], config.old, seed)
+                run = self._learn(method, setting, config.new[earlier], config.old, seed)
             learned = stage + 1
             last = learned == len(config.new)
+            new = config.new if last else config.new[stage : stage + 1]
             old = config.old if last or stage == 0 else ()
-            return replace(run, measured=tuple(self._measured((*config.new[:learned], *old), thoroughly=last)))
+            return replace(run, measured=tuple(self._measured((*new, *old), thoroughly=last)))
 
         runs = []
         for stage in range(len(config.new)):
             path = self.folder / f"{run_name(method, seed, stage)}.safetensors"
-            key = self._cell(method, strength, seed, stage)
+            key = self._cell(method, setting, seed, stage)
             runs.append(recall(path, TrainingRun, key, partial(compute, stage)))
         if learned:
             self.restore()
         return runs
 
-    def _cell(self, method: str, strength: float, *where: int) -> dict[str, Any]:
-        return self.key | {"cell": [method, strength, *where], "guidance": asdict(strengthened(method, strength))}
+    def _cell(self, method: str, setting: Setting, *where: int) -> dict[str, Any]:
+        return self.key | {"cell": [method, *setting, *where], "guidance": asdict(setting.guidance(method))}
 
-    def _learn(self, method: str, strength: float, new: str, old: tuple[str, ...], seed: int) -> TrainingRun:
-        config, task, guidance = self.config, load_task(new), strengthened(method, strength)
-        rate = config.learning_rate * (strength if method == "plain" else 1.0)
+    def _learn(self, method: str, setting: Setting, new: str, old: tuple[str, ...], seed: int) -> TrainingRun:
+        config, task, guidance = self.config, load_task(new), setting.guidance(method)
         training = TrainingConfig(
-            guidance, steps=config.steps, batch_size=config.batch_size, learning_rate=rate,
+            guidance, steps=config.steps, batch_size=config.batch_size, learning_rate=setting.rate,
             warmup=config.warmup, seed=seed,
         )  # fmt: skip
         others = [load_task(name) for name in _others(config)]
@@ -135,7 +135,6 @@ class Bench:
         bare = task.prompts(config.test, shots=0, instruction=False, split="test")
         if task.cloze is not None:
             row["knowledge"] = evaluate(self.model, task.cloze_prompts(config.test, split="test")).probability
-        row["bare"] = evaluate(self.model, bare).accuracy
         with steer(self.model, vector, config.layer, config.scale):
             row["recovered"] = evaluate(self.model, bare).accuracy
         return row

@@ -2,19 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ...errors import ArgumentError
 from ...training import Guidance
 
-STRENGTHS: dict[str, tuple[float, ...]] = {
-    "plain": (0.125, 0.25, 0.5, 1.0),
-    "iv": (0.5, 1.0, 2.0),
-    "fv": (0.3, 1.0, 3.0),
-    "kl": (0.1, 0.3, 1.0),
-    "l2": (0.5, 1.0, 2.0),
-    "rehearsal": (1.0, 2.0, 4.0),
-    "replay": (1.0, 2.0, 4.0),
-    "guided": (0.5, 1.0, 2.0),
+
+class Setting(NamedTuple):
+    """A learning rate, and a factor on a preset's weights; of "iv", which has one weight, on the vector's scale."""
+
+    rate: float = 1e-4
+    factor: float = 1.0
+
+    def guidance(self, method: str) -> Guidance:
+        """The preset at this setting."""
+        preset = Guidance.preset(method)
+        return replace(preset, scale=self.factor * preset.scale) if method == "iv" else preset.scaled(self.factor)
+
+
+TRIED = (Setting(5e-5), Setting(1e-4, 0.3), Setting(1e-4), Setting(1e-4, 3.0))
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "plain": (Setting(2.5e-5), Setting(5e-5), Setting(1e-4), Setting(2e-4)),
+    **dict.fromkeys(("iv", "fv", "kl", "l2", "rehearsal", "replay", "guided"), TRIED),
 }
 
 
@@ -23,18 +32,17 @@ class StudyConfig:
     """What the study trains and measures.
 
     ``new`` are learned one after the other, ``old`` are to be kept; ``trial_new`` and ``trial_old`` serve to choose
-    each method's strength: a factor on its weights, for "plain" on the learning rate, for "iv" on the vector's scale.
+    each method's setting, among as many for each.
     """
 
     new: tuple[str, ...] = ("word-topic", "choose-last-of-3", "adjective-comparative")
     old: tuple[str, ...] = ("antonym", "verb-gerund", "country-language", "choose-animal")
     trial_new: str = "lowercase-first-letter"
     trial_old: tuple[str, ...] = ("present-past", "singular-plural", "capitalize", "country-capital")
-    strengths: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: dict(STRENGTHS))
+    settings: Mapping[str, tuple[Setting, ...]] = field(default_factory=lambda: dict(SETTINGS))
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 12
+    steps: int = 10
     batch_size: int = 8
-    learning_rate: float = 2e-4
     warmup: int = 2
     test: int = 20
     test_new: int = 30
@@ -52,15 +60,9 @@ class StudyConfig:
             raise ArgumentError("different tasks to learn, to keep and to choose on", ", ".join(named))
 
 
-def strengthened(method: str, strength: float) -> Guidance:
-    """A preset with its weights times the strength; for "iv" it scales the vector, and with it the KL's target."""
-    preset = Guidance.preset(method)
-    return replace(preset, scale=strength * preset.scale) if method == "iv" else preset.scaled(strength)
-
-
-def trial_name(method: str, strength: float) -> str:
+def trial_name(method: str, setting: Setting) -> str:
     """The file name of a trial's record."""
-    return f"trial-{method}-{strength:g}"
+    return f"trial-{method}-{setting.rate:g}-{setting.factor:g}"
 
 
 def run_name(method: str, seed: int, stage: int) -> str:

@@ -1,6 +1,6 @@
 """The forgetting study: does guided training learn new tasks and keep old abilities, and why?
 
-Every method learns the same sequence of new tasks with the same steps and the same prompts. Its strength is chosen
+Every method learns the same sequence of new tasks with the same steps and the same prompts. Its setting is chosen
 before, on another new task and other old ones; what is reported is measured on tasks that nothing was chosen on.
 """
 
@@ -12,17 +12,17 @@ from ...errors import RecordError
 from ...models import HookedTransformer
 from ...records import TrainingRun
 from .bench import Bench
-from .config import StudyConfig, run_name, trial_name
+from .config import Setting, StudyConfig, run_name, trial_name
 
 
 @dataclass(frozen=True)
 class Study:
-    """What was measured: the base, trials by (method, strength), runs by (method, seed, stage), strengths chosen."""
+    """What was measured: the base, trials by (method, setting), runs by (method, seed, stage), settings chosen."""
 
     base: TrainingRun
-    trials: dict[tuple[str, float], TrainingRun]
+    trials: dict[tuple[str, Setting], TrainingRun]
     runs: dict[tuple[str, int, int], TrainingRun]
-    chosen: dict[str, float]
+    chosen: dict[str, Setting]
 
 
 def run_study(model: HookedTransformer, folder: Path, config: StudyConfig, say: Callable[[str], None] = print) -> Study:
@@ -37,13 +37,13 @@ def run_study(model: HookedTransformer, folder: Path, config: StudyConfig, say: 
 def _measured(bench: Bench, config: StudyConfig) -> Study:
     base = bench.base()
     trials = {
-        (method, strength): bench.trial(method, strength)
-        for method, strengths in config.strengths.items() for strength in strengths
+        (method, setting): bench.trial(method, setting)
+        for method, settings in config.settings.items() for setting in settings
     }  # fmt: skip
     chosen = choose(trials, config)
     runs = {
         (method, seed, stage): run
-        for seed in config.seeds for method in config.strengths
+        for seed in config.seeds for method in config.settings
         for stage, run in enumerate(bench.sequence(method, chosen[method], seed))
     }  # fmt: skip
     return Study(base, trials, runs, chosen)
@@ -53,7 +53,7 @@ def load_study(folder: Path, config: StudyConfig) -> Study:
     """The study's records as they were saved, without a model.
 
     Raises:
-        RecordError: one of them is missing, broken, or made at another strength than the trials choose.
+        RecordError: one of them is missing, broken, or made at another setting than the trials choose.
     """
 
     def read(name: str, *cell: object) -> TrainingRun:
@@ -64,32 +64,32 @@ def load_study(folder: Path, config: StudyConfig) -> Study:
         return run
 
     trials = {
-        (method, strength): read(trial_name(method, strength), method, strength)
-        for method, strengths in config.strengths.items() for strength in strengths
+        (method, setting): read(trial_name(method, setting), method, *setting)
+        for method, settings in config.settings.items() for setting in settings
     }  # fmt: skip
     chosen = choose(trials, config)
     runs = {
-        (method, seed, stage): read(run_name(method, seed, stage), method, chosen[method], seed, stage)
-        for seed in config.seeds for method in config.strengths for stage in range(len(config.new))
+        (method, seed, stage): read(run_name(method, seed, stage), method, *chosen[method], seed, stage)
+        for seed in config.seeds for method in config.settings for stage in range(len(config.new))
     }  # fmt: skip
     return Study(read("base"), trials, runs, chosen)
 
 
-def choose(trials: Mapping[tuple[str, float], TrainingRun], config: StudyConfig) -> dict[str, float]:
-    """Each method's strength: what keeps most, of those that learn ``kept`` of what plain training at strength 1 does.
+def choose(trials: Mapping[tuple[str, Setting], TrainingRun], config: StudyConfig) -> dict[str, Setting]:
+    """Each method's setting: the one that keeps most, of those that learn ``kept`` of what plain training can.
 
     Where none learns that much, the one that learns most.
     """
-    enough = config.kept * accuracy(trials["plain", 1.0], [config.trial_new])
+    most = max(accuracy(trials["plain", setting], [config.trial_new]) for setting in config.settings["plain"])
 
-    def worth(method: str, strength: float) -> tuple[bool, float, float]:
-        learned = accuracy(trials[method, strength], [config.trial_new])
-        kept = accuracy(trials[method, strength], config.trial_old)
-        return (True, kept, learned) if learned >= enough else (False, learned, kept)
+    def worth(method: str, setting: Setting) -> tuple[bool, float, float]:
+        learned = accuracy(trials[method, setting], [config.trial_new])
+        kept = accuracy(trials[method, setting], config.trial_old)
+        return (True, kept, learned) if learned >= config.kept * most else (False, learned, kept)
 
     return {
-        method: max(strengths, key=lambda strength: worth(method, strength))
-        for method, strengths in config.strengths.items()
+        method: max(settings, key=lambda setting: worth(method, setting))
+        for method, settings in config.settings.items()
     }
 
 

@@ -1,0 +1,114 @@
+"""Records read back by what their files say they are: one file, or all that folders hold."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import ArgumentError, IvlensError, RecordError
+from .checkpoints import CheckpointComparison
+from .store import Record
+
+CELLS = "cells"  # the folder beside a comparison that holds what it was made from
+
+
+def load_record(path: str | Path) -> Record:
+    """Read the record at ``path`` as the class that its file names.
+
+    Raises:
+        RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
+    """
+    path = Path(path)
+    name = _class_name(path)
+    if name is None:
+        raise RecordError(f"an ivlens record in {path}", "another safetensors file", "save one with record.save(path)")
+    kind = next((each for each in _kinds(Record) if each.__name__ == name), None)
+    if kind is None:
+        raise RecordError(f"a record of a known class in {path}", f"a {name}", "read it with the ivlens that wrote it")
+    return kind.load(path)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Records that can be shown as tables by the names of their files, and what became of all other files.
+
+    ``passed_over`` are safetensors files that are no such record (weights, states, arrays, cells of a comparison that
+    is there itself); ``broken`` says why a file could not be read. Names are paths below what all of them share.
+    """
+
+    records: dict[str, Record]
+    passed_over: tuple[str, ...]
+    broken: dict[str, str]
+
+
+def gather_records(paths: Sequence[str | Path]) -> Gathered:
+    """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
+
+    Raises:
+        ArgumentError: no path.
+        RecordError: a path that does not exist.
+    """
+    given = [Path(path) for path in paths]
+    if not given:
+        raise ArgumentError("one record file or folder, or more", "none")
+    if missing := [str(path) for path in given if not path.exists()]:
+        raise RecordError("saved records, or folders of them", f"{', '.join(missing)}: no such file or folder")
+    top = os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in given])
+    records: dict[Path, Record] = {}
+    others: list[Path] = []
+    broken: dict[Path, str] = {}
+    for path in _files(given):
+        try:
+            record = None if _class_name(path) is None else load_record(path)
+        except IvlensError as error:
+            broken[path] = str(error).replace(str(path), path.name)
+            continue
+        if record is not None and hasattr(record, "to_frame"):
+            records[path] = record
+        else:
+            others.append(path)
+    cells = {path.parent / CELLS for path, record in records.items() if isinstance(record, CheckpointComparison)}
+    others += [path for path in records if path.parent in cells]
+
+    def name(path: Path) -> str:
+        return path.relative_to(top).as_posix()
+
+    return Gathered(
+        {name(path): record for path, record in records.items() if path.parent not in cells},
+        tuple(sorted(map(name, others))), {name(path): why for path, why in broken.items()},
+    )  # fmt: skip
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    """Each file once: those given, and the safetensors files in folders and below in the order of their names."""
+    found = (each for path in given for each in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]))
+    return list(dict.fromkeys(_absolute(path) for path in found if path.is_file()))
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, links in it not followed."""
+    return Path(os.path.abspath(path))
+
+
+def _class_name(path: Path) -> str | None:
+    """The class that a file's header names; none where it is a safetensors file without a record."""
+    if not path.is_file():
+        raise RecordError(f"a saved record at {path}", "no such file", "save one with record.save(path)")
+    try:
+        with safe_open(path, "pt") as file:
+            name = json.loads((file.metadata() or {}).get("ivlens", "{}")).get("record")
+    except (SafetensorError, ValueError, AttributeError, OSError) as error:
+        raise RecordError(
+            f"{path} to be an ivlens record", f"an unreadable file ({error})", "save it again with record.save(path)"
+        ) from error
+    return None if name is None else str(name)
+
+
+def _kinds(of: type[Record]) -> Iterator[type[Record]]:
+    """All classes of records that are there, in any room."""
+    for kind in of.__subclasses__():
+        yield kind
+        yield from _kinds(kind)

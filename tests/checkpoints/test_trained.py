@@ -1,0 +1,56 @@
+"""A checkpoint with another task trained on top: the first task is forgotten, and the comparison says so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ivlens
+from ivlens import Task
+from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+
+WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy",
+         "dog"]  # fmt: skip
+CONFIG = ComparisonConfig(
+    clean=4, groups=2, corrupted=2, heads=3, shots=0, test=14, validation=2, layers=(1,), scales=(1.0,),
+    random_seeds=(0,),
+)  # fmt: skip
+
+
+def shifted(by: int, instruction: str) -> Task:
+    pairs = tuple((word, WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS))
+    return Task(f"shift-{by}", pairs, (instruction,), ("Q", "A"), "{input} before")
+
+
+def taught(model: Any, task: Task) -> Any:
+    """All splits are learned: what is asked of the checkpoints is what they were taught."""
+    prompts = [prompt for split in ("train", "validation", "test") for prompt in task.prompts(shots=0, split=split)]
+    ivlens.fine_tune(model, prompts, ivlens.TrainingConfig(steps=120, batch_size=14, learning_rate=1e-2, warmup=5))
+    return model
+
+
+def test_another_task_on_top_is_forgetting_and_plasticity(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    first, second = shifted(1, "the quick fox jumps"), shifted(5, "over the lazy dog")
+    tiny_hf("llama").save_pretrained(tmp_path / "blank")
+    tiny_tokenizer().save_pretrained(tmp_path / "blank")
+    model = taught(ivlens.load_model(tmp_path / "blank"), first)
+    base = ivlens.export_hf(model, tmp_path / "base")
+    again = ivlens.export_hf(taught(model, first), tmp_path / "again")
+    on_top = ivlens.export_hf(taught(model, second), tmp_path / "on-top")
+    comparison = compare_checkpoints(base, {"again": again, "on top": on_top}, [first, second], CONFIG,
+                                     learned=["shift-1", "shift-5"])  # fmt: skip
+    matrix, frame = comparison.matrix(), comparison.to_frame().set_index(["checkpoint", "task"])
+    assert matrix.loc["base"].tolist() == [1, 0]
+    assert matrix.loc["again"].tolist() == [1, 0]
+    assert matrix.loc["on top", "shift-5"] == 1
+    lost = frame.loc[("on top", "shift-1")]
+    assert lost["forgetting"] == 1 - matrix.loc["on top", "shift-1"] > 0.3
+    assert lost["verdict"] != "kept"
+    assert lost["forgetting_low"] > 0
+    assert frame.loc[("again", "shift-1"), "verdict"] == "kept"
+    assert frame.loc[("on top", "shift-5"), "verdict"] == "not an ability of the base"
+    assert lost["cosine"] < frame.loc[("again", "shift-1"), "cosine"]
+    assert comparison.weights[2].mean() > 0
+    sequence = comparison.sequence().set_index("task")
+    assert sequence.loc["shift-5", "plasticity"] == 1
+    assert sequence.loc["shift-1", "backward_transfer"] == pytest.approx(-lost["forgetting"])

@@ -1,0 +1,56 @@
+"""The diagnosis study on a tiny model, end to end and resumed; the README's tables."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ivlens
+from ivlens.checkpoints import ComparisonConfig
+from ivlens.experiments import figures
+from ivlens.experiments.diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis, run_diagnosis
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_checkpoints_are_trained_compared_and_found_again(
+    tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "base"
+    tiny_hf("llama", vocab_size=2000, max_position_embeddings=512).save_pretrained(source)
+    tiny_tokenizer().save_pretrained(source)
+    config = DiagnosisConfig(
+        source=str(source), guidance=("plain", "guided"), new=("word-topic", "choose-last-of-3"), old=("antonym", "capitalize"),
+        steps=2, batch_size=2, warmup=0, learning_rate=1e-2,
+        comparison=ComparisonConfig(clean=4, groups=2, corrupted=2, heads=2, test=3, validation=2, layers=(0,),
+                                    scales=(1.0,), random_seeds=(0,)),
+    )  # fmt: skip
+    said: list[str] = []
+    found = run_diagnosis(tmp_path / "records", tmp_path / "work", config, said.append)
+    assert [line for line in said if line.startswith(("plain: ", "guided: "))] == [
+        "plain: word-topic", "plain: choose-last-of-3", "guided: word-topic", "guided: choose-last-of-3"]  # fmt: skip
+    assert found["plain"].checkpoints == ("base", "plain 1", "plain 2")
+    assert found["guided"].learned == ("word-topic", "choose-last-of-3")
+    assert found["plain"].failures == {}
+    assert (found["plain"].weights[2] > found["plain"].weights[1]).double().mean() > 0.5  # it goes on from the first
+    said.clear()
+    again = run_diagnosis(tmp_path / "records", tmp_path / "work", config, said.append)
+    assert said == []
+    assert again["plain"].to_frame().equals(found["plain"].to_frame())
+    loaded = load_diagnosis(tmp_path / "records", config)
+    table = diagnosis_table(loaded)
+    assert table[["checkpoint", "task"]].to_numpy().tolist() == [
+        [name, task] for name in ("plain 2", "guided 2") for task in ("antonym", "capitalize")]  # fmt: skip
+    assert table["knowledge"].iloc[1] == "no cloze"
+    assert "nan" not in table["accuracy"].iloc[0]
+    assert math.isclose(float(table["cosine"].iloc[0]), loaded["plain"].to_frame()["cosine"].iloc[8], abs_tol=0.006)
+    with pytest.raises(ivlens.RecordError, match="as it is configured"):
+        load_diagnosis(tmp_path / "records", DiagnosisConfig())
+
+
+def test_readme_tables_are_those_of_the_records() -> None:
+    found = load_diagnosis(ROOT / "figures" / "records" / "diagnosis", DiagnosisConfig())
+    readme = (ROOT / "README.md").read_text()
+    for table in (diagnosis_table(found), figures.found_table(found)):
+        assert figures.markdown(table) in readme
