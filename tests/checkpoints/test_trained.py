@@ -12,20 +12,21 @@ from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy",
          "dog"]  # fmt: skip
 CONFIG = ComparisonConfig(
-    clean=4, groups=2, corrupted=2, heads=3, shots=0, test=14, validation=2, layers=(1,), scales=(1.0,),
+    clean=4, groups=2, corrupted=2, heads=3, shots=0, test=40, validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
 
 
 def shifted(by: int, instruction: str) -> Task:
-    pairs = tuple((word, WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS))
+    """The word so many places on from the first of two."""
+    pairs = tuple((f"{word} {more}", WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS) for more in WORDS[:6])
     return Task(f"shift-{by}", pairs, (instruction,), ("Q", "A"), "{input} before")
 
 
 def taught(model: Any, task: Task) -> Any:
     """All splits are learned: what is asked of the checkpoints is what they were taught."""
     prompts = [prompt for split in ("train", "validation", "test") for prompt in task.prompts(shots=0, split=split)]
-    ivlens.fine_tune(model, prompts, ivlens.TrainingConfig(steps=120, batch_size=14, learning_rate=1e-2, warmup=5))
+    ivlens.fine_tune(model, prompts, ivlens.TrainingConfig(steps=120, batch_size=24, learning_rate=1e-2, warmup=5))
     return model
 
 
@@ -40,11 +41,12 @@ def test_another_task_on_top_is_forgetting_and_plasticity(tiny_hf: Any, tiny_tok
     comparison = compare_checkpoints(base, {"again": again, "on top": on_top}, [first, second], CONFIG,
                                      learned=["shift-1", "shift-5"])  # fmt: skip
     matrix, frame = comparison.matrix(), comparison.to_frame().set_index(["checkpoint", "task"])
-    assert matrix.loc["base"].tolist() == [1, 0]
-    assert matrix.loc["again"].tolist() == [1, 0]
-    assert matrix.loc["on top", "shift-5"] == 1
+    for name in ("base", "again"):
+        assert matrix.loc[name, "shift-1"] > 0.9
+        assert matrix.loc[name, "shift-5"] < 0.2
+    assert matrix.loc["on top", "shift-5"] > 0.9
     lost = frame.loc[("on top", "shift-1")]
-    assert lost["forgetting"] == 1 - matrix.loc["on top", "shift-1"] > 0.3
+    assert lost["forgetting"] == matrix.loc["base", "shift-1"] - matrix.loc["on top", "shift-1"] > 0.3
     assert lost["verdict"] != "kept"
     assert lost["forgetting_low"] > 0
     assert frame.loc[("again", "shift-1"), "verdict"] == "kept"
@@ -52,5 +54,6 @@ def test_another_task_on_top_is_forgetting_and_plasticity(tiny_hf: Any, tiny_tok
     assert lost["cosine"] < frame.loc[("again", "shift-1"), "cosine"]
     assert comparison.weights[2].mean() > 0
     sequence = comparison.sequence().set_index("task")
-    assert sequence.loc["shift-5", "plasticity"] == 1
-    assert sequence.loc["shift-1", "backward_transfer"] == pytest.approx(-lost["forgetting"])
+    assert sequence.loc["shift-5", "plasticity"] > 0.7
+    after = matrix.loc["on top", "shift-1"] - matrix.loc["again", "shift-1"]
+    assert sequence.loc["shift-1", "backward_transfer"] == pytest.approx(after)

@@ -14,12 +14,10 @@ from ivlens.experiments.diagnosis import DiagnosisConfig, diagnosis_table, load_
 ROOT = Path(__file__).parents[2]
 
 
-def test_checkpoints_are_trained_compared_and_found_again(
-    tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_are_trained_compared_and_found_again(tiny_hf: Any, smollm2: Any, tmp_path: Path) -> None:
     source = tmp_path / "base"
-    tiny_hf("llama", vocab_size=2000, max_position_embeddings=512).save_pretrained(source)
-    tiny_tokenizer().save_pretrained(source)
+    tiny_hf("llama", vocab_size=len(smollm2.tokenizer)).save_pretrained(source)
+    smollm2.tokenizer.save_pretrained(source)
     config = DiagnosisConfig(
         source=str(source), guidance=("plain", "guided"), new=("word-topic", "choose-last-of-3"), old=("antonym", "capitalize"),
         steps=2, batch_size=2, warmup=0, learning_rate=1e-2,
