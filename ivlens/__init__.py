@@ -18,6 +18,7 @@ from .errors import RecordError as RecordError
 from .errors import SourceError as SourceError
 from .errors import TaskError as TaskError
 from .errors import UnsupportedError as UnsupportedError
+from .explorer import explore as explore
 from .heads import head_overlap as head_overlap
 from .heads import prompts_needed as prompts_needed
 from .heads import random_heads as random_heads
@@ -96,6 +97,7 @@ __all__ = [
     "compare_checkpoints",
     "compare_conditions",
     "evaluate",
+    "explore",
     "export_adapter",
     "export_hf",
     "fine_tune",

@@ -8,6 +8,7 @@ from ..errors import IvlensError
 from .checkpoints import add_compare
 from .laboratory import add_figures, add_steer, add_vector, add_vectors
 from .method import add_demo, add_heads, add_tasks
+from .report import add_report
 from .training import add_experiment, add_train
 
 
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_train,
         add_experiment,
         add_compare,
+        add_report,
     ):
         add(verbs)
     return parser

@@ -71,10 +71,10 @@ def diagnosis_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataF
     """A row for each old task on the last checkpoint of each guidance; "a -> b": on the base, and on the checkpoint."""
     rows = []
     for comparison in comparisons.values():
-        frame = comparison.to_frame().set_index(["checkpoint", "task"])
+        known = {(row["checkpoint"], row["task"]): row for row in comparison.rows}
         base, last = comparison.checkpoints[0], comparison.checkpoints[-1]
         for task in [name for name in comparison.tasks if name not in comparison.learned]:
-            before, now = frame.loc[(base, task)], frame.loc[(last, task)]
+            before, now = known[base, task], known[last, task]
             rows.append({
                 "checkpoint": last, "task": task,
                 **{title: f"{before[name]:.2f} -> {now[name]:.2f}".replace("nan -> nan", "no cloze")

@@ -24,7 +24,7 @@ class Learner:
     """
 
     parameters: dict[str, Tensor]
-    moved: dict[str, Tensor]
+    moved: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.AdamW
     anchors: dict[str, Tensor]
     pulled: tuple[str, ...]

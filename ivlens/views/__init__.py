@@ -10,12 +10,14 @@ from .checkpoints import alignment_by_layer as alignment_by_layer
 from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
 from .checkpoints import recovery_bars as recovery_bars
 from .comparison import comparison_bars as comparison_bars
+from .explorer import ExplorerWidget as ExplorerWidget
 from .export import save_figure as save_figure
 from .heatmap import head_heatmap as head_heatmap
 from .heatmap import head_heatmaps as head_heatmaps
 from .page import page as page
 from .page import prose as prose
 from .page import write_page as write_page
+from .report import write_report as write_report
 from .stability import stability_curve as stability_curve
 from .sweep import sweep_heatmap as sweep_heatmap
 from .tables import frame_table as frame_table
@@ -24,6 +26,7 @@ from .training import training_curves as training_curves
 from .transfer import transfer_heatmaps as transfer_heatmaps
 
 __all__ = [
+    "ExplorerWidget",
     "Html",
     "alignment_by_layer",
     "attention_view",
@@ -46,4 +49,5 @@ __all__ = [
     "transfer_heatmaps",
     "write_comparison_report",
     "write_page",
+    "write_report",
 ]

@@ -177,7 +177,8 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
 
     A line joins a method's best settings: no other of it keeps as much and learns more, or learns as much and keeps
     more. ``frame``: method, setting (a text), learned, kept; where known learned_error and kept_error (standard errors,
-    drawn to both sides), chosen (drawn larger), panel, and base_kept (a dashed line). ``title`` and ``facts`` are plain text.
+    drawn to both sides), chosen (drawn larger), panel, and base_kept (a dashed line). ``title`` and ``facts`` are plain
+    text.
 
     Raises: ArgumentError where a column is missing, there is no row, or an accuracy is not from 0 to 1.
     """

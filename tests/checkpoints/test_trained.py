@@ -19,7 +19,9 @@ CONFIG = ComparisonConfig(
 
 def shifted(by: int, instruction: str) -> Task:
     """The word so many places on from the first of two."""
-    pairs = tuple((f"{word} {more}", WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS) for more in WORDS[:6])
+    pairs = tuple(
+        (f"{word} {more}", WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS) for more in WORDS[:6]
+    )
     return Task(f"shift-{by}", pairs, (instruction,), ("Q", "A"), "{input} before")
 
 

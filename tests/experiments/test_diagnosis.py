@@ -19,8 +19,8 @@ def test_checkpoints_are_trained_compared_and_found_again(tiny_hf: Any, smollm2:
     tiny_hf("llama", vocab_size=len(smollm2.tokenizer)).save_pretrained(source)
     smollm2.tokenizer.save_pretrained(source)
     config = DiagnosisConfig(
-        source=str(source), guidance=("plain", "guided"), new=("word-topic", "choose-last-of-3"), old=("antonym", "capitalize"),
-        steps=2, batch_size=2, warmup=0, learning_rate=1e-2,
+        source=str(source), guidance=("plain", "guided"), new=("word-topic", "choose-last-of-3"),
+        old=("antonym", "capitalize"), steps=2, batch_size=2, warmup=0, learning_rate=1e-2,
         comparison=ComparisonConfig(clean=4, groups=2, corrupted=2, heads=2, test=3, validation=2, layers=(0,),
                                     scales=(1.0,), random_seeds=(0,)),
     )  # fmt: skip

@@ -86,9 +86,7 @@ def trade_off(study: Study, config: StudyConfig | None = None) -> pd.DataFrame:
     """Points of retention against plasticity: settings tried, then the report after the first and the last task."""
     config = config or StudyConfig()
     base = study.base.abilities().set_index("ability")["accuracy"]
-    panels = [
-        trials_table(study, config).assign(panel="settings tried", base_kept=base[list(config.trial_old)].mean())
-    ]
+    panels = [trials_table(study, config).assign(panel="settings tried", base_kept=base[list(config.trial_old)].mean())]
     for stage, name in ((0, "after one new task"), (len(config.new) - 1, f"after {len(config.new)} new tasks")):
         panels.append(
             methods_table(study, config, stage).assign(panel=name, chosen=True, base_kept=base[list(config.old)].mean())

@@ -1,0 +1,44 @@
+"""The verb of reports: report."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import RecordError
+from ..records import gather_records
+from .common import add_verb, progress, show
+
+
+def add_report(verbs: Any) -> None:
+    """``ivlens report RUN...``."""
+    parser = add_verb(
+        verbs, "report", _report, "show saved records as one HTML page",
+        "Write one self-contained HTML page from saved records of any kind: heads, vectors, sweeps, comparisons, "
+        "transfer, training runs, comparisons of checkpoints. It opens from disk without a network, and prints. A file "
+        "that cannot be read is named, and the others go on.",
+    )  # fmt: skip
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a record file, or a folder: all records in "
+                        "it and below")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
+    parser.add_argument("--title", default="ivlens report", help="title of the page (default: ivlens report)")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from .. import views
+
+    say = progress(options)
+    found = gather_records(options.runs)
+    for name, why in found.broken.items():
+        say(f"{name} could not be read: {why}")
+    if count := len(found.passed_over):
+        say(f"passed over {count} safetensors file{'s' * (count != 1)} without a record to show")
+    if not found.records:
+        raise RecordError("one record or more to show", f"none in {', '.join(map(str, options.runs))}", "see --help")
+    path = views.write_report(
+        options.out, found.records, title=options.title, broken=found.broken, passed_over=len(found.passed_over)
+    )
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    rows = [{"file": name, "record": type(record).__name__} for name, record in found.records.items()]
+    show(options, {"records": pd.DataFrame(rows)})

@@ -1,0 +1,191 @@
+"""Saved records of any kind as one page: contents, then a part a record with its figures, table and provenance."""
+
+import html
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..errors import ArgumentError
+from ..records import (
+    CheckpointComparison,
+    Comparison,
+    Evaluation,
+    HeadMap,
+    Record,
+    Stability,
+    SteeringSweep,
+    TrainingRun,
+    TransferMatrix,
+)
+from .checkpoint_report import METHOD, comparison_sections, facts_frame
+from .page import Body, prose, write_page
+from .report_parts import (
+    answers_parts,
+    conditions_parts,
+    heads_parts,
+    stability_parts,
+    sweep_parts,
+    table_parts,
+    training_parts,
+    transfer_parts,
+)
+from .tables import frame_table
+
+ROOM = 3_600_000  # letters of figures; with plotly and the tables the page stays below 10 MB
+LEFT_OUT = "A figure is left out: the page is full. A report of fewer records has it."
+KEY = "key: "
+STYLE = """<style>
+h3 { font-size: 1.1rem; margin: 2.25rem 0 0.5rem; } h4 { margin: 1.5rem 0 0.5rem; }
+details { margin: 0.5rem 0; color: var(--faint); } summary { cursor: pointer; }
+nav dt { margin-top: 0.6rem; } nav dd { margin: 0 0 0 1.2rem; }
+@media print { h3, h4 { break-after: avoid; } }
+</style>"""
+
+
+class Kind(NamedTuple):
+    """Records of a class: the heading that they stand under, what is said there, and what is shown of each."""
+
+    of: type[Record]
+    heading: str
+    about: str
+    parts: Callable[[Any], list[Body]]
+
+
+def _comparison_parts(comparison: CheckpointComparison) -> list[Body]:
+    """The sections of a comparison's own report."""
+    sections = [[f"<h4>{html.escape(name)}</h4>", body] for name, body in comparison_sections(comparison)]
+    return [*sections, _folded("How this was measured", prose(METHOD))]
+
+
+KINDS = (
+    Kind(CheckpointComparison, "What became of the base's abilities",
+         "Checkpoints beside their base: what was forgotten, and is it still in there?", _comparison_parts),
+    Kind(HeadMap, "Heads that carry the instructions",
+         "The average indirect effect (AIE) of a head is what its mean output over clean prompts, put in its place at "
+         "the last token of corrupted prompts, does for the answer: the mean over prompts, and its standard error.",
+         heads_parts),
+    Kind(Stability, "How firmly prompts single out the heads",
+         "How often a head is among the strongest when the prompts are drawn again.", stability_parts),
+    Kind(SteeringSweep, "Where the vector works",
+         "Accuracy on bare prompts with the vector added. The best cell flatters on the prompts that it was chosen on: "
+         "see a comparison of conditions on other prompts.", sweep_parts),
+    Kind(Comparison, "Conditions compared",
+         "The same queries in each condition. An effect of the vector is one that random vectors, random heads and "
+         "other tasks' vectors do not have.", conditions_parts),
+    Kind(TransferMatrix, "What tasks share", "Heads, directions, and what one task's vector does to another's prompts.",
+         transfer_parts),
+    Kind(TrainingRun, "Training", "What runs logged, and what became of abilities on the way.", training_parts),
+    Kind(Evaluation, "Answers", "How prompts were answered; ± is the standard error over prompts.", answers_parts),
+    Kind(Record, "Vectors and other tables",
+         "Of an instruction vector its heads, the norms of their parts, and the cosines of the parts with the vector.",
+         table_parts),
+)  # fmt: skip
+
+
+def write_report(
+    path: str | Path,
+    records: Mapping[str, Record],
+    *,
+    title: str = "ivlens report",
+    broken: Mapping[str, str] | None = None,
+    passed_over: int = 0,
+) -> Path:
+    """Write records, named by their files, as one HTML page that works from disk without a network; return its path.
+
+    Contents; then by kind a part a record: figures as long as the page has room, a table, provenance to unfold.
+    ``broken`` says of files why they could not be read, ``passed_over`` counts files without such records. It is
+    written atomically.
+
+    Raises: ArgumentError where there is no record, or one that has no ``to_frame``.
+    """
+    hidden = [name for name, record in records.items() if not hasattr(record, "to_frame")]
+    if hidden or not records:
+        raise ArgumentError("one record or more that can be shown as a table", ", ".join(hidden) or "none")
+    number, room = count(1), ROOM
+    sections: list[tuple[str, Body]] = []
+    contents: list[str] = []
+    for kind, named in _grouped(records).items():
+        body: list[Body] = [prose(kind.about)]
+        links = []
+        for label, (name, record) in zip(_labels(named), named.items(), strict=True):
+            anchor = f"record-{next(number)}"
+            links.append(f'<a href="#{anchor}">{html.escape(label)}</a>')
+            parts = kind.parts(record)
+            room -= sum(len(figure.to_json()) for figure in _figures(parts))
+            shown = parts if room > 0 else _without_figures(parts)
+            heading = f'<h3 id="{anchor}">{html.escape(label)}</h3>'
+            body += [heading, *shown, _folded("Where these numbers come from", _provenance(name, record))]
+        sections.append((kind.heading, body))
+        contents.append(f"<dt>{html.escape(kind.heading)}</dt><dd>{' · '.join(links)}</dd>")
+    first = [STYLE, f"<nav><dl>{''.join(contents)}</dl></nav>", *_aside(broken or {}, passed_over)]
+    return write_page(path, title, [("Contents", first), *sections])
+
+
+def _grouped(records: Mapping[str, Record]) -> dict[Kind, dict[str, Record]]:
+    """The records of each kind that there is, in the order of kinds."""
+    found: dict[Kind, dict[str, Record]] = {kind: {} for kind in KINDS}
+    for name, record in records.items():
+        found[next(kind for kind in KINDS if isinstance(record, kind.of))][name] = record
+    return {kind: named for kind, named in found.items() if named}
+
+
+def _labels(records: Mapping[str, Record]) -> list[str]:
+    """What each record is about; where two are about the same, their files, which may say it themselves."""
+    about = {name.removesuffix(".safetensors"): _about(name, record) for name, record in records.items()}
+    several = Counter(about.values())
+    return [
+        each if several[each] == 1 else file if each in file else f"{each} ({file})" for file, each in about.items()
+    ]
+
+
+def _about(name: str, record: Record) -> str:
+    """The tasks of a record, those that a run learned, or its file's name."""
+    tasks = [getattr(record, "task", ""), *getattr(record, "tasks", ())]
+    if isinstance(record, TrainingRun):
+        tasks += dict.fromkeys(row["ability"] for row in record.measured if row.get("role") == "new")
+    tasks = [str(task) for task in tasks if task]
+    return (", ".join(tasks) if len(tasks) <= 4 else f"{len(tasks)} tasks") or PurePath(name).stem
+
+
+def _figures(body: Body) -> Iterator[go.Figure]:
+    if isinstance(body, go.Figure):
+        yield body
+    for part in body if isinstance(body, list) else ():
+        yield from _figures(part)
+
+
+def _without_figures(body: Any) -> Any:
+    if isinstance(body, list):
+        return [_without_figures(part) for part in body]
+    return prose(LEFT_OUT) if isinstance(body, go.Figure) else body
+
+
+def _provenance(name: str, record: Record) -> str:
+    """File, class and provenance of a record; of the key that it is kept under only what is said nowhere else."""
+    frame = facts_frame({"file": name, "record": type(record).__name__, **record.provenance})
+    rows = [*zip(frame["fact"], frame["value"], strict=True)]
+    new = [not fact.startswith(KEY) or (fact.removeprefix(KEY), value) not in rows for fact, value in rows]
+    return frame_table(frame[new])
+
+
+def _aside(broken: Mapping[str, str], passed_over: int) -> list[str]:
+    """What is not in the report, and why."""
+    said = []
+    if passed_over:
+        files = f"{passed_over} safetensors file{'s' * (passed_over != 1)}"
+        said.append(
+            prose(f"Passed over: {files} without a record to show (weights, states, arrays, measures of a comparison).")
+        )
+    if broken:
+        frame = pd.DataFrame({"file": list(broken), "why": list(broken.values())})
+        said.append(frame_table(frame, "Could not be read"))
+    return said
+
+
+def _folded(name: str, content: str) -> str:
+    return f"<details><summary>{html.escape(name)}</summary>{content}</details>"
