@@ -1,0 +1,205 @@
+"""The widget of ``explore``: a head map to click, what the clicked head does, and the chosen heads' vector at work."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ipywidgets as ipw
+
+from ..errors import ArgumentError
+from ..records import METRICS, Head, HeadEffects
+from .explorer_panels import GAP, HeadPanel, VectorPanel, label
+from .explorer_parts import STYLE, Callbacks, draw_map, empty_map, mark_map, of_prompt, row
+
+EVERY = "all prompts (mean)"
+PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel hears of clicks
+
+
+class ExplorerWidget(ipw.VBox):
+    """Shows what its ``explorer`` (``ivlens.explorer``) computes, and asks it for what a click wants to know.
+
+    ``heads`` are the chosen ones, which may be assigned; ``vector`` is their instruction vector on the task that is
+    shown, ``effects`` are the effects that are there, ``looked`` is the head that was clicked. The controls are
+    ipywidgets: ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``,
+    ``example``, ``bare``, ``clean``.
+    """
+
+    def __init__(self, explorer: Any, *, layer: int, scale: float) -> None:
+        self.explorer = explorer
+        self.looked: Head | None = None
+        self.job: asyncio.Task[None] | None = None
+        self.callbacks = Callbacks()
+        self.task = ipw.Dropdown(options=list(explorer.subjects), description="Task")
+        known = [metric for _, metric in explorer.found]
+        self.metric = ipw.Dropdown(options=METRICS, value=[*known, METRICS[1]][0], description="Metric")
+        self.prompt = ipw.Dropdown(options=[EVERY], description="Prompt")
+        self.progress = ipw.IntProgress(layout={"width": "220px"})
+        self.button = ipw.Button(layout={"width": "80px"})
+        self.working = row(self.progress, self.button, visibility="hidden")
+        self.map = empty_map(explorer.shape, self.metric.value)
+        self.map_box = row(self.map)
+        self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, self.callbacks, layer, scale)
+        super().__init__([
+            ipw.HTML(STYLE), row(self.task, self.metric, self.prompt, self.working), self.callbacks.status,
+            row(self.map_box, self.head_panel, **GAP), self.vector_panel,
+        ])  # fmt: skip
+        self.add_class("ivlens")
+        self._connect()
+        self.callbacks.run(self._show_task)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The chosen heads, in the order in which they were chosen."""
+        return self.vector_panel.heads
+
+    @heads.setter
+    def heads(self, heads: Sequence[Head]) -> None:
+        self.vector_panel.heads = [self._checked(head) for head in heads]
+
+    @property
+    def vector(self) -> Any:
+        """The chosen heads' instruction vector on the task that is shown; None without heads."""
+        return self.vector_panel.vector
+
+    @property
+    def effects(self) -> HeadEffects | None:
+        """The effects that are there of the task and the metric that are shown."""
+        return self.explorer.found.get((self.task.value, self.metric.value))
+
+    def look(self, head: Head) -> None:
+        """Show a head, as a click on it does.
+
+        Raises: ArgumentError where the model has no such head.
+        """
+        self.looked = self._checked(head)
+        self._mark()
+        self.callbacks.run(self._show_head)
+
+    def toggle(self) -> None:
+        """Add the head that is looked at to the chosen ones, or take it out."""
+        if self.looked is not None:
+            others = [head for head in self.heads if head != self.looked]
+            self.heads = others if self.looked in self.heads else [*others, self.looked]
+
+    def start(self) -> None:
+        """Compute what is missing of the shown effects: in the background where an event loop runs, else at once."""
+        self.stop()
+        steps = self.explorer.work(self.task.value, self.metric.value)
+        self._advance(*next(steps))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            for step in steps:
+                self._advance(*step)
+        else:
+            self.job = loop.create_task(self._in_background(steps))
+
+    def stop(self) -> None:
+        """Stop computing effects; those that are there stay, and ``start`` goes on from them."""
+        if self.job is not None:
+            self.job.cancel()
+        self._halt()
+
+    def close(self) -> None:
+        """Stop, and take the widget away."""
+        self.stop()
+        super().close()
+
+    async def _in_background(self, steps: Iterator[tuple[int, int]]) -> None:
+        try:
+            with self.callbacks.told():
+                for step in steps:
+                    self._advance(*step)
+                    await asyncio.sleep(PAUSE)
+        finally:
+            if self.job is asyncio.current_task():
+                self._halt()
+
+    def _halt(self) -> None:
+        self.job, self.button.description = None, "Go on"
+
+    def _advance(self, done: int, of: int) -> None:
+        self.progress.max, self.progress.value, self.progress.description = of, done, f"{done}/{of}"
+        self.button.description = "Stop"
+        self.working.layout.visibility = "visible" if done < of else "hidden"
+        self._show_map()
+
+    def _connect(self) -> None:
+        on = self.callbacks.on
+        on(self.task, self._show_task)
+        on(self.metric, self.start)
+        on(self.prompt, self._show_prompt)
+        on(self.button, lambda: self.start() if self.job is None else self.stop())
+        on(self.head_panel.toggle, self.toggle)
+        on(self.vector_panel.top, self._choose_top)
+        on(self.vector_panel.none, lambda: setattr(self, "heads", ()))
+        self.vector_panel.chosen.observe(lambda _: self._mark(), "value")
+        self.map.data[0].on_click(lambda _, points, __: self.callbacks.run(lambda: self._clicked(points)))
+
+    def _clicked(self, points: Any) -> None:
+        head = int(points.ys[0]), int(points.xs[0])
+        if head == self.looked:
+            self.toggle()
+        else:
+            self.look(head)
+
+    def _choose_top(self) -> None:
+        effects, at = self._shown()
+        if effects is None:
+            raise ArgumentError("effects to choose by", "none so far", "wait for the first ones")
+        self.heads = of_prompt(effects, at).top(self.vector_panel.count.value)
+
+    def _show_task(self) -> None:
+        prompts = self.explorer.subjects[self.task.value].corrupted
+        with self.callbacks.fill():
+            self.prompt.options = [EVERY, *(f"{at}: {label(each)}" for at, each in enumerate(prompts, 1))]
+            self.prompt.index = 0
+        self.vector_panel.show_task(self.task.value)
+        self.start()
+        self._show_inside()
+
+    def _show_prompt(self) -> None:
+        self._show_map()
+        self._show_inside()
+
+    def _show_head(self) -> None:
+        self._show_effects()
+        self._show_inside()
+
+    def _show_map(self) -> None:
+        """Show the effects that are there, on the map and of the head that is looked at; without any, no map."""
+        effects, at = self._shown()
+        self.map_box.layout.visibility = "hidden" if effects is None else "visible"
+        if effects is not None:
+            title = self.task.value if at is None else f"{self.task.value}, prompt {self.prompt.value}"
+            draw_map(self.map, of_prompt(effects, at), title)
+            self._show_effects()
+
+    def _show_effects(self) -> None:
+        effects, at = self._shown()
+        if self.looked is not None and effects is not None:
+            texts = [label(each) for each in self.explorer.subjects[self.task.value].corrupted]
+            self.head_panel.show_effects(self.explorer, effects, self.looked, texts, at)
+
+    def _show_inside(self) -> None:
+        if self.looked is not None:
+            shown = max(1, self.prompt.index)
+            text = self.prompt.options[shown]
+            self.head_panel.show_inside(self.explorer, self.task.value, self.looked, text, shown - 1)
+
+    def _shown(self) -> tuple[HeadEffects | None, int | None]:
+        """The effects, if there are any of the prompt that is shown, and that prompt's place (None: all)."""
+        effects, at = self.effects, self.prompt.index - 1 if self.prompt.index else None
+        return (None if effects is None or (at is not None and at >= effects.n) else effects), at
+
+    def _mark(self) -> None:
+        taken = self.looked in self.heads
+        self.head_panel.toggle.description = "Take out of the set" if taken else "Add to the set"
+        mark_map(self.map, self.looked, self.heads)
+
+    def _checked(self, head: Head) -> Head:
+        layers, heads = self.explorer.shape
+        layer, number = (int(each) for each in head)
+        if not (0 <= layer < layers and 0 <= number < heads):
+            raise ArgumentError(f"a head from (0, 0) to ({layers - 1}, {heads - 1})", repr(head))
+        return layer, number

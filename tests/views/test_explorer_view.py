@@ -1,0 +1,322 @@
+"""The explorer's widget on a made-up explorer: what a click shows, choosing, stopping, errors, and escaped text."""
+
+import asyncio
+import html
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from ivlens.errors import ArgumentError, PromptError
+from ivlens.records import HeadEffects
+from ivlens.tasks import Prompt
+from ivlens.views import ExplorerWidget
+
+LAYERS, HEADS, COUNT = 4, 3, 6
+METRIC = "log-probability"
+EVIL = "<script>alert('&')</script>"
+
+
+class Planted:
+    """Head (2, 1) has the effect 1 on every prompt of "one" and -1 of "two"; all others up to 0.1."""
+
+    shape = LAYERS, HEADS
+
+    def __init__(self) -> None:
+        prompts = [Prompt(f"{EVIL} {at}", " b", input=f"{EVIL} {at}") for at in range(COUNT)]
+        subject = SimpleNamespace(clean=prompts, corrupted=prompts, bare=prompts, asked=prompts)
+        self.subjects = {"one": subject, "two": subject}
+        self.found: dict[tuple[str, str], HeadEffects] = {}
+        self.told: list[Any] = []
+        self.error: Exception | None = None
+
+    def values(self, task: str) -> torch.Tensor:
+        values = 0.1 * torch.rand(COUNT, LAYERS, HEADS, generator=torch.Generator().manual_seed(0))
+        values[:, 2, 1] = 1.0 if task == "one" else -1.0
+        return values
+
+    def work(self, task: str, metric: str) -> Iterator[tuple[int, int]]:
+        done = self.found[task, metric].n if (task, metric) in self.found else 0
+        yield done, COUNT
+        while done < COUNT:
+            if self.error:
+                raise self.error
+            done += 2
+            self.found[task, metric] = HeadEffects(self.values(task)[:done], torch.zeros(done), metric, "exact", task)
+            yield done, COUNT
+
+    def ranks(self, head: Any, metric: str) -> pd.DataFrame:
+        return pd.DataFrame({"task": [task for task, _ in self.found], "rank": 1, "effect": 0.5, "n": COUNT})
+
+    def vector(self, task: str, heads: Any) -> Any:
+        return SimpleNamespace(task=task, heads=tuple(heads))
+
+    def read(self, task: str, head: Any) -> pd.DataFrame:
+        return pd.DataFrame({"token": [f" {EVIL}", "\n"], "value": [2.5, 1.0]})
+
+    def attention(self, task: str, head: Any, at: int) -> tuple[list[str], torch.Tensor]:
+        self.told.append(("attention", task, head, at))
+        return [EVIL, "b"], torch.eye(2)[None]
+
+    def accuracy(self, task: str, vector: Any, layer: int, scale: float) -> pd.DataFrame:
+        if self.error:
+            raise self.error
+        self.told.append(("accuracy", task, vector.heads, layer, scale))
+        return pd.DataFrame({"condition": ["bare", "steered", "clean"], "accuracy": [0.0, 0.75, 1.0]})
+
+    def tokens(self, bare: Prompt, asked: Prompt, vector: Any, layer: int, scale: float) -> pd.DataFrame:
+        self.told.append(("tokens", bare.text, asked.text, layer, scale))
+        names = ["bare", "clean"] if vector is None else ["bare", "steered", "clean"]
+        return pd.DataFrame({"condition": names, "rank": 1, "token": EVIL, "probability": 0.5})
+
+
+@pytest.fixture
+def planted() -> Planted:
+    return Planted()
+
+
+@pytest.fixture
+def widget(planted: Planted) -> ExplorerWidget:
+    return ExplorerWidget(planted, layer=1, scale=4.0)
+
+
+def click(widget: ExplorerWidget, layer: int, head: int) -> None:
+    """What the browser tells of a click on a cell of the map."""
+    points = {"xs": [head], "ys": [layer], "point_indexes": [[layer, head]], "trace_indexes": [0]}
+    widget.map._js2py_pointsCallback = {"event_type": "plotly_click", "points": points}
+
+
+def frames(widget: ExplorerWidget) -> list[tuple[float, float, str]]:
+    """The frames on the map: layer, head, colour."""
+    return [((at.y0 + at.y1) / 2, (at.x0 + at.x1) / 2, at.line.color) for at in widget.map.layout.shapes]
+
+
+def test_without_an_event_loop_all_effects_are_there_and_on_the_map(widget: ExplorerWidget, planted: Planted) -> None:
+    assert widget.effects.n == COUNT
+    assert widget.map.data[0].z == pytest.approx(planted.values("one").double().mean(0).numpy())
+    assert widget.map_box.layout.visibility == "visible"
+    assert widget.working.layout.visibility == "hidden"
+    assert widget.map.layout.title.text.startswith("one<br>")
+
+
+def test_a_click_shows_the_head(widget: ExplorerWidget, planted: Planted) -> None:
+    assert widget.head_panel.rest.layout.display == "none"
+    click(widget, 2, 1)
+    panel = widget.head_panel
+    assert panel.rest.layout.display is None
+    assert "Head 2.1" in panel.facts.value
+    assert "mean effect 1 ± 0 nats, rank 1 of 12, n = 6" in panel.facts.value
+    assert list(panel.strip.data[0].x) == [1.0] * COUNT
+    assert "one" in panel.ranks.value
+    assert "2.50" in panel.reading.value
+    assert planted.told[-1] == ("attention", "one", (2, 1), 0)
+    assert [(layer, head) for layer, head, _ in frames(widget)] == [(2, 1)]
+
+
+def test_another_click_on_it_chooses_it_and_one_more_takes_it_out(widget: ExplorerWidget, planted: Planted) -> None:
+    for _ in range(2):
+        click(widget, 2, 1)
+    assert widget.heads == ((2, 1),)
+    assert widget.vector.heads == ((2, 1),)
+    assert ("accuracy", "one", ((2, 1),), 1, 4.0) in planted.told
+    assert "0.750" in widget.vector_panel.accuracy.value
+    assert widget.head_panel.toggle.description == "Take out of the set"
+    assert len({colour for *_, colour in frames(widget)}) == 2
+    click(widget, 2, 1)
+    assert (widget.heads, widget.vector) == ((), None)
+    assert "0.750" not in widget.vector_panel.accuracy.value
+
+
+def test_the_button_the_tags_and_python_choose_heads_too(widget: ExplorerWidget) -> None:
+    click(widget, 0, 2)
+    widget.head_panel.toggle.click()
+    assert widget.vector_panel.chosen.value == ["0.2"]
+    widget.vector_panel.chosen.value = ["0.2", "3.0"]
+    assert widget.heads == ((0, 2), (3, 0))
+    widget.heads = [(1, 1), (2, 1), (1, 1)]
+    assert widget.vector_panel.chosen.value == ["1.1", "2.1"]
+    assert {(layer, head) for layer, head, _ in frames(widget)} == {(0, 2), (1, 1), (2, 1)}
+    widget.vector_panel.count.value = 3
+    widget.vector_panel.top.click()
+    assert widget.heads == tuple(widget.effects.top(3))
+    widget.vector_panel.none.click()
+    assert widget.heads == ()
+
+
+@pytest.mark.parametrize("head", [(4, 0), (0, 3), (-1, 0)])
+def test_heads_that_are_not_there_are_refused(widget: ExplorerWidget, head: tuple[int, int]) -> None:
+    widget.heads = [(1, 1)]
+    with pytest.raises(ArgumentError, match=r"a head from \(0, 0\) to \(3, 2\)"):
+        widget.heads = [head]
+    with pytest.raises(ArgumentError, match="a head from"):
+        widget.look(head)
+    assert (widget.heads, widget.looked) == (((1, 1),), None)
+
+
+def test_one_prompt_can_be_looked_at(widget: ExplorerWidget, planted: Planted) -> None:
+    click(widget, 0, 0)
+    widget.prompt.index = 4
+    expected = planted.values("one")[3]
+    assert widget.map.data[0].z == pytest.approx(expected.double().numpy())
+    assert "n = 1 prompt" in widget.map.layout.title.text
+    assert f"mean effect {expected[0, 0].item():.3g} nats" in widget.head_panel.facts.value
+    assert widget.head_panel.strip.data[0].selectedpoints == (3,)
+    assert planted.told[-1] == ("attention", "one", (0, 0), 3)
+    widget.prompt.index = 0
+    assert widget.head_panel.strip.data[0].selectedpoints is None
+
+
+def test_another_task_and_another_metric_are_shown_whole(widget: ExplorerWidget, planted: Planted) -> None:
+    click(widget, 2, 1)
+    widget.heads, widget.prompt.index = [(2, 1)], 3
+    widget.task.value = "two"
+    assert widget.prompt.index == 0
+    assert widget.map.data[0].z[2][1] == -1
+    assert widget.vector.task == "two"
+    assert "rank 12 of 12" in widget.head_panel.facts.value
+    assert planted.told[-1] == ("attention", "two", (2, 1), 0)
+    assert ("accuracy", "two", ((2, 1),), 1, 4.0) in planted.told
+    widget.metric.value = "probability"
+    assert widget.effects.metric == "probability"
+    assert widget.map.data[0].colorbar.title.text == "effect on probability"
+    assert widget.head_panel.strip.layout.xaxis.title.text == "probability"
+
+
+def test_sliders_and_edited_prompts_try_the_vector_again(widget: ExplorerWidget, planted: Planted) -> None:
+    widget.heads = [(2, 1)]
+    widget.vector_panel.layer.value = 3
+    assert planted.told[-1] == ("accuracy", "one", ((2, 1),), 3, 4.0)
+    widget.vector_panel.scale.value = -2.5
+    assert planted.told[-1] == ("accuracy", "one", ((2, 1),), 3, -2.5)
+    widget.vector_panel.bare.value = "by hand"
+    assert planted.told[-1] == ("tokens", "by hand", f"{EVIL} 0", 3, -2.5)
+    widget.vector_panel.example.index = 2
+    assert planted.told[-1] == ("tokens", f"{EVIL} 2", f"{EVIL} 2", 3, -2.5)
+    assert widget.vector_panel.bare.value == f"{EVIL} 2"
+    assert "P(steered)" in widget.vector_panel.tokens.value
+
+
+def test_errors_are_told_escaped_and_gone_with_the_next_action(widget: ExplorerWidget, planted: Planted) -> None:
+    planted.error = PromptError(f"a prompt without {EVIL}")
+    widget.heads = [(2, 1)]
+    assert "&lt;script&gt;" in widget.callbacks.status.value
+    widget.vector_panel.bare.value = ""
+    assert "the text of a prompt" in widget.callbacks.status.value
+    planted.error = None
+    widget.vector_panel.bare.value = "a text"
+    assert widget.callbacks.status.value == ""
+
+
+def test_an_error_that_is_not_ours_is_told_and_raised(widget: ExplorerWidget, planted: Planted) -> None:
+    planted.error = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        widget.heads = [(2, 1)]
+    assert "RuntimeError: out of memory" in widget.callbacks.status.value
+
+
+async def turns(count: int) -> None:
+    """Let the background job take about ``count`` steps."""
+    for _ in range(count):
+        await asyncio.sleep(0.03)
+
+
+def test_in_the_background_effects_come_bit_by_bit_and_stay_at_a_stop(planted: Planted) -> None:
+    async def told() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        assert widget.map_box.layout.visibility == "hidden"
+        while widget.effects is None:
+            await asyncio.sleep(0)
+        assert widget.working.layout.visibility == "visible"
+        assert (widget.progress.max, widget.button.description) == (COUNT, "Stop")
+        widget.button.click()
+        there = widget.effects.n
+        assert 0 < there < COUNT
+        await turns(4)
+        assert (widget.effects.n, widget.button.description) == (there, "Go on")
+        widget.prompt.index = COUNT
+        assert widget.map_box.layout.visibility == "hidden"
+        widget.button.click()
+        await turns(5)
+        assert (widget.effects.n, widget.job) == (COUNT, None)
+        assert widget.map_box.layout.visibility == "visible"
+        assert widget.working.layout.visibility == "hidden"
+
+    asyncio.run(told())
+
+
+def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None:
+    async def told() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        await turns(1)
+        first = widget.job
+        widget.task.value = "two"
+        await turns(1)
+        assert first.cancelled()
+        assert planted.found["one", METRIC].n < COUNT
+        second = widget.job
+        widget.close()
+        await turns(1)
+        assert second.cancelled()
+        assert planted.found["two", METRIC].n < COUNT
+
+    asyncio.run(told())
+
+
+def test_an_error_in_the_background_is_told_and_the_job_can_go_on(planted: Planted) -> None:
+    async def told() -> None:
+        planted.error = PromptError("a shorter prompt")
+        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        await turns(2)
+        assert "a shorter prompt" in widget.callbacks.status.value
+        assert (widget.job, widget.button.description) == (None, "Go on")
+        planted.error = None
+        widget.button.click()
+        await turns(5)
+        assert widget.effects.n == COUNT
+
+    asyncio.run(told())
+
+
+def test_a_page_that_is_opened_later_gets_the_figures_as_they_are(widget: ExplorerWidget, planted: Planted) -> None:
+    click(widget, 2, 1)
+    widget.task.value = "two"
+    assert widget.map._widget_data[0]["z"][2][1] == -1
+    assert len(widget.map._widget_layout["shapes"]) == 1
+    assert list(widget.head_panel.strip._widget_data[0]["x"]) == [-1.0] * COUNT
+
+
+def test_names_that_the_browser_gives_to_traces_do_not_matter(widget: ExplorerWidget) -> None:
+    named = [{"uid": trace.uid, "name": f"trace {at}"} for at, trace in enumerate(widget.map.data)]
+    edit = {"trace_deltas": named, "trace_edit_id": widget.map._last_trace_edit_id}
+    widget.map._js2py_traceDeltas = edit
+    assert widget.map.data[0].name == "trace 0"
+    widget.task.value = "two"
+    assert widget.map.data[0].z[2][1] == -1
+    assert widget.callbacks.status.value == ""
+
+
+def test_text_of_prompts_is_escaped_everywhere(widget: ExplorerWidget) -> None:
+    click(widget, 2, 1)
+    widget.prompt.index = 2
+    widget.heads = [(2, 1)]
+    panel = widget.head_panel
+    pieces = [panel.facts, panel.reading, panel.ranks, panel.attention, widget.vector_panel.tokens]
+    shown = [piece.value for piece in pieces] + [widget.map.layout.title.text, *panel.strip.data[0].text]
+    for text in shown:
+        assert EVIL not in text
+        assert "<script" not in text
+    assert sum("script&gt;" in text for text in shown) >= 4
+
+
+def test_attention_runs_in_a_frame_that_reaches_nothing_else(widget: ExplorerWidget) -> None:
+    click(widget, 2, 1)
+    value = widget.head_panel.attention.value
+    [(attributes, source)] = re.findall(r'<iframe ([^>]*?) srcdoc="([^"]*)"></iframe>', value)
+    assert 'sandbox="allow-scripts"' in attributes
+    document = html.unescape(source)
+    assert "Content-Security-Policy\" content=\"default-src 'none'" in document
+    assert "CircuitsVis.AttentionHeads" in document
