@@ -85,12 +85,12 @@ class ExplorerWidget(ipw.VBox):
         """Compute what is missing of the shown effects: in the background where an event loop runs, else at once."""
         self.stop()
         steps = self.explorer.work(self.task.value, self.metric.value)
-        self._step(steps)
+        self._advance(*next(steps))
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            while self._step(steps):
-                pass
+            for step in steps:
+                self._advance(*step)
         else:
             self.job = loop.create_task(self._in_background(steps))
 
@@ -106,13 +106,11 @@ class ExplorerWidget(ipw.VBox):
         super().close()
 
     async def _in_background(self, steps: Iterator[tuple[int, int]]) -> None:
-        going = True
         try:
-            while going:
-                going = False
-                with self.callbacks.told():
-                    going = self._step(steps)
-                await asyncio.sleep(PAUSE)
+            with self.callbacks.told():
+                for step in steps:
+                    self._advance(*step)
+                    await asyncio.sleep(PAUSE)
         finally:
             if self.job is asyncio.current_task():
                 self._halt()
@@ -120,17 +118,11 @@ class ExplorerWidget(ipw.VBox):
     def _halt(self) -> None:
         self.job, self.button.description = None, "Go on"
 
-    def _step(self, steps: Iterator[tuple[int, int]]) -> bool:
-        """Compute and show the effects of a few more prompts; whether there were any left."""
-        step = next(steps, None)
-        if step is None:
-            return False
-        done, of = step
+    def _advance(self, done: int, of: int) -> None:
         self.progress.max, self.progress.value, self.progress.description = of, done, f"{done}/{of}"
         self.button.description = "Stop"
         self.working.layout.visibility = "visible" if done < of else "hidden"
         self._show_map()
-        return True
 
     def _connect(self) -> None:
         on = self.callbacks.on

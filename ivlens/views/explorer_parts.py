@@ -10,7 +10,6 @@ import ipywidgets as ipw
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from IPython.utils.capture import capture_output
 
 from ..errors import IvlensError
 from ..records import Head, HeadEffects, heads_by_effect
@@ -193,9 +192,7 @@ class Callbacks:
     def told(self) -> Iterator[None]:
         """Within this context, an error of ivlens ends in the status line; any other one is told there and raised."""
         try:
-            # progress bars, which a notebook would heap up under the widget
-            with capture_output(stdout=False, stderr=False):
-                yield
+            yield
         except IvlensError as error:
             self.status.value = note(str(error), "wrong")
         except Exception as error:
