@@ -1,4 +1,4 @@
-"""What is committed of the notebooks ran top to bottom in a fresh kernel, and shows without running.
+"""The notebooks run top to bottom in a fresh kernel, and what is committed of them shows without running.
 
 ``python tests/test_notebooks.py [NOTEBOOK ...]`` runs them in place and so makes their committed outputs, with the
 figures as pictures, which needs Chrome or Chromium.
@@ -18,8 +18,9 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 WIDGET = "application/vnd.jupyter.widget-view+json"  # progress bars and the explorer: nothing without a kernel
-PICTURE = "image/png"
+PICTURE, FIGURE = "image/png", "application/vnd.plotly.v1+json"
 LARGEST, LARGEST_OUTPUT = 1_500_000, 300_000  # bytes of a notebook, and of one output
+PATIENCE = 300  # seconds that one cell may take
 MACHINE = re.compile(r"/home/|/root/|/work/|/tmp/|/var/folders/|/Users/|[A-Z]:\\\\")
 
 
@@ -27,7 +28,7 @@ def executed(path: Path, folder: str | Path, **environment: str) -> Any:
     """The notebook with the outputs of a fresh kernel that works in ``folder``."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+        notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
         store_widget_state=False, record_timing=False, coalesce_streams=True,
     )  # fmt: skip
     return client.execute(env=os.environ | environment)
@@ -70,6 +71,15 @@ def test_what_is_committed_shows_without_running(path: Path) -> None:
     assert "widgets" not in notebook.metadata
     assert sum(PICTURE in output.get("data", {}) for output in outputs_of(notebook)) >= 2
     assert path.stat().st_size < LARGEST
+
+
+def test_it_runs_from_a_fresh_kernel_without_a_warning(path: Path, tmp_path: Path) -> None:
+    notebook = executed(path, tmp_path)
+    assert complaints(notebook) == []
+    for cell, kept in zip(code_cells(notebook), code_cells(nbformat.read(path, as_version=4)), strict=True):
+        fresh = {kind for output in shown(cell) for kind in output.get("data", {"text/plain": 0})}
+        assert bool(kept.outputs) <= bool(fresh), cell.source
+    assert sum(FIGURE in output.get("data", {}) for output in outputs_of(notebook)) >= 2
 
 
 def test_no_output_names_a_machines_path(path: Path) -> None:
