@@ -66,11 +66,11 @@ def add_figures(verbs: Any) -> None:
     """``ivlens figures``."""
     parser = add_verb(
         verbs, "figures", _figures, "rebuild every figure and table of figures/ from saved records",
-        "Draw the figures and tables of the README from the records in figures/records; needs kaleido and a Chrome or "
-        "Chromium for images. Records that are missing are measured.",
+        "Draw the figures and tables of the README from the records in figures/records, and put the tables into the "
+        "README beside the folder; needs kaleido and a Chrome or Chromium for images. Missing records are measured.",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
-    parser.add_argument("--fresh", action="store_true", help="measure all records again (half an hour on 2 cores)")
+    parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
 
 
 def _vector(options: argparse.Namespace) -> None:
@@ -132,11 +132,15 @@ def _vectors(options: argparse.Namespace) -> None:
 
 def _figures(options: argparse.Namespace) -> None:
     from ..experiments.figures import make_diagnosis_figures, make_figures, make_study_figures
+    from ..experiments.readme import make_costs_table, make_demo_table, quote_again
 
     written = [
-        path for make in (make_figures, make_study_figures, make_diagnosis_figures)
+        path for make in (make_demo_table, make_figures, make_study_figures, make_diagnosis_figures)
         for path in make(options.out, fresh=options.fresh, say=progress(options))
     ]  # fmt: skip
+    written += make_costs_table(options.out)
+    readme = options.out.resolve().parent / "README.md"
+    written += [quote_again(readme)] if readme.exists() else []
     show(options, {"wrote": pd.DataFrame({"file": [str(path) for path in written]})})
 
 

@@ -84,7 +84,7 @@ def _demo(options: argparse.Namespace) -> None:
     print(as_text(heads_table(demo)))
     print(f"\nSteering: accuracy on {config.test} held-out test prompts (random vector: mean of "
           f"{len(config.random_seeds)} seeds)\n")  # fmt: skip
-    print(as_text(steering_table(demo)))
+    print(as_text(steering_table(demo.steering)))
     took = f"loading {loaded - started:.0f} s, the rest {time.monotonic() - loaded:.0f} s"
     print(f"\nwrote {page} ({took})")
 

@@ -38,10 +38,10 @@ def _plus_minus(effects: HeadMap, layer: int, head: int) -> str:
     return f"{effects.aie[layer, head]:.2f} ± {effects.stderr[layer, head]:.2f}"
 
 
-def steering_table(demo: Demo) -> pd.DataFrame:
+def steering_table(steering: pd.DataFrame) -> pd.DataFrame:
     """One row a task: the cell used, then the accuracy of each condition with its standard error, and n."""
     rows = []
-    for task, group in demo.steering.groupby("task", sort=False):
+    for task, group in steering.groupby("task", sort=False):
         first = group.iloc[0]
         found = {
             str(each.condition): f"{each.accuracy:.2f} ± {each.accuracy_stderr:.2f}" for each in group.itertuples()
@@ -68,7 +68,7 @@ def write_demo(model: HookedTransformer, demo: Demo, config: DemoConfig, folder:
             views.prose(WHAT), views.head_heatmap(demo.universal), views.frame_table(heads_table(demo)),
         ]),
         ("Task by task", views.head_heatmaps(list(demo.effects.values()))),
-        ("The instruction vector at work", [views.prose(STEERING), views.frame_table(steering_table(demo))]),
+        ("The instruction vector at work", [views.prose(STEERING), views.frame_table(steering_table(demo.steering))]),
         ("Where the strongest heads look", [
             views.prose(f"Attention of heads {', '.join(names)} on a clean {task.name} prompt; hover over a token."),
             views.attention_view(tokens, patterns, names),

@@ -45,7 +45,7 @@ def test_records_page_csv_and_json_are_written(found: Any) -> None:
 
 def test_tables_say_what_was_found(found: Any) -> None:
     result, _ = found
-    heads, steering = heads_table(result), steering_table(result)
+    heads, steering = heads_table(result), steering_table(result.steering)
     layer, head = result.universal.top(1)[0]
     assert heads["head"][0] == f"{layer}.{head}"
     assert list(steering.columns[3:-1]) == list(demo.CONDITIONS)
