@@ -50,14 +50,29 @@ GLOBAL_LOCAL = {
     "full_attention": {"rope_type": "default", "rope_theta": 100_000.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
 }
+SANDWICH = {
+    "num_key_value_heads": 2, "head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention"],
+}  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "llama": WIDE | {"num_key_value_heads": 2, "tie_word_embeddings": True},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "gpt_neox": WIDE,
     "qwen2": WIDE | {"num_key_value_heads": 2},
-    "gemma3_text": WIDE
-    | {"num_key_value_heads": 2, "head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 6}
-    | {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": GLOBAL_LOCAL},
+    "gemma3_text": WIDE | SANDWICH | {"rope_parameters": GLOBAL_LOCAL},
+    "gemma2": WIDE | SANDWICH | {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0},
+    "gemma": WIDE | {"num_key_value_heads": 1, "head_dim": 12},
+    "mistral": WIDE | {"num_key_value_heads": 2, "sliding_window": 6},
+    "qwen3": WIDE | {"num_key_value_heads": 2, "head_dim": 12},
+    "phi3": WIDE | {"num_key_value_heads": 2, "sliding_window": 6},
+    "phi": WIDE | {"partial_rotary_factor": 0.5},
+    "olmo": WIDE | {"num_key_value_heads": 2, "clip_qkv": 1.0},
+    "olmo2": WIDE | {"num_key_value_heads": 2},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
+    "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 128}
+    | {"window_size": 6, "attention_types": [[["global", "local"], 1]]},
+    "opt": WIDE | {"ffn_dim": 48},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
 
 

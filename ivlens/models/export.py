@@ -21,19 +21,21 @@ from transformers import PreTrainedModel
 
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError
 from .families import Family, family_of
-from .inverse import Inverse, hugging_face_weights, rounded_norms
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
+from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
 from .provenance import model_facts, provenance, weights_sha256
 
 MARK = "ivlens.json"
 
 
 def remember_origin(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
-    """Attach what an export needs beside the weights: both configs, and the norms that the conversion rounded."""
+    """Attach what an export needs beside the weights: both configs, and what the conversion rounded or left out."""
     made: Any = model
     made.ivlens_config = copy.deepcopy(hugging_face.config)
     made.ivlens_generation_config = copy.deepcopy(hugging_face.generation_config)
-    made.ivlens_rounded = rounded_norms(model, family_of(made.ivlens_config).inverse, hugging_face.state_dict())
+    naming, theirs = family_of(made.ivlens_config).naming, hugging_face.state_dict()
+    made.ivlens_rounded = rounded_norms(model, naming, theirs)
+    made.ivlens_skipped = skipped_positions(naming, theirs)
 
 
 def trainable_names(model: HookedTransformer) -> list[str]:
@@ -41,7 +43,7 @@ def trainable_names(model: HookedTransformer) -> list[str]:
     names, config = weight_names(model), getattr(model, "ivlens_config", None)
     if config is None:
         return names
-    known = family_of(config).inverse.names(model.cfg)
+    known = family_of(config).naming.names(model.cfg)
     return [name for name in names if name in known]
 
 
@@ -60,7 +62,7 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
             "a model without LoRA", "one that has it", "call merge_lora(model) first, or export_adapter"
         )
     _check_invented(model, config)
-    tied = bool(config.tie_word_embeddings and family.inverse.ties(model))
+    tied = bool(config.tie_word_embeddings and family.naming.ties(model))
     config.architectures, config.dtype, config.tie_word_embeddings = [family.architecture], model.W_E.dtype, tied
     generation_config: Any = model.ivlens_generation_config
 
@@ -68,7 +70,7 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
         (unfinished / "config.json").write_text(config.to_json_string(), encoding="utf-8")
         (unfinished / "generation_config.json").write_text(generation_config.to_json_string(), encoding="utf-8")
         _save_tokenizer(model.tokenizer, unfinished)
-        weights = _as_they_were(model, hugging_face_weights(model, family.inverse, tied=tied))
+        weights = _as_they_were(model, hugging_face_weights(model, family.naming, tied=tied))
         save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
         _mark(unfinished, provenance(model))
 
@@ -84,7 +86,7 @@ def export_adapter(model: HookedTransformer, folder: str | Path) -> Path:
         RecordError: the folder cannot be written, or holds something other than an earlier export.
     """
     family, config = _origin(model)
-    settings, tensors = _adapter_of(model, family.inverse)
+    settings, tensors = _adapter_of(model, family.naming)
     settings["base_model_name_or_path"] = config.name_or_path or None
 
     def write(unfinished: Path) -> None:
@@ -110,12 +112,12 @@ def _origin(model: HookedTransformer) -> tuple[Family, Any]:
 
 
 def _check_invented(model: HookedTransformer, config: Any) -> None:
-    """Raise unless all parameters that the family has not in Hugging Face are zero."""
+    """Raise unless all parameters that the family has not in Hugging Face are at rest: gains of one, biases of zero."""
     invented = set(weight_names(model)) - set(trainable_names(model))
-    used = [name for name in sorted(invented) if attrgetter(name)(model).any()]
+    used = [name for name in sorted(invented) if (attrgetter(name)(model) != name.endswith(".w")).any()]
     if used:
         raise MismatchError(
-            f"zeros where a {config.model_type} model has no parameter",
+            f"zeros, or gains of one, where a {config.model_type} model has no parameter",
             f"other values in {', '.join(used)}",
             "train only trainable_names(model)",
         )
@@ -129,26 +131,30 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def _as_they_were(model: HookedTransformer, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, those exact again that only the conversion to ours had rounded."""
+    """The weights, those exact again that only the conversion to ours had rounded, with the rows that it left out."""
     rounded: dict[str, tuple[Tensor, Tensor]] = model.ivlens_rounded  # type: ignore[assignment]
     same = {
         name: exact for name, (back, exact) in rounded.items() if torch.equal(weights[name], back.to(weights[name]))
     }
-    return weights | {name: exact.to(weights[name]) for name, exact in same.items()}
+    skipped: dict[str, Tensor] = model.ivlens_skipped  # type: ignore[assignment]
+    whole = {name: torch.cat([rows.to(weights[name]), weights[name]]) for name, rows in skipped.items()}
+    return weights | whole | {name: exact.to(weights[name]) for name, exact in same.items()}
 
 
-def _adapter_of(model: HookedTransformer, inverse: Inverse) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _adapter_of(model: HookedTransformer, naming: Naming) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """PEFT's settings and tensors of a model's updates; projections that share a layer become one of joined rank."""
     updates, factors = updates_in_use(model), lora_factors(model)
     layers = sorted({layer for layer, _ in factors})
     counts, tensors = {}, {}
-    for module, held in inverse.projections().items():
+    for module, held in naming.projections().items():
         for layer in layers:
             pairs = [factors.get((layer, target)) for target in held]
             if any(pairs):
-                path = f"base_model.model.{inverse.stem}{layer}.{module}"
+                path = f"base_model.model.{naming.stem}{layer}.{module}"
                 counts[module] = sum(pair is not None for pair in pairs)
-                tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = inverse.joined(pairs, model.cfg)
+                tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = naming.joined(
+                    held, pairs, model.cfg
+                )
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -157,7 +163,7 @@ def _adapter_of(model: HookedTransformer, inverse: Inverse) -> tuple[dict[str, A
         "lora_alpha": updates.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": inverse.conv1d,
+        "fan_in_fan_out": naming.conv1d,
         "target_modules": list(counts),
         "layers_to_transform": None if len(layers) == model.cfg.n_layers else layers,
         "rank_pattern": {module: updates.rank * count for module, count in counts.items() if count > 1},

@@ -15,6 +15,7 @@ from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
 from .export import remember_origin
 from .families import family_of, hooked_config
 from .layout import store_transposed
+from .naming import share
 from .provenance import model_facts, stamp
 from .sources import Source, merge_adapter, open_source
 
@@ -93,6 +94,7 @@ def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> Hooke
             f"weights for every part of a {family.architecture}", f"{[*unset, *left_out.unexpected_keys]}"
         )
     store_transposed(model)
+    share(model, family.naming)
     remember_origin(model, hugging_face)
     attach_tokenizer(model, source.tokenizer)
     return model.to(device, print_details=False).eval()

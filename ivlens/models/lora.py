@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from transformer_lens import HookedTransformer
 
 from ..errors import ArgumentError, at_least
-from .inverse import as_linear, from_linear, own_name
+from .naming import as_linear, from_linear, own_name
 
 HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_gate": "mlp", "W_out": "mlp"}
 
@@ -50,7 +50,7 @@ class LowRank(nn.Module):
             return weight
         scale = self.updates.alpha / self.updates.rank
         updated = torch.addmm(as_linear(self.target, weight), self.B, self.A, alpha=scale)
-        return from_linear(self.target, updated, weight.shape)
+        return from_linear(self.target, updated, len(weight))
 
 
 def add_lora(

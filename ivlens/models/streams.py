@@ -24,6 +24,7 @@ from transformer_lens.components import TransformerBlock
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from .runs import Ids
+from .writes import is_post_norm, output_norm
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,15 @@ def _advance(
     last: bool,
 ) -> tuple[Float[Tensor, "forked d_model"], list[Span], Int[Tensor, " forked"]]:
     """One block: attention, the forks of the ``chosen`` heads, the MLP; the last block leaves the prefixes behind."""
-    z = _attention(block.attn, block.ln1(x[None])[0], spans, positions)
+    z = _attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], spans, positions)
     out = F.linear(z.flatten(1), block.attn.W_O.permute(2, 0, 1).flatten(1), block.attn.b_O)
     kept, after, forks = _fork(spans, len(chosen), last, x.device)
     before, x, positions, out = x, x[kept], positions[kept], out[kept]
     if chosen:
         clean = z[[span.first for span in spans]][:, chosen]  # prompt chosen d_head
         out[forks] += ((means - clean)[:, :, None] @ block.attn.W_O[chosen])[:, :, 0]  # prompt chosen d_model
-    if block.cfg.use_normalization_before_and_after:
-        out = block.ln1_post(out[None])[0]
+    if norm := output_norm(block):
+        out = norm(out[None])[0]
     if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
         return x + out + _mlp(block, before)[kept], after, positions
     middle = x + out
@@ -132,7 +133,7 @@ def _advance(
 
 
 def _mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-    return block.apply_mlp(block.ln2(x[None]))[0]
+    return block.apply_mlp(x[None] if is_post_norm(block) else block.ln2(x[None]))[0]
 
 
 def _fork(
@@ -157,6 +158,10 @@ def _attention(
     q, k, v = (_project(attention, normed, name) for name in "QKV")
     if attention.cfg.use_qk_norm:
         q, k = attention.q_norm(q), attention.k_norm(k)
+    elif attention.q_norm is not None:  # OLMo 2: one norm of all heads
+        q, k = attention.q_norm(q.flatten(1)).view_as(q), attention.k_norm(k.flatten(1)).view_as(k)
+    if (clip := attention.cfg.clip_qkv) is not None:
+        q, k, v = (rows.clamp(-clip, clip) for rows in (q, k, v))
     if attention.cfg.positional_embedding_type == "rotary":
         q, k = _rotate(attention, q, positions), _rotate(attention, k, positions)
     z = torch.empty_like(q)
@@ -205,10 +210,22 @@ def _attend(
     shared = grouped.flatten(1, 3) @ k_prefix.permute(1, 2, 0)  # kv_head stream*width*group prefix
     scores = torch.cat([shared.view(*shape, prefix), own.view(*shape, width)], -1) / attention.attn_scale
     scores = apply_softcap(scores, attention.cfg.attn_scores_soft_cap)
+    if attention.cfg.positional_embedding_type == "alibi":
+        scores = scores + _alibi(attention, width, prefix, scores).unflatten(0, (kv_heads, 1, -1)).transpose(2, 3)
     pattern = scores.masked_fill(~_sees(attention, width, prefix, q.device)[:, None], -torch.inf).softmax(-1)
     z = pattern[..., prefix:].flatten(2, 3) @ v.permute(2, 0, 1, 3)  # kv_head stream width*group d_head
     z = z.view(grouped.shape) + (pattern[..., :prefix].flatten(1, 3) @ v_prefix.permute(1, 0, 2)).view(grouped.shape)
     return z.permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+
+def _alibi(attention: Any, width: int, prefix: int, like: Tensor) -> Float[Tensor, "head width key"]:
+    """What each head adds to a query's score for a key, in proportion to their distance (2108.12409)."""
+    query, key = (
+        torch.arange(prefix, prefix + width, device=like.device),
+        torch.arange(prefix + width, device=like.device),
+    )
+    slopes = attention.create_alibi_multipliers(attention.cfg.n_heads, like.device)
+    return (slopes[:, None, None] * (key - query[:, None])).to(like)
 
 
 def _sees(attention: Any, width: int, prefix: int, device: torch.device) -> Tensor:

@@ -68,13 +68,11 @@ def check_streamable(model: HookedTransformer) -> None:
     """
     cfg = model.cfg
     odd = {
-        "positions": cfg.positional_embedding_type not in ("rotary", "standard"),
+        "positions": cfg.positional_embedding_type not in ("rotary", "standard", "alibi"),
         "attention in both directions": cfg.attention_dir != "causal",
         "experts": bool(cfg.num_experts),
         "attention sinks": cfg.use_attention_sinks,
-        "clipped QKV": cfg.clip_qkv is not None,
         "dynamic rotary base": cfg.use_dynamic_ntk_rope or cfg.use_logn_attn,
-        "post-norm blocks": cfg.original_architecture in ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM"),
         "attention only": cfg.attn_only,
         "4-bit weights": cfg.load_in_4bit,
     }

@@ -1,8 +1,12 @@
 """What heads write into the residual stream."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
+from transformer_lens.components import TransformerBlock
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 
 def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
@@ -13,7 +17,19 @@ def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_h
     block = model.blocks[layer]
     z = z.to(block.attn.W_O)
     writes = (z[:, None] @ block.attn.W_O)[:, 0]
-    if model.cfg.use_normalization_before_and_after:
+    if norm := output_norm(block):
         total = writes.sum(0) + block.attn.b_O
-        writes = writes * block.ln1_post.w / (total.pow(2).mean() + block.ln1_post.eps).sqrt()
+        writes = writes * norm.w / (total.pow(2).mean() + norm.eps).sqrt()
     return writes.float() if writes.element_size() < 4 else writes
+
+
+def output_norm(block: TransformerBlock) -> Any:
+    """The RMS norm that a block puts on its attention output before adding it, or None."""
+    if is_post_norm(block):
+        return block.ln1
+    return block.ln1_post if block.cfg.use_normalization_before_and_after else None
+
+
+def is_post_norm(block: TransformerBlock) -> bool:
+    """Whether the block's norms are of what attention and MLP write, instead of what they read (OLMo 2)."""
+    return block.cfg.original_architecture in POST_NORM_ARCHITECTURES

@@ -1,0 +1,51 @@
+"""Model families: a Hugging Face config -> the TransformerLens config that represents it faithfully, or a refusal.
+
+The family is decided by the config's ``model_type``, never by a folder's or a hub repository's name. Each file holds
+the families of one kind: for each its facts, its weights, and their names in Hugging Face.
+"""
+
+from typing import Any
+
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
+
+from ...errors import UnsupportedError
+from . import alibi, gemma, learned_positions, olmo, parallel, rms_gated
+from .family import Family as Family
+from .family import refuse
+
+FAMILIES: dict[str, Family] = {
+    model_type: family
+    for kind in (learned_positions, parallel, alibi, rms_gated, gemma, olmo)
+    for model_type, family in kind.FAMILIES.items()
+}
+
+
+def family_of(config: Any) -> Family:
+    """The family of a Hugging Face config.
+
+    Raises:
+        UnsupportedError: its ``model_type`` is not represented here.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise UnsupportedError(
+            f"a model of one of the families {', '.join(sorted(FAMILIES))}",
+            f"model_type {config.model_type!r}",
+            "families not listed are refused rather than approximated",
+        )
+    return family
+
+
+def hooked_config(config: Any, **overrides: Any) -> HookedTransformerConfig:
+    """The TransformerLens config of a Hugging Face config, weights unprocessed.
+
+    Raises:
+        UnsupportedError: the family, or a feature that the config switches on, is not represented here.
+    """
+    family = family_of(config)
+    facts = family.facts(config)
+    if facts["act_fn"] not in SUPPORTED_ACTIVATIONS:
+        refuse(config, "activation function", facts["act_fn"], ", ".join(SUPPORTED_ACTIVATIONS))
+    facts |= {"original_architecture": family.architecture, "init_weights": False, "d_vocab": config.vocab_size}
+    return HookedTransformerConfig.from_dict(facts | overrides)
