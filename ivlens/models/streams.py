@@ -211,26 +211,20 @@ def _attend(
     scores = torch.cat([shared.view(*shape, prefix), own.view(*shape, width)], -1) / attention.attn_scale
     scores = apply_softcap(scores, attention.cfg.attn_scores_soft_cap)
     if attention.cfg.positional_embedding_type == "alibi":
-        scores = scores + _alibi(attention, width, prefix, scores).unflatten(0, (kv_heads, 1, -1)).transpose(2, 3)
+        slopes = attention.create_alibi_multipliers(attention.cfg.n_heads, q.device).view(kv_heads, 1, 1, -1, 1)
+        scores = scores - (slopes * _distances(width, prefix, q.device)[:, None]).to(scores)
     pattern = scores.masked_fill(~_sees(attention, width, prefix, q.device)[:, None], -torch.inf).softmax(-1)
     z = pattern[..., prefix:].flatten(2, 3) @ v.permute(2, 0, 1, 3)  # kv_head stream width*group d_head
     z = z.view(grouped.shape) + (pattern[..., :prefix].flatten(1, 3) @ v_prefix.permute(1, 0, 2)).view(grouped.shape)
     return z.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
-def _alibi(attention: Any, width: int, prefix: int, like: Tensor) -> Float[Tensor, "head width key"]:
-    """What each head adds to a query's score for a key, in proportion to their distance (2108.12409)."""
-    query, key = (
-        torch.arange(prefix, prefix + width, device=like.device),
-        torch.arange(prefix + width, device=like.device),
-    )
-    slopes = attention.create_alibi_multipliers(attention.cfg.n_heads, like.device)
-    return (slopes[:, None, None] * (key - query[:, None])).to(like)
-
-
 def _sees(attention: Any, width: int, prefix: int, device: torch.device) -> Tensor:
     """Mask [width, prefix + width] of the keys that each query may attend to."""
-    query = torch.arange(prefix, prefix + width, device=device)[:, None]
-    key = torch.arange(prefix + width, device=device)[None]
-    seen = key <= query
-    return seen & (key > query - attention.cfg.window_size) if attention.attn_type == "local" else seen
+    ago = _distances(width, prefix, device)
+    return (ago >= 0) & (ago < attention.cfg.window_size) if attention.attn_type == "local" else ago >= 0
+
+
+def _distances(width: int, prefix: int, device: torch.device) -> Tensor:
+    """How many positions each query [width] comes after each key [prefix + width]."""
+    return torch.arange(prefix, prefix + width, device=device)[:, None] - torch.arange(prefix + width, device=device)
