@@ -7,7 +7,7 @@ from transformer_lens.pretrained.weight_conversions.gptj import convert_gptj_wei
 from transformer_lens.pretrained.weight_conversions.neox import convert_neox_weights
 
 from ..naming import Naming, affine, by_head, own_weights
-from .family import Facts, Family, head_width, kv_heads, partly_rope, refuse, require
+from .family import Facts, Family, head_width, kv_heads, partly_rope, require
 
 
 def _gpt_neox(config: Any) -> Facts:
@@ -17,8 +17,6 @@ def _gpt_neox(config: Any) -> Facts:
 
 
 def _gptj(config: Any) -> Facts:
-    if config.rotary_dim is None:
-        refuse(config, "rotary_dim", None, "a number")
     facts = _shape(config, config.n_inner, config.activation_function, config.layer_norm_epsilon)
     return facts | {
         "positional_embedding_type": "rotary",
