@@ -8,6 +8,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, InstructionVector, MismatchError, Prompt
+from ivlens.models.families import FAMILIES
 
 PROMPTS = [Prompt(text, " is") for text in ("the fox", "Q: what is the capital of France?\nA:", "a dog")]
 
@@ -27,9 +28,9 @@ def test_vector_is_the_sum_of_mean_outputs_through_o_proj(tiny_hf: Any, tiny_tok
     assert vector.heads == tuple(heads)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_all_heads_of_a_layer_and_its_bias_are_the_attention_output(tiny_hooked: Any, family: str) -> None:
-    """With one prompt the means are its activations; Gemma's norm of the attention output is then exact too."""
+    """With one prompt the means are its activations; Gemma's and OLMo 2's norms of the output are then exact too."""
     model = tiny_hooked(family)
     means = ivlens.mean_head_activations(model, PROMPTS[:1])
     heads = [(1, head) for head in range(model.cfg.n_heads)]

@@ -25,7 +25,7 @@ def vector(model: Any) -> InstructionVector:
     return ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 0), (1, 1), (1, 3)])
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize("family", ["bloom", "gemma3_text", "gpt2", "gpt_neox", "llama", "olmo2"])
 def test_sweep_equals_steer_and_evaluate_in_each_cell(tiny_hooked: Any, family: str) -> None:
     model = tiny_hooked(family)
     vector = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 0), (1, 1), (1, 3)])
