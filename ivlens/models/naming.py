@@ -74,7 +74,7 @@ class Naming:
     ``outer`` and ``block`` map our names to theirs, those of a block after ``stem`` and its layer; ``fuse`` joins
     weights that share a name, given as rows; ``conv1d``: blocks keep [in, out]; ``norm_offset``: our norms are this
     much more; ``scaled_embedding``: ours is sqrt(d_model) times theirs; ``skipped_positions``: theirs start with that
-    many which no token has; ``shared``: names in our block of what is there twice, and of the parameter that it is.
+    many which no token has; ``shared``: what our block has once more, by its name there and the parameter's own.
     """
 
     stem: str
