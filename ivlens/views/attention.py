@@ -52,7 +52,7 @@ def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"],
         heading, sides = "", "0"
     else:
         source = attention_pattern(shown, weights[0].tolist(), show_axis_labels=True, **look).local_src
-        heading, sides = f"<div><b>{html.escape(head_names[0])}</b></div>", "0 15px 12px"  # an axis sticks out
+        heading, sides = f"<div><b>{html.escape(head_names[0])}</b></div>", "15px 15px 12px"  # its axes stick out
     for texts in (shown, head_names):
         written = json.dumps(texts)
         source = source.replace(written, written.replace("<", "\\u003c"))

@@ -27,7 +27,7 @@ from .tables import frame_table
 
 EDIT = "prompt: edit it, and leave the field to run it"
 TAGS = "heads: click them twice on the map, or type 12.3"
-ATTENTION = 600  # pixels: height of the attention view
+ATTENTION = 620  # pixels: height of the attention view
 GAP = {"align_items": "flex-start", "grid_gap": "8px 28px"}
 
 

@@ -106,7 +106,7 @@ def empty_strip() -> go.FigureWidget:
         unselected={"marker": {"opacity": 0.75}},
     )  # fmt: skip
     layout = {
-        "template": "ivlens", "width": PANEL, "height": 150, "margin": {"l": 16, "r": 16, "t": 34, "b": 40},
+        "template": "ivlens", "width": PANEL, "height": 156, "margin": {"l": 16, "r": 16, "t": 34, "b": 46},
         "title": {"font": {"size": 13}, "pad": {"t": 16}}, "dragmode": False,
         "yaxis": {"visible": False}, "xaxis": {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1},
     }  # fmt: skip
