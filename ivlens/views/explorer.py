@@ -180,9 +180,11 @@ class ExplorerWidget(ipw.VBox):
 
     def _show_effects(self) -> None:
         effects, at = self._shown()
-        if self.looked is not None and effects is None:
+        if self.looked is None:
+            return
+        if effects is None:
             self.head_panel.show_missing(self.looked)
-        elif self.looked is not None:
+        else:
             texts = [label(each) for each in self.explorer.subjects[self.task.value].corrupted]
             self.head_panel.show_effects(self.explorer, effects, self.looked, texts, at)
 
