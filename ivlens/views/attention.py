@@ -1,10 +1,11 @@
 """Attention patterns as HTML that needs no network."""
 
+import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitsvis.attention import attention_heads
+from circuitsvis.attention import attention_heads, attention_pattern
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,6 +31,8 @@ class Html:
 def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"], head_names: list[str]) -> Html:
     """Attention patterns of heads over a prompt's tokens, to hover over: each weight a probability in [0, 1].
 
+    Of several heads there is one to choose, of one its pattern under its name.
+
     Raises: ArgumentError where the patterns are not one square a head over the tokens.
     """
     shape = len(head_names), len(tokens), len(tokens)
@@ -42,14 +45,18 @@ def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"],
     weights = patterns.detach().double().round(decimals=4)
     if not weights.isfinite().all():
         raise ArgumentError("finite attention weights", "infinite ones or not-a-numbers", "compute them in float32")
+    look = {"max_value": 1, "min_value": 0, "positive_color": OKABE_ITO[0]}
     # local_src is the one form of a circuitsvis view that needs no network; it leaves its <div> open
-    source = attention_heads(
-        weights.tolist(), shown, head_names, max_value=1, min_value=0, positive_color=OKABE_ITO[0]
-    ).local_src
+    if len(head_names) > 1:
+        source = attention_heads(weights.tolist(), shown, head_names, **look).local_src
+        heading, sides = "", "0"
+    else:
+        source = attention_pattern(shown, weights[0].tolist(), show_axis_labels=True, **look).local_src
+        heading, sides = f"<div><b>{html.escape(head_names[0])}</b></div>", "15px 15px 12px"  # its axes stick out
     for texts in (shown, head_names):
         written = json.dumps(texts)
         source = source.replace(written, written.replace("<", "\\u003c"))
-    return Html(source.replace('0;"/>', '0;"></div>', 1))
+    return Html(heading + source.replace('15px 0;"/>', f'15px {sides};"></div>', 1))
 
 
 def _visible(token: str) -> str:

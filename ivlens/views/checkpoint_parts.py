@@ -80,7 +80,9 @@ def names_axis(names: Sequence[str], pixels: float) -> tuple[dict[str, Any], int
 
 def task_axis(tasks: Sequence[str]) -> dict[str, Any]:
     """An axis of tasks from the top down."""
-    return labels([plain(shortened(task), 99) for task in tasks]) | {"range": [len(tasks) - 0.5, -0.5], "ticks": ""}
+    return labels([plain(shortened(task), 99) for task in tasks]) | {
+        "range": [len(tasks) - 0.5, -0.5], "ticks": "", "ticklabelstandoff": 6
+    }  # fmt: skip
 
 
 def values_axis(traces: Iterable[Any], unit: bool) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import ipywidgets as ipw
 from ..errors import ArgumentError
 from ..records import METRICS, Head, HeadEffects
 from .explorer_panels import GAP, HeadPanel, VectorPanel, label
-from .explorer_parts import STYLE, Callbacks, draw_map, empty_map, mark_map, of_prompt, row
+from .explorer_parts import STYLE, Callbacks, draw_map, empty_map, mark_map, note, of_prompt, row
 
 EVERY = "all prompts (mean)"
+HINT = "Click a head to look at it (orange frame). Click it again to add it to the set (green), or to take it out."
+WAITING = "The map comes with the first effects."
 PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel hears of clicks
 
 
@@ -37,11 +39,11 @@ class ExplorerWidget(ipw.VBox):
         self.button = ipw.Button(layout={"width": "80px"})
         self.working = row(self.progress, self.button, visibility="hidden")
         self.map = empty_map(explorer.shape, self.metric.value)
-        self.map_box = row(self.map)
-        self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, self.callbacks, layer, scale)
+        self.hint, self.map_box = ipw.HTML(), row(self.map)
+        self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, layer, scale)
         super().__init__([
-            ipw.HTML(STYLE), row(self.task, self.metric, self.prompt, self.working), self.callbacks.status,
-            row(self.map_box, self.head_panel, **GAP), self.vector_panel,
+            ipw.HTML(STYLE), row(self.task, self.metric, self.prompt, self.working), self.hint,
+            self.callbacks.status, row(self.map_box, self.head_panel, **GAP), self.vector_panel,
         ])  # fmt: skip
         self.add_class("ivlens")
         self._connect()
@@ -133,7 +135,7 @@ class ExplorerWidget(ipw.VBox):
         on(self.head_panel.toggle, self.toggle)
         on(self.vector_panel.top, self._choose_top)
         on(self.vector_panel.none, lambda: setattr(self, "heads", ()))
-        self.vector_panel.chosen.observe(lambda _: self._mark(), "value")
+        on(self.vector_panel.chosen, self._mark)
         self.map.data[0].on_click(lambda _, points, __: self.callbacks.run(lambda: self._clicked(points)))
 
     def _clicked(self, points: Any) -> None:
@@ -169,15 +171,20 @@ class ExplorerWidget(ipw.VBox):
     def _show_map(self) -> None:
         """Show the effects that are there, on the map and of the head that is looked at; without any, no map."""
         effects, at = self._shown()
+        self.hint.value = note(WAITING if effects is None else HINT)
         self.map_box.layout.visibility = "hidden" if effects is None else "visible"
         if effects is not None:
             title = self.task.value if at is None else f"{self.task.value}, prompt {self.prompt.value}"
             draw_map(self.map, of_prompt(effects, at), title)
-            self._show_effects()
+        self._show_effects()
 
     def _show_effects(self) -> None:
         effects, at = self._shown()
-        if self.looked is not None and effects is not None:
+        if self.looked is None:
+            return
+        if effects is None:
+            self.head_panel.show_missing(self.looked)
+        else:
             texts = [label(each) for each in self.explorer.subjects[self.task.value].corrupted]
             self.head_panel.show_effects(self.explorer, effects, self.looked, texts, at)
 

@@ -25,8 +25,8 @@ from .explorer_parts import (
 )
 from .tables import frame_table
 
-HINT = "Click a head to see what it does. Click it again to add it to the set, or to take it out."
 EDIT = "prompt: edit it, and leave the field to run it"
+TAGS = "heads: click them twice on the map, or type 12.3"
 ATTENTION = 620  # pixels: height of the attention view
 GAP = {"align_items": "flex-start", "grid_gap": "8px 28px"}
 
@@ -35,12 +35,13 @@ class HeadPanel(ipw.VBox):
     """One head: its effect on every prompt, its read-out in the vocabulary, its ranks on the tasks, its attention."""
 
     def __init__(self) -> None:
-        self.facts, self.reading, self.ranks = ipw.HTML(note(HINT)), ipw.HTML(), ipw.HTML()
+        self.facts, self.reading, self.ranks = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self.toggle = ipw.Button(description="Add to the set")
         self.strip = empty_strip()
+        self.spread = row(self.strip)
         self.attention = ipw.HTML(layout={"width": f"{PANEL}px"})
         tables = row(self.reading, self.ranks, **GAP)
-        self.rest = stack(self.toggle, self.strip, tables, self.attention, display="none")
+        self.rest = stack(self.toggle, self.spread, tables, self.attention, display="none")
         super().__init__([self.facts, self.rest], layout={"width": f"{PANEL + 8}px"})
 
     def show_effects(
@@ -50,7 +51,13 @@ class HeadPanel(ipw.VBox):
         self.facts.value = f"<h3>Head {name_of(head)}</h3>{facts_of(of_prompt(effects, at), head)}"
         draw_strip(self.strip, effects, head, texts, at)
         self.ranks.value = frame_table(explorer.ranks(head, effects.metric), "on the tasks so far")
-        self.rest.layout.display = None
+        self.rest.layout.display = self.spread.layout.display = None
+
+    def show_missing(self, head: Head) -> None:
+        """Show that there are no effects of the head so far, instead of those that were shown before."""
+        self.facts.value = f"<h3>Head {name_of(head)}</h3>{note('no effects to show so far')}"
+        self.ranks.value = ""
+        self.rest.layout.display, self.spread.layout.display = None, "none"
 
     def show_inside(self, explorer: Any, task: str, head: Head, text: str, at: int) -> None:
         """Show what the head's mean output reads as, and its attention on the clean prompt ``at``."""
@@ -65,13 +72,14 @@ class HeadPanel(ipw.VBox):
 class VectorPanel(ipw.VBox):
     """The chosen heads, and what their vector does to accuracy and to the next token after a prompt that is edited."""
 
-    def __init__(self, explorer: Any, callbacks: Callbacks, layer: int, scale: float) -> None:
-        self.explorer, self.callbacks, self.task = explorer, callbacks, ""
+    def __init__(self, explorer: Any, layer: int, scale: float) -> None:
+        self.explorer, self.callbacks, self.task = explorer, Callbacks(), ""
         layers, heads = explorer.shape
         names = [name_of((layer, head)) for layer in range(layers) for head in range(heads)]
         late = {"continuous_update": False}
         text = late | {"rows": 7, "layout": {"width": "300px"}}
-        self.chosen = ipw.TagsInput(allowed_tags=names, allow_duplicates=False, layout={"width": "400px"})
+        self.chosen = ipw.TagsInput(allowed_tags=names, allow_duplicates=False, placeholder=TAGS)
+        self.chosen.layout.width = "400px"
         self.count = ipw.BoundedIntText(10, min=1, max=layers * heads, layout={"width": "64px"})
         self.top, self.none = ipw.Button(description="strongest heads"), ipw.Button(description="none")
         self.layer = ipw.IntSlider(layer, 0, layers - 1, description="Layer", **late)
@@ -82,10 +90,10 @@ class VectorPanel(ipw.VBox):
         self.bare, self.clean = ipw.Textarea(**text), ipw.Textarea(**text)
         super().__init__([row(self._set(), self._trial(), **GAP)])
         for control in (self.chosen, self.layer, self.scale):
-            callbacks.on(control, self.show)
+            self.callbacks.on(control, self.show)
         for control in (self.bare, self.clean):
-            callbacks.on(control, self.show_tokens)
-        callbacks.on(self.example, self.show_example)
+            self.callbacks.on(control, self.show_tokens)
+        self.callbacks.on(self.example, self.show_example)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -127,10 +135,16 @@ class VectorPanel(ipw.VBox):
 
     def show_tokens(self) -> None:
         """Show the likeliest tokens after the prompts as they are written."""
+        try:
+            self.tokens.value = tokens_table(self._likeliest())
+        except Exception:
+            self.tokens.value = ""  # not what followed upon another prompt
+            raise
+
+    def _likeliest(self) -> Any:
         bare, clean = self._example()
         bare, clean = replace(bare, text=self.bare.value), replace(clean, text=self.clean.value)
-        found = self.explorer.tokens(bare, clean, self.vector, self.layer.value, self.scale.value)
-        self.tokens.value = tokens_table(found)
+        return self.explorer.tokens(bare, clean, self.vector, self.layer.value, self.scale.value)
 
     def _fill(self) -> None:
         bare, clean = self._example()
@@ -149,7 +163,8 @@ class VectorPanel(ipw.VBox):
     def _trial(self) -> ipw.Widget:
         fields = (("bare", self.bare), ("clean", self.clean))
         texts = [stack(ipw.HTML(note(f"{name} {EDIT}")), field) for name, field in fields]
-        return stack(ipw.HTML("<h3>Tried on a prompt</h3>"), self.example, row(*texts, **GAP), self.tokens)
+        title, status = ipw.HTML("<h3>Tried on a prompt</h3>"), self.callbacks.status
+        return stack(title, self.example, row(*texts, **GAP), status, self.tokens)
 
 
 def label(prompt: Any) -> str:

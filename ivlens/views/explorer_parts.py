@@ -1,6 +1,8 @@
 """What the explorer's widget shows: its style, its two figures, its pieces of HTML with all text escaped."""
 
+import asyncio
 import html
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -104,7 +106,7 @@ def empty_strip() -> go.FigureWidget:
         unselected={"marker": {"opacity": 0.75}},
     )  # fmt: skip
     layout = {
-        "template": "ivlens", "width": PANEL, "height": 150, "margin": {"l": 16, "r": 16, "t": 34, "b": 40},
+        "template": "ivlens", "width": PANEL, "height": 156, "margin": {"l": 16, "r": 16, "t": 34, "b": 46},
         "title": {"font": {"size": 13}, "pad": {"t": 16}}, "dragmode": False,
         "yaxis": {"visible": False}, "xaxis": {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1},
     }  # fmt: skip
@@ -113,12 +115,16 @@ def empty_strip() -> go.FigureWidget:
 
 def draw_strip(figure: go.FigureWidget, effects: HeadEffects, head: Head, texts: Sequence[str], at: int | None) -> None:
     """Show the head's effect on every prompt, in place, the prompt ``at`` singled out."""
+    values = effects.values[:, head[0], head[1]].double().numpy()
+    low, high = min(0.0, values.min()), max(0.0, values.max())
+    pad = 0.04 * (high - low) or 1.0
     with figure.batch_update():
         figure.data[0].update(
-            x=effects.values[:, head[0], head[1]].double().numpy(),
+            x=values,
             text=[plain(text, 60) for text in texts[: effects.n]],
             selectedpoints=None if at is None else [at],
         )
+        figure.layout.xaxis.range = [low - pad, high + pad]
         figure.layout.title.text = f"effect of {name_of(head)} on each prompt"
         # the probability is its own unit
         figure.layout.xaxis.title.text = ", ".join(dict.fromkeys((effects.metric, UNITS[effects.metric])))
@@ -159,11 +165,20 @@ def tokens_table(tokens: pd.DataFrame) -> str:
 
 
 class Callbacks:
-    """Runs what clicks and changes ask for, but not what the widget itself fills in; errors go to the status line."""
+    """Runs what clicks and changes ask for, but not what the widget itself fills in; errors go to the status line.
+
+    A kernel may hear of clicks in threads of their own, beside a running cell. The model's hooks and the effects bear
+    one thread only: all is run in the one that made this, by its event loop where a click comes from another.
+    """
 
     def __init__(self) -> None:
         self.status = ipw.HTML()
         self.filling = False
+        self.thread = threading.get_ident()
+        try:
+            self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self.loop = None
 
     def on(self, control: ipw.Widget, action: Callable[[], None]) -> None:
         """Run ``action`` when the button is clicked, or the control's value changes."""
@@ -173,8 +188,10 @@ class Callbacks:
             control.observe(lambda _: self.run(action), "value")
 
     def run(self, action: Callable[[], None]) -> None:
-        """Run ``action`` now, the status line cleared."""
-        if not self.filling:
+        """Run ``action``, the status line cleared: now, or as soon as the thread that made this is free."""
+        if self.loop is not None and threading.get_ident() != self.thread:
+            self.loop.call_soon_threadsafe(self.run, action)
+        elif not self.filling:
             self.status.value = ""
             with self.told():
                 action()

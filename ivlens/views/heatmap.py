@@ -105,7 +105,7 @@ def _traces(effects: Effects, top: int, limit: float, size: Size, bar: dict[str,
     across, up = size[0] / heads, size[1] / layers
     traces = [_cells(effects, order, limit, bar, gap=1 if min(across, up) >= 9 else 0)]
     if marked:
-        traces.append(_outlines(marked))
+        traces.append(_outlines(marked, width=2 if min(across, up) >= 9 else 1))
         longest = max(len(_name(head)) for head in marked)
         if across >= 0.6 * NAME_SIZE * longest + 3 and up >= NAME_SIZE + 3:
             traces.append(_names(effects, marked, limit))
@@ -132,14 +132,14 @@ def _cells(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any
     )
 
 
-def _outlines(marked: list[Head]) -> go.Scatter:
+def _outlines(marked: list[Head], width: int) -> go.Scatter:
     """Open squares around heads in one trace: the corners of each in the map's own coordinates, then a break."""
     across, up = (-0.46, 0.46, 0.46, -0.46, -0.46), (-0.46, -0.46, 0.46, 0.46, -0.46)
     return go.Scatter(
         x=[x for _, head in marked for x in (*(head + step for step in across), None)],
         y=[y for layer, _ in marked for y in (*(layer + step for step in up), None)],
         mode="lines",
-        line={"color": INK, "width": 2},
+        line={"color": INK, "width": width},
         hoverinfo="skip",
         name="outlines",
     )

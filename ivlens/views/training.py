@@ -24,6 +24,7 @@ OPTIONAL = {"panel": "", "chosen": False, "learned_error": math.nan, "kept_error
 GAPS: Size = (58, 52)
 STEPS = (0.01, 0.02, 0.05, 0.2)  # between ticks
 NAME_WIDTH, ENTRY = 26, 20  # letters of a line of the legend, and its pixels
+LEAST = 0.1  # of an axis of cosines and ratios, lest noise look like change
 MARKED = 40  # lines of more points have no markers
 LEGEND = {"x": 1, "xanchor": "left", "y": 1, "yanchor": "top", "tracegroupgap": 0}
 ABOUT = "cosine, norm ratio: vector of the same heads, now to base; alignment: cosine of hidden state and base's vector"
@@ -67,7 +68,7 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
             x = [at] if once else points["step"]
             figure.add_traces(_line(points, x, style, unit, 1 / len(named)), rows=place["row"], cols=place["col"])
         figure.update_xaxes(_steps(panel, once, int(values["step"].max())), **place)
-        figure.update_yaxes(_range(values, section) | {"title": {"text": unit}}, **place)
+        figure.update_yaxes(_range(values, section) | {"title": {"text": unit * (unit != name)}}, **place)
     return _finished(figure, lines)
 
 
@@ -142,7 +143,8 @@ def _range(values: pd.DataFrame, section: str) -> dict[str, Any]:
     if section == "terms":
         return ticks | {"rangemode": "tozero"}
     found = values.loc[values["section"] == section, "value"]
-    pad = 0.08 * (found.max() - found.min()) or 0.05
+    span = found.max() - found.min()
+    pad = max(0.08 * span, (LEAST - span) / 2)
     return ticks | {"range": [found.min() - pad, found.max() + pad]}
 
 

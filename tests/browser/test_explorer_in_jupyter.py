@@ -185,7 +185,7 @@ def test_a_clicked_head_is_shown_chosen_and_tried(address: str, browser: Any) ->
     page.wait_for("Head 1.2")
     page.wait("its attention", "return document.querySelector('.ivlens iframe[sandbox=\"allow-scripts\"]')")
     browser.switch_to.frame(browser.find_element("css selector", ".ivlens iframe"))
-    page.wait("the view in its frame", "return document.body.innerText.includes('Zoomed')")
+    page.wait("the view in its frame", "return document.querySelector('canvas')")
     browser.switch_to.default_content()
     page.click_head(1, 2)
     page.wait_for("Take out of the set")

@@ -56,6 +56,16 @@ def test_a_token_cannot_leave_its_script() -> None:
 
 def test_its_element_is_closed() -> None:
     assert re.match(r'<div id="[\w-]+" style="[^"]*"></div>', attention_view(TOKENS, patterns(), ["a", "b"]).html)
+    assert re.search(r'<div id="[\w-]+" style="[^"]*"></div>', attention_view(TOKENS, patterns(1), ["a"]).html)
+
+
+def test_a_single_head_needs_no_choosing_and_keeps_its_name() -> None:
+    view = attention_view(TOKENS, patterns(1), ["</b>20.5"])
+    assert view.html.startswith("<div><b>&lt;/b&gt;20.5</b></div>")
+    held = json.loads(re.search(r'CircuitsVis\.AttentionPattern,\s*(\{"tokens.*\})\s*\)\s*</script>', view.html)[1])
+    assert held["tokens"] == ["<s>", " The", "↵", " capital"]
+    assert torch.tensor(held["attention"]).allclose(patterns(1)[0], atol=1e-4)
+    assert held["showAxisLabels"]
 
 
 @pytest.mark.parametrize(

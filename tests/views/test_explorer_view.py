@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from ivlens.errors import ArgumentError, PromptError
 from ivlens.records import HeadEffects
 from ivlens.tasks import Prompt
 from ivlens.views import ExplorerWidget
+from ivlens.views.explorer import HINT, WAITING
 
 LAYERS, HEADS, COUNT = 4, 3, 6
 METRIC = "log-probability"
@@ -202,20 +204,29 @@ def test_sliders_and_edited_prompts_try_the_vector_again(widget: ExplorerWidget,
 
 def test_errors_are_told_escaped_and_gone_with_the_next_action(widget: ExplorerWidget, planted: Planted) -> None:
     planted.error = PromptError(f"a prompt without {EVIL}")
+    panel = widget.vector_panel
     widget.heads = [(2, 1)]
-    assert "&lt;script&gt;" in widget.callbacks.status.value
-    widget.vector_panel.bare.value = ""
-    assert "the text of a prompt" in widget.callbacks.status.value
+    assert "&lt;script&gt;" in panel.callbacks.status.value
+    assert "P(steered)" in panel.tokens.value
+    panel.bare.value = ""
+    assert "the text of a prompt" in panel.callbacks.status.value
     planted.error = None
+    panel.bare.value = "a text"
+    assert panel.callbacks.status.value == ""
+
+
+def test_a_prompt_that_fails_leaves_no_tokens_of_another_one(widget: ExplorerWidget) -> None:
+    widget.vector_panel.bare.value = ""
+    assert widget.vector_panel.tokens.value == ""
     widget.vector_panel.bare.value = "a text"
-    assert widget.callbacks.status.value == ""
+    assert "P(bare)" in widget.vector_panel.tokens.value
 
 
 def test_an_error_that_is_not_ours_is_told_and_raised(widget: ExplorerWidget, planted: Planted) -> None:
     planted.error = RuntimeError("out of memory")
     with pytest.raises(RuntimeError, match="out of memory"):
         widget.heads = [(2, 1)]
-    assert "RuntimeError: out of memory" in widget.callbacks.status.value
+    assert "RuntimeError: out of memory" in widget.vector_panel.callbacks.status.value
 
 
 async def turns(count: int) -> None:
@@ -246,6 +257,61 @@ def test_in_the_background_effects_come_bit_by_bit_and_stay_at_a_stop(planted: P
         assert widget.working.layout.visibility == "hidden"
 
     asyncio.run(told())
+
+
+def test_a_head_without_effects_shows_none_of_another_task(planted: Planted) -> None:
+    async def told() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        await turns(5)
+        click(widget, 2, 1)
+        panel = widget.head_panel
+        assert (panel.spread.layout.display, "rank 1 of 12" in panel.facts.value) == (None, True)
+        widget.task.value = "two"
+        assert (panel.spread.layout.display, panel.ranks.value) == ("none", "")
+        assert "Head 2.1" in panel.facts.value
+        assert "rank" not in panel.facts.value
+        assert WAITING in widget.hint.value
+        await turns(5)
+        assert (panel.spread.layout.display, "rank 12 of 12" in panel.facts.value) == (None, True)
+        assert HINT in widget.hint.value
+
+    asyncio.run(told())
+
+
+def test_clicks_in_other_threads_are_answered_in_the_widgets_own(planted: Planted) -> None:
+    """JupyterLab may send clicks to a thread beside the cells'; a model has one set of hooks."""
+
+    async def told() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        await turns(5)
+        own, seen = threading.get_ident(), []
+        planted.vector = lambda *_: seen.append(threading.get_ident()) or SimpleNamespace(heads=())
+        changes = (
+            lambda: setattr(widget, "heads", [(2, 1)]),
+            lambda: click(widget, 1, 1),
+            widget.head_panel.toggle.click,
+            lambda: setattr(widget.task, "value", "two"),
+        )
+        for change in changes:
+            await asyncio.to_thread(change)
+            await turns(2)
+        assert (widget.heads, widget.looked) == (((2, 1), (1, 1)), (1, 1))
+        assert set(seen) == {own}
+        first = widget.job
+        await asyncio.to_thread(widget.button.click)
+        await turns(2)
+        assert first is None or first.cancelled()
+
+    asyncio.run(told())
+
+
+def test_the_spread_is_seen_beside_zero_and_whole(widget: ExplorerWidget) -> None:
+    click(widget, 2, 1)
+    low, high = widget.head_panel.strip.layout.xaxis.range
+    assert low < 0 < 1 < high
+    widget.task.value = "two"
+    low, high = widget.head_panel.strip.layout.xaxis.range
+    assert low < -1 < 0 < high
 
 
 def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None:
@@ -319,4 +385,4 @@ def test_attention_runs_in_a_frame_that_reaches_nothing_else(widget: ExplorerWid
     assert 'sandbox="allow-scripts"' in attributes
     document = html.unescape(source)
     assert "Content-Security-Policy\" content=\"default-src 'none'" in document
-    assert "CircuitsVis.AttentionHeads" in document
+    assert "CircuitsVis.AttentionPattern" in document

@@ -67,6 +67,13 @@ def test_the_planted_heads_are_outlined_and_named() -> None:
     assert list(zip(names.y, names.x, names.text, strict=True)) == [(20, 5, "20.5"), (3, 8, "3.8"), (29, 0, "29.0")]
 
 
+@pytest.mark.parametrize(("shape", "width"), [((30, 9), 2), ((80, 64), 1)])
+def test_outlines_leave_small_cells_to_be_seen(shape: tuple[int, int], width: int) -> None:
+    record = HeadEffects(torch.rand(2, *shape), torch.zeros(2), "probability", "exact")
+    figure = head_heatmaps([record, record])
+    assert {trace.line.width for trace in figure.data if trace.name == "outlines"} == {width}
+
+
 def test_no_outlines_when_none_are_asked_for() -> None:
     figure = head_heatmap(effects(), top=0)
     assert [trace.type for trace in figure.data] == ["heatmap"]

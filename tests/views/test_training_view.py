@@ -103,6 +103,8 @@ def test_vectors_of_one_run_share_panels_whose_lines_are_abilities() -> None:
     assert [each.name for each in traces] == ["antonym", "synonym"]
     assert traces[0].line.color == panel(figure, "antonym (keep)")[0][0].line.color
     assert axis.range[0] < 0.9 < axis.range[1]
+    assert axis.range[1] - axis.range[0] >= 0.1 - 1e-9
+    assert not axis.title.text  # the panel's title says it
     assert {"cosine", "norm ratio", "alignment"} <= {*titles(figure)}
     assert legend(figure) == ["new-task", "antonym", "synonym"]
     assert "alignment: cosine of hidden state" in figure.layout.title.text
