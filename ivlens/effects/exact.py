@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models import HookedTransformer, sweep_heads
 from ..records import Head
-from ..scoring import Ids
-
-Pair = tuple[Ids, Ids]
-Scores = Float[Tensor, "stream answer"]
+from .metric import Pair, Scores
 
 
 def exact_scores(

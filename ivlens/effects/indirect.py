@@ -1,18 +1,25 @@
 """What is asked for is checked, and handed to the method that scores every head's patch."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ..errors import MismatchError, at_least, one_of
-from ..models import HookedTransformer, check_fits, provenance
-from ..records import METRICS, HeadEffects, HeadMeans
+from ..errors import FallbackWarning, UnsupportedError, at_least
+from ..models import HookedTransformer, check_streamable, provenance
+from ..records import HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
+from .attribution import attributed_effects
+from .checks import check_asked, check_means
 from .exact import exact_scores
 from .loop import loop_scores
+from .metric import Pair, Scores, in_metric
 
-METHODS = ("exact", "loop")
+METHODS = ("exact", "loop", "attribution")
+Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
 
 
 @torch.no_grad()
@@ -24,41 +31,83 @@ def indirect_effects(
     method: str = "exact",
     metric: str = "probability",
     stream_budget: int = 2048,
+    steps: int = 1,
 ) -> HeadEffects:
     """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
 
     ``.values`` is [prompt, layer, head], in the metric's unit: ``"probability"`` of the whole answer,
     ``"log-probability"`` in nats, or ``"logit-difference"``, the answer's tokens against the strongest wrong tokens
     of the unpatched run. ``method="exact"`` is the last-token sweep (``ivlens.models.streams``); ``"loop"`` runs one
-    full forward pass a head. ``stream_budget`` bounds the streams that travel together, hence memory.
+    full forward pass a head; ``"attribution"`` is the first-order estimate ``(zbar - z) . d metric / d z`` from one
+    forward and one backward pass, or with ``steps`` above 1 integrated gradients (``ivlens.effects.integrated``).
+    ``stream_budget`` bounds the rows that travel together, hence memory. A model that the sweep does not represent
+    goes through the loop, with a FallbackWarning; ``.method`` names what was done.
 
     Raises:
+        ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
         MismatchError: the means were computed on a model of another shape, architecture or weight processing.
-        UnsupportedError: the model has a part that the exact sweep does not represent.
+        HookError: hooks are active, which the exact sweep would not run.
+        UnsupportedError: attribution on a model that was made in inference mode.
     """
-    one_of("method", method, METHODS)
-    one_of("metric", metric, METRICS)
+    check_asked(method, METHODS, metric, steps)
     at_least("stream_budget", stream_budget, 2)
-    check_fits(model, means.provenance, "the mean activations")
+    check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
-    cfg = model.cfg
-    shape = (cfg.n_layers, cfg.n_heads, cfg.d_head)
-    if tuple(means.values.shape) != shape:
-        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
-    heads = [(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
-    run = exact_scores if method == "exact" else loop_scores
-    scores = run(model, pairs, means.values, heads, metric == "logit-difference", stream_budget)
-    columns = torch.stack([of_prompt.sum(-1) for of_prompt in scores])  # prompt stream, the clean one first
-    columns = columns.exp() if metric == "probability" else columns
-    effects = (columns[:, 1:] - columns[:, :1]).unflatten(1, (cfg.n_layers, cfg.n_heads))
+    settings = {"metric": metric, "prompts": len(pairs)}
+    if method == "exact":
+        method = _exact_or_loop(model)
+    if method == "attribution":
+        settings["steps"] = steps
+        effects, baseline = _attributed(model, pairs, means.values, metric, steps, stream_budget)
+    else:
+        run = exact_scores if method == "exact" else loop_scores
+        effects, baseline = _patched(run, model, pairs, means.values, metric, stream_budget)
     return HeadEffects(
         effects.cpu(),
-        columns[:, 0].cpu(),
+        baseline.cpu(),
         metric,
         method,
         task=", ".join(sorted({prompt.task for prompt in prompts})),
         means=means,
-        provenance=provenance(model, method=method, metric=metric, prompts=len(pairs)),
+        provenance=provenance(model, method=method, **settings),
     )
+
+
+def _exact_or_loop(model: HookedTransformer) -> str:
+    """The method that is exact for this model; a warning says why where it is not the sweep."""
+    try:
+        check_streamable(model)
+    except UnsupportedError as error:
+        said = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
+        warnings.warn(f"{said}, one forward pass a head", FallbackWarning, stacklevel=4)
+        return "loop"
+    return "exact"
+
+
+def _attributed(
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, metric: str, steps: int, budget: int
+) -> Effects:
+    """First-order effects at the last token. A token of the graph keeps every layer's activations, a stream one's."""
+    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    batch_size = max(1, budget // (model.cfg.n_layers * longest))
+    last = [[[len(prompt) - 1]] for prompt, _ in pairs]
+    effects, baseline = attributed_effects(model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size)
+    return effects[..., 0], baseline
+
+
+def _patched(
+    run: Callable[..., list[Scores]],
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Tensor,
+    metric: str,
+    budget: int,
+) -> Effects:
+    """Effects from the scores of every head's patch."""
+    shape = model.cfg.n_layers, model.cfg.n_heads
+    heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    scores = run(model, pairs, means, heads, metric == "logit-difference", budget)
+    columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
+    return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]

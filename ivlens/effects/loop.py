@@ -18,7 +18,7 @@ from ..models import (
     z_name,
 )
 from ..records import Head
-from .exact import Pair, Scores
+from .metric import Pair, Scores
 
 
 def loop_scores(
