@@ -37,13 +37,13 @@ def attributed_effects(
     """
     places, layers, heads, _ = means.shape
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
-    means = means.to(model.cfg.device, dtype)
-    effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
-    baseline = torch.zeros(len(pairs), dtype=dtype)
     with (
         differentiable(model),
         tqdm(total=len(pairs), desc="attribution", unit="prompt", leave=False, disable=None) as bar,
     ):
+        means = means.to(model.cfg.device, dtype)
+        effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
+        baseline = torch.zeros(len(pairs), dtype=dtype)
         for numbers, batch in batches(pairs, batch_size):
             of_batch = _of_batch(model, batch, [sites[number] for number in numbers], means, metric, steps, batch_size)
             effects[numbers], baseline[numbers] = (each.to(effects) for each in of_batch)

@@ -29,7 +29,7 @@ class Measure:
     answers: tuple[Ids, ...]
     foils: Foils | None = None
 
-    def __call__(self, logits: Sequence[Float[Tensor, "answer vocab"]]) -> Float[Tensor, " row"]:
+    def __call__(self, logits: Sequence[Float[Tensor, "_ vocab"]]) -> Float[Tensor, " row"]:
         if self.foils is None:
             against = self.metric == "logit-difference"
             rows = zip(logits, self.answers, strict=True)

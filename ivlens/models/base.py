@@ -60,7 +60,7 @@ def differentiable(model: HookedTransformer) -> Iterator[None]:
     """
     if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
         raise UnsupportedError(
-            "a model that autograd can use", "one with tensors made in torch.inference_mode", "load it outside that"
+            "a model that autograd can use", "weights or buffers made in torch.inference_mode", "make them outside it"
         )
     asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
