@@ -46,7 +46,7 @@ def heads_parts(effects: Effects) -> list[Body]:
 
 def positions_parts(effects: PositionEffects) -> list[Body]:
     """The strongest heads at every place, as a map and a table."""
-    return [position_heatmap(effects), _first(effects.to_frame(), "heads", "The strongest")]
+    return [position_heatmap(effects), _first(effects.to_frame(), "cells", "The strongest")]
 
 
 def stability_parts(stability: Stability) -> list[Body]:
