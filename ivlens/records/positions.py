@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import at_least, one_of
-from .effects import METRICS, Head, HeadEffects
+from .effects import METRICS, Head, HeadEffects, OverPrompts
 from .store import Record
 
 
@@ -30,11 +30,12 @@ class PositionMeans(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class PositionEffects(Record):
+class PositionEffects(OverPrompts, Record):
     """Indirect effects of all heads at each place of corrupted prompts (2310.15213's token classes).
 
     ``values`` is [prompt, layer, head, place]: the metric with the head's output replaced by its clean mean at all
     tokens of the place, minus the metric without, in the metric's own unit; ``baseline`` [prompt] is the latter.
+    ``aie`` and ``stderr`` are [layer, head, place].
     """
 
     values: Float[Tensor, "prompt layer head place"]
@@ -46,21 +47,6 @@ class PositionEffects(Record):
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
-
-    @property
-    def n(self) -> int:
-        """Number of corrupted prompts."""
-        return self.values.shape[0]
-
-    @property
-    def aie(self) -> Float[Tensor, "layer head place"]:
-        """Average indirect effect of each head at each place: the mean over prompts."""
-        return self.values.mean(0)
-
-    @property
-    def stderr(self) -> Float[Tensor, "layer head place"]:
-        """Standard error of the mean over prompts (not a number for a single prompt)."""
-        return (self.values.var(0, correction=0) / (self.n - 1)).sqrt()
 
     def at(self, place: str) -> HeadEffects:
         """The effects at one place, as a head map.
