@@ -152,11 +152,11 @@ def test_nothing_is_left_behind_by_a_pass_that_fails(tiny64: Any, monkeypatch: p
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
-def test_weights_made_in_inference_mode_are_refused(tiny64: Any) -> None:
+def test_a_model_loaded_in_inference_mode_works_and_tensors_made_there_are_refused(tiny64: Any) -> None:
     with torch.inference_mode():
         model = tiny64()
         effects(model, RAGGED, beside(model, RAGGED[0], 1.0), "attribution", "probability")
-        model.unembed.W_U = torch.nn.Parameter(2 * model.unembed.W_U)
+        model.blocks[0].attn.rotary_sin = 1 * model.blocks[0].attn.rotary_sin
     with pytest.raises(UnsupportedError, match=r"made in torch\.inference_mode; make them outside"):
         effects(model, RAGGED, HeadMeans(torch.zeros(2, 4, 8), 1), "attribution", "probability")
 
