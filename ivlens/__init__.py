@@ -4,12 +4,16 @@ from types import ModuleType
 
 from .activations import attention_patterns as attention_patterns
 from .activations import mean_head_activations as mean_head_activations
+from .activations import mean_position_activations as mean_position_activations
 from .checkpoints import ComparisonConfig as ComparisonConfig
 from .checkpoints import compare_checkpoints as compare_checkpoints
+from .effects import compare_methods as compare_methods
 from .effects import indirect_effects as indirect_effects
 from .effects import locate_heads as locate_heads
+from .effects import position_effects as position_effects
 from .errors import ArgumentError as ArgumentError
 from .errors import DownloadError as DownloadError
+from .errors import FallbackWarning as FallbackWarning
 from .errors import HookError as HookError
 from .errors import IvlensError as IvlensError
 from .errors import MismatchError as MismatchError
@@ -34,6 +38,9 @@ from .records import Comparison as Comparison
 from .records import Evaluation as Evaluation
 from .records import HeadEffects as HeadEffects
 from .records import HeadMeans as HeadMeans
+from .records import MethodAgreement as MethodAgreement
+from .records import PositionEffects as PositionEffects
+from .records import PositionMeans as PositionMeans
 from .records import Stability as Stability
 from .records import SteeringSweep as SteeringSweep
 from .records import TrainingRun as TrainingRun
@@ -71,6 +78,7 @@ __all__ = [
     "ComparisonConfig",
     "DownloadError",
     "Evaluation",
+    "FallbackWarning",
     "Guidance",
     "HeadEffects",
     "HeadMeans",
@@ -78,7 +86,10 @@ __all__ = [
     "InstructionVector",
     "IvlensError",
     "LoRA",
+    "MethodAgreement",
     "MismatchError",
+    "PositionEffects",
+    "PositionMeans",
     "Prompt",
     "PromptError",
     "RecordError",
@@ -96,6 +107,7 @@ __all__ = [
     "attention_patterns",
     "compare_checkpoints",
     "compare_conditions",
+    "compare_methods",
     "evaluate",
     "explore",
     "export_adapter",
@@ -112,7 +124,9 @@ __all__ = [
     "locate_heads",
     "mean_difference",
     "mean_head_activations",
+    "mean_position_activations",
     "merge_lora",
+    "position_effects",
     "prompts_needed",
     "random_heads",
     "random_heads_vector",

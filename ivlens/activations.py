@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .errors import at_least
+from .errors import at_least, one_of
 from .models import (
     HookedTransformer,
     batches,
@@ -20,9 +20,9 @@ from .models import (
     provenance,
     z_name,
 )
-from .records import Head, HeadMeans
+from .records import Head, HeadMeans, PositionMeans
 from .scoring import listed, prompt_ids
-from .tasks import Prompt, token_text
+from .tasks import Prompt, positions_by_place, token_text
 
 
 @torch.no_grad()
@@ -59,6 +59,54 @@ def mean_head_activations(model: HookedTransformer, prompts: Iterable[Prompt], *
         len(pairs),
         task=", ".join(tasks),
         provenance=provenance(model, prompts=len(pairs)),
+    )
+
+
+@torch.no_grad()
+def mean_position_activations(
+    model: HookedTransformer, prompts: Iterable[Prompt], *, by: str = "role", batch_size: int = 32
+) -> PositionMeans:
+    """Mean over clean prompts of each head's output before W_O at each place: the means for ``position_effects``.
+
+    ``.values`` is [place, layer, head, d_head], in float32 or wider; a place of several tokens counts by their mean.
+    ``by="role"``: the parts that all prompts are composed of (instruction, query input ...) and "last", whatever their
+    lengths. ``by="position"``: every position, counted from the end, of prompts of one length.
+
+    Raises:
+        ArgumentError: another ``by``.
+        PromptError: no prompts, one that cannot be tokenised or does not know its parts, or prompts of several lengths.
+    """
+    one_of("by", by, ("role", "position"))
+    at_least("batch_size", batch_size, 1)
+    prompts = listed(prompts)
+    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
+    found = positions_by_place(model.tokenizer, prompts, by)
+    places = [name for name in found[0] if all(name in each for each in found)]
+    cfg = model.cfg
+    sums = torch.zeros(len(places), cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
+
+    def add(layer: int, shares: Float[Tensor, "batch pos place"], z: Float[Tensor, "batch pos head d_head"]) -> None:
+        sums[:, layer] += torch.einsum("bpl,bphd->lhd", shares, z.double()).cpu()
+
+    with tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar:
+        for numbers, batch in batches(pairs, batch_size):
+            rows = padded(batch, cfg.device)
+            shares = torch.zeros(*rows.tokens.shape, len(places), dtype=torch.float64)
+            for row, number in enumerate(numbers):
+                for place, name in enumerate(places):
+                    at = found[number][name]
+                    shares[row, list(at), place] = 1 / len(at)
+            shares = shares.to(rows.tokens.device)
+            with hooked(model, {z_name(layer): partial(add, layer, shares) for layer in range(cfg.n_layers)}):
+                final_residual(model, rows)
+            bar.update(len(batch))
+    return PositionMeans(
+        (sums / len(pairs)).to(torch.float64 if cfg.dtype == torch.float64 else torch.float32),
+        len(pairs),
+        tuple(places),
+        by,
+        task=", ".join(sorted({prompt.task for prompt in prompts})),
+        provenance=provenance(model, prompts=len(pairs), by=by),
     )
 
 

@@ -10,6 +10,8 @@ IvlensError
 |-- PromptError         a prompt or answer that cannot be tokenised or scored
 |-- HookError           a hook that was asked for and never ran
 `-- RecordError         a saved record that is missing, truncated, or of another kind
+
+FallbackWarning, the one warning, says that something is computed in a slower way than the one asked for.
 """
 
 from math import isfinite
@@ -62,6 +64,10 @@ class HookError(IvlensError):
 
 class RecordError(IvlensError):
     """A saved record that is missing, truncated, or of another kind."""
+
+
+class FallbackWarning(UserWarning):
+    """Something is computed in another, slower way than the one asked for, which would not be faithful."""
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -55,7 +55,7 @@ def test_heads_prints_saves_and_gives_json(capsys: pytest.CaptureFixture[str], l
     effects = HeadEffects.load(tmp_path / "antonym.effects.safetensors")
     assert effects.n == 2
     assert (tmp_path / "heads.html").stat().st_size > 1_000_000
-    _, out, _ = run(capsys, *small[:3], *small[4:], "--json")
+    _, out, _ = run(capsys, *small[:3], *small[4:], "--method", "attribution", "--json")
     rows = json.loads(out)["present-past"]
     assert [row["rank"] for row in rows] == [1, 2, 3]
 

@@ -295,7 +295,7 @@ def test_means_of_another_shape_and_bad_options_are_refused(tiny_hooked: Any) ->
     means = ivlens.mean_head_activations(other, RAGGED)
     with pytest.raises(MismatchError, match="d_model 48 against 32"):
         ivlens.indirect_effects(model, RAGGED, means)
-    with pytest.raises(ArgumentError, match="method to be one of 'exact', 'loop'"):
+    with pytest.raises(ArgumentError, match="method to be one of 'exact', 'loop', 'attribution'"):
         ivlens.indirect_effects(model, RAGGED, some_means(model), method="fast")
     with pytest.raises(PromptError, match="at least one prompt"):
         ivlens.indirect_effects(model, [], some_means(model))
@@ -336,5 +336,6 @@ def test_prompts_may_come_from_a_generator_and_tasks_by_name(smollm2: Any, tiny_
 def test_attention_in_both_directions_is_left_to_the_loop(tiny_hooked: Any) -> None:
     model = tiny_hooked("llama")
     model.cfg.attention_dir = "bidirectional"
-    with pytest.raises(ivlens.UnsupportedError, match="attention in both directions"):
-        ivlens.indirect_effects(model, RAGGED, some_means(model))
+    with pytest.warns(ivlens.FallbackWarning, match="attention in both directions"):
+        effects = ivlens.indirect_effects(model, RAGGED, some_means(model))
+    assert effects.method == "loop"

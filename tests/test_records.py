@@ -1,6 +1,7 @@
 """Records: what is saved is what is loaded, writing is atomic, and the statistics are the hand-computed ones."""
 
 import json
+import math
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,9 @@ from ivlens.records import (
     HeadMeans,
     HeadReading,
     HiddenStates,
+    MethodAgreement,
+    PositionEffects,
+    PositionMeans,
     Record,
     Stability,
     SteeringSweep,
@@ -29,6 +33,7 @@ from ivlens.records import (
     UniversalEffects,
     WeightChange,
     heads_by_effect,
+    spearman,
     standard_error,
     wilson_interval,
     write_atomically,
@@ -61,6 +66,13 @@ EXAMPLES: dict[str, Record] = {
     "HeadReading": HeadReading(
         HeadEffects(rand(5, 2, 3), rand(5), "probability", "exact", means=MEANS), rand(3, 2, 4), rand(3, 2, 8),
         rand(3, 8), ((0, 1), (1, 2)), provenance=PROVENANCE,
+    ),
+    "PositionMeans": PositionMeans(rand(2, 2, 3, 4), 7, ("query input", "last"), "role", "a task"),
+    "PositionEffects": PositionEffects(
+        rand(5, 2, 3, 2), rand(5), "log-probability", "attribution", ("query input", "last"), "a task"
+    ),
+    "MethodAgreement": MethodAgreement(
+        rand(1, 5), rand(1, 5), rand(1), rand(1), ("attribution",), "exact", "probability", 10, "a task"
     ),
     "HiddenStates": HiddenStates(rand(4, 2, 8)),
     "WeightChange": WeightChange(rand(4, 2, 3)),
@@ -309,3 +321,24 @@ def test_an_interval_wants_a_level_and_more_than_one_prompt() -> None:
     lower, upper = effects([[[1.0]]]).interval()
     assert lower.isnan().all()
     assert upper.isnan().all()
+
+
+def test_effects_at_a_place_are_a_head_map_and_the_frame_has_the_strongest_first() -> None:
+    values = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]]], [[[2.0, 1.0], [7.0, 0.0]]]])  # prompt layer head place
+    record = PositionEffects(values, torch.zeros(2), "probability", "loop", ("query input", "last"), "a task")
+    assert record.top(2) == [(0, 1, "query input"), (0, 0, "query input")]
+    assert record.strongest_heads(5) == [(0, 1), (0, 0)]
+    last = record.at("last")
+    assert (last.aie.tolist(), last.method, last.task) == ([[1.0, 0.0]], "loop", "a task")
+    frame = record.to_frame()
+    assert list(frame.columns) == ["layer", "head", "place", "aie", "stderr", "rank"]
+    assert frame.iloc[0].tolist() == [0, 1, "query input", 6.0, 1.0, 1]
+    assert frame["place"].tolist() == ["query input", "query input", "last", "last"]
+    with pytest.raises(ArgumentError, match="place to be one of 'query input', 'last'; got 'first'"):
+        record.at("first")
+
+
+def test_rank_correlation_shares_ranks_between_equal_values() -> None:
+    assert spearman([1, 2, 2, 3], [10, 20, 20, 90]) == pytest.approx(1)
+    assert spearman([1, 2, 2, 4], [1, 2, 3, 4]) == pytest.approx(0.9486832980505138)
+    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))

@@ -66,12 +66,6 @@ def cosine(one: Float[Tensor, " d_model"], two: Float[Tensor, " d_model"]) -> Fl
     return torch.cosine_similarity(one.double(), two.double(), dim=0)
 
 
-def spearman(one: Float[Tensor, "layer head"], two: Float[Tensor, "layer head"]) -> float:
-    """Rank correlation of two maps of heads."""
-    ranks = [each.flatten().argsort().argsort().double() for each in (one, two)]
-    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
-
-
 def linear_cka(one: Float[Tensor, "prompt d_model"], two: Float[Tensor, "prompt d_model"]) -> float:
     """Linear CKA of two sets of hidden states of the same prompts (Kornblith et al., arXiv 1905.00414, eq. 3)."""
     first, second = (each.double() - each.double().mean(0) for each in (one, two))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import head_overlap
-from ..records import Comparison, Evaluation, HeadReading, HiddenStates
+from ..records import Comparison, Evaluation, HeadReading, HiddenStates, spearman
 from .cells import BASE_VECTOR, OWN_VECTOR
 from .config import ComparisonConfig
 from .statistics import (
@@ -20,7 +20,6 @@ from .statistics import (
     paired_drop,
     recovered_fraction,
     remembered_fraction,
-    spearman,
 )
 from .verdict import verdict
 

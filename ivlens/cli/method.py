@@ -47,7 +47,7 @@ def add_heads(verbs: Any) -> None:
     for name, values, default, what in (
         ("--corruption", CORRUPTIONS, "no-instruction", "how the task is hidden"),
         ("--metric", METRICS, "log-probability", "what an effect is measured in"),
-        ("--method", METHODS, "exact", "the exact sweep, or the plain loop"),
+        ("--method", METHODS, "exact", "the exact sweep, the plain loop, or the first-order estimate"),
     ):
         help = f"{what}: {', '.join(values)} (default: {default})"
         add(name, choices=values, default=default, metavar=name.strip("-").upper(), help=help)

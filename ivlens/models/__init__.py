@@ -4,6 +4,7 @@ from transformer_lens import HookedTransformer as HookedTransformer
 
 from .base import base_weights as base_weights
 from .base import checkpointed as checkpointed
+from .base import differentiable as differentiable
 from .base import only_trainable as only_trainable
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf
@@ -40,6 +41,7 @@ from .runs import final_logits as final_logits
 from .runs import final_residual as final_residual
 from .runs import padded as padded
 from .runs import unembedding as unembedding
+from .sweeps import check_streamable as check_streamable
 from .sweeps import sweep_additions as sweep_additions
 from .sweeps import sweep_heads as sweep_heads
 from .writes import head_writes as head_writes

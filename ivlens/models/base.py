@@ -1,4 +1,4 @@
-"""A model in training: which weights learn, its base weights for a while, blocks recomputed in the backward pass."""
+"""A model and gradients: which weights learn, its base weights for a while, blocks recomputed in the backward pass."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformer_lens import HookedTransformer
 
+from ..errors import UnsupportedError
 from .lora import has_lora, lora_off
 
 
@@ -48,6 +49,28 @@ def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[t
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before.get(name, True))
             parameter.grad = None
+
+
+@contextmanager
+def differentiable(model: HookedTransformer) -> Iterator[None]:
+    """Within this context gradients flow through activations but to no parameter, whatever mode torch is in outside.
+
+    Raises:
+        UnsupportedError: weights or buffers that were made in inference mode, which autograd cannot use.
+    """
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise UnsupportedError(
+            "a model that autograd can use", "weights or buffers made in torch.inference_mode", "make them outside it"
+        )
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -66,6 +66,8 @@ def check_streamable(model: HookedTransformer) -> None:
     Raises:
         UnsupportedError, HookError: see ``sweep_heads``.
     """
+    if any(point.fwd_hooks for point in model.hook_dict.values()):
+        raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")
     cfg = model.cfg
     odd = {
         "positions": cfg.positional_embedding_type not in ("rotary", "standard", "alibi"),
@@ -79,5 +81,3 @@ def check_streamable(model: HookedTransformer) -> None:
     found = [name for name, present in odd.items() if present]
     if found:
         raise UnsupportedError("a model that last-token streams represent", ", ".join(found), "use method='loop'")
-    if any(point.fwd_hooks for point in model.hook_dict.values()):
-        raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")

@@ -1,5 +1,6 @@
 """Results as frozen dataclasses that save, load and become frames; they know no model and no plot."""
 
+from .agreement import MethodAgreement as MethodAgreement
 from .checkpoints import MATRICES as MATRICES
 from .checkpoints import CheckpointComparison as CheckpointComparison
 from .checkpoints import HeadReading as HeadReading
@@ -17,6 +18,9 @@ from .findings import findings as findings
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
+from .positions import PositionEffects as PositionEffects
+from .positions import PositionMeans as PositionMeans
+from .ranks import spearman as spearman
 from .recall import recall as recall
 from .scores import Evaluation as Evaluation
 from .scores import standard_error as standard_error

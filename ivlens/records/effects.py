@@ -59,8 +59,29 @@ class HeadMap(Record):
         return pd.DataFrame(columns | {"rank": range(1, len(heads) + 1)})
 
 
+class OverPrompts:
+    """What effects on several corrupted prompts share: how many there are, the mean over them, and its error."""
+
+    values: Float[Tensor, "prompt layer head *place"]
+
+    @property
+    def n(self) -> int:
+        """Number of corrupted prompts."""
+        return self.values.shape[0]
+
+    @property
+    def aie(self) -> Float[Tensor, "layer head *place"]:
+        """Average indirect effect of each head: the mean over prompts."""
+        return self.values.mean(0)
+
+    @property
+    def stderr(self) -> Float[Tensor, "layer head *place"]:
+        """Standard error of the mean over prompts (not a number for a single prompt)."""
+        return (self.values.var(0, correction=0) / (self.n - 1)).sqrt()
+
+
 @dataclass(frozen=True, eq=False)
-class HeadEffects(HeadMap):
+class HeadEffects(OverPrompts, HeadMap):
     """Indirect effects of all heads on corrupted prompts (2310.15213, eq. 4; ``method.md`` section 2).
 
     ``values`` is [prompt, layer, head]: the metric with the head's output replaced by its clean mean, minus the
@@ -76,21 +97,6 @@ class HeadEffects(HeadMap):
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
-
-    @property
-    def n(self) -> int:
-        """Number of corrupted prompts."""
-        return self.values.shape[0]
-
-    @property
-    def aie(self) -> Float[Tensor, "layer head"]:
-        """Average indirect effect of each head: the mean over prompts."""
-        return self.values.mean(0)
-
-    @property
-    def stderr(self) -> Float[Tensor, "layer head"]:
-        """Standard error of the mean over prompts (not a number for a single prompt)."""
-        return (self.values.var(0, correction=0) / (self.n - 1)).sqrt()
 
     def interval(
         self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .checkpoints import CheckpointComparison
+from .ranks import spearman
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
 KNOWN = 0.05  # probability from which the base knows the answers without an instruction
@@ -99,12 +100,4 @@ def _bootstrap(cells: pd.DataFrame, statistic: Callable[[Columns], float]) -> tu
 
 
 def _correlation(columns: Columns) -> float:
-    """Spearman's rank correlation, equal values sharing a rank; not a number where one side is constant."""
-    one, two = (_ranks(columns[name].astype(float)) for name in ("forgetting", "value"))
-    one, two = one - one.mean(), two - two.mean()
-    norms = float(np.linalg.norm(one) * np.linalg.norm(two))
-    return float(one @ two) / norms if norms > 0 else float("nan")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return (values[:, None] > values).sum(1) + 0.5 * (values[:, None] == values).sum(1)
+    return spearman(columns["forgetting"].astype(float), columns["value"].astype(float))

@@ -5,6 +5,7 @@ from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format
+from .parts import positions_by_place as positions_by_place
 from .prompt import Encoded as Encoded
 from .prompt import Prompt as Prompt
 from .prompt import token_text as token_text
@@ -21,5 +22,6 @@ __all__ = [
     "chat_format",
     "list_tasks",
     "load_task",
+    "positions_by_place",
     "token_text",
 ]

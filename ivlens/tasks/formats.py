@@ -1,4 +1,7 @@
-"""How a query is put into words: a format is any callable from ``Turns`` to the text of a prompt."""
+"""How a query is put into words: a format is any callable from ``Turns`` to the text of a prompt.
+
+A text that is ``Composed`` tells the prompt what its parts are.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from typing import Any, ClassVar
 
 from ..errors import ArgumentError, PromptError, one_of
 from .examples import Example
+from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 
 NEUTRAL = ("Input", "Output")
 
@@ -41,11 +45,14 @@ def qa(turns: Turns) -> str:
 FORMATS: dict[str, Format] = {"labelled": labelled, "plain": plain, "qa": qa}
 
 
-def _fields(turns: Turns, labels: tuple[str, str]) -> str:
-    asked, answered = labels
-    shown = [f"{asked}: {shot.input}\n{answered}: {shot.answers[0]}" for shot in turns.demonstrations]
-    instruction = [] if turns.instruction is None else [turns.instruction]
-    return "\n\n".join([*instruction, *shown, f"{asked}: {turns.query}\n{answered}:"])
+def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
+    asked, answered = (f"{label}:" for label in labels)
+    blocks: list[list[Part]] = [] if turns.instruction is None else [[(INSTRUCTION, turns.instruction)]]
+    for shot in turns.demonstrations:
+        shown = asked, f" {shot.input}", f"\n{answered}", f" {shot.answers[0]}"
+        blocks.append([*zip(DEMONSTRATION, shown, strict=True)])
+    blocks.append([*zip(QUERY, (asked, f" {turns.query}", f"\n{answered}"), strict=True)])
+    return Composed([part for block in blocks for part in [(SEPARATOR, "\n\n"), *block]][1:])
 
 
 @dataclass(frozen=True)

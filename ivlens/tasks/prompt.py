@@ -1,9 +1,10 @@
 """A prompt, the answers accepted after it, and how both become token ids."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import PromptError
+from .parts import Part, as_parts, token_roles
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,10 @@ class Prompt:
 
     ``answers`` may be given as one text, a list or a tuple. ``special_tokens=False`` says that the text already holds
     its special tokens, as chat templates write them. ``labels_changed`` is the fraction of the demonstrations whose
-    label a corruption made wrong.
+    label a corruption made wrong. ``parts`` are pairs of a role ("instruction", "query input", any name) and a text,
+    which make up the text one after another.
 
-    Raises: PromptError where the text is empty, or there is no answer, or an empty one.
+    Raises: PromptError where the text is empty or not that of its parts, or there is no answer, or an empty one.
     """
 
     text: str
@@ -31,6 +33,7 @@ class Prompt:
     task: str = ""
     input: str = ""
     labels_changed: float | None = None
+    parts: tuple[Part, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text:
@@ -42,6 +45,7 @@ class Prompt:
             if not isinstance(answer, str) or not answer:
                 raise PromptError("every answer to be a text that is not empty", repr(answer))
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))
+        object.__setattr__(self, "parts", as_parts(self.parts, self.text))
 
     def token_ids(self, tokenizer: Any) -> list[int]:
         """The ids of the text, as the tokenizer gives them, without an end-of-text token that it appends."""
@@ -70,6 +74,21 @@ class Prompt:
                 "the model would be judged by a space: end the prompt's text with it and begin the answer after it",
             )
         return Encoded(tuple(prompt), tuple(suffix))
+
+    def token_roles(self, tokenizer: Any) -> tuple[str | None, ...]:
+        """What each token of the text is: the role of the part in which it ends; "last" for the last token.
+
+        Tokens that the tokenizer adds have no role.
+
+        Raises: PromptError where the prompt has no parts, or the tokenizer does not say where tokens are.
+        """
+        if not self.parts:
+            raise PromptError(
+                "a prompt that knows its parts, as the formats 'labelled', 'plain' and 'qa' compose it",
+                f"{self.text!r:.60} without",
+                "pass parts=, pairs of a role and a text, to Prompt, or use by='position'",
+            )
+        return token_roles(tokenizer, self.parts, self.special_tokens, len(self.token_ids(tokenizer)))
 
     def show(self, tokenizer: Any) -> str:
         """The tokens of the prompt and its canonical answer, one a line: position, id, text, and what it is."""

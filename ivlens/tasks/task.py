@@ -133,7 +133,8 @@ class Task:
     def _prompt(self, query: Example, text: str, special_tokens: bool = True, changed: float | None = None) -> Prompt:
         space = "" if text[-1:].isspace() else " "
         answers = tuple(space + answer for answer in query.answers)
-        return Prompt(text, answers, special_tokens, self.name, query.input, changed)
+        parts = getattr(text, "parts", ())
+        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, parts)
 
     def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
         queries = list(self.split(split))

@@ -17,6 +17,7 @@ from .heatmap import head_heatmaps as head_heatmaps
 from .page import page as page
 from .page import prose as prose
 from .page import write_page as write_page
+from .positions import position_heatmap as position_heatmap
 from .report import write_report as write_report
 from .stability import stability_curve as stability_curve
 from .sweep import sweep_heatmap as sweep_heatmap
@@ -39,6 +40,7 @@ __all__ = [
     "head_heatmap",
     "head_heatmaps",
     "page",
+    "position_heatmap",
     "prose",
     "recovery_bars",
     "save_figure",

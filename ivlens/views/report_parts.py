@@ -10,6 +10,7 @@ from ..records import (
     Comparison,
     Evaluation,
     HeadEffects,
+    PositionEffects,
     Stability,
     SteeringSweep,
     TrainingRun,
@@ -19,6 +20,7 @@ from .comparison import comparison_bars
 from .heatmap import Effects, head_heatmap
 from .page import Body, prose
 from .panels import SEQUENTIAL, Edges, layout_around
+from .positions import position_heatmap
 from .stability import stability_curve
 from .sweep import sweep_heatmap
 from .tables import frame_table
@@ -40,6 +42,11 @@ def heads_parts(effects: Effects) -> list[Body]:
         k = min(AGAIN, len(frame))
         parts.append(stability_curve(prompts_needed(effects, k), title=f"Prompts needed to find the same {k} heads"))
     return parts
+
+
+def positions_parts(effects: PositionEffects) -> list[Body]:
+    """The strongest heads at every place, as a map and a table."""
+    return [position_heatmap(effects), _first(effects.to_frame(), "cells", "The strongest")]
 
 
 def stability_parts(stability: Stability) -> list[Body]:

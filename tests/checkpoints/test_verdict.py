@@ -14,9 +14,9 @@ from ivlens.checkpoints.statistics import (
     paired_drop,
     recovered_fraction,
     remembered_fraction,
-    spearman,
 )
 from ivlens.checkpoints.verdict import verdict
+from ivlens.records import spearman
 
 NAN = (math.nan,) * 3
 FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)

@@ -17,6 +17,8 @@ from ivlens.records import (
     Evaluation,
     HeadEffects,
     HeadMeans,
+    MethodAgreement,
+    PositionEffects,
     Record,
     Stability,
     SteeringSweep,
@@ -29,9 +31,22 @@ from ivlens.views.report_parts import heads_parts
 
 MALICE = "<img src=x onerror=alert(1)>"
 FACTS = {"model": {"source": "smollm2", "weights_sha256": "abc"}, "settings": {"shots": 2}}
-ALL = ("heads", "universal", "stability", "sweep", "conditions", "transfer", "run", "answers", "vector")
+ALL = (
+    "heads",
+    "universal",
+    "positions",
+    "agreement",
+    "stability",
+    "sweep",
+    "conditions",
+    "transfer",
+    "run",
+    "answers",
+    "vector",
+)
 HEADINGS = [
-    "Contents", "Heads that carry the instructions", "How firmly prompts single out the heads",
+    "Contents", "Heads that carry the instructions", "Where in the prompt heads work", "How far methods agree",
+    "How firmly prompts single out the heads",
     "Where the vector works", "Conditions compared", "What tasks share", "Training", "Answers",
     "Vectors and other tables",
 ]  # fmt: skip
@@ -47,6 +62,12 @@ def example(kind: str, task: str = "antonym", prompts: int = 6, steps: int = 3) 
     makers: dict[str, Callable[[], Record]] = {
         "heads": lambda: HeadEffects(rand(prompts, 4, 3), rand(prompts), "probability", "exact", task, **facts),
         "universal": lambda: UniversalEffects(rand(4, 3), rand(4, 3), "probability", (task, "two"), 9, **facts),
+        "positions": lambda: PositionEffects(
+            rand(prompts, 4, 3, 2), rand(prompts), "probability", "loop", (task, "last"), task, **facts
+        ),
+        "agreement": lambda: MethodAgreement(
+            rand(1, prompts), rand(1, prompts), rand(1), rand(1), (task,), "exact", "probability", 10, task, **facts
+        ),
         "stability": lambda: Stability(rand(4, 3), 0.5, 3, prompts, 100, task, **facts),
         "sweep": lambda: SteeringSweep(
             hits[:, :, None], rand(2, 2, 1, prompts), (4, 9), (1.0, 2.0), (20,), task, **facts
@@ -94,14 +115,14 @@ def test_records_of_every_kind_have_their_part(tmp_path: Path) -> None:
     text = written(tmp_path, {f"{kind}.safetensors": example(kind) for kind in reversed(ALL)}, title="A <title>")
     assert headings(text, 1) == ["A &lt;title&gt;"]
     assert headings(text, 2) == HEADINGS
-    assert headings(text, 3) == ["antonym, two", *["antonym"] * 4, "antonym, two", "antonym", "answers", "antonym"]
-    assert text.count("Plotly.newPlot(") == 8  # two of the heads, none of answers and vector
+    assert headings(text, 3) == ["antonym, two", *["antonym"] * 6, "antonym, two", "antonym", "answers", "antonym"]
+    assert text.count("Plotly.newPlot(") == 9  # two of the heads, none of agreement, answers and vector
     anchors = Anchors(seen(text))
-    assert len(anchors.links) == 9
+    assert len(anchors.links) == 11
     assert {link.removeprefix("#") for link in anchors.links} < {*anchors.ids}
     assert len(anchors.ids) == len({*anchors.ids})
-    assert anchors.details == 9
-    assert seen(text).count("<td>settings: shots</td><td>2</td>") == 9
+    assert anchors.details == 11
+    assert seen(text).count("<td>settings: shots</td><td>2</td>") == 11
     assert "<td>run.safetensors</td>" in text
     for told in (
         "All 12 heads",

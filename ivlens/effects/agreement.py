@@ -1,0 +1,69 @@
+"""Methods compared with an exact one on the same prompts, so that a user knows when to trust the cheap one."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ArgumentError, whole
+from ..models import HookedTransformer, provenance
+from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
+from ..tasks import Prompt
+from .indirect import indirect_effects
+
+
+def compare_methods(
+    model: HookedTransformer,
+    prompts: Sequence[Prompt],
+    means: HeadMeans,
+    *,
+    methods: Sequence[str] = ("exact", "attribution"),
+    metric: str = "probability",
+    k: int = 10,
+    steps: int = 1,
+) -> MethodAgreement:
+    """Rank correlation and overlap of the ``k`` strongest heads of each method's effects with those of the first.
+
+    ``steps`` are those of attribution; ``.reference`` names what the first method came to ("loop" where the exact
+    sweep does not represent the model).
+
+    Raises:
+        ArgumentError: fewer than two methods, ``k`` beyond the number of heads, or see ``indirect_effects``.
+        PromptError, MismatchError, HookError, UnsupportedError: see ``indirect_effects``.
+    """
+    if isinstance(methods, str) or len(set(methods)) < len(methods) or len(methods) < 2:
+        raise ArgumentError("two different methods or more, the reference first", repr(methods))
+    whole("k", k, 1)
+    count = model.cfg.n_layers * model.cfg.n_heads
+    if k > count:
+        raise ArgumentError(f"k to be at most {count}, the number of heads", str(k))
+    prompts = list(prompts)
+    reference, *others = (
+        indirect_effects(
+            model, prompts, means, method=method, metric=metric, steps=steps if method == "attribution" else 1
+        )
+        for method in methods
+    )
+    overlap = partial(_overlap, k=k)
+    return MethodAgreement(
+        torch.tensor(
+            [[spearman(*maps) for maps in zip(each.values, reference.values, strict=True)] for each in others]
+        ),
+        torch.tensor([[overlap(*maps) for maps in zip(each.values, reference.values, strict=True)] for each in others]),
+        torch.tensor([spearman(each.aie, reference.aie) for each in others]),
+        torch.tensor([overlap(each.aie, reference.aie) for each in others]),
+        tuple(each.method for each in others),
+        reference.method,
+        metric,
+        k,
+        task=reference.task,
+        provenance=provenance(model, methods=list(methods), metric=metric, k=k, steps=steps, prompts=reference.n),
+    )
+
+
+def _overlap(one: Float[Tensor, "layer head"], other: Float[Tensor, "layer head"], k: int) -> float:
+    """Fraction of the ``k`` strongest heads that two maps share."""
+    first, second = (set(heads_by_effect(each)[:k]) for each in (one, other))
+    return len(first & second) / k

@@ -1,0 +1,22 @@
+"""What every computation of effects checks before it runs a model."""
+
+from ..errors import ArgumentError, MismatchError, one_of, whole
+from ..models import HookedTransformer, check_fits
+from ..records import METRICS, HeadMeans, PositionMeans
+
+
+def check_asked(method: str, methods: tuple[str, ...], metric: str, steps: int) -> None:
+    """Raise ArgumentError for a method or metric that there is not, or steps that the method does not take."""
+    one_of("method", method, methods)
+    one_of("metric", metric, METRICS)
+    whole("steps", steps, 1)
+    if steps > 1 and method != "attribution":
+        raise ArgumentError("steps above 1 with method='attribution' only", f"{steps} with method={method!r}")
+
+
+def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
+    """Raise MismatchError for means of a model of another shape, architecture or weight processing."""
+    check_fits(model, means.provenance, "the mean activations")
+    shape = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    if tuple(means.values.shape[-3:]) != shape:
+        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape[-3:])}")

@@ -1,0 +1,59 @@
+"""The loop over heads and places, batched: patched copies of a prompt run together, each with one patch."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..models import HookedTransformer, answer_logits, hooked, padded, z_name
+from .attribution import Sites
+from .metric import Measure, Pair
+
+Patch = tuple[int, int, int]  # layer, head, place
+
+
+def patched_effects(
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    sites: Sequence[Sites],
+    means: Float[Tensor, "place layer head d_head"],
+    metric: str,
+    *,
+    batch_size: int,
+) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
+    """Effects of every head at every place, whose tokens are patched together; the prompts' own metric."""
+    places, layers, heads, _ = means.shape
+    patches = [*product(range(layers), range(heads), range(places))]
+    effects, baseline = [], []
+    with tqdm(total=len(pairs) * len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
+        for pair, of_prompt in zip(pairs, sites, strict=True):
+            measure = Measure(metric, pair[1:])
+            alone = measure(answer_logits(model, padded([pair], model.cfg.device)))
+            patched = []
+            for start in range(0, len(patches), batch_size):
+                chunk = patches[start : start + batch_size]
+                with hooked(model, _edits(chunk, of_prompt, means)):
+                    logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
+                patched.append(measure.copies(0, len(chunk))(logits))
+                bar.update(len(chunk))
+            effects.append((torch.cat(patched) - alone).view(layers, heads, places).cpu())
+            baseline.append(alone.cpu())
+    return torch.stack(effects), torch.cat(baseline)
+
+
+def _edits(
+    chunk: Sequence[Patch], sites: Sites, means: Float[Tensor, "place layer head d_head"]
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Edits of ``hook_z`` that give the copies their patches, copy i the i-th."""
+
+    def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        for copy, (patched, head, place) in enumerate(chunk):
+            if patched == layer:
+                z[copy, list(sites[place]), head] = means[place, layer, head].to(z)
+        return z
+
+    return {z_name(layer): partial(edit, layer) for layer in {layer for layer, _, _ in chunk}}

@@ -1,0 +1,113 @@
+"""What is asked for is checked, and handed to the method that scores every head's patch."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import FallbackWarning, UnsupportedError, at_least
+from ..models import HookedTransformer, check_streamable, provenance
+from ..records import HeadEffects, HeadMeans
+from ..scoring import all_ids, listed
+from ..tasks import Prompt
+from .attribution import attributed_effects
+from .checks import check_asked, check_means
+from .exact import exact_scores
+from .loop import loop_scores
+from .metric import Pair, Scores, in_metric
+
+METHODS = ("exact", "loop", "attribution")
+Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
+
+
+@torch.no_grad()
+def indirect_effects(
+    model: HookedTransformer,
+    prompts: Sequence[Prompt],
+    means: HeadMeans,
+    *,
+    method: str = "exact",
+    metric: str = "probability",
+    stream_budget: int = 2048,
+    steps: int = 1,
+) -> HeadEffects:
+    """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
+
+    ``.values`` is [prompt, layer, head], in the metric's unit: ``"probability"`` of the whole answer,
+    ``"log-probability"`` in nats, or ``"logit-difference"``, the answer's tokens against the strongest wrong tokens
+    of the unpatched run. ``method="exact"`` is the last-token sweep (``ivlens.models.streams``); ``"loop"`` runs one
+    full forward pass a head; ``"attribution"`` is the first-order estimate ``(zbar - z) . d metric / d z`` from one
+    forward and one backward pass, or with ``steps`` above 1 integrated gradients (``ivlens.effects.integrated``).
+    ``stream_budget`` bounds the rows that travel together, hence memory. A model that the sweep does not represent
+    goes through the loop, with a FallbackWarning; ``.method`` names what was done.
+
+    Raises:
+        ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
+        PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+        MismatchError: the means were computed on a model of another shape, architecture or weight processing.
+        HookError: hooks are active, which the exact sweep would not run.
+        UnsupportedError: attribution on a model that was made in inference mode.
+    """
+    check_asked(method, METHODS, metric, steps)
+    at_least("stream_budget", stream_budget, 2)
+    check_means(model, means)
+    prompts = listed(prompts)
+    pairs = all_ids(model, prompts)
+    settings = {"metric": metric, "prompts": len(pairs)}
+    if method == "exact":
+        method = _exact_or_loop(model)
+    if method == "attribution":
+        settings["steps"] = steps
+        effects, baseline = _attributed(model, pairs, means.values, metric, steps, stream_budget)
+    else:
+        run = exact_scores if method == "exact" else loop_scores
+        effects, baseline = _patched(run, model, pairs, means.values, metric, stream_budget)
+    return HeadEffects(
+        effects.cpu(),
+        baseline.cpu(),
+        metric,
+        method,
+        task=", ".join(sorted({prompt.task for prompt in prompts})),
+        means=means,
+        provenance=provenance(model, method=method, **settings),
+    )
+
+
+def _exact_or_loop(model: HookedTransformer) -> str:
+    """The method that is exact for this model; a warning says why where it is not the sweep."""
+    try:
+        check_streamable(model)
+    except UnsupportedError as error:
+        said = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
+        warnings.warn(f"{said}, one forward pass a head", FallbackWarning, stacklevel=4)
+        return "loop"
+    return "exact"
+
+
+def _attributed(
+    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, metric: str, steps: int, budget: int
+) -> Effects:
+    """First-order effects at the last token. A token of the graph keeps every layer's activations, a stream one's."""
+    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    batch_size = max(1, budget // (model.cfg.n_layers * longest))
+    last = [[[len(prompt) - 1]] for prompt, _ in pairs]
+    effects, baseline = attributed_effects(model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size)
+    return effects[..., 0], baseline
+
+
+def _patched(
+    run: Callable[..., list[Scores]],
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Tensor,
+    metric: str,
+    budget: int,
+) -> Effects:
+    """Effects from the scores of every head's patch."""
+    shape = model.cfg.n_layers, model.cfg.n_heads
+    heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    scores = run(model, pairs, means, heads, metric == "logit-difference", budget)
+    columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
+    return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]

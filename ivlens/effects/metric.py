@@ -1,0 +1,45 @@
+"""What an effect is measured in: the scores of an answer's tokens as one number a prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..models import answer_scores, strongest_wrong
+from ..scoring import Ids
+
+Pair = tuple[Ids, Ids]
+Scores = Float[Tensor, "stream answer"]
+Foils = tuple[Int[Tensor, " answer"] | None, ...]
+
+
+def in_metric(scores: Scores, metric: str) -> Float[Tensor, " stream"]:
+    """The metric of the whole answer: log probabilities, or logit differences, of its tokens add up."""
+    total = scores.sum(-1)
+    return total.exp() if metric == "probability" else total
+
+
+@dataclass
+class Measure:
+    """Reads the metric of rows with these answers off their logits, against the strongest wrong tokens at first."""
+
+    metric: str
+    answers: tuple[Ids, ...]
+    foils: Foils | None = None
+
+    def __call__(self, logits: Sequence[Float[Tensor, "_ vocab"]]) -> Float[Tensor, " row"]:
+        if self.foils is None:
+            against = self.metric == "logit-difference"
+            rows = zip(logits, self.answers, strict=True)
+            self.foils = tuple(strongest_wrong(each, answer) if against else None for each, answer in rows)
+        read = zip(logits, self.answers, self.foils, strict=True)
+        return torch.cat(
+            [in_metric(answer_scores(each[None], answer, foils), self.metric) for each, answer, foils in read]
+        )
+
+    def copies(self, row: int, count: int) -> "Measure":
+        """The measure of ``count`` copies of a row that was read."""
+        assert self.foils is not None
+        return Measure(self.metric, self.answers[row : row + 1] * count, self.foils[row : row + 1] * count)

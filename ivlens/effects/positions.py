@@ -1,0 +1,70 @@
+"""Effects of heads at every place of a prompt: at what its parts are, or at positions counted from the end."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ..errors import MismatchError, at_least
+from ..models import HookedTransformer, provenance
+from ..records import PositionEffects, PositionMeans
+from ..scoring import all_ids, listed
+from ..tasks import Prompt, positions_by_place
+from .attribution import attributed_effects
+from .checks import check_asked, check_means
+from .copies import patched_effects
+
+POSITION_METHODS = ("loop", "attribution")
+
+
+@torch.no_grad()
+def position_effects(
+    model: HookedTransformer,
+    prompts: Sequence[Prompt],
+    means: PositionMeans,
+    *,
+    method: str = "loop",
+    metric: str = "probability",
+    batch_size: int = 32,
+    steps: int = 1,
+) -> PositionEffects:
+    """Indirect effect of every head at every place of corrupted prompts, by role (2310.15213's token classes).
+
+    ``.values`` is [prompt, layer, head, place], in the metric's unit: all tokens of the place are patched together.
+    Places are those of ``means`` (``mean_position_activations``) that all prompts have, aligned by role, whatever the
+    prompts' lengths, or by position where all prompts, clean and corrupted, are of one length. ``method="loop"`` runs
+    every patch, ``batch_size`` copies of a prompt at once; ``"attribution"`` is the first-order estimate, all heads and
+    places from one forward and one backward pass (``steps``: see ``indirect_effects``).
+
+    Raises:
+        ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
+        PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length.
+        MismatchError: the means were computed on another model, or on prompts of another length.
+        UnsupportedError: attribution on a model that was made in inference mode.
+    """
+    check_asked(method, POSITION_METHODS, metric, steps)
+    at_least("batch_size", batch_size, 1)
+    check_means(model, means)
+    prompts = listed(prompts)
+    pairs = all_ids(model, prompts)
+    found = positions_by_place(model.tokenizer, prompts, means.by)
+    if means.by == "position" and len(found[0]) != len(means.places):
+        raise MismatchError(
+            f"corrupted prompts of {len(means.places)} tokens, as the clean ones have",
+            f"{len(found[0])}",
+            "align them by what their tokens are: mean_position_activations(..., by='role')",
+        )
+    places = [name for name in means.places if all(name in each for each in found)]
+    values = means.values[[means.places.index(name) for name in places]]
+    sites = [[each[name] for name in places] for each in found]
+    options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
+    run = attributed_effects if method == "attribution" else patched_effects
+    effects, baseline = run(model, pairs, sites, values, metric, **options)
+    return PositionEffects(
+        effects,
+        baseline,
+        metric,
+        method,
+        tuple(places),
+        task=", ".join(sorted({prompt.task for prompt in prompts})),
+        provenance=provenance(model, method=method, metric=metric, prompts=len(pairs), by=means.by, **options),
+    )

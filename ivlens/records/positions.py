@@ -1,0 +1,83 @@
+"""Records of heads at places of a prompt, not only at its last token: mean outputs, and effects."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import at_least, one_of
+from .effects import METRICS, Head, HeadEffects, OverPrompts
+from .store import Record
+
+
+@dataclass(frozen=True, eq=False)
+class PositionMeans(Record):
+    """Mean output of each head before W_O at each place of clean prompts.
+
+    ``values`` is [place, layer, head, d_head] in the model's activation units: the mean over the ``n`` prompts of the
+    mean over the place's tokens. ``by`` says what places are: "role", the parts that prompts are composed of and
+    "last", or "position", counted from the end ("-1").
+    """
+
+    values: Float[Tensor, "place layer head d_head"]
+    n: int
+    places: tuple[str, ...]
+    by: str
+    task: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PositionEffects(OverPrompts, Record):
+    """Indirect effects of all heads at each place of corrupted prompts (2310.15213's token classes).
+
+    ``values`` is [prompt, layer, head, place]: the metric with the head's output replaced by its clean mean at all
+    tokens of the place, minus the metric without, in the metric's own unit; ``baseline`` [prompt] is the latter.
+    ``aie`` and ``stderr`` are [layer, head, place].
+    """
+
+    values: Float[Tensor, "prompt layer head place"]
+    baseline: Float[Tensor, " prompt"]
+    metric: str
+    method: str
+    places: tuple[str, ...]
+    task: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, METRICS)
+
+    def at(self, place: str) -> HeadEffects:
+        """The effects at one place, as a head map.
+
+        Raises:
+            ArgumentError: a place that was not patched.
+        """
+        one_of("place", place, self.places)
+        values = self.values[..., self.places.index(place)]
+        return HeadEffects(values, self.baseline, self.metric, self.method, self.task, provenance=dict(self.provenance))
+
+    def top(self, k: int) -> list[tuple[int, int, str]]:
+        """The ``k`` strongest as (layer, head, place), highest average indirect effect first."""
+        at_least("k", k, 1)
+        return [(layer, head, self.places[place]) for layer, head, place in self._ranked()[:k].tolist()]
+
+    def strongest_heads(self, k: int) -> list[Head]:
+        """The ``k`` heads of highest average indirect effect at any place, highest first."""
+        at_least("k", k, 1)
+        heads = dict.fromkeys((layer, head) for layer, head, _ in self._ranked().tolist())
+        return list(heads)[:k]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head and place, strongest first: layer, head, place, aie, stderr, rank (from 1)."""
+        layers, heads, places = at = tuple(self._ranked().T)
+        return pd.DataFrame({
+            "layer": layers, "head": heads, "place": np.array(self.places)[places], "aie": self.aie.numpy()[at],
+            "stderr": self.stderr.numpy()[at], "rank": range(1, len(layers) + 1),
+        })  # fmt: skip
+
+    def _ranked(self) -> np.ndarray:
+        """All (layer, head, place) by effect, ties in their order."""
+        order = torch.sort(self.aie.flatten().nan_to_num(nan=-torch.inf), descending=True, stable=True).indices
+        return np.stack(np.unravel_index(order.numpy(), self.aie.shape), 1)
