@@ -1,0 +1,9 @@
+"""Indirect effects of heads: the exact sweep, the plain loop that is its oracle, and ``locate_heads`` over both.
+
+A head's indirect effect on a corrupted prompt is the change of the answer's metric when the head's output at the last
+prompt token is replaced by its mean over clean prompts (2310.15213, eq. 4; 2406.12227, eq. 3).
+"""
+
+from .indirect import METHODS as METHODS
+from .indirect import indirect_effects as indirect_effects
+from .locate import locate_heads as locate_heads

@@ -1,0 +1,58 @@
+"""Mean activations, corrupted prompts and effects of a task in one call."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from ..activations import mean_head_activations
+from ..models import HookedTransformer
+from ..records import HeadEffects, Record
+from ..tasks import Task, load_task
+from .indirect import indirect_effects
+
+R = TypeVar("R", bound=Record)
+
+
+def locate_heads(
+    model: HookedTransformer,
+    task: Task | str,
+    *,
+    clean: int = 50,
+    corrupted: int = 25,
+    shots: int = 2,
+    format: str | Callable[..., str] = "labelled",
+    corruption: str = "no-instruction",
+    metric: str = "log-probability",
+    method: str = "exact",
+    split: str = "train",
+    seed: int = 0,
+) -> HeadEffects:
+    """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
+
+    Means are taken over ``clean`` prompts (instruction, field labels and ``shots`` demonstrations), effects over
+    ``corrupted`` ones, both from the task's ``split``. The log-probability is the default because on bare prompts the
+    probability lies at its floor.
+
+    Raises:
+        ArgumentError: an option outside its values, or more prompts than the split has.
+        PromptError, UnsupportedError: see ``indirect_effects``.
+    """
+    task = load_task(task) if isinstance(task, str) else task
+    draw = partial(task.prompts, shots=shots, format=format, split=split, seed=seed, tokenizer=model.tokenizer)
+    template = {
+        "task": task.name,
+        "format": format if isinstance(format, str) else getattr(format, "__name__", "own"),
+        "shots": shots,
+    }
+    template |= {"split": split, "seed": seed}
+    means = _noted(mean_head_activations(model, draw(clean)), **template)
+    broken = draw(corrupted, corruption=corruption)
+    effects = indirect_effects(model, broken, means, method=method, metric=metric)
+    return _noted(effects, **template, corruption=corruption, clean=clean)
+
+
+def _noted(record: R, **settings: Any) -> R:
+    """The record with further settings in its provenance."""
+    origin = dict(record.provenance)
+    return replace(record, provenance=origin | {"settings": {**origin["settings"], **settings}})
