@@ -9,7 +9,8 @@ IvlensError
 |-- TaskError           a task, or a file of a task, that is malformed
 |-- PromptError         a prompt or answer that cannot be tokenised or scored
 |-- HookError           a hook that was asked for and never ran
-`-- RecordError         a saved record that is missing, truncated, or of another kind
+|-- RecordError         a saved record that is missing, truncated, or of another kind
+`-- WorkerError         a worker process that died, or that cannot do its work
 """
 
 from math import isfinite
@@ -62,6 +63,10 @@ class HookError(IvlensError):
 
 class RecordError(IvlensError):
     """A saved record that is missing, truncated, or of another kind."""
+
+
+class WorkerError(IvlensError):
+    """A worker process that died, or that cannot do its work."""
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
