@@ -170,11 +170,12 @@ def _append(file: BinaryIO, weight: Tensor) -> Place:
 
 
 def _read(weights: np.ndarray, place: Place) -> Tensor:
-    """A weight as a view of the array, its axes as they were."""
+    """A weight as a view of the array, its axes as they were; aligned, so that sums are taken in the same order."""
     stop = place.start + math.prod(place.sizes) * place.dtype.itemsize
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
-        stored = torch.from_numpy(weights[place.start : stop]).view(place.dtype).view(place.sizes)
+        raw = torch.from_numpy(weights[place.start : stop])
+    stored = (raw.clone() if raw.data_ptr() % ALIGNMENT else raw).view(place.dtype).view(place.sizes)
     return stored.permute(sorted(range(stored.ndim), key=place.order.__getitem__))
 
 

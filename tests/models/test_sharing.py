@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,28 @@ def test_a_dask_cluster_gives_the_numbers_of_one_process(model_of: Any) -> None:
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_locating_heads_is_spread_and_its_record_is_the_same(smollm2: Any) -> None:
-    options = {"clean": 4, "corrupted": 9, "shots": 1}
-    one, two = (ivlens.locate_heads(smollm2, "antonym", **options, jobs=jobs) for jobs in (1, 2))
-    torch.testing.assert_close(two.values, one.values, rtol=1e-5, atol=1e-6)
+def test_locating_heads_is_spread_and_its_record_is_the_same(model_of: Any) -> None:
+    words = [
+        "the",
+        "capital",
+        "of",
+        "France",
+        "is",
+        "Paris",
+        "and",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dog",
+    ]
+    task = ivlens.Task("next", tuple(pairwise(words)), ("the quick fox jumps",), ("Q", "A"))
+    model, options = model_of("llama"), {"clean": 6, "corrupted": 4, "shots": 1, "method": "loop"}
+    one, two = (ivlens.locate_heads(model, task, **options, jobs=jobs) for jobs in (1, 2))
+    assert torch.equal(two.values, one.values)
+    assert torch.equal(two.means.values, one.means.values)
     assert two.provenance == one.provenance
     assert two.means.provenance == one.means.provenance
 
@@ -119,11 +138,14 @@ def test_weights_are_saved_once_mapped_by_the_workers_and_removed(
 def test_what_workers_would_not_compute_is_refused(model_of: Any, monkeypatch: Any, tmp_path: Path) -> None:
     model = model_of("llama")
     means = ivlens.mean_head_activations(model, PROMPTS)
-    with ivlens.steer(model, torch.ones(model.cfg.d_model), 0), pytest.raises(HookError, match="no active hooks"):
-        ivlens.indirect_effects(model, PROMPTS, means, method="loop", jobs=2)
+    with ivlens.steer(model, torch.ones(model.cfg.d_model), 0):
+        steered = ivlens.indirect_effects(model, PROMPTS[:2], means, method="loop")
+        with pytest.raises(HookError, match="no active hooks: workers"):
+            ivlens.indirect_effects(model, PROMPTS[:2], means, method="loop", jobs=2)
+    assert steered.baseline.isfinite().all()
     handle = model.ln_final.register_forward_hook(lambda module, arguments, output: 2 * output)
     with pytest.raises(HookError, match="no active hooks"):
-        ivlens.indirect_effects(model, PROMPTS, means, jobs=2)
+        ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, jobs=2)
     handle.remove()
     model.blocks[1].mlp.forward = torch.zeros_like  # no weight says this
     with pytest.raises(MismatchError, match=r"logits within .* of the model that the workers were given"):
