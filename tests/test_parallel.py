@@ -55,13 +55,6 @@ def test_after_a_failure_no_other_piece_begins() -> None:
     assert told == []
 
 
-@pytest.mark.usefixtures("two_dask_workers")
-def test_a_cluster_works_and_fails_alike() -> None:
-    assert [value for value, _ in spread(square, range(6), None, NAMES, 10)] == [10, 11, 14, 19, 26, 35]
-    with pytest.raises(PromptError, match=r"in piece 3$"):
-        spread(picky, range(6), None, NAMES)
-
-
 def test_jobs_are_one_or_more_or_what_joblib_says() -> None:
     assert workers(1) == workers(None) == 1
     assert workers(3) == 3

@@ -1,21 +1,17 @@
 """What is asked for is checked, and handed to the method that scores every head's patch."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import accumulate
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..errors import MismatchError, at_least, one_of
-from ..models import HookedTransformer, check_fits, provenance, spread_model
-from ..parallel import workers
-from ..records import METRICS, Head, HeadEffects, HeadMeans
+from ..models import HookedTransformer, check_fits, provenance
+from ..records import METRICS, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
-from .exact import Pair, Scores, exact_scores, within
+from .exact import exact_scores
 from .loop import loop_scores
+from .spread import spread_scores
 
 METHODS = ("exact", "loop")
 
@@ -59,44 +55,16 @@ def indirect_effects(
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
     heads = [(layer, head) for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
     run = exact_scores if method == "exact" else loop_scores
-    work = partial(
-        _scores, run=run, means=means.values, heads=heads, foil=metric == "logit-difference", budget=stream_budget
-    )
-    groups = within(pairs, len(heads) + 1, stream_budget) if method == "exact" else [[pair] for pair in pairs]
-    scores = work(model, pairs) if workers(jobs) == 1 else _spread(model, work, groups, jobs)
+    scores = spread_scores(run, model, pairs, means.values, heads, metric == "logit-difference", stream_budget, jobs)
     columns = torch.stack([of_prompt.sum(-1) for of_prompt in scores])  # prompt stream, the clean one first
     columns = columns.exp() if metric == "probability" else columns
     effects = (columns[:, 1:] - columns[:, :1]).unflatten(1, (cfg.n_layers, cfg.n_heads))
     return HeadEffects(
-        effects,
-        columns[:, 0],
+        effects.cpu(),
+        columns[:, 0].cpu(),
         metric,
         method,
         task=", ".join(sorted({prompt.task for prompt in prompts})),
         means=means,
         provenance=provenance(model, method=method, metric=metric, prompts=len(pairs)),
     )
-
-
-@torch.no_grad()
-def _scores(
-    model: HookedTransformer,
-    pairs: Sequence[Pair],
-    run: Callable[..., list[Scores]],
-    means: Tensor,
-    heads: list[Head],
-    foil: bool,
-    budget: int,
-) -> list[Scores]:
-    return [of_prompt.cpu() for of_prompt in run(model, pairs, means, heads, foil, budget)]
-
-
-def _spread(
-    model: HookedTransformer, work: Callable[..., list[Scores]], groups: list[list[Pair]], jobs: int | None
-) -> list[Scores]:
-    """The groups' scores, by several workers."""
-    ends = list(accumulate(map(len, groups)))
-    names = [f"prompts {end - len(group) + 1} to {end}" for group, end in zip(groups, ends, strict=True)]
-    with tqdm(total=ends[-1], desc="indirect effects", unit="prompt", leave=False, disable=None) as bar:
-        found = spread_model(model, work, groups, jobs, names, finished=lambda group, _: bar.update(len(group)))
-    return [of_prompt for group in found for of_prompt in group]

@@ -147,7 +147,7 @@ def _saved(model: HookedTransformer, path: Path) -> dict[str, Place]:
     places = {}
     try:
         with path.open("wb") as file:
-            for name in weight_names(model):
+            for name in weight_names(model, once=False):
                 places[name] = _append(file, attrgetter(name)(model).detach())
     except OSError as error:
         raise WorkerError(
@@ -188,7 +188,7 @@ def _rebuilt(plan: Plan, weights: np.ndarray) -> HookedTransformer:
     model.load_state_dict(values, strict=False, assign=True)
     model.tokenizer = plan.tokenizer
     model.to(cfg.device, print_details=False).eval()
-    strange = {name for name, _ in model.named_parameters()} ^ set(plan.places)
+    strange = set(weight_names(model, once=False)) ^ set(plan.places)
     if strange:
         raise UnsupportedError("a model that its config describes", f"other weights: {', '.join(sorted(strange))}")
     check_logits(model, plan.logits, "the model that the workers were given")

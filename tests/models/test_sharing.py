@@ -19,6 +19,7 @@ from ivlens.models.sharing import worker_device
 PROMPTS = [
     Prompt(text, " Paris is") for text in ("the fox", "a lazy dog", "Q: what is the capital?", "1 + 2", "and", "over")
 ]
+TEXT = "the capital of France is Paris and quick brown fox jumps over a lazy dog"
 FEW = 20  # streams: groups of one prompt
 
 
@@ -66,23 +67,7 @@ def test_a_dask_cluster_gives_the_numbers_of_one_process(model_of: Any) -> None:
 
 @pytest.mark.usefixtures("two_workers")
 def test_locating_heads_is_spread_and_its_record_is_the_same(model_of: Any) -> None:
-    words = [
-        "the",
-        "capital",
-        "of",
-        "France",
-        "is",
-        "Paris",
-        "and",
-        "quick",
-        "brown",
-        "fox",
-        "jumps",
-        "over",
-        "lazy",
-        "dog",
-    ]
-    task = ivlens.Task("next", tuple(pairwise(words)), ("the quick fox jumps",), ("Q", "A"))
+    task = ivlens.Task("next", tuple(pairwise(TEXT.split())), ("the quick fox jumps",), ("Q", "A"))
     model, options = model_of("llama"), {"clean": 6, "corrupted": 4, "shots": 1, "method": "loop"}
     one, two = (ivlens.locate_heads(model, task, **options, jobs=jobs) for jobs in (1, 2))
     assert torch.equal(two.values, one.values)
@@ -108,6 +93,13 @@ def test_changed_weights_and_lora_are_what_workers_compute_with(model_of: Any) -
     model.blocks[0].attn.W_O.data.mul_(0.5)  # an edit that no version counter sees
     assert not same(measured(model, 2), before)
     torch.testing.assert_close(measured(model, 2), measured(model, 1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_weight_with_two_names_is_both(model_of: Any) -> None:
+    model = model_of("llama")
+    model.blocks[0].ln2.w = model.blocks[0].ln1.w
+    assert same(measured(model, 2), measured(model, 1))
 
 
 def whereabouts(model: Any, piece: int) -> tuple[int, int, bool]:
