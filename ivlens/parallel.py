@@ -6,6 +6,7 @@ divides this machine's cores among loky's workers; a cluster's workers have the 
 
 import io
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, redirect_stderr
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from .errors import ArgumentError, IvlensError, WorkerError, whole
 
 P = TypeVar("P")
+_one_piece = threading.Lock()  # a cluster's worker may have several threads, but has memory for one model
 
 
 def workers(jobs: int | None) -> int:
@@ -88,7 +90,7 @@ def _outcomes(calls: Any, jobs: int | None) -> Generator[tuple[int, Any]]:
 def _attempt(at: int, name: str, work: Callable[..., Any], piece: Any, *shared: Any) -> tuple[int, Any]:
     """In the worker: the piece's place and its result, or its error, which names the piece."""
     try:
-        with redirect_stderr(_NoTerminal()):
+        with _one_piece, redirect_stderr(_NoTerminal()):
             return at, work(piece, *shared)
     except IvlensError as error:
         do = "; ".join(filter(None, [error.do, f"in {name}"]))

@@ -59,6 +59,8 @@ def compare_checkpoints(
     sources = named(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
+    alone = workers(jobs) == 1 or len(sources) == 1
+    sources = sources if alone else [_loadable(each) for each in sources]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch if out is None else out).absolute()
         first, *others = [Subject(each, options, folder / LEDGER) for each in (Checkpoint("base", base), *sources)]
@@ -67,12 +69,27 @@ def compare_checkpoints(
             found = {"base": measuring.measure(first)}
             first.release()
             bar.update()
-            outcomes = (_here if workers(jobs) == 1 else _spread)(measuring, others, jobs, bar)
+            outcomes = (_here if alone else _spread)(measuring, others, jobs, bar)
         outcome_of = dict(zip((each.name for each in sources), outcomes, strict=True))
         found |= {name: outcome for name, outcome in outcome_of.items() if not isinstance(outcome, str)}
         failures = {name: outcome for name, outcome in outcome_of.items() if isinstance(outcome, str)}
         trained = dict(zip(outcome_of, learned, strict=False))
         return measuring.record(found, failures, tuple(trained.get(name, "") for name in found if name != "base"))
+
+
+def _loadable(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as a worker finds it, whatever its working directory."""
+    source, adapter = checkpoint.source, checkpoint.adapter
+    if not isinstance(source, (str, Path)):
+        raise ArgumentError(
+            "checkpoints that a worker can load: names, folders or files",
+            f"{checkpoint.name}: a {type(source).__name__} object",
+            "save it, or use jobs=1",
+        )
+    path = Path(source).expanduser()
+    return replace(
+        checkpoint, source=path.absolute() if path.exists() else source, adapter=adapter and adapter.absolute()
+    )
 
 
 def _here(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None, bar: tqdm) -> list[Found | str]:
@@ -96,14 +113,6 @@ def _outcome(measuring: Measuring, subject: Subject) -> Found | str:
 
 def _spread(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None, bar: tqdm) -> list[Found | str]:
     """The checkpoints' outcomes by workers, each of which has one of them at a time."""
-    for subject in subjects:
-        source = subject.checkpoint.source
-        if not isinstance(source, (str, Path)):
-            raise ArgumentError(
-                "checkpoints that a worker can load: names, folders or files",
-                f"{subject.name}: a {type(source).__name__} object",
-                "save it, or use jobs=1",
-            )
     base = measuring.base
     known = Subject(Checkpoint("base", None), {}, base.ledger, known=base.facts)
     sent = replace(measuring, base=known, cells=replace(measuring.cells, say=print))

@@ -5,7 +5,6 @@ import hashlib
 import math
 import multiprocessing
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ P = TypeVar("P")
 ALIGNMENT = 64  # bytes, as torch allocates
 _shared: ContextVar["Shared | None"] = ContextVar("shared", default=None)
 _kept: dict[str, HookedTransformer] = {}  # in a worker: the one model that it holds
-_in_use = threading.Lock()  # a cluster's worker may have several threads, a model's hooks belong to one
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,10 @@ def worker_device(device: str | torch.device | None) -> str | torch.device | Non
 
 def _with_model(piece: Any, work: Callable[..., Any], plan: Plan, weights: np.ndarray) -> Any:
     """In the worker: the piece's work on the model, rebuilt if it is not the one that is kept from before."""
-    with _in_use:
-        if plan.key not in _kept:
-            _kept.clear()
-            _kept[plan.key] = _rebuilt(plan, weights)
-        return work(_kept[plan.key], piece)
+    if plan.key not in _kept:
+        _kept.clear()
+        _kept[plan.key] = _rebuilt(plan, weights)
+    return work(_kept[plan.key], piece)
 
 
 def _saved(model: HookedTransformer, path: Path) -> dict[str, Place]:
