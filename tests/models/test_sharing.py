@@ -19,7 +19,7 @@ from ivlens.models.sharing import worker_device
 PROMPTS = [
     Prompt(text, " Paris is") for text in ("the fox", "a lazy dog", "Q: what is the capital?", "1 + 2", "and", "over")
 ]
-TEXT = "the capital of France is Paris and quick brown fox jumps over a lazy dog"
+TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
 FEW = 20  # streams: groups of one prompt
 
 
