@@ -22,6 +22,7 @@ from .errors import RecordError as RecordError
 from .errors import SourceError as SourceError
 from .errors import TaskError as TaskError
 from .errors import UnsupportedError as UnsupportedError
+from .errors import WorkerError as WorkerError
 from .explorer import explore as explore
 from .heads import head_overlap as head_overlap
 from .heads import prompts_needed as prompts_needed
@@ -103,6 +104,7 @@ __all__ = [
     "TransferMatrix",
     "UniversalEffects",
     "UnsupportedError",
+    "WorkerError",
     "ablate",
     "attention_patterns",
     "compare_checkpoints",

@@ -18,44 +18,38 @@ from .models import (
     padded,
     pattern_name,
     provenance,
+    spread_model,
     z_name,
 )
 from .records import Head, HeadMeans, PositionMeans
-from .scoring import listed, prompt_ids
+from .scoring import Ids, listed, prompt_ids
 from .tasks import Prompt, positions_by_place, token_text
 
 
 @torch.no_grad()
-def mean_head_activations(model: HookedTransformer, prompts: Iterable[Prompt], *, batch_size: int = 32) -> HeadMeans:
+def mean_head_activations(
+    model: HookedTransformer, prompts: Iterable[Prompt], *, batch_size: int = 32, jobs: int | None = 1
+) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
     ``.values`` is [layer, head, d_head], in float32 or wider. Batches stream through: of each, only ``hook_z`` at the
-    last token is kept, summed in float64.
+    last token is kept, summed in float64. ``jobs`` workers share the batches (``indirect_effects``).
 
     Raises:
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+        HookError, WorkerError: hooks are active that workers would not run; a worker died.
     """
     at_least("batch_size", batch_size, 1)
     prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    cfg = model.cfg
-    sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
-
-    def add(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
-        sums[layer] += z[last_token(z)].double().sum(0).cpu()
-
-    edits = {z_name(layer): partial(add, layer) for layer in range(cfg.n_layers)}
-    with (
-        hooked(model, edits),
-        tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar,
-    ):
-        for _, batch in batches(pairs, batch_size):
-            final_residual(model, padded(batch, cfg.device))
-            bar.update(len(batch))
-    dtype = torch.float64 if cfg.dtype == torch.float64 else torch.float32
+    groups = [batch for _, batch in batches(pairs, batch_size)]
+    names = [f"clean prompts, batch {at + 1} by length" for at in range(len(groups))]
+    with tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar:
+        sums = spread_model(model, _summed, groups, jobs, names, finished=lambda batch, _: bar.update(len(batch)))
+    dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     tasks = sorted({prompt.task for prompt in prompts})
     return HeadMeans(
-        (sums / len(pairs)).to(dtype),
+        (sum(sums) / len(pairs)).to(dtype),
         len(pairs),
         task=", ".join(tasks),
         provenance=provenance(model, prompts=len(pairs)),
@@ -108,6 +102,19 @@ def mean_position_activations(
         task=", ".join(sorted({prompt.task for prompt in prompts})),
         provenance=provenance(model, prompts=len(pairs), by=by),
     )
+
+
+def _summed(model: HookedTransformer, batch: Sequence[tuple[Ids, Ids]]) -> Float[Tensor, "layer head d_head"]:
+    """Sum over a batch of each head's output at the last token."""
+    cfg = model.cfg
+    sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
+
+    def keep(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
+        sums[layer] = z[last_token(z)].double().sum(0).cpu()
+
+    with hooked(model, {z_name(layer): partial(keep, layer) for layer in range(cfg.n_layers)}):
+        final_residual(model, padded(batch, cfg.device))
+    return sums
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ IvlensError
 |-- TaskError           a task, or a file of a task, that is malformed
 |-- PromptError         a prompt or answer that cannot be tokenised or scored
 |-- HookError           a hook that was asked for and never ran
-`-- RecordError         a saved record that is missing, truncated, or of another kind
+|-- RecordError         a saved record that is missing, truncated, or of another kind
+`-- WorkerError         a worker process that died, or that cannot do its work
 
-FallbackWarning, the one warning, says that something is computed in a slower way than the one asked for.
+FallbackWarning says that something is computed in a slower way than the one asked for.
 """
 
 from math import isfinite
@@ -64,6 +65,10 @@ class HookError(IvlensError):
 
 class RecordError(IvlensError):
     """A saved record that is missing, truncated, or of another kind."""
+
+
+class WorkerError(IvlensError):
+    """A worker process that died, or that cannot do its work."""
 
 
 class FallbackWarning(UserWarning):

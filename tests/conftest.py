@@ -23,13 +23,15 @@ from jaxtyping import install_import_hook
 CONF = "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})"
 # Not ivlens.tasks: it has no tensors, and its constructors take wider types than they keep.
 ROOMS = (
-    "records", "models", "scoring", "activations", "effects", "heads", "vectors", "steering", "checkpoints", "training",
-    "views", "explorer", "experiments",
+    "parallel", "records", "models", "scoring", "activations", "effects", "heads", "vectors", "steering", "checkpoints",
+    "training", "views", "explorer", "experiments",
 )  # fmt: skip
 install_import_hook([f"ivlens.{room}" for room in ROOMS], f"beartype.beartype(conf=beartype.BeartypeConf({CONF}))")
 
+import joblib
 import pytest
 import torch
+from distributed import Client, LocalCluster
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -113,6 +115,36 @@ def tiny_hooked(tiny_hf: Any, tiny_tokenizer: Any) -> Callable[..., Any]:
         return ivlens.load_model(tiny_hf(model_type, **config), tokenizer=tiny_tokenizer())
 
     return made
+
+
+@pytest.fixture
+def two_workers() -> Iterator[None]:
+    """Two processes of loky, the same for all tests, and one thread here as there: results are the same bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=1):
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def dask_cluster() -> Iterator[Client]:
+    """Two dask workers on this machine, shared by all tests."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def two_dask_workers(dask_cluster: Client) -> Iterator[None]:
+    """Two workers of a dask cluster, and one thread here as there."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with joblib.parallel_config("dask", client=dask_cluster):
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
     ["errors"],
-    ["records"],
+    ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],
     ["activations"],
@@ -127,7 +127,8 @@ import numpy, torch
 handlers, state, numpy_state = logging.root.handlers[:], torch.get_rng_state(), numpy.random.get_state()[1].copy()
 python_state, grad, dtype = random.getstate(), torch.is_grad_enabled(), torch.get_default_dtype()
 import ivlens
-wrong = sorted({"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "peft", "wandb"} & set(sys.modules))
+unwanted = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "peft", "wandb", "joblib", "dask"}
+wrong = sorted(unwanted & set(sys.modules))
 wrong += ["torch's seed"] * (not torch.equal(state, torch.get_rng_state()))
 wrong += ["numpy's seed"] * (not (numpy_state == numpy.random.get_state()[1]).all())
 wrong += ["python's seed"] * (python_state != random.getstate())

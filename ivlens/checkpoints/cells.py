@@ -125,7 +125,7 @@ class Cells:
 
         def compute(model: HookedTransformer) -> WeightChange:
             layers = range(model.cfg.n_layers)
-            with safe_open(self._attention(base), "pt") as file:
+            with safe_open(self.attention(base), "pt") as file:
                 changes = [
                     relative_change(
                         attention_weights(model, layer),
@@ -140,7 +140,7 @@ class Cells:
 
     def keep_attention(self, base: Subject) -> None:
         """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
-        kept = self._attention(base)
+        kept = self.attention(base)
         if kept.exists():
             return
         model = base.model()
@@ -150,7 +150,8 @@ class Cells:
         }  # fmt: skip
         write_atomically(kept, lambda temporary: save_file(tensors, temporary))
 
-    def _attention(self, base: Subject) -> Path:
+    def attention(self, base: Subject) -> Path:
+        """The file that ``keep_attention`` writes."""
         return self.folder / f"attention-{base.facts['weights_sha256'][:16]}.safetensors"
 
     def _read(self, model: HookedTransformer, task: Task, heads: tuple[Head, ...] | None) -> HeadReading:

@@ -2,32 +2,24 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ArgumentError, IvlensError
-from ..records import CheckpointComparison, HeadReading
+from ..errors import ArgumentError, IvlensError, WorkerError
+from ..models import worker_device
+from ..parallel import spread, workers
+from ..records import CheckpointComparison
 from ..tasks import Task, load_task
-from .cells import BASE_VECTOR, OTHER_VECTOR, OWN_VECTOR, Cells, vector_of
+from .cells import Cells
 from .config import ComparisonConfig
-from .sources import Checkpoint, check_comparable, named
+from .measuring import Found, Measuring
+from .sources import Checkpoint, named
 from .subject import Subject
-from .summary import (
-    Measured,
-    alignment,
-    head_change,
-    mean_vector,
-    stream_cka,
-    stream_cosine,
-    task_row,
-)
 
-LEDGER = "checkpoints.json"
+LEDGER = "checkpoints"
 
 
 def compare_checkpoints(
@@ -39,6 +31,7 @@ def compare_checkpoints(
     out: str | Path | None = None,
     learned: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
+    jobs: int | None = 1,
     **options: Any,
 ) -> CheckpointComparison:
     """Measure a base model and its checkpoints on tasks, one checkpoint in memory at a time, and compare them.
@@ -48,11 +41,16 @@ def compare_checkpoints(
     checkpoint is kept in ``out`` when it is finished and found again by its content: an interrupted comparison resumes,
     another checkpoint costs itself only. ``learned``: for a sequence, what each checkpoint was trained on.
 
+    With ``jobs`` workers (None: what ``joblib.parallel_config`` says) the base is measured here, then each checkpoint
+    by a worker that loads it; ``say`` is told of its cells when it is finished. Numbers do not depend on ``jobs``, but
+    for rounding where workers have other devices or another number of threads. All workers must see ``out``.
+
     A checkpoint that cannot be loaded or compared is named in ``failures``, and the others go on.
 
     Raises:
-        ArgumentError: no checkpoints or tasks, or two of one name.
+        ArgumentError: no checkpoints or tasks, or two of one name; with workers, a checkpoint that is a model object.
         SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
+        WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
     """
     config = config or ComparisonConfig()
     asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
@@ -61,112 +59,79 @@ def compare_checkpoints(
     sources = named(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
+    alone = workers(jobs) == 1 or len(sources) == 1
+    sources = sources if alone else [_loadable(each) for each in sources]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch if out is None else out)
-        subjects = [
-            Subject(each, lambda checkpoint: checkpoint.load(**options), folder / LEDGER)
-            for each in (Checkpoint("base", base), *sources)
-        ]
-        comparison = _Comparison(Cells(folder / "cells", config, say), asked, subjects[0])
-        bar = tqdm(subjects, desc="checkpoints", unit="checkpoint", disable=None)
-        found, failures = {}, {}
-        for subject in bar:
-            try:
-                found[subject.name] = comparison.measure(subject)
-            except IvlensError as error:
-                if subject is subjects[0]:
-                    raise
-                failures[subject.name] = f"{type(error).__name__}: {error}"
-            subject.release()
-        trained = dict(zip((each.name for each in sources), learned, strict=False))
-        return comparison.record(found, failures, tuple(trained.get(name, "") for name in found if name != "base"))
+        folder = Path(scratch if out is None else out).absolute()
+        first, *others = [Subject(each, options, folder / LEDGER) for each in (Checkpoint("base", base), *sources)]
+        measuring = Measuring(Cells(folder / "cells", config, say), asked, first)
+        with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
+            found = {"base": measuring.measure(first)}
+            first.release()
+            bar.update()
+            outcomes = (_here if alone else _spread)(measuring, others, jobs, bar)
+        outcome_of = dict(zip((each.name for each in sources), outcomes, strict=True))
+        found |= {name: outcome for name, outcome in outcome_of.items() if not isinstance(outcome, str)}
+        failures = {name: outcome for name, outcome in outcome_of.items() if isinstance(outcome, str)}
+        trained = dict(zip(outcome_of, learned, strict=False))
+        return measuring.record(found, failures, tuple(trained.get(name, "") for name in found if name != "base"))
 
 
-Found = tuple[dict[str, Measured], Tensor]
+def _loadable(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as a worker finds it, whatever its working directory."""
+    source, adapter = checkpoint.source, checkpoint.adapter
+    if not isinstance(source, (str, Path)):
+        raise ArgumentError(
+            "checkpoints that a worker can load: names, folders or files",
+            f"{checkpoint.name}: a {type(source).__name__} object",
+            "save it, or use jobs=1",
+        )
+    path = Path(source).expanduser()
+    return replace(
+        checkpoint, source=path.absolute() if path.exists() else source, adapter=adapter and adapter.absolute()
+    )
 
 
-@dataclass
-class _Comparison:
-    cells: Cells
-    tasks: list[Task]
-    base: Subject
-    before: dict[str, Measured] = field(default_factory=dict)
-    places: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def measure(self, subject: Subject) -> Found:
-        """All cells of one checkpoint: its tasks, and how far its heads' weights are from the base's."""
-        if subject is self.base:
-            self.cells.keep_attention(subject)
-        else:
-            check_comparable(self.base.facts, subject.facts)
-        readings = {task.name: self._reading(subject, task) for task in self.tasks}
-        if subject is self.base:
-            for task in self.tasks:
-                sweep = self.cells.sweep(subject, task, vector_of(readings[task.name], task))
-                self.places[task.name] = sweep.best()[:2]
-        found = {task.name: self._task(subject, task, readings) for task in self.tasks}
-        if subject is self.base:
-            self.before = found
-        return found, self.cells.weights(subject, self.base).values
-
-    def record(
-        self, found: Mapping[str, Found], failures: Mapping[str, str], learned: tuple[str, ...]
-    ) -> CheckpointComparison:
-        """The comparison of all that was measured."""
-        names, tasks = tuple(found), tuple(task.name for task in self.tasks)
-        cells = [[found[name][0][task] for task in tasks] for name in names]
-        before, config = cells[0], self.cells.config
-
-        def table(value: Callable[[Measured, Measured], Tensor]) -> Tensor:
-            return torch.stack([
-                torch.stack([value(now, base) for now, base in zip(row, before, strict=True)]) for row in cells
-            ])  # fmt: skip
-
-        rows, recovery = [], []
-        for name, row in zip(names, cells, strict=True):
-            shared = [mean_vector([each.reading for each in of]) for of in (before, row)] if len(tasks) > 1 else []
-            for task, now, base in zip(tasks, row, before, strict=True):
-                place = {"checkpoint": name, "task": task}
-                changed = _weight_change(found[name][1], base.reading)
-                rows.append(place | task_row(now, base, shared, config) | changed)
-                told = now.recovery.to_frame().drop(columns="task").to_dict("records")
-                recovery += [place | {str(key): value for key, value in each.items()} for each in told]
-        facts = {name: self.base.facts[name] for name in self.base.facts if name != "tokenizer"}
-        return CheckpointComparison(
-            tuple(rows), tuple(recovery),
-            table(lambda now, base: now.reading.effects.aie), table(lambda now, base: now.reading.effects.stderr),
-            torch.stack([weights for _, weights in found.values()]),
-            table(lambda now, base: alignment(now, base).mean(1)), table(stream_cosine), table(stream_cka),
-            table(lambda now, base: head_change(now.reading, base.reading)[0]),
-            table(lambda now, base: head_change(now.reading, base.reading)[1]),
-            names, tasks, tuple(each.reading.heads for each in before), config.metric, learned, dict(failures),
-            provenance={"model": facts, "settings": {"comparison": asdict(config), "places": self.places}},
-        )  # fmt: skip
-
-    def _reading(self, subject: Subject, task: Task) -> HeadReading:
-        heads = None if subject is self.base else self.before[task.name].reading.heads
-        return self.cells.reading(subject, task, heads)
-
-    def _task(self, subject: Subject, task: Task, readings: Mapping[str, HeadReading]) -> Measured:
-        cells, (layer, scale) = self.cells, self.places[task.name]
-        bases = {name: each.reading for name, each in self.before.items()} or readings
-        vectors = {
-            BASE_VECTOR: vector_of(bases[task.name], task),
-            OWN_VECTOR: vector_of(readings[task.name], task, reselected=True),
-        }
-        if len(self.tasks) > 1:
-            other = self.tasks[(self.tasks.index(task) + 1) % len(self.tasks)]
-            vectors[OTHER_VECTOR] = vector_of(bases[other.name], other)
-        return Measured(
-            cells.answers(subject, task), cells.knowledge(subject, task), readings[task.name],
-            cells.hidden(subject, task), cells.recovery(subject, task, vectors, layer, scale), layer,
-        )  # fmt: skip
+def _here(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None, bar: tqdm) -> list[Found | str]:
+    """The checkpoints' outcomes, one after the other."""
+    outcomes = []
+    for subject in subjects:
+        outcomes.append(_outcome(measuring, subject))
+        bar.update()
+    return outcomes
 
 
-def _weight_change(weights: Tensor, base: HeadReading) -> dict[str, float]:
-    """Mean relative change over the four matrices: of the base's heads of a task, and of all others."""
-    mean = weights.double().mean(0)
-    chosen = torch.zeros_like(mean, dtype=torch.bool)
-    for layer, head in base.heads:
-        chosen[layer, head] = True
-    return {"weight_change_top": mean[chosen].mean().item(), "weight_change_rest": mean[~chosen].mean().item()}
+def _outcome(measuring: Measuring, subject: Subject) -> Found | str:
+    """All that is measured of a checkpoint, or why it could not be."""
+    try:
+        return measuring.measure(subject)
+    except IvlensError as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        subject.release()
+
+
+def _spread(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None, bar: tqdm) -> list[Found | str]:
+    """The checkpoints' outcomes by workers, each of which has one of them at a time."""
+    base = measuring.base
+    known = Subject(Checkpoint("base", None), {}, base.ledger, known=base.facts)
+    sent = replace(measuring, base=known, cells=replace(measuring.cells, say=print))
+
+    def finished(_: Subject, result: tuple[Found | str, list[str]]) -> None:
+        for line in result[1]:
+            measuring.cells.say(line)
+        bar.update()
+
+    names = [f"checkpoint {subject.name}" for subject in subjects]
+    return [outcome for outcome, _ in spread(_in_worker, subjects, jobs, names, sent, finished=finished)]
+
+
+def _in_worker(subject: Subject, measuring: Measuring) -> tuple[Found | str, list[str]]:
+    """In the worker: a checkpoint's outcome, and what was said of it."""
+    kept = measuring.cells.attention(measuring.base)
+    if not kept.is_file():
+        raise WorkerError(f"out to be a folder that every worker sees, with {kept.name}", f"none in {kept.parent}")
+    said: list[str] = []
+    device = worker_device(subject.options.get("device"))
+    here = replace(measuring, cells=replace(measuring.cells, say=said.append))
+    return _outcome(here, replace(subject, options={**subject.options, "device": device})), said

@@ -2,8 +2,9 @@
 
 import gc
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from .sources import Checkpoint
 
 @dataclass
 class Subject:
-    """One checkpoint; its model is loaded when a cell first needs it, and held until ``release``."""
+    """One checkpoint; its model is loaded when a cell first needs it, and held until ``release``.
+
+    ``options`` go to ``load_model``; ``ledger`` is the folder of facts, a file for each state of a checkpoint's files.
+    """
 
     checkpoint: Checkpoint
-    load: Callable[[Checkpoint], HookedTransformer]
+    options: Mapping[str, Any]
     ledger: Path
     held: HookedTransformer | None = None
     known: dict[str, Any] = field(default_factory=dict)
@@ -32,15 +36,13 @@ class Subject:
         """The model's facts and its tokenizer's hash: those of the last time, while the files are the same."""
         if not self.known:
             mark = _fingerprint(self.checkpoint)
-            ledger = _read(self.ledger)
-            if mark is None or mark not in ledger:
+            kept = None if mark is None else self.ledger / f"{sha256(mark.encode()).hexdigest()[:16]}.json"
+            self.known = {} if kept is None else _read(kept)
+            if not self.known:
                 model = self.model()
-                ledger = _read(self.ledger) | {str(mark): model_facts(model) | {"tokenizer": tokenizer_digest(model)}}
-                if mark is None:
-                    self.known = ledger["None"]
-                    return self.known
-                write_text(self.ledger, json.dumps(ledger, indent=1))
-            self.known = ledger[mark]
+                self.known = model_facts(model) | {"tokenizer": tokenizer_digest(model)}
+                if kept is not None:
+                    write_text(kept, json.dumps(self.known, indent=1))
         return self.known
 
     def model(self) -> HookedTransformer:
@@ -50,7 +52,7 @@ class Subject:
             SourceError, UnsupportedError, MismatchError, DownloadError: see ``load_model``.
         """
         if self.held is None:
-            self.held = self.load(self.checkpoint)
+            self.held = self.checkpoint.load(**self.options)
         return self.held
 
     def release(self) -> None:
@@ -59,9 +61,9 @@ class Subject:
         gc.collect()
 
 
-def _read(ledger: Path) -> dict[str, Any]:
+def _read(facts: Path) -> dict[str, Any]:
     try:
-        return json.loads(ledger.read_text(encoding="utf-8"))
+        return json.loads(facts.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -10,7 +10,7 @@ import torch
 from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import ArgumentError
 from ..records import CheckpointComparison, write_atomically
-from .common import add_dtype, add_verb, progress, read_task, show
+from .common import add_dtype, add_jobs, add_verb, progress, read_task, show
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
 
@@ -37,6 +37,7 @@ def add_compare(verbs: Any) -> None:
     ):  # fmt: skip
         add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
     add_dtype(add)
+    add_jobs(add)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -48,7 +49,7 @@ def _compare(options: argparse.Namespace) -> None:
     tasks = [read_task(name, options.instruction) for name in options.tasks]
     comparison = compare_checkpoints(
         options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
-        say=progress(options), device=options.device, dtype=getattr(torch, options.dtype),
+        say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
     )  # fmt: skip
     write_tables(comparison, options.out)
     views.write_comparison_report(options.out / "report.html", comparison)

@@ -36,6 +36,11 @@ def add_dtype(add: Any) -> None:
     add("--dtype", choices=DTYPES, default="float32", metavar="DTYPE", help=f"{', '.join(DTYPES)} (default: float32)")
 
 
+def add_jobs(add: Any) -> None:
+    """How many processes share the work."""
+    add("--jobs", type=int, default=1, metavar="N", help="worker processes that share the work (default: 1)")
+
+
 def read_model(options: argparse.Namespace) -> HookedTransformer:
     """The model that the options name."""
     return load_model(

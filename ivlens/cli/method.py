@@ -13,10 +13,10 @@ from ..effects import METHODS, locate_heads
 from ..errors import ArgumentError, at_least
 from ..experiments import DemoConfig, run_demo
 from ..heads import universal_effects
-from ..models import load_model
+from ..models import load_model, sharing
 from ..records import METRICS, HeadEffects, UniversalEffects
 from ..tasks import CORRUPTIONS, list_tasks, load_task
-from .common import add_model, add_verb, as_text, progress, read_model, read_task, show
+from .common import add_jobs, add_model, add_verb, as_text, progress, read_model, read_task, show
 
 
 def add_demo(verbs: Any) -> None:
@@ -53,6 +53,7 @@ def add_heads(verbs: Any) -> None:
         add(name, choices=values, default=default, metavar=name.strip("-").upper(), help=help)
     add("--instruction", help="the instruction, for task files that hold none")
     add("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    add_jobs(add)
     add("--out", type=Path, help="folder for the records and a page with the heatmaps")
 
 
@@ -97,14 +98,15 @@ def _heads(options: argparse.Namespace) -> None:
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
     at_least("--top", options.top, 1)
     model = read_model(options)
-    names = ("clean", "corrupted", "shots", "corruption", "metric", "method", "seed")
+    names = ("clean", "corrupted", "shots", "corruption", "metric", "method", "seed", "jobs")
     settings = {name: getattr(options, name) for name in names}
-    found = []
-    for file, task in files.items():
-        say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads on the {options.metric}")
-        found.append(locate_heads(model, task, **settings))
-        if options.out:
-            found[-1].save(options.out / file)
+    heads, found = model.cfg.n_layers * model.cfg.n_heads, []
+    with sharing(model, options.jobs):
+        for file, task in files.items():
+            say(f"{task.name}: indirect effects of {heads} heads on the {options.metric}")
+            found.append(locate_heads(model, task, **settings))
+            if options.out:
+                found[-1].save(options.out / file)
     maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}
     if len(found) > 1:
         maps["all tasks"] = universal_effects(found)

@@ -17,7 +17,7 @@ def exact_scores(
     """Sweep prompts in groups, or one prompt's heads in parts, so that at most ``budget`` rows of streams travel."""
     scores: list[Scores] = []
     with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
-        for group in _within(pairs, len(heads) + 1, budget):
+        for group in within(pairs, len(heads) + 1, budget):
             size = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(heads)
             parts = [
                 sweep_heads(model, group, means, heads[at : at + size], against_foil=against_foil)
@@ -29,7 +29,7 @@ def exact_scores(
     return scores
 
 
-def _within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
+def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
     """Consecutive groups of prompts whose streams' rows fit the budget, or of one prompt."""
     groups: list[list[Pair]] = []
     rows = 0

@@ -17,6 +17,7 @@ from .checks import check_asked, check_means
 from .exact import exact_scores
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
+from .spread import spread_scores
 
 METHODS = ("exact", "loop", "attribution")
 Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
@@ -32,6 +33,7 @@ def indirect_effects(
     metric: str = "probability",
     stream_budget: int = 2048,
     steps: int = 1,
+    jobs: int | None = 1,
 ) -> HeadEffects:
     """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
 
@@ -43,11 +45,15 @@ def indirect_effects(
     ``stream_budget`` bounds the rows that travel together, hence memory. A model that the sweep does not represent
     goes through the loop, with a FallbackWarning; ``.method`` names what was done.
 
+    With ``jobs`` workers (None: what ``joblib.parallel_config`` says) the same groups of prompts travel together as
+    with one: numbers are the same, but for rounding where workers have other devices or another number of threads.
+    Attribution runs in this process.
+
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
         MismatchError: the means were computed on a model of another shape, architecture or weight processing.
-        HookError: hooks are active, which the exact sweep would not run.
+        HookError, WorkerError: hooks are active, which streams and workers would not run; a worker died.
         UnsupportedError: attribution on a model that was made in inference mode.
     """
     check_asked(method, METHODS, metric, steps)
@@ -63,7 +69,7 @@ def indirect_effects(
         effects, baseline = _attributed(model, pairs, means.values, metric, steps, stream_budget)
     else:
         run = exact_scores if method == "exact" else loop_scores
-        effects, baseline = _patched(run, model, pairs, means.values, metric, stream_budget)
+        effects, baseline = _patched(run, model, pairs, means.values, metric, stream_budget, jobs)
     return HeadEffects(
         effects.cpu(),
         baseline.cpu(),
@@ -104,10 +110,11 @@ def _patched(
     means: Tensor,
     metric: str,
     budget: int,
+    jobs: int | None,
 ) -> Effects:
     """Effects from the scores of every head's patch."""
     shape = model.cfg.n_layers, model.cfg.n_heads
     heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
-    scores = run(model, pairs, means, heads, metric == "logit-difference", budget)
+    scores = spread_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, jobs)
     columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
     return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]

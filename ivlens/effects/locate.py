@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..activations import mean_head_activations
-from ..models import HookedTransformer
+from ..models import HookedTransformer, sharing
 from ..records import HeadEffects, Record
 from ..tasks import Task, load_task
 from .indirect import indirect_effects
@@ -27,16 +27,17 @@ def locate_heads(
     method: str = "exact",
     split: str = "train",
     seed: int = 0,
+    jobs: int | None = 1,
 ) -> HeadEffects:
     """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
 
     Means are taken over ``clean`` prompts (instruction, field labels and ``shots`` demonstrations), effects over
     ``corrupted`` ones, both from the task's ``split``. The log-probability is the default because on bare prompts the
-    probability lies at its floor.
+    probability lies at its floor. ``jobs`` workers share the work (``indirect_effects``).
 
     Raises:
         ArgumentError: an option outside its values, or more prompts than the split has.
-        PromptError, UnsupportedError: see ``indirect_effects``.
+        PromptError, UnsupportedError, HookError, WorkerError: see ``indirect_effects``.
     """
     task = load_task(task) if isinstance(task, str) else task
     draw = partial(task.prompts, shots=shots, format=format, split=split, seed=seed, tokenizer=model.tokenizer)
@@ -46,9 +47,10 @@ def locate_heads(
         "shots": shots,
     }
     template |= {"split": split, "seed": seed}
-    means = _noted(mean_head_activations(model, draw(clean)), **template)
     broken = draw(corrupted, corruption=corruption)
-    effects = indirect_effects(model, broken, means, method=method, metric=metric)
+    with sharing(model, jobs):
+        means = _noted(mean_head_activations(model, draw(clean), jobs=jobs), **template)
+        effects = indirect_effects(model, broken, means, method=method, metric=metric, jobs=jobs)
     return _noted(effects, **template, corruption=corruption, clean=clean)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformers import PreTrainedModel
 
 from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
@@ -80,9 +81,7 @@ def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> Hooke
     """Build the HookedTransformer of a Hugging Face model, weights unprocessed."""
     hugging_face = source.model
     cfg = hooked_config(hugging_face.config, dtype=dtype, device=str(device))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
-        model = HookedTransformer(cfg, move_to_device=False)
+    model = without_weights(cfg)
     family = family_of(hugging_face.config)
     weights = {name: value.detach().to(dtype) for name, value in family.weights(hugging_face, cfg).items()}
     if weights["unembed.W_U"].data_ptr() == weights["embed.W_E"].data_ptr():  # tied: an edit of one is not of both
@@ -100,6 +99,13 @@ def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> Hooke
     return model.to(device, print_details=False).eval()
 
 
+def without_weights(cfg: HookedTransformerConfig) -> HookedTransformer:
+    """The model of a config, its parameters not set, on no device yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+        return HookedTransformer(cfg, move_to_device=False)
+
+
 def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
     """Attach a copy of a Hugging Face tokenizer: BOS where it puts one, padding on the right."""
     tokenizer = copy.deepcopy(tokenizer)
@@ -113,22 +119,30 @@ def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
 
 def check_against_hugging_face(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
     """Raise MismatchError unless both models give one short prompt the same logits, within the dtype's tolerance."""
+    check_logits(model, logits_on_cpu(hugging_face, check_tokens(model).to(hugging_face.device)), "Hugging Face's")
+
+
+def check_tokens(model: HookedTransformer) -> Int[Tensor, "batch pos"]:
+    """The short text on which logits are compared, on the model's device."""
     tokenizer: Any = model.tokenizer
-    tokens = torch.tensor([tokenizer(CHECK_TEXT)["input_ids"][: model.cfg.n_ctx]])
-    theirs = _logits_on_cpu(hugging_face, tokens.to(hugging_face.device))
-    ours = _logits_on_cpu(model, tokens.to(model.cfg.device))
-    difference = (ours - theirs).abs().max().item()
+    return torch.tensor([tokenizer(CHECK_TEXT)["input_ids"][: model.cfg.n_ctx]], device=model.cfg.device)
+
+
+def check_logits(model: HookedTransformer, theirs: Float[Tensor, "batch pos vocab"], whose: str) -> None:
+    """Raise MismatchError unless the logits on ``check_tokens`` are ``theirs``, within the dtype's tolerance."""
+    difference = (logits_on_cpu(model, check_tokens(model)) - theirs).abs().max().item()
     allowed = TOLERANCE[model.cfg.dtype] * max(1.0, theirs.abs().max().item())
     if not difference <= allowed:
         raise MismatchError(
-            f"logits within {allowed:.1e} of Hugging Face's",
+            f"logits within {allowed:.1e} of {whose}",
             f"a difference of {difference:.1e} on {CHECK_TEXT!r}",
             "this model would not be represented faithfully; please report its config",
         )
 
 
 @torch.inference_mode()
-def _logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+def logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+    """A model's logits in float64, whichever library it is of."""
     output = model(tokens)
     return (output if isinstance(output, Tensor) else output.logits).double().cpu()
 

@@ -188,10 +188,13 @@ def _restore(module: Any) -> None:
         module.register_parameter(name, original)
 
 
-def weight_names(model: HookedTransformer) -> list[str]:
-    """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is what is computed with."""
+def weight_names(model: HookedTransformer, *, once: bool = True) -> list[str]:
+    """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is what is computed with.
+
+    A weight with several names has the first, or all of them where it need not be ``once``.
+    """
     names = []
-    for name, _ in model.named_parameters():
+    for name, _ in model.named_parameters(remove_duplicate=once):
         path, updated, rest = name.partition(".parametrizations.")
         if not updated:
             names.append(name)

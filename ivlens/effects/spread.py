@@ -1,0 +1,50 @@
+"""Scores of all prompts by one process or by several workers, in the same groups of prompts."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..models import HookedTransformer, spread_model
+from ..parallel import workers
+from ..records import Head
+from .exact import exact_scores, within
+from .metric import Pair, Scores
+
+
+def spread_scores(
+    run: Callable[..., list[Scores]],
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
+    jobs: int | None,
+) -> list[Scores]:
+    """What ``run``, ``exact_scores`` or ``loop_scores``, gives for the prompts; workers have its groups of prompts."""
+    work = partial(_scores, run=run, means=means, heads=heads, against_foil=against_foil, budget=budget)
+    if workers(jobs) == 1:
+        return work(model, pairs)
+    groups = within(pairs, len(heads) + 1, budget) if run is exact_scores else [[pair] for pair in pairs]
+    ends = list(accumulate(map(len, groups)))
+    names = [f"prompts {end - len(group) + 1} to {end}" for group, end in zip(groups, ends, strict=True)]
+    with tqdm(total=len(pairs), desc="indirect effects", unit="prompt", leave=False, disable=None) as bar:
+        found = spread_model(model, work, groups, jobs, names, finished=lambda group, _: bar.update(len(group)))
+    return [of_prompt for group in found for of_prompt in group]
+
+
+@torch.no_grad()
+def _scores(
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    run: Callable[..., list[Scores]],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
+) -> list[Scores]:
+    return [of_prompt.cpu() for of_prompt in run(model, pairs, means, heads, against_foil, budget)]

@@ -1,0 +1,192 @@
+"""A model for several workers: its weights saved once, mapped into memory by every process, kept for the next piece."""
+
+import copy
+import hashlib
+import math
+import multiprocessing
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+from ..errors import HookError, UnsupportedError, WorkerError
+from ..parallel import spread, workers
+from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
+from .lora import weight_names
+from .provenance import model_facts
+
+P = TypeVar("P")
+ALIGNMENT = 64  # bytes, as torch allocates
+_shared: ContextVar["Shared | None"] = ContextVar("shared", default=None)
+_kept: dict[str, HookedTransformer] = {}  # in a worker: the one model that it holds
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a weight lies in the array of all: its first byte, its axes in the order of memory, and their sizes."""
+
+    start: int
+    dtype: torch.dtype
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What rebuilds a model around its weights; ``key`` says which model it is, ``logits`` that it is the same."""
+
+    key: str
+    cfg: Any
+    tokenizer: Any
+    places: Mapping[str, Place]
+    logits: Float[Tensor, "batch pos vocab"]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A plan, and the model's weights in a file mapped into memory."""
+
+    plan: Plan
+    weights: np.memmap
+
+
+def spread_model(
+    model: HookedTransformer,
+    work: Callable[..., Any],
+    pieces: Sequence[P],
+    jobs: int | None,
+    names: Sequence[str],
+    *,
+    finished: Callable[[P, Any], object] = lambda piece, result: None,
+) -> list[Any]:
+    """Results of ``work(model, piece)`` in the order of the pieces; with one worker or one piece, in this process.
+
+    Otherwise see ``spread``, and ``sharing`` for how a worker gets the model. Results are the same bits where
+    workers have this process' kind of device and number of threads, and differ by rounding where they have not.
+
+    Raises:
+        HookError, UnsupportedError: hooks are active, or the model is not the same when it is rebuilt.
+        WorkerError, IvlensError: see ``spread``.
+    """
+    if workers(jobs) == 1 or len(pieces) < 2:
+        results = []
+        for piece in pieces:
+            results.append(work(model, piece))
+            finished(piece, results[-1])
+        return results
+    with sharing(model, jobs):
+        shared = _shared.get()
+        assert shared is not None
+        return spread(_with_model, pieces, jobs, names, work, shared.plan, shared.weights, finished=finished)
+
+
+@contextmanager
+def sharing(model: HookedTransformer, jobs: int | None) -> Iterator[None]:
+    """Within this context the model's weights lie in a temporary file for the workers, saved once, removed at the end.
+
+    With one worker there is none. Weights are those that the model computes with, LoRA's updates added.
+
+    Raises:
+        HookError: hooks are active, which workers would not run.
+        WorkerError: the folder of temporary files has no room.
+    """
+    if workers(jobs) == 1:
+        yield
+        return
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        raise HookError("no active hooks: workers would not run them", "some", "leave their context first, or jobs=1")
+    logits = logits_on_cpu(model, check_tokens(model))
+    facts = (model_facts(model)["weights_sha256"], model.cfg.to_dict(), logits.numpy().tobytes())
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()
+    open_now = _shared.get()
+    if open_now is not None and open_now.plan.key == key:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ivlens-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "weights"
+        places = _saved(model, path)
+        weights = np.memmap(path, np.uint8, "c")  # copy on write: a worker that wrote to it would not change the file
+        token = _shared.set(Shared(Plan(key, model.cfg, model.tokenizer, places, logits), weights))
+        try:
+            yield
+        finally:
+            _shared.reset(token)
+
+
+def worker_device(device: str | torch.device | None) -> str | torch.device | None:
+    """Where this worker computes: of several GPUs, unless one was named, that of its number; else the device asked."""
+    identity = multiprocessing.current_process()._identity
+    wanted = "cuda" if device is None else str(device)
+    count = torch.cuda.device_count()
+    return f"cuda:{(identity[-1] - 1) % count}" if wanted == "cuda" and identity and count > 1 else device
+
+
+def _with_model(piece: Any, work: Callable[..., Any], plan: Plan, weights: np.ndarray) -> Any:
+    """In the worker: the piece's work on the model, rebuilt if it is not the one that is kept from before."""
+    if plan.key not in _kept:
+        _kept.clear()
+        _kept[plan.key] = _rebuilt(plan, weights)
+    return work(_kept[plan.key], piece)
+
+
+def _saved(model: HookedTransformer, path: Path) -> dict[str, Place]:
+    places = {}
+    try:
+        with path.open("wb") as file:
+            for name in weight_names(model, once=False):
+                places[name] = _append(file, attrgetter(name)(model).detach())
+    except OSError as error:
+        raise WorkerError(
+            f"room for the model's weights in {path.parent.parent}",
+            f"{type(error).__name__}: {error}",
+            "set TMPDIR to a folder with room",
+        ) from error
+    return places
+
+
+def _append(file: BinaryIO, weight: Tensor) -> Place:
+    """Write a weight's bytes in the order of its memory."""
+    strides = torch.empty_like(weight, device="meta").stride()
+    order = tuple(sorted(range(weight.ndim), key=lambda axis: -strides[axis]))
+    stored = weight.permute(order).contiguous()
+    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+    start = file.tell()
+    file.write(stored.flatten().view(torch.uint8).cpu().numpy().data)
+    return Place(start, weight.dtype, order, tuple(stored.shape))
+
+
+def _read(weights: np.ndarray, place: Place) -> Tensor:
+    """A weight as a view of the array, its axes as they were; aligned, so that sums are taken in the same order."""
+    stop = place.start + math.prod(place.sizes) * place.dtype.itemsize
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+        raw = torch.from_numpy(weights[place.start : stop])
+    stored = (raw.clone() if raw.data_ptr() % ALIGNMENT else raw).view(place.dtype).view(place.sizes)
+    return stored.permute(sorted(range(stored.ndim), key=place.order.__getitem__))
+
+
+def _rebuilt(plan: Plan, weights: np.ndarray) -> HookedTransformer:
+    cfg = copy.deepcopy(plan.cfg)
+    cfg.device = str(worker_device(cfg.device))
+    cfg.init_weights = False
+    model = without_weights(cfg)
+    values = {name: _read(weights, place) for name, place in plan.places.items()}
+    model.load_state_dict(values, strict=False, assign=True)
+    model.tokenizer = plan.tokenizer
+    model.to(cfg.device, print_details=False).eval()
+    strange = set(weight_names(model, once=False)) ^ set(plan.places)
+    if strange:
+        raise UnsupportedError("a model that its config describes", f"other weights: {', '.join(sorted(strange))}")
+    check_logits(model, plan.logits, "the model that the workers were given")
+    return model

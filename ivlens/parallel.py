@@ -1,0 +1,110 @@
+"""Independent pieces of work on several workers, through joblib: its processes here, dask or ray where users have them.
+
+Which engine it is, is the caller's ``joblib.parallel_config(backend=...)``; without one, loky's processes. joblib
+divides this machine's cores among loky's workers; a cluster's workers have the threads that it gives them.
+"""
+
+import io
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, redirect_stderr
+from typing import Any, TypeVar
+
+from .errors import ArgumentError, IvlensError, WorkerError, whole
+
+P = TypeVar("P")
+_one_piece = threading.Lock()  # a cluster's worker may have several threads, but has memory for one model
+
+
+def workers(jobs: int | None) -> int:
+    """How many workers ``jobs`` asks for: so many, or None for as many as ``joblib.parallel_config`` says.
+
+    Raises:
+        ArgumentError: jobs below 1, or an engine of threads: a model's hooks are seen by all threads of a process.
+    """
+    if jobs is not None:
+        whole("jobs", jobs, 1)
+    if jobs == 1:
+        return 1
+    from joblib import effective_n_jobs
+    from joblib.parallel import get_active_backend
+
+    count: int = effective_n_jobs(jobs)
+    if count > 1 and getattr(get_active_backend()[0], "supports_sharedmem", False):
+        raise ArgumentError("a joblib backend of processes", "one of threads", "use 'loky', 'dask' or 'ray'")
+    return count
+
+
+def spread(
+    work: Callable[..., Any],
+    pieces: Sequence[P],
+    jobs: int | None,
+    names: Sequence[str],
+    *shared: Any,
+    finished: Callable[[P, Any], object] = lambda piece, result: None,
+) -> list[Any]:
+    """Results of ``work(piece, *shared)`` in the order of the pieces; ``finished`` is told of each when it is there.
+
+    ``names`` say in an error which piece it came from. A NumPy array in ``shared`` travels once: a memory-mapped one
+    by its file's name to processes of this machine, scattered to a cluster's workers. After a piece that failed no
+    other one begins; an interrupt stops the workers.
+
+    Raises:
+        IvlensError: what a piece raised, with its name; other errors of a piece as they are.
+        WorkerError: a worker died, or the engine failed.
+    """
+    from joblib import delayed
+
+    named = enumerate(zip(names, pieces, strict=True))
+    failures: list[Exception] = []
+    calls = (delayed(_attempt)(at, name, work, piece, *shared) for at, (name, piece) in named if not failures)
+    results: list[Any] = [None] * len(pieces)
+    with closing(_outcomes(calls, jobs)) as outcomes:
+        for at, result in outcomes:
+            if isinstance(result, Exception):
+                failures.append(result)
+            else:
+                results[at] = result
+                finished(pieces[at], result)
+    if failures:
+        raise failures[0]
+    return results
+
+
+def _outcomes(calls: Any, jobs: int | None) -> Generator[tuple[int, Any]]:
+    """Outcomes as they come; on leaving early, joblib stops the workers."""
+    from joblib import Parallel
+
+    try:
+        yield from Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)(calls)
+    except Exception as error:  # a piece's own error is an outcome, so this is the engine's
+        raise WorkerError(
+            "every worker to finish its work",
+            f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}",
+            "a worker may have been killed for its memory: try fewer jobs; what was saved is found again",
+        ) from error
+
+
+def _attempt(at: int, name: str, work: Callable[..., Any], piece: Any, *shared: Any) -> tuple[int, Any]:
+    """In the worker: the piece's place and its result, or its error, which names the piece."""
+    try:
+        with _one_piece, redirect_stderr(_NoTerminal()):
+            return at, work(piece, *shared)
+    except IvlensError as error:
+        do = "; ".join(filter(None, [error.do, f"in {name}"]))
+        return at, type(error)(error.expected, error.came, do)
+    except Exception as error:
+        error.add_note(f"in {name}, in a worker:\n{traceback.format_exc()}")
+        return at, error
+
+
+class _NoTerminal(io.TextIOBase):
+    """The worker's stderr, but no terminal, so that no bar of a worker is drawn over the caller's."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stderr
+
+    def write(self, text: str) -> int:
+        return self.stream.write(text)

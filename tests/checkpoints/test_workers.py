@@ -1,0 +1,137 @@
+"""A comparison by two workers: the numbers of one, safe to resume, a killed worker loses its cell only."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import ivlens
+from ivlens import ArgumentError, Prompt, Task, WorkerError, cli
+from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.records import CheckpointComparison
+
+TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
+WORDS = TEXT.split()
+CONFIG = ComparisonConfig(
+    clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
+    random_seeds=(0,),
+)  # fmt: skip
+
+
+def shifted(by: int, kind: type[Task] = Task) -> Task:
+    """A task that asks for the word so many places on."""
+    pairs = tuple((word, WORDS[(at + by) % 14]) for at, word in enumerate(WORDS))
+    return kind(f"shift-{by}", pairs, ("the quick fox jumps",), ("Q", "A"), "{input} before")
+
+
+class Deadly(Task):
+    """Asked for its cloze texts in a worker, it kills it."""
+
+    def cloze_prompts(self, *arguments: Any, **options: Any) -> list[Prompt]:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().cloze_prompts(*arguments, **options)
+
+
+TASKS = [shifted(1), shifted(2)]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_hf: Any, tiny_tokenizer: Any, tmp_path_factory: Any) -> dict[str, Path]:
+    """The base, two checkpoints whose W_O was scaled, and one that cannot be loaded."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tiny_hf("llama", num_hidden_layers=1).save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    for name, factor in (("doubled", 2.0), ("halved", 0.5)):
+        model = ivlens.load_model(folder / "base")
+        with torch.no_grad():
+            model.blocks[0].attn.W_O.mul_(factor)
+        ivlens.export_hf(model, folder / name)
+    (folder / "broken").mkdir()
+    return {name: folder / name for name in ("base", "doubled", "broken", "halved")}
+
+
+def compared(folders: dict[str, Path], out: Path, tasks: list[Task] = TASKS, **options: Any) -> Any:
+    base, *others = folders
+    return compare_checkpoints(
+        folders[base], {name: folders[name] for name in others}, tasks, CONFIG, out=out, **options
+    )
+
+
+def assert_same(one: CheckpointComparison, two: CheckpointComparison) -> None:
+    assert one.checkpoints == two.checkpoints == ("base", "doubled", "halved")
+    assert one.failures == two.failures
+    assert "SourceError" in one.failures["broken"]
+    for name in ("to_frame", "heads_frame", "layers_frame", "recovery_frame"):
+        pd.testing.assert_frame_equal(getattr(one, name)(), getattr(two, name)(), check_exact=True)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_two_workers_give_the_numbers_of_one_and_leave_the_same_cells(folders: Any, tmp_path: Path) -> None:
+    alone: list[str] = []
+    together: list[str] = []
+    one = compared(folders, tmp_path / "one", say=alone.append)
+    two = compared(folders, tmp_path / "two", say=together.append, jobs=2)
+    assert_same(one, two)
+    assert sorted(together) == sorted(alone)
+    files = [{str(path.relative_to(tmp_path / out)) for path in (tmp_path / out).rglob("*")} for out in ("one", "two")]
+    assert files[0] == files[1]
+    again: list[str] = []
+    assert_same(compared(folders, tmp_path / "two", say=again.append), one)
+    assert_same(compared(folders, tmp_path / "one", say=again.append, jobs=2), one)
+    assert again == []
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_killed_worker_is_an_error_and_what_was_finished_is_found_again(folders: Any, tmp_path: Path) -> None:
+    good = {name: folder for name, folder in folders.items() if name != "broken"}
+    with pytest.raises(WorkerError, match=r"every worker to finish its work; got TerminatedWorkerError.*found again"):
+        compared(good, tmp_path / "out", [shifted(1), shifted(2, Deadly)], jobs=2)
+    rest: list[str] = []
+    found = compared(good, tmp_path / "out", say=rest.append, jobs=2)
+    whole: list[str] = []
+    assert compared(good, tmp_path / "whole", say=whole.append).to_frame().equals(found.to_frame())
+    assert 0 < len(rest) < sum(not line.startswith("base") for line in whole)
+    assert set(rest) < set(whole)
+
+
+@pytest.mark.usefixtures("two_dask_workers")
+def test_a_dask_cluster_gives_the_numbers_of_one_process(folders: Any, tmp_path: Path) -> None:
+    assert_same(compared(folders, tmp_path / "one"), compared(folders, tmp_path / "two", jobs=None))
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_model_object_is_refused_with_workers_unless_it_is_the_base(
+    folders: Any, tiny_hf: Any, tmp_path: Path
+) -> None:
+    model = ivlens.load_model(folders["base"])
+    with pytest.raises(ArgumentError, match="other: a HookedTransformer object; save it, or use jobs=1"):
+        compare_checkpoints(folders["base"], {"other": model, "doubled": folders["doubled"]}, TASKS, CONFIG, jobs=2)
+    checkpoints = {name: folders[name] for name in ("doubled", "broken", "halved")}
+    assert_same(
+        compare_checkpoints(model, checkpoints, TASKS, CONFIG, out=tmp_path, jobs=2),
+        compared(folders, tmp_path / "one"),
+    )
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_the_command_line_has_jobs(folders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "next.csv"
+    file.write_text("input,output\n" + "\n".join(f"{word},{WORDS[at - 1]}" for at, word in enumerate(WORDS)))
+    few = ("--clean", "5", "--corrupted", "4", "--instruction", "the quick fox jumps", "--jobs")
+    tables = []
+    for jobs in ("1", "2"):
+        out = str(tmp_path / jobs)
+        names = [str(folders[name]) for name in ("base", "doubled", "halved")]
+        assert cli.main(["compare", *names, "--tasks", str(file), "--out", out, "--test", "3", *few, jobs]) == 0
+        compare = capsys.readouterr().out
+        assert cli.main(["heads", names[0], str(file), *few, jobs]) == 0
+        tables.append((compare, capsys.readouterr().out))
+    assert tables[0] == tables[1]
+    assert cli.main(["heads", names[0], str(file), *few, "0"]) == 1
+    assert "jobs to be a whole number of 1 or more" in capsys.readouterr().err
