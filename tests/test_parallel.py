@@ -1,6 +1,7 @@
 """Pieces of work on several workers: order, names, errors (a killed worker: ``checkpoints/test_workers.py``)."""
 
 import os
+import time
 from typing import Any
 
 import joblib
@@ -13,6 +14,7 @@ NAMES = [f"piece {at}" for at in range(6)]
 
 
 def square(piece: int, plus: int) -> tuple[int, int]:
+    time.sleep(0.2)  # one worker does not finish before the other begins
     return piece**2 + plus, os.getpid()
 
 
