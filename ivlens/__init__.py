@@ -17,6 +17,7 @@ from .errors import FallbackWarning as FallbackWarning
 from .errors import HookError as HookError
 from .errors import IvlensError as IvlensError
 from .errors import MismatchError as MismatchError
+from .errors import PrecisionWarning as PrecisionWarning
 from .errors import PromptError as PromptError
 from .errors import RecordError as RecordError
 from .errors import SourceError as SourceError
@@ -91,6 +92,7 @@ __all__ = [
     "MismatchError",
     "PositionEffects",
     "PositionMeans",
+    "PrecisionWarning",
     "Prompt",
     "PromptError",
     "RecordError",

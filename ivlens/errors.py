@@ -12,7 +12,8 @@ IvlensError
 |-- RecordError         a saved record that is missing, truncated, or of another kind
 `-- WorkerError         a worker process that died, or that cannot do its work
 
-FallbackWarning says that something is computed in a slower way than the one asked for.
+FallbackWarning says that something is computed in a slower way than the one asked for, PrecisionWarning that a number
+is near the noise of its dtype.
 """
 
 from math import isfinite
@@ -73,6 +74,10 @@ class WorkerError(IvlensError):
 
 class FallbackWarning(UserWarning):
     """Something is computed in another, slower way than the one asked for, which would not be faithful."""
+
+
+class PrecisionWarning(UserWarning):
+    """A number is near the noise of the precision that it was computed in."""
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

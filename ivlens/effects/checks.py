@@ -1,6 +1,8 @@
 """What every computation of effects checks before it runs a model."""
 
-from ..errors import ArgumentError, MismatchError, one_of, whole
+import torch
+
+from ..errors import ArgumentError, MismatchError, at_least, one_of, whole
 from ..models import HookedTransformer, check_fits
 from ..records import METRICS, HeadMeans, PositionMeans
 
@@ -12,6 +14,21 @@ def check_asked(method: str, methods: tuple[str, ...], metric: str, steps: int) 
     whole("steps", steps, 1)
     if steps > 1 and method != "attribution":
         raise ArgumentError("steps above 1 with method='attribution' only", f"{steps} with method={method!r}")
+
+
+def check_streams(
+    model: HookedTransformer, method: str, stream_budget: int | None, stream_dtype: torch.dtype | None
+) -> None:
+    """Raise ArgumentError for a budget of less than two rows, or a dtype narrower than the weights' or of no stream."""
+    if stream_budget is not None:
+        at_least("stream_budget", stream_budget, 2)
+    if stream_dtype is None:
+        return
+    if method != "exact":
+        raise ArgumentError("stream_dtype with method='exact' only", f"{stream_dtype} with method={method!r}")
+    widest = max(torch.float32, model.cfg.dtype, key=lambda dtype: dtype.itemsize)
+    if stream_dtype not in (widest, torch.float64):
+        raise ArgumentError(f"stream_dtype to be {widest} or torch.float64", str(stream_dtype))
 
 
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:

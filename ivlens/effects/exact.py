@@ -12,7 +12,13 @@ from .metric import Pair, Scores
 
 
 def exact_scores(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
+    dtype: torch.dtype | None = None,
 ) -> list[Scores]:
     """Sweep prompts in groups, or one prompt's heads in parts, so that at most ``budget`` rows of streams travel."""
     scores: list[Scores] = []
@@ -20,7 +26,7 @@ def exact_scores(
         for group in within(pairs, len(heads) + 1, budget):
             size = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(heads)
             parts = [
-                sweep_heads(model, group, means, heads[at : at + size], against_foil=against_foil)
+                sweep_heads(model, group, means, heads[at : at + size], against_foil=against_foil, dtype=dtype)
                 for at in range(0, len(heads), size)
             ]
             for first, *rest in zip(*parts, strict=True):  # each part begins with the clean stream

@@ -2,24 +2,27 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import FallbackWarning, UnsupportedError, at_least
-from ..models import HookedTransformer, check_streamable, provenance
+from ..errors import FallbackWarning, UnsupportedError
+from ..models import HookedTransformer, check_streamable, provenance, rows_that_fit
 from ..records import HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
 from .attribution import attributed_effects
-from .checks import check_asked, check_means
+from .checks import check_asked, check_means, check_streams
 from .exact import exact_scores
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
+from .noise import warn_of_noise
 from .spread import spread_scores
 
 METHODS = ("exact", "loop", "attribution")
+Run = Callable[..., list[Scores]]
 Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
 
 
@@ -31,7 +34,8 @@ def indirect_effects(
     *,
     method: str = "exact",
     metric: str = "probability",
-    stream_budget: int = 2048,
+    stream_budget: int | None = None,
+    stream_dtype: torch.dtype | None = None,
     steps: int = 1,
     jobs: int | None = 1,
 ) -> HeadEffects:
@@ -42,8 +46,10 @@ def indirect_effects(
     of the unpatched run. ``method="exact"`` is the last-token sweep (``ivlens.models.streams``); ``"loop"`` runs one
     full forward pass a head; ``"attribution"`` is the first-order estimate ``(zbar - z) . d metric / d z`` from one
     forward and one backward pass, or with ``steps`` above 1 integrated gradients (``ivlens.effects.integrated``).
-    ``stream_budget`` bounds the rows that travel together, hence memory. A model that the sweep does not represent
-    goes through the loop, with a FallbackWarning; ``.method`` names what was done.
+    ``stream_budget`` bounds the rows that travel together, hence memory (None: a sixth of the weights', or half of what
+    is free). A model that the sweep does not represent goes through the loop, with a FallbackWarning; ``.method`` names
+    what was done. With weights in half precision a PrecisionWarning says where effects are near its noise;
+    ``stream_dtype=torch.float32`` computes the sweep's streams in float32, each block's weights widened on the way.
 
     With ``jobs`` workers (None: what ``joblib.parallel_config`` says) the same groups of prompts travel together as
     with one: numbers are the same, but for rounding where workers have other devices or another number of threads.
@@ -54,22 +60,27 @@ def indirect_effects(
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
         MismatchError: the means were computed on a model of another shape, architecture or weight processing.
         HookError, WorkerError: hooks are active, which streams and workers would not run; a worker died.
-        UnsupportedError: attribution on a model that was made in inference mode.
+        UnsupportedError: attribution on a model that was made in inference mode; ``stream_dtype`` for a model that
+            streams do not represent.
     """
     check_asked(method, METHODS, metric, steps)
-    at_least("stream_budget", stream_budget, 2)
+    check_streams(model, method, stream_budget, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
     settings = {"metric": metric, "prompts": len(pairs)}
+    budget = stream_budget or rows_that_fit(model, max(len(ids) + len(answer) for ids, answer in pairs), stream_dtype)
     if method == "exact":
-        method = _exact_or_loop(model)
+        method = _exact_or_loop(model, stream_dtype)
     if method == "attribution":
         settings["steps"] = steps
-        effects, baseline = _attributed(model, pairs, means.values, metric, steps, stream_budget)
+        effects, baseline = _attributed(model, pairs, means.values, metric, steps, budget)
     else:
-        run = exact_scores if method == "exact" else loop_scores
-        effects, baseline = _patched(run, model, pairs, means.values, metric, stream_budget, jobs)
+        run: Run = partial(exact_scores, dtype=stream_dtype) if method == "exact" else loop_scores
+        effects, baseline = _patched(run, model, pairs, means.values, metric, budget, jobs)
+    if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
+        warn_of_noise(model, pairs, means.values, effects, metric)
+    settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}
     return HeadEffects(
         effects.cpu(),
         baseline.cpu(),
@@ -81,11 +92,13 @@ def indirect_effects(
     )
 
 
-def _exact_or_loop(model: HookedTransformer) -> str:
+def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -> str:
     """The method that is exact for this model; a warning says why where it is not the sweep."""
     try:
         check_streamable(model)
     except UnsupportedError as error:
+        if stream_dtype is not None:
+            raise
         said = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
         warnings.warn(f"{said}, one forward pass a head", FallbackWarning, stacklevel=4)
         return "loop"
@@ -104,7 +117,7 @@ def _attributed(
 
 
 def _patched(
-    run: Callable[..., list[Scores]],
+    run: Run,
     model: HookedTransformer,
     pairs: Sequence[Pair],
     means: Tensor,

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 from ..models import HookedTransformer, spread_model
 from ..parallel import workers
 from ..records import Head
-from .exact import exact_scores, within
+from .exact import within
+from .loop import loop_scores
 from .metric import Pair, Scores
 
 
@@ -29,7 +30,7 @@ def spread_scores(
     work = partial(_scores, run=run, means=means, heads=heads, against_foil=against_foil, budget=budget)
     if workers(jobs) == 1:
         return work(model, pairs)
-    groups = within(pairs, len(heads) + 1, budget) if run is exact_scores else [[pair] for pair in pairs]
+    groups = [[pair] for pair in pairs] if run is loop_scores else within(pairs, len(heads) + 1, budget)
     ends = list(accumulate(map(len, groups)))
     names = [f"prompts {end - len(group) + 1} to {end}" for group, end in zip(groups, ends, strict=True)]
     with tqdm(total=len(pairs), desc="indirect effects", unit="prompt", leave=False, disable=None) as bar:

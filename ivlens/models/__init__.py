@@ -25,6 +25,7 @@ from .lora import merge_lora as merge_lora
 from .matrices import attention_weights as attention_weights
 from .matrices import relative_change as relative_change
 from .packaged import cache_folder as cache_folder
+from .precision import rows_that_fit as rows_that_fit
 from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits
 from .provenance import model_facts as model_facts

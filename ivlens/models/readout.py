@@ -9,6 +9,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
+from .precision import in_dtype
 from .runs import Ids
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache
@@ -31,12 +32,12 @@ def read_scores(
 
     The foils are the strongest wrong tokens of stream 0.
     """
-    normed = model.ln_final(residual)
+    normed = _wide(in_dtype(model.ln_final, residual.dtype)(residual))
     target = _logits_of(model, normed, torch.tensor(answer, device=residual.device))
     if against_foil:
         first = torch.cat([block[0] for block in _logit_blocks(model, normed[:1])], -1)
         return target - _logits_of(model, normed, strongest_wrong(first, answer))
-    sums = [_log_sum_exp_in_place(_wide(block)) for block in _logit_blocks(model, normed)]
+    sums = [_log_sum_exp_in_place(block) for block in _logit_blocks(model, normed)]
     return target - torch.stack(sums).logsumexp(0)
 
 
@@ -44,7 +45,7 @@ def read_greedy(
     model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids
 ) -> tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]:
     """Log probability of each of the answer's tokens, and whether each of them is the most likely one."""
-    normed = model.ln_final(residual)
+    normed = _wide(model.ln_final(residual))
     targets = torch.tensor(answer, device=residual.device)
     peaks, places, sums, start = [], [], [], 0
     for block in _logit_blocks(model, normed):
@@ -52,7 +53,7 @@ def read_greedy(
         peaks.append(peak)
         places.append(place + start)
         start += block.shape[-1]
-        sums.append(_log_sum_exp_in_place(_wide(block)))
+        sums.append(_log_sum_exp_in_place(block))
     best = torch.stack(places).gather(0, torch.stack(peaks).argmax(0)[None])[0]
     scores = _logits_of(model, normed, targets) - torch.stack(sums).logsumexp(0)
     return scores, (best == targets).all(-1)
@@ -68,22 +69,21 @@ def _logits_of(
     model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"], tokens: Int[Tensor, " answer"]
 ) -> Float[Tensor, "stream answer"]:
     """The logit of one token at each of the answer's places."""
-    weight, bias = _wide(model.unembed.W_U.T[tokens]), _wide(model.unembed.b_U[tokens])
-    return apply_softcap((_wide(normed) * weight).sum(-1) + bias, model.cfg.output_logits_soft_cap)
+    weight, bias = model.unembed.W_U.T[tokens].to(normed), model.unembed.b_U[tokens].to(normed)
+    return apply_softcap((normed * weight).sum(-1) + bias, model.cfg.output_logits_soft_cap)
 
 
 def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"]) -> Iterator[Tensor]:
-    """All logits, block by block of the vocabulary."""
-    weight, bias = (
-        model.unembed.W_U.T,
-        model.unembed.b_U,
-    )  # the weight is a view, contiguous in the layout after loading
+    """All logits, block by block of the vocabulary, in the dtype of ``normed``."""
+    weight, bias = model.unembed.W_U.T, model.unembed.b_U  # a view, contiguous in the layout after loading
     size = max(256, LOGITS_AT_ONCE // normed[..., 0].numel())
-    normed = _wide(normed)
     biases = bias.split(size) if bias.any() else [None] * -(-len(weight) // size)
     blocks = zip(weight.split(size), biases, strict=True)
     cap = model.cfg.output_logits_soft_cap
-    return (apply_softcap(F.linear(normed, _wide(block), None if b is None else _wide(b)), cap) for block, b in blocks)
+    return (
+        apply_softcap(F.linear(normed, block.to(normed), None if b is None else b.to(normed)), cap)
+        for block, b in blocks
+    )
 
 
 def _log_sum_exp_in_place(logits: Float[Tensor, "stream answer block"]) -> Float[Tensor, "stream answer"]:

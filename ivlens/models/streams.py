@@ -23,6 +23,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.components import TransformerBlock
 from transformer_lens.utilities.activation_functions import apply_softcap
 
+from .precision import in_dtype
 from .runs import Ids
 from .writes import is_post_norm, output_norm
 
@@ -61,12 +62,16 @@ class Plan:
 
 
 def run_streams(
-    model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]], plan: Plan
+    model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]], plan: Plan, dtype: torch.dtype | None = None
 ) -> list[Float[Tensor, "stream width d_model"]]:
-    """Each prompt's streams after the last block: the clean one, then those that ``plan`` forks off, layer by layer."""
+    """Each prompt's streams after the last block: the clean one, then those that ``plan`` forks off, layer by layer.
+
+    They are computed in ``dtype`` (None: the model's), the weights of one block at a time widened to it.
+    """
+    dtype = dtype or model.cfg.dtype
     spans, positions = _lay_out([(len(prompt) - 1, 1, len(answer)) for prompt, answer in pairs], model.cfg.device)
-    x = _embed(model, [prompt + answer[:-1] for prompt, answer in pairs], positions)
-    for layer, block in enumerate(model.blocks):
+    x = _embed(model, [prompt + answer[:-1] for prompt, answer in pairs], positions, dtype)
+    for layer, block in enumerate(in_dtype(block, dtype) for block in model.blocks):
         if layer in plan.added:
             x, spans, positions = _enter(x, spans, positions, plan.added[layer].to(x))
         chosen = plan.patched.get(layer, [])
@@ -88,9 +93,11 @@ def _lay_out(
 
 
 def _embed(
-    model: HookedTransformer, rows: Sequence[Ids], positions: Int[Tensor, " row"]
+    model: HookedTransformer, rows: Sequence[Ids], positions: Int[Tensor, " row"], dtype: torch.dtype
 ) -> Float[Tensor, "row d_model"]:
-    x = model.embed(torch.tensor([[token for row in rows for token in row]], device=positions.device))[0]
+    x = model.embed.W_E[torch.tensor([token for row in rows for token in row], device=positions.device)].to(dtype)
+    if model.cfg.post_embedding_ln:
+        x = in_dtype(model.embed.ln, dtype)(x[None])[0]
     return x + model.pos_embed.W_pos[positions] if model.cfg.positional_embedding_type == "standard" else x
 
 

@@ -22,12 +22,14 @@ def sweep_heads(
     heads: Sequence[Head],
     *,
     against_foil: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> list[Float[Tensor, "stream answer"]]:
     """Score each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
 
     ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are its answer's tokens' log
     probabilities, or with ``against_foil`` logits minus those of the clean run's strongest wrong tokens. Stream 0 is
-    the clean run, then come the heads, which are given in the order of layers.
+    the clean run, then come the heads, which are given in the order of layers. Streams are computed in ``dtype``
+    (None: the model's).
 
     Raises:
         UnsupportedError: the model has a part that streams do not represent.
@@ -35,7 +37,7 @@ def sweep_heads(
     """
     check_streamable(model)
     layers = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
-    streams = run_streams(model, pairs, Plan(means, patched=layers))
+    streams = run_streams(model, pairs, Plan(means, patched=layers), dtype)
     answers = [answer for _, answer in pairs]
     return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import ArgumentError, at_least
-from ..models import HookedTransformer, batches, provenance, sweep_additions
+from ..models import HookedTransformer, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep
 from ..scoring import answers_of
 from ..tasks import Prompt
@@ -23,7 +23,7 @@ def steering_sweep(
     scales: Sequence[float],
     top_k: Sequence[int] | None = None,
     *,
-    stream_budget: int = 2048,
+    stream_budget: int | None = None,
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
@@ -37,7 +37,8 @@ def steering_sweep(
         PromptError: see ``evaluate``.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
     """
-    at_least("stream_budget", stream_budget, 2)
+    if stream_budget is not None:
+        at_least("stream_budget", stream_budget, 2)
     layers, scales, counts = _checked(model, vector, layers, scales, top_k)
     vectors = [vector_values(model, vector.first(count) if vector.heads else vector) for count in counts]
     cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*count d_model
@@ -45,7 +46,8 @@ def steering_sweep(
     shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
     hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
     widest = max(len(answer) for _, answer in pairs)
-    size = max(1, stream_budget // (widest * (len(layers) * len(cell) + 1)))
+    budget = stream_budget or rows_that_fit(model, max(len(ids) + len(answer) for ids, answer in pairs))
+    size = max(1, budget // (widest * (len(layers) * len(cell) + 1)))
     order = sorted(set(layers))
     with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
         for places, batch in batches(pairs, size):

@@ -1,0 +1,51 @@
+"""Computing in a wider dtype than the weights', one module at a time, and how much of it fits in memory."""
+
+import copy
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from torch import nn
+from transformer_lens import HookedTransformer
+
+SHARE = 6  # streams take up to this part of the weights' memory,
+LEAST = 64 << 20  # or these bytes, where a model is small
+M = TypeVar("M", bound=nn.Module)
+
+
+def in_dtype(module: M, dtype: torch.dtype) -> M:
+    """The module, or a copy of it that computes in ``dtype`` with the same weights, and rotary angles of that dtype."""
+    cfg = getattr(module, "cfg", None)
+    if cfg is None or cfg.dtype == dtype:
+        return module
+    wide = copy.deepcopy(module).to(dtype)
+    part: Any
+    for part in wide.modules():
+        if hasattr(part, "cfg"):
+            part.cfg.dtype = dtype
+        if hasattr(part, "rotary_cos"):
+            part._extend_rotary_embeddings(len(part.rotary_cos))
+    return wide
+
+
+def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:
+    """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
+
+    Half of what memory is free bounds them, too.
+    """
+    cfg = model.cfg
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    room = min(max(weights // SHARE, LEAST), _free(torch.device(cfg.device or "cpu")) // 2)
+    projected = 2 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * cfg.d_head
+    hidden = (4 if cfg.gated_mlp else 3) * (cfg.d_mlp or 0)
+    scores = 3 * cfg.n_heads * longest  # scores, masked ones, and the pattern
+    row = (6 * cfg.d_model + projected + hidden + scores) * (dtype or cfg.dtype).itemsize
+    return max(2, room // row)
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that are free on a device, or can be."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
