@@ -21,6 +21,7 @@ SHOTS = (2, 5, 10, 20, 40)
 PROMPTS = (1, 2, 4, 8)
 SHAPES = ((4, 4), (8, 8), (12, 12), (24, 12))  # layers, heads in each
 LOOPED = 3  # heads that a loop runs where it is scaled to all
+ROUNDS = 3  # of scaling, at most: the medians leave out one that warms up
 LONGER = " and then went home"  # makes an answer of several tokens
 
 Row = dict[str, Any]
@@ -120,8 +121,7 @@ def point(of: Subject, prompts: list[iv.Prompt], rounds: int) -> Row:
         "forward": forward(of.stock, prompts),
         "loop": lambda: loop(job, looped),
     }
-    warm(runs)
-    times = interleaved(runs, rounds)
+    times = interleaved(runs, min(rounds, ROUNDS))
     return {
         "tokens": job.tokens.shape[1],
         "prompts": len(prompts),
