@@ -66,7 +66,7 @@ def facts_of(record: Mapping[str, Any]) -> str:
     return (
         f"{record['model']['source']}, {record['model']['dtype']}, {record['tokens']} tokens, {_heads(record)} heads; "
         f"{machine['processor']}, {_most_threads(record)} threads; torch {versions['torch']}; medians of "
-        f"{record['rounds']} rounds"
+        f"{record['rounds']} rounds; what grows: against TransformerLens' own layout"
     )
 
 

@@ -7,11 +7,11 @@ from .panels import Edges, Place, Size, labels, panels
 from .style import FAINT, OKABE_ITO, plain
 
 SIZE: Size = (330, 250)
-EDGES: Edges = (210, 30, 92)
+EDGES: Edges = (230, 30, 92)
 GAPS: Size = (70, 62)
 SCALES = {"tokens": "tokens of the prompt", "prompts": "prompts at once", "heads": "heads of the model"}
 LINES = {"loop / sweep": OKABE_ITO[0], "sweep / forward": OKABE_ITO[1]}
-NAME_WIDTH = 32
+NAME_WIDTH = 36
 
 
 def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: str, facts: str = "") -> go.Figure:

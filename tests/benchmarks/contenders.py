@@ -82,10 +82,10 @@ def all_contenders(folder: Path, model: Any, stock: Any) -> list[Contender]:
         Contender("plain loop, run_with_hooks", STOCK, plain_loop(stock)),
         Contender("plain loop, run_with_hooks", TRANSPOSED, plain_loop(model)),
         Contender("transformer_lens.patching", STOCK, patching_helper(stock)),
-        Contender("Todd et al.'s algorithm, forward hooks", HUGGING_FACE, published(folder)),
+        Contender("Todd et al.'s loop, forward hooks", HUGGING_FACE, published(folder)),
     ]
     if importlib.util.find_spec("nnsight"):
-        found.append(Contender("nnsight, a trace a layer's heads", HUGGING_FACE, nnsight_traces(folder)))
+        found.append(Contender("nnsight, batched invokes", HUGGING_FACE, nnsight_traces(folder)))
     return found
 
 
@@ -162,7 +162,7 @@ def published(folder: Path) -> Run:
 
 
 def nnsight_traces(folder: Path) -> Run:
-    """nnsight's batched interventions: an invoke a head, the heads of a layer's number sharing one forward pass."""
+    """An invoke a head, as nnsight's guide batches interventions: as many heads as a layer has share a forward pass."""
     import nnsight
 
     model = nnsight.TransformersModel(str(folder), task="text-generation", dispatch=True)

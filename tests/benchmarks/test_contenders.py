@@ -1,12 +1,16 @@
 """The benchmark's contenders do the same job: on a tiny model their numbers are those of float64. Nothing is timed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from contenders import Contender, Job, all_contenders, job_of, stored_contiguous
+from contenders import Contender, Job, all_contenders, job_of, plain_loop, stored_contiguous
 from floor import Product, flops, products_alone, sweep_products
+from limits import spread
+from measures import ratio
+from sweep import check, differences, oracle_of
 
 import ivlens as iv
 
@@ -70,3 +74,33 @@ def test_the_floor_counts_what_torch_counts(tiny: tuple[Path, Any], job: Job) ->
     assert 0.85 * counter.get_total_flops() < counted <= counter.get_total_flops()
     assert flops([Product(2, 3, 4, 5)]) == 240
     products_alone([Product(2, 3, 4, 5)])()
+
+
+def test_a_method_that_should_be_exact_and_is_not_stops_the_benchmark(job: Job) -> None:
+    oracle = torch.full(job.means.values.shape[:2], 0.5, dtype=torch.float64)
+    heads = job.heads[::3]
+
+    def off_by(difference: float) -> Contender:
+        return Contender("wrong", "", lambda job, heads: torch.full((len(heads),), 0.5 + difference))
+
+    check(differences([off_by(5e-5), replace(off_by(0.1), exact=False)], job, heads, oracle))
+    for wrong in (2e-4, torch.nan):
+        with pytest.raises(SystemExit, match="wrong"):
+            check(differences([off_by(wrong)], job, heads, oracle))
+
+
+def test_the_oracle_is_the_loop_in_float64_for_all_heads(tiny: tuple[Path, Any], job: Job) -> None:
+    oracle = oracle_of(tiny[0], job, job.heads)
+    assert oracle.shape == job.means.values.shape[:2]
+    assert oracle.dtype == torch.float64
+    assert oracle[0, 1].item() == pytest.approx(plain_loop(tiny[1])(job, [(0, 1)]).item(), abs=1e-6)
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    assert ratio({"a": [2.0, 30.0, 4.0], "b": [1.0, 10.0, 1.0]}, "a", "b", 2.0) == 6.0
+
+
+def test_timed_heads_are_spread_over_the_layers() -> None:
+    heads = [(layer, head) for layer in range(30) for head in range(9)]
+    assert [layer for layer, _ in spread(heads, 9)] == [1, 5, 8, 11, 15, 18, 21, 25, 28]
+    assert spread(heads, len(heads)) == heads
