@@ -8,6 +8,7 @@ import pytest
 
 import ivlens
 from ivlens.experiments import benchmark, figures
+from ivlens.experiments.readme import QUOTED
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "figures" / "records" / benchmark.RECORD
@@ -78,8 +79,12 @@ def test_what_is_no_record_of_the_benchmark_is_refused(tmp_path: Path, text: str
 
 
 @pytest.mark.skipif(not RECORD.exists(), reason=f"not measured: {benchmark.COMMAND}")
-def test_readme_tables_are_those_of_the_record() -> None:
+def test_readme_quotes_the_tables_of_the_record() -> None:
+    """That the quoted tables are those of ``figures/`` is held for all of the README's (``test_readme.py``)."""
+    tables = ROOT / "figures" / "benchmark-tables.md"
     record = benchmark.load_benchmark(RECORD)
-    readme = (ROOT / "README.md").read_text()
-    for table in (benchmark.contenders_table(record), benchmark.ratios_table(record), benchmark.memory_table(record)):
-        assert figures.markdown(table) in readme
+    assert tables.read_text() == "\n".join(map(figures.markdown, benchmark.tables(record)))
+    quoted = {
+        number for name, number, *_ in QUOTED.findall((ROOT / "README.md").read_text()) if name.endswith(tables.name)
+    }
+    assert {"1", "2"} <= quoted
