@@ -131,14 +131,15 @@ def _vectors(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from ..experiments.figures import make_diagnosis_figures, make_figures, make_study_figures
+    from ..experiments.figures import make_benchmark_figures, make_diagnosis_figures, make_figures, make_study_figures
     from ..experiments.readme import make_costs_table, make_demo_table, quote_again
 
+    say = progress(options)
     written = [
         path for make in (make_demo_table, make_figures, make_study_figures, make_diagnosis_figures)
-        for path in make(options.out, fresh=options.fresh, say=progress(options))
+        for path in make(options.out, fresh=options.fresh, say=say)
     ]  # fmt: skip
-    written += make_costs_table(options.out)
+    written += make_costs_table(options.out) + make_benchmark_figures(options.out, say=say)
     readme = options.out.resolve().parent / "README.md"
     written += [quote_again(readme)] if readme.exists() else []
     show(options, {"wrote": pd.DataFrame({"file": [str(path) for path in written]})})

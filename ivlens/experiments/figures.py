@@ -13,6 +13,7 @@ from ..errors import RecordError
 from ..heads import prompts_needed
 from ..models import cache_folder, load_model
 from ..records import CheckpointComparison, findings, write_text
+from .benchmark import COMMAND, RECORD, at_most_threads, facts_of, load_benchmark, tables
 from .diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis, run_diagnosis
 from .forgetting import StudyConfig, correlations, load_study, run_study, shown, trade_off, trials_table
 from .laboratory import LABS, LabConfig, Laboratory, load_laboratory, run_laboratory
@@ -108,6 +109,26 @@ def make_diagnosis_figures(
     ]
     tables = [diagnosis_table(found), found_table(found)]
     return [*written, write_text(folder / "diagnosis-tables.md", "\n".join(map(markdown, tables)))]
+
+
+def make_benchmark_figures(folder: Path, *, kind: str = "png", say: Callable[[str], None] = print) -> list[Path]:
+    """Draw the benchmark's figure and tables into ``folder``; its record is not measured here but by its own command.
+
+    Raises:
+        RecordError: there is a record, but not of the benchmark.
+        ArgumentError: images of this ``kind`` cannot be written here.
+    """
+    path = folder / "records" / RECORD
+    if not path.exists():
+        say(f"no {path}: {COMMAND} measures it")
+        return []
+    record = load_benchmark(path)
+    figure = views.benchmark_panels(
+        at_most_threads(record), pd.DataFrame(record["scaling"]),
+        title="The exact sweep and what is run instead", facts=facts_of(record),
+    )  # fmt: skip
+    image = views.save_figure(figure, folder / f"benchmark.{kind}")
+    return [image, write_text(folder / "benchmark-tables.md", "\n".join(map(markdown, tables(record))))]
 
 
 def found_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFrame:

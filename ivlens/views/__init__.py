@@ -2,6 +2,7 @@
 
 from .attention import Html as Html
 from .attention import attention_view as attention_view
+from .benchmark import benchmark_panels as benchmark_panels
 from .checkpoint_maps import checkpoint_heatmap as checkpoint_heatmap
 from .checkpoint_maps import head_change_maps as head_change_maps
 from .checkpoint_report import write_comparison_report as write_comparison_report
@@ -31,6 +32,7 @@ __all__ = [
     "Html",
     "alignment_by_layer",
     "attention_view",
+    "benchmark_panels",
     "checkpoint_heatmap",
     "checkpoint_summary",
     "checkpoint_trajectories",

@@ -1,0 +1,55 @@
+"""Seconds of runs that take turns, and what is told of them: medians of the ratios within a round.
+
+A machine's speed drifts, so runs that are compared follow one another in each round.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Times = Mapping[str, list[float]]
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
+    """Each run's seconds in each round: the median of ``repeats`` in a row."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(statistics.median(seconds(run) for _ in range(repeats)))
+    return times
+
+
+def warm(runs: Mapping[str, Callable[[], Any]]) -> None:
+    """Run each once, so that what happens only the first time is not measured."""
+    interleaved(runs, 1)
+
+
+def ratio(times: Times, above: str, below: str, scale: float = 1.0) -> float:
+    """Median over rounds of ``scale`` times one run's seconds to another's."""
+    return shown(scale * statistics.median(a / b for a, b in zip(times[above], times[below], strict=True)))
+
+
+def shown(value: float) -> float:
+    """Three significant digits, which is more than these measurements have."""
+    return float(f"{value:.3g}")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
