@@ -175,7 +175,7 @@ def _attention(
     for span in spans:
         inside, streams = slice(span.start, span.first), slice(span.first, span.end)
         if span.prefix:
-            z[inside] = _attend(attention, q[None, inside], k[None, inside], v[None, inside], k[:0], v[:0])[0]
+            z[inside] = _attend_to_itself(attention, q[inside], k[inside], v[inside])
         own_q, own_k, own_v = (rows[streams].unflatten(0, (span.streams, span.width)) for rows in (q, k, v))
         z[streams] = _attend(attention, own_q, own_k, own_v, k[inside], v[inside]).flatten(0, 1)
     return z
@@ -198,6 +198,23 @@ def _rotate(
     turned, rest = x.split([attention.cfg.rotary_dim, x.shape[-1] - attention.cfg.rotary_dim], -1)
     cos, sin = attention.rotary_cos[positions, None], attention.rotary_sin[positions, None]
     return torch.cat([turned * cos + attention.rotate_every_two(turned) * sin, rest], -1)
+
+
+def _attend_to_itself(
+    attention: Any,
+    q: Float[Tensor, "prefix head d_head"],
+    k: Float[Tensor, "prefix kv_head d_head"],
+    v: Float[Tensor, "prefix kv_head d_head"],
+) -> Float[Tensor, "prefix head d_head"]:
+    """Causal attention of a prefix, by torch's fused kernel where scores are neither capped nor shifted."""
+    if attention.cfg.attn_scores_soft_cap > 0 or attention.cfg.positional_embedding_type == "alibi":
+        return _attend(attention, q[None], k[None], v[None], k[:0], v[:0])[0]
+    seen = _sees(attention, len(q), 0, q.device) if attention.attn_type == "local" else None
+    q, k, v = (rows.transpose(0, 1)[None] for rows in (q, k, v))
+    z = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=seen, is_causal=seen is None, scale=1 / attention.attn_scale, enable_gqa=True
+    )
+    return z[0].transpose(0, 1)
 
 
 def _attend(
