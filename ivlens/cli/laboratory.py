@@ -131,12 +131,14 @@ def _vectors(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
+    from ..experiments.agreement import make_agreement_table
     from ..experiments.figures import make_benchmark_figures, make_diagnosis_figures, make_figures, make_study_figures
     from ..experiments.readme import make_costs_table, make_demo_table, quote_again
 
     say = progress(options)
+    measured = make_demo_table, make_agreement_table, make_figures, make_study_figures, make_diagnosis_figures
     written = [
-        path for make in (make_demo_table, make_figures, make_study_figures, make_diagnosis_figures)
+        path for make in measured
         for path in make(options.out, fresh=options.fresh, say=say)
     ]  # fmt: skip
     written += make_costs_table(options.out) + make_benchmark_figures(options.out, say=say)

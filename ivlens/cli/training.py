@@ -124,7 +124,7 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
         export_adapter(model, folder / "adapter")
         merge_lora(model)
     export_hf(model, folder / "model")
-    views.write_page(folder / "training.html", "Training", [("Training", [views.training_curves(run)])])
+    views.write_report(folder / "training.html", {folder.name: run}, title=f"Training: {folder.name}")
 
 
 def _experiment(options: argparse.Namespace) -> None:

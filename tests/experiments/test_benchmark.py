@@ -78,7 +78,6 @@ def test_what_is_no_record_of_the_benchmark_is_refused(tmp_path: Path, text: str
         benchmark.load_benchmark(path)
 
 
-@pytest.mark.skipif(not RECORD.exists(), reason=f"not measured: {benchmark.COMMAND}")
 def test_readme_quotes_the_tables_of_the_record() -> None:
     """That the quoted tables are those of ``figures/`` is held for all of the README's (``test_readme.py``)."""
     tables = ROOT / "figures" / "benchmark-tables.md"

@@ -1,0 +1,73 @@
+"""When may attribution be trusted? Its agreement with the exact effects on SmolLM2, task by task."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..activations import mean_head_activations
+from ..effects import compare_methods
+from ..models import HookedTransformer, load_model
+from ..records import MethodAgreement, write_text
+from ..tasks import load_task
+from .figures import markdown
+
+
+@dataclass(frozen=True)
+class AgreementConfig:
+    """Tasks, and corruptions with their numbers of demonstrations; prompts are of the train split."""
+
+    tasks: tuple[str, ...] = ("present-past", "country-capital", "capitalize", "antonym")
+    corruptions: tuple[tuple[str, int], ...] = (("no-instruction", 2), ("shuffled-labels", 5))
+    metric: str = "log-probability"
+    clean: int = 20
+    corrupted: int = 10
+
+
+def make_agreement_table(
+    folder: Path,
+    *,
+    fresh: bool = False,
+    config: AgreementConfig | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Write the table of agreement into ``folder`` from the records there; missing ones, or with ``fresh`` all, are
+    measured."""
+    config, records = config or AgreementConfig(), folder / "records" / "agreement"
+    if fresh:
+        shutil.rmtree(records, ignore_errors=True)
+    cells = [(task, *corruption) for task in config.tasks for corruption in config.corruptions]
+    paths = {cell: records / f"{cell[0]}.{cell[1]}.safetensors" for cell in cells}
+    if missing := [cell for cell in cells if not paths[cell].exists()]:
+        model = load_model("smollm2")
+        for cell in missing:
+            say(f"agreement of methods: {cell[0]}, {cell[1]}")
+            _measured(model, config, *cell).save(paths[cell])
+    rows = [_row(*cell, MethodAgreement.load(path)) for cell, path in paths.items()]
+    return [write_text(folder / "agreement-tables.md", markdown(pd.DataFrame(rows)))]
+
+
+def _measured(
+    model: HookedTransformer, config: AgreementConfig, name: str, corruption: str, shots: int
+) -> MethodAgreement:
+    task = load_task(name)
+    means = mean_head_activations(model, task.prompts(config.clean, shots=shots, split="train"))
+    prompts = task.prompts(config.corrupted, shots=shots, split="train", corruption=corruption)
+    return compare_methods(model, prompts, means, metric=config.metric)
+
+
+def _row(task: str, corruption: str, shots: int, found: MethodAgreement) -> dict[str, object]:
+    (frame,) = found.to_frame().to_dict("records")
+    return {
+        "task": task,
+        "corrupted prompts": corruption,
+        "shots": shots,
+        "rank correlation a prompt": f"{frame['spearman']:.2f}",
+        "lowest": f"{frame['lowest_spearman']:.2f}",
+        f"of the top {found.k} a prompt": f"{found.k * frame['overlap']:.1f}",
+        "rank correlation of AIEs": f"{frame['aie_spearman']:.2f}",
+        f"of their top {found.k}": f"{found.k * frame['aie_overlap']:.0f}",
+        "n": found.n,
+    }
