@@ -78,6 +78,11 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first: they take one worker as long as everything else takes the other."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Any:
     """The packaged default, SmolLM2-135M-Instruct: shared by all tests, never changed by one."""

@@ -45,7 +45,7 @@ KEY = "key: "
 STYLE = """<style>
 h3 { font-size: 1.1rem; margin: 2.25rem 0 0.5rem; } h4 { margin: 1.5rem 0 0.5rem; }
 details { margin: 0.5rem 0; color: var(--faint); } summary { cursor: pointer; }
-nav a { display: inline-block; }
+nav a { display: inline-block; max-width: 100%; }
 nav dt { margin-top: 0.6rem; } nav dd { margin: 0 0 0 1.2rem; }
 @media print { h3, h4 { break-after: avoid; } }
 </style>"""
