@@ -198,3 +198,15 @@ def test_explore_gives_the_widget_which_computes_at_once_without_an_event_loop(m
     assert widget.vector.heads == tuple(widget.effects.top(2))
     assert "steered" in widget.vector_panel.accuracy.value
     assert (widget.vector_panel.layer.value, widget.vector_panel.scale.value) == (1, 2.5)
+
+
+def test_a_composed_prompt_can_be_edited_by_hand(model: Any) -> None:
+    widget = explore(model, [NEXT], prompts=2, tried=2)
+    panel = widget.vector_panel
+    widget.heads = [(1, 2)]
+    before = panel.tokens.value
+    panel.bare.value = "Input: fox\nOutput:"
+    assert widget.callbacks.status.value == ""
+    assert panel.tokens.value != before
+    expected = widget.explorer.tokens(Prompt(panel.bare.value, " a"), Prompt(panel.clean.value, " a"), None, 0, 1.0)
+    assert repr(expected["token"][0]).replace("'", "&#x27;") in panel.tokens.value

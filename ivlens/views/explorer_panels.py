@@ -143,7 +143,8 @@ class VectorPanel(ipw.VBox):
 
     def _likeliest(self) -> Any:
         bare, clean = self._example()
-        bare, clean = replace(bare, text=self.bare.value), replace(clean, text=self.clean.value)
+        pairs = ((bare, self.bare), (clean, self.clean))
+        bare, clean = (replace(each, text=field.value, parts=()) for each, field in pairs)
         return self.explorer.tokens(bare, clean, self.vector, self.layer.value, self.scale.value)
 
     def _fill(self) -> None:
