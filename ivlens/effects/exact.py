@@ -36,13 +36,14 @@ def exact_scores(
 
 
 def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
-    """Consecutive groups of prompts whose streams' rows fit the budget, or of one prompt."""
+    """Consecutive groups of prompts whose rows, of prefixes and streams, fit the budget, or of one prompt."""
     groups: list[list[Pair]] = []
     rows = 0
     for pair in pairs:
-        rows += streams * len(pair[1])
+        own = len(pair[0]) - 1 + streams * len(pair[1])
+        rows += own
         if not groups or rows > budget:
             groups.append([])
-            rows = streams * len(pair[1])
+            rows = own
         groups[-1].append(pair)
     return groups

@@ -1,18 +1,20 @@
 """When may attribution be trusted? Its agreement with the exact effects on SmolLM2, task by task."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from ..activations import mean_head_activations
 from ..effects import compare_methods
-from ..models import HookedTransformer, load_model
+from ..models import load_model
 from ..records import MethodAgreement, write_text
 from ..tasks import load_task
-from .figures import markdown
+from .figures import kept_or_measured, markdown
+
+Cell = tuple[str, str, int]  # task, corruption, shots
 
 
 @dataclass(frozen=True)
@@ -36,26 +38,32 @@ def make_agreement_table(
     """Write the table of agreement into ``folder`` from the records there; missing ones, or with ``fresh`` all, are
     measured."""
     config, records = config or AgreementConfig(), folder / "records" / "agreement"
-    if fresh:
-        shutil.rmtree(records, ignore_errors=True)
-    cells = [(task, *corruption) for task in config.tasks for corruption in config.corruptions]
-    paths = {cell: records / f"{cell[0]}.{cell[1]}.safetensors" for cell in cells}
-    if missing := [cell for cell in cells if not paths[cell].exists()]:
-        model = load_model("smollm2")
-        for cell in missing:
-            say(f"agreement of methods: {cell[0]}, {cell[1]}")
-            _measured(model, config, *cell).save(paths[cell])
-    rows = [_row(*cell, MethodAgreement.load(path)) for cell, path in paths.items()]
+    load, measure = partial(_loaded, records, config), partial(_measured, config)
+    found = kept_or_measured(records, load, measure, fresh, say)
+    rows = [_row(*cell, agreement) for cell, agreement in found.items()]
     return [write_text(folder / "agreement-tables.md", markdown(pd.DataFrame(rows)))]
 
 
-def _measured(
-    model: HookedTransformer, config: AgreementConfig, name: str, corruption: str, shots: int
-) -> MethodAgreement:
-    task = load_task(name)
-    means = mean_head_activations(model, task.prompts(config.clean, shots=shots, split="train"))
-    prompts = task.prompts(config.corrupted, shots=shots, split="train", corruption=corruption)
-    return compare_methods(model, prompts, means, metric=config.metric)
+def _paths(folder: Path, config: AgreementConfig) -> dict[Cell, Path]:
+    cells = [(task, *corruption) for task in config.tasks for corruption in config.corruptions]
+    return {cell: folder / f"{cell[0]}.{cell[1]}.safetensors" for cell in cells}
+
+
+def _loaded(folder: Path, config: AgreementConfig) -> dict[Cell, MethodAgreement]:
+    return {cell: MethodAgreement.load(path) for cell, path in _paths(folder, config).items()}
+
+
+def _measured(config: AgreementConfig, folder: Path) -> dict[Cell, MethodAgreement]:
+    """Every cell's record; those that are there already are kept."""
+    model = load_model("smollm2")
+    for (name, corruption, shots), path in _paths(folder, config).items():
+        if path.exists():
+            continue
+        task = load_task(name)
+        means = mean_head_activations(model, task.prompts(config.clean, shots=shots, split="train"))
+        prompts = task.prompts(config.corrupted, shots=shots, split="train", corruption=corruption)
+        compare_methods(model, prompts, means, metric=config.metric).save(path)
+    return _loaded(folder, config)
 
 
 def _row(task: str, corruption: str, shots: int, found: MethodAgreement) -> dict[str, object]:

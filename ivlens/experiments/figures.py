@@ -41,7 +41,7 @@ def make_figures(
     written = []
     for name, config in (labs or LABS).items():
         records = folder / "records" / name
-        lab = _kept_or_measured(
+        lab = kept_or_measured(
             records, partial(load_laboratory, records, config), partial(_measured_lab, name, config, say), fresh, say
         )
         drawn = {
@@ -72,7 +72,7 @@ def make_study_figures(
 ) -> list[Path]:
     """Draw the forgetting study's figure and tables into ``folder``; like ``make_figures`` in all else."""
     config, records = config or StudyConfig(), folder / "records" / "forgetting"
-    study = _kept_or_measured(
+    study = kept_or_measured(
         records, lambda: load_study(records, config),
         lambda where: run_study(load_model("smollm2"), where, config, say), fresh, say,
     )  # fmt: skip
@@ -96,7 +96,7 @@ def make_diagnosis_figures(
 ) -> list[Path]:
     """Draw the diagnosis study's figures and tables into ``folder``; like ``make_figures`` in all else."""
     config, records = config or DiagnosisConfig(), folder / "records" / "diagnosis"
-    found = _kept_or_measured(
+    found = kept_or_measured(
         records, lambda: load_diagnosis(records, config),
         lambda where: run_diagnosis(where, cache_folder() / "diagnosis", config, say), fresh, say,
     )  # fmt: skip
@@ -187,7 +187,7 @@ def _measured_lab(name: str, config: LabConfig, say: Callable[[str], None], fold
     return run_laboratory(load_model(name), folder, config, say)
 
 
-def _kept_or_measured(
+def kept_or_measured(
     folder: Path, load: Callable[[], T], measure: Callable[[Path], T], fresh: bool, say: Callable[[str], None]
 ) -> T:
     """What ``folder`` holds, or else is measured; fresh records take the place of the old when all are there."""

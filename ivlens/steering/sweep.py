@@ -46,8 +46,9 @@ def steering_sweep(
     shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
     hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
     widest = max(len(answer) for _, answer in pairs)
-    budget = stream_budget or rows_that_fit(model, max(len(ids) + len(answer) for ids, answer in pairs))
-    size = max(1, budget // (widest * (len(layers) * len(cell) + 1)))
+    longest = max(len(ids) + len(answer) for ids, answer in pairs)
+    budget = stream_budget or rows_that_fit(model, longest)
+    size = max(1, budget // (longest + widest * (len(layers) * len(cell) + 1)))
     order = sorted(set(layers))
     with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
         for places, batch in batches(pairs, size):
