@@ -1,8 +1,9 @@
 """The sweep's arithmetic floor: the matrix products that it cannot do without, and the time that they alone take.
 
 Counted from the model's shapes and the rows that travel in each layer (``ivlens.models.streams``), for one prompt: its
-prefix rows, and 1 + layer x heads streams. Norms, softmaxes, activation functions and the streams' attention to
-themselves, one key each, are not counted; of the last layer's prefix only the keys and values are.
+prefix rows, and 1 + layer x heads streams of a row for each token of the answer. Norms, softmaxes, activation
+functions and the streams' attention to themselves are not counted; of the last layer's prefix only the keys and values
+are.
 """
 
 from collections.abc import Callable
@@ -27,23 +28,25 @@ class Product:
         return 2 * self.batch * self.rows * self.inner * self.columns
 
 
-def sweep_products(cfg: Any, tokens: int) -> list[Product]:
-    """The matrix products of a sweep of all heads on one prompt of ``tokens`` tokens with a one-token answer."""
-    products = [product for layer in range(cfg.n_layers) for product in _layer(cfg, layer, tokens - 1)]
-    return [*products, Product(1, 1 + cfg.n_layers * cfg.n_heads, cfg.d_model, cfg.d_vocab)]
+def sweep_products(cfg: Any, tokens: int, answer: int = 1) -> list[Product]:
+    """The matrix products of a sweep of all heads on one prompt of ``tokens`` tokens with an answer of ``answer``."""
+    products = [product for layer in range(cfg.n_layers) for product in _layer(cfg, layer, tokens - 1, answer)]
+    return [*products, Product(1, answer * (1 + cfg.n_layers * cfg.n_heads), cfg.d_model, cfg.d_vocab)]
 
 
-def _layer(cfg: Any, layer: int, prefix: int) -> list[Product]:
+def _layer(cfg: Any, layer: int, prefix: int, answer: int) -> list[Product]:
     heads, kv, width = cfg.n_heads, cfg.n_key_value_heads or cfg.n_heads, cfg.d_head
-    streams, forked = 1 + layer * heads, 1 + (layer + 1) * heads
+    streams, forked = answer * (1 + layer * heads), answer * (1 + (layer + 1) * heads)
     alive = 0 if layer == cfg.n_layers - 1 else prefix  # prefix rows that are needed beyond their keys and values
-    queries = heads // kv * (alive + streams)
+    group, seen = heads // kv, (prefix + 1) // 2  # a prefix token sees half of the prefix on average
     mlp = [Product(1, alive + forked, cfg.d_model, cfg.d_mlp)] * (2 if cfg.gated_mlp else 1)
     return [
         Product(1, alive + streams, cfg.d_model, heads * width),  # Q
         *[Product(1, prefix + streams, cfg.d_model, kv * width)] * 2,  # K, V
-        Product(kv, queries, width, prefix),  # scores
-        Product(kv, queries, prefix, width),  # values
+        Product(kv, group * alive, width, seen),  # scores and values of the prefix
+        Product(kv, group * alive, seen, width),
+        Product(kv, group * streams, width, prefix),  # and of the streams
+        Product(kv, group * streams, prefix, width),
         Product(1, alive + streams, heads * width, cfg.d_model),  # W_O
         Product(heads, 1, width, cfg.d_model),  # forks
         *mlp,
