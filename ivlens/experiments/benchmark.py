@@ -1,17 +1,19 @@
-"""The benchmark of the exact sweep as it was recorded (``tests/benchmarks/sweep.py`` measures it): its tables."""
+"""The benchmarks of the exact sweep as they were recorded (``tests/benchmarks`` measures them): their tables."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..errors import RecordError
+from .measured import read_measured
 
 RECORD = "sweep-benchmark.json"
 COMMAND = "python tests/benchmarks/sweep.py --out figures/records/sweep-benchmark.json"
 PARTS = ("contenders", "ratios", "scaling", "memory")
+SCALE_RECORD = "scale-benchmark.json"
+SCALE_COMMAND = "python tests/benchmarks/scale.py --out figures/records/scale-benchmark.json"
+SCALE_PARTS = ("device", "precision", "scale")
 
 
 def load_benchmark(path: Path) -> dict[str, Any]:
@@ -20,20 +22,31 @@ def load_benchmark(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: the file is missing, or is no such record.
     """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = [part for part in PARTS if part not in record]
-    except (OSError, ValueError, TypeError) as error:
-        raise RecordError(f"the benchmark's record {path}", f"{type(error).__name__}: {error}", COMMAND) from error
-    if missing:
-        raise RecordError(f"{', '.join(missing)} in {path}", "a record without", COMMAND)
-    return record
+    return read_measured(path, COMMAND, PARTS)
+
+
+def load_scale(path: Path) -> dict[str, Any]:
+    """The record of a large model and of half precision.
+
+    Raises:
+        RecordError: the file is missing, or is no such record.
+    """
+    return read_measured(path, SCALE_COMMAND, SCALE_PARTS)
 
 
 def tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
     """All tables of the benchmark: contenders, ratios, memory, scaling."""
     scaling = pd.DataFrame(record["scaling"])
     return [contenders_table(record), ratios_table(record), memory_table(record), scaling]
+
+
+def scale_tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
+    """The sweep of a large model, and half precision's error, as ``tests/benchmarks/scale.py`` measured them."""
+    scale = pd.DataFrame(record["scale"])
+    peak = [f"{100 * share:.1f}%" if share is not None else "not measured" for share in scale["peak memory / weights"]]
+    scale["peak memory / weights"] = peak
+    scale.insert(0, "device", record["device"])
+    return [scale, pd.DataFrame(record["precision"])]
 
 
 def contenders_table(record: Mapping[str, Any]) -> pd.DataFrame:

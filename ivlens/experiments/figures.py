@@ -13,7 +13,17 @@ from ..errors import RecordError
 from ..heads import prompts_needed
 from ..models import cache_folder, load_model
 from ..records import CheckpointComparison, findings, write_text
-from .benchmark import COMMAND, RECORD, at_most_threads, facts_of, load_benchmark, tables
+from .benchmark import (
+    COMMAND,
+    RECORD,
+    SCALE_RECORD,
+    at_most_threads,
+    facts_of,
+    load_benchmark,
+    load_scale,
+    scale_tables,
+    tables,
+)
 from .diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis, run_diagnosis
 from .forgetting import StudyConfig, correlations, load_study, run_study, shown, trade_off, trials_table
 from .laboratory import LABS, LabConfig, Laboratory, load_laboratory, run_laboratory
@@ -128,7 +138,9 @@ def make_benchmark_figures(folder: Path, *, kind: str = "png", say: Callable[[st
         title="The exact sweep and what is run instead", facts=facts_of(record),
     )  # fmt: skip
     image = views.save_figure(figure, folder / f"benchmark.{kind}")
-    return [image, write_text(folder / "benchmark-tables.md", "\n".join(map(markdown, tables(record))))]
+    large = folder / "records" / SCALE_RECORD
+    shown = [*tables(record), *(scale_tables(load_scale(large)) if large.exists() else [])]
+    return [image, write_text(folder / "benchmark-tables.md", "\n".join(map(markdown, shown)))]
 
 
 def found_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFrame:

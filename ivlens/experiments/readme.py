@@ -1,12 +1,10 @@
 """The README's numbers: two small tables of saved records, and every table put in again where it is quoted."""
 
-import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,8 +14,10 @@ from ..records import write_text
 from .demo import DemoConfig, run_demo
 from .demo_report import steering_table, write_demo
 from .figures import markdown
+from .measured import read_measured
 
 COSTS = "training-steps.json"
+COSTS_COMMAND = "python tests/benchmarks/training.py --out figures/records/training-steps.json"
 # "<!-- figures/NAME.md 2 -->" and the table below it: the second one of that file
 QUOTED = re.compile(r"(?<=<!-- )(\S+\.md) ([1-9]\d*)( -->\n)((?:\|.*\n)*)")
 
@@ -37,7 +37,7 @@ def make_demo_table(
             write_demo(model, run_demo(model, Path(place), config, say), config, Path(place))
             record.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(place) / "steering.json", record)
-    rows = pd.DataFrame(_read(record)["rows"])
+    rows = pd.DataFrame(read_measured(record, "ivlens figures --fresh", ["rows"])["rows"])
     return [write_text(folder / "demo-tables.md", markdown(steering_table(rows)))]
 
 
@@ -47,7 +47,7 @@ def make_costs_table(folder: Path) -> list[Path]:
     Raises:
         RecordError: there is no such record.
     """
-    found = _read(folder / "records" / COSTS)
+    found = read_measured(folder / "records" / COSTS, COSTS_COMMAND)
     ratios = {name: f"{value:.2f}" for name, value in found.items() if " / " in name or "GiB" in name}
     table = pd.DataFrame({"a step of SmolLM2, batch 8": list(ratios), "measured": list(ratios.values())})
     return [write_text(folder / "training-tables.md", markdown(table))]
@@ -72,10 +72,3 @@ def _table(path: Path, number: int) -> str:
     if number > len(tables):
         raise RecordError(f"{number} tables or more in {path.name}", str(len(tables)), "run ivlens figures")
     return tables[number - 1] + "\n"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"a record in {path}", f"{type(error).__name__}: {error}", "measure it again") from error

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 SHARE = 6  # streams take up to this part of the weights' memory,
@@ -18,7 +18,8 @@ def in_dtype(module: M, dtype: torch.dtype) -> M:
     cfg = getattr(module, "cfg", None)
     if cfg is None or cfg.dtype == dtype:
         return module
-    wide = copy.deepcopy(module).to(dtype)
+    weights = (*module.parameters(), *module.buffers())
+    wide = copy.deepcopy(module, {id(weight): _widened(weight, dtype) for weight in weights})
     part: Any
     for part in wide.modules():
         if hasattr(part, "cfg"):
@@ -26,6 +27,14 @@ def in_dtype(module: M, dtype: torch.dtype) -> M:
         if hasattr(part, "rotary_cos"):
             part._extend_rotary_embeddings(len(part.rotary_cos))
     return wide
+
+
+def _widened(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in ``dtype``; a mask is what it was."""
+    if not weight.is_floating_point():
+        return weight
+    wide = weight.detach().to(dtype)
+    return nn.Parameter(wide, requires_grad=False) if isinstance(weight, nn.Parameter) else wide
 
 
 def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:

@@ -14,11 +14,10 @@ padded, so ragged prompts do not touch each other.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.components import TransformerBlock
@@ -58,12 +57,12 @@ def run_streams(
     dtype = dtype or model.cfg.dtype
     layout = Layout.of(pairs, plan.streams, model.cfg.device)
     x = _embed(model, pairs, layout, dtype)
-    for layer, block in enumerate(in_dtype(block, dtype) for block in model.blocks):
+    for layer, block in enumerate(model.blocks):
         if layer in plan.added:
             x = _enter(x, layout, plan.added[layer].to(x))
         chosen = plan.patched.get(layer, [])
         after = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
-        x = _advance(block, x, layout, after, plan.means[layer].to(x), chosen)
+        x = _advance(in_dtype(block, dtype), x, layout, after, plan.means[layer].to(x), chosen)
     return [after.streams(x)[:, own] for own in after.own]
 
 
@@ -100,31 +99,26 @@ def _advance(
     """One block: attention, the forks of the ``chosen`` heads, the MLP; ``after`` it prefixes may be left behind."""
     z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, after)
     x = x[layout.before - after.before :]
-    out = F.linear(z.flatten(1), block.attn.W_O.permute(2, 0, 1).flatten(1), block.attn.b_O)
+    w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
+    out = F.linear(z.flatten(1), w_o, block.attn.b_O)
     if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
         x = x + _mlp(block, x)
-    forks = _forks(block.attn, after.streams(z)[0], after.streams(out)[0], after.last, means, chosen)
+    moved = _moved(after.streams(z)[0, after.last], means, chosen)
+    forks = after.streams(out)[0].repeat(len(chosen), 1, 1)
+    forks[:, after.last] += F.linear(moved.flatten(2), w_o)
     if norm := output_norm(block):
         out, forks = norm(out[None])[0], norm(forks)
     x = torch.cat([out.add_(x), forks.add_(after.streams(x)[0]).flatten(0, 1)])
     return x if block.cfg.parallel_attn_mlp else x.add_(_mlp(block, x))
 
 
-def _forks(
-    attention: Any,
-    z: Float[Tensor, "width head d_head"],
-    out: Float[Tensor, "width d_model"],
-    last: Int[Tensor, " prompt"],
-    means: Float[Tensor, "head d_head"],
-    chosen: list[int],
-) -> Float[Tensor, "chosen width d_model"]:
-    """What attention writes in the streams forked off: as the clean one's ``out``, but for a head at the last token."""
-    forks = out.repeat(len(chosen), 1, 1)
-    if chosen:
-        run = range(chosen[0], chosen[-1] + 1)
-        heads = slice(run.start, run.stop) if chosen == list(run) else chosen  # a slice of W_O is no copy
-        forks[:, last] += (means[heads, None] - z[last].transpose(0, 1)[heads]) @ attention.W_O[heads]
-    return forks
+def _moved(
+    z: Float[Tensor, "prompt head d_head"], means: Float[Tensor, "head d_head"], chosen: list[int]
+) -> Float[Tensor, "chosen prompt head d_head"]:
+    """For each of the chosen heads what takes it from its clean output to its mean, and nothing for the others."""
+    moved = z.new_zeros(len(chosen), *z.shape)
+    moved[range(len(chosen)), :, chosen] = (means - z)[:, chosen].transpose(0, 1)
+    return moved
 
 
 def _mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:

@@ -86,12 +86,17 @@ def ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
         runs |= {f"sweep, {what}": sweep(of, prompts)}
         runs |= {f"{STOCK}, {what}": forward(of.stock, prompts), f"{TRANSPOSED}, {what}": forward(of.model, prompts)}
     first, last = next(iter(jobs)), len(ids(of.model, wordy)[1])
-    runs |= {"floor": products_alone(sweep_products(of.model.cfg, of.tokens(one)))}
-    runs |= {"short": sweep(of, [one]), "wordy": sweep(of, [wordy])}
+    floors = {f"{of.tokens(each)} tokens{'' if width == 1 else f', answer of {width}'}": (each, width)
+              for each, width in ((one, 1), (long, 1), (wordy, last))}  # fmt: skip
+    for what, (prompt, width) in floors.items():
+        runs |= {f"floor, {what}": products_alone(sweep_products(of.model.cfg, of.tokens(prompt), width))}
+    runs |= {f"sweep, {first}, answer of {last}": sweep(of, [wordy])}
     pairs = [(f"sweep / forward pass, {what}", layout, f"sweep, {what}", f"{layout}, {what}")
              for what in jobs for layout in (STOCK, TRANSPOSED)]  # fmt: skip
-    pairs += [(f"sweep / arithmetic floor, {first}", "", f"sweep, {first}", "floor")]
-    pairs += [(f"answer of {last} tokens / of one, {first}", "", "wordy", "short")]
+    pairs += [(f"sweep / arithmetic floor, {what}", "", f"sweep, {what}", f"floor, {what}") for what in floors]
+    pairs += [
+        (f"answer of {last} tokens / of one, {first}", "", f"sweep, {first}, answer of {last}", f"sweep, {first}")
+    ]
     found = []
     for count in counts:
         with threads(count):

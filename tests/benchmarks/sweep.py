@@ -98,9 +98,14 @@ def circumstances(of: Subject, job: Job, rounds: int) -> dict[str, Any]:
         "model": {name: facts[name] for name in ("source", "weights_sha256", "dtype", "n_layers", "n_heads")},
         "task": job.means.task, "tokens": job.tokens.shape[1], "rounds": rounds,
         "sweep, GFLOP": shown(flops(sweep_products(of.model.cfg, job.tokens.shape[1])) / 1e9),
+    } | machine_and_versions()  # fmt: skip
+
+
+def machine_and_versions() -> dict[str, Any]:
+    return {
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES},
-    }  # fmt: skip
+    }
 
 
 def processor() -> str:

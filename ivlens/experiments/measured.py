@@ -1,0 +1,24 @@
+"""Records that commands of ``tests/benchmarks`` or of experiments wrote as JSON, read again."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import RecordError
+
+
+def read_measured(path: Path, command: str, parts: Sequence[str] = ()) -> dict[str, Any]:
+    """The JSON object in ``path``, which ``command`` writes, with all of its ``parts``.
+
+    Raises:
+        RecordError: the file is missing, or is no such record.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = [part for part in parts if part not in record]
+    except (OSError, ValueError, TypeError) as error:
+        raise RecordError(f"a record in {path}", f"{type(error).__name__}: {error}", command) from error
+    if missing:
+        raise RecordError(f"{', '.join(missing)} in {path}", "a record without", command)
+    return record
