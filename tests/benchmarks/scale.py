@@ -26,11 +26,14 @@ from limits import spread
 from measures import interleaved, ratio, shown, warm
 from memory import LARGE, M_MMAP_THRESHOLD, RESET, extra
 from sweep import machine_and_versions
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 import ivlens as iv
 from ivlens.experiments.benchmark import scale_tables
 from ivlens.experiments.figures import markdown
+from ivlens.models.families import hooked_config
+from ivlens.models.layout import store_transposed
+from ivlens.models.loading import attach_tokenizer, without_weights
 from ivlens.records import spearman, write_text
 
 LAYERS, SHAPE = 32, {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
@@ -157,15 +160,22 @@ def layers_that_fit(device: torch.device, dtype: torch.dtype) -> int:
 
 
 def random_llama(device: torch.device, dtype: torch.dtype, layers: int) -> Any:
+    """Built here, since loading one holds Hugging Face's model beside ours for a while."""
     tokenizer: Any = iv.load_model("smollm2").tokenizer
     config = AutoConfig.for_model(
         "llama", num_hidden_layers=layers, vocab_size=len(tokenizer), tie_word_embeddings=False, **SHAPE
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return iv.load_model(
-            AutoModelForCausalLM.from_config(config, dtype=dtype), tokenizer=tokenizer, device=device, dtype=dtype
-        )
+    model = without_weights(hooked_config(config, dtype=dtype, device=str(device)))
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".W_" in name or "._W_" in name:
+                weight.normal_(0, config.initializer_range, generator=random)
+            else:
+                weight.fill_(float(name.endswith(".w")))  # the norms' gains; biases
+    store_transposed(model)
+    attach_tokenizer(model, tokenizer)
+    return iv.load_model(model, device=device)
 
 
 def name_of(device: torch.device) -> str:
