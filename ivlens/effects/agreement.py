@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError, whole
-from ..models import HookedTransformer, provenance
+from ..models import HookedTransformer, provenance, sharing
 from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
 from ..tasks import Prompt
 from .indirect import indirect_effects
@@ -23,15 +23,16 @@ def compare_methods(
     metric: str = "probability",
     k: int = 10,
     steps: int = 1,
+    jobs: int | None = 1,
 ) -> MethodAgreement:
     """Rank correlation and overlap of the ``k`` strongest heads of each method's effects with those of the first.
 
     ``steps`` are those of attribution; ``.reference`` names what the first method came to ("loop" where the exact
-    sweep does not represent the model).
+    sweep does not represent the model). ``jobs`` workers share the work (``indirect_effects``).
 
     Raises:
         ArgumentError: fewer than two methods, ``k`` beyond the number of heads, or see ``indirect_effects``.
-        PromptError, MismatchError, HookError, UnsupportedError: see ``indirect_effects``.
+        PromptError, MismatchError, HookError, WorkerError, UnsupportedError: see ``indirect_effects``.
     """
     if isinstance(methods, str) or len(set(methods)) < len(methods) or len(methods) < 2:
         raise ArgumentError("two different methods or more, the reference first", repr(methods))
@@ -40,12 +41,14 @@ def compare_methods(
     if k > count:
         raise ArgumentError(f"k to be at most {count}, the number of heads", str(k))
     prompts = list(prompts)
-    reference, *others = (
-        indirect_effects(
-            model, prompts, means, method=method, metric=metric, steps=steps if method == "attribution" else 1
-        )
-        for method in methods
-    )
+    with sharing(model, jobs):
+        reference, *others = (
+            indirect_effects(
+                model, prompts, means, method=method, metric=metric, jobs=jobs,
+                steps=steps if method == "attribution" else 1,
+            )
+            for method in methods
+        )  # fmt: skip
     overlap = partial(_overlap, k=k)
     return MethodAgreement(
         torch.tensor(

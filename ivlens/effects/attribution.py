@@ -5,13 +5,14 @@ the metric is linear between z and zbar.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..models import HookedTransformer, batches, differentiable, padded
+from ..models import HookedTransformer, batches, differentiable, padded, spread_model
 from .integrated import slopes_on_the_way
 from .metric import Measure, Pair
 from .slopes import slopes
@@ -29,29 +30,43 @@ def attributed_effects(
     *,
     steps: int,
     batch_size: int,
+    jobs: int | None,
 ) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
     """First-order effects of every head at every place, whose tokens are patched together; the prompts' own metric.
 
     ``steps`` counts the gradients whose mean is taken, the first of them at z; each further one costs a forward and a
-    backward pass for every layer and place.
+    backward pass for every layer and place. ``jobs`` workers share the batches.
     """
     places, layers, heads, _ = means.shape
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
-    with (
-        differentiable(model),
-        tqdm(total=len(pairs), desc="attribution", unit="prompt", leave=False, disable=None) as bar,
-    ):
-        means = means.to(model.cfg.device, dtype)
-        effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
-        baseline = torch.zeros(len(pairs), dtype=dtype)
-        for numbers, batch in batches(pairs, batch_size):
-            of_batch = _of_batch(model, batch, [sites[number] for number in numbers], means, metric, steps, batch_size)
-            effects[numbers], baseline[numbers] = (each.to(effects) for each in of_batch)
-            bar.update(len(batch))
+    numbered = [*batches(pairs, batch_size)]
+    pieces = [(batch, [sites[number] for number in numbers]) for numbers, batch in numbered]
+    names = [f"corrupted prompts, batch {at + 1} by length" for at in range(len(pieces))]
+    work = partial(_of_batch, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
+    with tqdm(total=len(pairs), desc="attribution", unit="prompt", leave=False, disable=None) as bar:
+        found = spread_model(model, work, pieces, jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))
+    effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
+    baseline = torch.zeros(len(pairs), dtype=dtype)
+    for (numbers, _), of_batch in zip(numbered, found, strict=True):
+        effects[numbers], baseline[numbers] = (each.to(effects) for each in of_batch)
     return effects, baseline
 
 
 def _of_batch(
+    model: HookedTransformer,
+    piece: tuple[Sequence[Pair], Sequence[Sites]],
+    means: Float[Tensor, "place layer head d_head"],
+    metric: str,
+    steps: int,
+    batch_size: int,
+) -> Batch:
+    """Effects of one batch of prompts, on the CPU."""
+    with differentiable(model):
+        effects, baseline = _differentiated(model, *piece, means.to(model.cfg.device), metric, steps, batch_size)
+    return effects.cpu(), baseline.cpu()
+
+
+def _differentiated(
     model: HookedTransformer,
     batch: Sequence[Pair],
     sites: Sequence[Sites],

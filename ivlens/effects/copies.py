@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..models import HookedTransformer, answer_logits, hooked, padded, z_name
+from ..models import HookedTransformer, answer_logits, hooked, padded, spread_model, z_name
 from .attribution import Sites
 from .metric import Measure, Pair
 
@@ -24,25 +24,44 @@ def patched_effects(
     metric: str,
     *,
     batch_size: int,
+    jobs: int | None,
 ) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
-    """Effects of every head at every place, whose tokens are patched together; the prompts' own metric."""
+    """Effects of every head at every place, whose tokens are patched together; the prompts' own metric.
+
+    ``jobs`` workers share the prompts.
+    """
+    work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
+    names = [f"prompt {at + 1}" for at in range(len(pairs))]
+    pieces = [*zip(pairs, sites, strict=True)]
+    with tqdm(total=len(pairs), desc="position effects", unit="prompt", leave=False, disable=None) as bar:
+        found = spread_model(model, work, pieces, jobs, names, finished=lambda *_: bar.update())
+    effects, baseline = zip(*found, strict=True)
+    return torch.stack(effects), torch.cat(baseline)
+
+
+@torch.no_grad()
+def _of_prompt(
+    model: HookedTransformer,
+    piece: tuple[Pair, Sites],
+    means: Float[Tensor, "place layer head d_head"],
+    metric: str,
+    batch_size: int,
+) -> tuple[Float[Tensor, "layer head place"], Float[Tensor, " one"]]:
+    """One prompt's effects and its own metric, on the CPU."""
+    pair, sites = piece
     places, layers, heads, _ = means.shape
     patches = [*product(range(layers), range(heads), range(places))]
-    effects, baseline = [], []
-    with tqdm(total=len(pairs) * len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
-        for pair, of_prompt in zip(pairs, sites, strict=True):
-            measure = Measure(metric, pair[1:])
-            alone = measure(answer_logits(model, padded([pair], model.cfg.device)))
-            patched = []
-            for start in range(0, len(patches), batch_size):
-                chunk = patches[start : start + batch_size]
-                with hooked(model, _edits(chunk, of_prompt, means)):
-                    logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
-                patched.append(measure.copies(0, len(chunk))(logits))
-                bar.update(len(chunk))
-            effects.append((torch.cat(patched) - alone).view(layers, heads, places).cpu())
-            baseline.append(alone.cpu())
-    return torch.stack(effects), torch.cat(baseline)
+    measure = Measure(metric, pair[1:])
+    alone = measure(answer_logits(model, padded([pair], model.cfg.device)))
+    patched = []
+    with tqdm(total=len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
+        for start in range(0, len(patches), batch_size):
+            chunk = patches[start : start + batch_size]
+            with hooked(model, _edits(chunk, sites, means)):
+                logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
+            patched.append(measure.copies(0, len(chunk))(logits))
+            bar.update(len(chunk))
+    return (torch.cat(patched) - alone).view(layers, heads, places).cpu(), alone.cpu()
 
 
 def _edits(

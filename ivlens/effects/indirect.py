@@ -53,7 +53,6 @@ def indirect_effects(
 
     With ``jobs`` workers (None: what ``joblib.parallel_config`` says) the same groups of prompts travel together as
     with one: numbers are the same, but for rounding where workers have other devices or another number of threads.
-    Attribution runs in this process.
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
@@ -74,7 +73,7 @@ def indirect_effects(
         method = _exact_or_loop(model, stream_dtype)
     if method == "attribution":
         settings["steps"] = steps
-        effects, baseline = _attributed(model, pairs, means.values, metric, steps, budget)
+        effects, baseline = _attributed(model, pairs, means.values, metric, steps, budget, jobs)
     else:
         run: Run = partial(exact_scores, dtype=stream_dtype) if method == "exact" else loop_scores
         effects, baseline = _patched(run, model, pairs, means.values, metric, budget, jobs)
@@ -106,13 +105,21 @@ def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -
 
 
 def _attributed(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, metric: str, steps: int, budget: int
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Tensor,
+    metric: str,
+    steps: int,
+    budget: int,
+    jobs: int | None,
 ) -> Effects:
     """First-order effects at the last token. A token of the graph keeps every layer's activations, a stream one's."""
     longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
     batch_size = max(1, budget // (model.cfg.n_layers * longest))
     last = [[[len(prompt) - 1]] for prompt, _ in pairs]
-    effects, baseline = attributed_effects(model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size)
+    effects, baseline = attributed_effects(
+        model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size, jobs=jobs
+    )
     return effects[..., 0], baseline
 
 

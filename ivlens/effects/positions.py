@@ -26,6 +26,7 @@ def position_effects(
     metric: str = "probability",
     batch_size: int = 32,
     steps: int = 1,
+    jobs: int | None = 1,
 ) -> PositionEffects:
     """Indirect effect of every head at every place of corrupted prompts, by role (2310.15213's token classes).
 
@@ -33,13 +34,14 @@ def position_effects(
     Places are those of ``means`` (``mean_position_activations``) that all prompts have, aligned by role, whatever the
     prompts' lengths, or by position where all prompts, clean and corrupted, are of one length. ``method="loop"`` runs
     every patch, ``batch_size`` copies of a prompt at once; ``"attribution"`` is the first-order estimate, all heads and
-    places from one forward and one backward pass (``steps``: see ``indirect_effects``).
+    places from one forward and one backward pass (``steps`` and ``jobs``: see ``indirect_effects``).
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
         PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length.
         MismatchError: the means were computed on another model, or on prompts of another length.
         UnsupportedError: attribution on a model that was made in inference mode.
+        HookError, WorkerError: hooks are active that workers would not run; a worker died.
     """
     check_asked(method, POSITION_METHODS, metric, steps)
     at_least("batch_size", batch_size, 1)
@@ -58,7 +60,7 @@ def position_effects(
     sites = [[each[name] for name in places] for each in found]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
-    effects, baseline = run(model, pairs, sites, values, metric, **options)
+    effects, baseline = run(model, pairs, sites, values, metric, **options, jobs=jobs)
     return PositionEffects(
         effects,
         baseline,

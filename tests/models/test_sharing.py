@@ -59,10 +59,51 @@ def test_the_plain_loop_and_every_metric_are_spread_alike(model_of: Any, metric:
     assert same(measured(model, 1, **options), measured(model, 2, **options))
 
 
+@pytest.mark.usefixtures("two_workers")
+@pytest.mark.parametrize("steps", [1, 3])
+def test_attribution_is_spread_and_gives_the_same_bits(model_of: Any, steps: int) -> None:
+    model = model_of("llama")
+    model.requires_grad_(True)
+    options = {"method": "attribution", "metric": "log-probability", "steps": steps}
+    assert same(measured(model, 1, **options), measured(model, 2, **options))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_methods_are_compared_by_workers_with_the_same_result(model_of: Any) -> None:
+    model = model_of("llama")
+    means = ivlens.mean_head_activations(model, PROMPTS)
+    one, two = (
+        ivlens.compare_methods(model, PROMPTS, means, methods=("loop", "attribution"), k=3, jobs=jobs)
+        for jobs in (1, 2)
+    )
+    assert same((one.spearman, one.overlap, one.aie_spearman), (two.spearman, two.overlap, two.aie_spearman))
+    assert one.provenance == two.provenance
+
+
+@pytest.mark.usefixtures("two_workers")
+@pytest.mark.parametrize("method", ["loop", "attribution"])
+def test_effects_by_position_are_spread_alike(model_of: Any, method: str) -> None:
+    prompts = [
+        Prompt(text, " Paris is") for text in ("the quick fox", "the lazy dog", "the capital of", "fox jumps over")
+    ]
+    model = model_of("llama")
+    means = ivlens.mean_position_activations(model, prompts, by="position")
+    one, two = (
+        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, jobs=jobs) for jobs in (1, 2)
+    )
+    assert same((one.values, one.baseline), (two.values, two.baseline))
+    assert one.values.abs().max() > 0
+    with ivlens.steer(model, torch.ones(model.cfg.d_model), 0), pytest.raises(HookError, match="no active hooks"):
+        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, jobs=2)
+
+
 @pytest.mark.usefixtures("two_dask_workers")
 def test_a_dask_cluster_gives_the_numbers_of_one_process(model_of: Any) -> None:
     for model in (model_of("llama"), model_of("gemma3_text", torch.float64)):
         assert same(measured(model, 1), measured(model, None))
+        options = {"method": "attribution"}
+        assert same(measured(model, 1, **options), measured(model, None, **options))
 
 
 @pytest.mark.usefixtures("two_workers")
