@@ -8,8 +8,9 @@ import io
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, redirect_stderr
+from itertools import islice
 from typing import Any, TypeVar
 
 from .errors import ArgumentError, IvlensError, WorkerError, whole
@@ -48,8 +49,8 @@ def spread(
     """Results of ``work(piece, *shared)`` in the order of the pieces; ``finished`` is told of each when it is there.
 
     ``names`` say in an error which piece it came from. A NumPy array in ``shared`` travels once: a memory-mapped one
-    by its file's name to processes of this machine, scattered to a cluster's workers. After a piece that failed no
-    other one begins; an interrupt stops the workers.
+    by its file's name to processes of this machine, scattered to dask's workers; ray's get it with each piece. After a
+    piece that failed no other one begins; an interrupt stops the workers.
 
     Raises:
         IvlensError: what a piece raised, with its name; other errors of a piece as they are.
@@ -73,18 +74,29 @@ def spread(
     return results
 
 
-def _outcomes(calls: Any, jobs: int | None) -> Generator[tuple[int, Any]]:
+def _outcomes(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, Any]]:
     """Outcomes as they come; on leaving early, joblib stops the workers."""
-    from joblib import Parallel
-
     try:
-        yield from Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)(calls)
+        yield from _as_they_come(calls, jobs)
     except Exception as error:  # a piece's own error is an outcome, so this is the engine's
         raise WorkerError(
             "every worker to finish its work",
             f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}",
             "a worker may have been killed for its memory: try fewer jobs; what was saved is found again",
         ) from error
+
+
+def _as_they_come(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, Any]]:
+    """One by one, or, where the engine returns lists only as ray's does, a piece for each worker at a time."""
+    from joblib import Parallel, effective_n_jobs
+    from joblib.parallel import get_active_backend
+
+    if get_active_backend()[0].supports_return_generator:
+        yield from Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)(calls)
+        return
+    with Parallel(jobs, batch_size=1) as parallel:
+        while some := list(islice(calls, effective_n_jobs(jobs))):
+            yield from parallel(some)
 
 
 def _attempt(at: int, name: str, work: Callable[..., Any], piece: Any, *shared: Any) -> tuple[int, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import joblib
 import pytest
+from joblib._parallel_backends import MultiprocessingBackend
 
 from ivlens import ArgumentError, PromptError
 from ivlens.parallel import spread, workers
@@ -55,6 +56,24 @@ def test_after_a_failure_no_other_piece_begins() -> None:
     with pytest.raises(PromptError):
         spread(picky, [3] * 40, 2, NAMES[:1] * 40, finished=lambda piece, _: told.append(piece))
     assert told == []
+
+
+def test_an_engine_that_returns_lists_only_is_given_a_piece_for_each_worker_at_a_time() -> None:
+    """As ray's is; multiprocessing's pool is such a one where it is not asked for a generator."""
+
+    class Lists(MultiprocessingBackend):
+        supports_return_generator = False
+
+    joblib.register_parallel_backend("lists", Lists)
+    told: list[int] = []
+    with joblib.parallel_config("lists", n_jobs=2):
+        results = spread(square, range(6), None, NAMES, 10, finished=lambda piece, _: told.append(piece))
+        assert told == [*range(6)]
+        with pytest.raises(PromptError, match="in piece 3"):
+            spread(picky, [0, 3, *range(4, 40)], None, NAMES[:1] + NAMES[3:4] * 37, finished=lambda *_: told.append(99))
+    assert told == [*range(6), 99]
+    assert [value for value, _ in results] == [10, 11, 14, 19, 26, 35]
+    assert os.getpid() not in {process for _, process in results}
 
 
 def test_jobs_are_one_or_more_or_what_joblib_says() -> None:

@@ -84,9 +84,8 @@ def test_methods_are_compared_by_workers_with_the_same_result(model_of: Any) -> 
 @pytest.mark.usefixtures("two_workers")
 @pytest.mark.parametrize("method", ["loop", "attribution"])
 def test_effects_by_position_are_spread_alike(model_of: Any, method: str) -> None:
-    prompts = [
-        Prompt(text, " Paris is") for text in ("the quick fox", "the lazy dog", "the capital of", "fox jumps over")
-    ]
+    texts = ("the quick fox", "the lazy dog", "lazy dog", "quick fox")
+    prompts = [Prompt(text, " Paris is") for text in texts]
     model = model_of("llama")
     means = ivlens.mean_position_activations(model, prompts, by="position")
     one, two = (
@@ -94,7 +93,8 @@ def test_effects_by_position_are_spread_alike(model_of: Any, method: str) -> Non
     )
     assert same((one.values, one.baseline), (two.values, two.baseline))
     assert one.values.abs().max() > 0
-    with ivlens.steer(model, torch.ones(model.cfg.d_model), 0), pytest.raises(HookError, match="no active hooks"):
+    model.ln_final.register_forward_hook(lambda module, arguments, output: 2 * output)
+    with pytest.raises(HookError, match="no active hooks"):
         ivlens.position_effects(model, prompts, means, method=method, batch_size=3, jobs=2)
 
 
