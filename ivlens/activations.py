@@ -42,8 +42,9 @@ def mean_head_activations(
     at_least("batch_size", batch_size, 1)
     prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    groups = [batch for _, batch in batches(pairs, batch_size)]
-    names = [f"clean prompts, batch {at + 1} by length" for at in range(len(groups))]
+    numbered = [*batches(pairs, batch_size)]
+    groups = [batch for _, batch in numbered]
+    names = [f"clean prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in numbered]
     with tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar:
         sums = spread_model(model, _summed, groups, jobs, names, finished=lambda batch, _: bar.update(len(batch)))
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32

@@ -41,7 +41,7 @@ def attributed_effects(
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     numbered = [*batches(pairs, batch_size)]
     pieces = [(batch, [sites[number] for number in numbers]) for numbers, batch in numbered]
-    names = [f"corrupted prompts, batch {at + 1} by length" for at in range(len(pieces))]
+    names = [f"corrupted prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in numbered]
     work = partial(_of_batch, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
     with tqdm(total=len(pairs), desc="attribution", unit="prompt", leave=False, disable=None) as bar:
         found = spread_model(model, work, pieces, jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))

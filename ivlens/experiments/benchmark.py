@@ -43,7 +43,7 @@ def tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
 def scale_tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
     """The sweep of a large model, and half precision's error, as ``tests/benchmarks/scale.py`` measured them."""
     scale = pd.DataFrame(record["scale"])
-    peak = [f"{100 * share:.1f}%" if share is not None else "not measured" for share in scale["peak memory / weights"]]
+    peak = [f"{100 * share:.1f}%" if pd.notna(share) else "not measured" for share in scale["peak memory / weights"]]
     scale["peak memory / weights"] = peak
     scale.insert(0, "device", record["device"])
     return [scale, pd.DataFrame(record["precision"])]

@@ -16,6 +16,7 @@ from ..records import CheckpointComparison, findings, write_text
 from .benchmark import (
     COMMAND,
     RECORD,
+    SCALE_COMMAND,
     SCALE_RECORD,
     at_most_threads,
     facts_of,
@@ -122,15 +123,17 @@ def make_diagnosis_figures(
 
 
 def make_benchmark_figures(folder: Path, *, kind: str = "png", say: Callable[[str], None] = print) -> list[Path]:
-    """Draw the benchmark's figure and tables into ``folder``; its record is not measured here but by its own command.
+    """Draw the benchmarks' figure and tables into ``folder``; records are not measured here but by their own commands.
 
     Raises:
-        RecordError: there is a record, but not of the benchmark.
+        RecordError: there are records, but not of the benchmarks.
         ArgumentError: images of this ``kind`` cannot be written here.
     """
-    path = folder / "records" / RECORD
-    if not path.exists():
-        say(f"no {path}: {COMMAND} measures it")
+    path, large = (folder / "records" / name for name in (RECORD, SCALE_RECORD))
+    missing = [(each, command) for each, command in ((path, COMMAND), (large, SCALE_COMMAND)) if not each.exists()]
+    for each, command in missing:
+        say(f"no {each}: {command} measures it")
+    if missing:
         return []
     record = load_benchmark(path)
     figure = views.benchmark_panels(
@@ -138,9 +141,8 @@ def make_benchmark_figures(folder: Path, *, kind: str = "png", say: Callable[[st
         title="The exact sweep and what is run instead", facts=facts_of(record),
     )  # fmt: skip
     image = views.save_figure(figure, folder / f"benchmark.{kind}")
-    large = folder / "records" / SCALE_RECORD
-    shown = [*tables(record), *(scale_tables(load_scale(large)) if large.exists() else [])]
-    return [image, write_text(folder / "benchmark-tables.md", "\n".join(map(markdown, shown)))]
+    found = [*tables(record), *scale_tables(load_scale(large))]
+    return [image, write_text(folder / "benchmark-tables.md", "\n".join(map(markdown, found)))]
 
 
 def found_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFrame:

@@ -15,10 +15,12 @@ def read_measured(path: Path, command: str, parts: Sequence[str] = ()) -> dict[s
         RecordError: the file is missing, or is no such record.
     """
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = [part for part in parts if part not in record]
-    except (OSError, ValueError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RecordError(f"a record in {path}", f"{type(error).__name__}: {error}", command) from error
+    if not isinstance(record, dict):
+        raise RecordError(f"a JSON object in {path}", type(record).__name__, command)
+    missing = [part for part in parts if part not in record]
     if missing:
         raise RecordError(f"{', '.join(missing)} in {path}", "a record without", command)
     return record

@@ -29,7 +29,11 @@ def make_demo_table(
     config: DemoConfig | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Write the demo's steering table into ``folder`` from its record, which is measured where it is missing."""
+    """Write the demo's steering table into ``folder`` from its record, which is measured where it is missing.
+
+    Raises:
+        RecordError: there is a record, but not of the demo.
+    """
     record = folder / "records" / "demo.json"
     if fresh or not record.exists():
         model, config = load_model("smollm2"), config or DemoConfig()
@@ -37,7 +41,7 @@ def make_demo_table(
             write_demo(model, run_demo(model, Path(place), config, say), config, Path(place))
             record.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(place) / "steering.json", record)
-    rows = pd.DataFrame(read_measured(record, "ivlens figures --fresh", ["rows"])["rows"])
+    rows = pd.DataFrame(read_measured(record, "delete it, then run ivlens figures", ["rows"])["rows"])
     return [write_text(folder / "demo-tables.md", markdown(steering_table(rows)))]
 
 

@@ -40,19 +40,22 @@ def _widened(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:
     """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
 
-    Half of what memory is free bounds them, too.
+    Half of what memory is free, beside a block widened to ``dtype``, bounds them, too.
     """
     cfg = model.cfg
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    room = min(max(weights // SHARE, LEAST), _free(torch.device(cfg.device or "cpu")) // 2)
+    free = free_memory(torch.device(cfg.device or "cpu"))
+    if dtype not in (None, cfg.dtype):
+        free -= sum(parameter.numel() for parameter in model.blocks[0].parameters()) * dtype.itemsize
+    room = min(max(weights // SHARE, LEAST), free // 2)
     projected = 2 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * cfg.d_head
     hidden = (4 if cfg.gated_mlp else 3) * (cfg.d_mlp or 0)
-    scores = 3 * cfg.n_heads * longest  # scores, masked ones, and the pattern
+    scores = 3 * cfg.n_heads * longest  # of the prefix, with those of the stream's own tokens, and the pattern
     row = (6 * cfg.d_model + projected + hidden + scores) * (dtype or cfg.dtype).itemsize
     return max(2, room // row)
 
 
-def _free(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device, or can be."""
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)

@@ -12,10 +12,10 @@ from .stream_layout import Layout
 
 
 def stream_attention(
-    attention: Any, normed: Float[Tensor, "row d_model"], layout: Layout, after: Layout
+    attention: Any, normed: Float[Tensor, "row d_model"], layout: Layout, kept: Layout
 ) -> Float[Tensor, "kept head d_head"]:
-    """Outputs of all heads before W_O: prefixes attend to themselves, streams to their prefix and themselves."""
-    asking = normed[layout.before - after.before :]
+    """Outputs of all heads before W_O in the rows ``kept``: prefixes attend to themselves, streams to both."""
+    asking = layout.only(kept, normed)
     q, k, v = (_project(attention, rows, name) for rows, name in ((asking, "Q"), (normed, "K"), (normed, "V")))
     if attention.cfg.use_qk_norm:
         q, k = attention.q_norm(q), attention.k_norm(k)
@@ -24,13 +24,13 @@ def stream_attention(
     if (clip := attention.cfg.clip_qkv) is not None:
         q, k, v = (rows.clamp(-clip, clip) for rows in (q, k, v))
     if attention.cfg.positional_embedding_type == "rotary":
-        q, k = _rotate(attention, q, after), _rotate(attention, k, layout)
+        q, k = _rotate(attention, q, kept), _rotate(attention, k, layout)
     z = torch.empty_like(q)
-    for asked, prefix, own in zip(after.prefixes, layout.prefixes, layout.own, strict=True):
+    for asked, prefix, own in zip(kept.prefixes, layout.prefixes, layout.own, strict=True):
         if asked.stop > asked.start:
             z[asked] = _attend_to_itself(attention, q[asked], k[prefix], v[prefix])
-        mine = after.streams(q)[:, own], layout.streams(k)[:, own], layout.streams(v)[:, own]
-        after.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
+        mine = kept.streams(q)[:, own], layout.streams(k)[:, own], layout.streams(v)[:, own]
+        kept.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
     return z
 
 

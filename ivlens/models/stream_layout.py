@@ -44,6 +44,10 @@ class Layout:
     def without_prefixes(self) -> "Layout":
         return replace(self, prefixes=[slice(0, 0)] * len(self.prefixes), positions=self.positions[self.before :])
 
+    def only(self, kept: "Layout", rows: Float[Tensor, "row ..."]) -> Float[Tensor, "kept ..."]:
+        """A view of the rows that another layout keeps of these: all, or those after the prefixes."""
+        return rows[self.before - kept.before :]
+
     def streams(self, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "stream width ..."]:
         """A view of the rows after the prefixes, by stream."""
         return rows[self.before :].unflatten(0, (-1, self.width))

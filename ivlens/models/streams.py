@@ -61,9 +61,9 @@ def run_streams(
         if layer in plan.added:
             x = _enter(x, layout, plan.added[layer].to(x))
         chosen = plan.patched.get(layer, [])
-        after = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
-        x = _advance(in_dtype(block, dtype), x, layout, after, plan.means[layer].to(x), chosen)
-    return [after.streams(x)[:, own] for own in after.own]
+        kept = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
+        x = _advance(in_dtype(block, dtype), x, layout, kept, plan.means[layer].to(x), chosen)
+    return [kept.streams(x)[:, own] for own in kept.own]
 
 
 def _embed(
@@ -92,24 +92,37 @@ def _advance(
     block: TransformerBlock,
     x: Float[Tensor, "row d_model"],
     layout: Layout,
-    after: Layout,
+    kept: Layout,
     means: Float[Tensor, "head d_head"],
     chosen: list[int],
 ) -> Float[Tensor, "forked d_model"]:
-    """One block: attention, the forks of the ``chosen`` heads, the MLP; ``after`` it prefixes may be left behind."""
-    z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, after)
-    x = x[layout.before - after.before :]
-    w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
-    out = F.linear(z.flatten(1), w_o, block.attn.b_O)
+    """One block: attention, the forks of the ``chosen`` heads, the MLP; rows that leave it are ``kept`` ones."""
+    out, forks = _attention_writes(block, x, layout, kept, means, chosen)
+    x = layout.only(kept, x)
     if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
         x = x + _mlp(block, x)
-    moved = _moved(after.streams(z)[0, after.last], means, chosen)
-    forks = after.streams(out)[0].repeat(len(chosen), 1, 1)
-    forks[:, after.last] += F.linear(moved.flatten(2), w_o)
-    if norm := output_norm(block):
-        out, forks = norm(out[None])[0], norm(forks)
-    x = torch.cat([out.add_(x), forks.add_(after.streams(x)[0]).flatten(0, 1)])
+    x = torch.cat([out.add_(x), forks.add_(kept.streams(x)[0]).flatten(0, 1)])
+    del out, forks  # the MLP needs the memory
     return x if block.cfg.parallel_attn_mlp else x.add_(_mlp(block, x))
+
+
+def _attention_writes(
+    block: TransformerBlock,
+    x: Float[Tensor, "row d_model"],
+    layout: Layout,
+    kept: Layout,
+    means: Float[Tensor, "head d_head"],
+    chosen: list[int],
+) -> tuple[Float[Tensor, "kept d_model"], Float[Tensor, "chosen width d_model"]]:
+    """What attention writes in the rows ``kept``, and in the streams that its ``chosen`` heads fork off."""
+    z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, kept)
+    w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
+    out = F.linear(z.flatten(1), w_o, block.attn.b_O)
+    moved = _moved(kept.streams(z)[0, kept.last], means, chosen)
+    forks = kept.streams(out)[0].repeat(len(chosen), 1, 1)
+    forks[:, kept.last] += F.linear(moved.flatten(2), w_o)
+    norm = output_norm(block)
+    return (norm(out[None])[0], norm(forks)) if norm else (out, forks)
 
 
 def _moved(

@@ -15,9 +15,17 @@ Times = Mapping[str, list[float]]
 
 
 def seconds(run: Callable[[], Any]) -> float:
+    """Seconds until ``run``, and what it left to do on a GPU, is finished."""
+    _finish()
     started = time.perf_counter()
     run()
+    _finish()
     return time.perf_counter() - started
+
+
+def _finish() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:

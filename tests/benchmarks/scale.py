@@ -19,13 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from contenders import job_of, plain_loop
 from limits import spread
+from machine import machine_and_versions
 from measures import interleaved, ratio, shown, warm
 from memory import LARGE, M_MMAP_THRESHOLD, RESET, extra
-from sweep import machine_and_versions
 from transformers import AutoConfig
 
 import ivlens as iv
@@ -34,6 +33,7 @@ from ivlens.experiments.figures import markdown
 from ivlens.models.families import hooked_config
 from ivlens.models.layout import store_transposed
 from ivlens.models.loading import attach_tokenizer, without_weights
+from ivlens.models.precision import free_memory
 from ivlens.records import spearman, write_text
 
 LAYERS, SHAPE = 32, {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer, for a smaller device (default: 32)")
     options = parser.parse_args()
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+    if RESET.exists():  # else peak memory is not measured
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
     device = torch.device(options.device)
     record = {"rounds": options.rounds, "device": name_of(device)} | machine_and_versions()
     record["precision"] = precision(device)
@@ -153,17 +154,20 @@ def precision(device: torch.device) -> list[Row]:
 
 def layers_that_fit(device: torch.device, dtype: torch.dtype) -> int:
     """Layers whose weights, with those of embedding and unembedding, take FRACTION of the device's free memory."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     width = SHAPE["hidden_size"]
-    layer, rest = width * (4 * width + 3 * SHAPE["intermediate_size"]), 2 * 49152 * width
-    return max(1, int((FRACTION * free / dtype.itemsize - rest) // layer))
+    layer, rest = width * (4 * width + 3 * SHAPE["intermediate_size"]), 2 * len(tokenizer()) * width
+    return max(1, int((FRACTION * free_memory(device) / dtype.itemsize - rest) // layer))
+
+
+def tokenizer() -> Any:
+    return iv.load_model("smollm2").tokenizer
 
 
 def random_llama(device: torch.device, dtype: torch.dtype, layers: int) -> Any:
     """Built here, since loading one holds Hugging Face's model beside ours for a while."""
-    tokenizer: Any = iv.load_model("smollm2").tokenizer
+    words = tokenizer()
     config = AutoConfig.for_model(
-        "llama", num_hidden_layers=layers, vocab_size=len(tokenizer), tie_word_embeddings=False, **SHAPE
+        "llama", num_hidden_layers=layers, vocab_size=len(words), tie_word_embeddings=False, **SHAPE
     )
     model = without_weights(hooked_config(config, dtype=dtype, device=str(device)))
     random = torch.Generator().manual_seed(0)
@@ -174,7 +178,7 @@ def random_llama(device: torch.device, dtype: torch.dtype, layers: int) -> Any:
             else:
                 weight.fill_(float(name.endswith(".w")))  # the norms' gains; biases
     store_transposed(model)
-    attach_tokenizer(model, tokenizer)
+    attach_tokenizer(model, words)
     return iv.load_model(model, device=device)
 
 

@@ -11,13 +11,10 @@ that ``--out`` writes.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import torch
 from contenders import Contender, Head, Job, all_contenders, job_of, ours, plain_loop
 from floor import flops, sweep_products
 from limits import Subject, ratios, scaling, smollm2, spread
+from machine import machine_and_versions
 from measures import interleaved, ratio, shown, threads
 from memory import extra_memory
 from torch import Tensor
@@ -36,7 +34,6 @@ from ivlens.models import model_facts
 from ivlens.records import write_text
 
 ALLOWED, SAME = 1e-4, 1e-8  # difference of a probability in float32 from float64's, and of two in float64
-PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight")
 
 
 def compare(
@@ -99,28 +96,6 @@ def circumstances(of: Subject, job: Job, rounds: int) -> dict[str, Any]:
         "task": job.means.task, "tokens": job.tokens.shape[1], "rounds": rounds,
         "sweep, GFLOP": shown(flops(sweep_products(of.model.cfg, job.tokens.shape[1])) / 1e9),
     } | machine_and_versions()  # fmt: skip
-
-
-def machine_and_versions() -> dict[str, Any]:
-    return {
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES},
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def main() -> None:

@@ -43,6 +43,15 @@ SMALL: dict[str, Any] = {
     "memory": {"sweep": 0.0123},
 }  # fmt: skip
 
+LARGE: dict[str, Any] = {
+    "device": "a device",
+    "scale": [
+        {"model": "small", "peak memory / weights": 0.125},
+        {"model": "unmeasured", "peak memory / weights": None},
+    ],
+    "precision": [{"weights": "bfloat16", "rank correlation of AIEs": 0.9}],
+}
+
 
 def test_tables_have_a_column_for_each_number_of_threads_and_rows_in_their_order() -> None:
     table = benchmark.contenders_table(SMALL)
@@ -61,13 +70,18 @@ def test_tables_have_a_column_for_each_number_of_threads_and_rows_in_their_order
 def test_figure_and_tables_are_drawn_from_the_record_alone(tmp_path: Path) -> None:
     said: list[str] = []
     assert figures.make_benchmark_figures(tmp_path, kind="html", say=said.append) == []
-    assert benchmark.COMMAND in said[0]
+    assert [command in line for command, line in zip((benchmark.COMMAND, benchmark.SCALE_COMMAND), said, strict=True)]
     path = tmp_path / "records" / benchmark.RECORD
     path.parent.mkdir()
     path.write_text(json.dumps(SMALL))
+    assert figures.make_benchmark_figures(tmp_path, kind="html", say=said.append) == []
+    assert benchmark.SCALE_COMMAND in said[-1]
+    path.with_name(benchmark.SCALE_RECORD).write_text(json.dumps(LARGE))
     image, tables = figures.make_benchmark_figures(tmp_path, kind="html")
     assert "2 threads" in image.read_text(encoding="utf-8")
     assert figures.markdown(benchmark.contenders_table(SMALL)) in tables.read_text()
+    assert "| a device | small | 12.5% |" in tables.read_text()
+    assert "| a device | unmeasured | not measured |" in tables.read_text()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"contenders": []}'])

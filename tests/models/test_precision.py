@@ -45,7 +45,20 @@ def test_longer_prompts_and_wider_streams_leave_room_for_fewer_rows(tiny_hooked:
 def test_little_free_memory_bounds_the_rows(tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_hooked("llama")
     full = rows_that_fit(model, 100)
-    monkeypatch.setattr("ivlens.models.precision._free", lambda device: LEAST // 2)
+    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: LEAST // 2)
     assert rows_that_fit(model, 100) == pytest.approx(full / 4, abs=1)
-    monkeypatch.setattr("ivlens.models.precision._free", lambda device: 0)
+    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: 0)
     assert rows_that_fit(model, 100) == 2
+
+
+def test_a_widened_block_takes_its_part_of_what_is_free(
+    tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.bfloat16)
+    block = 4 * sum(parameter.numel() for parameter in model.blocks[0].parameters())
+    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: LEAST)
+    alone = rows_that_fit(model, 100, torch.float32)
+    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: LEAST - block)
+    assert rows_that_fit(model, 100, torch.float32) < alone
+    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: block)
+    assert rows_that_fit(model, 100, torch.float32) == 2
