@@ -18,7 +18,7 @@ from .models import (
     padded,
     pattern_name,
     provenance,
-    spread_model,
+    spread_batches,
     z_name,
 )
 from .records import Head, HeadMeans, PositionMeans
@@ -42,15 +42,11 @@ def mean_head_activations(
     at_least("batch_size", batch_size, 1)
     prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    numbered = [*batches(pairs, batch_size)]
-    groups = [batch for _, batch in numbered]
-    names = [f"clean prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in numbered]
-    with tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar:
-        sums = spread_model(model, _summed, groups, jobs, names, finished=lambda batch, _: bar.update(len(batch)))
+    found = spread_batches(model, _summed, pairs, batch_size, jobs, kind="clean", doing="mean activations")
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     tasks = sorted({prompt.task for prompt in prompts})
     return HeadMeans(
-        (sum(sums) / len(pairs)).to(dtype),
+        (sum(sums for _, sums in found) / len(pairs)).to(dtype),
         len(pairs),
         task=", ".join(tasks),
         provenance=provenance(model, prompts=len(pairs)),
@@ -105,9 +101,11 @@ def mean_position_activations(
     )
 
 
-def _summed(model: HookedTransformer, batch: Sequence[tuple[Ids, Ids]]) -> Float[Tensor, "layer head d_head"]:
+def _summed(
+    model: HookedTransformer, numbered: tuple[list[int], Sequence[tuple[Ids, Ids]]]
+) -> Float[Tensor, "layer head d_head"]:
     """Sum over a batch of each head's output at the last token."""
-    cfg = model.cfg
+    cfg, (_, batch) = model.cfg, numbered
     sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
 
     def keep(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:

@@ -10,9 +10,8 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from ..models import HookedTransformer, batches, differentiable, padded, spread_model
+from ..models import HookedTransformer, differentiable, padded, spread_batches
 from .integrated import slopes_on_the_way
 from .metric import Measure, Pair
 from .slopes import slopes
@@ -39,30 +38,29 @@ def attributed_effects(
     """
     places, layers, heads, _ = means.shape
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
-    numbered = [*batches(pairs, batch_size)]
-    pieces = [(batch, [sites[number] for number in numbers]) for numbers, batch in numbered]
-    names = [f"corrupted prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in numbered]
-    work = partial(_of_batch, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
-    with tqdm(total=len(pairs), desc="attribution", unit="prompt", leave=False, disable=None) as bar:
-        found = spread_model(model, work, pieces, jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))
+    work = partial(_of_batch, sites=sites, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
+    found = spread_batches(model, work, pairs, batch_size, jobs, kind="corrupted", doing="attribution")
     effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
     baseline = torch.zeros(len(pairs), dtype=dtype)
-    for (numbers, _), of_batch in zip(numbered, found, strict=True):
+    for numbers, of_batch in found:
         effects[numbers], baseline[numbers] = (each.to(effects) for each in of_batch)
     return effects, baseline
 
 
 def _of_batch(
     model: HookedTransformer,
-    piece: tuple[Sequence[Pair], Sequence[Sites]],
+    numbered: tuple[list[int], Sequence[Pair]],
+    sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
     metric: str,
     steps: int,
     batch_size: int,
 ) -> Batch:
     """Effects of one batch of prompts, on the CPU."""
+    numbers, batch = numbered
+    own, means = [sites[number] for number in numbers], means.to(model.cfg.device)
     with differentiable(model):
-        effects, baseline = _differentiated(model, *piece, means.to(model.cfg.device), metric, steps, batch_size)
+        effects, baseline = _differentiated(model, batch, own, means, metric, steps, batch_size)
     return effects.cpu(), baseline.cpu()
 
 

@@ -43,6 +43,7 @@ from .runs import final_residual as final_residual
 from .runs import padded as padded
 from .runs import unembedding as unembedding
 from .sharing import sharing as sharing
+from .sharing import spread_batches as spread_batches
 from .sharing import spread_model as spread_model
 from .sharing import worker_device as worker_device
 from .sweeps import check_streamable as check_streamable

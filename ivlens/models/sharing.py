@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError
@@ -25,6 +26,7 @@ from ..parallel import spread, workers
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
 from .provenance import model_facts
+from .runs import Ids, batches
 
 P = TypeVar("P")
 ALIGNMENT = 64  # bytes, as torch allocates
@@ -89,6 +91,27 @@ def spread_model(
         shared = _shared.get()
         assert shared is not None
         return spread(_with_model, pieces, jobs, names, work, shared.plan, shared.weights, finished=finished)
+
+
+def spread_batches(
+    model: HookedTransformer,
+    work: Callable[..., Any],
+    pairs: Sequence[tuple[Ids, Ids]],
+    batch_size: int,
+    jobs: int | None,
+    *,
+    kind: str,
+    doing: str,
+) -> list[tuple[list[int], Any]]:
+    """Results of ``work(model, (numbers, batch))`` for batches of prompts of similar length, with the prompts' numbers.
+
+    ``kind`` of prompts they are, as errors say; what is ``doing``, as the progress bar does. Else see ``spread_model``.
+    """
+    pieces = [*batches(pairs, batch_size)]
+    names = [f"{kind} prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in pieces]
+    with tqdm(total=len(pairs), desc=doing, unit="prompt", leave=False, disable=None) as bar:
+        found = spread_model(model, work, pieces, jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))
+    return [(numbers, of_batch) for (numbers, _), of_batch in zip(pieces, found, strict=True)]
 
 
 @contextmanager

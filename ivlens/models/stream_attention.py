@@ -24,7 +24,9 @@ def stream_attention(
     if (clip := attention.cfg.clip_qkv) is not None:
         q, k, v = (rows.clamp(-clip, clip) for rows in (q, k, v))
     if attention.cfg.positional_embedding_type == "rotary":
-        q, k = _rotate(attention, q, kept), _rotate(attention, k, layout)
+        angles = _angles(attention, layout, len(normed))
+        q = _rotate(attention, q, *(layout.only(kept, each) for each in angles))
+        k = _rotate(attention, k, *angles)
     z = torch.empty_like(q)
     for asked, prefix, own in zip(kept.prefixes, layout.prefixes, layout.own, strict=True):
         if asked.stop > asked.start:
@@ -42,11 +44,20 @@ def _project(attention: Any, x: Float[Tensor, "row d_model"], name: str) -> Floa
     return F.linear(x, flat, bias.flatten()).unflatten(1, bias.shape)
 
 
-def _rotate(attention: Any, x: Float[Tensor, "row head d_head"], layout: Layout) -> Float[Tensor, "row head d_head"]:
+def _angles(attention: Any, layout: Layout, rows: int) -> tuple[Float[Tensor, "row 1 turned"], ...]:
+    """Cosines and sines of the rows' positions."""
     if layout.reach > len(attention.rotary_cos):
         attention._extend_rotary_embeddings(layout.reach)
-    positions = layout.positions[: len(x), None]
-    cos, sin = attention.rotary_cos[positions], attention.rotary_sin[positions]
+    positions = layout.positions[:rows, None]
+    return attention.rotary_cos[positions], attention.rotary_sin[positions]
+
+
+def _rotate(
+    attention: Any,
+    x: Float[Tensor, "row head d_head"],
+    cos: Float[Tensor, "row 1 turned"],
+    sin: Float[Tensor, "row 1 turned"],
+) -> Float[Tensor, "row head d_head"]:
     turned, rest = x.split([attention.cfg.rotary_dim, x.shape[-1] - attention.cfg.rotary_dim], -1)
     turned = torch.addcmul(turned * cos, attention.rotate_every_two(turned), sin)
     return torch.cat([turned, rest], -1) if rest.numel() else turned

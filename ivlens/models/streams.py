@@ -97,25 +97,24 @@ def _advance(
     chosen: list[int],
 ) -> Float[Tensor, "forked d_model"]:
     """One block: attention, the forks of the ``chosen`` heads, the MLP; rows that leave it are ``kept`` ones."""
-    out, forks = _attention_writes(block, x, layout, kept, means, chosen)
+    z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, kept)
+    out, forks = _writes(block, z, kept, means, chosen)
     x = layout.only(kept, x)
     if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
         x = x + _mlp(block, x)
     x = torch.cat([out.add_(x), forks.add_(kept.streams(x)[0]).flatten(0, 1)])
-    del out, forks  # the MLP needs the memory
+    del z, out, forks  # the MLP needs the memory
     return x if block.cfg.parallel_attn_mlp else x.add_(_mlp(block, x))
 
 
-def _attention_writes(
+def _writes(
     block: TransformerBlock,
-    x: Float[Tensor, "row d_model"],
-    layout: Layout,
+    z: Float[Tensor, "kept head d_head"],
     kept: Layout,
     means: Float[Tensor, "head d_head"],
     chosen: list[int],
 ) -> tuple[Float[Tensor, "kept d_model"], Float[Tensor, "chosen width d_model"]]:
     """What attention writes in the rows ``kept``, and in the streams that its ``chosen`` heads fork off."""
-    z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, kept)
     w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
     out = F.linear(z.flatten(1), w_o, block.attn.b_O)
     moved = _moved(kept.streams(z)[0, kept.last], means, chosen)

@@ -11,7 +11,7 @@ import torch
 from contenders import STOCK, TRANSPOSED, Head, job_of, plain_loop, stored_contiguous
 from floor import products_alone, sweep_products
 from measures import interleaved, ratio, shown, threads, warm
-from transformers import AutoConfig, AutoModelForCausalLM
+from random_llama import random_llama
 
 import ivlens as iv
 from ivlens.models import cache_folder
@@ -145,10 +145,5 @@ def spread(heads: list[Head], count: int) -> list[Head]:
 def random_model(tokenizer: Any, layers: int, heads: int) -> Any:
     """A Llama with random weights: heads of 64 dimensions, an MLP of 8/3 of the width, SmolLM2's vocabulary."""
     width = 64 * heads
-    config = AutoConfig.for_model(
-        "llama", hidden_size=width, intermediate_size=8 * width // 3, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, vocab_size=len(tokenizer), tie_word_embeddings=True,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return iv.load_model(AutoModelForCausalLM.from_config(config), tokenizer=tokenizer)
+    shape = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    return random_llama(tokenizer, shape | {"intermediate_size": 8 * width // 3})

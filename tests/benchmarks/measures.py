@@ -4,6 +4,7 @@ A machine's speed drifts, so runs that are compared follow one another in each r
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ def ratio(times: Times, above: str, below: str, scale: float = 1.0) -> float:
 def shown(value: float) -> float:
     """Three significant digits, which is more than these measurements have."""
     return float(f"{value:.3g}")
+
+
+def say(line: str) -> None:
+    """Tell how far the benchmark is, beside what it prints."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

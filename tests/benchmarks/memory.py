@@ -44,8 +44,13 @@ def extra(run: Callable[[], Any]) -> int:
     return resident("VmHWM") - before
 
 
-def main() -> None:
+def give_back_at_once() -> None:
+    """Have the C library give large blocks back to the system when they are freed."""
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+def main() -> None:
+    give_back_at_once()
     model, task = iv.load_model("smollm2"), iv.load_task("present-past")
     means = iv.mean_head_activations(model, task.prompts(4, split="train"))
     weights = sum(parameter.nbytes for parameter in model.parameters())

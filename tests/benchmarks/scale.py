@@ -10,11 +10,9 @@ against its float32 weights. ``ivlens figures`` makes tables of the record that 
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,13 @@ import torch
 from contenders import job_of, plain_loop
 from limits import spread
 from machine import machine_and_versions
-from measures import interleaved, ratio, shown, warm
-from memory import LARGE, M_MMAP_THRESHOLD, RESET, extra
-from transformers import AutoConfig
+from measures import interleaved, ratio, say, shown, warm
+from memory import RESET, extra, give_back_at_once
+from random_llama import random_llama
 
 import ivlens as iv
 from ivlens.experiments.benchmark import scale_tables
 from ivlens.experiments.figures import markdown
-from ivlens.models.families import hooked_config
-from ivlens.models.layout import store_transposed
-from ivlens.models.loading import attach_tokenizer, without_weights
 from ivlens.models.precision import free_memory
 from ivlens.records import spearman, write_text
 
@@ -53,17 +48,17 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer, for a smaller device (default: 32)")
     options = parser.parse_args()
     if RESET.exists():  # else peak memory is not measured
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        give_back_at_once()
     device = torch.device(options.device)
     record = {"rounds": options.rounds, "device": name_of(device)} | machine_and_versions()
     record["precision"] = precision(device)
-    record["scale"] = scale(device, options.layers, options.rounds)
+    record["scale"] = scale(iv.load_model("smollm2").tokenizer, device, options.layers, options.rounds)
     if options.out is not None:
         write_text(options.out, json.dumps(record, indent=1) + "\n")
     print("\n".join(map(markdown, scale_tables(record))))
 
 
-def scale(device: torch.device, layers: int, rounds: int) -> list[Row]:
+def scale(tokenizer: Any, device: torch.device, layers: int, rounds: int) -> list[Row]:
     """A row a dtype of weights and of streams."""
     rows: list[Row] = []
     made: tuple[torch.dtype, Any] | None = None
@@ -71,9 +66,9 @@ def scale(device: torch.device, layers: int, rounds: int) -> list[Row]:
         if made is None or made[0] != weights:
             made = None  # before the next one is made
             gc.collect()
-            fitting = min(layers, layers_that_fit(device, weights))
+            fitting = min(layers, layers_that_fit(len(tokenizer), device, weights))
             say(f"{fitting} layers in {weights}")
-            made = weights, random_llama(device, weights, fitting)
+            made = weights, random_llama(tokenizer, SHAPE | {"num_hidden_layers": fitting}, device, weights)
         rows.append(measured(made[1], streams, rounds))
         say(str(rows[-1]))
     return rows
@@ -102,8 +97,8 @@ def measured(model: Any, streams: torch.dtype | None, rounds: int) -> Row:
     cfg, peak = model.cfg, peak_memory(model, sweep)
     return {
         "model": f"{cfg.n_layers} layers x {cfg.n_heads} heads, d_model {cfg.d_model}",
-        "weights": str(cfg.dtype).removeprefix("torch."),
-        "streams": str(streams or cfg.dtype).removeprefix("torch."),
+        "weights": short(cfg.dtype),
+        "streams": short(streams or cfg.dtype),
         "weights, GiB": shown(weights / 2**30),
         "tokens": tokens.shape[1],
         "sweep, s": shown(seconds),
@@ -140,8 +135,8 @@ def precision(device: torch.device) -> list[Row]:
             found = iv.indirect_effects(half, prompts, means, stream_dtype=streams)
             off = (found.values.double() - exact.values.double()).pow(2).mean().sqrt().item()
             rows.append({
-                "weights": str(weights).removeprefix("torch."),
-                "streams": str(streams or weights).removeprefix("torch."),
+                "weights": short(weights),
+                "streams": short(streams or weights),
                 "rms error of an effect, in probability": shown(off),
                 "rms effect": shown(exact.values.double().pow(2).mean().sqrt().item()),
                 "rank correlation of AIEs": round(spearman(found.aie, exact.aie), 3),
@@ -152,34 +147,11 @@ def precision(device: torch.device) -> list[Row]:
     return rows
 
 
-def layers_that_fit(device: torch.device, dtype: torch.dtype) -> int:
+def layers_that_fit(vocab: int, device: torch.device, dtype: torch.dtype) -> int:
     """Layers whose weights, with those of embedding and unembedding, take FRACTION of the device's free memory."""
     width = SHAPE["hidden_size"]
-    layer, rest = width * (4 * width + 3 * SHAPE["intermediate_size"]), 2 * len(tokenizer()) * width
+    layer, rest = width * (4 * width + 3 * SHAPE["intermediate_size"]), 2 * vocab * width
     return max(1, int((FRACTION * free_memory(device) / dtype.itemsize - rest) // layer))
-
-
-def tokenizer() -> Any:
-    return iv.load_model("smollm2").tokenizer
-
-
-def random_llama(device: torch.device, dtype: torch.dtype, layers: int) -> Any:
-    """Built here, since loading one holds Hugging Face's model beside ours for a while."""
-    words = tokenizer()
-    config = AutoConfig.for_model(
-        "llama", num_hidden_layers=layers, vocab_size=len(words), tie_word_embeddings=False, **SHAPE
-    )
-    model = without_weights(hooked_config(config, dtype=dtype, device=str(device)))
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if ".W_" in name or "._W_" in name:
-                weight.normal_(0, config.initializer_range, generator=random)
-            else:
-                weight.fill_(float(name.endswith(".w")))  # the norms' gains; biases
-    store_transposed(model)
-    attach_tokenizer(model, words)
-    return iv.load_model(model, device=device)
 
 
 def name_of(device: torch.device) -> str:
@@ -187,8 +159,8 @@ def name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {threads} threads"
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ that ``--out`` writes.
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from contenders import Contender, Head, Job, all_contenders, job_of, ours, plain
 from floor import flops, sweep_products
 from limits import Subject, ratios, scaling, smollm2, spread
 from machine import machine_and_versions
-from measures import interleaved, ratio, shown, threads
+from measures import interleaved, ratio, say, shown, threads
 from memory import extra_memory
 from torch import Tensor
 
@@ -105,9 +104,6 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="run every head with every method (hours on 2 cores)")
     options = parser.parse_args()
     counts = sorted({1, torch.get_num_threads()})
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
     folder, of = smollm2()
     job = job_of(of.model, of.prompts()[0], of.means)
