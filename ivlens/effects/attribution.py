@@ -58,45 +58,33 @@ def _of_batch(
 ) -> Batch:
     """Effects of one batch of prompts, on the CPU."""
     numbers, batch = numbered
-    own, means = [sites[number] for number in numbers], means.to(model.cfg.device)
+    own = [sites[number] for number in numbers]
     with differentiable(model):
-        effects, baseline = _differentiated(model, batch, own, means, metric, steps, batch_size)
-    return effects.cpu(), baseline.cpu()
-
-
-def _differentiated(
-    model: HookedTransformer,
-    batch: Sequence[Pair],
-    sites: Sequence[Sites],
-    means: Float[Tensor, "place layer head d_head"],
-    metric: str,
-    steps: int,
-    batch_size: int,
-) -> Batch:
-    cells = [
-        (row, position, place)
-        for row, of_row in enumerate(sites)
-        for place, positions in enumerate(of_row)
-        for position in positions
-    ]
-    row, position, place = torch.tensor(cells, device=means.device).T
-    rows = padded(batch, means.device)
-    measure = Measure(metric, rows.answers)
-    still = means.new_zeros(len(cells), *means.shape[2:])
-    layers = range(means.shape[1])
-    outputs, slope, scores = slopes(
-        model, rows, dict.fromkeys(layers, (row, position)), dict.fromkeys(layers, still), measure
-    )
-    way = torch.stack([means[place, layer] - outputs[layer] for layer in layers])
-    total = torch.stack([slope[layer].to(way) for layer in layers])
-    if steps > 1:
-        for number, pair in enumerate(batch):
-            own = row == number
-            total[:, own] += slopes_on_the_way(
-                model, pair, (position[own], place[own]), way[:, own], measure.copies(number, 1),
-                steps=steps, batch_size=batch_size,
-            )  # fmt: skip
-    each = (way * total).sum(-1).permute(1, 0, 2) / steps  # cell layer head
-    found = each.new_zeros(len(batch), len(sites[0]), *each.shape[1:])
-    found.index_put_((row, place), each, accumulate=True)
-    return found.permute(0, 2, 3, 1), scores
+        means = means.to(model.cfg.device)
+        cells = [
+            (row, position, place)
+            for row, of_row in enumerate(own)
+            for place, positions in enumerate(of_row)
+            for position in positions
+        ]
+        row, position, place = torch.tensor(cells, device=means.device).T
+        rows = padded(batch, means.device)
+        measure = Measure(metric, rows.answers)
+        still = means.new_zeros(len(cells), *means.shape[2:])
+        layers = range(means.shape[1])
+        outputs, slope, scores = slopes(
+            model, rows, dict.fromkeys(layers, (row, position)), dict.fromkeys(layers, still), measure
+        )
+        way = torch.stack([means[place, layer] - outputs[layer] for layer in layers])
+        total = torch.stack([slope[layer].to(way) for layer in layers])
+        if steps > 1:
+            for number, pair in enumerate(batch):
+                its = row == number
+                total[:, its] += slopes_on_the_way(
+                    model, pair, (position[its], place[its]), way[:, its], measure.copies(number, 1),
+                    steps=steps, batch_size=batch_size,
+                )  # fmt: skip
+        each = (way * total).sum(-1).permute(1, 0, 2) / steps  # cell layer head
+        found = each.new_zeros(len(batch), len(own[0]), *each.shape[1:])
+        found.index_put_((row, place), each, accumulate=True)
+    return found.permute(0, 2, 3, 1).cpu(), scores.cpu()
