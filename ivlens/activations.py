@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .errors import at_least, one_of
+from .checks import Count, check_heads, checked
+from .errors import one_of
 from .models import (
     HookedTransformer,
     batches,
@@ -26,9 +27,10 @@ from .scoring import Ids, listed, prompt_ids
 from .tasks import Prompt, positions_by_place, token_text
 
 
+@checked
 @torch.no_grad()
 def mean_head_activations(
-    model: HookedTransformer, prompts: Iterable[Prompt], *, batch_size: int = 32, jobs: int | None = 1
+    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32, jobs: Count | None = 1
 ) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
@@ -39,7 +41,6 @@ def mean_head_activations(
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
     """
-    at_least("batch_size", batch_size, 1)
     prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
     found = spread_batches(model, _summed, pairs, batch_size, jobs, kind="clean", doing="mean activations")
@@ -53,9 +54,10 @@ def mean_head_activations(
     )
 
 
+@checked
 @torch.no_grad()
 def mean_position_activations(
-    model: HookedTransformer, prompts: Iterable[Prompt], *, by: str = "role", batch_size: int = 32
+    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, by: str = "role", batch_size: Count = 32
 ) -> PositionMeans:
     """Mean over clean prompts of each head's output before W_O at each place: the means for ``position_effects``.
 
@@ -68,7 +70,6 @@ def mean_position_activations(
         PromptError: no prompts, one that cannot be tokenised or does not know its parts, or prompts of several lengths.
     """
     one_of("by", by, ("role", "position"))
-    at_least("batch_size", batch_size, 1)
     prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
     found = positions_by_place(model.tokenizer, prompts, by)
@@ -116,6 +117,7 @@ def _summed(
     return sums
 
 
+@checked
 @torch.no_grad()
 def attention_patterns(
     model: HookedTransformer, prompt: Prompt, heads: Sequence[Head]
@@ -123,8 +125,10 @@ def attention_patterns(
     """The prompt's tokens as text, and the attention pattern of each of ``heads`` on it.
 
     Raises:
+        ArgumentError: no heads, or one that the model does not have.
         PromptError: the prompt cannot be tokenised.
     """
+    check_heads((model.cfg.n_layers, model.cfg.n_heads), heads)
     (tokens,) = prompt_ids(model, [prompt])
     patterns: dict[int, Tensor] = {}
 

@@ -16,8 +16,10 @@ FallbackWarning says that something is computed in a slower way than the one ask
 is near the noise of its dtype.
 """
 
-from math import isfinite
-from numbers import Real
+from numbers import Number, Real
+from pathlib import PurePath
+from reprlib import Repr
+from typing import Any
 
 
 class IvlensError(Exception):
@@ -80,33 +82,31 @@ class PrecisionWarning(UserWarning):
     """A number is near the noise of the precision that it was computed in."""
 
 
+class _Brief(Repr):
+    """Short texts of arguments: of models, tensors and the like their type and shape, since their own text is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = 60
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if x is None or isinstance(x, (Number, PurePath)):
+            return repr(x)[:60]
+        article = "an" if type(x).__name__[0] in "AEIOUaeiou" else "a"
+        shape = getattr(x, "shape", None)
+        return f"{article} {type(x).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+
+
+came_as = _Brief().repr
+
+
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raise ArgumentError unless ``value`` is among the ``allowed`` values of the option ``name``."""
     if value not in allowed:
-        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", repr(value))
+        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", came_as(value))
 
 
 def at_least(name: str, value: float, least: float) -> None:
     """Raise ArgumentError unless the option ``name`` is a number of ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, Real) or not value >= least:
-        raise ArgumentError(f"{name} to be a number of {least} or more", repr(value))
-
-
-def finite(name: str, value: float, least: float) -> None:
-    """Raise ArgumentError unless the option ``name`` is a finite number of ``least`` or more."""
-    at_least(name, value, least)
-    if not isfinite(value):
-        raise ArgumentError(f"{name} to be finite", repr(value))
-
-
-def whole(name: str, value: object, least: int) -> None:
-    """Raise ArgumentError unless the option ``name`` is a whole number of ``least`` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} to be a whole number of {least} or more", repr(value))
-
-
-def instance(name: str, value: object, *kinds: type) -> None:
-    """Raise ArgumentError unless the option ``name`` is an object of one of the ``kinds``."""
-    if not isinstance(value, kinds):
-        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise ArgumentError(f"{name} to be a {wanted}", f"{value!r:.60}")
+        raise ArgumentError(f"{name} to be a number of {least} or more", came_as(value))

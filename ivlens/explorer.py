@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .activations import attention_patterns, mean_head_activations
+from .checks import Count, Natural, Seed, check_layer, checked
 from .effects import indirect_effects
-from .errors import ArgumentError, finite, instance, whole
+from .errors import ArgumentError
 from .models import HookedTransformer, answer_logits, check_fits, padded
 from .records import Evaluation, Head, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
@@ -141,18 +142,19 @@ class Explorer:
         return pd.DataFrame({"rank": range(1, len(tokens) + 1), "token": tokens, "probability": best.values.tolist()})
 
 
+@checked
 def explore(
     model: HookedTransformer,
     tasks_or_prompts: Task | str | Prompt | Sequence[Task | str | Prompt],
     *,
     corrupted: Sequence[Prompt] = (),
     effects: HeadEffects | Sequence[HeadEffects] = (),
-    prompts: int = 20,
-    tried: int = 12,
-    shots: int = 2,
-    layer: int | None = None,
+    prompts: Count = 20,
+    tried: Count = 12,
+    shots: Natural = 2,
+    layer: Natural | None = None,
     scale: float = 4.0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> "ivlens.views.ExplorerWidget":
     """A widget for notebooks: the map of heads' effects, what a clicked head does, and the chosen heads' vector tried.
 
@@ -168,15 +170,10 @@ def explore(
     """
     layers = model.cfg.n_layers
     layer = layers * 2 // 5 if layer is None else layer
-    for name, value, least in (("prompts", prompts, 1), ("tried", tried, 1), ("shots", shots, 0), ("layer", layer, 0)):
-        whole(name, value, least)
-    finite("scale", scale, -float("inf"))
-    if layer >= layers:
-        raise ArgumentError(f"layer to be from 0 to {layers - 1}", repr(layer))
+    check_layer(layers, layer)
     given = [tasks_or_prompts] if isinstance(tasks_or_prompts, (Task, str, Prompt)) else list(tasks_or_prompts)
     known = [effects] if isinstance(effects, HeadEffects) else list(effects)
     for each in known:
-        instance("effects", each, HeadEffects)
         check_fits(model, each.provenance, f"the effects on {each.task or 'prompts'}", same_weights=True)
     if given and all(isinstance(each, Prompt) for each in given):
         subjects = _by_hand(given, list(corrupted))
@@ -195,15 +192,13 @@ def _by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, Subject]:
     if len(corrupted) != len(clean):
         do = "pass corrupted=, for each prompt the same without what asks for its task"
         raise ArgumentError(f"as many corrupted prompts as clean ones, {len(clean)}", str(len(corrupted)), do)
-    for each in corrupted:
-        instance("every corrupted prompt", each, Prompt)
     name = ", ".join(sorted({prompt.task for prompt in clean})) or "prompts"
     return {name: Subject(clean, corrupted, bare=corrupted, asked=clean)}
 
 
 def _tasks(given: list[Any]) -> list[Task]:
-    for each in given:
-        instance("every task", each, Task, str)
+    if any(isinstance(each, Prompt) for each in given):
+        raise ArgumentError("every task to be a Task or a name", "a Prompt", "pass prompts alone, or tasks alone")
     tasks = [load_task(each) if isinstance(each, str) else each for each in given]
     if not tasks or len({task.name for task in tasks}) < len(tasks):
         raise ArgumentError("tasks of different names, one or more", f"{[task.name for task in tasks]}")

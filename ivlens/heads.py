@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .errors import ArgumentError, MismatchError, at_least
+from .checks import Count, Resamples, Seed, checked
+from .errors import ArgumentError, MismatchError
 from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, heads_by_effect
 
 
+@checked
 def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
     """Mean over tasks of the tasks' AIEs, for one head set that serves several tasks (2310.15213, section 2.3).
 
@@ -46,19 +48,20 @@ def _weights(effects: HeadEffects) -> str:
     return str(effects.provenance.get("model", {}).get("weights_sha256"))
 
 
-def random_heads(shape: tuple[int, int], k: int, *, seed: int, exclude: Sequence[Head] = ()) -> list[Head]:
+@checked
+def random_heads(shape: tuple[Count, Count], k: Count, *, seed: Seed, exclude: Sequence[Head] = ()) -> list[Head]:
     """``k`` different heads drawn from a model of ``shape`` (layers, heads) outside ``exclude``: a control.
 
     Raises:
         ArgumentError: fewer than ``k`` heads are left.
     """
-    at_least("k", k, 1)
     left = [(layer, head) for layer in range(shape[0]) for head in range(shape[1]) if (layer, head) not in set(exclude)]
     if k > len(left):
         raise ArgumentError(f"k to be at most {len(left)}, the heads that are left", str(k))
     return Random(seed).sample(left, k)
 
 
+@checked
 def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
     """Fraction of the shorter list of heads that the other one shares, from 0 to 1.
 
@@ -70,6 +73,7 @@ def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
     return len(set(a) & set(b)) / min(len(set(a)), len(set(b)))
 
 
+@checked
 def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     """All heads as (layer, head) by their mean rank over tasks, best first; ties in the order of layer and head.
 
@@ -89,7 +93,8 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     return heads_by_effect(-torch.tensor(ranks.mean().to_numpy()).reshape(shapes[0]))
 
 
-def top_k_stability(effects: HeadEffects, k: int, *, resamples: int = 500, seed: int = 0) -> Stability:
+@checked
+def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 500, seed: Seed = 0) -> Stability:
     """How often each head is among the ``k`` strongest when the prompts are resampled with replacement (bootstrap).
 
     The overlap is with the ``k`` strongest over all prompts, which the resamples share: it flatters. What other
@@ -98,7 +103,7 @@ def top_k_stability(effects: HeadEffects, k: int, *, resamples: int = 500, seed:
     Raises:
         ArgumentError: ``k`` beyond the number of heads, or no resamples.
     """
-    _check_draws(effects, k, resamples)
+    _check_k(effects, k)
     drawn = torch.randint(effects.n, (resamples, effects.n), generator=torch.Generator().manual_seed(seed))
     chosen = _strongest(effects, drawn, k)
     whole = _strongest(effects, torch.arange(effects.n)[None], k)
@@ -109,8 +114,9 @@ def top_k_stability(effects: HeadEffects, k: int, *, resamples: int = 500, seed:
     )  # fmt: skip
 
 
+@checked
 def prompts_needed(
-    effects: HeadEffects, k: int, *, sizes: Sequence[int] | None = None, resamples: int = 200, seed: int = 0
+    effects: HeadEffects, k: Count, *, sizes: Sequence[int] | None = None, resamples: Resamples = 200, seed: Seed = 0
 ) -> pd.DataFrame:
     """Overlap of the ``k`` strongest heads of two disjoint sets of as many prompts, for each size of the sets.
 
@@ -122,7 +128,7 @@ def prompts_needed(
     Raises:
         ArgumentError: ``k`` beyond the number of heads, a size outside 1 to half of the prompts, or no resamples.
     """
-    _check_draws(effects, k, resamples)
+    _check_k(effects, k)
     half = effects.n // 2
     if sizes is None:
         sizes = [size for power in range(len(str(half))) for size in (10**power, 2 * 10**power, 5 * 10**power)]
@@ -139,9 +145,7 @@ def prompts_needed(
     return pd.DataFrame(rows)
 
 
-def _check_draws(effects: HeadEffects, k: int, resamples: int) -> None:
-    at_least("k", k, 1)
-    at_least("resamples", resamples, 1)
+def _check_k(effects: HeadEffects, k: int) -> None:
     if k > effects.aie.numel():
         raise ArgumentError(f"k to be at most {effects.aie.numel()}, the number of heads", str(k))
 

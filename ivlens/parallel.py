@@ -13,20 +13,20 @@ from contextlib import closing, redirect_stderr
 from itertools import islice
 from typing import Any, TypeVar
 
-from .errors import ArgumentError, IvlensError, WorkerError, whole
+from .checks import Count, checked
+from .errors import ArgumentError, IvlensError, WorkerError
 
 P = TypeVar("P")
 _one_piece = threading.Lock()  # a cluster's worker may have several threads, but has memory for one model
 
 
-def workers(jobs: int | None) -> int:
+@checked
+def workers(jobs: Count | None) -> int:
     """How many workers ``jobs`` asks for: so many, or None for as many as ``joblib.parallel_config`` says.
 
     Raises:
         ArgumentError: jobs below 1, or an engine of threads: a model's hooks are seen by all threads of a process.
     """
-    if jobs is not None:
-        whole("jobs", jobs, 1)
     if jobs == 1:
         return 1
     from joblib import effective_n_jobs

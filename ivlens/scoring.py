@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from tqdm.auto import tqdm
 
-from .errors import PromptError, at_least
+from .checks import Count, checked
+from .errors import PromptError
 from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt
@@ -13,8 +14,9 @@ from .tasks import Prompt
 Ids = tuple[int, ...]
 
 
+@checked
 @torch.no_grad()
-def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: int = 32) -> Evaluation:
+def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
     Probabilities are those of the first accepted answer, whole; a prompt is a hit when greedy decoding gives any of
@@ -23,7 +25,6 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     Raises:
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
     """
-    at_least("batch_size", batch_size, 1)
     prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)
     scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token

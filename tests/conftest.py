@@ -26,7 +26,8 @@ ROOMS = (
     "parallel", "records", "models", "scoring", "activations", "effects", "heads", "vectors", "steering", "checkpoints",
     "training", "views", "explorer", "experiments",
 )  # fmt: skip
-install_import_hook([f"ivlens.{room}" for room in ROOMS], f"beartype.beartype(conf=beartype.BeartypeConf({CONF}))")
+if "IVLENS_UNHOOKED" not in os.environ:  # test_fuzz.py runs ivlens as users have it
+    install_import_hook([f"ivlens.{room}" for room in ROOMS], f"beartype.beartype(conf=beartype.BeartypeConf({CONF}))")
 
 import joblib
 import pytest

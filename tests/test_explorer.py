@@ -164,10 +164,10 @@ ONE = [Prompt("the fox", " is")]
         ([NEXT], {"corrupted": ONE}, "corrupted= beside clean prompts"),
         ([], {}, "tasks of different names, one or more"),
         ([NEXT, NEXT], {}, "tasks of different names"),
-        ([NEXT, *ONE], {}, "every task to be a Task or str"),
+        ([NEXT, *ONE], {}, "every task to be a Task or a name; got a Prompt"),
         (NEXT, {"layer": 2}, "layer to be from 0 to 1"),
         (NEXT, {"layer": -1}, "layer to be a whole number"),
-        (NEXT, {"scale": float("inf")}, "scale to be finite"),
+        (NEXT, {"scale": float("inf")}, "scale to be a finite number"),
         (NEXT, {"prompts": 0}, "prompts to be a whole number of 1 or more"),
     ],
 )

@@ -148,7 +148,7 @@ def test_draws_repeat_with_the_seed_and_leave_the_global_generator_alone() -> No
 def test_too_many_heads_or_no_resamples_are_refused(measure: Any) -> None:
     with pytest.raises(ArgumentError, match="k to be at most 20, the number of heads; got 21"):
         measure(noisy(), 21)
-    with pytest.raises(ArgumentError, match="k to be a number of 1"):
+    with pytest.raises(ArgumentError, match="k to be a whole number of 1"):
         measure(noisy(), 0)
     with pytest.raises(ArgumentError, match="resamples"):
         measure(noisy(), 2, resamples=0)

@@ -59,7 +59,7 @@ def test_rounding_alone_is_told_of(half: Any) -> None:
     [
         ({"stream_dtype": torch.bfloat16}, "torch.float32 or torch.float64"),
         ({"stream_dtype": torch.float32, "method": "loop"}, "method='exact' only"),
-        ({"stream_budget": 1}, "stream_budget to be a number of 2 or more"),
+        ({"stream_budget": 1}, "stream_budget to be a whole number of 2 or more"),
     ],
 )
 def test_what_streams_cannot_be_is_refused(half: Any, options: Any, told: str) -> None:

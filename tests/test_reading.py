@@ -44,5 +44,5 @@ def test_messages(tiny_hooked: Any) -> None:
     vector = InstructionVector(values, values.new_zeros(0, 32), (), "ones")
     with pytest.raises(ArgumentError, match="lens to be one of 'logit', 'cosine'"):
         ivlens.read_out(model, vector, lens="x-ray")
-    with pytest.raises(ArgumentError, match="k to be a number of 1 or more; got 0"):
+    with pytest.raises(ArgumentError, match="k to be a whole number of 1 or more; got 0"):
         ivlens.read_out(model, vector, 0)

@@ -204,7 +204,7 @@ def test_top_averages_over_prompts() -> None:
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_top_of_nothing_is_refused(k: int) -> None:
-    with pytest.raises(ArgumentError, match=f"k to be a number of 1 or more; got {k}"):
+    with pytest.raises(ArgumentError, match=f"k to be a whole number of 1 or more; got {k}"):
         effects([[[0.0]]]).top(k)
 
 

@@ -89,5 +89,5 @@ def test_messages(tiny_hooked: Any) -> None:
         ivlens.evaluate(model, [])
     with pytest.raises(PromptError, match="context of 128 tokens; got one of"):
         ivlens.evaluate(model, [Prompt("a fox" * 100, " is")])
-    with pytest.raises(ArgumentError, match="batch_size to be a number of 1 or more; got 0"):
+    with pytest.raises(ArgumentError, match="batch_size to be a whole number of 1 or more; got 0"):
         ivlens.evaluate(model, [Prompt("a", " is")], batch_size=0)

@@ -82,7 +82,7 @@ def test_arithmetic_acts_on_values_and_parts(tiny_hooked: Any) -> None:
     assert one.first(1).values.equal(one.parts[0])
     with pytest.raises(ArgumentError, match="from 1 to 2"):
         one.first(3)
-    with pytest.raises(ArgumentError, match="a finite factor; got nan"):
+    with pytest.raises(ArgumentError, match="factor to be a finite number; got nan"):
         one * float("nan")
 
 

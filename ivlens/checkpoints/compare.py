@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..checks import Count, checked
 from ..errors import ArgumentError, IvlensError, WorkerError
 from ..models import worker_device
 from ..parallel import spread, workers
@@ -22,6 +23,7 @@ from .subject import Subject
 LEDGER = "checkpoints"
 
 
+@checked
 def compare_checkpoints(
     base: Any,
     checkpoints: Mapping[str, Any] | Sequence[Any],
@@ -31,7 +33,7 @@ def compare_checkpoints(
     out: str | Path | None = None,
     learned: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
-    jobs: int | None = 1,
+    jobs: Count | None = 1,
     **options: Any,
 ) -> CheckpointComparison:
     """Measure a base model and its checkpoints on tasks, one checkpoint in memory at a time, and compare them.

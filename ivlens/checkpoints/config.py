@@ -1,12 +1,15 @@
 """What is measured on a checkpoint, and the rule by which a verdict is given."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from ..errors import ArgumentError, at_least, one_of
+from ..checks import Between, Count, Fraction, Natural, Seed, checked
+from ..errors import ArgumentError, one_of
 from ..records import METRICS
 from ..tasks import CORRUPTIONS
 
 
+@checked
 @dataclass(frozen=True)
 class VerdictRule:
     """Thresholds of the verdict (``verdict`` says how they are used); accuracies and fractions of the base's, 0 to 1.
@@ -16,18 +19,13 @@ class VerdictRule:
     there; ``remembered``: fraction of the base's knowledge probability from which the knowledge is still there.
     """
 
-    known: float = 0.3
-    tolerated: float = 0.1
-    recovered: float = 0.5
-    remembered: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("known", "tolerated", "recovered", "remembered"):
-            at_least(name, getattr(self, name), 0)
-            if getattr(self, name) > 1:
-                raise ArgumentError(f"{name} to be at most 1", repr(getattr(self, name)))
+    known: Fraction = 0.3
+    tolerated: Fraction = 0.1
+    recovered: Fraction = 0.5
+    remembered: Fraction = 0.5
 
 
+@checked
 @dataclass(frozen=True)
 class ComparisonConfig:
     """How checkpoints are measured; a changed field recomputes only what it touches.
@@ -40,25 +38,22 @@ class ComparisonConfig:
         ArgumentError: naming the field that is outside its values.
     """
 
-    clean: int = 40
-    groups: int = 5
-    corrupted: int = 20
+    clean: Count = 40
+    groups: Annotated[int, Between(2)] = 5
+    corrupted: Count = 20
     corruption: str = "no-instruction"
     metric: str = "log-probability"
-    heads: int = 20
-    shots: int = 2
-    test: int = 30
-    validation: int = 20
-    layers: tuple[int, ...] | None = None
+    heads: Count = 20
+    shots: Natural = 2
+    test: Count = 30
+    validation: Count = 20
+    layers: tuple[Natural, ...] | None = None
     scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0)
-    random_seeds: tuple[int, ...] = (0, 1, 2)
-    seed: int = 0
+    random_seeds: tuple[Seed, ...] = (0, 1, 2)
+    seed: Seed = 0
     rule: VerdictRule = field(default_factory=VerdictRule)
 
     def __post_init__(self) -> None:
-        for name in ("clean", "corrupted", "heads", "test", "validation"):
-            at_least(name, getattr(self, name), 1)
-        at_least("groups", self.groups, 2)
         if self.groups > self.clean:
             raise ArgumentError(f"groups to be at most clean, {self.clean}", repr(self.groups))
         one_of("corruption", self.corruption, CORRUPTIONS)
@@ -66,7 +61,8 @@ class ComparisonConfig:
         if not self.scales or not self.random_seeds:
             raise ArgumentError("scales and random_seeds, one or more of each", "none")
 
-    def tried_layers(self, n_layers: int) -> tuple[int, ...]:
+    @checked
+    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
         """The layers at which the base's vector is tried."""
         middle = range(n_layers // 4, max(n_layers * 3 // 4, n_layers // 4 + 1))
         layers = tuple(middle[::3]) if self.layers is None else self.layers

@@ -1,29 +1,32 @@
 """Methods compared with an exact one on the same prompts, so that a user knows when to trust the cheap one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ArgumentError, whole
+from ..checks import Count, checked
+from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance, sharing
 from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
+from ..scoring import listed
 from ..tasks import Prompt
 from .indirect import indirect_effects
 
 
+@checked
 def compare_methods(
     model: HookedTransformer,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans,
     *,
     methods: Sequence[str] = ("exact", "attribution"),
     metric: str = "probability",
-    k: int = 10,
-    steps: int = 1,
-    jobs: int | None = 1,
+    k: Count = 10,
+    steps: Count = 1,
+    jobs: Count | None = 1,
 ) -> MethodAgreement:
     """Rank correlation and overlap of the ``k`` strongest heads of each method's effects with those of the first.
 
@@ -34,13 +37,12 @@ def compare_methods(
         ArgumentError: fewer than two methods, ``k`` beyond the number of heads, or see ``indirect_effects``.
         PromptError, MismatchError, HookError, WorkerError, UnsupportedError: see ``indirect_effects``.
     """
-    if isinstance(methods, str) or len(set(methods)) < len(methods) or len(methods) < 2:
+    if len(set(methods)) < len(methods) or len(methods) < 2:
         raise ArgumentError("two different methods or more, the reference first", repr(methods))
-    whole("k", k, 1)
     count = model.cfg.n_layers * model.cfg.n_heads
     if k > count:
         raise ArgumentError(f"k to be at most {count}, the number of heads", str(k))
-    prompts = list(prompts)
+    prompts = listed(prompts)
     with sharing(model, jobs):
         reference, *others = (
             indirect_effects(

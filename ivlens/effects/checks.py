@@ -2,7 +2,7 @@
 
 import torch
 
-from ..errors import ArgumentError, MismatchError, at_least, one_of, whole
+from ..errors import ArgumentError, MismatchError, one_of
 from ..models import HookedTransformer, check_fits
 from ..records import METRICS, HeadMeans, PositionMeans
 
@@ -11,17 +11,12 @@ def check_asked(method: str, methods: tuple[str, ...], metric: str, steps: int) 
     """Raise ArgumentError for a method or metric that there is not, or steps that the method does not take."""
     one_of("method", method, methods)
     one_of("metric", metric, METRICS)
-    whole("steps", steps, 1)
     if steps > 1 and method != "attribution":
         raise ArgumentError("steps above 1 with method='attribution' only", f"{steps} with method={method!r}")
 
 
-def check_streams(
-    model: HookedTransformer, method: str, stream_budget: int | None, stream_dtype: torch.dtype | None
-) -> None:
-    """Raise ArgumentError for a budget of less than two rows, or a dtype narrower than the weights' or of no stream."""
-    if stream_budget is not None:
-        at_least("stream_budget", stream_budget, 2)
+def check_stream_dtype(model: HookedTransformer, method: str, stream_dtype: torch.dtype | None) -> None:
+    """Raise ArgumentError for a dtype narrower than the weights', or of no stream."""
     if stream_dtype is None:
         return
     if method != "exact":

@@ -1,20 +1,22 @@
 """What is asked for is checked, and handed to the method that scores every head's patch."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import Between, Count, checked
 from ..errors import FallbackWarning, UnsupportedError
 from ..models import HookedTransformer, check_streamable, provenance, rows_that_fit
 from ..records import HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
 from .attribution import attributed_effects
-from .checks import check_asked, check_means, check_streams
+from .checks import check_asked, check_means, check_stream_dtype
 from .exact import exact_scores
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
@@ -26,18 +28,19 @@ Run = Callable[..., list[Scores]]
 Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
 
 
+@checked
 @torch.no_grad()
 def indirect_effects(
     model: HookedTransformer,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans,
     *,
     method: str = "exact",
     metric: str = "probability",
-    stream_budget: int | None = None,
+    stream_budget: Annotated[int, Between(2)] | None = None,
     stream_dtype: torch.dtype | None = None,
-    steps: int = 1,
-    jobs: int | None = 1,
+    steps: Count = 1,
+    jobs: Count | None = 1,
 ) -> HeadEffects:
     """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
 
@@ -63,7 +66,7 @@ def indirect_effects(
             streams do not represent.
     """
     check_asked(method, METHODS, metric, steps)
-    check_streams(model, method, stream_budget, stream_dtype)
+    check_stream_dtype(model, method, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
@@ -99,7 +102,7 @@ def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -
         if stream_dtype is not None:
             raise
         said = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
-        warnings.warn(f"{said}, one forward pass a head", FallbackWarning, stacklevel=4)
+        warnings.warn(f"{said}, one forward pass a head", FallbackWarning, stacklevel=5)
         return "loop"
     return "exact"
 

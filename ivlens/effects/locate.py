@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..activations import mean_head_activations
+from ..checks import Count, Natural, Seed, checked
 from ..models import HookedTransformer, sharing
 from ..records import HeadEffects, Record
 from ..tasks import Task, load_task
@@ -14,20 +15,21 @@ from .indirect import indirect_effects
 R = TypeVar("R", bound=Record)
 
 
+@checked
 def locate_heads(
     model: HookedTransformer,
     task: Task | str,
     *,
-    clean: int = 50,
-    corrupted: int = 25,
-    shots: int = 2,
+    clean: Count = 50,
+    corrupted: Count = 25,
+    shots: Natural = 2,
     format: str | Callable[..., str] = "labelled",
     corruption: str = "no-instruction",
     metric: str = "log-probability",
     method: str = "exact",
     split: str = "train",
-    seed: int = 0,
-    jobs: int | None = 1,
+    seed: Seed = 0,
+    jobs: Count | None = 1,
 ) -> HeadEffects:
     """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
 

@@ -38,4 +38,4 @@ def warn_of_noise(
     if size < ABOVE * noise:
         told = f"the {len(heads)} strongest effects, {size:.2g} on average, are near the noise of {model.cfg.dtype}"
         do = "pass stream_dtype=torch.float32, which keeps the model as it is"
-        warnings.warn(f"{told}, {noise:.2g} on the first prompt; {do}", PrecisionWarning, stacklevel=4)
+        warnings.warn(f"{told}, {noise:.2g} on the first prompt; {do}", PrecisionWarning, stacklevel=5)

@@ -1,10 +1,11 @@
 """Effects of heads at every place of a prompt: at what its parts are, or at positions counted from the end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 
-from ..errors import MismatchError, at_least
+from ..checks import Count, checked
+from ..errors import MismatchError
 from ..models import HookedTransformer, provenance
 from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
@@ -16,17 +17,18 @@ from .copies import patched_effects
 POSITION_METHODS = ("loop", "attribution")
 
 
+@checked
 @torch.no_grad()
 def position_effects(
     model: HookedTransformer,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt] | Prompt,
     means: PositionMeans,
     *,
     method: str = "loop",
     metric: str = "probability",
-    batch_size: int = 32,
-    steps: int = 1,
-    jobs: int | None = 1,
+    batch_size: Count = 32,
+    steps: Count = 1,
+    jobs: Count | None = 1,
 ) -> PositionEffects:
     """Indirect effect of every head at every place of corrupted prompts, by role (2310.15213's token classes).
 
@@ -44,7 +46,6 @@ def position_effects(
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
     """
     check_asked(method, POSITION_METHODS, metric, steps)
-    at_least("batch_size", batch_size, 1)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)

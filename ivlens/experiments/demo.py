@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..checks import Count, Natural, Seed, checked
 from ..effects import locate_heads
 from ..errors import at_least
 from ..heads import universal_effects
@@ -21,26 +22,25 @@ from ..vectors import InstructionVector, instruction_vector
 CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
 
 
+@checked
 @dataclass(frozen=True)
 class DemoConfig:
     """What the demo runs: tasks, numbers of prompts, number of heads, and the steering cells tried."""
 
     tasks: tuple[str, ...] = ("present-past", "singular-plural", "capitalize", "country-capital")
-    clean: int = 40
-    corrupted: int = 20
-    shots: int = 2
-    heads: int = 20
-    layers: tuple[int, ...] = (9, 12, 15, 18)
+    clean: Count = 40
+    corrupted: Count = 20
+    shots: Count = 2
+    heads: Count = 20
+    layers: tuple[Natural, ...] = (9, 12, 15, 18)
     scales: tuple[float, ...] = (2.0, 4.0, 6.0)
-    validation: int = 12
-    test: int = 30
-    random_seeds: tuple[int, ...] = (0, 1, 2)
-    seed: int = 0
+    validation: Count = 12
+    test: Count = 30
+    random_seeds: tuple[Seed, ...] = (0, 1, 2)
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         at_least("the number of tasks", len(self.tasks), 2)
-        for name in ("clean", "corrupted", "shots", "heads", "validation", "test"):
-            at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..activations import mean_head_activations
+from ..checks import Count, Natural, Seed, checked
 from ..effects import locate_heads
 from ..errors import at_least
 from ..heads import head_overlap, random_heads
@@ -36,26 +37,25 @@ from ..vectors import InstructionVector, instruction_vector
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital", "antonym", "english-french")
 
 
+@checked
 @dataclass(frozen=True)
 class LabConfig:
     """What the laboratory runs on a model; ``layers`` are those that vectors are tried at."""
 
-    layers: tuple[int, ...]
+    layers: tuple[Natural, ...]
     tasks: tuple[str, ...] = TASKS
     scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
-    counts: tuple[int, ...] = (5, 10, 20)
-    clean: int = 40
-    corrupted: int = 20
-    shots: int = 2
-    validation: int = 20
-    test: int = 30
-    seeds: tuple[int, ...] = (0, 1, 2)
-    seed: int = 0
+    counts: tuple[Count, ...] = (5, 10, 20)
+    clean: Count = 40
+    corrupted: Count = 20
+    shots: Count = 2
+    validation: Count = 20
+    test: Count = 30
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         at_least("the number of tasks", len(self.tasks), 2)
-        for name in ("clean", "corrupted", "shots", "validation", "test"):
-            at_least(name, getattr(self, name), 1)
 
 
 LABS = {

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
+from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
@@ -47,6 +48,7 @@ def trainable_names(model: HookedTransformer) -> list[str]:
     return [name for name in names if name in known]
 
 
+@checked
 def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
     """Write the model as a Hugging Face folder, tokenizer and provenance (``ivlens.json``) included.
 
@@ -77,6 +79,7 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
     return _write_folder(folder, write)
 
 
+@checked
 def export_adapter(model: HookedTransformer, folder: str | Path) -> Path:
     """Write LoRA's updates as a PEFT adapter folder, provenance included.
 

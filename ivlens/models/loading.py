@@ -12,6 +12,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformers import PreTrainedModel
 
+from ..checks import checked
 from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
 from .export import remember_origin
 from .families import family_of, hooked_config
@@ -25,6 +26,7 @@ CHECK_TEXT = "The quick brown fox jumps over the lazy dog. Paris is the capital 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
+@checked
 @torch.inference_mode(False)
 def load_model(
     source: str | Path | PreTrainedModel | HookedTransformer = "smollm2",

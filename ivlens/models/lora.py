@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformer_lens import HookedTransformer
 
+from ..checks import checked
 from ..errors import ArgumentError, at_least
 from .naming import as_linear, from_linear, own_name
 
@@ -161,6 +162,7 @@ def lora_off(model: HookedTransformer) -> Iterator[None]:
         updates.on, parametrize._cache = was_on, kept
 
 
+@checked
 @torch.no_grad()
 def merge_lora(model: HookedTransformer) -> None:
     """Fold the updates into the weights, in place, and take LoRA off the model; what learnt before it learns again.

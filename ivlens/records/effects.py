@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ArgumentError, at_least, one_of
+from ..checks import Count, Natural, Resamples, Seed, checked
+from ..errors import ArgumentError, one_of
 from .store import Record
 
-Head = tuple[int, int]
+Head = tuple[Natural, Natural]
 METRICS = ("probability", "log-probability", "logit-difference")
 
 
@@ -46,9 +47,9 @@ class HeadMap(Record):
     def stderr(self) -> Float[Tensor, "layer head"]:
         raise NotImplementedError
 
-    def top(self, k: int) -> list[Head]:
+    @checked
+    def top(self, k: Count) -> list[Head]:
         """The ``k`` heads of highest average indirect effect as (layer, head), highest first."""
-        at_least("k", k, 1)
         return heads_by_effect(self.aie)[:k]
 
     def to_frame(self) -> pd.DataFrame:
@@ -98,8 +99,9 @@ class HeadEffects(OverPrompts, HeadMap):
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
 
+    @checked
     def interval(
-        self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0
+        self, level: float = 0.95, *, resamples: Resamples = 2000, seed: Seed = 0
     ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
         """Lower and upper percentile-bootstrap bounds of the AIE, prompts being resampled (nan for a single prompt).
 
@@ -108,7 +110,6 @@ class HeadEffects(OverPrompts, HeadMap):
         """
         if not 0 < level < 1:
             raise ArgumentError("level to be between 0 and 1", repr(level))
-        at_least("resamples", resamples, 1)
         if self.n < 2:
             return torch.full_like(self.aie, torch.nan), torch.full_like(self.aie, torch.nan)
         generator = torch.Generator().manual_seed(seed)

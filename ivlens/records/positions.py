@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import at_least, one_of
+from ..checks import Count, checked
+from ..errors import one_of
 from .effects import METRICS, Head, HeadEffects, OverPrompts
 from .store import Record
 
@@ -48,6 +49,7 @@ class PositionEffects(OverPrompts, Record):
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
 
+    @checked
     def at(self, place: str) -> HeadEffects:
         """The effects at one place, as a head map.
 
@@ -58,14 +60,14 @@ class PositionEffects(OverPrompts, Record):
         values = self.values[..., self.places.index(place)]
         return HeadEffects(values, self.baseline, self.metric, self.method, self.task, provenance=dict(self.provenance))
 
-    def top(self, k: int) -> list[tuple[int, int, str]]:
+    @checked
+    def top(self, k: Count) -> list[tuple[int, int, str]]:
         """The ``k`` strongest as (layer, head, place), highest average indirect effect first."""
-        at_least("k", k, 1)
         return [(layer, head, self.places[place]) for layer, head, place in self._ranked()[:k].tolist()]
 
-    def strongest_heads(self, k: int) -> list[Head]:
+    @checked
+    def strongest_heads(self, k: Count) -> list[Head]:
         """The ``k`` heads of highest average indirect effect at any place, highest first."""
-        at_least("k", k, 1)
         heads = dict.fromkeys((layer, head) for layer, head, _ in self._ranked().tolist())
         return list(heads)[:k]
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..errors import ArgumentError, at_least
+from ..checks import Count, Natural, checked
+from ..errors import ArgumentError
 from .html import block, frame_table
 from .store import Record
 
@@ -55,6 +56,7 @@ class Evaluation(Record):
         """Mean probability of the answer's first token."""
         return self.first_token_probabilities.double().mean().item()
 
+    @checked
     def accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Wilson score interval of the accuracy, prompts being the unit."""
         return wilson_interval(int(self.hits.sum()), self.n, level)
@@ -104,7 +106,8 @@ def standard_error(values: Tensor | Sequence[float]) -> float:
     return (numbers.std(correction=1) / len(numbers) ** 0.5).item() if len(numbers) > 1 else float("nan")
 
 
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+@checked
+def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion: honest also where all, or none, of a few prompts are hits.
 
     Raises:
@@ -112,7 +115,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     """
     if not 0 < level < 1:
         raise ArgumentError("level to be between 0 and 1", repr(level))
-    at_least("n", n, 1)
+    if successes > n:
+        raise ArgumentError(f"successes to be at most n, {n}", repr(successes))
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (successes + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * (successes * (n - successes) / n + z * z / 4) ** 0.5

@@ -6,6 +6,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..checks import checked
+from ..errors import one_of
 from .scores import standard_error, wilson_interval
 from .store import Record
 
@@ -71,8 +73,14 @@ class Comparison(Record):
         """Number of prompts."""
         return self.hits.shape[-1]
 
+    @checked
     def accuracy(self, condition: str) -> float:
-        """Accuracy under a condition."""
+        """Accuracy under a condition.
+
+        Raises:
+            ArgumentError: a condition that was not measured.
+        """
+        one_of("condition", condition, self.conditions)
         return self.hits[self.conditions.index(condition)].double().mean().item()
 
     def to_frame(self) -> pd.DataFrame:

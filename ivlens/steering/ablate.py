@@ -7,11 +7,12 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..checks import check_heads, checked
 from ..models import HookedTransformer, check_fits, hooked, last_token, z_name
 from ..records import Head, HeadMeans
 
 
+@checked
 @contextmanager
 def ablate(
     model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None
@@ -25,10 +26,8 @@ def ablate(
         MismatchError: the means do not fit the model.
         HookError: on leaving, when no forward pass ran inside.
     """
-    cfg = model.cfg
-    heads = [(int(layer), int(head)) for layer, head in heads]
-    if not heads or any(not (0 <= layer < cfg.n_layers and 0 <= head < cfg.n_heads) for layer, head in heads):
-        raise ArgumentError(f"heads (layer, head) below ({cfg.n_layers}, {cfg.n_heads}), one or more", repr(heads)[:80])
+    heads, cfg = list(heads), model.cfg
+    check_heads((cfg.n_layers, cfg.n_heads), heads)
     if means is not None:
         check_fits(model, means.provenance, "the mean activations")
 

@@ -1,20 +1,22 @@
 """Conditions compared on the same queries: what a vector does beside its controls, and what needs its heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance
 from ..records import Comparison
-from ..scoring import evaluate
+from ..scoring import evaluate, listed
 from ..tasks import Prompt
 
-Condition = tuple[Sequence[Prompt], AbstractContextManager[Any] | None]
+Condition = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 
 
+@checked
 def compare_conditions(
     model: HookedTransformer, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
 ) -> Comparison:
@@ -26,11 +28,12 @@ def compare_conditions(
         ArgumentError: no conditions, or ones on different queries.
         PromptError: see ``evaluate``.
     """
-    asked = {tuple(prompt.input for prompt in prompts) for prompts, _ in conditions.values()}
+    given = [(listed(prompts), context) for prompts, context in conditions.values()]
+    asked = {tuple(prompt.input for prompt in prompts) for prompts, _ in given}
     if len(asked) != 1:
         raise ArgumentError("conditions, one or more, on the same queries", f"{len(asked)} different sets of queries")
     results = []
-    for prompts, context in conditions.values():
+    for prompts, context in given:
         with context or nullcontext():
             results.append(evaluate(model, prompts))
     hits = torch.stack([result.hits for result in results])

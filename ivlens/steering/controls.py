@@ -1,12 +1,13 @@
 """Controls that belong beside every steering result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import Count, Seed, check_layer, checked
 from ..heads import random_heads
 from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
 from ..records import HeadMeans
@@ -15,7 +16,8 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
 
 
-def random_vector(vector: InstructionVector, *, seed: int) -> InstructionVector:
+@checked
+def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector:
     """A vector of random direction and the same norm: the control that any vector must beat."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
@@ -23,8 +25,9 @@ def random_vector(vector: InstructionVector, *, seed: int) -> InstructionVector:
     return replace(vector, values=values, parts=values.new_zeros(0, len(values)), heads=(), task=f"random, seed {seed}")
 
 
+@checked
 def random_heads_vector(
-    model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: int
+    model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: Seed
 ) -> InstructionVector:
     """The vector of as many random other heads out of the same means, scaled to the same norm."""
     shape = (model.cfg.n_layers, model.cfg.n_heads)
@@ -33,15 +36,23 @@ def random_heads_vector(
     return replace(other * (vector.norm / other.norm), task=f"random heads, seed {seed}")
 
 
+@checked
 @torch.no_grad()
 def mean_difference(
-    model: HookedTransformer, clean: Sequence[Prompt], corrupted: Sequence[Prompt], layer: int, *, batch_size: int = 32
+    model: HookedTransformer,
+    clean: Iterable[Prompt] | Prompt,
+    corrupted: Iterable[Prompt] | Prompt,
+    layer: int,
+    *,
+    batch_size: Count = 32,
 ) -> InstructionVector:
     """The classical steering vector: mean residual stream entering ``layer`` at the last token, clean minus corrupted.
 
     Raises:
+        ArgumentError: a layer that the model does not have.
         PromptError: no prompts, or one that cannot be tokenised.
     """
+    check_layer(model.cfg.n_layers, layer)
     clean, corrupted = listed(clean), listed(corrupted)
     values = _mean_residual(model, clean, layer, batch_size) - _mean_residual(model, corrupted, layer, batch_size)
     values = values.to(torch.float64 if model.cfg.dtype == torch.float64 else torch.float32)

@@ -1,6 +1,5 @@
 """``with steer(...)``: a vector added to the residual stream, in forward passes, evaluations and generation."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..checks import check_layer, checked
 from ..errors import ArgumentError, one_of
 from ..models import (
     HookedTransformer,
@@ -25,6 +25,7 @@ POSITIONS = ("last", "every", "all")
 SITES = {"block input": resid_pre_name, "attention output": attn_out_name}
 
 
+@checked
 @contextmanager
 def steer(
     model: HookedTransformer,
@@ -48,10 +49,7 @@ def steer(
     """
     _check_position(position)
     one_of("site", site, tuple(SITES))
-    if not 0 <= layer < model.cfg.n_layers:
-        raise ArgumentError(f"layer to be from 0 to {model.cfg.n_layers - 1}", repr(layer))
-    if not math.isfinite(scale):
-        raise ArgumentError("scale to be a finite number", repr(scale))
+    check_layer(model.cfg.n_layers, layer)
     added = scale * vector_values(model, vector)
 
     with cached_passes(model, layer) as continuing:

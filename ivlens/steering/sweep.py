@@ -1,12 +1,13 @@
 """Sweeps of steering over layers, scales and numbers of heads, in one pass over the layers for each prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ArgumentError, at_least
+from ..checks import Between, checked
+from ..errors import ArgumentError
 from ..models import HookedTransformer, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep
 from ..scoring import answers_of
@@ -14,16 +15,17 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 
 
+@checked
 @torch.no_grad()
 def steering_sweep(
     model: HookedTransformer,
     vector: InstructionVector,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt] | Prompt,
     layers: Sequence[int],
     scales: Sequence[float],
     top_k: Sequence[int] | None = None,
     *,
-    stream_budget: int | None = None,
+    stream_budget: Annotated[int, Between(2)] | None = None,
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
@@ -37,8 +39,6 @@ def steering_sweep(
         PromptError: see ``evaluate``.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
     """
-    if stream_budget is not None:
-        at_least("stream_budget", stream_budget, 2)
     layers, scales, counts = _checked(model, vector, layers, scales, top_k)
     vectors = [vector_values(model, vector.first(count) if vector.heads else vector) for count in counts]
     cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*count d_model
@@ -73,17 +73,12 @@ def _checked(
     scales: Sequence[float],
     top_k: Sequence[int] | None,
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
-    layers, scales = [int(layer) for layer in layers], [float(scale) for scale in scales]
-    top_k = None if top_k is None else [int(count) for count in top_k]
     if not layers or not scales or top_k == []:
         raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {top_k}")
     odd = [layer for layer in layers if not 0 <= layer < model.cfg.n_layers]
     if odd:
         raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}", f"{odd}")
-    numbers: Tensor = torch.tensor(list(scales), dtype=torch.float64)
-    if not numbers.isfinite().all():
-        raise ArgumentError("finite scales", f"{list(scales)}")
     if top_k is not None and not vector.heads:
         raise ArgumentError("top_k only for a vector that comes from heads", f"{vector.task!r}, which has none")
     counts = tuple(top_k) if top_k is not None else (len(vector.heads),)
-    return tuple(layers), tuple(map(float, scales)), counts
+    return tuple(layers), tuple(scales), counts

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from math import isfinite
@@ -13,12 +13,13 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
+from ..checks import checked
 from ..errors import ArgumentError, TaskError
 from .builtin import list_tasks, read_builtin
 from .examples import Example, as_text
 from .task import Task
 
-Columns = tuple[str, str]
+Columns = Sequence[str]
 Rows = Iterable[tuple[str, Any]]
 
 TRACE = ("prompt", "answer")
@@ -26,14 +27,15 @@ COLUMNS: tuple[Columns, ...] = (("input", "output"), TRACE, ("question", "answer
 ABOUT = ("name", "kind", "instructions", "labels", "cloze")
 
 
+@checked
 def load_task(
-    source: str | Path | Iterable[Any],
+    source: Any,
     *,
     name: str | None = None,
     instructions: str | list[str] | tuple[str, ...] | None = None,
     labels: Columns | None = None,
     cloze: str | None = None,
-    fields: Columns | None = None,
+    fields: Sequence[str] | None = None,
 ) -> Task:
     """A built-in task by its name, or a task from a file or from rows: a list of dicts or a Hugging Face Dataset.
 
@@ -166,7 +168,7 @@ def _examples(rows: Rows, columns: Columns | None, origin: str) -> tuple[Example
     if not merged:
         raise TaskError(f"{origin} to hold one example or more", f"{skipped} rows, none with an answer")
     if skipped:
-        warnings.warn(f"{skipped} rows of {origin} have no answer and were left out", stacklevel=3)
+        warnings.warn(f"{skipped} rows of {origin} have no answer and were left out", stacklevel=4)
     return tuple(Example(asked, tuple(answers)) for asked, answers in merged.items())
 
 

@@ -7,7 +7,8 @@ from random import Random
 from reprlib import repr as brief
 from typing import Any
 
-from ..errors import ArgumentError, TaskError, one_of, whole
+from ..checks import Count, Natural, Seed, checked
+from ..errors import ArgumentError, TaskError, one_of
 from .builtin import list_tasks, read_builtin
 from .corruptions import CORRUPTIONS, with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -60,7 +61,8 @@ class Task:
         examples = [(example.input, example.answers) for example in self.examples]
         return sha256(repr((told, examples)).encode()).hexdigest()[:16]
 
-    def split(self, name: str, seed: int = 0) -> tuple[Example, ...]:
+    @checked
+    def split(self, name: str, seed: Seed = 0) -> tuple[Example, ...]:
         """The examples of "train" (50%), "validation" (20%) or "test" (30%), disjoint for one seed, or of "all".
 
         Raises: ArgumentError for another name.
@@ -74,15 +76,16 @@ class Task:
         bounds = {"train": (0, half), "validation": (half, rest), "test": (rest, len(shuffled))}
         return tuple(shuffled[slice(*bounds[name])])
 
+    @checked
     def prompts(
         self,
-        n: int | None = None,
+        n: Count | None = None,
         *,
-        shots: int = 2,
+        shots: Natural = 2,
         instruction: bool | int | str = True,
         format: str | Format = "labelled",
         corruption: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         split: str = "all",
         other: "Task | None" = None,
         tokenizer: Any = None,
@@ -104,7 +107,10 @@ class Task:
         render = find_format(format, tokenizer, system, assistant_prefix)
         if corruption is not None:
             one_of("corruption", corruption, CORRUPTIONS)
-        whole("shots", shots, 2 if corruption == "shuffled-labels" else 0)
+        if corruption == "shuffled-labels" and shots < 2:
+            raise ArgumentError(
+                "shots to be a whole number of 2 or more", str(shots), "a single label cannot be shuffled"
+            )
         queries = self._queries(n, split, seed)
         if corruption == "other-instruction":
             asked = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
@@ -120,7 +126,8 @@ class Task:
             prompts.append(self._prompt(query, render(turns), getattr(render, "special_tokens", True), changed))
         return prompts
 
-    def cloze_prompts(self, n: int | None = None, *, seed: int = 0, split: str = "all") -> list[Prompt]:
+    @checked
+    def cloze_prompts(self, n: Count | None = None, *, seed: Seed = 0, split: str = "all") -> list[Prompt]:
         """The same queries as ``prompts`` draws, asked for by the cloze: no instruction, no demonstrations.
 
         Raises: TaskError where the task has no cloze; ArgumentError for an option outside its values.
@@ -138,10 +145,8 @@ class Task:
 
     def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
         queries = list(self.split(split))
-        if n is not None:
-            whole("n", n, 1)
-            if n > len(queries):
-                raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
+        if n is not None and n > len(queries):
+            raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
         return queries[:n]
 

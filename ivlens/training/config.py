@@ -1,8 +1,10 @@
 """``TrainingConfig``: how the loop runs; it checks itself."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from ..errors import ArgumentError, finite, instance, one_of, whole
+from ..checks import Between, Count, Natural, NotNegative, Seed, checked
+from ..errors import ArgumentError, one_of
 from .guidance import Guidance
 from .objective import remaining
 
@@ -11,6 +13,7 @@ DECAYS = ("none", "linear", "cosine")
 TEACHERS = ("cached", "live")
 
 
+@checked
 @dataclass(frozen=True)
 class LoRA:
     """Rank-r updates: ``alpha / rank * B @ A`` on the ``targets``' weights (Hu et al., arXiv 2106.09685).
@@ -18,16 +21,12 @@ class LoRA:
     ``targets``: W_Q, W_K, W_V, W_O, W_in, W_gate, W_out. The defaults are those of 2502.11019.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
+    rank: Count = 8
+    alpha: Annotated[float, Between(1e-6)] = 16.0
     targets: tuple[str, ...] = ("W_Q", "W_V")
 
-    def __post_init__(self) -> None:
-        whole("rank", self.rank, 1)
-        finite("alpha", self.alpha, 1e-6)
-        object.__setattr__(self, "targets", tuple(self.targets))
 
-
+@checked
 @dataclass(frozen=True)
 class TrainingConfig:
     """How ``fine_tune`` runs: AdamW for ``steps`` steps of ``batch_size`` prompts in ``accumulate`` parts.
@@ -43,41 +42,30 @@ class TrainingConfig:
     """
 
     guidance: Guidance = field(default_factory=Guidance)
-    steps: int = 100
-    batch_size: int = 8
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    warmup: int = 0
+    steps: Count = 100
+    batch_size: Count = 8
+    accumulate: Count = 1
+    learning_rate: NotNegative = 1e-4
+    warmup: Natural = 0
     decay: str = "linear"
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 1.0
+    clip: NotNegative = 1.0
     lora: LoRA | None = None
-    layers: tuple[int, ...] | None = None
+    layers: tuple[Natural, ...] | None = None
     embeddings: bool = False
     precision: str = "full"
     checkpointing: bool = False
     teacher: str = "cached"
-    save_every: int = 50
-    evaluate_every: int = 0
-    seed: int = 0
+    save_every: Count = 50
+    evaluate_every: Natural = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        instance("guidance", self.guidance, Guidance)
-        instance("lora", self.lora, LoRA, type(None))
-        for name in ("steps", "batch_size", "accumulate", "save_every"):
-            whole(name, getattr(self, name), 1)
-        for name in ("warmup", "evaluate_every", "seed"):
-            whole(name, getattr(self, name), 0)
         if self.accumulate > self.batch_size:
             raise ArgumentError(f"accumulate to be at most batch_size, {self.batch_size}", repr(self.accumulate))
-        for name in ("learning_rate", "weight_decay", "clip"):
-            finite(name, getattr(self, name), 0)
-        object.__setattr__(self, "betas", tuple(self.betas))
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        if not all(0 <= beta < 1 for beta in self.betas):
             raise ArgumentError("betas to be two numbers from 0 to below 1", repr(self.betas))
-        if self.layers is not None:
-            object.__setattr__(self, "layers", _layers(self.layers))
         if self.embeddings and self.lora is not None:
             raise ArgumentError("embeddings only with full training", "LoRA", "leave one of the two out")
         if self.accumulate > 1 and (self.guidance.kl_floor or self.guidance.consistency_floor):
@@ -86,15 +74,10 @@ class TrainingConfig:
         one_of("precision", self.precision, PRECISIONS)
         one_of("teacher", self.teacher, TEACHERS)
 
-    def rate(self, step: int) -> float:
+    @checked
+    def rate(self, step: Natural) -> float:
         """The learning rate of a step: warm-up, then decay towards 0 after the last step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         schedule = "constant" if self.decay == "none" else self.decay
         return self.learning_rate * remaining(schedule, step - self.warmup, max(self.steps - self.warmup, 1))
-
-
-def _layers(layers: object) -> tuple[int, ...]:
-    if not isinstance(layers, (tuple, list, range)) or not all(isinstance(layer, int) for layer in layers):
-        raise ArgumentError("layers to be whole numbers, like (20, 21), or None", repr(layers))
-    return tuple(layers)

@@ -1,14 +1,17 @@
 """``Guidance``: which terms count in the objective, and how; the presets, with their sources."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from ..errors import ArgumentError, at_least, finite, one_of, whole
+from ..checks import Between, Count, Natural, NotNegative, check_layer, checked
+from ..errors import one_of
 from ..steering.steer import SITES
 from .objective import DIRECTIONS, SCHEDULES
 
 REDUCTIONS = ("sum", "mean")
 
 
+@checked
 @dataclass(frozen=True)
 class Guidance:
     """Weights of the objective's terms beside the supervised one; a term of weight 0 costs nothing.
@@ -33,48 +36,35 @@ class Guidance:
     """
 
     progressive: str = "none"
-    layer: int | None = None
+    layer: Natural | None = None
     scale: float = 4.0
     site: str = "block input"
-    handover: float = 1.0
+    handover: Annotated[float, Between(1e-3, 1)] = 1.0
     teacher_scale: float | None = None
-    kl_last: float = 0.0
-    kl_answer: float = 0.0
-    kl_base: float = 0.0
+    kl_last: NotNegative = 0.0
+    kl_answer: NotNegative = 0.0
+    kl_base: NotNegative = 0.0
     direction: str = "forward"
-    temperature: float = 2.0
+    temperature: Annotated[float, Between(1e-3)] = 2.0
     temperature_squared: bool = True
-    kl_floor: float = 0.0
-    consistency: float = 0.0
+    kl_floor: NotNegative = 0.0
+    consistency: NotNegative = 0.0
     consistency_reduction: str = "sum"
-    consistency_floor: float = 0.0
-    rehearsal: float = 0.0
-    rehearsal_batch: int = 4
-    l2: float = 0.0
-    replay: float = 0.0
-    replay_batch: int = 2
+    consistency_floor: NotNegative = 0.0
+    rehearsal: NotNegative = 0.0
+    rehearsal_batch: Count = 4
+    l2: NotNegative = 0.0
+    replay: NotNegative = 0.0
+    replay_batch: Count = 2
 
     def __post_init__(self) -> None:
         one_of("progressive", self.progressive, SCHEDULES)
         one_of("direction", self.direction, DIRECTIONS)
         one_of("site", self.site, tuple(SITES))
         one_of("consistency_reduction", self.consistency_reduction, REDUCTIONS)
-        for name in ("temperature", "handover"):
-            finite(name, getattr(self, name), 1e-3)
-        if self.handover > 1:
-            raise ArgumentError("handover to be at most 1, a fraction of the steps", repr(self.handover))
-        for name in ("kl_last", "kl_answer", "kl_base", "kl_floor", "consistency", "consistency_floor", "rehearsal",
-                     "l2", "replay"):  # fmt: skip
-            finite(name, getattr(self, name), 0)
-        for name in ("scale", "teacher_scale"):
-            if getattr(self, name) is not None:
-                finite(name, getattr(self, name), float("-inf"))
-        if self.layer is not None:
-            whole("layer", self.layer, 0)
-        for name in ("rehearsal_batch", "replay_batch"):
-            whole(name, getattr(self, name), 1)
 
     @classmethod
+    @checked
     def preset(cls, name: str) -> "Guidance":
         """A named combination: plain, iv, fv, kl, l2, rehearsal, replay or guided.
 
@@ -99,21 +89,21 @@ class Guidance:
         """Whether the base model is asked anything."""
         return self.teaches or self.kl_base > 0 or self.consistency > 0 or self.rehearsal > 0
 
-    def scaled(self, factor: float) -> "Guidance":
+    @checked
+    def scaled(self, factor: NotNegative) -> "Guidance":
         """The same combination with every weight times ``factor``."""
-        at_least("factor", factor, 0)
         weights = ("kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "l2", "replay")
         return replace(self, **{name: factor * getattr(self, name) for name in weights})
 
-    def layer_in(self, n_layers: int) -> int:
+    @checked
+    def layer_in(self, n_layers: Count) -> int:
         """The layer of the vector in a model of so many layers.
 
         Raises:
             ArgumentError: the model has no such layer.
         """
         layer = n_layers // 2 if self.layer is None else self.layer
-        if not 0 <= layer < n_layers:
-            raise ArgumentError(f"layer to be from 0 to {n_layers - 1}", repr(layer))
+        check_layer(n_layers, layer)
         return layer
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer
 from ..scoring import Ids, all_ids
@@ -51,6 +52,7 @@ def _order(name: str, seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(order)
 
 
+@checked
 def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: str = "train") -> list[Prompt]:
     """The inputs of a task under the other tasks' instructions, without demonstrations: no example of any old task.
 

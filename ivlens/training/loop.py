@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ArgumentError, RecordError, instance
+from ..checks import checked
+from ..errors import ArgumentError, RecordError
 from ..models import HookedTransformer, provenance
 from ..records import TrainingRun
 from ..scoring import listed
@@ -28,17 +29,18 @@ from .monitor import Ability, measure
 from .state import Store
 
 
+@checked
 @torch.inference_mode(False)
 def fine_tune(
     model: HookedTransformer,
-    data: Task | Iterable[Prompt],
+    data: Task | Iterable[Prompt] | Prompt,
     config: TrainingConfig | None = None,
     *,
     vector: InstructionVector | None = None,
     new: Sequence[Ability] = (),
     keep: Sequence[Ability | Task] = (),
-    rehearse: Iterable[Prompt] = (),
-    replay: Iterable[Prompt] = (),
+    rehearse: Iterable[Prompt] | Prompt = (),
+    replay: Iterable[Prompt] | Prompt = (),
     out: str | Path | None = None,
 ) -> TrainingRun:
     """Train the model in place on new prompts while ``config.guidance`` keeps what it could do; return the run's log.
@@ -59,8 +61,6 @@ def fine_tune(
         RecordError: ``out`` cannot be written.
     """
     config = config or TrainingConfig()
-    instance("config", config, TrainingConfig)
-    instance("vector", vector, InstructionVector, type(None))
     if isinstance(data, Task):
         new = new or [Ability.of(data)]
         data = data.prompts(split="train", instruction=bool(data.instructions))
@@ -86,7 +86,6 @@ def fine_tune(
 
 def _given(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
     """Prompts, where there are any."""
-    prompts = prompts if isinstance(prompts, Prompt) or not isinstance(prompts, Iterable) else list(prompts)
     return listed(prompts) if prompts else []
 
 

@@ -8,13 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..activations import mean_head_activations
-from ..errors import ArgumentError, instance
+from ..checks import Count, Natural, checked
+from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
 
 
+@checked
 @dataclass(frozen=True)
 class Ability:
     """Prompts that are asked during training, and the base's instruction vector for them.
@@ -26,21 +28,22 @@ class Ability:
     name: str
     prompts: tuple[Prompt, ...]
     vector: InstructionVector | None = None
-    layer: int | None = None
-    watched: int = 16
+    layer: Natural | None = None
+    watched: Count = 16
 
     @classmethod
+    @checked
     def of(
-        cls, what: "Ability | Task", n: int = 30, vector: InstructionVector | None = None, shots: int = 2
+        cls, what: "Ability | Task", n: Count = 30, vector: InstructionVector | None = None, shots: Natural = 2
     ) -> "Ability":
         """An ability, or that of a task: clean prompts of its test split."""
-        instance("an ability", what, Ability, Task)
         if isinstance(what, Ability):
             return what
         held = len(what.split("test"))
         prompts = what.prompts(min(n, held), shots=shots, split="test", instruction=bool(what.instructions))
         return cls(what.name, tuple(prompts), vector)
 
+    @checked
     def check(self, model: HookedTransformer) -> None:
         """Raise what measuring it would.
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..checks import checked
 from ..errors import RecordError
 from ..models import HookedTransformer, check_fits, model_facts
 from .vector import InstructionVector
 
 
+@checked
 def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = False) -> InstructionVector:
     """Load a vector for use on ``model``; with ``force``, also one that was computed on another kind of model.
 
@@ -27,6 +29,7 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
     return vector
 
 
+@checked
 def list_vectors(folder: str | Path) -> pd.DataFrame:
     """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other files are left out.
 

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import at_least, one_of
+from ..checks import Count, checked
+from ..errors import one_of
 from ..models import HookedTransformer, final_logits, unembedding
 from ..tasks import token_text
 from .vector import InstructionVector, vector_values
@@ -15,9 +16,10 @@ from .vector import InstructionVector, vector_values
 LENSES = ("logit", "cosine")
 
 
+@checked
 @torch.no_grad()
 def read_out(
-    model: HookedTransformer, vector: InstructionVector, k: int = 10, *, parts: bool = False, lens: str = "logit"
+    model: HookedTransformer, vector: InstructionVector, k: Count = 10, *, parts: bool = False, lens: str = "logit"
 ) -> pd.DataFrame:
     """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.
 
@@ -30,7 +32,6 @@ def read_out(
         MismatchError: the vector does not fit the model.
     """
     one_of("lens", lens, LENSES)
-    at_least("k", k, 1)
     total = vector_values(model, vector)
     names = ["vector"] + [f"{layer}.{head}" for layer, head in vector.heads] * parts
     rows = torch.cat([total[None], vector.parts.to(total)]) if parts else total[None]

@@ -1,6 +1,5 @@
 """The instruction vector: the sum of the chosen heads' mean outputs, as they enter the residual stream."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ArgumentError, MismatchError
+from ..checks import check_heads, checked
+from ..errors import ArgumentError, MismatchError, came_as
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
 from ..records import Head, HeadMeans, Record
 
@@ -34,6 +34,7 @@ class InstructionVector(Record):
         """Euclidean norm of the vector."""
         return self.values.double().norm().item()
 
+    @checked
     def cosine(self, other: "InstructionVector") -> float:
         """Cosine of the angle to another vector.
 
@@ -43,6 +44,7 @@ class InstructionVector(Record):
         self._check_kin(other)
         return torch.cosine_similarity(self.values.double(), other.values.double(), dim=0).item()
 
+    @checked
     def first(self, k: int) -> "InstructionVector":
         """The vector of its first ``k`` heads only.
 
@@ -53,10 +55,12 @@ class InstructionVector(Record):
             raise ArgumentError(f"a number of heads from 1 to {len(self.heads)}, those of the vector", repr(k))
         return replace(self, values=self.parts[:k].sum(0), parts=self.parts[:k], heads=self.heads[:k])
 
+    @checked
     def interpolate(self, other: "InstructionVector", weight: float) -> "InstructionVector":
         """``(1 - weight)`` times this vector plus ``weight`` times another."""
         return (1 - weight) * self + weight * other
 
+    @checked
     def __add__(self, other: "InstructionVector") -> "InstructionVector":
         self._check_kin(other)
         heads = tuple(dict.fromkeys(self.heads + other.heads)) if self.heads and other.heads else ()
@@ -74,9 +78,8 @@ class InstructionVector(Record):
             provenance=origin | {"settings": {"sum of": terms}},
         )
 
+    @checked
     def __mul__(self, factor: float) -> "InstructionVector":
-        if not math.isfinite(factor):
-            raise ArgumentError("a finite factor", repr(factor))
         terms = [term | {"factor": factor * term["factor"]} for term in self._terms()]
         return replace(
             self,
@@ -91,6 +94,7 @@ class InstructionVector(Record):
     def __neg__(self) -> "InstructionVector":
         return -1 * self
 
+    @checked
     def __sub__(self, other: "InstructionVector") -> "InstructionVector":
         return self + -1 * other
 
@@ -118,6 +122,7 @@ class InstructionVector(Record):
             )
 
 
+@checked
 @torch.no_grad()
 def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequence[Head]) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
@@ -130,19 +135,16 @@ def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequen
         MismatchError: the means were not computed on these weights.
     """
     check_fits(model, means.provenance, "the mean activations", same_weights=True)
-    heads = tuple((int(layer), int(head)) for layer, head in heads)
     cfg = model.cfg
     shape = (cfg.n_layers, cfg.n_heads, cfg.d_head)
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}", "effects keep theirs as .means")
     if not heads or len(set(heads)) < len(heads):
-        raise ArgumentError("different heads, one or more, as (layer, head)", repr(heads)[:80])
-    for layer, head in heads:
-        if not (0 <= layer < cfg.n_layers and 0 <= head < cfg.n_heads):
-            raise ArgumentError(f"layers below {cfg.n_layers} and heads below {cfg.n_heads}", repr((layer, head)))
+        raise ArgumentError("different heads, one or more, as (layer, head)", came_as(list(heads)))
+    check_heads((cfg.n_layers, cfg.n_heads), heads)
     parts = torch.stack([head_writes(model, layer, means.values[layer])[head] for layer, head in heads])
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))
-    return InstructionVector(parts.sum(0), parts, heads, means.task, provenance=origin)
+    return InstructionVector(parts.sum(0), parts, tuple(heads), means.task, provenance=origin)
 
 
 def vector_values(

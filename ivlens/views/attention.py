@@ -9,6 +9,7 @@ from circuitsvis.attention import attention_heads, attention_pattern
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..records import write_text
 from .style import OKABE_ITO
@@ -23,11 +24,13 @@ class Html:
     def _repr_html_(self) -> str:
         return self.html
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the piece to ``path`` as a document of its own, atomically, and return the path."""
         return write_text(path, f'<!doctype html>\n<meta charset="utf-8">\n{self.html}\n')
 
 
+@checked
 def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"], head_names: list[str]) -> Html:
     """Attention patterns of heads over a prompt's tokens, to hover over: each weight a probability in [0, 1].
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import checked
 from .panels import Edges, Place, Size, labels, panels
 from .style import FAINT, OKABE_ITO, plain
 
@@ -14,6 +15,7 @@ LINES = {"loop / sweep": OKABE_ITO[0], "sweep / forward": OKABE_ITO[1]}
 NAME_WIDTH = 36
 
 
+@checked
 def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: str, facts: str = "") -> go.Figure:
     """How long contenders take in sweeps, and the sweep's ratios as prompts, their length and the heads grow.
 

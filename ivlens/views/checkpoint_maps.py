@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..errors import one_of
 from ..records import MATRICES, CheckpointComparison, Head
 from .checkpoint_parts import (
@@ -54,6 +55,7 @@ EDGES: Edges = (56, 100, 52)
 GAPS: Size = (36, 56)
 
 
+@checked
 def checkpoint_heatmap(
     comparison: CheckpointComparison, *, measure: str = "accuracy", title: str | None = None
 ) -> go.Figure:
@@ -93,6 +95,7 @@ def checkpoint_heatmap(
     return figure.add_trace(squares(ours, "trained on", scale))
 
 
+@checked
 def head_change_maps(
     comparison: CheckpointComparison, task: str, *, what: str = "aie", title: str | None = None
 ) -> go.Figure:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import checked
 from ..records import MATRICES, CheckpointComparison, findings
 from .checkpoint_maps import checkpoint_heatmap, head_change_maps
 from .checkpoint_parts import numbers
@@ -49,6 +50,7 @@ Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arX
 """
 
 
+@checked
 def write_comparison_report(path: str | Path, comparison: CheckpointComparison) -> Path:
     """Write a comparison as one HTML page that works from disk without a network, and return its path.
 

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..checks import checked
 from ..records import CheckpointComparison
 from .checkpoint_parts import (
     any_trained,
@@ -45,6 +46,7 @@ FACTS = (
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 
 
+@checked
 def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """A comparison as one figure for a paper: verdicts, accuracy and the two probabilities, recovery of every task.
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..records import CheckpointComparison
 from .checkpoint_parts import (
     any_trained,
@@ -56,6 +57,7 @@ RECOVERED = (
 )
 
 
+@checked
 def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """What became of each task from checkpoint to checkpoint, the base first: abilities, then their vectors.
 
@@ -79,6 +81,7 @@ def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | No
     return with_key(figure, several)
 
 
+@checked
 def alignment_by_layer(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """Cosine of hidden states with the base's vector, layer by layer: a panel a task, a line a checkpoint.
 
@@ -109,6 +112,7 @@ def alignment_by_layer(comparison: CheckpointComparison, *, title: str | None = 
     return with_key(figure.update_yaxes(values_axis(figure.data, False)), names)
 
 
+@checked
 def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """Whether a vector brings a task back: accuracy, 0 to 1, in each condition; a panel a task, a group a checkpoint.
 

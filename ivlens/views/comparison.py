@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..records import Comparison
 from .panels import LETTER, WIDEST, Edges, Size, columns_for, labels, panels
@@ -22,6 +23,7 @@ ROOM = 40  # pixels for the values, right of 1
 GAPS: Size = (22, 48)
 
 
+@checked
 def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = None) -> go.Figure:
     """Accuracy under each condition, 0 to 1, with its 95% Wilson interval over prompts; one panel for each task.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..records import METRICS, Head, HeadEffects
 from .explorer_panels import GAP, HeadPanel, VectorPanel, label
@@ -68,6 +69,7 @@ class ExplorerWidget(ipw.VBox):
         """The effects that are there of the task and the metric that are shown."""
         return self.explorer.found.get((self.task.value, self.metric.value))
 
+    @checked
     def look(self, head: Head) -> None:
         """Show a head, as a click on it does.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..errors import ArgumentError, one_of
 from ..records import write_atomically
 from .page import write_page
@@ -12,6 +13,7 @@ SUFFIXES = (".html", ".png", ".svg")
 SCALE = 2
 
 
+@checked
 def save_figure(figure: go.Figure, path: str | Path) -> Path:
     """Write a figure to ``path`` as its suffix says (.html, .png or .svg), atomically, and return the path.
 

@@ -7,7 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..errors import ArgumentError, at_least
+from ..checks import Natural, checked
+from ..errors import ArgumentError
 from ..records import Head, HeadEffects, UniversalEffects, heads_by_effect
 from .style import DIVERGING, INK, PAPER, plain, tick_step
 
@@ -23,13 +24,13 @@ LEFT, RIGHT, BOTTOM, WIDEST = 56, 96, 52, 1080
 TITLE_LINE, PANEL_LINE, NAME_SIZE = 21, 17, 10
 
 
-def head_heatmap(effects: Effects, *, top: int = 10, title: str | None = None) -> go.Figure:
+@checked
+def head_heatmap(effects: Effects, *, top: Natural = 10, title: str | None = None) -> go.Figure:
     """One head map as a figure: the average indirect effect of every head, in the metric's own unit.
 
     The ``top`` strongest heads are outlined, and named where the cells have room; the colours are symmetric about zero.
     ``title`` is plain text; without one it names the tasks.
     """
-    at_least("top", top, 0)
     layers, heads = effects.aie.shape
     size = max(420, min(800, 34 * heads)), max(180, min(880, 22 * layers))
     bar = {"title": {"text": f"effect on {_unit(effects)}", "side": "right"}, "x": 1, "xpad": 10, "thickness": 14}
@@ -40,14 +41,14 @@ def head_heatmap(effects: Effects, *, top: int = 10, title: str | None = None) -
     return figure.update_layout(_layout(size, _tasks(effects) if title is None else title, facts))
 
 
+@checked
 def head_heatmaps(
-    effects: Sequence[Effects], *, top: int = 10, shared_scale: bool = False, title: str = "Head effects"
+    effects: Sequence[Effects], *, top: Natural = 10, shared_scale: bool = False, title: str = "Head effects"
 ) -> go.Figure:
     """Several head maps side by side, each on its own colour scale or, with ``shared_scale``, all on one.
 
     Raises: ArgumentError where there is no map, or where a shared scale would mix metrics.
     """
-    at_least("top", top, 0)
     units = sorted({_unit(each) for each in effects})
     if not units:
         raise ArgumentError("one head map or more", "none")

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from plotly.offline import get_plotlyjs
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..records import write_text
 from .attention import Html
@@ -49,6 +50,7 @@ th.number, td.number { text-align: right; }
 """.replace("FONT", FONT)
 
 
+@checked
 def page(title: str, sections: Sequence[tuple[str, Body]]) -> str:
     """One HTML document that needs no network: a title, then each section's heading and body.
 
@@ -70,11 +72,13 @@ def page(title: str, sections: Sequence[tuple[str, Body]]) -> str:
     )
 
 
+@checked
 def write_page(path: str | Path, title: str, sections: Sequence[tuple[str, Body]]) -> Path:
     """Write ``page(title, sections)`` to ``path``, atomically, and return the path."""
     return write_text(path, page(title, sections))
 
 
+@checked
 def prose(text: str) -> str:
     """Plain text as escaped HTML paragraphs, split at its empty lines."""
     return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())

@@ -3,7 +3,7 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from ..errors import at_least
+from ..checks import Count, checked
 from ..records import PositionEffects
 from .heatmap import UNITS
 from .panels import LETTER, Edges, labels, layout_around
@@ -16,13 +16,13 @@ HOVER = (
 ROW, COLUMN, WIDEST = 22, 44, 1000  # pixels
 
 
-def position_heatmap(effects: PositionEffects, *, top: int = 20, title: str | None = None) -> go.Figure:
+@checked
+def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | None = None) -> go.Figure:
     """The average indirect effect of the ``top`` strongest heads at every place, in the metric's own unit.
 
     A head is as strong as its strongest place; the strongest stands at the top. The colours are symmetric about zero.
     ``title`` is plain text; without one it names the tasks.
     """
-    at_least("top", top, 1)
     heads = effects.strongest_heads(top)
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..records import (
     CheckpointComparison,
@@ -97,6 +98,7 @@ KINDS = (
 )  # fmt: skip
 
 
+@checked
 def write_report(
     path: str | Path,
     records: Mapping[str, Record],

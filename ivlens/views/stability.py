@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import checked
 from .panels import Edges, layout_around
 from .style import OKABE_ITO
 
@@ -13,6 +14,7 @@ HOVER = (
 )
 
 
+@checked
 def stability_curve(frame: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     """Overlap of the strongest heads of two disjoint sets of prompts, 0 to 1, over their size: a line in its band.
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..records import SteeringSweep
 from .panels import SEQUENTIAL, Edges, Size, columns_for, labels, panels
 from .style import OKABE_ITO, tick_step
@@ -24,6 +25,7 @@ EDGES: Edges = (56, 84, 52)
 GAPS: Size = (36, 56)
 
 
+@checked
 def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figure:
     """Accuracy of steered prompts, 0 to 1, for each layer and scale; one panel for each number of heads.
 

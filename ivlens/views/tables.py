@@ -6,7 +6,10 @@ from numbers import Integral, Real
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
+from ..checks import checked
 
+
+@checked
 def frame_table(frame: pd.DataFrame, caption: str = "") -> str:
     """A frame as an escaped HTML table: numbers to three digits, its index shown where it says something."""
     if list(frame.index.names) != [None] or not is_integer_dtype(frame.index.dtype):

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..records import TrainingRun
 from .comparison import COLOURS
@@ -30,6 +31,7 @@ LEGEND = {"x": 1, "xanchor": "left", "y": 1, "yanchor": "top", "tracegroupgap": 
 ABOUT = "cosine, norm ratio: vector of the same heads, now to base; alignment: cosine of hidden state and base's vector"
 
 
+@checked
 def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str | None = None) -> go.Figure:
     """Loss and terms over steps; below, abilities: accuracy (0 to 1, 95% interval) and what became of their vectors.
 
@@ -174,6 +176,7 @@ def _finished(figure: go.Figure, names: list[str]) -> go.Figure:
     return figure.update_layout(showlegend=bool(names), legend=LEGEND)
 
 
+@checked
 def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: str = "") -> go.Figure:
     """Accuracy kept on old tasks over accuracy on new ones, 0 to 1: a colour and symbol a method, a point a setting.
 

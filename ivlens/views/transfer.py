@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..checks import checked
 from ..records import TransferMatrix
 from .panels import LETTER, SEQUENTIAL, WIDEST, Edges, labels, panels
 from .style import DIVERGING, plain
@@ -21,6 +22,7 @@ GAP, NAME_WIDTH = 62, 26
 ROW, SPACE = 30, 9  # pixels: greatest height of the row without a vector, and the space over it
 
 
+@checked
 def transfer_heatmaps(matrix: TransferMatrix, *, title: str | None = None) -> go.Figure:
     """Heads' overlap (0 to 1), vectors' cosine (-1 to 1) and steered accuracy (0 to 1), for each pair of tasks.
 

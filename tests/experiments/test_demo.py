@@ -79,7 +79,7 @@ def test_a_record_is_recalled_only_under_its_key(tmp_path: Path, found: Any) -> 
 
 
 def test_configuration_checks_itself() -> None:
-    with pytest.raises(ArgumentError, match="corrupted to be a number of 1 or more; got 0"):
+    with pytest.raises(ArgumentError, match="corrupted to be a whole number of 1 or more; got 0"):
         DemoConfig(corrupted=0)
     with pytest.raises(ArgumentError, match="number of tasks"):
         DemoConfig(tasks=("antonym",))

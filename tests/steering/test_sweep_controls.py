@@ -64,7 +64,7 @@ def test_sweep_messages(model: Any, vector: InstructionVector) -> None:
     cases = [
         ("at least one layer", vector, {"layers": [], "scales": [1.0]}),
         ("layers from 0 to 1", vector, {"layers": [2], "scales": [1.0]}),
-        ("finite scales", vector, {"layers": [0], "scales": [float("inf")]}),
+        (r"scales\[0\] to be a finite number", vector, {"layers": [0], "scales": [float("inf")]}),
         ("a number of heads from 1 to 3", vector, {"layers": [0], "scales": [1.0], "top_k": [4]}),
         ("top_k only for a vector that comes from heads", random, {"layers": [0], "scales": [1.0], "top_k": [1]}),
     ]

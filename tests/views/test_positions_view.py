@@ -35,5 +35,5 @@ def test_one_prompt_and_no_effect_are_shown() -> None:
     (cells,) = position_heatmap(nothing).data
     assert (cells.zmin, cells.zmax) == (-1, 1)
     assert cells.customdata[0][0][2] == "n/a"
-    with pytest.raises(ArgumentError, match="top to be a number of 1 or more"):
+    with pytest.raises(ArgumentError, match="top to be a whole number of 1 or more"):
         position_heatmap(nothing, top=0)

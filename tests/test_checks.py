@@ -1,0 +1,157 @@
+"""The door: what an annotation takes, what it refuses and how it says so, and that every public function has it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Float
+from torch import Tensor
+
+import ivlens
+from ivlens import ArgumentError, Prompt
+from ivlens.checks import Between, Count, Fraction, Natural, Seed, check_heads, checked, is_checked
+
+HINTS = {
+    "count": Count, "seed": Seed, "share": Fraction, "temperature": Annotated[float, Between(1e-3)], "on": bool,
+    "head": tuple[Natural, Natural], "names": Sequence[str], "layers": tuple[int, ...], "by_name": Mapping[str, float],
+    "prompts": Iterable[Prompt] | Prompt, "vector": Float[Tensor, " d_model"], "where": str | Path | None,
+    "kind": Literal["a", "b"], "position": str | int | Sequence[int], "say": Callable[[str], None],
+}  # fmt: skip
+PROMPT = Prompt("one", " two")
+
+
+def taken(hint: str, value: Any) -> Any:
+    """What a function with one argument of that annotation is given."""
+
+    def takes(argument: Any) -> Any:
+        return argument
+
+    takes.__annotations__["argument"] = HINTS[hint]
+    return checked(takes)(value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "expected"),
+    [
+        ("count", np.int64(3), 3),
+        ("count", torch.tensor(3), 3),
+        ("share", np.float32(0.5), 0.5),
+        ("share", 1, 1.0),
+        ("head", [np.int32(1), 2], (1, 2)),
+        ("head", torch.tensor([1, 2]), (1, 2)),
+        ("names", ("a", "b"), ["a", "b"]),
+        ("layers", range(3), (0, 1, 2)),
+        ("layers", (each for each in (4, 5)), (4, 5)),
+        ("prompts", PROMPT, PROMPT),
+        ("prompts", iter([PROMPT]), [PROMPT]),
+        ("by_name", {"a": 1}, {"a": 1.0}),
+        ("where", None, None),
+        ("where", Path("x"), Path("x")),
+        ("kind", "b", "b"),
+        ("position", "last", "last"),
+        ("position", (0, -1), [0, -1]),
+        ("on", np.True_, True),
+        ("say", print, print),
+    ],
+)
+def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, expected: Any) -> None:
+    found = taken(hint, value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "message"),
+    [
+        ("count", 1.7, "argument to be a whole number of 1 or more; got 1.7"),
+        ("count", 1.0, "got 1.0"),
+        ("count", True, "got True"),
+        ("count", 0, "got 0"),
+        ("count", "3", "got '3'"),
+        ("count", None, "got None"),
+        ("share", float("nan"), "argument to be a finite number from 0 to 1; got nan"),
+        ("share", 1.5, "got 1.5"),
+        ("seed", 2**64, "a whole number from 0 to"),
+        ("temperature", 0, r"of 0\.001 or more"),
+        ("head", (0.9, 1.9), r"argument\[0\] to be a whole number of 0 or more; got 0.9"),
+        ("head", (1, 2, 3), r"got \(1, 2, 3\)"),
+        ("head", 3, "got 3"),
+        ("names", "antonym", "argument to be a list of which each is a text; got 'antonym'"),
+        ("names", {"b", "a"}, "a list of which each is a text"),
+        ("names", ["a", None], r"argument\[1\] to be a text; got None"),
+        ("prompts", ["text"], r"argument\[0\] to be a Prompt; got 'text'; task.prompts\(n\) gives"),
+        ("prompts", 5, "argument to be a list of which each is a Prompt or a Prompt; got 5"),
+        ("vector", torch.zeros(2, 3), r"a float tensor of shape \[d_model\]; got a Tensor of shape \(2, 3\)"),
+        ("vector", torch.zeros(3, dtype=torch.int), "a float tensor"),
+        ("by_name", {"a": "x"}, r"argument\['a'\] to be a finite number; got 'x'"),
+        ("by_name", {3: 1}, "argument's key 3 to be a text; got 3"),
+        ("where", 5, "a text or a Path or None; got 5"),
+        ("kind", "c", "one of 'a', 'b'; got 'c'"),
+        ("kind", ["a"], "one of"),
+        ("position", [0, 1.5], r"argument\[1\] to be a whole number; got 1.5"),
+        ("say", "print", "a callable"),
+        ("on", 1, "True or False; got 1"),
+    ],
+)
+def test_what_it_does_not_name_is_refused(hint: str, value: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        taken(hint, value)
+
+
+def test_a_call_that_does_not_fit_says_how_it_is_called() -> None:
+    with pytest.raises(ArgumentError, match=r"a call as head_overlap\(a, b\); got missing a required argument: 'b'"):
+        ivlens.head_overlap([(0, 1)])
+    with pytest.raises(ArgumentError, match=r"head_overlap\(a, b\); got an unexpected keyword argument 'c'"):
+        ivlens.head_overlap([(0, 1)], [(0, 1)], c=3)
+
+
+def test_a_message_does_not_print_a_model() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        ivlens.evaluate(torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(99))), [PROMPT])
+    assert "model to be a HookedTransformer; got a Sequential; load_model(source) gives one" in str(caught.value)
+    with pytest.raises(ArgumentError) as caught:
+        ivlens.head_overlap("x" * 10**6, [])
+    assert len(str(caught.value)) < 300
+
+
+def test_a_generator_is_read_once_and_kept() -> None:
+    assert ivlens.head_overlap((head for head in [(0, 1), (1, 2)]), iter([(1, 2)])) == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(-3, 5), st.integers(-3, 5)), max_size=4))
+def test_heads_are_those_of_the_model(heads: list[tuple[int, int]]) -> None:
+    good = bool(heads) and all(0 <= a < 3 and 0 <= b < 2 for a, b in heads)
+    try:
+        check_heads((3, 2), heads)
+        assert good
+    except ArgumentError:
+        assert not good
+
+
+def public_functions() -> Iterator[tuple[str, Any]]:
+    """Every public function and configuration, and the public methods that take options."""
+    for module in (ivlens, ivlens.views):
+        for name in module.__all__:
+            found = getattr(module, name)
+            if inspect.isclass(found) and not issubclass(found, BaseException):
+                if name.endswith(("Config", "Guidance", "LoRA", "Ability")):
+                    yield name, found
+                yield from (
+                    (f"{name}.{each}", method) for each, method in vars(found).items()
+                    if not each.startswith("_") and inspect.isfunction(method)
+                    and len(inspect.signature(method).parameters) > 1
+                )  # fmt: skip
+            elif inspect.isfunction(found):
+                yield name, found
+
+
+def test_every_public_function_has_the_door() -> None:
+    without = {name for name, function in public_functions() if not is_checked(function)}
+    given_any_tokenizer = {"Prompt.token_ids", "Prompt.encode", "Prompt.token_roles", "Prompt.show"}
+    assert without <= given_any_tokenizer | {"list_tasks"}
