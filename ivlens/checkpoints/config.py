@@ -62,7 +62,7 @@ class ComparisonConfig:
             raise ArgumentError("scales and random_seeds, one or more of each", "none")
 
     @checked
-    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
+    def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:
         """The layers at which the base's vector is tried."""
         middle = range(n_layers // 4, max(n_layers * 3 // 4, n_layers // 4 + 1))
         layers = tuple(middle[::3]) if self.layers is None else self.layers

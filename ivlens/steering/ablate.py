@@ -26,7 +26,7 @@ def ablate(
         MismatchError: the means do not fit the model.
         HookError: on leaving, when no forward pass ran inside.
     """
-    heads, cfg = list(heads), model.cfg
+    heads, cfg = list(dict.fromkeys(heads)), model.cfg
     check_heads((cfg.n_layers, cfg.n_heads), heads)
     if means is not None:
         check_fits(model, means.provenance, "the mean activations")
