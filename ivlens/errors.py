@@ -16,6 +16,7 @@ FallbackWarning says that something is computed in a slower way than the one ask
 is near the noise of its dtype.
 """
 
+from collections.abc import Iterable
 from math import isfinite
 from numbers import Real
 
@@ -78,6 +79,13 @@ class FallbackWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A number is near the noise of the precision that it was computed in."""
+
+
+def few(texts: Iterable[object], shown: int = 4) -> str:
+    """The first of the texts, shortened, and how many more there are, for a message."""
+    listed = list(texts)
+    more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
+    return ", ".join(f"{text!s:.60}" for text in listed[:shown]) + more or "(none)"
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
