@@ -19,6 +19,7 @@ is near the noise of its dtype.
 from collections.abc import Iterable
 from math import isfinite
 from numbers import Real
+from reprlib import Repr
 
 
 class IvlensError(Exception):
@@ -81,11 +82,25 @@ class PrecisionWarning(UserWarning):
     """A number is near the noise of the precision that it was computed in."""
 
 
+class _Brief(Repr):
+    """Short representations, of integers too that Python refuses to write out."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return f"<an integer of {x.bit_length():,} bits>"
+
+
+brief = _Brief().repr
+
+
 def few(texts: Iterable[object], shown: int = 4) -> str:
     """The first of the texts, shortened, and how many more there are, for a message."""
     listed = list(texts)
     more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
-    return ", ".join(f"{text!s:.60}" for text in listed[:shown]) + more or "(none)"
+    short = [text[:60] if isinstance(text, str) else brief(text) for text in listed[:shown]]
+    return ", ".join(short) + more or "(none)"
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

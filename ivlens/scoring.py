@@ -101,9 +101,9 @@ def _encoded(model: HookedTransformer, asked: list[tuple[Prompt, str]]) -> list[
         except PromptError as error:
             refused.append((f"{prompt.input or prompt.text[-60:]!r} -> {answer!r}", error))
     if refused:
-        names, (error, *_) = zip(*refused, strict=True)
-        count = f"{len(refused)} of {len(asked)} prompts cannot be used"
-        raise PromptError(error.expected, error.came, "; ".join(filter(None, [error.do, f"{count}: {few(names)}"])))
+        first = refused[0][1]
+        count = f"{len(refused)} of {len(asked)} prompts cannot be used: {few(name for name, _ in refused)}"
+        raise PromptError(first.expected, first.came, f"{first.do}; {count}" if first.do else count)
     check_length(model, pairs)
     return pairs
 

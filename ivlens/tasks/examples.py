@@ -2,9 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from reprlib import repr as brief
 
-from ..errors import TaskError
+from ..errors import TaskError, brief
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 

@@ -57,7 +57,7 @@ def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
 
 
 class ChatText(str):
-    """What a chat template writes before the model's answer, special tokens included, and the ``space`` between them."""
+    """What a chat template writes before an answer, special tokens included, and the ``space`` between the two."""
 
     space: str
 

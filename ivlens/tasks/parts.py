@@ -3,10 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
-from reprlib import repr as brief
 from typing import Any, Self
 
-from ..errors import PromptError
+from ..errors import PromptError, brief
 
 Part = tuple[str, str]
 

@@ -1,12 +1,12 @@
 """A prompt, the answers accepted after it, and how both become token ids."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
-from reprlib import repr as brief
 from typing import Any
 
-from ..errors import PromptError
+from ..errors import PromptError, brief
 from .examples import is_unicode
 from .parts import Part, as_parts, token_roles
 
@@ -45,7 +45,7 @@ class Prompt:
         _check_text("the text of a prompt", self.text)
         answers = (self.answers,) if isinstance(self.answers, str) else self.answers
         if not isinstance(answers, (list, tuple)) or not answers:
-            raise PromptError("a prompt to have one answer or more", brief(answers), f"the prompt is {brief(self.text)}")
+            raise PromptError("a prompt to have one answer or more", brief(answers), f"at {brief(self.text)}")
         for answer in answers:
             _check_text("every answer", answer)
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))
@@ -73,6 +73,13 @@ class Prompt:
         suffix = joined[len(prompt) :]
         if not suffix:
             raise PromptError("the answer to add tokens to the prompt", f"none for the answer {brief(answer)}")
+        if self.special_tokens and answer.startswith(" ") and prompt[-1] in tokenizer.all_special_ids:
+            shown = token_text(tokenizer, prompt[-1])
+            warnings.warn(
+                f"a space stands between {shown} and the answer {brief(answer)}: chat templates rarely have one there; "
+                "chat_format(tokenizer, ...) follows the template",
+                stacklevel=2,
+            )
         unknown = getattr(tokenizer, "unk_token_id", None)
         if unknown in suffix and tokenizer.unk_token not in answer:
             raise PromptError(

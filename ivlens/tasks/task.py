@@ -4,10 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
-from reprlib import repr as brief
 from typing import Any
 
-from ..errors import ArgumentError, PromptError, TaskError, one_of, whole
+from ..errors import ArgumentError, PromptError, TaskError, brief, one_of, whole
 from .builtin import list_tasks, read_builtin
 from .corruptions import CORRUPTIONS, with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -98,7 +97,8 @@ class Task:
         task of another kind that shares no answers) or "shuffled-labels"; the answers stay those of this task.
         ``format``: "labelled", "plain", "qa", "chat" (with ``tokenizer``, ``system``, ``assistant_prefix``) or a
         callable from Turns to text, after which answers follow a space unless it ends in whitespace (``chat_format``
-        passes a chat template its own options). A system message stays in corrupted prompts: it should not tell the task.
+        passes a chat template its own options). A system message stays in corrupted prompts: it should not tell the
+        task.
 
         Raises: ArgumentError for an option outside its values; PromptError where the chat template refuses.
         """
@@ -134,10 +134,11 @@ class Task:
     def _prompt(self, query: Example, text: str, changed: float | None = None) -> Prompt:
         if not isinstance(text, str):
             raise PromptError("a format that gives a text", brief(text))
-        chat = isinstance(text, ChatText)
-        space = text.space if chat else "" if text[-1:].isspace() else " "
+        special_tokens, space = True, "" if text[-1:].isspace() else " "
+        if isinstance(text, ChatText):
+            special_tokens, space = False, text.space
         answers = tuple(space + answer for answer in query.answers)
-        return Prompt(str(text), answers, not chat, self.name, query.input, changed, getattr(text, "parts", ()))
+        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()))
 
     def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
         queries = list(self.split(split))
