@@ -23,6 +23,8 @@ PACKED = {
 
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8."""
+    if path.is_char_device():  # /dev/zero never ends
+        raise TaskError(f"{path} to be a file", "a device")
     data = path.read_bytes()
     for magic, (kind, advice) in PACKED.items():
         if data.startswith(magic):

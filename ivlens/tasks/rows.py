@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import isfinite, isnan
 from numbers import Integral, Real
 from typing import Any
+from unicodedata import normalize
 
 from ..errors import TaskError, brief, few
 from .examples import Example, as_text
@@ -29,7 +30,8 @@ PART_OF_THE_PROMPT = frozenset(
 class RowReader:
     """What rows hold, read one after another: answers by input, instructions that rows give, columns left unread.
 
-    ``several`` are inputs that come in more than one row, with different answers.
+    ``several`` are inputs that come in more than one row, with different answers; ``alike`` those that differ from an
+    earlier one in whitespace or in the unicode form of a character only.
     """
 
     origin: str
@@ -38,6 +40,8 @@ class RowReader:
     instructions: dict[str | None, None] = field(default_factory=dict)
     unread: dict[str, None] = field(default_factory=dict)
     several: dict[str, None] = field(default_factory=dict)
+    alike: dict[str, None] = field(default_factory=dict)
+    forms: dict[str, str] = field(default_factory=dict)
     unanswered: int = 0
 
     @classmethod
@@ -76,6 +80,9 @@ class RowReader:
         if self.several:
             names = few(map(brief, self.several))
             notes.append(f"inputs of {self.origin} have several rows, whose answers are all accepted: {names}")
+        if self.alike:
+            names = few(map(brief, self.alike))
+            notes.append(f"inputs of {self.origin} read the same as others, which may be in another split: {names}")
         return notes
 
     def _add(self, where: str, row: Any, explicit: bool) -> None:
@@ -96,6 +103,8 @@ class RowReader:
             raise TaskError(f"field {self.columns[1]!r} in {where} to have one answer or more", "an empty list")
         answers = dict.fromkeys(_text(answer, self.columns[1], where) for answer in listed)
         asked = _text(asked, self.columns[0], where)
+        if self.forms.setdefault(" ".join(normalize("NFC", asked).split()), asked) != asked:
+            self.alike[asked] = None
         known = self.answers.setdefault(asked, {})
         if known and known.keys() != answers.keys():
             self.several[asked] = None

@@ -211,6 +211,17 @@ def test_mappings_are_many_examples(folder):
         load_task({"cat": "gato", "dog": " ", "sun": "sol"})
 
 
+@pytest.mark.parametrize("twin", ["New  York", "New\u00a0York", "New\nYork"])
+def test_inputs_that_read_the_same_are_named(twin):
+    with pytest.warns(UserWarning, match="read the same as others, which may be in another split: 'New.*York'"):
+        assert len(load_task([("New York", "a"), (twin, "a")]).examples) == 2
+    with pytest.warns(UserWarning, match="read the same as others"):
+        load_task([("caf\u00e9", "a"), ("cafe\u0301", "a")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_task([("polish", "a"), ("Polish", "b")])
+
+
 def test_errors_name_the_first_few(folder):
     numbered = {"metadata": {}, "examples": {str(n): {"input": str(n), "output": "x"} for n in range(9999)}}
     for payload, said in (
@@ -444,6 +455,8 @@ def test_files_that_cannot_be_read(folder):
         load_task("a" * 5000)
     with pytest.raises(TaskError, match="a file that can be read at"):
         load_task("a\0b")
+    with pytest.raises(TaskError, match="/dev/zero to be a file; got a device"):
+        load_task("/dev/zero")
 
 
 def test_unknown_name_gets_a_suggestion_and_the_list():
