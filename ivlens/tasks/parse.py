@@ -89,9 +89,7 @@ def numbered(rows: Any, origin: str, key: str = "") -> Rows:
     if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__iter__"):
         came = f"a mapping of {few(rows)}" if isinstance(rows, Mapping) else brief(rows)
         raise TaskError(f"{what} to be a list of rows", came, "" if key else "pass one of its splits, or rows or pairs")
-    named = ((f"row {at} of {what}", row) for at, row in enumerate(rows, 1))
-    classes = _classes(rows)
-    return ((where, _with_class_names(where, row, classes)) for where, row in named) if classes else named
+    return ((f"row {at} of {what}", row) for at, row in enumerate(rows, 1))
 
 
 def of_mapping(mapping: dict[Any, Any], origin: str) -> Parsed | None:
@@ -118,24 +116,11 @@ def _without_id(rows: Rows) -> Rows:
         yield where, {name: row[name] for name in row if name != "id"} if isinstance(row, Mapping) else row
 
 
-def _classes(rows: Any) -> dict[str, list[str]]:
-    """The names of the classes in the columns of a Hugging Face Dataset that hold their numbers."""
-    features = getattr(rows, "features", None)
+def class_names(source: Any) -> dict[str, list[str]]:
+    """The names of the classes in those columns of a Hugging Face Dataset that hold their numbers."""
+    features = getattr(source, "features", None)
     inner = {name: getattr(each, "feature", each) for name, each in features.items()} if features else {}
     return {name: each.names for name, each in inner.items() if hasattr(each, "int2str")}
-
-
-def _with_class_names(where: str, row: Mapping[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:
-    def name_of(column: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [name_of(column, each) for each in value]
-        if not isinstance(value, int):
-            return value
-        if not 0 <= value < len(classes[column]):
-            raise TaskError(f"field {column!r} in {where} to be one of {len(classes[column])} classes", repr(value))
-        return classes[column][value]
-
-    return {**row, **{column: name_of(column, row[column]) for column in classes if column in row}}
 
 
 def _json(text: str) -> Any:
@@ -170,7 +155,9 @@ def _json_lines(lines: list[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
 def _table_rows(text: str, origin: str, suffix: str) -> Iterator[tuple[str, Any]]:
     first = text.lstrip().partition("\n")[0]
     tabs = suffix == ".tsv" or (suffix != ".csv" and "\t" in first and "," not in first)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", skipinitialspace=True, strict=True
+    )
     header: list[str] = []
     begins = 1
     try:

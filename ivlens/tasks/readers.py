@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, TaskError, brief
 from .builtin import list_tasks, read_builtin
-from .parse import Parsed, numbered, of_mapping, parse, read_text
+from .parse import Parsed, class_names, numbered, of_mapping, parse, read_text
 from .rows import Columns, RowReader
 from .task import Task
 
@@ -43,19 +44,22 @@ def load_task(
     if isinstance(source, str) and source in list_tasks():
         return replace(Task(**read_builtin(source), source="ivlens"), **given)
     if isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
+        path = Path(expanduser(source))
         origin, called = str(path), path.stem
         parsed = parse(_read(source, path), origin, path.suffix.lower(), mapping=fields is None)
     else:
         origin, called = "the rows given", "custom"
-        pairs = of_mapping(source, origin) if isinstance(source, dict) else None
+        pairs = of_mapping(source, origin) if isinstance(source, dict) and fields is None else None
         parsed = pairs or Parsed(numbered(source, origin))
-    read = RowReader.of(parsed.rows, fields, origin)
-    about = {} if read.instruction is None else {"instructions": read.instruction}
-    for note in (*parsed.notes, *read.notes()):
+    reader = RowReader(origin, fields, class_names(source))
+    reader.read(parsed.rows)
+    if reader.instruction is not None and "instructions" in parsed.about:
+        raise TaskError(f"{origin} to say its instruction once", "one in its rows and another one beside them")
+    about = {} if reader.instruction is None else {"instructions": reader.instruction}
+    for note in (*parsed.notes, *reader.notes()):
         warnings.warn(note, stacklevel=2)
     said = {"name": called, **about, **parsed.about, **given}
-    return Task(**said, examples=read.examples, source=origin)
+    return Task(**said, examples=reader.examples, source=origin)
 
 
 def _read(source: str | Path, path: Path) -> str:

@@ -122,6 +122,9 @@ def test_class_labels_are_names(listed):
         load_task(of([0, -1]))
     with pytest.raises(TaskError, match="field 'output' in row 1 of the rows given to be a text; got None"):
         load_task(of([None, 1]))
+    other = of([0, -1]).add_column("answer", ["a", "b"])
+    with pytest.warns(UserWarning, match="not read: 'output'"):
+        assert load_task(other, fields=("input", "answer")).examples[1] == Example("good", ("b",))
 
 
 def test_frames():
@@ -143,6 +146,8 @@ def test_an_instruction_that_all_rows_give_is_the_tasks(folder):
     assert load_task(rows).instructions == ("Translate.",)
     assert load_task(written(folder, "a.csv", "instruction,input,output\nDo.,a,b\nDo.,c,d\n")).instructions == ("Do.",)
     assert load_task(rows, instructions="Say it.").instructions == ("Say it.",)
+    with pytest.raises(TaskError, match="to say its instruction once"):
+        load_task(written(folder, "a.json", json.dumps({"instructions": ["Do."], "examples": rows})))
     blank = [{"instruction": "", "input": "a", "output": "b"}]
     assert load_task(blank).instructions == ()
 
@@ -239,6 +244,11 @@ def test_errors_name_the_first_few(folder):
     with pytest.raises(TaskError) as caught:
         load_task([("a", 10**5000)])
     assert "field 'output' in row 1 of the rows given to be a text or a number" in str(caught.value)
+
+
+def test_quotes_after_a_space_are_quotes(folder):
+    path = written(folder, "spaced.csv", 'input, output\n"a", "b, c"\nd, "e"\n')
+    assert load_task(path).examples == (Example("a", ("b, c",)), Example("d", ("e",)))
 
 
 def test_a_field_of_100000_characters(folder):
@@ -457,6 +467,13 @@ def test_files_that_cannot_be_read(folder):
         load_task("a\0b")
     with pytest.raises(TaskError, match="/dev/zero to be a file; got a device"):
         load_task("/dev/zero")
+
+
+@pytest.mark.parametrize("source", ["~no-such-user/task.json", "~", "", ".", "task\ud800.json", "x" * 300, "/dev/full"])
+def test_paths_that_are_no_files(source):
+    with pytest.raises(TaskError) as caught:
+        load_task(source)
+    assert len(str(caught.value)) < 800
 
 
 def test_unknown_name_gets_a_suggestion_and_the_list():
