@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import numpy as np
 from jaxtyping import AbstractArray, jaxtyped
 
-from .errors import ArgumentError, came_as
+from .errors import ArgumentError, brief
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,7 +128,7 @@ def _taken(name: str, kind: Kind, value: object) -> Any:
         return kind.take(value)
     except _Refused as refused:
         raise ArgumentError(
-            f"{name}{refused.where} to be {refused.kind.words}", came_as(refused.value), refused.kind.maker
+            f"{name}{refused.where} to be {refused.kind.words}", brief(refused.value), refused.kind.maker
         ) from None
 
 
@@ -319,7 +319,7 @@ def _mapping(keys: Kind, values: Kind) -> Kind:
         if not isinstance(value, Mapping):
             raise _Refused(kind, value)
         return {
-            _within(f"'s key {came_as(key)}", keys, key): _within(f"[{came_as(key)}]", values, each)
+            _within(f"'s key {brief(key)}", keys, key): _within(f"[{brief(key)}]", values, each)
             for key, each in value.items()
         }
 

@@ -16,6 +16,7 @@ FallbackWarning says that something is computed in a slower way than the one ask
 is near the noise of its dtype.
 """
 
+from collections.abc import Iterable
 from numbers import Number, Real
 from pathlib import PurePath
 from reprlib import Repr
@@ -83,11 +84,17 @@ class PrecisionWarning(UserWarning):
 
 
 class _Brief(Repr):
-    """Short texts of arguments: of models, tensors and the like their type and shape, since their own text is long."""
+    """Short texts of what came: of models, tensors and the like their type and shape, since their own text is long."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxlong = 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python refuses to write out thousands of digits
+            return f"<an integer of {x.bit_length():,} bits>"
 
     def repr_instance(self, x: Any, level: int) -> str:
         if x is None or isinstance(x, (Number, PurePath)):
@@ -97,16 +104,24 @@ class _Brief(Repr):
         return f"{article} {type(x).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
 
 
-came_as = _Brief().repr
+brief = _Brief().repr
+
+
+def few(texts: Iterable[object], shown: int = 4) -> str:
+    """The first of the texts, shortened, and how many more there are, for a message."""
+    listed = list(texts)
+    more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
+    short = [text[:60] if isinstance(text, str) else brief(text) for text in listed[:shown]]
+    return ", ".join(short) + more or "(none)"
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raise ArgumentError unless ``value`` is among the ``allowed`` values of the option ``name``."""
     if value not in allowed:
-        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", came_as(value))
+        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", brief(value))
 
 
 def at_least(name: str, value: float, least: float) -> None:
     """Raise ArgumentError unless the option ``name`` is a number of ``least`` or more."""
     if isinstance(value, bool) or not isinstance(value, Real) or not value >= least:
-        raise ArgumentError(f"{name} to be a number of {least} or more", came_as(value))
+        raise ArgumentError(f"{name} to be a number of {least} or more", brief(value))

@@ -6,10 +6,10 @@ import torch
 from tqdm.auto import tqdm
 
 from .checks import Count, checked
-from .errors import PromptError
+from .errors import PromptError, few
 from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
 from .records import Evaluation
-from .tasks import Prompt
+from .tasks import Prompt, beginning
 
 Ids = tuple[int, ...]
 
@@ -20,7 +20,8 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
     Probabilities are those of the first accepted answer, whole; a prompt is a hit when greedy decoding gives any of
-    its accepted answers (every token of it is the most likely one after the tokens before).
+    its accepted answers (every token of it is the most likely one after the tokens before). Where an answer begins with
+    a blank token, as digits do in many tokenizers, its "first token" is that and the next.
 
     Raises:
         PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
@@ -37,7 +38,8 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
                 if first[place]:
                     chosen = logits.double().log_softmax(-1).gather(-1, targets[:, None])
                     logs = chosen[:, 0].cpu()
-                    scores[:, owners[place]] = torch.stack([logs.sum(), logs.mean(), logs[0]])
+                    begun = logs[: beginning(model.tokenizer, pairs[place][1])]
+                    scores[:, owners[place]] = torch.stack([logs.sum(), logs.mean(), begun.sum()])
             bar.update(len(places))
     whole, token, begin = scores.exp()
     return Evaluation(
@@ -59,8 +61,7 @@ def answers_of(
     prompts = listed(prompts)
     owners = [i for i, prompt in enumerate(prompts) for _ in prompt.answers]
     first = [k == 0 or owners[k - 1] != owner for k, owner in enumerate(owners)]
-    pairs = [ids(model, prompt, answer) for prompt in prompts for answer in prompt.answers]
-    check_length(model, pairs)
+    pairs = _encoded(model, [(prompt, answer) for prompt in prompts for answer in prompt.answers])
     return owners, first, pairs
 
 
@@ -89,7 +90,21 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
     Raises:
         PromptError: see ``evaluate``.
     """
-    pairs = [ids(model, prompt) for prompt in listed(prompts)]
+    return _encoded(model, [(prompt, prompt.answers[0]) for prompt in listed(prompts)])
+
+
+def _encoded(model: HookedTransformer, asked: list[tuple[Prompt, str]]) -> list[tuple[Ids, Ids]]:
+    """Token ids of prompts and answers; those that cannot be used are named all at once, before anything is run."""
+    pairs, refused = [], []
+    for prompt, answer in asked:
+        try:
+            pairs.append(ids(model, prompt, answer))
+        except PromptError as error:
+            refused.append((f"{prompt.input or prompt.text[-60:]!r} -> {answer!r}", error))
+    if refused:
+        first = refused[0][1]
+        count = f"{len(refused)} of {len(asked)} prompts cannot be used: {few(name for name, _ in refused)}"
+        raise PromptError(first.expected, first.came, f"{first.do}; {count}" if first.do else count)
     check_length(model, pairs)
     return pairs
 

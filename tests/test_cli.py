@@ -107,6 +107,9 @@ def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], 
     status, out, _ = run(capsys, *small, "--instruction", "Name the colour of the thing.")
     assert status == 0
     assert "colours\n\n" in out
+    status, _, err = run(capsys, "heads", "smollm2", "antonym", "--instruction", "Name the colour.")
+    assert status == 1
+    assert "expected --instruction for a task that holds none; got 'antonym', which has 'Write a word" in err
 
 
 def test_errors_are_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

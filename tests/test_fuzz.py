@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import ivlens as iv
-from ivlens.errors import came_as
+from ivlens.errors import brief
 from tests.test_checks import public_functions
 
 SEED = 14
@@ -199,7 +199,7 @@ def test_the_calls_themselves(things: dict[str, Any], somewhere: Path) -> None:
         except iv.IvlensError:
             pass
         except Exception as error:
-            raw.append((name, argument, came_as(value), type(error).__name__, str(error)[:200]))
+            raw.append((name, argument, brief(value), type(error).__name__, str(error)[:200]))
     print(f"{tried} of {len(todo)} calls")
     kinds = {(name, argument, kind): f"{value}: {told}" for name, argument, value, kind, told in raw}
     report = "\n".join(f"{key} {example}" for key, example in kinds.items())

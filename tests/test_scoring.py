@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import ivlens
-from ivlens import ArgumentError, Prompt, PromptError
+from ivlens import ArgumentError, Prompt, PromptError, scoring
 
 PROMPTS = [
     Prompt("Country: France\nCapital: Paris\n\nCountry: Japan\nCapital:", (" Tokyo",)),
@@ -39,6 +39,51 @@ def test_probabilities_equal_plain_hugging_face(smollm2: Any, hugging_face: Any)
         assert result.token_probabilities[i].item() == pytest.approx(logs.mean().exp().item(), rel=1e-3)
         assert result.first_token_probabilities[i].item() == pytest.approx(logs[0].exp().item(), rel=1e-3)
     assert len(log_probabilities(hugging_face, PROMPTS[1], " J.K. Rowling", smollm2.tokenizer)) > 2
+
+
+def test_answers_that_begin_with_a_blank_token_are_scored_whole(smollm2: Any, hugging_face: Any) -> None:
+    prompts = [
+        Prompt("one two three four five six, and in digits: 1 2 3 4 5", " 6"),
+        Prompt("6 + 1 =", (" 7", " seven")),
+    ]
+    prompts.append(Prompt("Word: spring\nFrench:", " été"))
+    result = ivlens.evaluate(smollm2, prompts)
+    for i, prompt in enumerate(prompts):
+        logs = log_probabilities(hugging_face, prompt, prompt.answers[0], smollm2.tokenizer)
+        answer = prompt.encode(smollm2.tokenizer).answer_ids
+        assert smollm2.tokenizer.decode(answer[:1]) == " "
+        assert result.probabilities[i].item() == pytest.approx(logs.sum().exp().item(), rel=1e-3)
+        assert result.first_token_probabilities[i].item() == pytest.approx(logs[:2].sum().exp().item(), rel=1e-3)
+    assert result.hits[0]
+
+
+def test_effects_of_answers_that_begin_with_a_blank_token(tiny_hooked: Any) -> None:
+    """The issue's task: some answers are digits, some words; each answer's effect is that of its whole probability."""
+    model = tiny_hooked("llama")
+    pairs = [("one", "two"), ("7", "8"), ("x", "y"), ("3", "4"), ("red", "blue"), ("5", "6")]
+    task = ivlens.load_task(pairs, name="next", instructions="Next.", labels=("Item", "Next"))
+    effects = ivlens.locate_heads(model, task, split="all", clean=4, corrupted=6, shots=1, metric="probability")
+    bare = task.prompts(6, shots=1, corruption="no-instruction")
+    assert effects.baseline.allclose(ivlens.evaluate(model, bare).probabilities.to(effects.baseline), rtol=1e-4)
+
+
+def test_prompts_that_cannot_be_used_are_named_before_anything_runs(
+    tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_hooked("llama")
+    monkeypatch.setattr(model, "forward", None)
+    prompts = [
+        Prompt("the capital ", "of", input="a"),
+        Prompt("the capital", " of"),
+        Prompt("of France ", ("is", "x"), input="b"),
+    ]
+    for measure in (ivlens.evaluate, lambda model, prompts: scoring.all_ids(model, prompts)):
+        with pytest.raises(PromptError, match=r"2 of \d prompts cannot be used: 'a' -> 'of', 'b' -> 'is'$"):
+            measure(model, prompts)
+    pairs = [(f"fox {n}", "dog") for n in range(9)]
+    task = ivlens.load_task(pairs, name="toy", instructions="Say it.")
+    with pytest.raises(PromptError, match="4 of 4 prompts cannot be used: 'fox "):
+        ivlens.locate_heads(model, task, clean=4, corrupted=4, format=lambda turns: f"the {turns.query} of the ")
 
 
 def test_a_hit_is_what_greedy_decoding_says(smollm2: Any, hugging_face: Any) -> None:

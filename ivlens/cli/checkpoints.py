@@ -10,7 +10,7 @@ import torch
 from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import ArgumentError
 from ..records import CheckpointComparison, write_atomically
-from .common import add_dtype, add_jobs, add_verb, progress, read_task, show
+from .common import add_dtype, add_jobs, add_verb, progress, read_tasks, show
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
 
@@ -46,7 +46,7 @@ def _compare(options: argparse.Namespace) -> None:
     config = ComparisonConfig(
         clean=options.clean, corrupted=options.corrupted, test=options.test, heads=options.heads, seed=options.seed
     )
-    tasks = [read_task(name, options.instruction) for name in options.tasks]
+    tasks = read_tasks(options.tasks, options.instruction)
     comparison = compare_checkpoints(
         options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
         say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),

@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ..errors import ArgumentError, few
 from ..models import HookedTransformer, load_model
 from ..tasks import Task, load_task
 
@@ -54,7 +56,21 @@ def read_model(options: argparse.Namespace) -> HookedTransformer:
 
 def read_task(name: str, instruction: str | None) -> Task:
     """The task that the options name, with the instruction for files that hold none."""
-    return load_task(name, instructions=instruction)
+    return read_tasks([name], instruction)[0]
+
+
+def read_tasks(names: list[str], instruction: str | None) -> list[Task]:
+    """The tasks that the options name; those that hold no instruction get the one given.
+
+    Raises: ArgumentError where an instruction is given, and every task holds its own.
+    """
+    tasks = [load_task(name) for name in names]
+    if instruction is None:
+        return tasks
+    if all(task.instructions for task in tasks):
+        held = few(f"{task.name!r}, which has {task.instructions[0]!r}" for task in tasks)
+        raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")
+    return [task if task.instructions else replace(task, instructions=(instruction,)) for task in tasks]
 
 
 def progress(options: argparse.Namespace) -> Any:

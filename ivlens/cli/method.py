@@ -16,7 +16,7 @@ from ..heads import universal_effects
 from ..models import load_model, sharing
 from ..records import METRICS, HeadEffects, UniversalEffects
 from ..tasks import CORRUPTIONS, list_tasks, load_task
-from .common import add_jobs, add_model, add_verb, as_text, progress, read_model, read_task, show
+from .common import add_jobs, add_model, add_verb, as_text, progress, read_model, read_tasks, show
 
 
 def add_demo(verbs: Any) -> None:
@@ -92,7 +92,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _heads(options: argparse.Namespace) -> None:
     say = progress(options)
-    tasks = [read_task(name, options.instruction) for name in options.tasks]
+    tasks = read_tasks(options.tasks, options.instruction)
     files = {re.sub(r"[^\w.-]+", "-", task.name) + ".effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))

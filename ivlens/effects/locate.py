@@ -9,6 +9,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
 from ..models import HookedTransformer, sharing
 from ..records import HeadEffects, Record
+from ..scoring import all_ids
 from ..tasks import Task, load_task
 from .indirect import indirect_effects
 
@@ -50,6 +51,7 @@ def locate_heads(
     }
     template |= {"split": split, "seed": seed}
     broken = draw(corrupted, corruption=corruption)
+    all_ids(model, broken)  # before the means: prompts that cannot be used are named at once
     with sharing(model, jobs):
         means = _noted(mean_head_activations(model, draw(clean), jobs=jobs), **template)
         effects = indirect_effects(model, broken, means, method=method, metric=metric, jobs=jobs)

@@ -20,7 +20,8 @@ class Evaluation(Record):
     """How a model answers prompts: per prompt, with means and standard errors over prompts.
 
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
-    ``token_probabilities``: its geometric mean a token; ``first_token_probabilities``: the first token's;
+    ``token_probabilities``: its geometric mean a token; ``first_token_probabilities``: that of its first token, or of
+    the blank tokens that it begins with and the next;
     ``hits``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted answer.
     """
 

@@ -8,6 +8,7 @@ from .formats import chat_format as chat_format
 from .parts import positions_by_place as positions_by_place
 from .prompt import Encoded as Encoded
 from .prompt import Prompt as Prompt
+from .prompt import beginning as beginning
 from .prompt import token_text as token_text
 from .readers import load_task as load_task
 from .task import Task as Task
@@ -19,6 +20,7 @@ __all__ = [
     "Prompt",
     "Task",
     "Turns",
+    "beginning",
     "chat_format",
     "list_tasks",
     "load_task",

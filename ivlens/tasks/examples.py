@@ -1,9 +1,11 @@
 """An example of a task, and the checks of the texts that a task is made of."""
 
+import re
 from dataclasses import dataclass
-from reprlib import repr as brief
 
-from ..errors import TaskError
+from ..errors import TaskError, brief
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,14 @@ def as_text(what: str, value: object) -> str:
         raise TaskError(f"{what} to be a text", f"{brief(value)} ({type(value).__name__})")
     if not value.strip():
         raise TaskError(f"{what} to be a text that is not blank", repr(value))
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TaskError(f"{what} to be valid unicode", f"{brief(value)} ({error.reason})") from error
+    if not is_unicode(value):
+        raise TaskError(f"{what} to be valid unicode", f"{brief(value)}, which holds half of a surrogate pair")
     return value.strip()
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be encoded: tokenizers and files take no half of a surrogate pair."""
+    return SURROGATE.search(text) is None
 
 
 def as_texts(what: str, value: object) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ A text that is ``Composed`` tells the prompt what its parts are.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Self
 
 from ..errors import ArgumentError, PromptError, one_of
 from .examples import Example
 from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 
 NEUTRAL = ("Input", "Output")
+ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is written out
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,44 @@ def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
     return Composed([part for block in blocks for part in [(SEPARATOR, "\n\n"), *block]][1:])
 
 
+class ChatText(str):
+    """What a chat template writes before an answer, special tokens included, and the ``space`` between the two."""
+
+    space: str
+
+    def __new__(cls, text: str, space: str) -> Self:
+        made = super().__new__(cls, text)
+        made.space = space
+        return made
+
+
 @dataclass(frozen=True)
 class _Chat:
-    """The format of a chat model; its text holds the special tokens, so that none is to be added."""
+    """The format of a chat model: what its template writes before the answer of the assistant's turn.
+
+    Templates differ in what that is: a space stands there or not, and some write an empty thought before an answer.
+    """
 
     tokenizer: Any
     system: str | None
     assistant_prefix: str
-    special_tokens: ClassVar[bool] = False
+    options: tuple[tuple[str, Any], ...] = ()
 
-    def __call__(self, turns: Turns) -> str:
-        messages = self._messages(turns)
+    def __call__(self, turns: Turns) -> ChatText:
+        messages = [*self._messages(turns), {"role": "assistant", "content": ANSWER}]
         try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            whole: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **dict(self.options))
         except Exception as error:  # a template is code of the model's makers: it may raise anything
-            raise self._refused(f"{type(error).__name__}: {error}") from error
+            raise self._refused(f"{type(error).__name__}: {error!s:.200}") from error
+        text, found, _ = whole.rpartition(ANSWER)
+        if not found:
+            raise self._refused("a text without the assistant's turn")
         if self.system is not None and self.system.strip() not in text:
             raise self._refused("a text without it")
-        return text + self.assistant_prefix
+        begun = text + self.assistant_prefix
+        shown = begun.rstrip(" ")
+        apart = " " if self.assistant_prefix and not begun[-1].isspace() else ""
+        return ChatText(shown, begun[len(shown) :] or apart)
 
     def _messages(self, turns: Turns) -> list[dict[str, str]]:
         asked = [*(shot.input for shot in turns.demonstrations), turns.query]
@@ -96,10 +117,14 @@ class _Chat:
         )
 
 
-def chat_format(tokenizer: Any, system: str | None = None, assistant_prefix: str = "") -> Format:
+def chat_format(
+    tokenizer: Any, system: str | None = None, assistant_prefix: str = "", **template_options: Any
+) -> Format:
     """The format of the tokenizer's chat template: every demonstration a user and an assistant turn, then the query.
 
     The first user turn begins with the instruction and a blank line; ``assistant_prefix`` begins the model's answer.
+    The prompt is all that the template writes before the answer, so that the answer follows a space only where the
+    template has one, or after a prefix. ``template_options`` go to the template (``enable_thinking=False``).
 
     Raises: PromptError where the tokenizer has no chat template; the format itself, where the template refuses.
     """
@@ -109,7 +134,7 @@ def chat_format(tokenizer: Any, system: str | None = None, assistant_prefix: str
             f"{type(tokenizer).__name__} without one",
             f"use {_alternatives()} instead, or load the instruction-tuned variant of the model",
         )
-    return _Chat(tokenizer, system, assistant_prefix)
+    return _Chat(tokenizer, system, assistant_prefix, tuple(template_options.items()))
 
 
 def find_format(format: str | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Self
 
-from ..errors import PromptError
+from ..errors import PromptError, brief
 
 Part = tuple[str, str]
 
@@ -35,14 +35,18 @@ def as_parts(value: object, text: str) -> tuple[Part, ...]:
     given = value if isinstance(value, (list, tuple)) else [value]
     pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in given]
     if not all(len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in pairs):
-        raise PromptError("the parts of a prompt to be pairs of a role and a text", f"{value!r:.80}")
+        raise PromptError("the parts of a prompt to be pairs of a role and a text", brief(value))
     if pairs and "".join(pair[1] for pair in pairs) != text:
-        raise PromptError("the parts of a prompt to make up its text", f"{text!r} and {value!r:.80}")
+        raise PromptError("the parts of a prompt to make up its text", f"{brief(text)} and {brief(value)}")
     return tuple(pairs)
 
 
-def token_roles(tokenizer: Any, parts: Sequence[Part], special_tokens: bool, count: int) -> tuple[str | None, ...]:
-    """The roles of the first ``count`` tokens of the text that ``parts`` make up; the last of them is "last".
+def token_roles(
+    tokenizer: Any, parts: Sequence[Part], special_tokens: bool, ids: Sequence[int]
+) -> tuple[str | None, ...]:
+    """The roles of the tokens ``ids`` of the text that ``parts`` make up; the last of them is "last".
+
+    The tokenizer may give more around them: a second BOS before, an end-of-text token after.
 
     A token has the role of the part in which it ends, by the tokenizer's offsets; one that the tokenizer adds has none.
 
@@ -59,7 +63,9 @@ def token_roles(tokenizer: Any, parts: Sequence[Part], special_tokens: bool, cou
     ends = list(accumulate(len(text) for _, text in parts))
     marked = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
     roles = [None if special else parts[bisect_left(ends, end)][0] for (_, end), special in marked]
-    return (*roles[: count - 1], LAST)
+    whole = list(encoded["input_ids"])
+    start = next(at for at in range(len(whole)) if whole[at : at + len(ids)] == list(ids))
+    return (*roles[start : start + len(ids) - 1], LAST)
 
 
 def positions_by_place(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:

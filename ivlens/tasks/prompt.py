@@ -1,9 +1,13 @@
 """A prompt, the answers accepted after it, and how both become token ids."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any
 
-from ..errors import PromptError
+from ..errors import PromptError, brief
+from .examples import is_unicode
 from .parts import Part, as_parts, token_roles
 
 
@@ -20,11 +24,13 @@ class Prompt:
     """A text and the answers accepted after it, each with its leading space where there is one; the first is canonical.
 
     ``answers`` may be given as one text, a list or a tuple. ``special_tokens=False`` says that the text already holds
-    its special tokens, as chat templates write them. ``labels_changed`` is the fraction of the demonstrations whose
+    its special tokens, as chat templates write them; a text that begins with the tokenizer's BOS gets no second one
+    either way. ``labels_changed`` is the fraction of the demonstrations whose
     label a corruption made wrong. ``parts`` are pairs of a role ("instruction", "query input", any name) and a text,
     which make up the text one after another.
 
-    Raises: PromptError where the text is empty or not that of its parts, or there is no answer, or an empty one.
+    Raises: PromptError where the text is empty or not that of its parts, there is no answer, or an empty one, or a
+    text is no valid unicode.
     """
 
     text: str
@@ -36,14 +42,12 @@ class Prompt:
     parts: tuple[Part, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not self.text:
-            raise PromptError("the text of a prompt to be a text that is not empty", repr(self.text))
+        _check_text("the text of a prompt", self.text)
         answers = (self.answers,) if isinstance(self.answers, str) else self.answers
         if not isinstance(answers, (list, tuple)) or not answers:
-            raise PromptError("a prompt to have one answer or more", repr(answers), f"the prompt is {self.text!r}")
+            raise PromptError("a prompt to have one answer or more", brief(answers), f"at {brief(self.text)}")
         for answer in answers:
-            if not isinstance(answer, str) or not answer:
-                raise PromptError("every answer to be a text that is not empty", repr(answer))
+            _check_text("every answer", answer)
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))
         object.__setattr__(self, "parts", as_parts(self.parts, self.text))
 
@@ -54,24 +58,34 @@ class Prompt:
     def encode(self, tokenizer: Any, answer: str | None = None) -> Encoded:
         """Tokenise the text and an answer (by default the canonical one) together, and split where the answer begins.
 
-        Raises: PromptError where the text has no tokens, where the answer has none or begins with a blank one, and
+        An answer may begin with a blank token, as " 7" does where digits stand alone: it is scored with the rest.
+
+        Raises: PromptError where the text has no tokens, where the answer has none or holds the unknown token, and
         where text and answer share a token.
         """
         answer = self.answers[0] if answer is None else answer
         prompt = self.token_ids(tokenizer)
         joined = _ids(tokenizer, self.text + answer, self.special_tokens)
         if not prompt:
-            raise PromptError("the prompt to have tokens", f"none for the text {self.text!r}")
+            raise PromptError("the prompt to have tokens", f"none for the text {brief(self.text)}")
         if joined[: len(prompt)] != prompt:
             raise _seam_error(tokenizer, prompt, joined, answer)
         suffix = joined[len(prompt) :]
         if not suffix:
-            raise PromptError("the answer to add tokens to the prompt", f"none for the answer {answer!r}")
-        if answer.strip() and not token_text(tokenizer, suffix[0]).strip():
+            raise PromptError("the answer to add tokens to the prompt", f"none for the answer {brief(answer)}")
+        if self.special_tokens and answer.startswith(" ") and prompt[-1] in tokenizer.all_special_ids:
+            shown = token_text(tokenizer, prompt[-1])
+            warnings.warn(
+                f"a space stands between {shown} and the answer {brief(answer)}: chat templates rarely have one there; "
+                "chat_format(tokenizer, ...) follows the template",
+                stacklevel=2,
+            )
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if unknown in suffix and tokenizer.unk_token not in answer:
             raise PromptError(
-                "the answer's first token to hold some of its text",
-                f"a blank token (id {suffix[0]}) before the rest of {answer!r}",
-                "the model would be judged by a space: end the prompt's text with it and begin the answer after it",
+                "an answer that the tokenizer can spell",
+                f"{brief(answer)}, of which the vocabulary lacks a part ({tokenizer.unk_token})",
+                "leave the example out",
             )
         return Encoded(tuple(prompt), tuple(suffix))
 
@@ -85,10 +99,10 @@ class Prompt:
         if not self.parts:
             raise PromptError(
                 "a prompt that knows its parts, as the formats 'labelled', 'plain' and 'qa' compose it",
-                f"{self.text!r:.60} without",
+                f"{brief(self.text)} without",
                 "pass parts=, pairs of a role and a text, to Prompt, or use by='position'",
             )
-        return token_roles(tokenizer, self.parts, self.special_tokens, len(self.token_ids(tokenizer)))
+        return token_roles(tokenizer, self.parts, self.special_tokens, self.token_ids(tokenizer))
 
     def show(self, tokenizer: Any) -> str:
         """The tokens of the prompt and its canonical answer, one a line: position, id, text, and what it is."""
@@ -102,19 +116,48 @@ class Prompt:
         return "\n".join(f"{at:4} {token:7}  {piece:{width}}  {mark}".rstrip() for at, (token, piece, mark) in rows)
 
 
+def _check_text(what: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise PromptError(f"{what} to be a text that is not empty", brief(value))
+    if not is_unicode(value):
+        raise PromptError(f"{what} to be valid unicode", f"{brief(value)}, which holds half of a surrogate pair")
+
+
 def _ids(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
-    """The ids of ``text`` without what the tokenizer appends (an end-of-text token): an answer follows its prompt."""
+    """The ids of ``text`` with one BOS at most, unless the text has more itself, and without an appended end-of-text.
+
+    An answer follows its prompt, so that nothing may stand between them.
+    """
     ids = list(tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
     special = set(tokenizer.all_special_ids)
     if special_tokens and ids and ids[-1] in special:
         written = tokenizer(text, add_special_tokens=False)["input_ids"]
         ids = ids[: len(ids) - (_trailing(ids, special) - _trailing(written, special))]
-    return ids
+    return ids[_repeated_bos(tokenizer, text, ids) :]
+
+
+def _repeated_bos(tokenizer: Any, text: str, ids: list[int]) -> int:
+    """How many BOS tokens ``ids`` begin with beyond the one, or the ones, that ``text`` begins with."""
+    bos = getattr(tokenizer, "bos_token", None)
+    if not bos or not text.startswith(bos):
+        return 0
+    written = next(n for n in count(1) if not text.startswith(bos * (n + 1)))
+    return max(0, _leading(ids, tokenizer.bos_token_id) - written)
+
+
+def _leading(ids: list[int], token: int) -> int:
+    return next((at for at, each in enumerate(ids) if each != token), len(ids))
 
 
 def _trailing(ids: list[int], special: set[int]) -> int:
     """How many special tokens ``ids`` end with."""
     return next((count for count, token in enumerate(reversed(ids)) if token not in special), len(ids))
+
+
+def beginning(tokenizer: Any, answer: Sequence[int]) -> int:
+    """How many of an answer's tokens its beginning is: its first token, or the blank ones and the first after them."""
+    blank = takewhile(lambda token: not token_text(tokenizer, token).strip(), answer)
+    return min(sum(1 for _ in blank) + 1, len(answer))
 
 
 def token_text(tokenizer: Any, token: int) -> str:
@@ -133,6 +176,6 @@ def _seam_error(tokenizer: Any, prompt: list[int], joined: list[int], answer: st
     )
     return PromptError(
         "the prompt's tokens to stay as they are when the answer follows",
-        f"the prompt ends {alone} alone but reads {together} with the answer {answer!r}",
+        f"the prompt ends {alone} alone but reads {together} with the answer {brief(answer)}",
         "move a space at the end of the prompt to the beginning of the answer, or end the prompt at a word's end",
     )

@@ -4,15 +4,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
-from reprlib import repr as brief
 from typing import Any
 
 from ..checks import Count, Natural, Seed, checked
-from ..errors import ArgumentError, TaskError, one_of
+from ..errors import ArgumentError, PromptError, TaskError, brief, one_of
 from .builtin import list_tasks, read_builtin
 from .corruptions import CORRUPTIONS, with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
-from .formats import NEUTRAL, Format, Turns, find_format
+from .formats import NEUTRAL, ChatText, Format, Turns, find_format
 from .prompt import Prompt
 
 SPLITS = ("train", "validation", "test", "all")
@@ -100,7 +99,9 @@ class Task:
         ``corruption``: None, "no-instruction", "other-instruction" (of ``other``; by default the seed draws a built-in
         task of another kind that shares no answers) or "shuffled-labels"; the answers stay those of this task.
         ``format``: "labelled", "plain", "qa", "chat" (with ``tokenizer``, ``system``, ``assistant_prefix``) or a
-        callable from Turns to text. A system message stays in corrupted prompts: it should not tell the task.
+        callable from Turns to text, after which answers follow a space unless it ends in whitespace (``chat_format``
+        passes a chat template its own options). A system message stays in corrupted prompts: it should not tell the
+        task.
 
         Raises: ArgumentError for an option outside its values; PromptError where the chat template refuses.
         """
@@ -123,7 +124,7 @@ class Task:
                 turns = without_instruction(turns)
             elif corruption == "shuffled-labels":
                 turns, changed = with_shuffled_labels(turns)
-            prompts.append(self._prompt(query, render(turns), getattr(render, "special_tokens", True), changed))
+            prompts.append(self._prompt(query, render(turns), changed))
         return prompts
 
     @checked
@@ -137,11 +138,14 @@ class Task:
         queries = self._queries(n, split, seed)
         return [self._prompt(query, self.cloze.replace("{input}", query.input)) for query in queries]
 
-    def _prompt(self, query: Example, text: str, special_tokens: bool = True, changed: float | None = None) -> Prompt:
-        space = "" if text[-1:].isspace() else " "
+    def _prompt(self, query: Example, text: str, changed: float | None = None) -> Prompt:
+        if not isinstance(text, str):
+            raise PromptError("a format that gives a text", brief(text))
+        special_tokens, space = True, "" if text[-1:].isspace() else " "
+        if isinstance(text, ChatText):
+            special_tokens, space = False, text.space
         answers = tuple(space + answer for answer in query.answers)
-        parts = getattr(text, "parts", ())
-        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, parts)
+        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()))
 
     def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
         queries = list(self.split(split))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import check_heads, checked
-from ..errors import ArgumentError, MismatchError, came_as
+from ..errors import ArgumentError, MismatchError, brief
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
 from ..records import Head, HeadMeans, Record
 
@@ -140,7 +140,7 @@ def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequen
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}", "effects keep theirs as .means")
     if not heads or len(set(heads)) < len(heads):
-        raise ArgumentError("different heads, one or more, as (layer, head)", came_as(list(heads)))
+        raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
     check_heads((cfg.n_layers, cfg.n_heads), heads)
     parts = torch.stack([head_writes(model, layer, means.values[layer])[head] for layer, head in heads])
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))

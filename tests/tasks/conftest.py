@@ -97,3 +97,32 @@ def llama_like() -> PreTrainedTokenizerFast:
     backend.train_from_iterator(["The capital of France is Paris", "Answer: Lima"] * 3, trainer)
     backend.decoder = token_decoders.Metaspace()
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>")
+
+
+@pytest.fixture(scope="session")
+def metaspace() -> PreTrainedTokenizerFast:
+    """A SentencePiece-like BPE with bytes for what it does not know, which adds BOS."""
+    specials = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=500, special_tokens=specials, show_progress=False)
+    )
+    backend.decoder = token_decoders.Sequence(
+        [
+            token_decoders.Replace("▁", " "),
+            token_decoders.ByteFallback(),
+            token_decoders.Fuse(),
+            token_decoders.Strip(" ", 1, 0),
+        ]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>")
+
+
+@pytest.fixture(scope="session")
+def prefix_space() -> PreTrainedTokenizerFast:
+    """A byte-level BPE that puts a space before a text, and BOS before that."""
+    one = byte_level("<s> $A")
+    one.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return one

@@ -1,3 +1,5 @@
+from hashlib import sha256
+
 import pytest
 
 from ivlens.tasks import list_tasks, load_task
@@ -57,3 +59,15 @@ def test_prompts_are_encoded(name, wordy_tokenizer):
     for prompt in prompts:
         encoded = prompt.encode(wordy_tokenizer)
         assert wordy_tokenizer.decode(encoded.answer_ids) == prompt.answers[0]
+
+
+@pytest.mark.parametrize(("format", "digest"), [("labelled", "75e9fbdb5fc07751"), ("chat", "b35f53eed4441399")])
+def test_the_ids_are_those_that_the_kept_figures_were_measured_with(smollm2, format, digest):
+    found = sha256()
+    for name in list_tasks():
+        for corruption in (None, "no-instruction", "shuffled-labels"):
+            options = {"format": format, "tokenizer": smollm2.tokenizer, "corruption": corruption}
+            for prompt in load_task(name).prompts(8, **options):
+                encoded = prompt.encode(smollm2.tokenizer)
+                found.update(repr((encoded.prompt_ids, encoded.answer_ids)).encode())
+    assert found.hexdigest()[:16] == digest

@@ -1,7 +1,10 @@
+from copy import deepcopy
+
 import pytest
 
+from ivlens import evaluate
 from ivlens.errors import ArgumentError, PromptError
-from ivlens.tasks import Example, Task, Turns, chat_format
+from ivlens.tasks import Example, Task, Turns, chat_format, load_task
 from ivlens.tasks.formats import labelled, plain, qa
 
 SHOTS = (Example("go", ("went",)), Example("dream", ("dreamed", "dreamt")))
@@ -65,6 +68,88 @@ def test_any_callable_is_a_format():
     assert prompt.text == f"{prompt.input} -> "
     assert prompt.answers == (prompt.input.replace("verb", "past"),)
     assert prompt.special_tokens
+
+
+HEADERS = {
+    "<|im_start|>assistant:": "",
+    "<|im_start|>": "",
+    "[/INST] ": " ",
+    "ASSISTANT: ": " ",
+    "assistant\n\n": "",
+    "<|im_start|>assistant\n<think>\n\n</think>\n\n": "",
+}
+
+
+@pytest.mark.parametrize(("header", "space"), HEADERS.items())
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("shots", [0, 3])
+def test_prompt_and_answer_are_what_the_template_writes(make_tokenizer, header, space, bos, shots):
+    turn = (
+        "{% if m.role == 'assistant' %}" + header + "{{ m.content }}<|im_end|>{% else %}[U]{{ m.content }}{% endif %}"
+    )
+    template = "{% for m in messages %}" + turn + "{% endfor %}"
+    one = make_tokenizer("<s> $A", ("{{ bos_token }}" if bos else "") + template)
+    for prompt in TASK.prompts(4, shots=shots, instruction=False, format="chat", tokenizer=one):
+        whole = "<s>" * bos
+        for asked in [*_shown(prompt.text, header), prompt.input]:
+            whole += f"[U]{asked}{header}{asked.replace('verb', 'past')}<|im_end|>"
+        assert whole == prompt.text + prompt.answers[0] + "<|im_end|>"
+        assert whole.count("[U]") == shots + 1
+        assert prompt.answers[0] == space + prompt.input.replace("verb", "past")
+        encoded = prompt.encode(one)
+        ids = [*encoded.prompt_ids, *encoded.answer_ids]
+        assert ids == one(prompt.text + prompt.answers[0], add_special_tokens=False)["input_ids"]
+        assert ids.count(one.bos_token_id) == bos
+
+
+def _shown(text, header):
+    return [turn.split(header)[0] for turn in text.split("[U]")[1:-1]]
+
+
+def test_options_of_the_template(make_tokenizer, chatml):
+    thinks = "{% if not enable_thinking | default(true) %}/no_think{% endif %}"
+    one = make_tokenizer(chat_template=thinks + chatml)
+    assert chat_format(one, enable_thinking=False)(BARE) == "/no_think" + chat_format(one)(BARE)
+
+
+def test_the_answers_space_where_the_template_has_none(smollm2):
+    """0.00 where a space was put before the answer; the demonstrations have none."""
+    one = deepcopy(smollm2.tokenizer)
+    one.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}:{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
+    )
+    prompts = load_task("present-past").prompts(12, shots=8, format="chat", tokenizer=one)
+    assert prompts[0].text.endswith("<|im_start|>assistant:")
+    assert not any(answer[0].isspace() for prompt in prompts for answer in prompt.answers)
+    assert evaluate(smollm2, prompts).accuracy == pytest.approx(10 / 12)
+
+
+@pytest.mark.parametrize(
+    "template", ["", "{{ messages[0].content }}", "{% for m in messages %}{{ m.role }}{% endfor %}"]
+)
+def test_template_that_drops_the_answer(make_tokenizer, template):
+    with pytest.raises(PromptError, match="without the assistant's turn; use format='labelled'"):
+        chat_format(make_tokenizer(chat_template=template or " "))(BARE)
+
+
+@pytest.mark.parametrize("given", [None, 3, b"text", ["text"], ""])
+def test_a_format_that_gives_no_text(given):
+    with pytest.raises(PromptError):
+        TASK.prompts(1, format=lambda turns: given)
+
+
+def test_one_bos_from_a_callable_format(make_tokenizer, chatml):
+    one = make_tokenizer("<s> $A", "{{ bos_token }}" + chatml)
+
+    def render(turns):
+        messages = [{"role": "user", "content": turns.query}]
+        return one.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    ours = TASK.prompts(3, shots=0, instruction=False, format=render)
+    named = TASK.prompts(3, shots=0, instruction=False, format="chat", tokenizer=one)
+    assert [prompt.encode(one) for prompt in ours] == [prompt.encode(one) for prompt in named]
+    assert all(prompt.token_ids(one).count(one.bos_token_id) == 1 for prompt in ours)
 
 
 def test_tokenizer_without_a_chat_template_names_the_alternatives(tokenizer):

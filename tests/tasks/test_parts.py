@@ -50,6 +50,17 @@ def test_tokens_have_the_roles_of_the_parts_that_they_are_of(tiny_tokenizer: Any
     assert (None in found) == (template is not None)
 
 
+def test_roles_hold_where_tokenizers_put_a_space_or_bytes(metaspace: Any, prefix_space: Any) -> None:
+    task = Task("past", [("wálk  日", "walked"), ("été", "was"), ("a\u200bb", "x"), ("👩‍👧", "y"), ("e\u0301", "z")])
+    for tokenizer in (metaspace, prefix_space):
+        for prompt in task.prompts(shots=1, instruction=False):
+            ids, roles = prompt.token_ids(tokenizer), prompt.token_roles(tokenizer)
+            asked = [token for token, role in zip(ids, roles, strict=True) if role == "query input"]
+            assert tokenizer.decode(asked).strip() == prompt.input
+            assert (roles[0], roles[-1]) == (None, "last")
+            assert roles.count(None) == 1
+
+
 def _shots(prompt: Prompt) -> list[tuple[str, str]]:
     blocks = [block.split("\n") for block in prompt.text.split("\n\n")[1:-1]]
     return [(asked.removeprefix("Verb: "), answered.removeprefix("Past tense: ")) for asked, answered in blocks]

@@ -1,0 +1,175 @@
+"""From a file's bytes, or an object in memory, to rows; a file's format is recognised by its content."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import TaskError, brief, few
+from .rows import Rows, known_columns
+
+ABOUT = ("name", "kind", "instructions", "labels", "cloze")
+PACKED = {
+    b"\x1f\x8b": ("gzip", "unpack it first"),
+    b"PK\x03\x04": ("zip", "unpack it first, or save a spreadsheet as CSV"),
+    b"PAR1": ("Parquet", "pass the frame: load_task(pandas.read_parquet(...))"),
+}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8."""
+    if path.is_char_device():  # /dev/zero never ends
+        raise TaskError(f"{path} to be a file", "a device")
+    data = path.read_bytes()
+    for magic, (kind, advice) in PACKED.items():
+        if data.startswith(magic):
+            raise TaskError(f"{path} to be text in UTF-8", f"a {kind} file", advice)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} to be text in UTF-8", f"{error.reason} at byte {error.start}") from error
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Rows, each with where it stands, what their source says of the task, and what a user should know."""
+
+    rows: Rows
+    about: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def parse(text: str, origin: str, suffix: str, mapping: bool) -> Parsed:
+    """The rows of a file's text, in whatever format it is; ``mapping`` allows {word: translation}."""
+    if not text.strip():
+        raise TaskError(f"{origin} to hold a task", "an empty file")
+    if suffix in (".csv", ".tsv") or (suffix not in (".json", ".jsonl") and text.lstrip()[0] not in "[{"):
+        return Parsed(_table_rows(text, origin, suffix))
+    try:
+        payload = _json(text)
+    except (ValueError, RecursionError) as error:
+        lines = [(f"line {at} of {origin}", line) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
+        if len(lines) > 1 and _is_object(lines[0][1]):
+            return Parsed(_json_lines(lines))
+        raise TaskError(f"{origin} to be JSON", f"{error}") from error
+    if isinstance(payload, dict):
+        return _of_object(payload, origin, mapping and suffix != ".jsonl")
+    if not isinstance(payload, list):
+        raise TaskError(f"{origin} to hold a list of rows", brief(payload))
+    return Parsed(numbered(payload, origin))
+
+
+def _of_object(payload: dict[str, Any], origin: str, mapping: bool) -> Parsed:
+    if mapping and (pairs := of_mapping(payload, origin)):
+        return pairs
+    if "Instances" in payload:  # Super-NaturalInstructions, whose other fields are about the task's making
+        definition = payload.get("Definition")
+        rows = _without_id(numbered(payload["Instances"], origin, "Instances"))
+        return Parsed(rows, {} if definition is None else {"instructions": definition})
+    if "examples" in payload:
+        about = {key: payload[key] for key in ABOUT if payload.get(key) is not None}
+        others = [key for key in payload if key not in (*ABOUT, "examples")]
+        notes = (f"fields of {origin} were not read: {few(map(brief, others))}",) if others else ()
+        return Parsed(numbered(payload["examples"], origin, "examples"), about, notes)
+    return Parsed(numbered([payload], origin))
+
+
+def numbered(rows: Any, origin: str, key: str = "") -> Rows:
+    """The rows of a list, a frame or a dataset, each with where it stands, counted from 1."""
+    what = f"field {key!r} of {origin}" if key else origin
+    if isinstance(rows, pd.DataFrame):
+        if not rows.columns.is_unique:
+            raise TaskError(f"{what} to name every column once", few(map(brief, rows.columns)))
+        rows = rows.to_dict("records")
+    if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__iter__"):
+        came = f"a mapping of {few(rows)}" if isinstance(rows, Mapping) else brief(rows)
+        raise TaskError(f"{what} to be a list of rows", came, "" if key else "pass one of its splits, or rows or pairs")
+    return ((f"row {at} of {what}", row) for at, row in enumerate(rows, 1))
+
+
+def of_mapping(mapping: dict[Any, Any], origin: str) -> Parsed | None:
+    """The pairs of a mapping of inputs to answers, such as {word: translation}; None where it is something else.
+
+    Fewer than three entries could as well be a row.
+
+    Raises: TaskError where it could be a table, columns under their names.
+    """
+    texts = all(isinstance(each, (str, int, float)) for each in mapping.values())
+    lists = all(isinstance(each, list) and each and isinstance(each[0], str) for each in mapping.values())
+    if len(mapping) < 3 or not (texts or lists) or mapping.keys() <= {*ABOUT} or (lists and "examples" in mapping):
+        return None
+    columns = known_columns(mapping)
+    if lists and columns:
+        raise TaskError(f"{origin} to be a list of rows", f"columns {few(mapping)}", "pass rows, or a pandas.DataFrame")
+    note = f"{origin} was read as {len(mapping):,} pairs, the words {columns} among them, not as one row"
+    pairs = [(f"entry {brief(pair[0])} of {origin}", pair) for pair in mapping.items()]
+    return Parsed(pairs, notes=(note,) if columns else ())
+
+
+def _without_id(rows: Rows) -> Rows:
+    for where, row in rows:
+        yield where, {name: row[name] for name in row if name != "id"} if isinstance(row, Mapping) else row
+
+
+def class_names(source: Any) -> dict[str, list[str]]:
+    """The names of the classes in those columns of a Hugging Face Dataset that hold their numbers."""
+    features = getattr(source, "features", None)
+    inner = {name: getattr(each, "feature", each) for name, each in features.items()} if features else {}
+    return {name: each.names for name, each in inner.items() if hasattr(each, "int2str")}
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, or a ValueError where a name comes twice in it: Python would keep the last value only."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{brief(name)} twice in one object")
+        found[name] = value
+    return found
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(_json(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(lines: list[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    for where, line in lines:
+        try:
+            yield where, _json(line)
+        except (ValueError, RecursionError) as error:
+            raise TaskError(f"{where} to be JSON", f"{error}") from error
+
+
+def _table_rows(text: str, origin: str, suffix: str) -> Iterator[tuple[str, Any]]:
+    first = text.lstrip().partition("\n")[0]
+    tabs = suffix == ".tsv" or (suffix != ".csv" and "\t" in first and "," not in first)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", skipinitialspace=True, strict=True
+    )
+    header: list[str] = []
+    begins = 1
+    try:
+        for row in reader:
+            where, begins = f"line {begins} of {origin}", reader.line_num + 1
+            if not header:
+                header = [cell.strip() for cell in row]
+                if len(set(header)) < len(header):
+                    raise TaskError(f"{where} to name every column once", few(header))
+            elif row and len(row) != len(header):
+                raise TaskError(f"{where} to have {len(header)} fields, as the header", str(len(row)))
+            elif row:
+                yield where, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise TaskError(f"line {begins} of {origin} to be CSV", str(error)) from error

@@ -1,0 +1,186 @@
+"""From rows to examples: which columns are read, and what becomes of the others."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite, isnan
+from numbers import Integral, Real
+from typing import Any
+from unicodedata import normalize
+
+from ..errors import TaskError, brief, few
+from .examples import Example, as_text
+
+Columns = tuple[str, str]
+Rows = Iterable[tuple[str, Any]]  # where a row stands, and the row
+
+TRACE = ("prompt", "answer")
+COLUMNS: tuple[Columns, ...] = (("input", "output"), TRACE, ("question", "answer"))
+INSTRUCTION = "instruction"
+# Columns that an answer depends on: without them the rows would be another task.
+PART_OF_THE_PROMPT = frozenset(
+    [
+        *("instruction", "instructions", "system", "system_prompt", "history", "input", "prompt", "question", "query"),
+        *("context", "passage", "paragraph", "article", "document", "background", "support", "facts", "story"),
+        *("premise", "hypothesis", "choices", "options", "answer_choices", "endings", "candidates"),
+    ]
+)
+
+
+@dataclass
+class RowReader:
+    """Reads rows, one after another, from the columns ``fields``, or from those of a known format that they have.
+
+    ``classes`` are the names of the classes, for columns that hold their numbers. What is found: answers by input,
+    instructions that rows give, columns left unread; ``several`` are inputs of more than one row, with different
+    answers, and ``alike`` those that differ from an earlier one in whitespace or in the unicode form of a letter only.
+    """
+
+    origin: str
+    fields: Columns | None
+    classes: Mapping[str, list[str]]
+    answers: dict[str, dict[str, None]] = field(default_factory=dict)
+    instructions: dict[str | None, None] = field(default_factory=dict)
+    unread: dict[str, None] = field(default_factory=dict)
+    several: dict[str, None] = field(default_factory=dict)
+    alike: dict[str, None] = field(default_factory=dict)
+    unanswered: int = 0
+
+    def read(self, rows: Rows) -> None:
+        """Take in all rows.
+
+        Raises: TaskError that names the row and the field; for rows that have more to a prompt than an input, unless
+        ``fields`` says what to read.
+        """
+        columns = self.fields
+        forms: dict[str, str] = {}
+        for where, row in rows:
+            columns = columns or _columns(row, where)
+            asked, answered = (_cell(row, column, where, self.classes.get(column)) for column in columns)
+            if columns == TRACE and isinstance(answered, str) and not answered.strip():
+                self.unanswered += 1
+                continue
+            asked = _text(asked, columns[0], where)
+            self._add(asked, _texts(answered, columns[1], where))
+            if forms.setdefault(" ".join(normalize("NFC", asked).split()), asked) != asked:
+                self.alike[asked] = None
+            if isinstance(row, Mapping):
+                self._note_others(row, columns, where)
+        if columns is None or not self.answers:
+            came = f"{self.unanswered} rows, none with an answer"
+            raise TaskError(f"{self.origin} to hold one example or more", came)
+        if self.fields is None:
+            self._check_whole(columns)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """One example per input, in the order of the rows."""
+        return tuple(Example(asked, tuple(answers)) for asked, answers in self.answers.items())
+
+    @property
+    def instruction(self) -> str | None:
+        """The instruction that all rows give."""
+        return next(iter(self.instructions), None)
+
+    def notes(self) -> list[str]:
+        """What a user should know of how the rows were read."""
+        told = {
+            f"fields of {self.origin} were not read": self.unread,
+            f"inputs of {self.origin} have several rows, whose answers are all accepted": self.several,
+            f"inputs of {self.origin} read the same as others, which may be in another split": self.alike,
+        }
+        left_out = f"{self.unanswered} rows of {self.origin} have no answer and were left out"
+        notes = [f"{what}: {few(map(brief, names), 12)}" for what, names in told.items() if names]
+        return [*notes, left_out] if self.unanswered else notes
+
+    def _add(self, asked: str, answers: dict[str, None]) -> None:
+        known = self.answers.setdefault(asked, {})
+        if known and known.keys() != answers.keys():
+            self.several[asked] = None
+        known.update(answers)
+
+    def _note_others(self, row: Mapping[Any, Any], columns: Columns, where: str) -> None:
+        """Note the row's instruction, where ``fields`` does not say what to read, and the columns that are not read."""
+        others = {name: row[name] for name in row if name not in columns and not _missing(row[name])}
+        if self.fields is None:
+            given = others.pop(INSTRUCTION, None)
+            self.instructions[None if given is None else _text(given, INSTRUCTION, where)] = None
+        self.unread.update(dict.fromkeys(others))
+
+    def _check_whole(self, columns: Columns) -> None:
+        """Raise TaskError where rows ask for more than an input says: by their own instruction, in a context."""
+        advice = f"write all of it into one column, or say with fields={columns} that these two are enough"
+        if len(self.instructions) > 1:
+            came = few(map(brief, self.instructions), 3)
+            raise TaskError(f"one instruction in all rows of {self.origin}", came, f"make a task of each, {advice}")
+        names = [name for name in self.unread if isinstance(name, str)]
+        parts = [name for name in names if name.strip().casefold() in PART_OF_THE_PROMPT]
+        if parts:
+            whole = f"the column {columns[0]!r} of {self.origin} to be all that an answer depends on"
+            raise TaskError(whole, f"{few(map(brief, parts))} beside it", advice)
+
+
+def _columns(row: Any, where: str) -> Columns:
+    """The columns of the input and the answers, as the first row shows them."""
+    if not isinstance(row, Mapping):
+        return COLUMNS[0]
+    found = known_columns(row)
+    if found is None:
+        raise TaskError(
+            f"{where} to have the fields " + " or ".join(f"{asked}/{answered}" for asked, answered in COLUMNS),
+            f"the fields {few(map(brief, row))}",
+            "name the fields of the input and the answer with fields=(..., ...)",
+        )
+    return found
+
+
+def known_columns(row: Mapping[Any, Any]) -> Columns | None:
+    """The columns of a known format that a row has."""
+    return next((columns for columns in COLUMNS if all(column in row for column in columns)), None)
+
+
+def _cell(row: Any, column: str, where: str, classes: list[str] | None) -> Any:
+    """The value of a column in a row, which is a mapping, or a pair of an input and its answers."""
+    if isinstance(row, (list, tuple)) and len(row) == 2 and column in COLUMNS[0]:
+        return row[COLUMNS[0].index(column)]
+    if not isinstance(row, Mapping):
+        raise TaskError(f"{where} to be an object with fields, or a pair of an input and its answers", brief(row))
+    if column not in row:
+        raise TaskError(f"{where} to have the field {column!r}", f"the fields {few(map(brief, row))}")
+    return row[column] if classes is None else _class_name(row[column], classes, f"field {column!r} in {where}")
+
+
+def _class_name(number: Any, classes: list[str], what: str) -> Any:
+    """The name of a class, or of each of a list, in place of its number; a missing one stays missing."""
+    if isinstance(number, list):
+        return [_class_name(each, classes, what) for each in number]
+    if number is None:
+        return None
+    if not 0 <= number < len(classes):
+        raise TaskError(f"{what} to be one of {len(classes)} classes", brief(number))
+    return classes[number]
+
+
+def _texts(value: Any, column: str, where: str) -> dict[str, None]:
+    """One text, or a list of them, without repetitions."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not values:
+        raise TaskError(f"field {column!r} in {where} to have one answer or more", "an empty list")
+    return dict.fromkeys(_text(each, column, where) for each in values)
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    """A text, or a finite number as one, or a TaskError."""
+    what = f"field {column!r} in {where}"
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            value = str(value) if isinstance(value, Integral) or isfinite(value) else value
+        except (ValueError, OverflowError) as error:  # Python writes out so many digits only
+            raise TaskError(f"{what} to be a text or a number", f"a number too long to write out: {error}") from error
+    return as_text(what, value)
+
+
+def _missing(value: Any) -> bool:
+    """Whether a cell holds nothing that could be lost: None, NaN, blank text, or an empty list."""
+    if isinstance(value, float):
+        return isnan(value)
+    return value is None or (isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip()))
