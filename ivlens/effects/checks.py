@@ -34,6 +34,8 @@ def check_streams(
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
     """Raise MismatchError for means of a model of another shape, architecture or weight processing."""
     check_fits(model, means.provenance, "the mean activations")
-    shape = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
-    if tuple(means.values.shape[-3:]) != shape:
-        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape[-3:])}")
+    shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    if isinstance(means, PositionMeans):
+        shape = (len(means.places), *shape)
+    if tuple(means.values.shape) != shape:
+        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
