@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .errors import ArgumentError, MismatchError, at_least
-from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, heads_by_effect
+from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_count, heads_by_effect
 
 
 def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
@@ -140,10 +140,8 @@ def prompts_needed(
 
 
 def _check_draws(effects: HeadEffects, k: int, resamples: int) -> None:
-    at_least("k", k, 1)
+    check_count(k, effects.aie.numel())
     at_least("resamples", resamples, 1)
-    if k > effects.aie.numel():
-        raise ArgumentError(f"k to be at most {effects.aie.numel()}, the number of heads", str(k))
 
 
 def _strongest(effects: HeadEffects, drawn: Tensor, k: int) -> Bool[Tensor, "resample head"]:

@@ -1,10 +1,15 @@
 """What every computation of effects checks before it runs a model."""
 
-import torch
+from collections.abc import Sequence
 
-from ..errors import ArgumentError, MismatchError, at_least, one_of, whole
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ArgumentError, MismatchError, at_least, one_of, refuse_odd, whole
 from ..models import HookedTransformer, check_fits
 from ..records import METRICS, HeadMeans, PositionMeans
+from ..tasks import Prompt
 
 
 def check_asked(method: str, methods: tuple[str, ...], metric: str, steps: int) -> None:
@@ -29,6 +34,19 @@ def check_streams(
     widest = max(torch.float32, model.cfg.dtype, key=lambda dtype: dtype.itemsize)
     if stream_dtype not in (widest, torch.float64):
         raise ArgumentError(f"stream_dtype to be {widest} or torch.float64", str(stream_dtype))
+
+
+def check_effects(
+    prompts: Sequence[Prompt],
+    effects: Float[Tensor, "prompt layer head *place"],
+    baseline: Float[Tensor, " prompt"],
+) -> None:
+    """Raise PromptError that names the prompts, and heads, whose effects are infinite or not a number."""
+    odd = ~effects.isfinite().reshape(*effects.shape[:3], -1).all(-1)  # prompt layer head
+    found = (odd.flatten(1).any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
+    heads = [tuple(head) for head in odd.any(0).nonzero().tolist()]
+    some = "" if len(heads) in (0, odd[0].numel()) else f" of {len(heads)} heads, {heads[0]} first,"
+    refuse_odd("effects", [prompt.text for prompt in prompts], found, some)
 
 
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:

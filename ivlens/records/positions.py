@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import at_least, one_of
+from ..errors import one_of
 from .effects import METRICS, Head, HeadEffects, OverPrompts
+from .finite import check_count, check_finite
 from .store import Record
 
 
@@ -27,6 +28,9 @@ class PositionMeans(Record):
     places: tuple[str, ...]
     by: str
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("means [place, layer, head, d_head]", self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,8 @@ class PositionEffects(OverPrompts, Record):
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
+        check_finite("effects [prompt, layer, head, place]", self.values)
+        check_finite("baselines [prompt]", self.baseline)
 
     def at(self, place: str) -> HeadEffects:
         """The effects at one place, as a head map.
@@ -59,13 +65,21 @@ class PositionEffects(OverPrompts, Record):
         return HeadEffects(values, self.baseline, self.metric, self.method, self.task, provenance=dict(self.provenance))
 
     def top(self, k: int) -> list[tuple[int, int, str]]:
-        """The ``k`` strongest as (layer, head, place), highest average indirect effect first."""
-        at_least("k", k, 1)
+        """The ``k`` strongest as (layer, head, place), highest average indirect effect first.
+
+        Raises:
+            ArgumentError: ``k`` beyond the number of heads and places.
+        """
+        check_count(k, self.aie.numel(), "heads and places")
         return [(layer, head, self.places[place]) for layer, head, place in self._ranked()[:k].tolist()]
 
     def strongest_heads(self, k: int) -> list[Head]:
-        """The ``k`` heads of highest average indirect effect at any place, highest first."""
-        at_least("k", k, 1)
+        """The ``k`` heads of highest average indirect effect at any place, highest first.
+
+        Raises:
+            ArgumentError: ``k`` beyond the number of heads.
+        """
+        check_count(k, self.aie[..., 0].numel())
         heads = dict.fromkeys((layer, head) for layer, head, _ in self._ranked().tolist())
         return list(heads)[:k]
 
@@ -79,5 +93,5 @@ class PositionEffects(OverPrompts, Record):
 
     def _ranked(self) -> np.ndarray:
         """All (layer, head, place) by effect, ties in their order."""
-        order = torch.sort(self.aie.flatten().nan_to_num(nan=-torch.inf), descending=True, stable=True).indices
+        order = torch.sort(self.aie.flatten(), descending=True, stable=True).indices
         return np.stack(np.unravel_index(order.numpy(), self.aie.shape), 1)

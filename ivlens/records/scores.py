@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import ArgumentError, at_least
+from .finite import check_finite
 from .html import block, frame_table
 from .store import Record
 
@@ -29,6 +30,10 @@ class Evaluation(Record):
     hits: Bool[Tensor, " prompt"]
     prompts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("probabilities", "token_probabilities", "first_token_probabilities"):
+            check_finite(f"{name} [prompt]", getattr(self, name))
 
     @property
     def n(self) -> int:

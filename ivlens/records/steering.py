@@ -6,6 +6,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .finite import check_finite
 from .scores import standard_error, wilson_interval
 from .store import Record
 
@@ -24,6 +25,9 @@ class SteeringSweep(Record):
     scales: tuple[float, ...]
     counts: tuple[int, ...]
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("probabilities [layer, scale, count, prompt]", self.probabilities)
 
     @property
     def n(self) -> int:
@@ -65,6 +69,9 @@ class Comparison(Record):
     probabilities: Float[Tensor, "condition prompt"]
     conditions: tuple[str, ...]
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("probabilities [condition, prompt]", self.probabilities)
 
     @property
     def n(self) -> int:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import ArgumentError, RecordError, instance
-from ..models import HookedTransformer, provenance
+from ..errors import ArgumentError, HookError, RecordError, instance
+from ..models import HookedTransformer, active_edits, provenance
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import Prompt, Task
@@ -55,9 +55,14 @@ def fine_tune(
     Raises:
         ArgumentError: something that a term needs is missing, or the model has LoRA already.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
+        HookError: within ``steer`` or ``ablate``.
         MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings.
         RecordError: ``out`` cannot be written.
     """
+    if active_edits(model):
+        raise HookError(
+            "a model without active edits to train", "steer or ablate around it", "leave their context first"
+        )
     config = config or TrainingConfig()
     instance("config", config, TrainingConfig)
     instance("vector", vector, InstructionVector, type(None))
