@@ -37,9 +37,7 @@ def random_heads_vector(
     heads = random_heads(shape, len(vector.heads), seed=seed, exclude=vector.heads)
     other = instruction_vector(model, means, heads)
     if not other.norm:
-        raise ArgumentError(
-            "random heads that write something, to scale it", f"zeros, from {heads}"[:80], "take another seed"
-        )
+        raise ArgumentError("random heads that write something", f"zeros, from {heads}"[:80], "take another seed")
     return replace(other * (vector.norm / other.norm), task=f"random heads, seed {seed}")
 
 

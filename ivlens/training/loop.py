@@ -60,9 +60,7 @@ def fine_tune(
         RecordError: ``out`` cannot be written.
     """
     if active_edits(model):
-        raise HookError(
-            "a model without active edits to train", "steer or ablate around it", "leave their context first"
-        )
+        raise HookError("a model without active edits", "training within steer or ablate", "leave their context first")
     config = config or TrainingConfig()
     instance("config", config, TrainingConfig)
     instance("vector", vector, InstructionVector, type(None))
