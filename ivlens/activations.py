@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import Count, check_heads, checked
-from .errors import one_of
+from .errors import one_of, refuse_odd
 from .models import (
     HookedTransformer,
     batches,
@@ -38,7 +38,8 @@ def mean_head_activations(
     last token is kept, summed in float64. ``jobs`` workers share the batches (``indirect_effects``).
 
     Raises:
-        PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
+            activations are not finite.
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
     """
     prompts = listed(prompts)
@@ -46,8 +47,9 @@ def mean_head_activations(
     found = spread_batches(model, _summed, pairs, batch_size, jobs, kind="clean", doing="mean activations")
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     tasks = sorted({prompt.task for prompt in prompts})
+    refuse_odd("activations", [prompt.text for prompt in prompts], (each for _, (_, odd) in found for each in odd))
     return HeadMeans(
-        (sum(sums for _, sums in found) / len(pairs)).to(dtype),
+        (sum(sums for _, (sums, _) in found) / len(pairs)).to(dtype),
         len(pairs),
         task=", ".join(tasks),
         provenance=provenance(model, prompts=len(pairs)),
@@ -67,7 +69,8 @@ def mean_position_activations(
 
     Raises:
         ArgumentError: another ``by``.
-        PromptError: no prompts, one that cannot be tokenised or does not know its parts, or prompts of several lengths.
+        PromptError: no prompts, one that cannot be tokenised or does not know its parts, or on which activations are
+            not finite, or prompts of several lengths.
     """
     one_of("by", by, ("role", "position"))
     prompts = listed(prompts)
@@ -76,8 +79,13 @@ def mean_position_activations(
     places = [name for name in found[0] if all(name in each for each in found)]
     cfg = model.cfg
     sums = torch.zeros(len(places), cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
+    odd: list[int] = []
 
-    def add(layer: int, shares: Float[Tensor, "batch pos place"], z: Float[Tensor, "batch pos head d_head"]) -> None:
+    def add(
+        layer: int, numbers: list[int], shares: Float[Tensor, "batch pos place"],
+        z: Float[Tensor, "batch pos head d_head"],
+    ) -> None:  # fmt: skip
+        odd.extend(numbers[row] for row in _odd_rows(z))
         sums[:, layer] += torch.einsum("bpl,bphd->lhd", shares, z.double()).cpu()
 
     with tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar:
@@ -89,9 +97,10 @@ def mean_position_activations(
                     at = found[number][name]
                     shares[row, list(at), place] = 1 / len(at)
             shares = shares.to(rows.tokens.device)
-            with hooked(model, {z_name(layer): partial(add, layer, shares) for layer in range(cfg.n_layers)}):
+            with hooked(model, {z_name(layer): partial(add, layer, numbers, shares) for layer in range(cfg.n_layers)}):
                 final_residual(model, rows)
             bar.update(len(batch))
+    refuse_odd("activations", [prompt.text for prompt in prompts], odd)
     return PositionMeans(
         (sums / len(pairs)).to(torch.float64 if cfg.dtype == torch.float64 else torch.float32),
         len(pairs),
@@ -104,17 +113,25 @@ def mean_position_activations(
 
 def _summed(
     model: HookedTransformer, numbered: tuple[list[int], Sequence[tuple[Ids, Ids]]]
-) -> Float[Tensor, "layer head d_head"]:
-    """Sum over a batch of each head's output at the last token."""
-    cfg, (_, batch) = model.cfg, numbered
+) -> tuple[Float[Tensor, "layer head d_head"], set[int]]:
+    """Sum over a batch of each head's output at the last token; the numbers of prompts where one is not finite."""
+    cfg, (numbers, batch) = model.cfg, numbered
     sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
+    odd: set[int] = set()
 
     def keep(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
-        sums[layer] = z[last_token(z)].double().sum(0).cpu()
+        outputs = z[last_token(z)].double().cpu()
+        odd.update(numbers[row] for row in _odd_rows(outputs))
+        sums[layer] = outputs.sum(0)
 
     with hooked(model, {z_name(layer): partial(keep, layer) for layer in range(cfg.n_layers)}):
         final_residual(model, padded(batch, cfg.device))
-    return sums
+    return sums, odd
+
+
+def _odd_rows(values: Float[Tensor, "batch *rest"]) -> list[int]:
+    """Rows with a value that is infinite or not a number."""
+    return (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
 
 
 @checked
@@ -126,7 +143,7 @@ def attention_patterns(
 
     Raises:
         ArgumentError: no heads, or one that the model does not have.
-        PromptError: the prompt cannot be tokenised.
+        PromptError: the prompt cannot be tokenised, or its patterns are not finite.
     """
     check_heads((model.cfg.n_layers, model.cfg.n_heads), heads)
     (tokens,) = prompt_ids(model, [prompt])
@@ -139,4 +156,5 @@ def attention_patterns(
     with hooked(model, edits):
         final_residual(model, padded([(tokens, ())], model.cfg.device))
     chosen = torch.stack([patterns[layer][head] for layer, head in heads]).cpu()
+    refuse_odd("attention patterns", [prompt.text], [0] * bool(_odd_rows(chosen)))
     return [token_text(model.tokenizer, token) for token in tokens], chosen

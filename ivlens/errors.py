@@ -16,11 +16,13 @@ FallbackWarning says that something is computed in a slower way than the one ask
 is near the noise of its dtype.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Number, Real
 from pathlib import PurePath
 from reprlib import Repr
 from typing import Any
+
+NAMED, NAMED_BY = 3, 40  # so many prompts are named in an error, by their last characters
 
 
 class IvlensError(Exception):
@@ -113,6 +115,22 @@ def few(texts: Iterable[object], shown: int = 4) -> str:
     more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
     short = [text[:60] if isinstance(text, str) else brief(text) for text in listed[:shown]]
     return ", ".join(short) + more or "(none)"
+
+
+def refuse_odd(what: str, prompts: Sequence[str], odd: Iterable[int], of: str = "") -> None:
+    """Raise PromptError that names the ``odd`` ones of the prompts, if any: ``what`` is infinite or not a number there.
+
+    ``of`` says where in the model, if that is known.
+    """
+    numbers = sorted(set(odd))
+    if not numbers:
+        return
+    told = [f"prompt {number + 1} ({prompts[number][-NAMED_BY:]!r})" for number in numbers[:NAMED]]
+    more = [f"{len(numbers) - NAMED} more"] * (len(numbers) > NAMED)
+    raise PromptError(
+        f"finite {what} on every prompt", f"infinite values or not-a-numbers{of} on {', '.join(told + more)}",
+        "half precision may overflow: load the model with dtype=torch.float32; or look for damaged weights",
+    )  # fmt: skip
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .checks import Count, Resamples, Seed, checked
 from .errors import ArgumentError, MismatchError
-from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, heads_by_effect
+from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_count, heads_by_effect
 
 
 @checked
@@ -103,7 +103,7 @@ def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 50
     Raises:
         ArgumentError: ``k`` beyond the number of heads, or no resamples.
     """
-    _check_k(effects, k)
+    check_count(k, effects.aie.numel())
     drawn = torch.randint(effects.n, (resamples, effects.n), generator=torch.Generator().manual_seed(seed))
     chosen = _strongest(effects, drawn, k)
     whole = _strongest(effects, torch.arange(effects.n)[None], k)
@@ -128,7 +128,7 @@ def prompts_needed(
     Raises:
         ArgumentError: ``k`` beyond the number of heads, a size outside 1 to half of the prompts, or no resamples.
     """
-    _check_k(effects, k)
+    check_count(k, effects.aie.numel())
     half = effects.n // 2
     if sizes is None:
         sizes = [size for power in range(len(str(half))) for size in (10**power, 2 * 10**power, 5 * 10**power)]
@@ -143,11 +143,6 @@ def prompts_needed(
         low, high = torch.quantile(overlap, torch.tensor([0.05, 0.95], dtype=overlap.dtype)).tolist()
         rows.append({"prompts": size, "overlap": overlap.mean().item(), "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def _check_k(effects: HeadEffects, k: int) -> None:
-    if k > effects.aie.numel():
-        raise ArgumentError(f"k to be at most {effects.aie.numel()}, the number of heads", str(k))
 
 
 def _strongest(effects: HeadEffects, drawn: Tensor, k: int) -> Bool[Tensor, "resample head"]:

@@ -6,7 +6,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .checks import Count, checked
-from .errors import PromptError, few
+from .errors import PromptError, few, refuse_odd
 from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt, beginning
@@ -24,23 +24,29 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     a blank token, as digits do in many tokenizers, its "first token" is that and the next.
 
     Raises:
-        PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
+            logits are not finite.
     """
     prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)
     scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token
     hits = torch.zeros(len(prompts), dtype=torch.bool)
+    odd = set[int]()
     with tqdm(total=len(pairs), desc="evaluating", unit="answer", leave=False, disable=None) as bar:
         for places, batch in batches(pairs, batch_size):
             for place, logits in zip(places, answer_logits(model, padded(batch, model.cfg.device)), strict=True):
                 targets = torch.tensor(pairs[place][1], device=logits.device)
-                hits[owners[place]] |= bool((logits.argmax(-1) == targets).all())
+                peaks, greedy = logits.max(-1)
+                if not peaks.isfinite().all():
+                    odd.add(owners[place])
+                hits[owners[place]] |= bool((greedy == targets).all())
                 if first[place]:
                     chosen = logits.double().log_softmax(-1).gather(-1, targets[:, None])
                     logs = chosen[:, 0].cpu()
                     begun = logs[: beginning(model.tokenizer, pairs[place][1])]
                     scores[:, owners[place]] = torch.stack([logs.sum(), logs.mean(), begun.sum()])
             bar.update(len(places))
+    refuse_odd("logits", [prompt.text for prompt in prompts], odd)
     whole, token, begin = scores.exp()
     return Evaluation(
         whole, token, begin, hits,

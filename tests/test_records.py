@@ -199,7 +199,9 @@ def test_the_strongest_heads_come_first_and_ties_in_order() -> None:
 def test_top_averages_over_prompts() -> None:
     record = effects([[[0.0, 1.0], [0.4, 0.0]], [[0.0, 0.0], [0.8, 0.0]]])
     assert record.top(2) == [(1, 0), (0, 1)]
-    assert record.top(99) == [(1, 0), (0, 1), (0, 0), (1, 1)]
+    assert record.top(4) == [(1, 0), (0, 1), (0, 0), (1, 1)]
+    with pytest.raises(ArgumentError, match="k to be at most 4, the number of heads; got 99"):
+        record.top(99)
 
 
 @pytest.mark.parametrize("k", [0, -1])
@@ -311,8 +313,10 @@ def test_records_cannot_be_changed() -> None:
         MEANS.n = 8
 
 
-def test_effects_that_are_no_numbers_rank_last() -> None:
-    assert heads_by_effect(torch.tensor([[float("nan"), 1.0], [2.0, float("nan")]]))[:2] == [(1, 0), (0, 1)]
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_effects_that_are_no_numbers_are_never_ranked(odd: float) -> None:
+    with pytest.raises(ArgumentError, match=r"effects \[layer, head\] to rank; got 2 of 4 .* the first at \(0, 0\)"):
+        heads_by_effect(torch.tensor([[odd, 1.0], [2.0, odd]]))
 
 
 def test_an_interval_wants_a_level_and_more_than_one_prompt() -> None:
@@ -327,7 +331,10 @@ def test_effects_at_a_place_are_a_head_map_and_the_frame_has_the_strongest_first
     values = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]]], [[[2.0, 1.0], [7.0, 0.0]]]])  # prompt layer head place
     record = PositionEffects(values, torch.zeros(2), "probability", "loop", ("query input", "last"), "a task")
     assert record.top(2) == [(0, 1, "query input"), (0, 0, "query input")]
-    assert record.strongest_heads(5) == [(0, 1), (0, 0)]
+    assert record.strongest_heads(2) == [(0, 1), (0, 0)]
+    for ask, k in ((record.strongest_heads, 3), (record.top, 5)):
+        with pytest.raises(ArgumentError, match=f"k to be at most {k - 1}, the number of heads"):
+            ask(k)
     last = record.at("last")
     assert (last.aie.tolist(), last.method, last.task) == ([[1.0, 0.0]], "loop", "a task")
     frame = record.to_frame()

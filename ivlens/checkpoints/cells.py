@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..activations import mean_head_activations
 from ..effects import indirect_effects
+from ..errors import refuse_odd
 from ..models import (
     HookedTransformer,
     attention_weights,
@@ -238,4 +239,6 @@ def _hidden(model: HookedTransformer, prompts: list[Prompt]) -> HiddenStates:
 
         with hooked(model, {resid_pre_name(layer): keep(layer) for layer in range(cfg.n_layers)}):
             final_residual(model, padded(batch, cfg.device))
+    odd = (~states.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    refuse_odd("hidden states", [prompt.text for prompt in prompts], odd)
     return HiddenStates(states, provenance=provenance(model, prompts=len(prompts)))

@@ -62,6 +62,13 @@ class ComparisonConfig:
             raise ArgumentError("scales and random_seeds, one or more of each", "none")
 
     @checked
+    def check_model(self, n_layers: Count, n_heads: Count) -> None:
+        """Raise ArgumentError where a model has not the layers that are to be tried, or as many heads."""
+        self.tried_layers(n_layers)
+        if self.heads > n_layers * n_heads:
+            raise ArgumentError(f"heads to be at most {n_layers * n_heads}, those of the model", repr(self.heads))
+
+    @checked
     def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:
         """The layers at which the base's vector is tried."""
         middle = range(n_layers // 4, max(n_layers * 3 // 4, n_layers // 4 + 1))

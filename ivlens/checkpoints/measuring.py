@@ -37,6 +37,7 @@ class Measuring:
     def measure(self, subject: Subject) -> Found:
         """All cells of one checkpoint: its tasks, and how far its heads' weights are from the base's."""
         if subject is self.base:
+            self.cells.config.check_model(subject.facts["n_layers"], subject.facts["n_heads"])
             self.cells.keep_attention(subject)
         else:
             check_comparable(self.base.facts, subject.facts)

@@ -61,9 +61,10 @@ def jackknife(
     return whole.item(), (whole - 2 * error).item(), (whole + 2 * error).item()
 
 
-def cosine(one: Float[Tensor, " d_model"], two: Float[Tensor, " d_model"]) -> Float[Tensor, ""]:
-    """Cosine of two vectors, in float64."""
-    return torch.cosine_similarity(one.double(), two.double(), dim=0)
+def cosine(one: Float[Tensor, "*#rows d_model"], two: Float[Tensor, "*#rows d_model"]) -> Float[Tensor, "*rows"]:
+    """Cosine of two vectors, in float64; not a number where one is zero and has no direction."""
+    one, two = one.double(), two.double()
+    return (one * two).sum(-1) / (one.norm(dim=-1) * two.norm(dim=-1))
 
 
 def linear_cka(one: Float[Tensor, "prompt d_model"], two: Float[Tensor, "prompt d_model"]) -> float:

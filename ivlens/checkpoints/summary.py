@@ -66,13 +66,12 @@ _CONDITIONS = {"bare": "bare", "recovered": BASE_VECTOR, "recovered_own": OWN_VE
 def alignment(now: Measured, base: Measured) -> Float[Tensor, "layer prompt"]:
     """Cosine of the hidden state entering each layer with the base's vector, for each prompt."""
     theta = base.reading.parts.mean(0).sum(0).double()
-    return torch.cosine_similarity(now.hidden.residual.double(), theta[None, None], dim=-1).T
+    return cosine(now.hidden.residual, theta[None, None]).T
 
 
 def stream_cosine(now: Measured, base: Measured) -> Float[Tensor, " layer"]:
     """Mean over prompts of the cosine between the hidden state and the base's, in each layer."""
-    one, two = (each.hidden.residual.double() for each in (now, base))
-    return torch.cosine_similarity(one, two, dim=-1).mean(0)
+    return cosine(now.hidden.residual, base.hidden.residual).mean(0)
 
 
 def stream_cka(now: Measured, base: Measured) -> Float[Tensor, " layer"]:
@@ -84,7 +83,7 @@ def stream_cka(now: Measured, base: Measured) -> Float[Tensor, " layer"]:
 def head_change(now: HeadReading, base: HeadReading) -> tuple[Float[Tensor, " chosen"], Float[Tensor, " chosen"]]:
     """Of what the base's heads write: cosine with, and norm relative to, what they wrote in the base."""
     one, two = (each.parts.mean(0).double() for each in (now, base))
-    return torch.cosine_similarity(one, two, dim=-1), one.norm(dim=-1) / two.norm(dim=-1)
+    return cosine(one, two), one.norm(dim=-1) / two.norm(dim=-1)
 
 
 def _vector(now: HeadReading, base: HeadReading, shared: Sequence[Tensor]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checks import Count, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance, sharing
-from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
+from ..records import HeadMeans, MethodAgreement, check_count, heads_by_effect, spearman
 from ..scoring import listed
 from ..tasks import Prompt
 from .indirect import indirect_effects
@@ -39,9 +39,7 @@ def compare_methods(
     """
     if len(set(methods)) < len(methods) or len(methods) < 2:
         raise ArgumentError("two different methods or more, the reference first", repr(methods))
-    count = model.cfg.n_layers * model.cfg.n_heads
-    if k > count:
-        raise ArgumentError(f"k to be at most {count}, the number of heads", str(k))
+    check_count(k, model.cfg.n_layers * model.cfg.n_heads)
     prompts = listed(prompts)
     with sharing(model, jobs):
         reference, *others = (

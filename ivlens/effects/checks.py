@@ -1,10 +1,15 @@
 """What every computation of effects checks before it runs a model."""
 
-import torch
+from collections.abc import Sequence
 
-from ..errors import ArgumentError, MismatchError, one_of
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ArgumentError, MismatchError, one_of, refuse_odd
 from ..models import HookedTransformer, check_fits
 from ..records import METRICS, HeadMeans, PositionMeans
+from ..tasks import Prompt
 
 
 def check_asked(method: str, methods: tuple[str, ...], metric: str, steps: int) -> None:
@@ -26,9 +31,24 @@ def check_stream_dtype(model: HookedTransformer, method: str, stream_dtype: torc
         raise ArgumentError(f"stream_dtype to be {widest} or torch.float64", str(stream_dtype))
 
 
+def check_effects(
+    prompts: Sequence[Prompt],
+    effects: Float[Tensor, "prompt layer head *place"],
+    baseline: Float[Tensor, " prompt"],
+) -> None:
+    """Raise PromptError that names the prompts, and heads, whose effects are infinite or not a number."""
+    odd = ~effects.isfinite().reshape(*effects.shape[:3], -1).all(-1)  # prompt layer head
+    found = (odd.flatten(1).any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
+    heads = [tuple(head) for head in odd.any(0).nonzero().tolist()]
+    some = "" if len(heads) in (0, odd[0].numel()) else f" of {len(heads)} heads, {heads[0]} first,"
+    refuse_odd("effects", [prompt.text for prompt in prompts], found, some)
+
+
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
     """Raise MismatchError for means of a model of another shape, architecture or weight processing."""
     check_fits(model, means.provenance, "the mean activations")
-    shape = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
-    if tuple(means.values.shape[-3:]) != shape:
-        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape[-3:])}")
+    shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    if isinstance(means, PositionMeans):
+        shape = (len(means.places), *shape)
+    if tuple(means.values.shape) != shape:
+        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")

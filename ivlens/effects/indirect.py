@@ -16,7 +16,7 @@ from ..records import HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
 from .attribution import attributed_effects
-from .checks import check_asked, check_means, check_stream_dtype
+from .checks import check_asked, check_effects, check_means, check_stream_dtype
 from .exact import exact_scores
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
@@ -59,7 +59,8 @@ def indirect_effects(
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
-        PromptError: no prompts, or one that cannot be tokenised or is longer than the model's context.
+        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
+            effects are not finite.
         MismatchError: the means were computed on a model of another shape, architecture or weight processing.
         HookError, WorkerError: hooks are active, which streams and workers would not run; a worker died.
         UnsupportedError: attribution on a model that was made in inference mode; ``stream_dtype`` for a model that
@@ -80,6 +81,7 @@ def indirect_effects(
     else:
         run: Run = partial(exact_scores, dtype=stream_dtype) if method == "exact" else loop_scores
         effects, baseline = _patched(run, model, pairs, means.values, metric, budget, jobs)
+    check_effects(prompts, effects, baseline)
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
         warn_of_noise(model, pairs, means.values, effects, metric)
     settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}

@@ -11,7 +11,7 @@ from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_place
 from .attribution import attributed_effects
-from .checks import check_asked, check_means
+from .checks import check_asked, check_effects, check_means
 from .copies import patched_effects
 
 POSITION_METHODS = ("loop", "attribution")
@@ -40,7 +40,8 @@ def position_effects(
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
-        PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length.
+        PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length, or on
+            which effects are not finite.
         MismatchError: the means were computed on another model, or on prompts of another length.
         UnsupportedError: attribution on a model that was made in inference mode.
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
@@ -62,6 +63,7 @@ def position_effects(
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
     effects, baseline = run(model, pairs, sites, values, metric, **options, jobs=jobs)
+    check_effects(prompts, effects, baseline)
     return PositionEffects(
         effects,
         baseline,

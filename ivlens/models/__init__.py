@@ -9,10 +9,10 @@ from .base import only_trainable as only_trainable
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf
 from .export import trainable_names as trainable_names
+from .hooks import Hooks as Hooks
+from .hooks import active_edits as active_edits
 from .hooks import attn_out_name as attn_out_name
-from .hooks import cached_passes as cached_passes
 from .hooks import hooked as hooked
-from .hooks import last_token as last_token
 from .hooks import pattern_name as pattern_name
 from .hooks import resid_pre_name as resid_pre_name
 from .hooks import z_name as z_name
@@ -25,6 +25,8 @@ from .lora import merge_lora as merge_lora
 from .matrices import attention_weights as attention_weights
 from .matrices import relative_change as relative_change
 from .packaged import cache_folder as cache_folder
+from .passes import last_token as last_token
+from .passes import this_pass as this_pass
 from .precision import rows_that_fit as rows_that_fit
 from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits

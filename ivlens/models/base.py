@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformer_lens import HookedTransformer
 
 from ..errors import UnsupportedError
+from .hooks import thread_of_pass
 from .lora import has_lora, lora_off
 
 
@@ -87,6 +90,8 @@ def checkpointed(model: HookedTransformer) -> Iterator[None]:
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(residual: Tensor, *args: Any, **options: Any) -> Tensor:
-        return checkpoint(partial(forward, **options), residual, *args, use_reentrant=False)
+        context = copy_context()  # hooks find the pass that they are in, also where autograd's thread runs them again
+        context.run(thread_of_pass.set, get_ident())
+        return checkpoint(partial(context.run, forward, **options), residual, *args, use_reentrant=False)
 
     return run

@@ -1,21 +1,28 @@
-"""Hook names, hooks that are always removed, and where the last prompt token of each row is."""
+"""Hook names, and edits of activations that act within their ``with`` block only, whatever interrupts it."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ContextDecorator
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from threading import get_ident
+from types import MethodType
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
-from transformer_lens.hook_points import HookPoint
+from transformer_lens.hook_points import LensHandle
 
 from ..errors import HookError
+from .passes import Call
 
 Edit = Callable[[Tensor], Tensor | None]
+STANDS_IN = ("generate", "generate_stream", "forward")
 
-_last_positions: ContextVar[Int[Tensor, " batch"] | None] = ContextVar("last_positions", default=None)
+# The thread that a pass is run for, where autograd runs a part of it again in one of its own threads.
+thread_of_pass: ContextVar[int | None] = ContextVar("thread_of_pass", default=None)
 
 
 def z_name(layer: int) -> str:
@@ -38,68 +45,200 @@ def pattern_name(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_pattern"
 
 
-@contextmanager
-def last_prompt_tokens(positions: Int[Tensor, " batch"]) -> Iterator[None]:
-    """Within this context, ``last_token`` finds row i's last prompt token at ``positions[i]``."""
-    token = _last_positions.set(positions)
-    try:
-        yield
-    finally:
-        _last_positions.reset(token)
+class _HeldByTheBlock:
+    """``__exit__`` of ``Hooks`` as ``with`` takes it, before its block begins.
+
+    Until then only the ``with`` statement has what it took, and drops it when the block ends, also where an interrupt
+    comes before the first line of ``leave``: so hooks are active while it lives.
+    """
+
+    def __get__(self, hooks: "Hooks | None", kind: "type[Hooks]") -> Callable[..., None]:
+        if hooks is None:
+            return kind.leave
+        taken = MethodType(kind.leave, hooks)
+        if not hooks.active:
+            hooks.taken = weakref.ref(taken)
+        return taken
 
 
-def last_token(activation: Float[Tensor, "batch pos ..."]) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
-    """Index of each row's last prompt token in an activation; outside ``last_prompt_tokens``, the last position."""
-    batch, length = activation.shape[:2]
-    positions = _last_positions.get()
-    if positions is None:
-        positions = torch.full((batch,), length - 1)
-    return torch.arange(batch, device=activation.device), positions.to(activation.device)
+class Hooks(ContextDecorator):
+    """Within this context ``edits`` run at the named hook points, in passes of the thread that entered it.
+
+    It can be entered again once it was left. Contexts add up, and end in any order.
+
+    Raises:
+        HookError: an edit of no hook point; on entering, when another thread's edits are active, or its own; on leaving
+            without an exception, when no forward pass reached an edit, or it was removed inside.
+    """
+
+    def __init__(
+        self, model: HookedTransformer, edits: Mapping[str, Edit], told: Mapping[str, Any] | None = None
+    ) -> None:
+        unknown = [name for name in edits if name not in model.hook_dict]
+        if unknown:
+            raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
+        self.model, self.edits, self.told = model, dict(edits), told
+        self.owner: int | None = None
+        self.taken: weakref.ref[MethodType] | None = None
+        self.ran: set[str] = set()
+
+    @property
+    def active(self) -> bool:
+        """Whether the context was entered, and its block has not ended."""
+        return self.owner is not None and (self.taken is None or self.taken() is not None)
+
+    def __enter__(self) -> HookedTransformer:
+        if self.active:
+            raise HookError("a context that is not active", "one entered inside itself", "make a second one")
+        self.owner = None
+        if self.taken is not None and self.taken() is None:  # entered by hand, by a call of ``__enter__``
+            self.taken = None
+        watch = _watched(self.model)
+        watch.check_thread()
+        self.ran = set()
+        for name, edit in self.edits.items():
+            point = self.model.hook_dict[name]
+            hook = _Hook(self, name, edit)
+            point.fwd_hooks.append(LensHandle(point.register_forward_hook(hook), is_permanent=True, user_hook=hook))
+        watch.entered.append(self)
+        self.owner = get_ident()
+        return self.model
+
+    def leave(self, kind: Any = None, error: Any = None, trace: Any = None) -> None:
+        """End the context."""
+        self.owner = None
+        removed = [name for name in self.edits if not any(hook.hooks is self for hook in _ours(self.model, name))]
+        sweep(self.model)
+        if kind is not None:
+            return
+        if removed:
+            raise HookError(
+                f"edits of {', '.join(removed)} until their block ends", "one that removes them",
+                "call model.reset_hooks() without including_permanent, or outside",
+            )  # fmt: skip
+        never = [name for name in self.edits if name not in self.ran]
+        if never:
+            raise HookError(
+                f"a forward pass through {', '.join(never)}", "none inside the with block", "run the model inside it"
+            )
+
+    __exit__ = _HeldByTheBlock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Hooks":
+        if self.active:
+            raise HookError("a model without active edits to copy", "one with some", "leave their context first")
+        return Hooks(self.model, {})
 
 
-@contextmanager
-def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Iterator[None]:
+def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
     """Run with ``edits`` at the named hook points; always removed, and an error if one of them never ran.
 
     Raises:
-        HookError: on leaving without an exception, naming the hook points that no forward pass reached.
+        HookError: see ``Hooks``.
     """
-    unknown = [name for name in edits if name not in model.hook_dict]
-    if unknown:
-        raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
-    ran: set[str] = set()
+    return Hooks(model, edits)
 
-    def run(edit: Edit) -> Callable[[Tensor, HookPoint], Tensor | None]:
-        def hook_fn(activation: Tensor, hook: HookPoint) -> Tensor | None:
-            ran.add(str(hook.name))
-            return edit(activation)
 
-        return hook_fn
+def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
+    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance."""
+    watch = vars(model).get("forward")
+    entered = watch.entered if isinstance(watch, _Watch) else []
+    return [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
 
-    with model.hooks(fwd_hooks=[(name, run(edit)) for name, edit in edits.items()]):
-        yield
-    never = [name for name in edits if name not in ran]
-    if never:
+
+def has_hooks(model: HookedTransformer) -> bool:
+    """Whether something runs in the model's forward pass beside its own modules: edits, or hooks of any kind."""
+    sweep(model)
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def sweep(model: HookedTransformer) -> None:
+    """Remove hooks whose context is not active any more."""
+    for name, point in model.hook_dict.items():
+        dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
+        if dead:
+            point.fwd_hooks = [handle for handle in point.fwd_hooks if handle.user_hook not in dead]
+            for key in [key for key, hook in point._forward_hooks.items() if hook in dead]:
+                point._forward_hooks.pop(key, None)
+    watch = vars(model).get("forward")
+    if isinstance(watch, _Watch):
+        watch.entered = [hooks for hooks in watch.entered if hooks.active]
+        if not watch.entered:
+            watch.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class _Hook:
+    """One edit at its hook point, as torch calls it."""
+
+    hooks: Hooks
+    name: str
+    edit: Edit
+
+    def __call__(self, point: nn.Module, inputs: Any, activation: Tensor) -> Tensor | None:
+        if not self.hooks.active:  # left behind by an interrupt; the next context or check removes it
+            return None
+        _check_thread(self.hooks)
+        self.hooks.ran.add(self.name)
+        return self.edit(activation)
+
+
+class _Watch:
+    """Stands in for ``model.forward`` while contexts are active, so that their edits know each pass's rows.
+
+    Generation, which calls it too, goes through the key-value cache: without one, every step would be a prompt.
+    """
+
+    def __init__(self, model: HookedTransformer) -> None:
+        self.model, self.entered = model, list[Hooks]()
+        self.forward = model.forward
+        self.before = {name: vars(model)[name] for name in STANDS_IN if name in vars(model)}
+
+    def install(self) -> None:
+        for name in STANDS_IN:
+            stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
+            vars(self.model)[name] = stand_in
+
+    def remove(self) -> None:
+        for name in STANDS_IN:
+            vars(self.model).pop(name, None)
+        vars(self.model).update(self.before)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.check_thread()
+        if not any(hooks.active for hooks in self.entered):
+            return self.forward(*args, **options)
+        with Call(self.model, args, options).running():
+            return self.forward(*args, **options)
+
+    def check_thread(self) -> None:
+        for hooks in self.entered:
+            if hooks.active:
+                _check_thread(hooks)
+
+
+def _watched(model: HookedTransformer) -> _Watch:
+    """What stands in for the model's forward function; what earlier contexts left behind is gone."""
+    sweep(model)
+    watch = vars(model).get("forward")
+    if not isinstance(watch, _Watch):
+        watch = _Watch(model)
+        watch.install()
+    return watch
+
+
+def _cached(generate: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    given = inspect.signature(generate).bind(*args, **options)
+    given.arguments["use_past_kv_cache"] = True
+    return generate(*given.args, **given.kwargs)
+
+
+def _ours(model: HookedTransformer, name: str) -> list[_Hook]:
+    return [hook for hook in model.hook_dict[name]._forward_hooks.values() if isinstance(hook, _Hook)]
+
+
+def _check_thread(hooks: Hooks) -> None:
+    if hooks.owner not in (thread_of_pass.get(), get_ident()):
         raise HookError(
-            f"a forward pass through {', '.join(never)}", "none inside the with block", "run the model inside it"
+            "one thread at a time on a model with active edits", "a second thread", "load one model per thread"
         )
-
-
-@contextmanager
-def cached_passes(model: HookedTransformer, layer: int) -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether the pass now running continues a prompt out of a key-value cache.
-
-    TransformerLens' ``generate`` feeds the whole prompt first, then one token a pass.
-    """
-    continuing = False
-
-    def look(block: nn.Module, args: Any, options: dict[str, Any]) -> None:
-        nonlocal continuing
-        cache = options.get("past_kv_cache_entry")
-        continuing = cache is not None and cache.past_keys.shape[1] > 0
-
-    handle = model.blocks[layer].register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        yield lambda: continuing
-    finally:
-        handle.remove()

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError
+from .hooks import active_edits
 from .lora import lora_is_on, weight_names
 
 PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")
@@ -48,9 +49,15 @@ def model_facts(model: HookedTransformer) -> dict[str, Any]:
 
 
 def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
-    """A record's provenance: the model's facts, the ``settings`` of the computation, and the versions used."""
+    """A record's provenance: the model's facts, the ``settings`` of the computation, and the versions used.
+
+    Within ``steer`` and ``ablate`` it says what these do.
+    """
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-    return {"model": model_facts(model), "settings": settings, "versions": versions}
+    edits = active_edits(model)
+    return {"model": model_facts(model), "settings": settings, "versions": versions} | (
+        {"edits": edits} if edits else {}
+    )
 
 
 def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str, *, same_weights: bool = False) -> None:

@@ -11,7 +11,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
-from .hooks import last_prompt_tokens
+from .passes import last_prompt_tokens
 
 Ids = tuple[int, ...]
 
@@ -59,7 +59,7 @@ def check_length(model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]]) -> 
 
 def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream after the last block; hooks that edit the last prompt token find it."""
-    with last_prompt_tokens(rows.last):
+    with last_prompt_tokens(rows.last, rows.tokens):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
 
 

@@ -23,6 +23,7 @@ from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError
 from ..parallel import spread, workers
+from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
 from .provenance import model_facts
@@ -127,7 +128,7 @@ def sharing(model: HookedTransformer, jobs: int | None) -> Iterator[None]:
     if workers(jobs) == 1:
         yield
         return
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+    if has_hooks(model):
         raise HookError("no active hooks: workers would not run them", "some", "leave their context first, or jobs=1")
     logits = logits_on_cpu(model, check_tokens(model))
     facts = (model_facts(model)["weights_sha256"], model.cfg.to_dict(), logits.numpy().tobytes())

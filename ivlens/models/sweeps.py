@@ -8,6 +8,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError
+from .hooks import has_hooks
 from .readout import read_greedy, read_scores
 from .runs import Ids
 from .streams import Plan, run_streams
@@ -68,7 +69,7 @@ def check_streamable(model: HookedTransformer) -> None:
     Raises:
         UnsupportedError, HookError: see ``sweep_heads``.
     """
-    if any(point.fwd_hooks for point in model.hook_dict.values()):
+    if has_hooks(model):
         raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")
     cfg = model.cfg
     odd = {

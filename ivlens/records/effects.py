@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import Count, Natural, Resamples, Seed, checked
 from ..errors import ArgumentError, one_of
+from .finite import check_count, check_finite
 from .store import Record
 
 Head = tuple[Natural, Natural]
@@ -17,9 +18,13 @@ METRICS = ("probability", "log-probability", "logit-difference")
 
 
 def heads_by_effect(values: Float[Tensor, "layer head"]) -> list[Head]:
-    """All heads as (layer, head), strongest first; ties in the order of layer and head."""
-    ranked = values.flatten().nan_to_num(nan=-torch.inf)
-    order = torch.sort(ranked, descending=True, stable=True).indices.tolist()
+    """All heads as (layer, head), strongest first; ties in the order of layer and head.
+
+    Raises:
+        ArgumentError: an effect is infinite or not a number.
+    """
+    check_finite("effects [layer, head] to rank", values)
+    order = torch.sort(values.flatten(), descending=True, stable=True).indices.tolist()
     return [divmod(index, values.shape[1]) for index in order]
 
 
@@ -33,6 +38,9 @@ class HeadMeans(Record):
     values: Float[Tensor, "layer head d_head"]
     n: int
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("means [layer, head, d_head]", self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +57,12 @@ class HeadMap(Record):
 
     @checked
     def top(self, k: Count) -> list[Head]:
-        """The ``k`` heads of highest average indirect effect as (layer, head), highest first."""
+        """The ``k`` heads of highest average indirect effect as (layer, head), highest first.
+
+        Raises:
+            ArgumentError: ``k`` beyond the number of heads.
+        """
+        check_count(k, self.aie.numel())
         return heads_by_effect(self.aie)[:k]
 
     def to_frame(self) -> pd.DataFrame:
@@ -98,6 +111,8 @@ class HeadEffects(OverPrompts, HeadMap):
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
+        check_finite("effects [prompt, layer, head]", self.values)
+        check_finite("baselines [prompt]", self.baseline)
 
     @checked
     def interval(
@@ -131,6 +146,9 @@ class UniversalEffects(HeadMap):
     metric: str
     tasks: tuple[str, ...]
     n: int
+
+    def __post_init__(self) -> None:
+        check_finite("effects [layer, head]", self.mean)
 
     @property
     def aie(self) -> Float[Tensor, "layer head"]:

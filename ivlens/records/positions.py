@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checks import Count, checked
 from ..errors import one_of
 from .effects import METRICS, Head, HeadEffects, OverPrompts
+from .finite import check_count, check_finite
 from .store import Record
 
 
@@ -28,6 +29,9 @@ class PositionMeans(Record):
     places: tuple[str, ...]
     by: str
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("means [place, layer, head, d_head]", self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,8 @@ class PositionEffects(OverPrompts, Record):
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
+        check_finite("effects [prompt, layer, head, place]", self.values)
+        check_finite("baselines [prompt]", self.baseline)
 
     @checked
     def at(self, place: str) -> HeadEffects:
@@ -62,12 +68,22 @@ class PositionEffects(OverPrompts, Record):
 
     @checked
     def top(self, k: Count) -> list[tuple[int, int, str]]:
-        """The ``k`` strongest as (layer, head, place), highest average indirect effect first."""
+        """The ``k`` strongest as (layer, head, place), highest average indirect effect first.
+
+        Raises:
+            ArgumentError: ``k`` beyond the number of heads and places.
+        """
+        check_count(k, self.aie.numel(), "heads and places")
         return [(layer, head, self.places[place]) for layer, head, place in self._ranked()[:k].tolist()]
 
     @checked
     def strongest_heads(self, k: Count) -> list[Head]:
-        """The ``k`` heads of highest average indirect effect at any place, highest first."""
+        """The ``k`` heads of highest average indirect effect at any place, highest first.
+
+        Raises:
+            ArgumentError: ``k`` beyond the number of heads.
+        """
+        check_count(k, self.aie[..., 0].numel())
         heads = dict.fromkeys((layer, head) for layer, head, _ in self._ranked().tolist())
         return list(heads)[:k]
 
@@ -81,5 +97,5 @@ class PositionEffects(OverPrompts, Record):
 
     def _ranked(self) -> np.ndarray:
         """All (layer, head, place) by effect, ties in their order."""
-        order = torch.sort(self.aie.flatten().nan_to_num(nan=-torch.inf), descending=True, stable=True).indices
+        order = torch.sort(self.aie.flatten(), descending=True, stable=True).indices
         return np.stack(np.unravel_index(order.numpy(), self.aie.shape), 1)

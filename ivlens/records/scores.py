@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
+from .finite import check_finite
 from .html import block, frame_table
 from .store import Record
 
@@ -31,6 +32,10 @@ class Evaluation(Record):
     hits: Bool[Tensor, " prompt"]
     prompts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("probabilities", "token_probabilities", "first_token_probabilities"):
+            check_finite(f"{name} [prompt]", getattr(self, name))
 
     @property
     def n(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..checks import checked
 from ..errors import one_of
+from .finite import check_finite
 from .scores import standard_error, wilson_interval
 from .store import Record
 
@@ -26,6 +27,9 @@ class SteeringSweep(Record):
     scales: tuple[float, ...]
     counts: tuple[int, ...]
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("probabilities [layer, scale, count, prompt]", self.probabilities)
 
     @property
     def n(self) -> int:
@@ -67,6 +71,9 @@ class Comparison(Record):
     probabilities: Float[Tensor, "condition prompt"]
     conditions: tuple[str, ...]
     task: str = ""
+
+    def __post_init__(self) -> None:
+        check_finite("probabilities [condition, prompt]", self.probabilities)
 
     @property
     def n(self) -> int:

@@ -1,42 +1,42 @@
 """``with ablate(...)``: heads silenced at the last prompt token, to see what needs them."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import check_heads, checked
-from ..models import HookedTransformer, check_fits, hooked, last_token, z_name
+from ..effects.checks import check_means
+from ..models import HookedTransformer, Hooks, last_token, this_pass, z_name
 from ..records import Head, HeadMeans
 
 
 @checked
-@contextmanager
-def ablate(
-    model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None
-) -> Iterator[HookedTransformer]:
+def ablate(model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None) -> Hooks:
     """Within this context, replace the heads' outputs at the last prompt token by zero, or by ``means``.
 
     Means over prompts from which the task cannot be read off leave what a head writes anyway, and take what it says.
+    Rows of a batch, generation, entering again and threads: see ``steer``.
 
     Raises:
         ArgumentError: no heads, or one that the model does not have.
         MismatchError: the means do not fit the model.
-        HookError: on leaving, when no forward pass ran inside.
+        HookError: see ``steer``.
     """
     heads, cfg = list(dict.fromkeys(heads)), model.cfg
     check_heads((cfg.n_layers, cfg.n_heads), heads)
     if means is not None:
-        check_fits(model, means.provenance, "the mean activations")
+        check_means(model, means)
 
-    def silence(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+    def silence(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor | None:
+        if this_pass(z).continues:
+            return None
         rows, at = last_token(z)
         z = z.clone()
         for head in [head for where, head in heads if where == layer]:
             z[rows, at, head] = 0 if means is None else means.values[layer, head].to(z)
         return z
 
-    with hooked(model, {z_name(layer): partial(silence, layer) for layer, _ in heads}):
-        yield model
+    edits = {z_name(layer): partial(silence, layer) for layer, _ in heads}
+    return Hooks(model, edits, {"ablate": heads, "means": None if means is None else means.task})

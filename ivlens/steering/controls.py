@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import Count, Seed, check_layer, checked
+from ..errors import ArgumentError, refuse_odd
 from ..heads import random_heads
 from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
 from ..records import HeadMeans
@@ -29,10 +31,16 @@ def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector
 def random_heads_vector(
     model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: Seed
 ) -> InstructionVector:
-    """The vector of as many random other heads out of the same means, scaled to the same norm."""
+    """The vector of as many random other heads out of the same means, scaled to the same norm.
+
+    Raises:
+        ArgumentError: fewer other heads than the vector has, or ones that write nothing.
+    """
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     heads = random_heads(shape, len(vector.heads), seed=seed, exclude=vector.heads)
     other = instruction_vector(model, means, heads)
+    if not other.norm:
+        raise ArgumentError("random heads that write something", f"zeros, from {heads}"[:80], "take another seed")
     return replace(other * (vector.norm / other.norm), task=f"random heads, seed {seed}")
 
 
@@ -66,12 +74,16 @@ def _mean_residual(
     model: HookedTransformer, prompts: Sequence[Prompt], layer: int, batch_size: int
 ) -> Float[Tensor, " d_model"]:
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
+    odd: list[int] = []
     total = torch.zeros(model.cfg.d_model, dtype=torch.float64)
 
-    def add(residual: Float[Tensor, "batch pos d_model"]) -> None:
-        total.add_(residual[last_token(residual)].double().sum(0).cpu())
+    def add(numbers: list[int], residual: Float[Tensor, "batch pos d_model"]) -> None:
+        states = residual[last_token(residual)].double().cpu()
+        odd.extend(numbers[row] for row in (~states.isfinite().all(1)).nonzero().flatten().tolist())
+        total.add_(states.sum(0))
 
-    with hooked(model, {resid_pre_name(layer): add}):
-        for _, batch in batches(pairs, batch_size):
+    for numbers, batch in batches(pairs, batch_size):
+        with hooked(model, {resid_pre_name(layer): partial(add, numbers)}):
             final_residual(model, padded(batch, model.cfg.device))
+    refuse_odd("activations", [prompt.text for prompt in prompts], odd)
     return total / len(pairs)

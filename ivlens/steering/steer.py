@@ -1,7 +1,6 @@
 """``with steer(...)``: a vector added to the residual stream, in forward passes, evaluations and generation."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,14 +8,7 @@ from torch import Tensor
 
 from ..checks import check_layer, checked
 from ..errors import ArgumentError, one_of
-from ..models import (
-    HookedTransformer,
-    attn_out_name,
-    cached_passes,
-    hooked,
-    last_token,
-    resid_pre_name,
-)
+from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
 from ..vectors import InstructionVector, vector_values
 
 Position = str | int | Sequence[int]
@@ -26,7 +18,6 @@ SITES = {"block input": resid_pre_name, "attention output": attn_out_name}
 
 
 @checked
-@contextmanager
 def steer(
     model: HookedTransformer,
     vector: InstructionVector | Float[Tensor, " d_model"],
@@ -34,31 +25,37 @@ def steer(
     scale: float = 1.0,
     position: Position = "last",
     site: str = "block input",
-) -> Iterator[HookedTransformer]:
+) -> Hooks:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
     ``position``: ``"last"``, the prompt's last token; ``"every"``, that and every token after it (answer tokens, steps
-    of ``model.generate`` with its key-value cache); ``"all"``, all tokens; or indices into the prompt, negative
-    ones from its end. ``site``: ``"block input"``, where the stream enters the block (2310.15213), or
-    ``"attention output"``, on what its attention adds (2502.11019). The hook is removed on leaving, whatever happens.
+    of ``model.generate``); ``"all"``, all tokens; or indices into the prompt, negative ones from its end. ``site``:
+    ``"block input"``, where the stream enters the block (2310.15213), or ``"attention output"``, on what its attention
+    adds (2502.11019). The hook is removed on leaving, whatever happens.
+
+    Every row of a batch is steered as its prompt alone: padding does not count. A forward pass takes its rows for
+    prompts; ``model.generate`` goes through its key-value cache, and what it adds is no prompt. The context may be
+    entered again once it was left, and is of the thread that entered it.
 
     Raises:
         ArgumentError: a layer, scale, position or site that does not exist.
         MismatchError: a vector of another width, or computed on a model that it does not fit.
-        HookError: on leaving, when no forward pass ran inside.
+        HookError: on leaving, when no forward pass ran inside; in a pass, when it cannot be known which of a row's
+            tokens are padding, or another thread runs it.
     """
     _check_position(position)
     one_of("site", site, tuple(SITES))
     check_layer(model.cfg.n_layers, layer)
     added = scale * vector_values(model, vector)
 
-    with cached_passes(model, layer) as continuing:
+    def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        return stream + _places(position, stream)[..., None] * added.to(stream)
 
-        def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
-            return stream + _places(position, stream, continuing())[..., None] * added.to(stream)
-
-        with hooked(model, {SITES[site](layer): edit}):
-            yield model
+    told = {
+        "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
+        "position": position if isinstance(position, (str, int)) else list(position), "site": site,
+    }  # fmt: skip
+    return Hooks(model, {SITES[site](layer): edit}, told)
 
 
 def _check_position(position: Position) -> None:
@@ -69,25 +66,23 @@ def _check_position(position: Position) -> None:
         raise ArgumentError("position to be indices, one or more whole numbers", repr(position))
 
 
-def _places(
-    position: Position, stream: Float[Tensor, "batch pos d_model"], continuing: bool
-) -> Bool[Tensor, "batch pos"]:
+def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
     """Where the vector is added, in a pass over whole prompts or in one that continues them by a token."""
-    batch, length = stream.shape[:2]
-    nowhere = torch.zeros(batch, length, dtype=torch.bool, device=stream.device)
-    if position == "all" or (position == "every" and continuing):
-        return ~nowhere
-    if continuing:
-        return nowhere
-    last = last_token(stream)[1][:, None]
-    at = torch.arange(length, device=stream.device)[None]
+    at = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
+    if position == "all":
+        return at >= 0
+    rows = this_pass(stream)
+    if rows.continues:
+        return at >= 0 if position == "every" else at < 0
+    last = rows.last[:, None]
     if isinstance(position, str):
         return at == last if position == "last" else at >= last
+    number = rows.prompt.cumsum(1) - 1  # of each token in its prompt
+    count = number[:, -1:] + 1
+    nowhere = at < 0
     for index in [position] if isinstance(position, int) else position:
-        place = last + 1 + index if index < 0 else torch.full_like(last, index)
-        if (place < 0).any() or (place > last).any():
-            raise ArgumentError(
-                "position to lie within every prompt", f"index {index} for {int(last.min()) + 1} tokens"
-            )
-        nowhere |= at == place
+        place = count + index if index < 0 else torch.full_like(count, index)
+        if (place < 0).any() or (place >= count).any():
+            raise ArgumentError("position to lie within every prompt", f"index {index} for {int(count.min())} tokens")
+        nowhere = nowhere | (rows.prompt & (number == place))
     return nowhere

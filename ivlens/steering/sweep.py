@@ -7,10 +7,10 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checks import Between, checked
-from ..errors import ArgumentError
+from ..errors import ArgumentError, refuse_odd
 from ..models import HookedTransformer, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep
-from ..scoring import answers_of
+from ..scoring import answers_of, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 
@@ -36,12 +36,13 @@ def steering_sweep(
     Raises:
         ArgumentError: no layers or scales, ones that do not exist, or more heads than the vector has.
         MismatchError: the vector does not fit the model.
-        PromptError: see ``evaluate``.
+        PromptError: see ``evaluate``; it is raised for a scale that overflows, too.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
     """
     layers, scales, counts = _checked(model, vector, layers, scales, top_k)
     vectors = [vector_values(model, vector.first(count) if vector.heads else vector) for count in counts]
     cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*count d_model
+    prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)
     shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
     hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
@@ -50,16 +51,20 @@ def steering_sweep(
     budget = stream_budget or rows_that_fit(model, longest)
     size = max(1, budget // (longest + widest * (len(layers) * len(cell) + 1)))
     order = sorted(set(layers))
+    odd = set[int]()
     with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
         for places, batch in batches(pairs, size):
             found = sweep_additions(model, batch, dict.fromkeys(order, cell))
             for place, (scores, greedy) in zip(places, found, strict=True):
                 by_layer = scores.sum(-1).double().exp()[1:].cpu().view(len(order), *shape[1:3])
                 prompt, back = owners[place], [order.index(layer) for layer in layers]
+                if scores.isnan().any():
+                    odd.add(prompt)
                 hits[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
                 if first[place]:
                     probabilities[..., prompt] = by_layer[back]
             bar.update(len(places))
+    refuse_odd("probabilities in every cell", [prompt.text for prompt in prompts], odd)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
         hits, probabilities, layers, scales, counts, vector.task, provenance=provenance(model, **settings)

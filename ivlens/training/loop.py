@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..checks import checked
-from ..errors import ArgumentError, RecordError
-from ..models import HookedTransformer, provenance
+from ..errors import ArgumentError, HookError, RecordError
+from ..models import HookedTransformer, active_edits, provenance
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import Prompt, Task
@@ -57,9 +57,12 @@ def fine_tune(
     Raises:
         ArgumentError: something that a term needs is missing, or the model has LoRA already.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
+        HookError: within ``steer`` or ``ablate``.
         MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings.
         RecordError: ``out`` cannot be written.
     """
+    if active_edits(model):
+        raise HookError("a model without active edits", "training within steer or ablate", "leave their context first")
     config = config or TrainingConfig()
     if isinstance(data, Task):
         new = new or [Ability.of(data)]

@@ -50,15 +50,15 @@ class Ability:
         Raises:
             PromptError: a prompt that cannot be tokenised or is longer than the model's context.
             MismatchError: a vector of another kind of model.
-            ArgumentError: a layer that the model has not.
+            ArgumentError: a layer that the model has not, or a vector of zeros.
         """
         answers_of(model, self.prompts)
         if self.layer is not None and not 0 <= self.layer < model.cfg.n_layers:
             raise ArgumentError(
                 f"the layer of ability {self.name!r} from 0 to {model.cfg.n_layers - 1}", repr(self.layer)
             )
-        if self.vector is not None:
-            vector_values(model, self.vector)
+        if self.vector is not None and not vector_values(model, self.vector).any():
+            raise ArgumentError(f"a vector of ability {self.name!r} that is not zero, to compare with", "zeros")
 
 
 def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:

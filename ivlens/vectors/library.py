@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..checks import checked
-from ..errors import RecordError
+from ..errors import ArgumentError, RecordError
 from ..models import HookedTransformer, check_fits, model_facts
 from .vector import InstructionVector
 
@@ -43,7 +43,7 @@ def list_vectors(folder: str | Path) -> pd.DataFrame:
     for path in sorted(folder.rglob("*.safetensors")):
         try:
             vector = InstructionVector.load(path)
-        except RecordError:
+        except (RecordError, ArgumentError):
             continue
         facts = vector.provenance.get("model", {})
         row = {

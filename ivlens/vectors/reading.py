@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import Count, checked
-from ..errors import one_of
+from ..errors import ArgumentError, one_of
 from ..models import HookedTransformer, final_logits, unembedding
+from ..records import check_count, check_finite
 from ..tasks import token_text
 from .vector import InstructionVector, vector_values
 
@@ -28,15 +29,20 @@ def read_out(
     vector, or "layer.head"), rank from 1, token, value.
 
     Raises:
-        ArgumentError: an option outside its values.
+        ArgumentError: an option outside its values, ``k`` beyond the vocabulary, or zeros, which point nowhere.
         MismatchError: the vector does not fit the model.
     """
     one_of("lens", lens, LENSES)
+    check_count(k, unembedding(model).shape[0], "tokens")
     total = vector_values(model, vector)
     names = ["vector"] + [f"{layer}.{head}" for layer, head in vector.heads] * parts
     rows = torch.cat([total[None], vector.parts.to(total)]) if parts else total[None]
+    zeros = [name for name, row in zip(names, rows, strict=True) if not row.any()]
+    if zeros:
+        raise ArgumentError("vectors that are not zero, to read", f"zeros as {', '.join(zeros[:3])}", "leave it out")
     scores = _logits(model, rows) if lens == "logit" else _cosines(model, rows)
-    return _ranked(model, names, scores, min(k, scores.shape[1]))
+    check_finite("scores of tokens", scores)
+    return _ranked(model, names, scores, k)
 
 
 def _logits(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checks import check_heads, checked
 from ..errors import ArgumentError, MismatchError, brief
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
-from ..records import Head, HeadMeans, Record
+from ..records import Head, HeadMeans, Record, check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,10 @@ class InstructionVector(Record):
     heads: tuple[Head, ...]
     task: str = ""
 
+    def __post_init__(self) -> None:
+        check_finite("values of a vector", self.values)
+        check_finite("parts of a vector [chosen, d_model]", self.parts)
+
     @property
     def norm(self) -> float:
         """Euclidean norm of the vector."""
@@ -40,8 +44,12 @@ class InstructionVector(Record):
 
         Raises:
             MismatchError: vectors of models that differ in shape, architecture or weight processing.
+            ArgumentError: a vector of zeros, which has no direction.
         """
         self._check_kin(other)
+        if not (self.norm and other.norm):
+            zero = other if self.norm else self
+            raise ArgumentError("two vectors that are not zero, to compare directions", f"zeros, {zero.task[:60]!r}")
         return torch.cosine_similarity(self.values.double(), other.values.double(), dim=0).item()
 
     @checked
@@ -99,10 +107,11 @@ class InstructionVector(Record):
         return self + -1 * other
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head: layer, head, norm of its part, cosine of its part to the vector."""
-        cosines = torch.cosine_similarity(self.parts.double(), self.values.double()[None], dim=1)
+        """One row a head: layer, head, norm of its part, cosine of its part to the vector (nan where one is zero)."""
+        parts, values = self.parts.double(), self.values.double()
+        cosines = parts @ values / (parts.norm(dim=1) * values.norm())
         frame = pd.DataFrame(list(self.heads), columns=["layer", "head"])
-        return frame.assign(norm=self.parts.double().norm(dim=1).numpy(), cosine=cosines.numpy())
+        return frame.assign(norm=parts.norm(dim=1).numpy(), cosine=cosines.numpy())
 
     def _terms(self) -> list[dict[str, Any]]:
         """What the vector is a sum of, with factors: itself, unless it came out of arithmetic."""

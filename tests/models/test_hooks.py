@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ivlens.errors import HookError
 from ivlens.models import hooked, last_token, resid_pre_name, z_name
-from ivlens.models.hooks import last_prompt_tokens, pattern_name
+from ivlens.models.hooks import pattern_name
+from ivlens.models.passes import last_prompt_tokens
 
 TOKENS = torch.arange(10, 16)[None]
 

@@ -1,0 +1,175 @@
+"""Where the prompts are in the rows of a forward pass: each row's own tokens, whatever it is padded with.
+
+A row of a batch is to be edited as its prompt alone would be, so an edit counts in the prompt's own tokens. Which these
+are, a pass knows from what the model was called with: from ivlens' own batches exactly, from an attention mask, from
+the texts, or from token ids, where padding cannot be taken for text. What cannot be known is refused.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.utilities import get_attention_mask
+
+from ..errors import HookError
+
+FORWARD = inspect.signature(HookedTransformer.forward)
+MASK = "pass attention_mask=, 1 where a row has tokens of its own and 0 where it is padded"
+
+_told: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("told", default=None)
+_call: ContextVar["Call | None"] = ContextVar("call", default=None)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The rows of a forward pass: which of their tokens are no padding, and where each one's prompt ends.
+
+    A pass that ``continues`` prompts out of a key-value cache has no token of theirs.
+    """
+
+    own: Bool[Tensor, "batch pos"]
+    last: Int[Tensor, " batch"]
+    continues: bool = False
+
+    @property
+    def prompt(self) -> Bool[Tensor, "batch pos"]:
+        """Which tokens are the prompts'; answers may follow in the same pass."""
+        return self.own & (torch.arange(self.own.shape[1], device=self.own.device) <= self.last[:, None])
+
+
+@contextmanager
+def last_prompt_tokens(positions: Int[Tensor, " batch"], of: Tensor | None = None) -> Iterator[None]:
+    """Within this context row i's prompt ends at ``positions[i]``; with ``of``, in a pass over these token ids only."""
+    token = _told.set((positions, of))
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
+def last_token(activation: Shaped[Tensor, "batch pos ..."]) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+    """Index of each row's last prompt token in an activation."""
+    batch, device = len(activation), activation.device
+    return torch.arange(batch, device=device), this_pass(activation).last.to(device)
+
+
+def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
+    """The rows of the forward pass that an activation is of; of a part of the model run alone, rows without padding.
+
+    Raises:
+        HookError: which tokens of a row are padding cannot be known.
+    """
+    call, told = _call.get(), _told.get()
+    if told is not None and (told[1] is None or (call is not None and told[1] is call.input)):
+        return Pass(_at(activation) <= _at(activation)[:, -1:], told[0].to(activation.device))
+    if call is None:
+        return _whole(activation)
+    return call.rows(activation)
+
+
+class Call:
+    """One call of a model's forward function, and what it says about its rows."""
+
+    def __init__(self, model: HookedTransformer, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        given = FORWARD.bind(model, *args, **options)
+        given.apply_defaults()
+        self.model, self.given = model, given.arguments
+        cache = self.given["past_kv_cache"]
+        self.before = 0 if cache is None else cache[0].past_keys.shape[1]  # the blocks of this pass will add to it
+
+    @property
+    def input(self) -> Any:
+        return self.given["input"]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within this context the edits of the model find this call."""
+        token = _call.set(self)
+        try:
+            yield
+        finally:
+            _call.reset(token)
+
+    def rows(self, activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
+        """The rows of the pass."""
+        if self.before:
+            if activation.shape[1] > 1:
+                raise HookError(
+                    "prompts whole, then one token a pass out of the key-value cache",
+                    f"{activation.shape[1]} tokens after {self.before} cached ones",
+                    "run the whole prompt in one pass",
+                )
+            whole = _whole(activation)
+            return Pass(whole.own, whole.last, continues=True)
+        own = self.own.to(activation.device)
+        if own.shape != activation.shape[:2]:
+            raise HookError(
+                f"a mask or token ids of {tuple(activation.shape[:2])} rows and positions", f"{tuple(own.shape)}"
+            )
+        return Pass(own, (own * _at(own)).amax(1))
+
+    @cached_property
+    def own(self) -> Bool[Tensor, "batch pos"]:
+        """Which tokens are no padding."""
+        mask = self.given["attention_mask"]
+        if mask is not None:
+            own = mask.bool()
+        elif isinstance(self.input, (str, list)):
+            own = self._of_texts([self.input] if isinstance(self.input, str) else self.input)
+        elif self.given["start_at_layer"] is not None:
+            if len(self.input) > 1:
+                raise HookError("a mask of the rows of a residual stream", "none", MASK)
+            own = _whole(self.input).own
+        else:
+            own = self._of_tokens(self.input if self.input.ndim == 2 else self.input[None])
+        if not own.any(1).all():
+            raise HookError("a token of its own in every row", "padding only", MASK)
+        if self.given["past_kv_cache"] is not None and not own[:, -1].all():
+            raise HookError(
+                "prompts that end where their rows do, so that a cache can continue them",
+                "padding after a prompt, or a prompt that ends in the padding token",
+                "pad on the left, with attention_mask=",
+            )
+        return own
+
+    def _of_texts(self, texts: list[str]) -> Bool[Tensor, "batch pos"]:
+        lengths = torch.tensor([self.model.to_tokens(text).shape[1] for text in texts])[:, None]
+        at = torch.arange(int(lengths.max()))[None]
+        tokenizer: Any = self.model.tokenizer
+        return at < lengths if tokenizer.padding_side == "right" else at >= at.shape[1] - lengths
+
+    def _of_tokens(self, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+        tokenizer: Any = self.model.tokenizer
+        if tokenizer is None or tokenizer.pad_token_id is None:
+            return _whole(tokens).own
+        if tokenizer.padding_side == "left" or self.given["past_kv_cache"] is not None:  # the pass masks padding itself
+            return get_attention_mask(tokenizer, tokens, self.model.cfg.default_prepend_bos).bool()
+        pad, kinds = tokenizer.pad_token_id, (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+        text = tokens != pad
+        before, after = text.cumsum(1) == 0, text.flip(1).cumsum(1).flip(1) == 0
+        if before[:, int(pad == tokenizer.bos_token_id) :].any():  # nothing keeps the pass from attending to these
+            raise HookError("a mask of rows that begin with the padding token", "none", MASK)
+        if pad in kinds and after.any():
+            raise HookError(
+                "a mask of rows that end in the padding token, which ends texts, too", "none", f"{MASK}, or pass texts"
+            )
+        return ~after
+
+
+def _at(rows: Shaped[Tensor, "batch pos ..."]) -> Int[Tensor, "batch pos"]:
+    """The position of every token in its row."""
+    return torch.arange(rows.shape[1], device=rows.device).expand(*rows.shape[:2])
+
+
+def _whole(rows: Shaped[Tensor, "batch pos ..."]) -> Pass:
+    """Rows without padding."""
+    at = _at(rows)
+    return Pass(at >= 0, at[:, -1])
