@@ -117,6 +117,12 @@ def check_heads(shape: tuple[int, int], heads: Collection[tuple[int, int]]) -> N
             raise ArgumentError(f"layers below {shape[0]} and heads below {shape[1]}", repr((layer, head)))
 
 
+def check_count(k: int, count: int, of: str = "heads") -> None:
+    """Raise ArgumentError unless ``k`` is at most ``count``."""
+    if k > count:
+        raise ArgumentError(f"k to be at most {count}, the number of {of}", repr(k))
+
+
 def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
     """Raise ArgumentError unless a model of so many layers has the ``layer``."""
     if not 0 <= layer < n_layers:

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .checks import Count, Resamples, Seed, checked
+from .checks import Count, Resamples, Seed, check_count, checked
 from .errors import ArgumentError, MismatchError
-from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_count, heads_by_effect
+from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, heads_by_effect
 
 
 @checked

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, checked
+from ..checks import Count, check_count, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance, sharing
-from ..records import HeadMeans, MethodAgreement, check_count, heads_by_effect, spearman
+from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
 from ..scoring import listed
 from ..tasks import Prompt
 from .indirect import indirect_effects

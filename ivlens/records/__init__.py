@@ -15,7 +15,6 @@ from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect
 from .findings import findings as findings
-from .finite import check_count as check_count
 from .finite import check_finite as check_finite
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records

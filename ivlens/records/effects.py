@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Natural, Resamples, Seed, checked
+from ..checks import Count, Natural, Resamples, Seed, check_count, checked
 from ..errors import ArgumentError, one_of
-from .finite import check_count, check_finite
+from .finite import check_finite
 from .store import Record
 
 Head = tuple[Natural, Natural]

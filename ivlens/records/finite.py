@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..errors import ArgumentError, at_least
+from ..errors import ArgumentError
 
 
 def check_finite(what: str, values: Tensor) -> None:
@@ -13,10 +13,3 @@ def check_finite(what: str, values: Tensor) -> None:
             f"finite {what}", f"{len(odd)} of {values.numel()} infinite or not a number, the first at {tuple(odd[0])}",
             "measure them anew, in float32 if half precision overflowed",
         )  # fmt: skip
-
-
-def check_count(k: int, count: int, of: str = "heads") -> None:
-    """Raise ArgumentError unless ``k`` is from 1 to ``count``."""
-    at_least("k", k, 1)
-    if k > count:
-        raise ArgumentError(f"k to be at most {count}, the number of {of}", repr(k))

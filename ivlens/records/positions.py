@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, checked
+from ..checks import Count, check_count, checked
 from ..errors import one_of
 from .effects import METRICS, Head, HeadEffects, OverPrompts
-from .finite import check_count, check_finite
+from .finite import check_finite
 from .store import Record
 
 

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, checked
+from ..checks import Count, check_count, checked
 from ..errors import ArgumentError, one_of
 from ..models import HookedTransformer, final_logits, unembedding
-from ..records import check_count, check_finite
+from ..records import check_finite
 from ..tasks import token_text
 from .vector import InstructionVector, vector_values
 
