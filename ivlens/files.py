@@ -1,4 +1,4 @@
-"""Folders written as a whole: under a name lies the old content or the new, on disk too, whenever the process is killed."""
+"""Folders written as a whole: whenever the process is killed, the old content or the new has the name, on disk too."""
 
 import ctypes
 import os
@@ -40,7 +40,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Within this context ``remove_abandoned`` spares the folder; the system ends it with the process, even a killed one."""
+    """Within this context ``remove_abandoned`` spares the folder; a killed process has left the context."""
     if sys.platform == "win32":
         yield
         return
