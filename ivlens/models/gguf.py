@@ -116,6 +116,8 @@ def check_metadata(file: GgufFile) -> None:
     needed = NEEDED | {key for key in places if "epsilon" in key}
     if missing := sorted(key for key in needed if file.get(key) is None):
         file.refuse("metadata that describe the model", f"no {prefix}{missing[0]}")
+    if (blocks := file.get("block_count")) > len(file.tensors):  # before a model of so many is built
+        file.refuse(f"at most {len(file.tensors)} blocks, as it has tensors,", f"{prefix}block_count = {blocks}")
     known = {*places, *(ATTENTION | UNUSED if file.rotary else ())}
     for name, value in file.metadata.items():
         key = name.removeprefix(prefix)

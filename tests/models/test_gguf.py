@@ -11,8 +11,9 @@ import pytest
 import torch
 from gguf import MODEL_ARCH_NAMES, GGUFValueType, GGUFWriter, get_tensor_name_map
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
-from ivlens import load_model
+from ivlens import export_hf, load_model
 from ivlens.errors import IvlensError, SourceError, UnsupportedError
 
 ARCHITECTURES = {"gemma3_text": "gemma3"}
@@ -208,6 +209,7 @@ def test_factors_of_another_scaling_are_refused_and_ones_change_nothing(tiny_hf:
         ({"logit_scale": 2.0}, r"llama\.logit_scale = 2\.0"),
         ({"final_logit_softcapping": 5.0}, r"llama\.final_logit_softcapping"),
         ({"expert_count": 4}, r"llama\.expert_count = 4"),
+        ({"block_count": 4_000_000_000}, r"llama\.block_count = 4000000000"),
         ({"something.new": 1}, r"llama\.something\.new = 1"),
     ],
 )  # fmt: skip
@@ -237,6 +239,16 @@ def test_metadata_that_change_nothing_are_accepted(tiny_hf: Any, written: Any) -
 def test_tensors_that_transformers_drops_are_refused_by_name(tiny_hf: Any, written: Any, name: str) -> None:
     with pytest.raises(UnsupportedError, match=f"only tensors that a llama model has in m.gguf; got {name};"):
         load_model(written(tiny_hf("llama"), None, {name: torch.ones(32)}))
+
+
+@pytest.mark.parametrize("case", ["gemma2, soft caps", "gemma3, scaled", "phi3, part of a head"])
+def test_what_a_file_states_is_exported(tiny_hf: Any, written: Any, tmp_path: Path, case: str) -> None:
+    family, config, metadata = CASES[case]
+    hf = tiny_hf(family, **config)
+    folder = export_hf(load_model(written(hf, metadata)), tmp_path / "export")
+    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    with torch.inference_mode():
+        assert (again(TOKENS).logits - hf.double()(TOKENS).logits).abs().max() < CLOSE
 
 
 @pytest.mark.parametrize(
@@ -284,6 +296,34 @@ def test_an_unknown_way_to_split_words_needs_a_tokenizer(
     with pytest.raises(SourceError, match=r"tokenizer\.ggml\.pre\) in m\.gguf; got .*pass .* tokenizer="):
         load_model(path)
     assert difference(path, hf, tokenizer=tiny_tokenizer()) < CLOSE
+
+
+SENTENCEPIECE: dict[str, Any] = {
+    "tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": None, "tokenizer.ggml.merges": None,
+    "tokenizer.ggml.tokens": ["<s>", "</s>", "<unk>", "▁", "f", "o", "x", "▁f", "ox", "▁fox"],
+    "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0],
+    "tokenizer.ggml.token_type": [3, 3, 2, 1, 1, 1, 1, 1, 1, 1], "tokenizer.ggml.unknown_token_id": 2,
+    "llama.vocab_size": 320,
+}  # fmt: skip
+
+
+def test_a_sentencepiece_tokenizer_is_read(tiny_hf: Any, written: Any) -> None:
+    tokenizer = load_model(written(tiny_hf("llama"), SENTENCEPIECE), verify=False).tokenizer
+    assert tokenizer("fox fox")["input_ids"] == [9, 9]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("add_space_prefix", False), ("remove_extra_whitespaces", True), ("add_sep_token", True)]
+)
+def test_what_transformers_drops_of_a_sentencepiece_tokenizer_needs_a_tokenizer(
+    tiny_hf: Any, tiny_tokenizer: Any, written: Any, key: str, value: bool
+) -> None:
+    path = written(tiny_hf("llama"), SENTENCEPIECE | {f"tokenizer.ggml.{key}": value})
+    with pytest.raises(
+        SourceError, match=rf"tokenizer\.ggml\.{key} {not value} in m\.gguf; got {value}; pass .*tokenizer="
+    ):
+        load_model(path)
+    load_model(path, tokenizer=tiny_tokenizer())
 
 
 @pytest.mark.parametrize("way", ["cut", "flipped"])
