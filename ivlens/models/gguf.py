@@ -62,7 +62,7 @@ REMEDY = "load the model from its Hugging Face folder or hub name instead"
 # Pre-tokenizers of byte-level vocabularies. transformers knows more, and takes GPT-2's for those that it does not know.
 LIKE_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum"}
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
-WHOLE_WORDS_AND_BOS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken", "llama4"}
+WHOLE_WORDS_AND_BOS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"}
 
 
 class GgufFile:

@@ -89,11 +89,21 @@ def merge_adapter(source: Source, adapter: str | Path) -> Source:
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file as a Hugging Face folder of float32 safetensors."""
+    """Write a GGUF file as a Hugging Face folder of float32 safetensors.
+
+    Raises:
+        OSError: the folder cannot be written.
+        IvlensError: the file cannot be read.
+    """
     source = _from_gguf(gguf, torch.float32, None)
-    with _quietly():
-        source.model.save_pretrained(folder)
-        source.tokenizer.save_pretrained(folder)
+    try:
+        with _quietly():
+            source.model.save_pretrained(folder)
+            source.tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors and tokenizers raise their own on a full disk
+        raise OSError(_first_line(error)) from error
 
 
 def _from_folder(folder: Path, dtype: torch.dtype, tokenizer: Any) -> Source:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from gguf import MODEL_ARCH_NAMES, GGUFValueType, GGUFWriter, get_tensor_name_map
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ivlens import export_hf, load_model
 from ivlens.errors import IvlensError, SourceError, UnsupportedError
+from ivlens.models.sources import convert_gguf
 
 ARCHITECTURES = {"gemma3_text": "gemma3"}
 CLOSE = 1e-4  # rotary tables are float32; another setting differs by 1e-2 and more
@@ -249,6 +251,18 @@ def test_what_a_file_states_is_exported(tiny_hf: Any, written: Any, tmp_path: Pa
     again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     with torch.inference_mode():
         assert (again(TOKENS).logits - hf.double()(TOKENS).logits).abs().max() < CLOSE
+
+
+@pytest.mark.parametrize("kind", [PreTrainedModel, PreTrainedTokenizerBase])
+def test_a_conversion_on_a_full_disk_is_an_error_of_the_system(
+    tiny_hf: Any, written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(kind, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert_gguf(written(tiny_hf("llama")), tmp_path / "converted")
 
 
 @pytest.mark.parametrize(
