@@ -12,7 +12,7 @@ from uuid import uuid4
 if sys.platform != "win32":
     import fcntl
 
-UNFINISHED, ASIDE = ".unfinished", ".old"
+UNFINISHED, ASIDE = ".ivlens-unfinished", ".ivlens-old"  # ends of names that nobody else gives
 
 
 @contextmanager

@@ -187,20 +187,22 @@ def _scaling(file: GgufFile, width: int) -> dict[str, Any]:
     """Rotary scaling in transformers' words, of the metadata or of a tensor of factors."""
     factor = file.get("rope.scaling.factor") or file.get("rope.scale_linear") or 1.0
     kind = file.get("rope.scaling.type", "linear" if factor != 1 else "none")
-    if kind != "none" and (kind != "linear" or factor != 1):
+    if kind not in ("none", "linear"):
+        file.refuse("rope.scaling.type 'none' or 'linear'", repr(kind))
+    if kind == "linear" and factor != 1:
         return {"rope_type": kind, "factor": factor}
     if FACTORS not in file.tensors:
         return {"rope_type": "default"}
     factors = file.read(FACTORS)
     if (factors == 1).all():
         return {"rope_type": "default"}
-    rope = {"rope_type": "llama3", "factor": round(factors.max().item(), 4)} | LLAMA3
-    expected = _llama3_factors(width, file.get("rope.freq_base", 10_000.0), rope["factor"])
+    most = round(factors.max().item(), 4)
+    expected = _llama3_factors(width, file.get("rope.freq_base", 10_000.0), most)
     if factors.shape != expected.shape or not torch.allclose(factors, expected, rtol=1e-4):
         file.refuse(
             f"rotary scaling of Llama 3 in {FACTORS}", f"other factors, {factors.min():.4g} to {factors.max():.4g}"
         )
-    return rope
+    return {"rope_type": "llama3", "factor": most} | LLAMA3
 
 
 def _llama3_factors(width: int, base: float, factor: float) -> Float[Tensor, "half"]:
@@ -221,7 +223,7 @@ def check_tensors(file: GgufFile, config: Any) -> None:
         weights = AutoModelForCausalLM.from_config(config).state_dict()
     (number,) = (number for number, name in MODEL_ARCH_NAMES.items() if name == file.architecture)
     names = get_tensor_name_map(number, file.get("block_count"))
-    known = {FACTORS}  # honoured, or refused, as scaling
+    known = {FACTORS} if file.architecture == "llama" else set()  # which was honoured as scaling
     for name in weights:
         stem, _, kind = name.rpartition(".")
         known.add(f"{names.get_name(stem) or names.get_name(stem.partition('.')[2])}.{kind}")

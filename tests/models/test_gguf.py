@@ -197,8 +197,8 @@ def test_factors_of_another_scaling_are_refused_and_ones_change_nothing(tiny_hf:
         ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, "rope_type.*'linear'"),
         ({"rope.scaling.factor": 4.0}, "rope_type.*'linear'"),  # linear is what llama.cpp takes without a type
         ({"rope.scale_linear": 4.0}, "rope_type.*'linear'"),
-        ({"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}, "rope_type.*'yarn'"),
-        ({"rope.scaling.type": "longrope"}, "rope_type.*'longrope'"),
+        ({"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}, r"rope\.scaling\.type .*got 'yarn'"),
+        ({"rope.scaling.type": "longrope"}, r"rope\.scaling\.type .*got 'longrope'"),
         ({"rope.scaling.attn_factor": 1.2}, r"llama\.rope\.scaling\.attn_factor = 1\.2"),
         ({"rope.dimension_count": 4}, r"rope\.dimension_count 8.*got 4"),
         ({"rope.freq_base_swa": 100.0}, r"rope\.freq_base_swa = 100\.0"),
@@ -241,6 +241,14 @@ def test_metadata_that_change_nothing_are_accepted(tiny_hf: Any, written: Any) -
 def test_tensors_that_transformers_drops_are_refused_by_name(tiny_hf: Any, written: Any, name: str) -> None:
     with pytest.raises(UnsupportedError, match=f"only tensors that a llama model has in m.gguf; got {name};"):
         load_model(written(tiny_hf("llama"), None, {name: torch.ones(32)}))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_factors_of_rotary_positions_are_refused_where_llama_cpp_has_none(
+    tiny_hf: Any, written: Any, family: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=f"only tensors that a {family} model has"):
+        load_model(written(tiny_hf(family), None, {"rope_freqs.weight": torch.ones(4)}))
 
 
 @pytest.mark.parametrize("case", ["gemma2, soft caps", "gemma3, scaled", "phi3, part of a head"])

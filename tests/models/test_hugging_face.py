@@ -357,7 +357,7 @@ def full_in_rust(*_: Any, **__: Any) -> None:
 
 def moves_in(at: Path, to: Path) -> bool:
     """Whether a rename puts a new folder in place, rather than an old one aside or back."""
-    return to.name == "export" and at.suffix != ".old"
+    return to.name == "export" and at.suffix != files.ASIDE
 
 
 @pytest.fixture(params=["weights", "tokenizer", "move"])
