@@ -5,19 +5,30 @@ divides this machine's cores among loky's workers; a cluster's workers have the 
 """
 
 import io
+import multiprocessing
+import os
+import shutil
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, redirect_stderr
+from contextlib import closing, contextmanager, redirect_stderr
+from functools import cache
 from itertools import islice
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
+
+import psutil
 
 from .checks import Count, checked
 from .errors import ArgumentError, IvlensError, WorkerError
 
 P = TypeVar("P")
 _one_piece = threading.Lock()  # a cluster's worker may have several threads, but has memory for one model
+left_behind: set[Path] = set()  # in a worker: folders that its parent removes, or, if that was killed, the worker
 
 
 @checked
@@ -62,7 +73,7 @@ def spread(
     failures: list[Exception] = []
     calls = (delayed(_attempt)(at, name, work, piece, *shared) for at, (name, piece) in named if not failures)
     results: list[Any] = [None] * len(pieces)
-    with closing(_outcomes(calls, jobs)) as outcomes:
+    with ending_on_sigterm(), closing(_outcomes(calls, jobs)) as outcomes:
         for at, result in outcomes:
             if isinstance(result, Exception):
                 failures.append(result)
@@ -72,6 +83,27 @@ def spread(
     if failures:
         raise failures[0]
     return results
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Within this context SIGTERM ends the process as Ctrl-C does: workers and temporary files go first.
+
+    Only in the main thread, and where nobody else listens; a second one ends it at once.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _outcomes(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, Any]]:
@@ -101,6 +133,7 @@ def _as_they_come(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int
 
 def _attempt(at: int, name: str, work: Callable[..., Any], piece: Any, *shared: Any) -> tuple[int, Any]:
     """In the worker: the piece's place and its result, or its error, which names the piece."""
+    _end_with_parent()
     try:
         with _one_piece, redirect_stderr(_NoTerminal()):
             return at, work(piece, *shared)
@@ -110,6 +143,24 @@ def _attempt(at: int, name: str, work: Callable[..., Any], piece: Any, *shared: 
     except Exception as error:
         error.add_note(f"in {name}, in a worker:\n{traceback.format_exc()}")
         return at, error
+
+
+@cache
+def _end_with_parent() -> None:
+    """From now on a process of loky ends within a second of its parent, which may be killed without a word to it."""
+    from joblib.externals.loky.backend.process import LokyProcess
+
+    parent = multiprocessing.parent_process()
+    if parent is not None and isinstance(multiprocessing.current_process(), LokyProcess):
+        threading.Thread(target=_watch, args=(parent.pid,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while (now := psutil.Process().parent()) is not None and now.pid == parent:
+        time.sleep(0.5)
+    for folder in left_behind:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 class _NoTerminal(io.TextIOBase):

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
     ["errors"],
-    ["checks"],
+    ["checks", "files"],
     ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],

@@ -5,12 +5,10 @@ A folder is built beside its target and moved into place when it is whole; it re
 
 import copy
 import json
-import shutil
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +19,7 @@ from transformers import PreTrainedModel
 
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError
+from ..files import atomic_folder
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
@@ -184,19 +183,15 @@ def _mark(unfinished: Path, facts: dict[str, Any]) -> None:
 
 
 def _write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill a folder beside ``folder``, then move it into place, over an earlier export."""
+    """Let ``write`` fill the folder as a whole, over an earlier export."""
     target = Path(folder).expanduser().resolve()
-    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
         _check_replaceable(target)
-        unfinished.mkdir(parents=True)
-        write(unfinished)
-        _move_into_place(unfinished, target)
+        with atomic_folder(target) as unfinished:
+            write(unfinished)
     except (OSError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise RecordError(f"to write the folder {folder}", reason, "choose a folder on a disk with room") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Path(folder)
 
 
@@ -214,18 +209,3 @@ def _check_replaceable(target: Path) -> None:
             f"one that holds {', '.join(strays[:3])}",
             "choose another folder",
         )
-
-
-def _move_into_place(unfinished: Path, target: Path) -> None:
-    """Rename a finished folder to its name; what is there is put aside first, and back if that fails."""
-    if not target.exists():
-        unfinished.rename(target)
-        return
-    aside = unfinished.with_name(f"{unfinished.name}.old")
-    target.rename(aside)
-    try:
-        unfinished.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

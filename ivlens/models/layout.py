@@ -27,3 +27,14 @@ def _store(weight: Tensor, order: tuple[int, ...]) -> None:
     """Make ``weight.permute(order)`` contiguous without changing what ``weight`` is."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
     weight.data = weight.data.permute(order).contiguous().permute(inverse)
+
+
+@torch.no_grad()
+def copy_from_file(model: torch.nn.Module) -> None:
+    """Give every weight memory of its own, in place.
+
+    transformers maps a checkpoint's file into memory: overwritten while the model is in use, it would change the
+    weights whose hash is recorded, and cut, it would end the process.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.clone()

@@ -16,7 +16,7 @@ from ..checks import checked
 from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
 from .export import remember_origin
 from .families import family_of, hooked_config
-from .layout import store_transposed
+from .layout import copy_from_file, store_transposed
 from .naming import share
 from .provenance import model_facts, stamp
 from .sources import Source, merge_adapter, open_source
@@ -59,6 +59,8 @@ def load_model(
     opened = open_source(source, dtype, revision, tokenizer)
     if adapter is not None:
         opened = merge_adapter(opened, adapter)
+    if device.type == "cpu":  # another device has a copy anyway
+        copy_from_file(opened.model)
     model = to_hooked(opened, device, dtype)
     if verify:
         check_against_hugging_face(model, opened.model)

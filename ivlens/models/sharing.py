@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError
-from ..parallel import spread, workers
+from ..files import in_use, remove_abandoned
+from ..parallel import ending_on_sigterm, left_behind, spread, workers
 from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
@@ -137,8 +138,8 @@ def sharing(model: HookedTransformer, jobs: int | None) -> Iterator[None]:
     if open_now is not None and open_now.plan.key == key:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="ivlens-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "weights"
+    with _temporary_folder() as folder:
+        path = folder / "weights"
         places = _saved(model, path)
         weights = np.memmap(path, np.uint8, "c")  # copy on write: a worker that wrote to it would not change the file
         token = _shared.set(Shared(Plan(key, model.cfg, model.tokenizer, places, logits), weights))
@@ -146,6 +147,26 @@ def sharing(model: HookedTransformer, jobs: int | None) -> Iterator[None]:
             yield
         finally:
             _shared.reset(token)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards, on SIGTERM too; those of processes that were killed are removed first."""
+    left = [path for path in Path(tempfile.gettempdir()).glob("ivlens-weights-*") if _is_copy(path)]
+    remove_abandoned(left)
+    with (
+        ending_on_sigterm(),
+        tempfile.TemporaryDirectory(prefix="ivlens-weights-", ignore_cleanup_errors=True) as folder,
+        in_use(Path(folder)),
+    ):
+        yield Path(folder)
+
+
+def _is_copy(folder: Path) -> bool:
+    try:
+        return [path.name for path in folder.iterdir()] == ["weights"]
+    except OSError:  # another user's
+        return False
 
 
 def worker_device(device: str | torch.device | None) -> str | torch.device | None:
@@ -158,6 +179,8 @@ def worker_device(device: str | torch.device | None) -> str | torch.device | Non
 
 def _with_model(piece: Any, work: Callable[..., Any], plan: Plan, weights: np.ndarray) -> Any:
     """In the worker: the piece's work on the model, rebuilt if it is not the one that is kept from before."""
+    if isinstance(weights, np.memmap):
+        left_behind.add(Path(str(weights.filename)).parent)
     if plan.key not in _kept:
         _kept.clear()
         _kept[plan.key] = _rebuilt(plan, weights)

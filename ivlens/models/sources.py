@@ -16,7 +16,8 @@ from transformers.utils import cached_file, extract_commit_hash
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ArgumentError, IvlensError, SourceError
-from .families import family_of
+from .families import family_of, hooked_config
+from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
 from .packaged import PACKAGED, packaged_folder
 
 REMEDY = (
@@ -88,11 +89,21 @@ def merge_adapter(source: Source, adapter: str | Path) -> Source:
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file as a Hugging Face folder of float32 safetensors."""
+    """Write a GGUF file as a Hugging Face folder of float32 safetensors.
+
+    Raises:
+        OSError: the folder cannot be written.
+        IvlensError: the file cannot be read.
+    """
     source = _from_gguf(gguf, torch.float32, None)
-    with _quietly():
-        source.model.save_pretrained(folder)
-        source.tokenizer.save_pretrained(folder)
+    try:
+        with _quietly():
+            source.model.save_pretrained(folder)
+            source.tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors and tokenizers raise their own on a full disk
+        raise OSError(_first_line(error)) from error
 
 
 def _from_folder(folder: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
@@ -109,9 +120,17 @@ def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
     if not path.is_file():
         raise SourceError("a GGUF file", f"{path}, which does not exist", REMEDY)
     with _reading(f"a readable model at {path}"):
-        family_of(AutoConfig.from_pretrained(path.parent, gguf_file=path.name))
-        model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        file = GgufFile(path)
+        check_metadata(file)
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        family_of(config)
+        complete_config(file, config)
+        hooked_config(config)
+        check_tensors(file, config)
+        model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype, config=config)
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            complete_tokenizer(file.metadata, tokenizer, path.name)
     return Source(_unquantised(model).eval(), tokenizer, path.name, None)
 
 

@@ -1,13 +1,15 @@
 """Weights lie in memory so that no forward pass copies one; what they are stays the same."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from einops import rearrange
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ivlens import load_model
+from ivlens import export_hf, load_model
 from ivlens.models.families import FAMILIES
 from ivlens.models.layout import store_transposed
 
@@ -72,3 +74,22 @@ def test_no_two_parameters_share_memory(tiny_hooked: Any) -> None:
     for model_type in FAMILIES:
         addresses = [parameter.data_ptr() for parameter in tiny_hooked(model_type).parameters()]
         assert len(set(addresses)) == len(addresses), model_type
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2", "opt", "phi3"])
+def test_a_checkpoint_that_is_overwritten_or_cut_leaves_the_loaded_model_as_it_was(
+    tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path, model_type: str
+) -> None:
+    tiny_hf(model_type).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    model, tokens = load_model(tmp_path / "model"), torch.arange(10, 40)[None]
+    before, file = model(tokens), tmp_path / "model" / "model.safetensors"
+    size, exported = file.stat().st_size, load_file(export_hf(model, tmp_path / "before") / file.name)
+    with file.open("r+b") as held:
+        held.seek(size // 2)
+        held.write(b"\x40" * (size - size // 2))
+    assert torch.equal(model(tokens), before)
+    file.write_bytes(b"")
+    assert torch.equal(model(tokens), before)
+    again = load_file(export_hf(model, tmp_path / "after") / file.name)
+    assert all(torch.equal(again[name], weight) for name, weight in exported.items())

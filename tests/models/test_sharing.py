@@ -13,6 +13,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HeadMeans, HookError, MismatchError, Prompt, PromptError, WorkerError
+from ivlens.files import in_use
 from ivlens.models import add_lora, sharing, spread_model
 from ivlens.models.sharing import worker_device
 
@@ -166,6 +167,22 @@ def test_weights_are_saved_once_mapped_by_the_workers_and_removed(
     assert list(tmp_path.iterdir()) == []
     assert all(mapped for _, _, mapped in found)
     assert len({(process, model) for process, model, _ in found}) == len({process for process, _, _ in found}) <= 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files in use cannot be removed there")
+def test_copies_that_killed_processes_left_go_at_the_next_start(
+    model_of: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kinds = {"ivlens-weights-left": "weights", "ivlens-weights-used": "weights"}
+    others = {"ivlens-weights-of-someone": "thesis.tex", "ivlens-results": "weights"}
+    for folder, name in (kinds | others).items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    with in_use(tmp_path / "ivlens-weights-used"), sharing(model_of("llama"), 2):
+        there = {path.name for path in tmp_path.iterdir()}
+    assert there > {"ivlens-weights-used", *others}
+    assert "ivlens-weights-left" not in there
 
 
 @pytest.mark.usefixtures("two_workers")
