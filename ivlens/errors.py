@@ -13,7 +13,7 @@ IvlensError
 `-- WorkerError         a worker process that died, or that cannot do its work
 
 FallbackWarning says that something is computed in a slower way than the one asked for, PrecisionWarning that a number
-is near the noise of its dtype.
+is near the noise of its dtype, SourceWarning that what is loaded may not be what was meant.
 """
 
 from math import isfinite
@@ -78,6 +78,10 @@ class FallbackWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A number is near the noise of the precision that it was computed in."""
+
+
+class SourceWarning(UserWarning):
+    """What is loaded is readable but may not be what was meant: another base, another tokenizer, code left aside."""
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
