@@ -1,23 +1,30 @@
 """PEFT adapters: read from a folder, merged into their base, and compared with what they do unmerged."""
 
 import copy
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import MismatchError, SourceError, SourceWarning
+from .export import MARK
 from .folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, hub_folder, read_object, refuse_pickles, tensor_shapes
 from .library_errors import first_few, library_errors
 from .precision import TOLERANCE, check_finite
 from .tokenizers import has_tokenizer, read_tokenizer
 
 REMEDY = "check its base model and its files"
-EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
+# A whole embedding in an adapter's file, under what PEFT puts between the module and its weight.
+EMBEDDING = re.compile(
+    r"(embed_tokens|embed_in|wte|word_embeddings|lm_head|embed_out)"
+    r"(\.(base_layer|original_module|modules_to_save|token_adapter))*\.weight$"
+)
 
 
 def adapter_folder(adapter: str | Path) -> Path:
@@ -45,6 +52,18 @@ def adapter_tokenizer(adapter: str | Path) -> Any:
     return read_tokenizer(folder, str(adapter)) if has_tokenizer(folder) else None
 
 
+def recorded_base(adapter: str | Path) -> tuple[str, str] | None:
+    """SHA-256 and dtype of the base that an adapter exported by ivlens was trained on, None for other adapters."""
+    path = adapter_folder(adapter) / MARK
+    if not path.is_file():
+        return None
+    facts = read_object(path, f"a readable {MARK} at {adapter}")
+    model, settings = facts.get("model"), facts.get("settings")
+    if not isinstance(model, dict) or not isinstance(settings, dict) or "base_weights_sha256" not in settings:
+        return None
+    return str(settings["base_weights_sha256"]), str(model.get("dtype"))
+
+
 def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> PreTrainedModel:
     """The model called ``name``, changed in place, with an adapter in its weights.
 
@@ -56,12 +75,14 @@ def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> Pr
     folder = adapter_folder(adapter)
     expected = f"a PEFT adapter for {name} at {folder}"
     settings = read_object(folder / ADAPTER_CONFIG, expected)
-    _check_base(settings, model, name, folder)
+    if recorded_base(folder) is None:
+        _check_base(settings, model, name, folder)
     with library_errors(expected, REMEDY):
         _resize(model, tensor_shapes({folder / ADAPTER_WEIGHTS: []}, expected), expected)
         adapted = peft_model.from_pretrained(model, str(folder))
         loaded = adapted.load_adapter(str(folder), "default")  # once more, since only this says what did not fit
-        if strays := [*loaded.missing_keys, *loaded.unexpected_keys]:
+        extra = [tensor for tensor in loaded.unexpected_keys if not _is_repeated(tensor, folder / ADAPTER_WEIGHTS)]
+        if strays := [*loaded.missing_keys, *extra]:
             raise SourceError(expected, f"one whose parts do not match the model's: {first_few(strays)}", REMEDY)
         return _merged(adapted, expected)
 
@@ -107,16 +128,27 @@ def _check_base(settings: dict[str, Any], model: PreTrainedModel, name: str, fol
 
 def _resize(model: PreTrainedModel, shapes: dict[str, tuple[int, ...]], expected: str) -> None:
     """Give the model the adapter's number of tokens, where the adapter holds whole embeddings of another."""
-    rows = {name: shape[0] for name, shape in shapes.items() if name.endswith(EMBEDDINGS) and len(shape) == 2}
-    n_tokens = model.config.vocab_size
-    sizes = {*rows.values()}
+    found = [(match[1], shape[0]) for name, shape in shapes.items() if (match := EMBEDDING.search(name))]
+    rows, n_tokens = dict(found), model.config.vocab_size
+    sizes = {size for _, size in found}
     if sizes <= {n_tokens}:
         return
-    needed = 1 if model.config.tie_word_embeddings else 2
-    if len(sizes) > 1 or len(rows) < needed:
-        found = ", ".join(f"{name.rpartition('model.')[2]} of {size}" for name, size in sorted(rows.items()))
-        raise SourceError(expected, f"{found} tokens where the model has {n_tokens}", "save all embeddings with it")
+    if len(sizes) > 1 or len(rows) < (1 if model.config.tie_word_embeddings else 2):
+        told = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
+        raise SourceError(expected, f"{told} tokens where the model has {n_tokens}", "save both embeddings with it")
     model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
+
+
+def _is_repeated(tensor: str, file: Path) -> bool:
+    """Whether a tensor is in the file once more under its plain name, as PEFT writes resized embeddings."""
+    plain = tensor.replace(".modules_to_save.", ".")
+    with safe_open(file, "pt") as tensors:
+        names = set(tensors.keys())
+        return (
+            plain != tensor
+            and {plain, tensor} <= names
+            and torch.equal(tensors.get_tensor(plain), tensors.get_tensor(tensor))
+        )
 
 
 def _merged(adapted: Any, expected: str) -> PreTrainedModel:

@@ -13,14 +13,15 @@ from transformer_lens.config.hooked_transformer_config import HookedTransformerC
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
-from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
-from .adapters import adapter_tokenizer
+from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, UnsupportedError
+from .adapters import adapter_tokenizer, recorded_base
 from .export import remember_origin
 from .families import family_of, hooked_config
 from .layout import store_transposed
+from .library_errors import library_errors
 from .naming import share
 from .precision import TOLERANCE, check_finite
-from .provenance import model_facts, stamp
+from .provenance import model_facts, stamp, weights_sha256
 from .sources import Source, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
 
@@ -62,18 +63,20 @@ def load_model(
             "a Hugging Face source or a HookedTransformer", "a TransformerBridge", "give what the bridge was made of"
         )
     if isinstance(source, HookedTransformer):
-        return _pass_through(source, device, adapter, tokenizer)
+        return _pass_through(source, device, revision, adapter, tokenizer)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizer = open_tokenizer(tokenizer)
     if tokenizer is None and adapter is not None:
         tokenizer = adapter_tokenizer(adapter)
     opened = open_source(source, dtype, revision, tokenizer)
     if adapter is not None:
+        _check_base(opened, adapter, dtype)
         opened = merge_adapter(opened, adapter)
     check_finite(opened.model.state_dict(), opened.name)
-    model = to_hooked(opened, device, dtype)
-    if verify:
-        check_against_hugging_face(model, opened.model)
+    with library_errors(f"a model that {opened.name} describes"):
+        model = to_hooked(opened, device, dtype)
+        if verify:
+            check_against_hugging_face(model, opened.model)
     facts: dict[str, Any] = {
         "source": opened.name,
         "revision": opened.revision,
@@ -91,9 +94,24 @@ def _check_device(device: str | torch.device | None) -> None:
         raise ArgumentError("device to be one that is here, like 'cpu' or 'cuda'", f"{device!r} ({reason})") from error
 
 
+def _check_base(base: Source, adapter: str | Path, dtype: torch.dtype) -> None:
+    """Warn where an adapter that ivlens exported was trained on other weights than the base's."""
+    recorded = recorded_base(adapter)
+    if recorded is None or recorded[1] != str(dtype).removeprefix("torch."):
+        return
+    if weights_sha256(_hooked(base.model, torch.device("cpu"), dtype)) != recorded[0]:
+        message = f"the adapter at {adapter} was trained on other weights than those of {base.name}"
+        warnings.warn(message, SourceWarning, stacklevel=3)
+
+
 def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> HookedTransformer:
-    """Build the HookedTransformer of a Hugging Face model, weights unprocessed."""
-    hugging_face = source.model
+    """Build the HookedTransformer of a Hugging Face model, weights unprocessed, tokenizer attached."""
+    model = _hooked(source.model, device, dtype)
+    attach_tokenizer(model, source.tokenizer)
+    return model.to(device, print_details=False).eval()
+
+
+def _hooked(hugging_face: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> HookedTransformer:
     cfg = hooked_config(hugging_face.config, dtype=dtype, device=str(device))
     model = without_weights(cfg)
     family = family_of(hugging_face.config)
@@ -109,8 +127,7 @@ def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> Hooke
     store_transposed(model)
     share(model, family.naming)
     remember_origin(model, hugging_face)
-    attach_tokenizer(model, source.tokenizer)
-    return model.to(device, print_details=False).eval()
+    return model
 
 
 def without_weights(cfg: HookedTransformerConfig) -> HookedTransformer:
@@ -167,8 +184,14 @@ def logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> F
 
 
 def _pass_through(
-    model: HookedTransformer, device: str | torch.device | None, adapter: str | Path | None, tokenizer: Any
+    model: HookedTransformer,
+    device: str | torch.device | None,
+    revision: str | None,
+    adapter: str | Path | None,
+    tokenizer: Any,
 ) -> HookedTransformer:
+    if revision is not None:
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with a HookedTransformer")
     if adapter is not None:
         raise ArgumentError("an adapter only with a Hugging Face source", "a HookedTransformer", "merge it before")
     if tokenizer is not None:

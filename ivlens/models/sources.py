@@ -19,10 +19,10 @@ from transformers.initialization import no_init_weights
 from ..errors import ArgumentError, SourceError
 from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of
-from .folders import check_model_folder, hub_folder
+from .folders import CONFIG, check_model_folder, hub_folder
 from .library_errors import REMEDY, first_few, library_errors
 from .packaged import PACKAGED, packaged_folder
-from .tokenizers import PASS_ONE, read_tokenizer
+from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
 # Buffers that older versions of transformers wrote beside the weights, and compute now.
 BUFFERS = re.compile(
@@ -67,18 +67,26 @@ def open_source(source: Any, dtype: torch.dtype, revision: str | None, tokenizer
     return Source(_copied(base, dtype), tokenizer, f"{kind} object", None)
 
 
-def open_tokenizer(source: Any) -> Any:
-    """The tokenizer of whatever ``open_source`` reads, without its weights; of other objects, they themselves.
+def open_tokenizer(source: Any, revision: str | None = None) -> Any:
+    """The tokenizer of whatever ``load_model`` reads, without its weights; what is no model, is taken for one.
 
     Raises:
         SourceError: there is none.
     """
-    if isinstance(source, PreTrainedModel):
-        return _tokenizer_of(source)
+    if isinstance(source, torch.nn.Module):
+        return getattr(source, "tokenizer", None) or _tokenizer_of(source)
     if not isinstance(source, (str, Path)):
         return source
-    path, name, _ = _located(source, None)
+    path, name, _ = _located(source, revision)
     return _gguf_tokenizer(path) if path.is_file() else read_tokenizer(path, name, trusted=name in PACKAGED)
+
+
+def lacks_tokenizer(source: Any) -> bool:
+    """Whether a local folder holds no tokenizer, or a model object does not say where one is."""
+    if isinstance(source, (str, Path)):
+        folder = Path(source).expanduser()
+        return (folder / CONFIG).is_file() and not has_tokenizer(folder)
+    return getattr(source, "tokenizer", None) is None and not getattr(source, "name_or_path", None)
 
 
 def merge_adapter(source: Source, adapter: str | Path) -> Source:
@@ -211,9 +219,9 @@ def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return fresh.eval()
 
 
-def _tokenizer_of(model: PreTrainedModel) -> Any:
+def _tokenizer_of(model: Any) -> Any:
     """The tokenizer of a model object that remembers where it was loaded from."""
-    where = model.config.name_or_path
+    where = getattr(getattr(model, "config", None), "name_or_path", None)
     if not where:
         missing = "the model object does not say where its tokenizer is"
         raise SourceError("a tokenizer for the model object", missing, "pass load_model(model, tokenizer=...)")
