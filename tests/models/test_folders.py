@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from ivlens import load_model
-from ivlens.errors import IvlensError, SourceError, SourceWarning, UnsupportedError
+from ivlens.errors import IvlensError, SourceError, SourceWarning
 from ivlens.models.sources import open_source
 
 Change = Callable[[Path], object]
@@ -37,6 +38,15 @@ def saved(model: Any, tokenizer: Any, folder: Path, **options: Any) -> Path:
     model.save_pretrained(folder, **options)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def error_of(folder: Path) -> str:
+    """What ``load_model`` says of a folder, nothing if it loads; anything but an error of ours ends the test."""
+    try:
+        load_model(folder)
+    except IvlensError as error:
+        return str(error)
+    return ""
 
 
 def set_in(file: str, **values: Any) -> Change:
@@ -107,8 +117,11 @@ def sharded(change: Callable[[Path, dict[str, Any]], object]) -> Change:
 
 def twice(folder: Path, index: dict[str, Any]) -> None:
     weights = load_file(folder / "one.safetensors")
-    save_file(load_file(folder / "two.safetensors") | {"lm_head.weight": weights["lm_head.weight"]},
-              folder / "two.safetensors", metadata={"format": "pt"})  # fmt: skip
+    save_file(
+        load_file(folder / "two.safetensors") | {"lm_head.weight": weights["lm_head.weight"]},
+        folder / "two.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 LORA = [f"model.layers.0.self_attn.q_proj.lora_{x}.default.weight" for x in "AB"]
@@ -117,7 +130,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a bias": (added("model.layers.0.self_attn.q_proj.bias"), "every tensor of .*got none for .*q_proj.bias"),
     "one more layer": (added("model.layers.2.mlp.up_proj.weight", shape=(48, 32)), r"none for model\.layers\.2\.mlp"),
     "another task's head": (added("score.weight"), "every tensor of .*got none for score.weight"),
-    "one layer less in the config": (set_in("config.json", num_hidden_layers=1), r"none for .*layers\.1.* and \d+ more"),
+    "one layer less in the config": (set_in("config.json", num_hidden_layers=1), r"none for .*layers\.1.* more"),
     "not a number": (poisoned("model.norm.weight"), r"finite weights in .*base; got NaN .* in model\.norm\.weight"),
     "infinity": (poisoned("lm_head.weight", value=float("inf")), r"finite weights in .*in lm_head\.weight"),
     "endless layers": (set_in("config.json", num_hidden_layers=10**9), "num_hidden_layers 1000000000 where .* 21"),
@@ -128,19 +141,32 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "negative layers": (set_in("config.json", num_hidden_layers=-(10**9)), "num_hidden_layers -10+ where"),
     "infinite width": (set_in("config.json", hidden_size=float("inf")), "hidden_size inf where"),
     "no heads": (set_in("config.json", num_attention_heads=0), "a readable model at .*base"),
-    "other heads": (set_in("config.json", num_attention_heads=8), "tensors of its config's shapes; got .*proj.weight of"),
+    "other heads": (
+        set_in("config.json", num_attention_heads=8),
+        "tensors of its config's shapes; got .*proj.weight of",
+    ),
     "no dtype": (set_in("config.json", dtype="float3", torch_dtype="float3"), ""),
-    "quantised": (set_in("config.json", quantization_config={"quant_method": "gptq"}), "weights that are not quantised"),
+    "quantised": (
+        set_in("config.json", quantization_config={"quant_method": "gptq"}),
+        "weights that are not quantised",
+    ),
     "a kernel": (set_in("config.json", attn_implementation="evil/kernel"), "attention of transformers' own"),
-    "other weights": (set_in("config.json", transformers_weights="x.safetensors"), "transformers_weights in the config"),
+    "other weights": (
+        set_in("config.json", transformers_weights="x.safetensors"),
+        "transformers_weights in the config",
+    ),
     "no model type": (set_in("config.json", model_type=None), "a model of one of the families"),
     "unknown type with code": (
-        set_in("config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"}), "a model of one of the families",
+        set_in("config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"}),
+        "a model of one of the families",
     ),
     "a list as config": (written("config.json", "[]"), "an object in its config.json; got a list"),
     "a deep config": (written("config.json", "[" * 100_000), "a readable model at"),
     "a config of other bytes": (written("config.json", b"\xff\xfe{"), "a readable model at"),
-    "pickled weights": (as_pickle, "got pytorch_model.bin, which can run code.*convert to safetensors.*save_pretrained"),
+    "pickled weights": (
+        as_pickle,
+        "got pytorch_model.bin, which can run code.*convert to safetensors.*save_pretrained",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "weights as safetensors; got no model.safe"),
     "no bytes": (written("model.safetensors", b""), "a readable model at .*SafetensorError"),
     "other bytes": (written("model.safetensors", b"\xff" * 4096), "a readable model at .*SafetensorError"),
@@ -149,22 +175,32 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an adapter beside it": (with_adapter, r"one model; got .*and an adapter; move .*load_model\(folder, adapter="),
     "a lost shard": (sharded(lambda folder, _: (folder / "two.safetensors").unlink()), "got no two.safetensors"),
     "a tensor listed only": (
-        sharded(lambda _, index: index["weight_map"].update({"more": "one.safetensors"})), "got no more in one.safetensors",
+        sharded(lambda _, index: index["weight_map"].update({"more": "one.safetensors"})),
+        "got no more in one.safetensors",
     ),
     "a shard elsewhere": (
-        sharded(lambda _, index: index["weight_map"].update({"more": "../one.safetensors"})), "'../one.safetensors' as a file",
+        sharded(lambda _, index: index["weight_map"].update({"more": "../one.safetensors"})),
+        "'../one.safetensors' as a file",
     ),
     "a tensor in two shards": (sharded(twice), "every tensor once; got lm_head.weight in two files"),
-    "an index of numbers": (sharded(lambda _, index: index.update(weight_map=[1, 2])), "no files in model.safetensors.index"),
-    "tokenizer settings only": (lambda folder: (folder / "tokenizer.json").unlink(), "with a tokenizer; got no tokenizer.*tokenizer="),
+    "an index of numbers": (
+        sharded(lambda _, index: index.update(weight_map=[1, 2])),
+        "no files in model.safetensors.index",
+    ),
+    "tokenizer settings only": (
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        "with a tokenizer; got no tokenizer.*tokenizer=",
+    ),
     "a vocabulary without merges": (
-        lambda folder: (folder / "tokenizer.json").rename(folder / "vocab.json"), "no tokenizer there; pass tokenizer=",
+        lambda folder: (folder / "tokenizer.json").rename(folder / "vocab.json"),
+        "no tokenizer there; pass tokenizer=",
     ),
     "a broken tokenizer": (written("tokenizer.json", "{}"), "a readable tokenizer at .*base.*pass tokenizer="),
     "a tokenizer of its own code": (
-        set_in("tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]}), "",
+        set_in("tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]}),
+        "",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore::ivlens.SourceWarning")
@@ -174,17 +210,12 @@ def test_what_is_not_the_files_model_is_refused_in_one_line(folder: Path, name: 
     change(folder)
     (folder / "own.py").write_text(CODE)
     started = time.monotonic()
-    try:
-        model = load_model(folder)
-    except (SourceError, UnsupportedError) as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 900
-        assert "trust_remote_code" not in str(error)
-        assert __import__("re").search(text, str(error)), str(error)
-    else:
-        assert not text, "not refused"
-        assert model.cfg.n_layers == 2
+    error = error_of(folder)
     assert time.monotonic() - started < 30
+    assert re.search(text, error), error
+    assert len(error) < 900
+    assert "\n" not in error
+    assert "trust_remote_code" not in error
     assert not (folder / "own.py.ran").exists()
 
 
@@ -193,9 +224,10 @@ UNDERSTOOD: dict[str, Change] = {
     "shards": sharded(lambda folder, index: None),
     "old rotary buffers": added("model.layers.0.self_attn.rotary_emb.inv_freq", shape=(4,)),
     "training's own files": lambda folder: [
-        (folder / name).write_bytes(pickle.dumps({})) for name in ("training_args.bin", "optimizer.pt", "pytorch_model.bin")
+        (folder / name).write_bytes(pickle.dumps({}))
+        for name in ("training_args.bin", "optimizer.pt", "pytorch_model.bin")
     ],
-}  # fmt: skip
+}
 
 
 @torch.no_grad()
@@ -213,8 +245,15 @@ def test_a_tied_head_that_is_written_once_more_is_no_stray(tmp_path: Path, tiny_
     assert torch.equal(model.W_E.T, model.W_U)
 
 
-@pytest.mark.parametrize(("family", "buffer"), [("gpt2", "h.0.attn.bias"), ("gpt_neox", "layers.0.attention.masked_bias"),
-                                                ("gptj", "h.0.attn.bias"), ("gpt_neo", "h.0.attn.attention.bias")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "buffer"),
+    [
+        ("gpt2", "h.0.attn.bias"),
+        ("gpt_neox", "layers.0.attention.masked_bias"),
+        ("gptj", "h.0.attn.bias"),
+        ("gpt_neo", "h.0.attn.attention.bias"),
+    ],
+)
 def test_masks_of_older_checkpoints_are_no_strays(
     tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any, family: str, buffer: str
 ) -> None:
@@ -286,12 +325,8 @@ def test_any_value_in_a_config_gives_a_model_or_one_error(folder: Path, data: st
     )
     config[data.draw(st.sampled_from(sorted(config)))] = data.draw(values)
     path.write_text(json.dumps(config))
-    try:
-        load_model(folder)
-    except IvlensError as error:
-        assert len(str(error)) < 900
-    finally:
-        path.write_text(whole)
+    assert len(error_of(folder)) < 900
+    path.write_text(whole)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -306,12 +341,8 @@ def test_any_cut_or_flipped_file_gives_a_model_or_one_error(folder: Path, data: 
     path.write_bytes(
         whole[:at] if cut else whole[:at] + bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))]) + whole[at + 1 :]
     )
-    try:
-        load_model(folder)
-    except IvlensError as error:
-        assert len(str(error)) < 900
-    finally:
-        path.write_bytes(whole)
+    assert len(error_of(folder)) < 900
+    path.write_bytes(whole)
 
 
 def test_objects_that_are_no_model_say_what_to_give(tiny_hf: Any, tiny_tokenizer: Any) -> None:
