@@ -80,6 +80,7 @@ def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> Pr
     with library_errors(expected, REMEDY):
         _resize(model, tensor_shapes({folder / ADAPTER_WEIGHTS: []}, expected), expected)
         adapted = peft_model.from_pretrained(model, str(folder))
+        _check_mergeable(adapted, expected)
         loaded = adapted.load_adapter(str(folder), "default")  # once more, since only this says what did not fit
         extra = [tensor for tensor in loaded.unexpected_keys if not _is_repeated(tensor, folder / ADAPTER_WEIGHTS)]
         if strays := [*loaded.missing_keys, *extra]:
@@ -95,6 +96,7 @@ def merged_object(source: Any, dtype: torch.dtype) -> PreTrainedModel:
         MismatchError: their merge is not what they do unmerged.
     """
     expected = "a PeftModel whose adapters can be merged"
+    _check_mergeable(source, expected)
     with library_errors(expected, REMEDY):
         return _merged(copy.deepcopy(source).to(dtype).eval(), expected)
 
@@ -151,10 +153,14 @@ def _is_repeated(tensor: str, file: Path) -> bool:
         )
 
 
-def _merged(adapted: Any, expected: str) -> PreTrainedModel:
+def _check_mergeable(adapted: Any, expected: str) -> None:
     if not hasattr(adapted, "merge_and_unload"):
-        kind = getattr(adapted.active_peft_config, "peft_type", type(adapted).__name__)
-        raise SourceError(expected, f"one of type {str(kind).rpartition('.')[2]}", "only adapters of weights merge")
+        kind = str(adapted.active_peft_config.peft_type).rpartition(".")[2]
+        raise SourceError(expected, f"one of type {kind}", "only adapters of weights merge")
+
+
+def _merged(adapted: Any, expected: str) -> PreTrainedModel:
+    """The base of a PeftModel with its active adapters in its weights, checked against what they do unmerged."""
     check_finite(adapted.state_dict(), expected)
     adapted.eval()
     unmerged = _logits(adapted)
@@ -181,12 +187,12 @@ def _unshare(model: PreTrainedModel) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(parameter, []).append((module, name))
     embeddings, tied = {model.get_input_embeddings(), model.get_output_embeddings()}, False
-    for parameter, places in owners.items():
+    for shared, places in owners.items():
         if {module for module, _ in places} == embeddings:
             tied = True
             continue
         for module, name in places[1:]:
-            setattr(module, name, torch.nn.Parameter(parameter.detach().clone(), requires_grad=False))
+            setattr(module, name, torch.nn.Parameter(shared.detach().clone(), requires_grad=False))
     model.config.tie_word_embeddings = bool(model.config.tie_word_embeddings and tied)
 
 
