@@ -8,10 +8,8 @@ import json
 import sys
 
 MEMORY = 4 << 30  # bytes
-TEXTS = [
-    "The quick brown fox, 12:30!",
-    *(piece * 64 for piece in ("a", "1", " ", "\n", "!", "aB", "é", "字", "'s ", "a1")),
-]
+PIECES = ("a", "1", " ", "\n", "!", "aB", "é", "字", "'s ", "a1")
+TEXTS = ["The quick brown fox, 12:30!", *(piece * 64 + end for piece in PIECES for end in ("", "?", " x"))]
 
 
 def main() -> None:
