@@ -21,6 +21,7 @@ from .errors import PrecisionWarning as PrecisionWarning
 from .errors import PromptError as PromptError
 from .errors import RecordError as RecordError
 from .errors import SourceError as SourceError
+from .errors import SourceWarning as SourceWarning
 from .errors import TaskError as TaskError
 from .errors import UnsupportedError as UnsupportedError
 from .errors import WorkerError as WorkerError
@@ -97,6 +98,7 @@ __all__ = [
     "PromptError",
     "RecordError",
     "SourceError",
+    "SourceWarning",
     "Stability",
     "SteeringSweep",
     "Task",

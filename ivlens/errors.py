@@ -13,7 +13,7 @@ IvlensError
 `-- WorkerError         a worker process that died, or that cannot do its work
 
 FallbackWarning says that something is computed in a slower way than the one asked for, PrecisionWarning that a number
-is near the noise of its dtype.
+is near the noise of its dtype, SourceWarning that what is loaded may not be what was meant.
 """
 
 from collections.abc import Iterable, Sequence
@@ -83,6 +83,10 @@ class FallbackWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A number is near the noise of the precision that it was computed in."""
+
+
+class SourceWarning(UserWarning):
+    """What is loaded is readable but may not be what was meant: another base, another tokenizer, code left aside."""
 
 
 class _Brief(Repr):

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..checks import Count, checked
-from ..errors import ArgumentError, IvlensError, WorkerError
+from ..errors import ArgumentError, WorkerError
 from ..models import worker_device
 from ..parallel import spread, workers
 from ..records import CheckpointComparison
@@ -107,8 +107,8 @@ def _outcome(measuring: Measuring, subject: Subject) -> Found | str:
     """All that is measured of a checkpoint, or why it could not be."""
     try:
         return measuring.measure(subject)
-    except IvlensError as error:
-        return f"{type(error).__name__}: {error}"
+    except Exception as error:  # of any library: the other checkpoints go on
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:1000]}"
     finally:
         subject.release()
 

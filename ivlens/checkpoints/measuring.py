@@ -1,13 +1,14 @@
 """All that is measured of every checkpoint, task by task, and the comparison that it becomes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..records import CheckpointComparison, HeadReading
-from ..tasks import Task
+from ..tasks import Prompt, Task
 from .cells import BASE_VECTOR, OTHER_VECTOR, OWN_VECTOR, Cells, vector_of
 from .sources import check_comparable
 from .subject import Subject
@@ -20,6 +21,7 @@ from .summary import (
     stream_cosine,
     task_row,
 )
+from .tokens import check_same_tokens
 
 Found = tuple[dict[str, Measured], Tensor]
 
@@ -33,14 +35,16 @@ class Measuring:
     base: Subject
     before: dict[str, Measured] = field(default_factory=dict)
     places: dict[str, tuple[int, float]] = field(default_factory=dict)
+    tokenizer: Any = None
 
     def measure(self, subject: Subject) -> Found:
         """All cells of one checkpoint: its tasks, and how far its heads' weights are from the base's."""
         if subject is self.base:
             self.cells.config.check_model(subject.facts["n_layers"], subject.facts["n_heads"])
             self.cells.keep_attention(subject)
+            self.tokenizer = subject.tokenizer()
         else:
-            check_comparable(self.base.facts, subject.facts)
+            self._check_comparable(subject)
         readings = {task.name: self._reading(subject, task) for task in self.tasks}
         if subject is self.base:
             for task in self.tasks:
@@ -84,6 +88,21 @@ class Measuring:
             names, tasks, tuple(each.reading.heads for each in before), config.metric, learned, dict(failures),
             provenance={"model": facts, "settings": {"comparison": asdict(config), "places": self.places}},
         )  # fmt: skip
+
+    def _check_comparable(self, subject: Subject) -> None:
+        """Raise MismatchError unless the numbers of a checkpoint and the base mean the same."""
+        base, now = self.base.facts, subject.facts
+        check_comparable(base, now)
+        if any(base[name] != now[name] for name in ("tokenizer", "bos")):
+            check_same_tokens(subject.name, self.tokenizer, subject.tokenizer(), self._prompts())
+
+    def _prompts(self) -> Iterator[Prompt]:
+        """Clean prompts of both splits, as they are asked."""
+        config = self.cells.config
+        for task in self.tasks:
+            for split, n in (("train", config.clean), ("test", config.test)):
+                there = min(n, len(task.split(split)))
+                yield from task.prompts(there, shots=config.shots, split=split, seed=config.seed)
 
     def _reading(self, subject: Subject, task: Task) -> HeadReading:
         heads = None if subject is self.base else self.before[task.name].reading.heads

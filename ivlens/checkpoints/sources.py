@@ -1,22 +1,27 @@
 """Checkpoints by name: anything that ``load_model`` reads, a training run's folder, an adapter of the base."""
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, MismatchError
-from ..models import HookedTransformer, check_alike, load_model
+from ..errors import ArgumentError, SourceWarning
+from ..models import HookedTransformer, adapter_tokenizer, check_alike, lacks_tokenizer, load_model, open_tokenizer
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A named source, with the revision or the adapter that makes a checkpoint of it."""
+    """A named source, with the revision or the adapter that makes a checkpoint of it.
+
+    ``tokenizer``: the source of the base's, for a checkpoint without one of its own.
+    """
 
     name: str
     source: Any
     revision: str | None = None
     adapter: Path | None = None
+    tokenizer: Any = None
 
     def load(self, **options: Any) -> HookedTransformer:
         """The checkpoint's model.
@@ -24,7 +29,22 @@ class Checkpoint:
         Raises:
             SourceError, UnsupportedError, MismatchError, DownloadError: see ``load_model``.
         """
+        if options.get("tokenizer") is None and self.tokenizer is not None:
+            message = f"{self.name} has no tokenizer of its own; it is given the base's"
+            warnings.warn(message, SourceWarning, stacklevel=2)
+            options["tokenizer"] = self.tokenizer
         return load_model(self.source, revision=self.revision, adapter=self.adapter, **options)
+
+    def load_tokenizer(self, **options: Any) -> Any:
+        """The tokenizer that the checkpoint's model would have.
+
+        Raises:
+            SourceError: there is none.
+        """
+        given = self.tokenizer if options.get("tokenizer") is None else options["tokenizer"]
+        if given is None and self.adapter is not None:
+            given = adapter_tokenizer(self.adapter)
+        return open_tokenizer(self.source, self.revision) if given is None else open_tokenizer(given)
 
 
 def named(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[Checkpoint]:
@@ -36,7 +56,7 @@ def named(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[Checkpo
     pairs = list(sources.items()) if isinstance(sources, Mapping) else [(None, source) for source in sources]
     if not pairs:
         raise ArgumentError("one checkpoint or more", "none")
-    found = [_checkpoint(name, source, base) for name, source in pairs]
+    found = [_with_tokenizer(_checkpoint(name, source, base), base) for name, source in pairs]
     names = [each.name for each in found]
     if len({*names, "base"}) <= len(names):
         raise ArgumentError("checkpoints of different names, none of them 'base'", ", ".join(names), "pass a mapping")
@@ -59,9 +79,18 @@ def _checkpoint(name: str | None, source: Any, base: Any) -> Checkpoint:
     return Checkpoint(own, path / "model" if (path / "model" / "config.json").is_file() else path)
 
 
+def _with_tokenizer(checkpoint: Checkpoint, base: Any) -> Checkpoint:
+    """The checkpoint, told where the base's tokenizer is if it has none; by a path that every process understands."""
+    if not lacks_tokenizer(checkpoint.source):
+        return checkpoint
+    if isinstance(base, (str, Path)):
+        path = Path(base).expanduser()
+        return replace(checkpoint, tokenizer=path.absolute() if path.exists() else base)
+    config = getattr(base, "config", None)
+    return replace(checkpoint, tokenizer=getattr(base, "tokenizer", None) or getattr(config, "name_or_path", None))
+
+
 def check_comparable(base: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise MismatchError unless a checkpoint's facts have the base's architecture, processing, dtype and tokenizer."""
+    """Raise MismatchError unless a checkpoint's facts have the base's architecture, weight processing and dtype."""
     expected = "a checkpoint of the base's architecture, weight processing and dtype"
-    check_alike({"model": base}, {"model": now}, expected, "compare models of one family", ("dtype", "bos"))
-    if now["tokenizer"] != base["tokenizer"]:
-        raise MismatchError("a checkpoint with the base's tokenizer", "another vocabulary", "load it with tokenizer=")
+    check_alike({"model": base}, {"model": now}, expected, "compare models of one family", ("dtype",))

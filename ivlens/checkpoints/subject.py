@@ -55,6 +55,10 @@ class Subject:
             self.held = self.checkpoint.load(**self.options)
         return self.held
 
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, read alone where the model is not held."""
+        return self.held.tokenizer if self.held else self.checkpoint.load_tokenizer(**self.options)
+
     def release(self) -> None:
         """Let go of the model, so that the next one has its memory."""
         self.held = None

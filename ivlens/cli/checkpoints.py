@@ -10,7 +10,7 @@ import torch
 from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import ArgumentError
 from ..records import CheckpointComparison, write_atomically
-from .common import add_dtype, add_jobs, add_verb, progress, read_tasks, show
+from .common import add_jobs, add_loading, add_verb, progress, read_tasks, show
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
 
@@ -36,7 +36,7 @@ def add_compare(verbs: Any) -> None:
         ("test", 30, "prompts to answer"), ("heads", 20, "heads of a vector"), ("seed", 0, "seed of the prompts"),
     ):  # fmt: skip
         add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
-    add_dtype(add)
+    add_loading(add)
     add_jobs(add)
 
 
@@ -50,6 +50,7 @@ def _compare(options: argparse.Namespace) -> None:
     comparison = compare_checkpoints(
         options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
         say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
+        tokenizer=options.tokenizer,
     )  # fmt: skip
     write_tables(comparison, options.out)
     views.write_comparison_report(options.out / "report.html", comparison)

@@ -29,11 +29,12 @@ def add_model(add: Any) -> None:
     add("model", metavar="MODEL", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
     add("--adapter", help="PEFT adapter folder to merge into the model")
     add("--revision", help="revision on the Hugging Face hub")
-    add_dtype(add)
+    add_loading(add)
 
 
-def add_dtype(add: Any) -> None:
-    """Where and in which precision models are loaded."""
+def add_loading(add: Any) -> None:
+    """Where, in which precision and with which tokenizer models are loaded."""
+    add("--tokenizer", help="folder, hub name or .gguf file with the tokenizer, in place of the model's own")
     add("--device", help="default: cuda where there is one")
     add("--dtype", choices=DTYPES, default="float32", metavar="DTYPE", help=f"{', '.join(DTYPES)} (default: float32)")
 
@@ -51,6 +52,7 @@ def read_model(options: argparse.Namespace) -> HookedTransformer:
         dtype=getattr(torch, options.dtype),
         revision=options.revision,
         adapter=options.adapter,
+        tokenizer=options.tokenizer,
     )
 
 

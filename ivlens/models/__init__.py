@@ -2,6 +2,7 @@
 
 from transformer_lens import HookedTransformer as HookedTransformer
 
+from .adapters import adapter_tokenizer as adapter_tokenizer
 from .base import base_weights as base_weights
 from .base import checkpointed as checkpointed
 from .base import differentiable as differentiable
@@ -48,6 +49,8 @@ from .sharing import sharing as sharing
 from .sharing import spread_batches as spread_batches
 from .sharing import spread_model as spread_model
 from .sharing import worker_device as worker_device
+from .sources import lacks_tokenizer as lacks_tokenizer
+from .sources import open_tokenizer as open_tokenizer
 from .sweeps import check_streamable as check_streamable
 from .sweeps import sweep_additions as sweep_additions
 from .sweeps import sweep_heads as sweep_heads

@@ -10,26 +10,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from ..checks import checked
-from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError
+from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, UnsupportedError
+from .adapters import adapter_tokenizer, recorded_base
 from .export import remember_origin
 from .families import family_of, hooked_config
 from .layout import copy_from_file, store_transposed
+from .library_errors import library_errors
 from .naming import share
-from .provenance import model_facts, stamp
-from .sources import Source, merge_adapter, open_source
-
-CHECK_TEXT = "The quick brown fox jumps over the lazy dog. Paris is the capital of"
-# Largest difference allowed between our logits and Hugging Face's, relative to the largest logit.
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+from .precision import TOLERANCE, check_finite
+from .provenance import model_facts, stamp, weights_sha256
+from .sources import Source, merge_adapter, open_source, open_tokenizer
+from .tokenizers import CHECK_TEXT, check_tokenizer
 
 
 @checked
 @torch.inference_mode(False)
 def load_model(
-    source: str | Path | PreTrainedModel | HookedTransformer = "smollm2",
+    source: str | Path | torch.nn.Module = "smollm2",
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
@@ -40,30 +41,46 @@ def load_model(
 ) -> HookedTransformer:
     """Load a model as a HookedTransformer: weights unprocessed, evaluation mode, tokenizer attached.
 
-    ``source`` is a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub name, a local Hugging Face folder, a GGUF
-    file, or a model object; ``adapter`` a PEFT folder merged into it; ``device`` defaults to CUDA where there is one.
-    With ``verify`` the logits of one short prompt are compared with Hugging Face's.
+    ``source`` is a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
+    name, or a model object, PEFT's too; ``adapter`` a PEFT folder or hub name merged into it; ``device`` defaults to
+    CUDA where there is one. ``tokenizer`` is a tokenizer, or a source that has one, in place of the adapter's or else
+    the model's own. With ``verify`` the logits of one short prompt are compared with Hugging Face's.
+
+    No code of a source is ever run and no pickle opened.
 
     Raises:
-        SourceError: nothing loadable is there.
+        SourceError: nothing loadable is there: not all tensors and no others, not finite, no tokenizer that fits.
         DownloadError: a packaged model could not be fetched.
         UnsupportedError: the family, or a feature that it switches on, would not be represented faithfully.
-        MismatchError: the logits differ from Hugging Face's.
+        MismatchError: the logits differ from Hugging Face's, or a merged adapter's from the adapter's.
+
+    Warns:
+        SourceWarning: what is loaded may not be what was meant.
     """
     if dtype not in TOLERANCE:
         raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
     _check_device(device)
+    if isinstance(source, TransformerBridge):
+        raise SourceError(
+            "a Hugging Face source or a HookedTransformer", "a TransformerBridge", "give what the bridge was made of"
+        )
     if isinstance(source, HookedTransformer):
-        return _pass_through(source, device, adapter, tokenizer)
+        return _pass_through(source, device, revision, adapter, tokenizer)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    tokenizer = open_tokenizer(tokenizer)
+    if tokenizer is None and adapter is not None:
+        tokenizer = adapter_tokenizer(adapter)
     opened = open_source(source, dtype, revision, tokenizer)
     if adapter is not None:
+        _check_base(opened, adapter, dtype)
         opened = merge_adapter(opened, adapter)
-    if device.type == "cpu":  # another device has a copy anyway
-        copy_from_file(opened.model)
-    model = to_hooked(opened, device, dtype)
-    if verify:
-        check_against_hugging_face(model, opened.model)
+    check_finite(opened.model.state_dict(), opened.name)
+    with library_errors(f"a model that {opened.name} describes"):
+        if device.type == "cpu":  # another device has a copy anyway
+            copy_from_file(opened.model)
+        model = to_hooked(opened, device, dtype)
+        if verify:
+            check_against_hugging_face(model, opened.model)
     facts: dict[str, Any] = {
         "source": opened.name,
         "revision": opened.revision,
@@ -81,9 +98,24 @@ def _check_device(device: str | torch.device | None) -> None:
         raise ArgumentError("device to be one that is here, like 'cpu' or 'cuda'", f"{device!r} ({reason})") from error
 
 
+def _check_base(base: Source, adapter: str | Path, dtype: torch.dtype) -> None:
+    """Warn where an adapter that ivlens exported was trained on other weights than the base's."""
+    recorded = recorded_base(adapter)
+    if recorded is None or recorded[1] != str(dtype).removeprefix("torch."):
+        return
+    if weights_sha256(_hooked(base.model, torch.device("cpu"), dtype)) != recorded[0]:
+        message = f"the adapter at {adapter} was trained on other weights than those of {base.name}"
+        warnings.warn(message, SourceWarning, stacklevel=3)
+
+
 def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> HookedTransformer:
-    """Build the HookedTransformer of a Hugging Face model, weights unprocessed."""
-    hugging_face = source.model
+    """Build the HookedTransformer of a Hugging Face model, weights unprocessed, tokenizer attached."""
+    model = _hooked(source.model, device, dtype)
+    attach_tokenizer(model, source.tokenizer)
+    return model.to(device, print_details=False).eval()
+
+
+def _hooked(hugging_face: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> HookedTransformer:
     cfg = hooked_config(hugging_face.config, dtype=dtype, device=str(device))
     model = without_weights(cfg)
     family = family_of(hugging_face.config)
@@ -99,8 +131,7 @@ def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> Hooke
     store_transposed(model)
     share(model, family.naming)
     remember_origin(model, hugging_face)
-    attach_tokenizer(model, source.tokenizer)
-    return model.to(device, print_details=False).eval()
+    return model
 
 
 def without_weights(cfg: HookedTransformerConfig) -> HookedTransformer:
@@ -111,9 +142,14 @@ def without_weights(cfg: HookedTransformerConfig) -> HookedTransformer:
 
 
 def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
-    """Attach a copy of a Hugging Face tokenizer: BOS where it puts one, padding on the right."""
+    """Attach a copy of a Hugging Face tokenizer: BOS where it puts one, padding on the right.
+
+    Raises:
+        SourceError: it cannot be the model's tokenizer.
+    """
+    check_tokenizer(tokenizer, model.cfg.d_vocab)
     tokenizer = copy.deepcopy(tokenizer)
-    if tokenizer.pad_token is None:
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= model.cfg.d_vocab:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     model.tokenizer = tokenizer
@@ -152,12 +188,18 @@ def logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> F
 
 
 def _pass_through(
-    model: HookedTransformer, device: str | torch.device | None, adapter: str | Path | None, tokenizer: Any
+    model: HookedTransformer,
+    device: str | torch.device | None,
+    revision: str | None,
+    adapter: str | Path | None,
+    tokenizer: Any,
 ) -> HookedTransformer:
+    if revision is not None:
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with a HookedTransformer")
     if adapter is not None:
         raise ArgumentError("an adapter only with a Hugging Face source", "a HookedTransformer", "merge it before")
     if tokenizer is not None:
-        attach_tokenizer(model, tokenizer)
+        attach_tokenizer(model, open_tokenizer(tokenizer))
     if model.tokenizer is None:
         raise SourceError(
             "a HookedTransformer with a tokenizer", "one without", "pass load_model(model, tokenizer=...)"

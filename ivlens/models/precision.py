@@ -1,6 +1,7 @@
-"""Computing in a wider dtype than the weights', one module at a time, and how much of it fits in memory."""
+"""Precision: how far logits may differ, weights that are no numbers, computing in a wider dtype than the weights'."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import psutil
@@ -8,9 +9,25 @@ import torch
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
+from ..errors import SourceError
+from .library_errors import few_of
+
+# Largest difference allowed between two computations of the same logits, relative to the largest logit.
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 SHARE = 6  # streams take up to this part of the weights' memory,
 LEAST = 64 << 20  # or these bytes, where a model is small
 M = TypeVar("M", bound=nn.Module)
+
+
+def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
+    """Raise SourceError, naming the tensors, where weights are NaN or infinite."""
+    broken = [each for each, weight in weights.items() if weight.is_floating_point() and not weight.isfinite().all()]
+    if broken:
+        raise SourceError(
+            f"finite weights in {name}",
+            f"NaN or infinity in {few_of(broken)}",
+            "its training diverged or its file is damaged (in float16: try another dtype); give another checkpoint",
+        )
 
 
 def in_dtype(module: M, dtype: torch.dtype) -> M:

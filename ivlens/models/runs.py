@@ -49,11 +49,18 @@ def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) 
 
 
 def check_length(model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]]) -> None:
-    """Raise PromptError where a prompt with its answer is longer than the model's context."""
+    """Raise PromptError where a prompt with its answer is longer than the model's context, or has no embedding."""
     longest = max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
     if longest > model.cfg.n_ctx:
         raise PromptError(
             f"prompts within the model's context of {model.cfg.n_ctx} tokens", f"one of {longest}", "shorten it"
+        )
+    highest = max((token for prompt, answer in pairs for token in (*prompt, *answer)), default=0)
+    if highest >= model.cfg.d_vocab:
+        raise PromptError(
+            f"tokens that the model has embeddings for, {model.cfg.d_vocab} of them",
+            f"id {highest}",
+            "leave out the tokenizer's added tokens, or load the model with tokenizer= that fits it",
         )
 
 

@@ -2,27 +2,32 @@
 
 import copy
 import io
+import logging
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.utils import cached_file, extract_commit_hash
-from transformers.utils import logging as transformers_logging
 
-from ..errors import ArgumentError, IvlensError, SourceError
+from ..errors import ArgumentError, SourceError
+from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of, hooked_config
-from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
+from .folders import CONFIG, check_model_folder, hub_folder
+from .gguf import GgufFile, check_metadata, check_tensors, complete_config
+from .library_errors import REMEDY, few_of, library_errors, one_line
 from .packaged import PACKAGED, packaged_folder
+from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
-REMEDY = (
-    "give the packaged default 'smollm2', a Hugging Face hub name, a local Hugging Face folder, a .gguf file, "
-    "a model object, or the other packaged model, 'gemma3-270m'"
+# Buffers that older versions of transformers wrote beside the weights, and compute now.
+BUFFERS = re.compile(
+    r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias|position_ids|attn\.embed_positions)$"
 )
 
 
@@ -36,9 +41,7 @@ class Source:
     revision: str | None
 
 
-def open_source(
-    source: str | Path | PreTrainedModel, dtype: torch.dtype, revision: str | None, tokenizer: Any
-) -> Source:
+def open_source(source: Any, dtype: torch.dtype, revision: str | None, tokenizer: Any) -> Source:
     """Load the Hugging Face model and tokenizer behind ``source``.
 
     Raises:
@@ -46,46 +49,55 @@ def open_source(
         UnsupportedError: the model's family is not represented.
         DownloadError: a packaged model could not be fetched.
     """
-    if isinstance(source, PreTrainedModel):
-        family_of(source.config)
-        tokenizer = tokenizer or _tokenizer_of(source)
-        return Source(_copied(source, dtype), tokenizer, f"{type(source).__name__} object", None)
+    if isinstance(source, (str, Path)):
+        path, name, commit = _located(source, revision)
+        if path.is_file():
+            return _from_gguf(path, dtype, tokenizer)
+        return _from_folder(path, name, dtype, commit, tokenizer)
+    kind = type(source).__name__
+    if revision is not None:
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with a {kind} object")
+    if is_peft_model(source):
+        base = merged_object(source, dtype)
+    elif isinstance(source, PreTrainedModel):
+        base = source
+    else:
+        raise SourceError("a model source", f"a {kind}", REMEDY)
+    family_of(base.config)
+    tokenizer = _tokenizer_of(base) if tokenizer is None else tokenizer
+    return Source(_copied(base, dtype), tokenizer, f"{kind} object", None)
+
+
+def open_tokenizer(source: Any, revision: str | None = None) -> Any:
+    """The tokenizer of whatever ``load_model`` reads, without its weights; what is no model, is taken for one.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if isinstance(source, torch.nn.Module):
+        return getattr(source, "tokenizer", None) or _tokenizer_of(source)
     if not isinstance(source, (str, Path)):
-        raise SourceError("a model source", f"a {type(source).__name__}", REMEDY)
-    if revision is not None and (str(source) in PACKAGED or Path(source).expanduser().exists()):
-        raise ArgumentError("a revision only with a hub name", f"revision {revision!r} with {source}")
-    if model := PACKAGED.get(str(source)):
-        return _from_pretrained(packaged_folder(model, convert_gguf), model.name, dtype, None, tokenizer)
-    path = Path(source).expanduser()
-    if path.suffix.lower() == ".gguf":
-        return _from_gguf(path, dtype, tokenizer)
-    if path.is_dir():
-        return _from_folder(path, dtype, tokenizer)
-    if path.exists():
-        raise SourceError("a folder or a .gguf file", f"the file {path}", REMEDY)
-    return _from_pretrained(str(source), str(source), dtype, revision, tokenizer)
+        return source
+    path, name, _ = _located(source, revision)
+    return _gguf_tokenizer(path) if path.is_file() else read_tokenizer(path, name, trusted=name in PACKAGED)
+
+
+def lacks_tokenizer(source: Any) -> bool:
+    """Whether a local folder holds no tokenizer, or a model object does not say where one is."""
+    if isinstance(source, (str, Path)):
+        folder = Path(source).expanduser()
+        return (folder / CONFIG).is_file() and not has_tokenizer(folder)
+    return getattr(source, "tokenizer", None) is None and not getattr(source, "name_or_path", None)
 
 
 def merge_adapter(source: Source, adapter: str | Path) -> Source:
-    """Merge a PEFT adapter folder into the source's weights.
+    """Merge a PEFT adapter into the source's weights.
 
     Raises:
         SourceError: peft is not installed, or the adapter cannot be read or does not fit.
+        MismatchError: its merge is not what it does unmerged.
     """
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise SourceError(
-            "peft, to merge an adapter", "no such package", "run: pip install 'ivlens[adapters]'"
-        ) from error
-    expected, remedy = f"a PEFT adapter for {source.name} at {adapter}", "check its base model and its files"
-    with _reading(expected, remedy):
-        adapted = PeftModel.from_pretrained(source.model, str(adapter))
-        loaded = adapted.load_adapter(str(adapter), "default")  # once more, since only this says what did not fit
-        if strays := [*loaded.missing_keys, *loaded.unexpected_keys]:
-            raise SourceError(expected, f"one whose parts do not match the model's: {_some(strays)}", remedy)
-        merged = adapted.merge_and_unload()
-    return Source(merged.eval(), source.tokenizer, source.name, source.revision)
+    return replace(source, model=merged_adapter(source.model, source.name, adapter))
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -97,41 +109,72 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """
     source = _from_gguf(gguf, torch.float32, None)
     try:
-        with _quietly():
-            source.model.save_pretrained(folder)
-            source.tokenizer.save_pretrained(folder)
+        source.model.save_pretrained(folder)
+        source.tokenizer.save_pretrained(folder)
     except OSError:
         raise
     except Exception as error:  # safetensors and tokenizers raise their own on a full disk
-        raise OSError(_first_line(error)) from error
+        raise OSError(one_line(error)) from error
 
 
-def _from_folder(folder: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise SourceError(
-            "a folder with a whole model", f"{folder}, which holds only an adapter", "load_model(base, adapter=folder)"
-        )
-    if not (folder / "config.json").is_file():
-        raise SourceError("a Hugging Face model folder", f"{folder}, which has no config.json", REMEDY)
-    return _from_pretrained(folder, str(folder), dtype, None, tokenizer)
+def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
+    """The local folder or GGUF file that a source names, the name that records give it, and a hub name's commit."""
+    text = str(source)
+    with library_errors(f"a readable model at {text:.200}"):
+        path = Path(source).expanduser()
+        local = bool(text.strip()) and path.exists()
+        if revision is not None and (local or text in PACKAGED):
+            raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
+        if path.suffix.lower() == ".gguf":
+            if not path.is_file():
+                raise SourceError("a GGUF file", f"{text:.200}, which does not exist", REMEDY)
+            return path, path.name, None
+        if local and not path.is_dir():
+            raise SourceError("a folder or a .gguf file", f"the file {text:.200}", REMEDY)
+        if local:  # before a packaged model of that name
+            return path, os.path.join(os.curdir, path) if text in PACKAGED else str(path), None
+        if model := PACKAGED.get(text):
+            return packaged_folder(model, convert_gguf), model.name, None
+        folder, commit = hub_folder(text, revision)
+        return folder, text, commit
+
+
+def _from_folder(folder: Path, name: str, dtype: torch.dtype, commit: str | None, tokenizer: Any) -> Source:
+    check_model_folder(folder, name)
+    with library_errors(f"a readable model at {name}"):
+        family_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        if tokenizer is None:
+            tokenizer = read_tokenizer(folder, name, trusted=name in PACKAGED)
+        model = _whole(folder, name, dtype=dtype)
+    return Source(model.eval(), tokenizer, name, commit)
 
 
 def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
-    if not path.is_file():
-        raise SourceError("a GGUF file", f"{path}, which does not exist", REMEDY)
-    with _reading(f"a readable model at {path}"):
+    with library_errors(f"a readable model at {path}"), _without_gguf_bar():
         file = GgufFile(path)
         check_metadata(file)
-        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
         family_of(config)
         complete_config(file, config)
         hooked_config(config)
         check_tensors(file, config)
         model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype, config=config)
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            complete_tokenizer(file.metadata, tokenizer, path.name)
+        tokenizer = _gguf_tokenizer(path, file) if tokenizer is None else tokenizer
     return Source(_unquantised(model).eval(), tokenizer, path.name, None)
+
+
+def _gguf_tokenizer(path: Path, file: GgufFile) -> Any:
+    with library_errors(f"a readable tokenizer in {path}", PASS_ONE):
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        complete_tokenizer(file.metadata, tokenizer, path.name)
+    return tokenizer
+
+
+@contextmanager
+def _without_gguf_bar() -> Iterator[None]:
+    """Show the long bar of reading a GGUF file at a terminal only."""
+    with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+        yield
 
 
 def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
@@ -145,72 +188,59 @@ def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _from_pretrained(where: str | Path, name: str, dtype: torch.dtype, revision: str | None, tokenizer: Any) -> Source:
-    with _reading(f"a readable model at {name}"):
-        revision = extract_commit_hash(cached_file(where, "config.json", revision=revision), None) or revision
-        family_of(AutoConfig.from_pretrained(where, revision=revision))
-        model = _whole(where, name, revision=revision, dtype=dtype)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(where, revision=revision)
-    return Source(model.eval(), tokenizer, name, revision)
-
-
 def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
-    """Load a model, refusing one that transformers would complete with random weights."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(where, output_loading_info=True, **options)
+    """Load a model, refusing one that transformers would complete at random or take a part of the tensors for."""
+    with _without_load_report():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, output_loading_info=True, use_safetensors=True, trust_remote_code=False,
+            ignore_mismatched_sizes=True, **options,
+        )  # fmt: skip
     model, report = loaded
+    if mismatched := report["mismatched_keys"]:
+        sizes = [f"{tensor} of {tuple(found)} for {tuple(wanted)}" for tensor, found, wanted in mismatched]
+        raise SourceError(f"a readable model at {name}, tensors of its config's shapes", few_of(sizes), REMEDY)
     if report["missing_keys"]:
-        raise SourceError(f"weights for every part of {name}", f"none for {_some(report['missing_keys'])}", REMEDY)
+        raise SourceError(f"weights for every part of {name}", f"none for {few_of(report['missing_keys'])}", REMEDY)
+    if unused := [tensor for tensor in report["unexpected_keys"] if not BUFFERS.search(tensor)]:
+        raise SourceError(
+            f"a model that has a place for every tensor of {name}",
+            f"none for {few_of(unused)}",
+            "without them it would be another model; save it with them merged (LoRA: merge_and_unload), or without",
+        )
     return model
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep the table of missing and unused tensors from the log: each is an error here, or harmless."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A model of the same config and weights; casting a model instead would keep rotary frequencies once rounded."""
-    with _reading(f"a causal language model, not a {type(model).__name__}"), no_init_weights():
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        remedy = "load_model(base, adapter=folder), or give a PeftModel"
+        raise SourceError("a model without adapters on it", "one with add_adapter's", remedy)
+    with library_errors(f"a causal language model, not a {type(model).__name__}"), no_init_weights():
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype, trust_remote_code=False)
         fresh.load_state_dict(model.state_dict())
         fresh.tie_weights()
     return fresh.eval()
 
 
-def _tokenizer_of(model: PreTrainedModel) -> Any:
+def _tokenizer_of(model: Any) -> Any:
     """The tokenizer of a model object that remembers where it was loaded from."""
-    where = model.config.name_or_path
-    missing = "the model object does not say where its tokenizer is"
+    where = getattr(getattr(model, "config", None), "name_or_path", None)
     if not where:
+        missing = "the model object does not say where its tokenizer is"
         raise SourceError("a tokenizer for the model object", missing, "pass load_model(model, tokenizer=...)")
-    with _reading(f"a readable tokenizer at {where}"):
-        return AutoTokenizer.from_pretrained(where)
-
-
-@contextmanager
-def _reading(expected: str, remedy: str = REMEDY) -> Iterator[None]:
-    """Turn the many ways in which transformers and peft fail to read something into one error."""
-    try:
-        with _quietly():
-            yield
-    except IvlensError:
-        raise
-    except Exception as error:
-        raise SourceError(expected, _first_line(error), remedy) from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep transformers' short bars to ourselves; the long one, of GGUF, is shown at a terminal."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return open_tokenizer(where)

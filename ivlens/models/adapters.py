@@ -1,0 +1,204 @@
+"""PEFT adapters: read from a folder, merged into their base, and compared with what they do unmerged."""
+
+import copy
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import MismatchError, SourceError, SourceWarning
+from .export import MARK
+from .folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, hub_folder, read_object, refuse_pickles, tensor_shapes
+from .library_errors import few_of, library_errors
+from .precision import TOLERANCE, check_finite
+from .tokenizers import has_tokenizer, read_tokenizer
+
+REMEDY = "check its base model and its files"
+# A whole embedding in an adapter's file, under what PEFT puts between the module and its weight.
+EMBEDDING = re.compile(
+    r"(embed_tokens|embed_in|wte|word_embeddings|lm_head|embed_out)"
+    r"(\.(base_layer|original_module|modules_to_save|token_adapter))*\.weight$"
+)
+
+
+def adapter_folder(adapter: str | Path) -> Path:
+    """The folder of an adapter: a local one, or that of a hub repository.
+
+    Raises:
+        SourceError: there is no adapter whose weights are safetensors.
+    """
+    folder, expected = Path(adapter).expanduser(), f"a PEFT adapter for a model at {adapter}"
+    if not folder.exists():
+        with library_errors(expected, "give a folder that PEFT's save_pretrained wrote, or a hub name"):
+            folder, _ = hub_folder(str(adapter), None)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        whole = (folder / CONFIG).is_file()
+        came = "a folder with a whole model" if whole else f"no {ADAPTER_CONFIG} there"
+        raise SourceError(expected, came, "load_model(folder)" if whole else REMEDY)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        refuse_pickles(folder, expected, f"no {ADAPTER_WEIGHTS} there")
+    return folder
+
+
+def adapter_tokenizer(adapter: str | Path) -> Any:
+    """The tokenizer that was saved with an adapter, None where there is none: the base's counts then."""
+    folder = adapter_folder(adapter)
+    return read_tokenizer(folder, str(adapter)) if has_tokenizer(folder) else None
+
+
+def recorded_base(adapter: str | Path) -> tuple[str, str] | None:
+    """SHA-256 and dtype of the base that an adapter exported by ivlens was trained on, None for other adapters."""
+    path = adapter_folder(adapter) / MARK
+    if not path.is_file():
+        return None
+    facts = read_object(path, f"a readable {MARK} at {adapter}")
+    model, settings = facts.get("model"), facts.get("settings")
+    if not isinstance(model, dict) or not isinstance(settings, dict) or "base_weights_sha256" not in settings:
+        return None
+    return str(settings["base_weights_sha256"]), str(model.get("dtype"))
+
+
+def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> PreTrainedModel:
+    """The model called ``name``, changed in place, with an adapter in its weights.
+
+    Raises:
+        SourceError: peft is not installed, or the adapter cannot be read or does not fit.
+        MismatchError: its merge is not what it does unmerged.
+    """
+    peft_model = _peft_model()
+    folder = adapter_folder(adapter)
+    expected = f"a PEFT adapter for {name} at {folder}"
+    settings = read_object(folder / ADAPTER_CONFIG, expected)
+    if recorded_base(folder) is None:
+        _check_base(settings, model, name, folder)
+    with library_errors(expected, REMEDY):
+        _resize(model, tensor_shapes({folder / ADAPTER_WEIGHTS: []}, expected), expected)
+        adapted = peft_model.from_pretrained(model, str(folder))
+        _check_mergeable(adapted, expected)
+        loaded = adapted.load_adapter(str(folder), "default")  # once more, since only this says what did not fit
+        extra = [tensor for tensor in loaded.unexpected_keys if not _is_repeated(tensor, folder / ADAPTER_WEIGHTS)]
+        if strays := [*loaded.missing_keys, *extra]:
+            raise SourceError(expected, f"one whose parts do not match the model's: {few_of(strays)}", REMEDY)
+        return _merged(adapted, expected)
+
+
+def merged_object(source: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The Hugging Face model that a PeftModel object is with its active adapters merged; the object stays as it is.
+
+    Raises:
+        SourceError: its adapters cannot be merged.
+        MismatchError: their merge is not what they do unmerged.
+    """
+    expected = "a PeftModel whose adapters can be merged"
+    _check_mergeable(source, expected)
+    with library_errors(expected, REMEDY):
+        return _merged(copy.deepcopy(source).to(dtype).eval(), expected)
+
+
+def is_peft_model(source: object) -> bool:
+    """Whether an object is a PeftModel, without importing peft."""
+    return any(kind.__module__.startswith("peft.") and kind.__name__ == "PeftModel" for kind in type(source).__mro__)
+
+
+def _peft_model() -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise SourceError(
+            "peft, to merge an adapter", "no such package", "run: pip install 'ivlens[adapters]'"
+        ) from error
+    return PeftModel
+
+
+def _check_base(settings: dict[str, Any], model: PreTrainedModel, name: str, folder: Path) -> None:
+    """Warn where the adapter says that it was trained on another model; folders and hub names go by their last part."""
+    trained_on = settings.get("base_model_name_or_path")
+    ours = {Path(str(each)).name.lower() for each in (name, model.config.name_or_path) if each}
+    if isinstance(trained_on, str) and trained_on and ours and Path(trained_on).name.lower() not in ours:
+        warnings.warn(
+            f"the adapter at {folder} was trained on {trained_on:.100}, and is merged into {name}",
+            SourceWarning,
+            stacklevel=4,
+        )
+
+
+def _resize(model: PreTrainedModel, shapes: dict[str, tuple[int, ...]], expected: str) -> None:
+    """Give the model the adapter's number of tokens, where the adapter holds whole embeddings of another."""
+    found = [(match[1], shape[0]) for name, shape in shapes.items() if (match := EMBEDDING.search(name))]
+    rows, n_tokens = dict(found), model.config.vocab_size
+    sizes = {size for _, size in found}
+    if sizes <= {n_tokens}:
+        return
+    if len(sizes) > 1 or len(rows) < (1 if model.config.tie_word_embeddings else 2):
+        told = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
+        raise SourceError(expected, f"{told} tokens where the model has {n_tokens}", "save both embeddings with it")
+    model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
+
+
+def _is_repeated(tensor: str, file: Path) -> bool:
+    """Whether a tensor is in the file once more under its plain name, as PEFT writes resized embeddings."""
+    plain = tensor.replace(".modules_to_save.", ".")
+    with safe_open(file, "pt") as tensors:
+        names = set(tensors.keys())
+        return (
+            plain != tensor
+            and {plain, tensor} <= names
+            and torch.equal(tensors.get_tensor(plain), tensors.get_tensor(tensor))
+        )
+
+
+def _check_mergeable(adapted: Any, expected: str) -> None:
+    if not hasattr(adapted, "merge_and_unload"):
+        kind = str(adapted.active_peft_config.peft_type).rpartition(".")[2]
+        raise SourceError(expected, f"one of type {kind}", "only adapters of weights merge")
+
+
+def _merged(adapted: Any, expected: str) -> PreTrainedModel:
+    """The base of a PeftModel with its active adapters in its weights, checked against what they do unmerged."""
+    check_finite(adapted.state_dict(), expected)
+    adapted.eval()
+    unmerged = _logits(adapted)
+    _unshare(adapted.get_base_model())
+    merged = adapted.merge_and_unload()
+    difference = (_logits(merged) - unmerged).abs().max().item()
+    allowed = TOLERANCE[merged.dtype] * max(1.0, unmerged.abs().max().item())
+    if not difference <= allowed:
+        raise MismatchError(
+            f"an adapter whose merge is what it does unmerged, logits within {allowed:.1e}",
+            f"a difference of {difference:.1e}",
+            "merge it yourself and give the merged model",
+        )
+    return merged.eval()
+
+
+def _unshare(model: PreTrainedModel) -> None:
+    """Give every module its own weights: merging into one of two that share theirs would change the other.
+
+    Tied embeddings stay tied unless one of them has an adapter.
+    """
+    owners: dict[Tensor, list[tuple[torch.nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(parameter, []).append((module, name))
+    embeddings, tied = {model.get_input_embeddings(), model.get_output_embeddings()}, False
+    for shared, places in owners.items():
+        if {module for module, _ in places} == embeddings:
+            tied = True
+            continue
+        for module, name in places[1:]:
+            setattr(module, name, torch.nn.Parameter(shared.detach().clone(), requires_grad=False))
+    model.config.tie_word_embeddings = bool(model.config.tie_word_embeddings and tied)
+
+
+@torch.inference_mode()
+def _logits(model: Any) -> Float[Tensor, "batch pos vocab"]:
+    """Logits in float64 on tokens from all over the vocabulary."""
+    count = min(32, getattr(model.config, "max_position_embeddings", 32))
+    tokens = torch.linspace(0, model.config.vocab_size - 1, count, device=model.device).long()[None]
+    return model(tokens).logits.double()

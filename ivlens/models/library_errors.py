@@ -1,0 +1,57 @@
+"""What transformers and peft raise and show while they read files: one error of ours, and no bars."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from transformers.utils import logging as transformers_logging
+
+from ..errors import IvlensError, SourceError, few
+
+REMEDY = (
+    "give the packaged default 'smollm2', a Hugging Face hub name, a local Hugging Face folder, a .gguf file, "
+    "a model object, or the other packaged model, 'gemma3-270m'"
+)
+LONGEST = 300  # characters of another library's message
+
+
+@contextmanager
+def library_errors(expected: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn the many ways in which transformers and peft fail to read something into one error.
+
+    Their warnings and logs reach the user, but for what they tell developers about their own future.
+    """
+    try:
+        with _without_bars(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    except IvlensError:
+        raise
+    except Exception as error:
+        raise SourceError(expected, one_line(error), remedy) from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type and message in one short line, without the advice to run a folder's own code."""
+    text = " ".join(str(error).split()) or "no message"
+    if "trust_remote_code" in text:
+        text = "it needs Python code that lies beside it, which is never run"
+    return f"{type(error).__name__}: {text[:LONGEST]}{'...' if len(text) > LONGEST else ''}"
+
+
+def few_of(names: Iterable[object]) -> str:
+    """The first three names in order, and how many more there are."""
+    return few(sorted(map(str, names)), 3)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' short bars from the terminal."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
