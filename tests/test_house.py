@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "ivlens"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
-    ["errors"],
+    ["errors", "files"],
     ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],
@@ -26,10 +26,10 @@ ORDER = [
     ["explorer"],
     ["experiments"],
     ["cli"],
-    ["__init__"],
+    ["__init__", "__main__"],
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
-PURE = {"errors": set(), "records": {"errors"}, "heads": {"errors", "records"}}
+PURE = {"errors": set(), "files": {"errors"}, "records": {"errors"}, "heads": {"errors", "records"}}
 ALLOWED = PURE | {"views": {"errors", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}

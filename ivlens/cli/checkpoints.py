@@ -11,6 +11,7 @@ from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import ArgumentError
 from ..records import CheckpointComparison, write_atomically
 from .common import add_dtype, add_jobs, add_verb, progress, read_task, show
+from .targets import check_targets
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
 
@@ -22,6 +23,7 @@ def add_compare(verbs: Any) -> None:
         "Measure a base model and its checkpoints on tasks: accuracy, knowledge without instruction, instruction "
         "vectors, heads, hidden states, weights, recovery by the base's vector; give a verdict for each task. Every "
         "measure is kept when it is finished: the same command resumes, and one checkpoint more costs one checkpoint.",
+        keeps=True,
     )  # fmt: skip
     add = parser.add_argument
     add("base", metavar="BASE", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
@@ -47,6 +49,7 @@ def _compare(options: argparse.Namespace) -> None:
         clean=options.clean, corrupted=options.corrupted, test=options.test, heads=options.heads, seed=options.seed
     )
     tasks = [read_task(name, options.instruction) for name in options.tasks]
+    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "cells/any")))
     comparison = compare_checkpoints(
         options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
         say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),

@@ -3,22 +3,28 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
 import torch
 
 from ..models import HookedTransformer, load_model
+from ..records.visible import one_line
 from ..tasks import Task, load_task
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+WIDEST = 80  # letters of a text in a printed table
 
 
-def add_verb(verbs: Any, name: str, run: Any, help: str, description: str) -> argparse.ArgumentParser:
-    """A verb's parser, with --json, calling ``run`` with the parsed options."""
+def add_verb(
+    verbs: Any, name: str, run: Any, help: str, description: str, *, keeps: bool = False
+) -> argparse.ArgumentParser:
+    """A verb's parser, with --json, calling ``run`` with the parsed options; ``keeps``: finished parts in --out."""
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=description)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, keeps=keeps)
     return parser
 
 
@@ -59,7 +65,26 @@ def read_task(name: str, instruction: str | None) -> Task:
 
 def progress(options: argparse.Namespace) -> Any:
     """Progress goes to stderr, so that what is printed can be piped."""
-    return lambda line: print(line, file=sys.stderr, flush=True)
+    return say_line
+
+
+def say_line(words: str) -> None:
+    """Print one line to stderr, whatever characters there are in names of tasks, models and files."""
+    print(one_line(words), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_streams() -> Iterator[None]:
+    """Within this context, characters that stdout and stderr have no encoding for are printed as escapes."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
 
 
 def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
@@ -68,11 +93,12 @@ def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
         rows = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}  # nan is null
         print(json.dumps(rows, indent=2))
     else:
-        print("\n\n".join(f"{name}\n\n{as_text(frame)}" for name, frame in frames.items()))
+        print("\n\n".join(f"{one_line(name)}\n\n{as_text(frame)}" for name, frame in frames.items()))
 
 
 def as_text(frame: pd.DataFrame) -> str:
-    """A frame as aligned text: texts to the left, numbers to the right."""
+    """A frame as aligned text: texts to the left, on one line and not too long, numbers to the right."""
+    frame = frame.map(lambda value: one_line(value, WIDEST) if isinstance(value, str) else value)
     left = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     widths = {name: max([len(name), *frame[name].astype(str).map(len)]) for name in left}
     formatters = {name: f"{{:<{width}}}".format for name, width in widths.items()}

@@ -7,13 +7,18 @@ from typing import Any
 import pandas as pd
 
 from ..effects import locate_heads
-from ..errors import ArgumentError
+from ..errors import ArgumentError, MismatchError, RecordError, at_least
+from ..files import safe_name
+from ..models import HookedTransformer, check_fits
 from ..records import Comparison
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..vectors import instruction_vector, list_vectors, load_vector, read_out
+from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, read_out
 from .common import add_model, add_verb, progress, read_model, read_task, show
+from .targets import check_targets
 
 SEEDS = (0, 1, 2)
+STEERED = ("sweep.safetensors", "comparison.safetensors", "steering.html")
+MOST = 1000  # numbers in a range like 6-12
 
 
 def add_vector(verbs: Any) -> None:
@@ -68,6 +73,7 @@ def add_figures(verbs: Any) -> None:
         verbs, "figures", _figures, "rebuild every figure and table of figures/ from saved records",
         "Draw the figures and tables of the README from the records in figures/records, and put the tables into the "
         "README beside the folder; needs kaleido and a Chrome or Chromium for images. Missing records are measured.",
+        keeps=True,
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
     parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
@@ -76,20 +82,41 @@ def add_figures(verbs: Any) -> None:
 def _vector(options: argparse.Namespace) -> None:
     say = progress(options)
     task = read_task(options.task, options.instruction)
+    out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
+    check_targets(out)
+    at_least("--heads", options.heads, 1)
     model = read_model(options)
-    say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
+    heads = model.cfg.n_layers * model.cfg.n_heads
+    if options.heads > heads:
+        raise ArgumentError(f"--heads to be at most {heads}, the heads of the model", str(options.heads))
+    _check_own(out, model)
+    say(f"{task.name}: indirect effects of {heads} heads")
     effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)
     assert effects.means is not None  # locate_heads keeps them
     vector = instruction_vector(model, effects.means, effects.top(options.heads))
-    path = vector.save(options.out or Path(f"{task.name}.vector.safetensors"))
+    path = vector.save(out)
     say(f"wrote {path}: {len(vector.heads)} heads, norm {vector.norm:.1f}")
     show(options, {f"{task.name}: heads": vector.to_frame(), "reads as": read_out(model, vector)})
+
+
+def _check_own(path: Path, model: HookedTransformer) -> None:
+    """A file that is already there is written over only if it holds a vector of this model."""
+    if not path.exists():
+        return
+    try:
+        check_fits(model, InstructionVector.load(path).provenance, f"the vector that {path} holds now")
+    except (MismatchError, RecordError) as error:
+        raise ArgumentError(
+            f"a new file, or one with a vector of this model, at {path}", "another's", "choose another --out"
+        ) from error
 
 
 def _steer(options: argparse.Namespace) -> None:
     say = progress(options)
     task = read_task(options.task, options.instruction)
     scales = _numbers("--scales", options.scales, float)
+    if options.out:
+        check_targets(*(options.out / name for name in STEERED))
     model = read_model(options)
     vector = load_vector(options.vector, model, force=options.force)
     every_third = list(range(0, model.cfg.n_layers, 3))
@@ -119,10 +146,10 @@ def _steer(options: argparse.Namespace) -> None:
 def _save(folder: Path, sweep: Any, comparison: Comparison) -> None:
     from .. import views
 
-    sweep.save(folder / "sweep.safetensors")
-    comparison.save(folder / "comparison.safetensors")
+    sweep.save(folder / STEERED[0])
+    comparison.save(folder / STEERED[1])
     figures = [views.sweep_heatmap(sweep), views.comparison_bars([comparison])]
-    views.write_page(folder / "steering.html", f"Steering {comparison.task}", [("Steering", figures)])
+    views.write_page(folder / STEERED[2], f"Steering {comparison.task}", [("Steering", figures)])
 
 
 def _vectors(options: argparse.Namespace) -> None:
@@ -136,6 +163,7 @@ def _figures(options: argparse.Namespace) -> None:
     from ..experiments.readme import make_costs_table, make_demo_table, quote_again
 
     say = progress(options)
+    check_targets(options.out / "demo-tables.md", options.out / "records" / "demo.json")
     measured = make_demo_table, make_agreement_table, make_figures, make_study_figures, make_diagnosis_figures
     written = [
         path for make in measured

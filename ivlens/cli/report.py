@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import RecordError
+from ..errors import ArgumentError, RecordError
 from ..records import gather_records
 from .common import add_verb, progress, show
+from .targets import check_targets
 
 
 def add_report(verbs: Any) -> None:
@@ -29,6 +30,9 @@ def _report(options: argparse.Namespace) -> None:
     from .. import views
 
     say = progress(options)
+    if options.out.suffix == ".safetensors":
+        raise ArgumentError("--out to be a page, like report.html", f"{options.out}, the name of a record")
+    check_targets(options.out)
     found = gather_records(options.runs)
     for name, why in found.broken.items():
         say(f"{name} could not be read: {why}")

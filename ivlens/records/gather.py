@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,7 @@ from .checkpoints import CheckpointComparison
 from .store import Record
 
 CELLS = "cells"  # the folder beside a comparison that holds what it was made from
+ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room defines, imported when a file holds one
 
 
 def load_record(path: str | Path) -> Record:
@@ -25,6 +27,8 @@ def load_record(path: str | Path) -> Record:
     name = _class_name(path)
     if name is None:
         raise RecordError(f"an ivlens record in {path}", "another safetensors file", "save one with record.save(path)")
+    if name in ELSEWHERE:
+        import_module(ELSEWHERE[name])
     kind = next((each for each in _kinds(Record) if each.__name__ == name), None)
     if kind is None:
         raise RecordError(f"a record of a known class in {path}", f"a {name}", "read it with the ivlens that wrote it")
