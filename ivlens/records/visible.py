@@ -1,5 +1,6 @@
 """Text of tasks, models and files as characters that a terminal, a table or a page can show."""
 
+import html
 import re
 
 # Control characters, marks that reverse the reading direction of what follows, and halves of surrogate pairs, which
@@ -13,6 +14,11 @@ def visible(text: str) -> str:
     Line feeds and tabs stay.
     """
     return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def escaped(text: str) -> str:
+    """``text`` as HTML that shows it letter by letter."""
+    return html.escape(visible(text))
 
 
 def one_line(text: str, letters: int | None = None) -> str:

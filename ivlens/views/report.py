@@ -1,6 +1,5 @@
 """Saved records of any kind as one page: contents, then a part a record with its figures, table and provenance."""
 
-import html
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -24,8 +23,9 @@ from ..records import (
     TrainingRun,
     TransferMatrix,
 )
+from ..records.visible import escaped, one_line
 from .checkpoint_report import METHOD, comparison_sections, facts_frame
-from .page import Body, prose, write_page
+from .page import HEADING, Body, prose, write_page
 from .report_parts import (
     answers_parts,
     conditions_parts,
@@ -62,7 +62,7 @@ class Kind(NamedTuple):
 
 def _comparison_parts(comparison: CheckpointComparison) -> list[Body]:
     """The sections of a comparison's own report."""
-    sections = [[f"<h4>{html.escape(name)}</h4>", body] for name, body in comparison_sections(comparison)]
+    sections = [[f"<h4>{escaped(name)}</h4>", body] for name, body in comparison_sections(comparison)]
     return [*sections, _folded("How this was measured", prose(METHOD))]
 
 
@@ -122,16 +122,18 @@ def write_report(
     for kind, named in _grouped(records).items():
         body: list[Body] = [prose(kind.about)]
         links = []
-        for label, (name, record) in zip(_labels(named), named.items(), strict=True):
+        for label, (name, record) in zip(
+            [one_line(each, HEADING) for each in _labels(named)], named.items(), strict=True
+        ):
             anchor = f"record-{next(number)}"
-            links.append(f'<a href="#{anchor}">{html.escape(label)}</a>')
+            links.append(f'<a href="#{anchor}">{escaped(label)}</a>')
             parts = kind.parts(record)
             room -= sum(len(figure.to_json()) for figure in _figures(parts))
             shown = parts if room > 0 else _without_figures(parts)
-            heading = f'<h3 id="{anchor}">{html.escape(label)}</h3>'
+            heading = f'<h3 id="{anchor}">{escaped(label)}</h3>'
             body += [heading, *shown, _folded("Where these numbers come from", _provenance(name, record))]
         sections.append((kind.heading, body))
-        contents.append(f"<dt>{html.escape(kind.heading)}</dt><dd>{' · '.join(links)}</dd>")
+        contents.append(f"<dt>{escaped(kind.heading)}</dt><dd>{' · '.join(links)}</dd>")
     first = [STYLE, f"<nav><dl>{''.join(contents)}</dl></nav>", *_aside(broken or {}, passed_over)]
     return write_page(path, title, [("Contents", first), *sections])
 
@@ -198,4 +200,4 @@ def _aside(broken: Mapping[str, str], passed_over: int) -> list[str]:
 
 
 def _folded(name: str, content: str) -> str:
-    return f"<details><summary>{html.escape(name)}</summary>{content}</details>"
+    return f"<details><summary>{escaped(name)}</summary>{content}</details>"
