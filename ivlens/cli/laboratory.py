@@ -153,7 +153,7 @@ def _save(folder: Path, sweep: Any, comparison: Comparison) -> None:
 
 
 def _vectors(options: argparse.Namespace) -> None:
-    found = list_vectors(options.folder)
+    found = list_vectors(options.folder, say=progress(options))
     show(options, {f"{len(found)} vectors in {options.folder}": found if len(found) else pd.DataFrame()})
 
 

@@ -41,7 +41,12 @@ def _report(options: argparse.Namespace) -> None:
     if not found.records:
         raise RecordError("one record or more to show", f"none in {', '.join(map(str, options.runs))}", "see --help")
     path = views.write_report(
-        options.out, found.records, title=options.title, broken=found.broken, passed_over=len(found.passed_over)
+        options.out,
+        found.records,
+        title=options.title,
+        broken=found.broken,
+        passed_over=len(found.passed_over),
+        say=say,
     )
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     rows = [{"file": name, "record": type(record).__name__} for name, record in found.records.items()]

@@ -45,8 +45,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` as UTF-8, atomically."""
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write ``text`` to ``path`` as UTF-8, atomically; halves of surrogate pairs, which UTF-8 lacks, as escapes."""
+    return write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    )
 
 
 def _umask() -> int:
