@@ -98,13 +98,12 @@ def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
 
 def as_text(frame: pd.DataFrame) -> str:
     """A frame as aligned text: texts to the left, on one line and not too long, numbers to the right."""
-    frame = frame.map(lambda value: one_line(value, WIDEST) if isinstance(value, str) else value)
     left = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    widths = {name: max([len(name), *frame[name].astype(str).map(len)]) for name in left}
-    formatters = {name: f"{{:<{width}}}".format for name, width in widths.items()}
-    shown = frame.rename(columns={name: f"{name:<{width}}" for name, width in widths.items()})
+    texts = {name: [one_line(str(value), WIDEST) for value in frame[name]] for name in left}
+    widths = {name: max(len(text) for text in [name, *texts[name]]) for name in left}
+    shown = frame.assign(**texts).rename(columns={name: f"{name:<{width}}" for name, width in widths.items()})
     return shown.to_string(
         index=False,
         float_format="{:.3f}".format,
-        formatters={f"{name:<{widths[name]}}": formatter for name, formatter in formatters.items()},
+        formatters={f"{name:<{width}}": f"{{:<{width}}}".format for name, width in widths.items()},
     )

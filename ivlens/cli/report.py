@@ -40,14 +40,19 @@ def _report(options: argparse.Namespace) -> None:
         say(f"passed over {count} safetensors file{'s' * (count != 1)} without a record to show")
     if not found.records:
         raise RecordError("one record or more to show", f"none in {', '.join(map(str, options.runs))}", "see --help")
+    odd: dict[str, str] = {}
     path = views.write_report(
         options.out,
         found.records,
         title=options.title,
         broken=found.broken,
         passed_over=len(found.passed_over),
-        say=say,
+        failed=odd.__setitem__,
     )
+    for name, why in odd.items():
+        say(f"{name} could not be shown: {why}")
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    rows = [{"file": name, "record": type(record).__name__} for name, record in found.records.items()]
+    rows = [
+        {"file": name, "record": type(record).__name__} for name, record in found.records.items() if name not in odd
+    ]
     show(options, {"records": pd.DataFrame(rows)})

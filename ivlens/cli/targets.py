@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ArgumentError
+from ..records.visible import visible
 
 
 def check_targets(*files: Path) -> None:
@@ -14,6 +15,8 @@ def check_targets(*files: Path) -> None:
     Raises: ArgumentError that names what cannot be written: no permission, or no regular file.
     """
     for file in files:
+        if visible(str(file)) != str(file):
+            raise ArgumentError("a place to write to without control characters, its name in UTF-8", str(file))
         with _named(file):
             other = "a folder" if file.is_dir() else "a device, pipe or socket" if _is_special(file) else ""
         if other:

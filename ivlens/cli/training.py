@@ -134,7 +134,9 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    check_targets(options.out / f"{options.study}-tables.md", options.out / "records" / options.study / "any")
+    check_targets(
+        options.out / f"{options.study}-tables.md", options.out / "records" / options.study / "any.safetensors"
+    )
     show(options, STUDIES[options.study](options.out, progress(options)))
 
 

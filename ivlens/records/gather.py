@@ -89,7 +89,7 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
 
     return Gathered(
         {name(path): record for path, record in records.items() if path.parent not in cells},
-        tuple(sorted(map(name, others))), {name(path): why for path, why in broken.items()},
+        tuple(sorted(map(name, others))), {name(path): visible(why) for path, why in broken.items()},
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def find_files(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
     unread: dict[Path, str] = {}
 
     def note(error: OSError) -> None:
-        unread[_absolute(Path(error.filename))] = error.strerror
+        unread[_absolute(Path(error.filename))] = error.strerror or str(error)
 
     for path in given:
         if path.is_dir():

@@ -1,5 +1,6 @@
 """Vectors in files: one that is to be used on a model, and a folder of them."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -43,15 +44,15 @@ def list_vectors(folder: str | Path, *, say: Callable[[str], None] = lambda line
     if not folder.is_dir():
         raise RecordError("a folder of vectors", f"{folder}, which is no folder", "save some with vector.save(path)")
     files, unread = find_files([folder])
-    rows = []
+    rows, top = [], Path(os.path.abspath(folder))
     for path in files:
         try:
             if class_name(path) == InstructionVector.__name__:
-                rows.append(_row(path.relative_to(Path(folder).absolute()), InstructionVector.load(path)))
+                rows.append(_row(path.relative_to(top), InstructionVector.load(path)))
         except Exception as error:  # whatever an odd file leads to is that file's own
-            unread[path] = str(error)
+            unread[path] = str(error).replace(str(path), path.name)
     for path, why in unread.items():
-        say(f"{path} could not be read: {why}")
+        say(f"{path.relative_to(top)} could not be read: {why}")
     return pd.DataFrame(rows, columns=["file", "task", "heads", "norm", "model", "dtype", "weights"])
 
 

@@ -105,13 +105,14 @@ def write_report(
     title: str = "ivlens report",
     broken: Mapping[str, str] | None = None,
     passed_over: int = 0,
-    say: Callable[[str], None] = lambda line: None,
+    failed: Callable[[str, str], object] = lambda name, why: None,
 ) -> Path:
     """Write records, named by their files, as one HTML page that works from disk without a network; return its path.
 
     Contents; then by kind a part a record: figures as long as the page has room, a table, provenance to unfold.
     ``broken`` says of files why they could not be read, ``passed_over`` counts files without such records. A record
-    that cannot be shown is named there and to ``say``, and the others go on. The page is written atomically.
+    that cannot be shown is named there, and to ``failed`` with the reason; the others go on. The page is written
+    atomically.
 
     Raises: ArgumentError where there is no record, or one without ``to_frame``; RecordError where none can be shown.
     """
@@ -120,7 +121,7 @@ def write_report(
         raise ArgumentError("one record or more that can be shown as a table", ", ".join(hidden) or "none")
     shown, odd = _shown(records)
     for name, why in odd.items():
-        say(f"{name} could not be shown: {why}")
+        failed(name, why)
     if not shown:
         raise RecordError("one record or more that can be shown", "; ".join(f"{name}: {odd[name]}" for name in odd))
     number, room = count(1), ROOM
@@ -232,7 +233,7 @@ def _aside(broken: Mapping[str, str], passed_over: int) -> list[str]:
             prose(f"Passed over: {files} without a record to show (weights, states, arrays, measures of a comparison).")
         )
     if broken:
-        frame = pd.DataFrame({"file": list(broken), "why": list(broken.values())})
+        frame = pd.DataFrame({"file": [*map(visible, broken)], "why": [*map(visible, broken.values())]})
         said.append(frame_table(frame, "Could not be shown"))
     return said
 
