@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import IvlensError
+from ..records.visible import one_line
 from .checkpoints import add_compare
-from .common import say_line, shown_streams
+from .common import LONGEST, Parser, say_line, shown_streams
 from .laboratory import add_figures, add_steer, add_vector, add_vectors
 from .method import add_demo, add_heads, add_tasks
 from .report import add_report
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(words: str, status: int) -> int:
     """Say why the command ends, if anybody listens, and give its exit status."""
     with suppress(OSError):
-        say_line(f"ivlens: {words}")
+        say_line(f"ivlens: {one_line(words, LONGEST)}")
     return status
 
 
@@ -69,7 +70,7 @@ def _kept(options: argparse.Namespace) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ivlens",
         description="Find the attention heads that carry an instruction, and the vector that they sum to.",
         epilog="'ivlens VERB --help' explains a verb. Start with 'ivlens demo'.",

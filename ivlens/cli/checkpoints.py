@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..checkpoints import ComparisonConfig, compare_checkpoints
-from ..errors import ArgumentError
+from ..errors import ArgumentError, SourceError
 from ..records import CheckpointComparison, write_atomically
-from .common import add_dtype, add_jobs, add_verb, progress, read_task, show
+from .common import a_path, add_dtype, add_jobs, add_verb, progress, read_task, show
 from .targets import check_targets
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
@@ -31,7 +31,7 @@ def add_compare(verbs: Any) -> None:
         help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'; NAME=CKPT names it")  # fmt: skip
     add("--tasks", nargs="+", required=True, metavar="TASK", help="built-in tasks ('ivlens tasks') or task files")
     add("--learned", nargs="*", default=[], metavar="TASK", help="for a sequence: what each checkpoint was trained on")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for measures, record, tables and report")
+    add("--out", type=a_path, required=True, metavar="DIR", help="folder for measures, record, tables and report")
     add("--instruction", help="the instruction, for task files that hold none")
     for name, default, what in (
         ("clean", 40, "clean prompts for the vectors"), ("corrupted", 20, "corrupted prompts for the effects"),
@@ -59,6 +59,8 @@ def _compare(options: argparse.Namespace) -> None:
     for name, reason in comparison.failures.items():
         progress(options)(f"{name} was not compared: {reason}")
     progress(options)(f"wrote {options.out / 'report.html'}")
+    if len(comparison.failures) == len(options.checkpoints):
+        raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
     frame = comparison.to_frame()
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]]})
 

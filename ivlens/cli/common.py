@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
@@ -15,7 +17,23 @@ from ..records.visible import one_line
 from ..tasks import Task, load_task
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+LONGEST = 1000  # letters of an error
 WIDEST = 80  # letters of a text in a printed table
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser, and those of its verbs, whose errors are a line of readable length."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what argparse would take for no value at all: an option with ``--`` as its value."""
+        args = sys.argv[1:] if args is None else list(args)
+        if empty := next((word for word in args if re.fullmatch("--[a-z-]+=--", word)), None):
+            self.error(f"argument {empty.removesuffix('=--')}: '--' is no value")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit with 2."""
+        super().error(one_line(message, LONGEST))
 
 
 def add_verb(
@@ -26,6 +44,13 @@ def add_verb(
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=run, keeps=keeps)
     return parser
+
+
+def a_path(text: str) -> Path:
+    """A path that is not empty, as the name of an unset variable is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def add_model(add: Any) -> None:

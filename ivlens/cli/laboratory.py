@@ -1,6 +1,7 @@
 """The verbs of the vector laboratory: vector, steer, vectors, figures."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..models import HookedTransformer, check_fits
 from ..records import Comparison
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, read_out
-from .common import add_model, add_verb, progress, read_model, read_task, show
+from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
 from .targets import check_targets
 
 SEEDS = (0, 1, 2)
@@ -35,7 +36,7 @@ def add_vector(verbs: Any) -> None:
     parser.add_argument("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
     parser.add_argument("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
-    parser.add_argument("--out", type=Path, help="file to write (default: TASK.vector.safetensors)")
+    parser.add_argument("--out", type=a_path, help="file to write (default: TASK.vector.safetensors)")
 
 
 def add_steer(verbs: Any) -> None:
@@ -46,7 +47,7 @@ def add_steer(verbs: Any) -> None:
         "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
     )  # fmt: skip
     add_model(parser.add_argument)
-    parser.add_argument("vector", metavar="VECTOR", type=Path, help="a file that 'ivlens vector' wrote")
+    parser.add_argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote")
     parser.add_argument("--task", required=True, help="a built-in task ('ivlens tasks') or a task file")
     parser.add_argument("--instruction", help="the instruction, for task files that hold none")
     parser.add_argument("--layers", help="like 6,9,12 or 6-12 (default: every third layer)")
@@ -55,7 +56,7 @@ def add_steer(verbs: Any) -> None:
     parser.add_argument("--test", type=int, default=30, help="prompts to report on (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--force", action="store_true", help="also use a vector of another model of the same width")
-    parser.add_argument("--out", type=Path, help="folder for the records and a page with the figures")
+    parser.add_argument("--out", type=a_path, help="folder for the records and a page with the figures")
 
 
 def add_vectors(verbs: Any) -> None:
@@ -64,7 +65,7 @@ def add_vectors(verbs: Any) -> None:
         verbs, "vectors", _vectors, "list the vectors in a folder",
         "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
     )  # fmt: skip
-    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path(), help="default: this folder")
+    parser.add_argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(), help="default: this folder")
 
 
 def add_figures(verbs: Any) -> None:
@@ -75,7 +76,7 @@ def add_figures(verbs: Any) -> None:
         "README beside the folder; needs kaleido and a Chrome or Chromium for images. Missing records are measured.",
         keeps=True,
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
+    parser.add_argument("--out", type=a_path, default=Path("figures"), help="folder (default: figures)")
     parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
 
 
@@ -120,7 +121,7 @@ def _steer(options: argparse.Namespace) -> None:
     model = read_model(options)
     vector = load_vector(options.vector, model, force=options.force)
     every_third = list(range(0, model.cfg.n_layers, 3))
-    layers = _numbers("--layers", options.layers, int) if options.layers else every_third
+    layers = _numbers("--layers", options.layers, int) if options.layers is not None else every_third
     bare = {
         split: task.prompts(n, shots=0, instruction=False, split=split, seed=options.seed)
         for split, n in (("validation", options.validation), ("test", options.test))
@@ -181,7 +182,12 @@ def _numbers(name: str, text: str, kind: type[int] | type[float]) -> list[Any]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         try:
-            numbers += range(int(first), int(last) + 1) if kind is int and dash and first else [kind(part)]
+            found = range(int(first), int(last) + 1) if kind is int and dash and first else [kind(part)]
         except ValueError as error:
-            raise ArgumentError(f"{name} to be numbers like 1,2,4", repr(text)) from error
+            raise ArgumentError(f"{name} to be numbers like 1,2,4", f"{text!r:.60}") from error
+        if not 0 < len(found[: MOST + 1]) <= MOST:
+            raise ArgumentError(f"ranges of 1 to {MOST} numbers in {name}", f"{part:.60}")
+        if kind is float and not math.isfinite(found[0]):
+            raise ArgumentError(f"{name} to be finite", part)
+        numbers += found
     return numbers

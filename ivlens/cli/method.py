@@ -17,7 +17,7 @@ from ..models import load_model, sharing
 from ..records import METRICS, HeadEffects, UniversalEffects
 from ..records.visible import one_line, visible
 from ..tasks import CORRUPTIONS, list_tasks, load_task
-from .common import add_jobs, add_model, add_verb, as_text, progress, read_model, read_task, show
+from .common import a_path, add_jobs, add_model, add_verb, as_text, progress, read_model, read_task, show
 from .targets import check_targets
 
 
@@ -29,8 +29,8 @@ def add_demo(verbs: Any) -> None:
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
         keeps=True,
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("ivlens-demo"), help="folder to write (default: ivlens-demo); "
-                        "effects found there are reused")  # fmt: skip
+    parser.add_argument("--out", type=a_path, default=Path("ivlens-demo"), help="folder to write (default: "
+                        "ivlens-demo); effects found there are reused")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
 
 
@@ -58,7 +58,7 @@ def add_heads(verbs: Any) -> None:
     add("--instruction", help="the instruction, for task files that hold none")
     add("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     add_jobs(add)
-    add("--out", type=Path, help="folder for the records and a page with the heatmaps")
+    add("--out", type=a_path, help="folder for the records and a page with the heatmaps")
 
 
 def add_tasks(verbs: Any) -> None:
@@ -130,7 +130,7 @@ def _heads(options: argparse.Namespace) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    if options.task:
+    if options.task is not None:
         task = load_task(options.task)
         prompt = task.prompts(1, instruction=bool(task.instructions))[0]
         facts = {"name": task.name, "kind": task.kind, "instructions": task.instructions, "labels": task.labels,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import ArgumentError, RecordError
 from ..records import gather_records
-from .common import add_verb, progress, show
+from .common import a_path, add_verb, progress, show
 from .targets import check_targets
 
 
@@ -20,9 +20,9 @@ def add_report(verbs: Any) -> None:
         "transfer, training runs, comparisons of checkpoints. It opens from disk without a network, and prints. A file "
         "that cannot be read is named, and the others go on.",
     )  # fmt: skip
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a record file, or a folder: all records in "
-                        "it and below")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=a_path, help="a record file, or a folder: all records "
+                        "in it and below")  # fmt: skip
+    parser.add_argument("--out", type=a_path, default=Path("report.html"), help="page to write (default: report.html)")
     parser.add_argument("--title", default="ivlens report", help="title of the page (default: ivlens report)")
 
 

@@ -16,7 +16,7 @@ from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
-from .common import add_model, add_verb, progress, read_model, read_task, show
+from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
 from .targets import check_targets
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
@@ -39,7 +39,7 @@ def add_train(verbs: Any) -> None:
     add("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on")
     add("--guidance", choices=tuple(PRESETS), default="guided", metavar="PRESET",
         help=f"{', '.join(PRESETS)} (default: guided)")  # fmt: skip
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for state, log, record and model")
+    add("--out", type=a_path, required=True, metavar="DIR", help="folder for state, log, record and model")
     add("--instruction", help="the instruction, for task files that hold none")
     add("--shots", type=int, default=2, help="demonstrations in a training prompt (default: 2)")
     for name, default, what in (
@@ -64,7 +64,7 @@ def add_experiment(verbs: Any) -> None:
         keeps=True,
     )  # fmt: skip
     parser.add_argument("study", choices=tuple(STUDIES), metavar="STUDY", help=" or ".join(STUDIES))
-    parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
+    parser.add_argument("--out", type=a_path, default=Path("figures"), metavar="DIR",
                         help="folder of the figure and tables, records below it (default: figures)")  # fmt: skip
 
 
