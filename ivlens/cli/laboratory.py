@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from ..effects import locate_heads
-from ..errors import ArgumentError, MismatchError, RecordError, at_least
+from ..errors import ArgumentError, RecordError, at_least
 from ..files import safe_name
-from ..models import HookedTransformer, check_fits
+from ..models import HookedTransformer, model_facts
 from ..records import Comparison
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, read_out
@@ -105,11 +105,13 @@ def _check_own(path: Path, model: HookedTransformer) -> None:
     if not path.exists():
         return
     try:
-        check_fits(model, InstructionVector.load(path).provenance, f"the vector that {path} holds now")
-    except (MismatchError, RecordError) as error:
+        facts = dict(InstructionVector.load(path).provenance).get("model") or {}
+    except RecordError:
+        facts = {}
+    if facts.get("weights_sha256") != model_facts(model)["weights_sha256"]:
         raise ArgumentError(
-            f"a new file, or one with a vector of this model, at {path}", "another's", "choose another --out"
-        ) from error
+            f"a new file, or one with a vector of this model, at {path}", "another", "choose another --out"
+        )
 
 
 def _steer(options: argparse.Namespace) -> None:
