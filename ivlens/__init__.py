@@ -1,77 +1,79 @@
 """ivlens: find the heads that carry an instruction, sum them into its vector, and see what fine-tuning forgot."""
 
-from types import ModuleType
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .activations import attention_patterns as attention_patterns
-from .activations import mean_head_activations as mean_head_activations
-from .activations import mean_position_activations as mean_position_activations
-from .checkpoints import ComparisonConfig as ComparisonConfig
-from .checkpoints import compare_checkpoints as compare_checkpoints
-from .effects import compare_methods as compare_methods
-from .effects import indirect_effects as indirect_effects
-from .effects import locate_heads as locate_heads
-from .effects import position_effects as position_effects
-from .errors import ArgumentError as ArgumentError
-from .errors import DownloadError as DownloadError
-from .errors import FallbackWarning as FallbackWarning
-from .errors import HookError as HookError
-from .errors import IvlensError as IvlensError
-from .errors import MismatchError as MismatchError
-from .errors import PrecisionWarning as PrecisionWarning
-from .errors import PromptError as PromptError
-from .errors import RecordError as RecordError
-from .errors import SourceError as SourceError
-from .errors import SourceWarning as SourceWarning
-from .errors import TaskError as TaskError
-from .errors import UnsupportedError as UnsupportedError
-from .errors import WorkerError as WorkerError
-from .explorer import explore as explore
-from .heads import head_overlap as head_overlap
-from .heads import prompts_needed as prompts_needed
-from .heads import random_heads as random_heads
-from .heads import rank_aggregate as rank_aggregate
-from .heads import top_k_stability as top_k_stability
-from .heads import universal_effects as universal_effects
-from .models import export_adapter as export_adapter
-from .models import export_hf as export_hf
-from .models import load_model as load_model
-from .models import merge_lora as merge_lora
-from .records import CheckpointComparison as CheckpointComparison
-from .records import Comparison as Comparison
-from .records import Evaluation as Evaluation
-from .records import HeadEffects as HeadEffects
-from .records import HeadMeans as HeadMeans
-from .records import MethodAgreement as MethodAgreement
-from .records import PositionEffects as PositionEffects
-from .records import PositionMeans as PositionMeans
-from .records import Stability as Stability
-from .records import SteeringSweep as SteeringSweep
-from .records import TrainingRun as TrainingRun
-from .records import TransferMatrix as TransferMatrix
-from .records import UniversalEffects as UniversalEffects
-from .scoring import evaluate as evaluate
-from .steering import ablate as ablate
-from .steering import compare_conditions as compare_conditions
-from .steering import mean_difference as mean_difference
-from .steering import random_heads_vector as random_heads_vector
-from .steering import random_vector as random_vector
-from .steering import steer as steer
-from .steering import steering_sweep as steering_sweep
-from .tasks import Prompt as Prompt
-from .tasks import Task as Task
-from .tasks import list_tasks as list_tasks
-from .tasks import load_task as load_task
-from .training import Ability as Ability
-from .training import Guidance as Guidance
-from .training import LoRA as LoRA
-from .training import TrainingConfig as TrainingConfig
-from .training import fine_tune as fine_tune
-from .training import rehearsal_prompts as rehearsal_prompts
-from .vectors import InstructionVector as InstructionVector
-from .vectors import instruction_vector as instruction_vector
-from .vectors import list_vectors as list_vectors
-from .vectors import load_vector as load_vector
-from .vectors import read_out as read_out
+if TYPE_CHECKING:
+    from .activations import attention_patterns as attention_patterns
+    from .activations import mean_head_activations as mean_head_activations
+    from .activations import mean_position_activations as mean_position_activations
+    from .checkpoints import ComparisonConfig as ComparisonConfig
+    from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .effects import compare_methods as compare_methods
+    from .effects import indirect_effects as indirect_effects
+    from .effects import locate_heads as locate_heads
+    from .effects import position_effects as position_effects
+    from .errors import ArgumentError as ArgumentError
+    from .errors import DownloadError as DownloadError
+    from .errors import FallbackWarning as FallbackWarning
+    from .errors import HookError as HookError
+    from .errors import IvlensError as IvlensError
+    from .errors import MismatchError as MismatchError
+    from .errors import PrecisionWarning as PrecisionWarning
+    from .errors import PromptError as PromptError
+    from .errors import RecordError as RecordError
+    from .errors import SourceError as SourceError
+    from .errors import SourceWarning as SourceWarning
+    from .errors import TaskError as TaskError
+    from .errors import UnsupportedError as UnsupportedError
+    from .errors import WorkerError as WorkerError
+    from .explorer import explore as explore
+    from .heads import head_overlap as head_overlap
+    from .heads import prompts_needed as prompts_needed
+    from .heads import random_heads as random_heads
+    from .heads import rank_aggregate as rank_aggregate
+    from .heads import top_k_stability as top_k_stability
+    from .heads import universal_effects as universal_effects
+    from .models import export_adapter as export_adapter
+    from .models import export_hf as export_hf
+    from .models import load_model as load_model
+    from .models import merge_lora as merge_lora
+    from .records import CheckpointComparison as CheckpointComparison
+    from .records import Comparison as Comparison
+    from .records import Evaluation as Evaluation
+    from .records import HeadEffects as HeadEffects
+    from .records import HeadMeans as HeadMeans
+    from .records import MethodAgreement as MethodAgreement
+    from .records import PositionEffects as PositionEffects
+    from .records import PositionMeans as PositionMeans
+    from .records import Stability as Stability
+    from .records import SteeringSweep as SteeringSweep
+    from .records import TrainingRun as TrainingRun
+    from .records import TransferMatrix as TransferMatrix
+    from .records import UniversalEffects as UniversalEffects
+    from .scoring import evaluate as evaluate
+    from .steering import ablate as ablate
+    from .steering import compare_conditions as compare_conditions
+    from .steering import mean_difference as mean_difference
+    from .steering import random_heads_vector as random_heads_vector
+    from .steering import random_vector as random_vector
+    from .steering import steer as steer
+    from .steering import steering_sweep as steering_sweep
+    from .tasks import Prompt as Prompt
+    from .tasks import Task as Task
+    from .tasks import list_tasks as list_tasks
+    from .tasks import load_task as load_task
+    from .training import Ability as Ability
+    from .training import Guidance as Guidance
+    from .training import LoRA as LoRA
+    from .training import TrainingConfig as TrainingConfig
+    from .training import fine_tune as fine_tune
+    from .training import rehearsal_prompts as rehearsal_prompts
+    from .vectors import InstructionVector as InstructionVector
+    from .vectors import instruction_vector as instruction_vector
+    from .vectors import list_vectors as list_vectors
+    from .vectors import load_vector as load_vector
+    from .vectors import read_out as read_out
 
 __all__ = [
     "Ability",
@@ -146,11 +148,43 @@ __all__ = [
     "universal_effects",
 ]
 
+# where each public name is defined
+_ROOMS = {
+    "activations": "attention_patterns mean_head_activations mean_position_activations",
+    "checkpoints": "ComparisonConfig compare_checkpoints",
+    "effects": "compare_methods indirect_effects locate_heads position_effects",
+    "errors": (
+        "ArgumentError DownloadError FallbackWarning HookError IvlensError MismatchError PrecisionWarning "
+        "PromptError RecordError SourceError TaskError UnsupportedError WorkerError"
+    ),
+    "explorer": "explore",
+    "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",
+    "models": "export_adapter export_hf load_model merge_lora",
+    "records": (
+        "CheckpointComparison Comparison Evaluation HeadEffects HeadMeans MethodAgreement PositionEffects "
+        "PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
+    ),
+    "scoring": "evaluate",
+    "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
+    "tasks": "Prompt Task list_tasks load_task",
+    "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",
+    "vectors": "InstructionVector instruction_vector list_vectors load_vector read_out",
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
-def __getattr__(name: str) -> ModuleType:
-    """Load ``ivlens.views`` at its first use: importing ivlens loads no plotting."""
-    if name == "views":
-        from importlib import import_module
 
-        return import_module(".views", __name__)
-    raise AttributeError(f"module 'ivlens' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a room of the package, at its first use: ``import ivlens`` itself loads nothing."""
+    if name in _ROOM_OF:
+        found = globals()[name] = getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
+        return found
+    try:
+        return import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "views"})

@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     ["errors"],
     ["checks", "files"],
+    ["folders"],
     ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],
@@ -27,11 +28,12 @@ ORDER = [
     ["explorer"],
     ["experiments"],
     ["cli"],
-    ["__init__"],
+    ["__init__", "__main__"],
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 PURE = {
-    "errors": set(), "checks": {"errors"}, "records": {"errors", "checks"}, "heads": {"errors", "checks", "records"},
+    "errors": set(), "checks": {"errors"}, "files": {"errors"}, "folders": {"files"},
+    "records": {"errors", "checks", "files"}, "heads": {"errors", "checks", "records"},
 }  # fmt: skip
 ALLOWED = PURE | {"views": {"errors", "checks", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}

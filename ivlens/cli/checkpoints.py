@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from ..checkpoints import ComparisonConfig, compare_checkpoints
-from ..errors import ArgumentError
+from ..errors import ArgumentError, SourceError
 from ..records import CheckpointComparison, write_atomically
-from .common import add_jobs, add_loading, add_verb, progress, read_tasks, show
+from .common import a_path, add_jobs, add_loading, add_verb, progress, read_tasks, show
+from .targets import check_targets
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
 
@@ -22,6 +23,7 @@ def add_compare(verbs: Any) -> None:
         "Measure a base model and its checkpoints on tasks: accuracy, knowledge without instruction, instruction "
         "vectors, heads, hidden states, weights, recovery by the base's vector; give a verdict for each task. Every "
         "measure is kept when it is finished: the same command resumes, and one checkpoint more costs one checkpoint.",
+        keeps=True,
     )  # fmt: skip
     add = parser.add_argument
     add("base", metavar="BASE", help="'smollm2', a Hugging Face hub name, a local folder, or a .gguf file")
@@ -29,7 +31,7 @@ def add_compare(verbs: Any) -> None:
         help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'; NAME=CKPT names it")  # fmt: skip
     add("--tasks", nargs="+", required=True, metavar="TASK", help="built-in tasks ('ivlens tasks') or task files")
     add("--learned", nargs="*", default=[], metavar="TASK", help="for a sequence: what each checkpoint was trained on")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for measures, record, tables and report")
+    add("--out", type=a_path, required=True, metavar="DIR", help="folder for measures, record, tables and report")
     add("--instruction", help="the instruction, for task files that hold none")
     for name, default, what in (
         ("clean", 40, "clean prompts for the vectors"), ("corrupted", 20, "corrupted prompts for the effects"),
@@ -47,6 +49,7 @@ def _compare(options: argparse.Namespace) -> None:
         clean=options.clean, corrupted=options.corrupted, test=options.test, heads=options.heads, seed=options.seed
     )
     tasks = read_tasks(options.tasks, options.instruction)
+    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "cells/any")))
     comparison = compare_checkpoints(
         options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
         say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
@@ -57,6 +60,8 @@ def _compare(options: argparse.Namespace) -> None:
     for name, reason in comparison.failures.items():
         progress(options)(f"{name} was not compared: {reason}")
     progress(options)(f"wrote {options.out / 'report.html'}")
+    if len(comparison.failures) == len(options.checkpoints):
+        raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
     frame = comparison.to_frame()
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]]})
 

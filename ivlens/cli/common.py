@@ -2,26 +2,57 @@
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
 
 from ..errors import ArgumentError, few
 from ..models import HookedTransformer, load_model
+from ..records.visible import one_line
 from ..tasks import Task, load_task
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+LONGEST = 1000  # letters of an error
+WIDEST = 80  # letters of a text in a printed table
 
 
-def add_verb(verbs: Any, name: str, run: Any, help: str, description: str) -> argparse.ArgumentParser:
-    """A verb's parser, with --json, calling ``run`` with the parsed options."""
+class Parser(argparse.ArgumentParser):
+    """A parser, and those of its verbs, whose errors are a line of readable length."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what argparse would take for no value at all: an option with ``--`` as its value."""
+        args = sys.argv[1:] if args is None else list(args)
+        if empty := next((word for word in args if re.fullmatch("--[a-z-]+=--", word)), None):
+            self.error(f"argument {empty.removesuffix('=--')}: '--' is no value")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit with 2."""
+        super().error(one_line(message, LONGEST))
+
+
+def add_verb(
+    verbs: Any, name: str, run: Any, help: str, description: str, *, keeps: bool = False
+) -> argparse.ArgumentParser:
+    """A verb's parser, with --json, calling ``run`` with the parsed options; ``keeps``: finished parts in --out."""
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=description)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, keeps=keeps)
     return parser
+
+
+def a_path(text: str) -> Path:
+    """A path that is not empty, as the name of an unset variable is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def add_model(add: Any) -> None:
@@ -77,7 +108,26 @@ def read_tasks(names: list[str], instruction: str | None) -> list[Task]:
 
 def progress(options: argparse.Namespace) -> Any:
     """Progress goes to stderr, so that what is printed can be piped."""
-    return lambda line: print(line, file=sys.stderr, flush=True)
+    return say_line
+
+
+def say_line(words: str) -> None:
+    """Print one line to stderr, whatever characters there are in names of tasks, models and files."""
+    print(one_line(words), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_streams() -> Iterator[None]:
+    """Within this context, characters that stdout and stderr have no encoding for are printed as escapes."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
 
 
 def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
@@ -86,17 +136,17 @@ def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
         rows = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}  # nan is null
         print(json.dumps(rows, indent=2))
     else:
-        print("\n\n".join(f"{name}\n\n{as_text(frame)}" for name, frame in frames.items()))
+        print("\n\n".join(f"{one_line(name)}\n\n{as_text(frame)}" for name, frame in frames.items()))
 
 
 def as_text(frame: pd.DataFrame) -> str:
-    """A frame as aligned text: texts to the left, numbers to the right."""
+    """A frame as aligned text: texts to the left, on one line and not too long, numbers to the right."""
     left = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    widths = {name: max([len(name), *frame[name].astype(str).map(len)]) for name in left}
-    formatters = {name: f"{{:<{width}}}".format for name, width in widths.items()}
-    shown = frame.rename(columns={name: f"{name:<{width}}" for name, width in widths.items()})
+    texts = {name: [one_line(str(value), WIDEST) for value in frame[name]] for name in left}
+    widths = {name: max(len(text) for text in [name, *texts[name]]) for name in left}
+    shown = frame.assign(**texts).rename(columns={name: f"{name:<{width}}" for name, width in widths.items()})
     return shown.to_string(
         index=False,
         float_format="{:.3f}".format,
-        formatters={f"{name:<{widths[name]}}": formatter for name, formatter in formatters.items()},
+        formatters={f"{name:<{width}}": f"{{:<{width}}}".format for name, width in widths.items()},
     )

@@ -1,19 +1,25 @@
 """The verbs of the vector laboratory: vector, steer, vectors, figures."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..effects import locate_heads
-from ..errors import ArgumentError
+from ..errors import ArgumentError, RecordError, at_least
+from ..files import safe_name
+from ..models import HookedTransformer, model_facts
 from ..records import Comparison
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..vectors import instruction_vector, list_vectors, load_vector, read_out
-from .common import add_model, add_verb, progress, read_model, read_task, show
+from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, read_out
+from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
+from .targets import check_targets
 
 SEEDS = (0, 1, 2)
+STEERED = ("sweep.safetensors", "comparison.safetensors", "steering.html")
+MOST = 1000  # numbers in a range like 6-12
 
 
 def add_vector(verbs: Any) -> None:
@@ -30,7 +36,7 @@ def add_vector(verbs: Any) -> None:
     parser.add_argument("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
     parser.add_argument("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
-    parser.add_argument("--out", type=Path, help="file to write (default: TASK.vector.safetensors)")
+    parser.add_argument("--out", type=a_path, help="file to write (default: TASK.vector.safetensors)")
 
 
 def add_steer(verbs: Any) -> None:
@@ -41,7 +47,7 @@ def add_steer(verbs: Any) -> None:
         "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
     )  # fmt: skip
     add_model(parser.add_argument)
-    parser.add_argument("vector", metavar="VECTOR", type=Path, help="a file that 'ivlens vector' wrote")
+    parser.add_argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote")
     parser.add_argument("--task", required=True, help="a built-in task ('ivlens tasks') or a task file")
     parser.add_argument("--instruction", help="the instruction, for task files that hold none")
     parser.add_argument("--layers", help="like 6,9,12 or 6-12 (default: every third layer)")
@@ -50,7 +56,7 @@ def add_steer(verbs: Any) -> None:
     parser.add_argument("--test", type=int, default=30, help="prompts to report on (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--force", action="store_true", help="also use a vector of another model of the same width")
-    parser.add_argument("--out", type=Path, help="folder for the records and a page with the figures")
+    parser.add_argument("--out", type=a_path, help="folder for the records and a page with the figures")
 
 
 def add_vectors(verbs: Any) -> None:
@@ -59,7 +65,7 @@ def add_vectors(verbs: Any) -> None:
         verbs, "vectors", _vectors, "list the vectors in a folder",
         "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
     )  # fmt: skip
-    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path(), help="default: this folder")
+    parser.add_argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(), help="default: this folder")
 
 
 def add_figures(verbs: Any) -> None:
@@ -68,32 +74,56 @@ def add_figures(verbs: Any) -> None:
         verbs, "figures", _figures, "rebuild every figure and table of figures/ from saved records",
         "Draw the figures and tables of the README from the records in figures/records, and put the tables into the "
         "README beside the folder; needs kaleido and a Chrome or Chromium for images. Missing records are measured.",
+        keeps=True,
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
+    parser.add_argument("--out", type=a_path, default=Path("figures"), help="folder (default: figures)")
     parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
 
 
 def _vector(options: argparse.Namespace) -> None:
     say = progress(options)
     task = read_task(options.task, options.instruction)
+    out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
+    check_targets(out)
+    at_least("--heads", options.heads, 1)
     model = read_model(options)
-    say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
+    heads = model.cfg.n_layers * model.cfg.n_heads
+    if options.heads > heads:
+        raise ArgumentError(f"--heads to be at most {heads}, the heads of the model", str(options.heads))
+    _check_own(out, model)
+    say(f"{task.name}: indirect effects of {heads} heads")
     effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)
     assert effects.means is not None  # locate_heads keeps them
     vector = instruction_vector(model, effects.means, effects.top(options.heads))
-    path = vector.save(options.out or Path(f"{task.name}.vector.safetensors"))
+    path = vector.save(out)
     say(f"wrote {path}: {len(vector.heads)} heads, norm {vector.norm:.1f}")
     show(options, {f"{task.name}: heads": vector.to_frame(), "reads as": read_out(model, vector)})
+
+
+def _check_own(path: Path, model: HookedTransformer) -> None:
+    """A file that is already there is written over only if it holds a vector of this model."""
+    if not path.exists():
+        return
+    try:
+        facts = dict(InstructionVector.load(path).provenance).get("model") or {}
+    except RecordError:
+        facts = {}
+    if facts.get("weights_sha256") != model_facts(model)["weights_sha256"]:
+        raise ArgumentError(
+            f"a new file, or one with a vector of this model, at {path}", "another", "choose another --out"
+        )
 
 
 def _steer(options: argparse.Namespace) -> None:
     say = progress(options)
     task = read_task(options.task, options.instruction)
     scales = _numbers("--scales", options.scales, float)
+    if options.out:
+        check_targets(*(options.out / name for name in STEERED))
     model = read_model(options)
     vector = load_vector(options.vector, model, force=options.force)
     every_third = list(range(0, model.cfg.n_layers, 3))
-    layers = _numbers("--layers", options.layers, int) if options.layers else every_third
+    layers = _numbers("--layers", options.layers, int) if options.layers is not None else every_third
     bare = {
         split: task.prompts(n, shots=0, instruction=False, split=split, seed=options.seed)
         for split, n in (("validation", options.validation), ("test", options.test))
@@ -119,14 +149,14 @@ def _steer(options: argparse.Namespace) -> None:
 def _save(folder: Path, sweep: Any, comparison: Comparison) -> None:
     from .. import views
 
-    sweep.save(folder / "sweep.safetensors")
-    comparison.save(folder / "comparison.safetensors")
+    sweep.save(folder / STEERED[0])
+    comparison.save(folder / STEERED[1])
     figures = [views.sweep_heatmap(sweep), views.comparison_bars([comparison])]
-    views.write_page(folder / "steering.html", f"Steering {comparison.task}", [("Steering", figures)])
+    views.write_page(folder / STEERED[2], f"Steering {comparison.task}", [("Steering", figures)])
 
 
 def _vectors(options: argparse.Namespace) -> None:
-    found = list_vectors(options.folder)
+    found = list_vectors(options.folder, say=progress(options))
     show(options, {f"{len(found)} vectors in {options.folder}": found if len(found) else pd.DataFrame()})
 
 
@@ -136,6 +166,7 @@ def _figures(options: argparse.Namespace) -> None:
     from ..experiments.readme import make_costs_table, make_demo_table, quote_again
 
     say = progress(options)
+    check_targets(options.out / "demo-tables.md", options.out / "records" / "demo.json")
     measured = make_demo_table, make_agreement_table, make_figures, make_study_figures, make_diagnosis_figures
     written = [
         path for make in measured
@@ -153,7 +184,12 @@ def _numbers(name: str, text: str, kind: type[int] | type[float]) -> list[Any]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         try:
-            numbers += range(int(first), int(last) + 1) if kind is int and dash and first else [kind(part)]
+            found = range(int(first), int(last) + 1) if kind is int and dash and first else [kind(part)]
         except ValueError as error:
-            raise ArgumentError(f"{name} to be numbers like 1,2,4", repr(text)) from error
+            raise ArgumentError(f"{name} to be numbers like 1,2,4", f"{text!r:.60}") from error
+        if not 0 < len(found[: MOST + 1]) <= MOST:
+            raise ArgumentError(f"ranges of 1 to {MOST} numbers in {name}", f"{part:.60}")
+        if kind is float and not math.isfinite(found[0]):
+            raise ArgumentError(f"{name} to be finite", part)
+        numbers += found
     return numbers

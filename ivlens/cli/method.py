@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ import pandas as pd
 from ..effects import METHODS, locate_heads
 from ..errors import ArgumentError, at_least
 from ..experiments import DemoConfig, run_demo
+from ..files import safe_name
 from ..heads import universal_effects
 from ..models import load_model, sharing
 from ..records import METRICS, HeadEffects, UniversalEffects
+from ..records.visible import one_line, visible
 from ..tasks import CORRUPTIONS, list_tasks, load_task
-from .common import add_jobs, add_model, add_verb, as_text, progress, read_model, read_tasks, show
+from .common import a_path, add_jobs, add_model, add_verb, as_text, progress, read_model, read_tasks, show
+from .targets import check_targets
 
 
 def add_demo(verbs: Any) -> None:
@@ -25,9 +27,10 @@ def add_demo(verbs: Any) -> None:
         verbs, "demo", _demo, "run the whole method on SmolLM2-135M-Instruct (a few minutes on 2 cores)",
         "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
+        keeps=True,
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("ivlens-demo"), help="folder to write (default: ivlens-demo); "
-                        "effects found there are reused")  # fmt: skip
+    parser.add_argument("--out", type=a_path, default=Path("ivlens-demo"), help="folder to write (default: "
+                        "ivlens-demo); effects found there are reused")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
 
 
@@ -36,6 +39,7 @@ def add_heads(verbs: Any) -> None:
     parser = add_verb(
         verbs, "heads", _heads, "locate the heads that carry the instructions of tasks",
         "Compute the average indirect effect of every head for each task, print the strongest heads, and save records.",
+        keeps=True,
     )  # fmt: skip
     add = parser.add_argument
     add_model(add)
@@ -54,7 +58,7 @@ def add_heads(verbs: Any) -> None:
     add("--instruction", help="the instruction, for task files that hold none")
     add("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     add_jobs(add)
-    add("--out", type=Path, help="folder for the records and a page with the heatmaps")
+    add("--out", type=a_path, help="folder for the records and a page with the heatmaps")
 
 
 def add_tasks(verbs: Any) -> None:
@@ -70,16 +74,17 @@ def _demo(options: argparse.Namespace) -> None:
     from ..experiments.demo_report import heads_table, steering_table, write_demo
 
     say = progress(options)
+    config = DemoConfig(seed=options.seed)
+    records = [f"records/{safe_name(name)}.effects.safetensors" for name in config.tasks]
+    check_targets(*(options.out / name for name in ("index.html", "heads.csv", "steering.json", *records)))
     started = time.monotonic()
     say("loading SmolLM2-135M-Instruct (fetched into the user cache on the first run)")
     model = load_model("smollm2")
     loaded = time.monotonic()
-    config = DemoConfig(seed=options.seed)
     demo = run_demo(model, options.out, config, say)
     page = write_demo(model, demo, config, options.out)
     if options.json:
-        rows = {"heads": demo.universal.to_frame().head(10), "steering": demo.steering}
-        print(json.dumps({name: frame.to_dict("records") for name, frame in rows.items()}, indent=2))
+        show(options, {"heads": demo.universal.to_frame().head(10), "steering": demo.steering})
         return
     print(f"\nAverage indirect effect (nats, ± standard error; {config.corrupted} bare prompts a task)\n")
     print(as_text(heads_table(demo)))
@@ -93,10 +98,12 @@ def _demo(options: argparse.Namespace) -> None:
 def _heads(options: argparse.Namespace) -> None:
     say = progress(options)
     tasks = read_tasks(options.tasks, options.instruction)
-    files = {re.sub(r"[^\w.-]+", "-", task.name) + ".effects.safetensors": task for task in tasks}
+    files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
     at_least("--top", options.top, 1)
+    if options.out:
+        check_targets(options.out / "heads.html", *(options.out / file for file in files))
     model = read_model(options)
     names = ("clean", "corrupted", "shots", "corruption", "metric", "method", "seed", "jobs")
     settings = {name: getattr(options, name) for name in names}
@@ -123,7 +130,7 @@ def _heads(options: argparse.Namespace) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> None:
-    if options.task:
+    if options.task is not None:
         task = load_task(options.task)
         prompt = task.prompts(1, instruction=bool(task.instructions))[0]
         facts = {"name": task.name, "kind": task.kind, "instructions": task.instructions, "labels": task.labels,
@@ -133,7 +140,7 @@ def _tasks(options: argparse.Namespace) -> None:
         print(
             json.dumps(facts, indent=2)
             if options.json
-            else "\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"])
+            else visible("\n".join([*map(one_line, lines), "", f"{prompt.text}{prompt.answers[0]}"]))
         )
         return
     tasks = [load_task(name) for name in list_tasks()]

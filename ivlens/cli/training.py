@@ -10,13 +10,16 @@ import pandas as pd
 
 from ..errors import ArgumentError, RecordError
 from ..experiments.recall import recall_vector
+from ..files import safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
-from .common import add_model, add_verb, progress, read_model, read_task, show
+from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
+from .targets import check_targets
 
+WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
 OLD_EXAMPLES = 8  # of each kept task, for guidance by replay
 
 
@@ -26,6 +29,7 @@ def add_train(verbs: Any) -> None:
         verbs, "train", _train, "fine-tune a model on a task and keep what it could do",
         "Fine-tune on a task's train split, guided by the chosen preset; measure the task and the abilities to keep on "
         "test splits; write the log, the record and the model as a Hugging Face folder. The same command resumes.",
+        keeps=True,
     )  # fmt: skip
     add = parser.add_argument
     add_model(add)
@@ -35,7 +39,7 @@ def add_train(verbs: Any) -> None:
     add("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on")
     add("--guidance", choices=tuple(PRESETS), default="guided", metavar="PRESET",
         help=f"{', '.join(PRESETS)} (default: guided)")  # fmt: skip
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for state, log, record and model")
+    add("--out", type=a_path, required=True, metavar="DIR", help="folder for state, log, record and model")
     add("--instruction", help="the instruction, for task files that hold none")
     add("--shots", type=int, default=2, help="demonstrations in a training prompt (default: 2)")
     for name, default, what in (
@@ -57,9 +61,10 @@ def add_experiment(verbs: Any) -> None:
         "forgetting: every guidance learns the same three tasks in turn, three seeds, learning rates and weights "
         "chosen on other tasks; what becomes of four old abilities. diagnosis: checkpoints of such sequences compared "
         "with their base. What is finished is kept: the same command resumes.",
+        keeps=True,
     )  # fmt: skip
     parser.add_argument("study", choices=tuple(STUDIES), metavar="STUDY", help=" or ".join(STUDIES))
-    parser.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
+    parser.add_argument("--out", type=a_path, default=Path("figures"), metavar="DIR",
                         help="folder of the figure and tables, records below it (default: figures)")  # fmt: skip
 
 
@@ -76,13 +81,14 @@ def _train(options: argparse.Namespace) -> None:
         lora=None if options.lora is None else LoRA(options.lora, 2.0 * options.lora),
     )  # fmt: skip
     replay = _replay(kept, options.seed) if guidance.replay else []
+    vectors = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
+    check_targets(*(options.out / name for name in WRITTEN), *vectors.values())
     model = read_model(options)
 
     def vector(of: Task) -> InstructionVector:
         say(f"{of.name}: the base's instruction vector")
-        path = options.out / "vectors" / f"{of.name}.safetensors"
         there = len(of.split("train"))
-        return recall_vector(model, path, of, options.heads, min(40, there), min(12, there), options.seed)
+        return recall_vector(model, vectors[of.name], of, options.heads, min(40, there), min(12, there), options.seed)
 
     others = [load_task(name) for name in list_tasks() if name not in {task.name, *(each.name for each in kept)}]
     instructed = bool(task.instructions)
@@ -128,6 +134,9 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
 
 
 def _experiment(options: argparse.Namespace) -> None:
+    check_targets(
+        options.out / f"{options.study}-tables.md", options.out / "records" / options.study / "any.safetensors"
+    )
     show(options, STUDIES[options.study](options.out, progress(options)))
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..activations import mean_head_activations
 from ..effects import compare_methods
+from ..files import safe_name
 from ..models import load_model
 from ..records import MethodAgreement, write_text
 from ..tasks import load_task
@@ -46,7 +47,7 @@ def make_agreement_table(
 
 def _paths(folder: Path, config: AgreementConfig) -> dict[Cell, Path]:
     cells = [(task, *corruption) for task in config.tasks for corruption in config.corruptions]
-    return {cell: folder / f"{cell[0]}.{cell[1]}.safetensors" for cell in cells}
+    return {cell: folder / f"{safe_name(cell[0])}.{cell[1]}.safetensors" for cell in cells}
 
 
 def _loaded(folder: Path, config: AgreementConfig) -> dict[Cell, MethodAgreement]:

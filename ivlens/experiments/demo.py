@@ -11,6 +11,7 @@ import torch
 from ..checks import Count, Natural, Seed, checked
 from ..effects import locate_heads
 from ..errors import at_least
+from ..files import safe_name
 from ..heads import universal_effects
 from ..models import HookedTransformer, provenance
 from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, recall, standard_error
@@ -88,7 +89,7 @@ def run_demo(
 def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
     settings = {name: getattr(config, name) for name in ("clean", "corrupted", "shots", "seed")}
     key = provenance(model, task=task.name, **settings)
-    path = folder / "records" / f"{task.name}.effects.safetensors"
+    path = folder / "records" / f"{safe_name(task.name)}.effects.safetensors"
     return recall(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
 
 
@@ -133,6 +134,6 @@ def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
 
 def _save(demo: Demo, folder: Path) -> None:
     for name, vector in demo.vectors.items():
-        vector.save(folder / "records" / f"{name}.vector.safetensors")
-        demo.sweeps[name].save(folder / "records" / f"{name}.sweep.safetensors")
+        vector.save(folder / "records" / f"{safe_name(name)}.vector.safetensors")
+        demo.sweeps[name].save(folder / "records" / f"{safe_name(name)}.sweep.safetensors")
     demo.universal.save(folder / "records" / "universal.effects.safetensors")

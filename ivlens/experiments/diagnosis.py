@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import RecordError
+from ..files import safe_name
 from ..models import HookedTransformer, export_hf, load_model
 from ..records import CheckpointComparison
 from ..tasks import list_tasks, load_task
@@ -103,7 +104,7 @@ def _sequence(guidance: str, work: Path, config: DiagnosisConfig, say: Callable[
     tasks = (config.new, config.old, config.comparison.heads, config.comparison.clean, config.comparison.corrupted)
     key = json.dumps([config.source, tasks, asdict(settings), version("ivlens")])
     home = work / f"{guidance}-{sha256(key.encode()).hexdigest()[:12]}"
-    folders = {_name(guidance, stage): home / f"{stage + 1}-{name}" for stage, name in enumerate(config.new)}
+    folders = {_name(guidance, stage): home / f"{stage + 1}-{safe_name(name)}" for stage, name in enumerate(config.new)}
     before: Path | str = config.source
     for name, folder in zip(config.new, folders.values(), strict=True):
         if not folder.exists():
@@ -120,7 +121,7 @@ def _trained(
     task, comparison, guidance = load_task(name), config.comparison, settings.guidance
     vector, rehearse = None, []
     if guidance.uses_vector:
-        path = work / "vectors" / f"{name}.safetensors"
+        path = work / "vectors" / f"{safe_name(name)}.safetensors"
         base = load_model(config.source)
         vector = recall_vector(base, path, task, comparison.heads, comparison.clean, comparison.corrupted)
     if guidance.rehearsal:

@@ -16,6 +16,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
 from ..effects import locate_heads
 from ..errors import at_least
+from ..files import safe_name
 from ..heads import head_overlap, random_heads
 from ..models import HookedTransformer, provenance
 from ..records import Comparison, HeadEffects, HeadMeans, SteeringSweep, TransferMatrix
@@ -105,7 +106,7 @@ def load_laboratory(folder: Path, config: LabConfig) -> Laboratory:
     """
 
     def read(what: str, kind: type[R]) -> dict[str, R]:
-        return {name: kind.load(folder / f"{name}.{what}.safetensors") for name in config.tasks}
+        return {name: kind.load(_file(folder, name, what)) for name in config.tasks}
 
     return Laboratory(
         read("effects", HeadEffects),
@@ -114,6 +115,10 @@ def load_laboratory(folder: Path, config: LabConfig) -> Laboratory:
         read("necessity", Comparison),
         TransferMatrix.load(folder / "transfer.safetensors"),
     )
+
+
+def _file(folder: Path, name: str, what: str) -> Path:
+    return folder / f"{safe_name(name)}.{what}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class _Lab:
         settings = {key: getattr(self.config, key) for key in ("clean", "corrupted", "shots", "seed")}
         key = self._key(task=name, **settings)
         compute = self._said(f"{name}: effects", lambda: locate_heads(self.model, load_task(name), **settings))
-        return recall(self.folder / f"{name}.effects.safetensors", HeadEffects, key, compute)
+        return recall(_file(self.folder, name, "effects"), HeadEffects, key, compute)
 
     def sweep(self, name: str, effects: HeadEffects) -> SteeringSweep:
         config = self.config
@@ -141,9 +146,7 @@ class _Lab:
             return steering_sweep(self.model, vector, prompts, config.layers, config.scales, config.counts)
 
         key = self._key(task=name, lab=asdict(config))
-        return recall(
-            self.folder / f"{name}.sweep.safetensors", SteeringSweep, key, self._said(f"{name}: sweep", compute)
-        )
+        return recall(_file(self.folder, name, "sweep"), SteeringSweep, key, self._said(f"{name}: sweep", compute))
 
     def compare(self, name: str, effects: dict[str, HeadEffects], cell: Cell) -> Comparison:
         """The vector beside its controls, on the task's held-out queries."""
@@ -171,9 +174,7 @@ class _Lab:
             return compare_conditions(self.model, conditions, task=name, cell=asdict(cell))
 
         key = self._key(task=name, cell=asdict(cell), lab=asdict(self.config))
-        return recall(
-            self.folder / f"{name}.controls.safetensors", Comparison, key, self._said(f"{name}: controls", compute)
-        )
+        return recall(_file(self.folder, name, "controls"), Comparison, key, self._said(f"{name}: controls", compute))
 
     def necessity(self, name: str, effects: dict[str, HeadEffects], cells: dict[str, Cell]) -> Comparison:
         """Clean prompts of the task with each task's heads silenced, or each task's vector subtracted."""
@@ -195,9 +196,7 @@ class _Lab:
             return compare_conditions(self.model, conditions, task=name)
 
         key = self._key(task=name, cells={task: asdict(cell) for task, cell in cells.items()}, lab=asdict(self.config))
-        return recall(
-            self.folder / f"{name}.necessity.safetensors", Comparison, key, self._said(f"{name}: necessity", compute)
-        )
+        return recall(_file(self.folder, name, "necessity"), Comparison, key, self._said(f"{name}: necessity", compute))
 
     def transfer(self, effects: dict[str, HeadEffects], sweeps: dict[str, SteeringSweep]) -> TransferMatrix:
         """All vectors on all tasks' bare prompts, in the cell that is best over all tasks on validation prompts."""

@@ -14,8 +14,16 @@ from transformers import PreTrainedModel
 
 from ..errors import MismatchError, SourceError, SourceWarning
 from .export import MARK
-from .folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, hub_folder, read_object, refuse_pickles, tensor_shapes
 from .library_errors import few_of, library_errors
+from .model_folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    hub_folder,
+    read_object,
+    refuse_pickles,
+    tensor_shapes,
+)
 from .precision import TOLERANCE, check_finite
 from .tokenizers import has_tokenizer, read_tokenizer
 

@@ -19,9 +19,9 @@ from transformers.initialization import no_init_weights
 from ..errors import ArgumentError, SourceError
 from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of, hooked_config
-from .folders import CONFIG, check_model_folder, hub_folder
-from .gguf import GgufFile, check_metadata, check_tensors, complete_config
+from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
 from .library_errors import REMEDY, few_of, library_errors, one_line
+from .model_folder import CONFIG, check_model_folder, hub_folder
 from .packaged import PACKAGED, packaged_folder
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
@@ -159,14 +159,14 @@ def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
         hooked_config(config)
         check_tensors(file, config)
         model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype, config=config)
-        tokenizer = _gguf_tokenizer(path, file) if tokenizer is None else tokenizer
+        tokenizer = _gguf_tokenizer(path) if tokenizer is None else tokenizer
     return Source(_unquantised(model).eval(), tokenizer, path.name, None)
 
 
-def _gguf_tokenizer(path: Path, file: GgufFile) -> Any:
+def _gguf_tokenizer(path: Path) -> Any:
     with library_errors(f"a readable tokenizer in {path}", PASS_ONE):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-        complete_tokenizer(file.metadata, tokenizer, path.name)
+        complete_tokenizer(GgufFile(path).metadata, tokenizer, path.name)
     return tokenizer
 
 

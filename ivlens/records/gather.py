@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,8 +12,11 @@ from safetensors import SafetensorError, safe_open
 from ..errors import ArgumentError, IvlensError, RecordError
 from .checkpoints import CheckpointComparison
 from .store import Record
+from .visible import visible
 
+SUFFIX = ".safetensors"
 CELLS = "cells"  # the folder beside a comparison that holds what it was made from
+ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room defines, imported when a file holds one
 
 
 def load_record(path: str | Path) -> Record:
@@ -22,9 +26,11 @@ def load_record(path: str | Path) -> Record:
         RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
     """
     path = Path(path)
-    name = _class_name(path)
+    name = class_name(path)
     if name is None:
         raise RecordError(f"an ivlens record in {path}", "another safetensors file", "save one with record.save(path)")
+    if name in ELSEWHERE:
+        import_module(ELSEWHERE[name])
     kind = next((each for each in _kinds(Record) if each.__name__ == name), None)
     if kind is None:
         raise RecordError(f"a record of a known class in {path}", f"a {name}", "read it with the ivlens that wrote it")
@@ -47,6 +53,8 @@ class Gathered:
 def gather_records(paths: Sequence[str | Path]) -> Gathered:
     """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
 
+    So is a folder below that cannot be read.
+
     Raises:
         ArgumentError: no path.
         RecordError: a path that does not exist.
@@ -59,12 +67,15 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
     top = os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in given])
     records: dict[Path, Record] = {}
     others: list[Path] = []
-    broken: dict[Path, str] = {}
-    for path in _files(given):
+    files, broken = find_files(given)
+    for path in files:
         try:
-            record = None if _class_name(path) is None else load_record(path)
+            record = None if class_name(path) is None else load_record(path)
         except IvlensError as error:
             broken[path] = str(error).replace(str(path), path.name)
+            continue
+        except Exception as error:  # whatever an odd file leads to is that file's own
+            broken[path] = f"{type(error).__name__}: {error}"
             continue
         if record is not None and hasattr(record, "to_frame"):
             records[path] = record
@@ -74,18 +85,32 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
     others += [path for path in records if path.parent in cells]
 
     def name(path: Path) -> str:
-        return path.relative_to(top).as_posix()
+        return visible(path.relative_to(top).as_posix())
 
     return Gathered(
         {name(path): record for path, record in records.items() if path.parent not in cells},
-        tuple(sorted(map(name, others))), {name(path): why for path, why in broken.items()},
+        tuple(sorted(map(name, others))), {name(path): visible(why) for path, why in broken.items()},
     )  # fmt: skip
 
 
-def _files(given: Sequence[Path]) -> list[Path]:
-    """Each file once: those given, and the safetensors files in folders and below in the order of their names."""
-    found = (each for path in given for each in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]))
-    return list(dict.fromkeys(_absolute(path) for path in found if path.is_file()))
+def find_files(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Each file once: those given, and the safetensors files in folders and below in the order of their names.
+
+    Returns these, and why folders could not be read.
+    """
+    found: list[Path] = []
+    unread: dict[Path, str] = {}
+
+    def note(error: OSError) -> None:
+        unread[_absolute(Path(error.filename))] = error.strerror or str(error)
+
+    for path in given:
+        if path.is_dir():
+            names = (Path(folder, name) for folder, _, files in os.walk(path, onerror=note) for name in files)
+            found += sorted(each for each in names if each.suffix == SUFFIX)
+        else:
+            found.append(path)
+    return list(dict.fromkeys(_absolute(path) for path in found if path.is_file())), unread
 
 
 def _absolute(path: Path) -> Path:
@@ -93,7 +118,7 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _class_name(path: Path) -> str | None:
+def class_name(path: Path) -> str | None:
     """The class that a file's header names; none where it is a safetensors file without a record."""
     if not path.is_file():
         raise RecordError(f"a saved record at {path}", "no such file", "save one with record.save(path)")

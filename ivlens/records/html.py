@@ -1,12 +1,13 @@
 """Records in a notebook: small HTML that needs no plotting, lines being drawn in the colour of the text."""
 
-import html
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .visible import escaped
 
 ROWS, FIRST = 24, 10  # a longer table shows its first rows only
 LETTERS, FACTS = 60, 240  # of a longer text in a table, or beside it, the beginning is shown
@@ -27,7 +28,7 @@ def text(value: object, letters: int = LETTERS) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     words = str(value)
-    return html.escape(words if len(words) <= letters else f"{words[: letters - 1]}…")
+    return escaped(words if len(words) <= letters else f"{words[: letters - 1]}…")
 
 
 def block(heading: str, facts: str, *parts: str) -> str:

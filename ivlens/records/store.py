@@ -22,8 +22,8 @@ from .html import block, frame_table
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` fill a temporary file beside ``path``, then move it over ``path`` in one step."""
-    path = Path(path)
+    """Let ``write`` fill a temporary file beside ``path``, then move it over ``path`` in one step; a link stays one."""
+    given, path = Path(path), Path(path).resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -41,12 +41,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         raise RecordError(f"to write {path}", f"{type(error).__name__}: {error}", "make room for it") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return path
+    return given
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` as UTF-8, atomically."""
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write ``text`` to ``path`` as UTF-8, atomically; halves of surrogate pairs, which UTF-8 lacks, as escapes."""
+    return write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    )
 
 
 def _umask() -> int:

@@ -1,13 +1,18 @@
 """Vectors in files: one that is to be used on a model, and a folder of them."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ..checks import checked
-from ..errors import ArgumentError, RecordError
+from ..errors import RecordError
 from ..models import HookedTransformer, check_fits, model_facts
+from ..records.gather import class_name, find_files
+from ..records.visible import visible
 from .vector import InstructionVector
 
 
@@ -30,8 +35,10 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
 
 
 @checked
-def list_vectors(folder: str | Path) -> pd.DataFrame:
-    """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other files are left out.
+def list_vectors(folder: str | Path, *, say: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+    """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other records are left out.
+
+    ``say`` is told of files and folders that cannot be read; the others go on.
 
     Raises:
         RecordError: no such folder.
@@ -39,19 +46,22 @@ def list_vectors(folder: str | Path) -> pd.DataFrame:
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordError("a folder of vectors", f"{folder}, which is no folder", "save some with vector.save(path)")
-    rows = []
-    for path in sorted(folder.rglob("*.safetensors")):
+    files, unread = find_files([folder])
+    rows, top = [], Path(os.path.abspath(folder))
+    for path in files:
         try:
-            vector = InstructionVector.load(path)
-        except (RecordError, ArgumentError):
-            continue
-        facts = vector.provenance.get("model", {})
-        row = {
-            "file": str(path.relative_to(folder)),
-            "task": vector.task,
-            "heads": len(vector.heads),
-            "norm": vector.norm,
-        }
-        row |= {"model": str(facts.get("source")), "dtype": str(facts.get("dtype"))}
-        rows.append(row | {"weights": str(facts.get("weights_sha256"))[:12]})
+            if class_name(path) == InstructionVector.__name__:
+                rows.append(_row(path.relative_to(top), InstructionVector.load(path)))
+        except Exception as error:  # whatever an odd file leads to is that file's own
+            unread[path] = str(error).replace(str(path), path.name)
+    for path, why in unread.items():
+        say(f"{path.relative_to(top)} could not be read: {why}")
     return pd.DataFrame(rows, columns=["file", "task", "heads", "norm", "model", "dtype", "weights"])
+
+
+def _row(path: Path, vector: InstructionVector) -> dict[str, Any]:
+    facts = vector.provenance.get("model", {})
+    known = {"file": str(path), "task": vector.task, "heads": len(vector.heads), "norm": vector.norm,
+             "model": str(facts.get("source")), "dtype": str(facts.get("dtype")),
+             "weights": str(facts.get("weights_sha256"))[:12]}  # fmt: skip
+    return {name: visible(value) if isinstance(value, str) else value for name, value in known.items()}

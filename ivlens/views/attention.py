@@ -1,6 +1,5 @@
 """Attention patterns as HTML that needs no network."""
 
-import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import write_text
+from ..records.visible import escaped, one_line
 from .style import OKABE_ITO
 
 
@@ -55,7 +55,7 @@ def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"],
         heading, sides = "", "0"
     else:
         source = attention_pattern(shown, weights[0].tolist(), show_axis_labels=True, **look).local_src
-        heading, sides = f"<div><b>{html.escape(head_names[0])}</b></div>", "15px 15px 12px"  # its axes stick out
+        heading, sides = f"<div><b>{escaped(head_names[0])}</b></div>", "15px 15px 12px"  # its axes stick out
     for texts in (shown, head_names):
         written = json.dumps(texts)
         source = source.replace(written, written.replace("<", "\\u003c"))
@@ -64,4 +64,4 @@ def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"],
 
 def _visible(token: str) -> str:
     """The token with its line breaks, and its spaces if it is nothing else, as characters that can be seen."""
-    return (token if token.strip(" ") else token.replace(" ", "␣")).replace("\n", "↵")
+    return one_line((token if token.strip(" ") else token.replace(" ", "␣")).replace("\n", "↵"))

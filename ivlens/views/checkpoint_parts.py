@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..records import CheckpointComparison
+from ..records.visible import one_line
 from .panels import LETTER, Place, Size, labels
 from .style import plain
 
@@ -52,7 +53,7 @@ def any_trained(comparison: CheckpointComparison) -> bool:
 
 def shortened(name: str, width: int = NAME_WIDTH) -> str:
     """A name in ``width`` letters, without its middle where it is longer: checkpoints differ at their ends."""
-    tail = (width - 1) // 2
+    name, tail = one_line(name), (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - tail]}…{name[-tail:]}"
 
 

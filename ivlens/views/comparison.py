@@ -1,6 +1,5 @@
 """Conditions compared as bars: a row a condition, a panel a task."""
 
-import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -69,7 +68,7 @@ def _bars(comparison: Comparison, conditions: list[str], colours: dict[str, str]
             "array": frame["high"] - frame["accuracy"], "arrayminus": frame["accuracy"] - frame["low"],
             "color": INK, "thickness": 1.2, "width": 3,
         },
-        customdata=frame.assign(condition=frame["condition"].map(html.escape))[FACTS].to_numpy(),
+        customdata=frame.assign(condition=[plain(name, 60) for name in frame["condition"]])[FACTS].to_numpy(),
         hovertemplate=HOVER,
     )  # fmt: skip
     values = go.Scatter(

@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from ..records import Head, HeadEffects
+from ..records.visible import one_line
 from .attention import attention_view
 from .explorer_parts import (
     PANEL,
@@ -170,5 +171,5 @@ class VectorPanel(ipw.VBox):
 
 def label(prompt: Any) -> str:
     """A prompt in few letters: its input, or how its text ends."""
-    text = " ".join((prompt.input or prompt.text).split())
+    text = one_line(" ".join((prompt.input or prompt.text).split()))
     return text if len(text) <= 40 else f"…{text[-39:]}"

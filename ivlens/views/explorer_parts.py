@@ -15,6 +15,7 @@ import torch
 
 from ..errors import IvlensError
 from ..records import Head, HeadEffects, heads_by_effect
+from ..records.visible import escaped
 from .attention import Html
 from .heatmap import UNITS, head_heatmap
 from .page import POLICY
@@ -54,7 +55,7 @@ def head_of(name: str) -> Head:
 
 def note(text: str, kind: str = "faint") -> str:
     """A line of plain text as HTML of a class."""
-    return f'<p class="{kind}">{html.escape(text)}</p>'
+    return f'<p class="{kind}">{escaped(text)}</p>'
 
 
 def of_prompt(effects: HeadEffects, at: int | None) -> HeadEffects:

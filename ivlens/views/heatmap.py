@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from ..checks import Natural, checked
 from ..errors import ArgumentError
 from ..records import Head, HeadEffects, UniversalEffects, heads_by_effect
-from .style import DIVERGING, INK, PAPER, plain, tick_step
+from .style import DIVERGING, INK, LINES, PAPER, plain, tick_step
 
 Effects = HeadEffects | UniversalEffects
 Size = tuple[int, int]
@@ -90,8 +90,8 @@ def _panels(
         columns,
         specs=[[{} if row * columns + at < len(effects) else None for at in range(columns)] for row in range(rows)],
         subplot_titles=titles,
-        horizontal_spacing=gap / whole[0],
-        vertical_spacing=drop / whole[1],
+        horizontal_spacing=min(1, gap / whole[0]),
+        vertical_spacing=min(1, drop / whole[1]),
     )
     figure.update_annotations(font_size=13)
     places = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(effects))]
@@ -161,7 +161,7 @@ def _names(effects: Effects, marked: list[Head], limit: float) -> go.Scatter:
 
 def _layout(size: Size, title: str, facts: str, above: int = 0) -> dict[str, Any]:
     """The layout around a plot of ``size``: its title, the ``facts`` under it, and ``above`` pixels over the plot."""
-    heading, small = plain(title, (size[0] - 20) // 10), plain(facts, size[0] // 6)
+    heading, small = plain(title, (size[0] - 20) // 10), plain(facts, size[0] // 6, 2 * LINES)
     text = f'{heading}<br><span style="font-size:12px">{small}</span>'
     room = 24 + TITLE_LINE * (1 + text.count("<br>")) + above
     return {

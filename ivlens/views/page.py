@@ -1,6 +1,5 @@
 """One self-contained HTML document out of figures, tables, views and text."""
 
-import html
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -14,12 +13,14 @@ from plotly.offline import get_plotlyjs
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import write_text
+from ..records.visible import escaped, one_line
 from .attention import Html
 from .style import FONT
 from .tables import frame_table
 
 Body: TypeAlias = str | go.Figure | pd.DataFrame | Html | Sequence[Any]
 
+HEADING = 240  # letters
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --line: #d0d7de; --paper: #ffffff; }
@@ -37,7 +38,8 @@ p { max-width: 46rem; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faint); padding-bottom: 0.4rem; }
-th, td { padding: 0.3rem 0.9rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: 0.3rem 0.9rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line);
+  max-width: 46rem; }
 th.number, td.number { text-align: right; }
 @media print {
   :root { color-scheme: light; --ink: #000000; --faint: #444444; --line: #bbbbbb; --paper: #ffffff; }
@@ -60,15 +62,18 @@ def page(title: str, sections: Sequence[tuple[str, Body]]) -> str:
     Raises: ArgumentError where a body is of another kind.
     """
     number = count(1)
-    parts = [f"<section>\n<h2>{html.escape(name)}</h2>\n{_render(body, number)}\n</section>" for name, body in sections]
+    parts = [
+        f"<section>\n<h2>{escaped(one_line(name, HEADING))}</h2>\n{_render(body, number)}\n</section>"
+        for name, body in sections
+    ]
     content = "\n".join(parts)
     library = f"<script>{get_plotlyjs()}</script>\n" if "Plotly.newPlot" in content else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n{library}</head>\n"
-        f"<body>\n<h1>{html.escape(title)}</h1>\n{content}\n</body>\n</html>\n"
+        f"<title>{escaped(one_line(title, HEADING))}</title>\n<style>{STYLE}</style>\n{library}</head>\n"
+        f"<body>\n<h1>{escaped(one_line(title, HEADING))}</h1>\n{content}\n</body>\n</html>\n"
     )
 
 
@@ -81,7 +86,7 @@ def write_page(path: str | Path, title: str, sections: Sequence[tuple[str, Body]
 @checked
 def prose(text: str) -> str:
     """Plain text as escaped HTML paragraphs, split at its empty lines."""
-    return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
+    return "\n".join(f"<p>{escaped(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
 
 
 def _render(body: object, number: Iterator[int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import plain
+from .style import LINES, plain
 
 Size = tuple[int, int]
 Edges = tuple[int, int, int]
@@ -55,7 +55,7 @@ def layout_around(size: Size, edges: Edges, title: str, facts: str, above: int =
     left, right, bottom = edges
     right = max(right, NARROWEST - left - size[0])
     wide = size[0] + right - 10
-    heading, small = plain(title, wide // 10), plain(facts, wide // 6)
+    heading, small = plain(title, wide // 10), plain(facts, wide // 6, 2 * LINES)
     text = f'{heading}<br><span style="font-size:12px">{small}</span>'
     top = 24 + TITLE_LINE * (1 + text.count("<br>")) + above
     return {

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from ..checks import Count, checked
 from ..records import PositionEffects
+from .checkpoint_parts import shortened
 from .heatmap import UNITS
 from .panels import LETTER, Edges, labels, layout_around
 from .style import DIVERGING, plain
@@ -39,7 +40,7 @@ def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | 
         zmax=limit, xgap=1, ygap=1,
         colorbar={"title": {"text": f"effect ({unit})", "side": "right"}, "outlinewidth": 0, "thickness": 14},
     )  # fmt: skip
-    longest = max(map(len, effects.places))
+    longest = max(len(shortened(place)) for place in effects.places)
     edges: Edges = (60, 96, int(0.72 * LETTER * longest) + 56)
     size = max(260, min(WIDEST, COLUMN * len(effects.places))), max(120, ROW * len(heads))
     said = (
@@ -48,7 +49,7 @@ def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | 
     figure = go.Figure(
         cells, layout_around(size, edges, effects.task or "Heads at places" if title is None else title, said)
     )
-    figure.update_xaxes(labels([plain(place, 99) for place in effects.places]) | {"tickangle": -45})
+    figure.update_xaxes(labels([plain(shortened(place), 99) for place in effects.places]) | {"tickangle": -45})
     return figure.update_yaxes(labels(names) | {"autorange": "reversed", "title": {"text": "head"}})
 
 

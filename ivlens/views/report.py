@@ -1,8 +1,8 @@
 """Saved records of any kind as one page: contents, then a part a record with its figures, table and provenance."""
 
-import html
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..checks import checked
-from ..errors import ArgumentError
+from ..errors import ArgumentError, RecordError
 from ..records import (
     CheckpointComparison,
     Comparison,
@@ -25,8 +25,9 @@ from ..records import (
     TrainingRun,
     TransferMatrix,
 )
+from ..records.visible import escaped, one_line, visible
 from .checkpoint_report import METHOD, comparison_sections, facts_frame
-from .page import Body, prose, write_page
+from .page import HEADING, Body, prose, write_page
 from .report_parts import (
     answers_parts,
     conditions_parts,
@@ -63,7 +64,7 @@ class Kind(NamedTuple):
 
 def _comparison_parts(comparison: CheckpointComparison) -> list[Body]:
     """The sections of a comparison's own report."""
-    sections = [[f"<h4>{html.escape(name)}</h4>", body] for name, body in comparison_sections(comparison)]
+    sections = [[f"<h4>{escaped(name)}</h4>", body] for name, body in comparison_sections(comparison)]
     return [*sections, _folded("How this was measured", prose(METHOD))]
 
 
@@ -106,43 +107,83 @@ def write_report(
     title: str = "ivlens report",
     broken: Mapping[str, str] | None = None,
     passed_over: int = 0,
+    failed: Callable[[str, str], object] = lambda name, why: None,
 ) -> Path:
     """Write records, named by their files, as one HTML page that works from disk without a network; return its path.
 
     Contents; then by kind a part a record: figures as long as the page has room, a table, provenance to unfold.
-    ``broken`` says of files why they could not be read, ``passed_over`` counts files without such records. It is
-    written atomically.
+    ``broken`` says of files why they could not be read, ``passed_over`` counts files without such records. A record
+    that cannot be shown is named there, and to ``failed`` with the reason; the others go on. The page is written
+    atomically.
 
-    Raises: ArgumentError where there is no record, or one that has no ``to_frame``.
+    Raises: ArgumentError where there is no record, or one without ``to_frame``; RecordError where none can be shown.
     """
     hidden = [name for name, record in records.items() if not hasattr(record, "to_frame")]
     if hidden or not records:
         raise ArgumentError("one record or more that can be shown as a table", ", ".join(hidden) or "none")
+    shown, odd = _shown(records)
+    for name, why in odd.items():
+        failed(name, why)
+    if not shown:
+        raise RecordError("one record or more that can be shown", "; ".join(f"{name}: {odd[name]}" for name in odd))
     number, room = count(1), ROOM
     sections: list[tuple[str, Body]] = []
     contents: list[str] = []
-    for kind, named in _grouped(records).items():
+    for kind, named in _grouped({name: record for name, (record, _) in shown.items()}).items():
         body: list[Body] = [prose(kind.about)]
         links = []
-        for label, (name, record) in zip(_labels(named), named.items(), strict=True):
+        for label, (name, record) in zip(
+            [one_line(each, HEADING) for each in _labels(named)], named.items(), strict=True
+        ):
             anchor = f"record-{next(number)}"
-            links.append(f'<a href="#{anchor}">{html.escape(label)}</a>')
-            parts = kind.parts(record)
+            links.append(f'<a href="#{anchor}">{escaped(label)}</a>')
+            parts = shown[name][1]
             room -= sum(len(figure.to_json()) for figure in _figures(parts))
-            shown = parts if room > 0 else _without_figures(parts)
-            heading = f'<h3 id="{anchor}">{html.escape(label)}</h3>'
-            body += [heading, *shown, _folded("Where these numbers come from", _provenance(name, record))]
+            fitting = parts if room > 0 else _without_figures(parts)
+            heading = f'<h3 id="{anchor}">{escaped(label)}</h3>'
+            body += [heading, *fitting, _folded("Where these numbers come from", _provenance(name, record))]
         sections.append((kind.heading, body))
-        contents.append(f"<dt>{html.escape(kind.heading)}</dt><dd>{' · '.join(links)}</dd>")
-    first = [STYLE, f"<nav><dl>{''.join(contents)}</dl></nav>", *_aside(broken or {}, passed_over)]
+        contents.append(f"<dt>{escaped(kind.heading)}</dt><dd>{' · '.join(links)}</dd>")
+    first = [STYLE, f"<nav><dl>{''.join(contents)}</dl></nav>", *_aside({**(broken or {}), **odd}, passed_over)]
     return write_page(path, title, [("Contents", first), *sections])
+
+
+def _shown(records: Mapping[str, Record]) -> tuple[dict[str, tuple[Record, list[Body]]], dict[str, str]]:
+    """Each record, its texts as they can be shown, with its parts; and why some have none."""
+    found, odd = {}, {}
+    for name, each in records.items():
+        try:
+            record = _visible(each)
+            found[name] = record, _kind(record).parts(record)
+            _about(name, record), _provenance(name, record)
+        except Exception as error:  # whatever an odd record leads to is that record's own
+            found.pop(name, None)
+            odd[name] = one_line(f"{type(error).__name__}: {error}", HEADING)
+    return found, odd
+
+
+def _visible(value: Any) -> Any:
+    """A record, or what is in one, with texts that can be shown."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {_visible(name): _visible(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map(_visible, value))
+    if isinstance(value, Record):
+        return replace(value, **{each.name: _visible(getattr(value, each.name)) for each in fields(value)})
+    return value
+
+
+def _kind(record: Record) -> Kind:
+    return next(kind for kind in KINDS if isinstance(record, kind.of))
 
 
 def _grouped(records: Mapping[str, Record]) -> dict[Kind, dict[str, Record]]:
     """The records of each kind that there is, in the order of kinds."""
     found: dict[Kind, dict[str, Record]] = {kind: {} for kind in KINDS}
     for name, record in records.items():
-        found[next(kind for kind in KINDS if isinstance(record, kind.of))][name] = record
+        found[_kind(record)][name] = record
     return {kind: named for kind, named in found.items() if named}
 
 
@@ -179,7 +220,7 @@ def _without_figures(body: Any) -> Any:
 
 def _provenance(name: str, record: Record) -> str:
     """File, class and provenance of a record; of the key that it is kept under only what is said nowhere else."""
-    frame = facts_frame({"file": name, "record": type(record).__name__, **record.provenance})
+    frame = facts_frame({"file": visible(name), "record": type(record).__name__, **record.provenance})
     rows = [*zip(frame["fact"], frame["value"], strict=True)]
     new = [not fact.startswith(KEY) or (fact.removeprefix(KEY), value) not in rows for fact, value in rows]
     return frame_table(frame[new])
@@ -194,10 +235,10 @@ def _aside(broken: Mapping[str, str], passed_over: int) -> list[str]:
             prose(f"Passed over: {files} without a record to show (weights, states, arrays, measures of a comparison).")
         )
     if broken:
-        frame = pd.DataFrame({"file": list(broken), "why": list(broken.values())})
-        said.append(frame_table(frame, "Could not be read"))
+        frame = pd.DataFrame({"file": [*map(visible, broken)], "why": [*map(visible, broken.values())]})
+        said.append(frame_table(frame, "Could not be shown"))
     return said
 
 
 def _folded(name: str, content: str) -> str:
-    return f"<details><summary>{html.escape(name)}</summary>{content}</details>"
+    return f"<details><summary>{escaped(name)}</summary>{content}</details>"

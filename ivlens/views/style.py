@@ -7,10 +7,13 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from ..records.visible import visible
+
 INK, FAINT, PAPER = "#1f2328", "#6e7781", "#ffffff"
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 DIVERGING = ((0.0, "#2166ac"), (0.25, "#85b8d8"), (0.5, "#f7f7f5"), (0.75, "#f0a383"), (1.0, "#b2182b"))
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+LINES = 6  # of a longer name the beginning is shown
 TICK_STEPS = (1, 2, 5, 10, 20, 50)
 
 _AXIS: dict[str, Any] = {
@@ -52,10 +55,18 @@ TEMPLATE = go.layout.Template(
 pio.templates["ivlens"] = TEMPLATE
 
 
-def plain(text: str, width: int) -> str:
-    """``text`` for plotly, which reads HTML: escaped, each of its lines wrapped at ``width`` characters."""
-    wrapped = (line for part in text.splitlines() for line in textwrap.wrap(part, width))
-    return "<br>".join(html.escape(line, quote=False) for line in wrapped)
+def plain(text: str, width: int, lines: int = LINES) -> str:
+    """``text`` for plotly, letter by letter: wrapped at ``width`` characters, and cut after ``lines``."""
+    most = 4 * width * lines
+    wrapped = [line for part in text[:most].splitlines() for line in textwrap.wrap(visible(part), width)]
+    if len(wrapped) > lines or len(text) > most:
+        wrapped = [*wrapped[: lines - 1], *(f"{line[: width - 1]}…" for line in wrapped[lines - 1 : lines])]
+    return "<br>".join(map(_literal, wrapped))
+
+
+def _literal(line: str) -> str:
+    """What plotly would read as HTML, as TeX between dollars, or as the %{name} of a value, in entities."""
+    return html.escape(line, quote=False).replace("$", "&#36;").replace("%{", "%&#123;")
 
 
 def tick_step(pixels: float, room: int) -> int:

@@ -200,7 +200,10 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     right, tall = _legend_size(methods)
     edges: Edges = (60, right, 52)
     columns = columns_for(len(groups), 330, GAPS[0], edges)
-    size = min((WIDEST - edges[0] - right - GAPS[0] * (columns - 1)) // columns, 460), max(360, tall)
+    size = (
+        min((WIDEST - edges[0] - right - GAPS[0] * (columns - 1)) // columns, 460),
+        max(360, tall * columns // len(groups)),
+    )
     heading = "What is kept against what is learned" if title is None else title
     figure, places = panels(list(groups), size, columns, GAPS, edges, heading, _said(frame, starts) + f"\n{facts}")
     for (name, group), place in zip(groups.items(), places, strict=True):

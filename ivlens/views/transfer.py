@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from ..records import TransferMatrix
+from ..records.visible import one_line
 from .panels import LETTER, SEQUENTIAL, WIDEST, Edges, labels, panels
 from .style import DIVERGING, plain
 
@@ -99,7 +100,7 @@ def _cells(values: np.ndarray, cell: float) -> dict[str, Any]:
 
 
 def _short(task: str) -> str:
-    return task if len(task) <= NAME_WIDTH else task[: NAME_WIDTH - 1] + "…"
+    return one_line(task, NAME_WIDTH)
 
 
 def _facts(matrix: TransferMatrix) -> str:

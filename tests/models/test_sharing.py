@@ -13,7 +13,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HeadMeans, HookError, MismatchError, Prompt, PromptError, WorkerError
-from ivlens.files import in_use
+from ivlens.folders import in_use
 from ivlens.models import add_lora, sharing, spread_model
 from ivlens.models.sharing import worker_device
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...files import safe_name
 from ...models import HookedTransformer, provenance, trainable_names
 from ...records import TrainingRun, recall
 from ...scoring import evaluate
@@ -37,7 +38,7 @@ class Bench:
         self.weights = {name: each.detach().clone() for name, each in self.model.named_parameters() if name in names}
 
     def _vector(self, name: str) -> InstructionVector:
-        config, path = self.config, self.folder / f"vector-{name}.safetensors"
+        config, path = self.config, self.folder / f"vector-{safe_name(name)}.safetensors"
         self.say(f"{name}: the base's vector")
         return recall_vector(self.model, path, load_task(name), config.heads, config.clean, config.corrupted)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ivlens import files
-from ivlens.files import atomic_folder, in_use, remove_abandoned
+from ivlens.folders import atomic_folder, in_use, remove_abandoned
 
 WRITING = """
 import importlib.util
