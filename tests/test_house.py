@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
     ["errors"],
+    ["files"],
     ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],
@@ -29,8 +30,8 @@ ORDER = [
     ["__init__"],
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
-PURE = {"errors": set(), "records": {"errors"}, "heads": {"errors", "records"}}
-ALLOWED = PURE | {"views": {"errors", "records", "heads"}}
+PURE = {"errors": set(), "files": {"errors"}, "records": {"errors", "files"}, "heads": {"errors", "records"}}
+ALLOWED = PURE | {"views": {"errors", "files", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

@@ -6,7 +6,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from .store import Record
+from .store import Record, along
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class MethodAgreement(Record):
     overlap: Float[Tensor, "method prompt"]
     aie_spearman: Float[Tensor, " method"]
     aie_overlap: Float[Tensor, " method"]
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = along("method")
     reference: str
     metric: str
     k: int

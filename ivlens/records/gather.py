@@ -1,14 +1,12 @@
 """Records read back by what their files say they are: one file, or all that folders hold."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from ..errors import ArgumentError, IvlensError, RecordError
+from ..files import load_facts
 from .checkpoints import CheckpointComparison
 from .store import Record
 
@@ -63,13 +61,17 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
     for path in _files(given):
         try:
             record = None if _class_name(path) is None else load_record(path)
+            if to_frame := getattr(record, "to_frame", None):
+                to_frame()
         except IvlensError as error:
             broken[path] = str(error).replace(str(path), path.name)
-            continue
-        if record is not None and hasattr(record, "to_frame"):
-            records[path] = record
+        except (LookupError, ValueError, TypeError, ArithmeticError) as error:  # of fields that do not go together
+            broken[path] = f"a {type(record).__name__} that cannot be a table ({type(error).__name__}: {error!s:.100})"
         else:
-            others.append(path)
+            if record is not None and to_frame:
+                records[path] = record
+            else:
+                others.append(path)
     cells = {path.parent / CELLS for path, record in records.items() if isinstance(record, CheckpointComparison)}
     others += [path for path in records if path.parent in cells]
 
@@ -95,16 +97,8 @@ def _absolute(path: Path) -> Path:
 
 def _class_name(path: Path) -> str | None:
     """The class that a file's header names; none where it is a safetensors file without a record."""
-    if not path.is_file():
-        raise RecordError(f"a saved record at {path}", "no such file", "save one with record.save(path)")
-    try:
-        with safe_open(path, "pt") as file:
-            name = json.loads((file.metadata() or {}).get("ivlens", "{}")).get("record")
-    except (SafetensorError, ValueError, AttributeError, OSError) as error:
-        raise RecordError(
-            f"{path} to be an ivlens record", f"an unreadable file ({error})", "save it again with record.save(path)"
-        ) from error
-    return None if name is None else str(name)
+    name = load_facts(path).get("record")
+    return None if name is None else f"{name!s:.60}"
 
 
 def _kinds(of: type[Record]) -> Iterator[type[Record]]:

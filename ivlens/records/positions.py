@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import at_least, one_of
 from .effects import METRICS, Head, HeadEffects, OverPrompts
-from .store import Record
+from .store import Record, along
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class PositionMeans(Record):
 
     values: Float[Tensor, "place layer head d_head"]
     n: int
-    places: tuple[str, ...]
+    places: tuple[str, ...] = along("place")
     by: str
     task: str = ""
 
@@ -42,7 +42,7 @@ class PositionEffects(OverPrompts, Record):
     baseline: Float[Tensor, " prompt"]
     metric: str
     method: str
-    places: tuple[str, ...]
+    places: tuple[str, ...] = along("place")
     task: str = ""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, at_least
 from .html import block, frame_table
-from .store import Record
+from .store import Record, along
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Evaluation(Record):
     token_probabilities: Float[Tensor, " prompt"]
     first_token_probabilities: Float[Tensor, " prompt"]
     hits: Bool[Tensor, " prompt"]
-    prompts: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = along("prompt", default=())
+    answers: tuple[str, ...] = along("prompt", default=())
 
     @property
     def n(self) -> int:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .scores import standard_error, wilson_interval
-from .store import Record
+from .store import Record, along
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class SteeringSweep(Record):
 
     hits: Bool[Tensor, "layer scale count prompt"]
     probabilities: Float[Tensor, "layer scale count prompt"]
-    layers: tuple[int, ...]
-    scales: tuple[float, ...]
-    counts: tuple[int, ...]
+    layers: tuple[int, ...] = along("layer")
+    scales: tuple[float, ...] = along("scale")
+    counts: tuple[int, ...] = along("count")
     task: str = ""
 
     @property
@@ -63,7 +63,7 @@ class Comparison(Record):
 
     hits: Bool[Tensor, "condition prompt"]
     probabilities: Float[Tensor, "condition prompt"]
-    conditions: tuple[str, ...]
+    conditions: tuple[str, ...] = along("condition")
     task: str = ""
 
     @property
@@ -96,7 +96,7 @@ class TransferMatrix(Record):
     cosine: Float[Tensor, "task task"]
     hits: Bool[Tensor, "source target prompt"]
     bare: Bool[Tensor, "target prompt"]
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = along("task")
 
     @property
     def n(self) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .html import block, line, note, table
-from .store import Record
+from .store import Record, along
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class TrainingRun(Record):
     """
 
     values: Float[Tensor, "step column"]
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = along("column")
     measured: tuple[dict[str, Any], ...] = ()
     stopped: str = ""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, MismatchError
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
-from ..records import Head, HeadMeans, Record
+from ..records import Head, HeadMeans, Record, along
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class InstructionVector(Record):
 
     values: Float[Tensor, " d_model"]
     parts: Float[Tensor, "chosen d_model"]
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...] = along("chosen")
     task: str = ""
 
     @property
