@@ -32,6 +32,5 @@ from .steering import Comparison as Comparison
 from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
-from .store import along as along
 from .store import check_replaceable as check_replaceable
 from .training import TrainingRun as TrainingRun

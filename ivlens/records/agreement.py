@@ -1,12 +1,12 @@
 """How far ways of computing effects agree with one that is exact."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from .store import Record, along
+from .store import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class MethodAgreement(Record):
     overlap: Float[Tensor, "method prompt"]
     aie_spearman: Float[Tensor, " method"]
     aie_overlap: Float[Tensor, " method"]
-    methods: tuple[str, ...] = along("method")
+    methods: tuple[str, ...] = field(metadata={"axis": "method"})
     reference: str
     metric: str
     k: int

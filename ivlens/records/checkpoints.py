@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .effects import Head, HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
-from .store import Record, along
+from .store import Record
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
 COLUMNS = 6  # a notebook shows so many checkpoints in full, the last ones
@@ -28,7 +28,7 @@ class HeadReading(Record):
     z: Float[Tensor, "group chosen d_head"]
     parts: Float[Tensor, "group chosen d_model"]
     reselected: Float[Tensor, "group d_model"]
-    heads: tuple[Head, ...] = along("chosen")
+    heads: tuple[Head, ...] = field(metadata={"axis": "chosen"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +71,9 @@ class CheckpointComparison(Record):
     cka: Float[Tensor, "checkpoint task layer"]
     head_cosine: Float[Tensor, "checkpoint task chosen"]
     head_norm: Float[Tensor, "checkpoint task chosen"]
-    checkpoints: tuple[str, ...] = along("checkpoint")
-    tasks: tuple[str, ...] = along("task")
-    heads: tuple[tuple[Head, ...], ...] = along("task")
+    checkpoints: tuple[str, ...] = field(metadata={"axis": "checkpoint"})
+    tasks: tuple[str, ...] = field(metadata={"axis": "task"})
+    heads: tuple[tuple[Head, ...], ...] = field(metadata={"axis": "task"})
     metric: str
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Records of answers: how prompts are answered, and how that changes under steering."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import pandas as pd
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, at_least
 from .html import block, frame_table
-from .store import Record, along
+from .store import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Evaluation(Record):
     token_probabilities: Float[Tensor, " prompt"]
     first_token_probabilities: Float[Tensor, " prompt"]
     hits: Bool[Tensor, " prompt"]
-    prompts: tuple[str, ...] = along("prompt", default=())
-    answers: tuple[str, ...] = along("prompt", default=())
+    prompts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
+    answers: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
 
     @property
     def n(self) -> int:

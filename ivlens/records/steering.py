@@ -1,13 +1,13 @@
 """Records of steering: cells swept, conditions compared, vectors moved between tasks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .scores import standard_error, wilson_interval
-from .store import Record, along
+from .store import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class SteeringSweep(Record):
 
     hits: Bool[Tensor, "layer scale count prompt"]
     probabilities: Float[Tensor, "layer scale count prompt"]
-    layers: tuple[int, ...] = along("layer")
-    scales: tuple[float, ...] = along("scale")
-    counts: tuple[int, ...] = along("count")
+    layers: tuple[int, ...] = field(metadata={"axis": "layer"})
+    scales: tuple[float, ...] = field(metadata={"axis": "scale"})
+    counts: tuple[int, ...] = field(metadata={"axis": "count"})
     task: str = ""
 
     @property
@@ -63,7 +63,7 @@ class Comparison(Record):
 
     hits: Bool[Tensor, "condition prompt"]
     probabilities: Float[Tensor, "condition prompt"]
-    conditions: tuple[str, ...] = along("condition")
+    conditions: tuple[str, ...] = field(metadata={"axis": "condition"})
     task: str = ""
 
     @property
@@ -96,7 +96,7 @@ class TransferMatrix(Record):
     cosine: Float[Tensor, "task task"]
     hits: Bool[Tensor, "source target prompt"]
     bare: Bool[Tensor, "target prompt"]
-    tasks: tuple[str, ...] = along("task")
+    tasks: tuple[str, ...] = field(metadata={"axis": "task"})
 
     @property
     def n(self) -> int:

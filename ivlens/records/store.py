@@ -6,7 +6,6 @@ from the other; a digest of both says when the file is damaged.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
@@ -19,17 +18,15 @@ from ..files import load_facts, load_tensors, save_tensors
 from .html import block, frame_table
 
 
-def along(axis: str, **options: Any) -> Any:
-    """A dataclass field with one entry for each step of an axis that the record's tensors have, or none if it may."""
-    return field(metadata={"axis": axis}, **options)
-
-
 @dataclass(frozen=True, eq=False)
 class Record:
     """Base of all records: saves to one safetensors file and loads from it.
 
     ``provenance`` says where the numbers come from: model (source, revision or hash, dtype, weight processing),
     prompts (task, template, BOS, seed), settings and library versions.
+
+    A field's annotation says what ``load`` accepts. ``field(metadata={"axis": name})`` says that the field has an entry
+    for each step of that axis of the record's tensors; ``metadata={"record": kind}``, that it is a record itself.
     """
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
@@ -133,18 +130,13 @@ def _weights(provenance: Any) -> str:
     return str(model.get("weights_sha256") or "") if isinstance(model, Mapping) else ""
 
 
-@cache
-def _hints(kind: type[Record]) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
 def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
     """Raise ValueError unless the values are of the types, shapes and lengths that the class' annotations say."""
     from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
     sizes: dict[str, int] = {}
     with jaxtyped("context"):  # an axis has one size in all fields
-        for name, hint in _hints(kind).items():
+        for name, hint in get_type_hints(kind).items():
             value = values[name]
             try:
                 check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)

@@ -1,6 +1,6 @@
 """Record of a training run: its terms step by step, and what became of abilities on the way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .html import block, line, note, table
-from .store import Record, along
+from .store import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class TrainingRun(Record):
     """
 
     values: Float[Tensor, "step column"]
-    columns: tuple[str, ...] = along("column")
+    columns: tuple[str, ...] = field(metadata={"axis": "column"})
     measured: tuple[dict[str, Any], ...] = ()
     stopped: str = ""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, MismatchError
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
-from ..records import Head, HeadMeans, Record, along
+from ..records import Head, HeadMeans, Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class InstructionVector(Record):
 
     values: Float[Tensor, " d_model"]
     parts: Float[Tensor, "chosen d_model"]
-    heads: tuple[Head, ...] = along("chosen")
+    heads: tuple[Head, ...] = field(metadata={"axis": "chosen"})
     task: str = ""
 
     @property
