@@ -9,6 +9,7 @@ import torch
 
 from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import ArgumentError
+from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from .common import add_dtype, add_jobs, add_verb, progress, read_task, show
 
@@ -47,12 +48,13 @@ def _compare(options: argparse.Namespace) -> None:
         clean=options.clean, corrupted=options.corrupted, test=options.test, heads=options.heads, seed=options.seed
     )
     tasks = [read_task(name, options.instruction) for name in options.tasks]
-    comparison = compare_checkpoints(
-        options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
-        say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
-    )  # fmt: skip
-    write_tables(comparison, options.out)
-    views.write_comparison_report(options.out / "report.html", comparison)
+    with held(options.out):
+        comparison = compare_checkpoints(
+            options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
+            say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
+        )  # fmt: skip
+        write_tables(comparison, options.out)
+        views.write_comparison_report(options.out / "report.html", comparison)
     for name, reason in comparison.failures.items():
         progress(options)(f"{name} was not compared: {reason}")
     progress(options)(f"wrote {options.out / 'report.html'}")
@@ -62,7 +64,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
     """The record, and each of its frames as CSV and parquet."""
-    comparison.save(folder / "comparison.safetensors")
+    comparison.save(folder / "comparison.safetensors", overwrite=True)
     frames = {"tasks": comparison.to_frame(), "heads": comparison.heads_frame(), "layers": comparison.layers_frame(),
               "recovery": comparison.recovery_frame(), "sequence": comparison.sequence()}  # fmt: skip
     for name, frame in frames.items():
