@@ -32,11 +32,12 @@ def recall_facts(
     objects and hub names nothing is kept: they can change unseen.
     """
     try:
-        files, key = _files(checkpoint, options.get("tokenizer")), _key(checkpoint, options)
-        before = {str(path): _times(path) for path in files or ()}
+        files = _files(checkpoint, options.get("tokenizer"))
+        before = {str(path): _times(path) for path in files}
     except OSError:  # loading it says why
         return compute()
-    if not files or key is None:
+    key = _key(checkpoint, options) if files else None
+    if key is None:
         return compute()
     kept_in = folder / f"{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
     kept = _read(kept_in, key)
@@ -79,15 +80,15 @@ def _told(value: Any) -> str | None:
     return tokenizer_sha256(value) if hasattr(value, "get_vocab") else None
 
 
-def _files(checkpoint: Checkpoint, tokenizer: Any) -> list[Path] | None:
-    """The files that loading reads; None where it reads others than local ones."""
+def _files(checkpoint: Checkpoint, tokenizer: Any) -> list[Path]:
+    """The files that loading reads; none where it reads others than local ones."""
     sources = [checkpoint.source, *([checkpoint.adapter] if checkpoint.adapter else [])]
     sources += [tokenizer] if isinstance(tokenizer, (str, Path)) else []
     found: list[Path] = []
     for each in sources:
         path = Path(each).expanduser() if isinstance(each, (str, Path)) else None
         if path is None or not path.exists():
-            return None
+            return []
         inside = [path] if path.is_file() else [*path.iterdir(), *path.glob(f"{TEMPLATES}/*")]
         found += [file for file in inside if file.suffix not in NEVER_READ and file.is_file()]
     return sorted(found)
