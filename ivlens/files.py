@@ -8,7 +8,6 @@ import json
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -25,8 +24,7 @@ from torch import Tensor
 from .errors import RecordError
 
 HEADER, SEAL = "ivlens", "sha256"  # keys of a safetensors file's metadata: facts as JSON, and the digest of all
-ORDINARY = re.compile(r"\w(?:[\w .,+()=@-]*[\w)])?")  # names that are file names as they are
-LONGEST = 100  # bytes of a name in a file's name, which may have 255 on most disks
+LONGEST = 120  # bytes of a name, which leaves room for suffixes in the 255 that file systems allow
 UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OSError)
 
 
@@ -62,8 +60,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` as UTF-8, atomically."""
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write ``text`` to ``path`` as UTF-8, atomically; halves of surrogate pairs, which UTF-8 lacks, as escapes."""
+    return write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    )
 
 
 def _target(path: Path) -> tuple[Path, int | None]:
@@ -211,12 +211,12 @@ def held(folder: str | Path) -> Iterator[None]:
 
 
 def safe_name(name: str) -> str:
-    """A name as one part of a path: an ordinary name as it is, any other as its readable part and its digest.
+    """``name`` as the name of one file in one folder; an ordinary name stays as it is.
 
-    Different names stay different. No part has a separator, a dot in front, or more bytes than fit beside others.
+    Letters, digits and ``. _ + - =`` are kept, but no leading dot or hyphen; a name that had to be changed ends in
+    ``~`` and a hash of the whole of it, so that different names stay different.
     """
-    told = name.encode("utf-8", "surrogatepass")
-    if ORDINARY.fullmatch(name) and len(told) <= LONGEST and unicodedata.is_normalized("NFC", name):
+    kept = re.sub(r"[^\w.+=-]+", "-", name).strip(".-").encode("utf-8", "ignore")[:LONGEST].decode("utf-8", "ignore")
+    if name and kept == name:
         return name
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
-    return f"{readable or 'name'}~{sha256(told).hexdigest()[:12]}"
+    return f"{kept or 'name'}~{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from ..errors import ArgumentError, IvlensError, RecordError
 from ..files import load_facts
 from .checkpoints import CheckpointComparison
 from .store import Record
+from .visible import visible
 
+SUFFIX = ".safetensors"
 CELLS = "cells"  # the folder beside a comparison that holds what it was made from
+ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room defines, imported when a file holds one
 
 
 def load_record(path: str | Path) -> Record:
@@ -20,9 +24,11 @@ def load_record(path: str | Path) -> Record:
         RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
     """
     path = Path(path)
-    name = _class_name(path)
+    name = class_name(path)
     if name is None:
         raise RecordError(f"an ivlens record in {path}", "another safetensors file", "save one with record.save(path)")
+    if name in ELSEWHERE:
+        import_module(ELSEWHERE[name])
     kind = next((each for each in _kinds(Record) if each.__name__ == name), None)
     if kind is None:
         raise RecordError(f"a record of a known class in {path}", f"a {name}", "read it with the ivlens that wrote it")
@@ -45,6 +51,8 @@ class Gathered:
 def gather_records(paths: Sequence[str | Path]) -> Gathered:
     """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
 
+    So is a folder below that cannot be read.
+
     Raises:
         ArgumentError: no path.
         RecordError: a path that does not exist.
@@ -57,37 +65,50 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
     top = os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in given])
     records: dict[Path, Record] = {}
     others: list[Path] = []
-    broken: dict[Path, str] = {}
-    for path in _files(given):
+    files, broken = find_files(given)
+    for path in files:
         try:
-            record = None if _class_name(path) is None else load_record(path)
-            if to_frame := getattr(record, "to_frame", None):
-                to_frame()
+            record = None if class_name(path) is None else load_record(path)
         except IvlensError as error:
             broken[path] = str(error).replace(str(path), path.name)
-        except (LookupError, ValueError, TypeError, ArithmeticError) as error:  # of fields that do not go together
-            broken[path] = f"a {type(record).__name__} that cannot be a table ({type(error).__name__}: {error!s:.100})"
+            continue
+        except Exception as error:  # whatever an odd file leads to is that file's own
+            broken[path] = f"{type(error).__name__}: {error}"
+            continue
+        if record is not None and hasattr(record, "to_frame"):
+            records[path] = record
         else:
-            if record is not None and to_frame:
-                records[path] = record
-            else:
-                others.append(path)
+            others.append(path)
     cells = {path.parent / CELLS for path, record in records.items() if isinstance(record, CheckpointComparison)}
     others += [path for path in records if path.parent in cells]
 
     def name(path: Path) -> str:
-        return path.relative_to(top).as_posix()
+        return visible(path.relative_to(top).as_posix())
 
     return Gathered(
         {name(path): record for path, record in records.items() if path.parent not in cells},
-        tuple(sorted(map(name, others))), {name(path): why for path, why in broken.items()},
+        tuple(sorted(map(name, others))), {name(path): visible(why) for path, why in broken.items()},
     )  # fmt: skip
 
 
-def _files(given: Sequence[Path]) -> list[Path]:
-    """Each file once: those given, and the safetensors files in folders and below in the order of their names."""
-    found = (each for path in given for each in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]))
-    return list(dict.fromkeys(_absolute(path) for path in found if path.is_file()))
+def find_files(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Each file once: those given, and the safetensors files in folders and below in the order of their names.
+
+    Returns these, and why folders could not be read.
+    """
+    found: list[Path] = []
+    unread: dict[Path, str] = {}
+
+    def note(error: OSError) -> None:
+        unread[_absolute(Path(error.filename))] = error.strerror or str(error)
+
+    for path in given:
+        if path.is_dir():
+            names = (Path(folder, name) for folder, _, files in os.walk(path, onerror=note) for name in files)
+            found += sorted(each for each in names if each.suffix == SUFFIX)
+        else:
+            found.append(path)
+    return list(dict.fromkeys(_absolute(path) for path in found if path.is_file())), unread
 
 
 def _absolute(path: Path) -> Path:
@@ -95,7 +116,7 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _class_name(path: Path) -> str | None:
+def class_name(path: Path) -> str | None:
     """The class that a file's header names; none where it is a safetensors file without a record."""
     name = load_facts(path).get("record")
     return None if name is None else f"{name!s:.60}"

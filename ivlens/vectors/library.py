@@ -42,7 +42,7 @@ def list_vectors(folder: str | Path) -> pd.DataFrame:
             vector = InstructionVector.load(path)
         except RecordError:
             continue
-        facts = vector.provenance.get("model") or {}
+        facts = vector.provenance.get("model", {})
         row = {
             "file": str(path.relative_to(folder)),
             "task": vector.task,
