@@ -69,6 +69,8 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
     for path in files:
         try:
             record = None if class_name(path) is None else load_record(path)
+            if to_frame := getattr(record, "to_frame", None):
+                to_frame()  # fields that are right one by one may not make a table together
         except IvlensError as error:
             broken[path] = str(error).replace(str(path), path.name)
             continue
