@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from .files import to_disk
+
 if sys.platform != "win32":
     import fcntl
 
@@ -32,7 +34,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         with in_use(unfinished):
             yield unfinished
             for path in (*unfinished.rglob("*"), unfinished):
-                _sync(path)
+                to_disk(path)
             _move_into_place(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,17 +85,6 @@ def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}{ASIDE}")
 
 
-def _sync(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk: a power cut after that loses nothing."""
-    if path.is_dir() and sys.platform == "win32":  # which opens no folder
-        return
-    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _move_into_place(unfinished: Path, target: Path) -> None:
     """Give a finished folder its name; what had the name before is then under the other, or removed."""
     if not target.exists():
@@ -107,7 +98,7 @@ def _move_into_place(unfinished: Path, target: Path) -> None:
             aside.rename(target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    _sync(target.parent)
+    to_disk(target.parent)
 
 
 def _exchange(one: Path, two: Path) -> bool:

@@ -35,7 +35,7 @@ PURE = {
     "errors": set(), "checks": {"errors"}, "files": {"errors"}, "folders": {"files"},
     "records": {"errors", "checks", "files"}, "heads": {"errors", "checks", "records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": {"errors", "checks", "records", "heads"}}
+ALLOWED = PURE | {"views": {"errors", "checks", "files", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +168,28 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, before: bytes | No
 
 
 def test_an_old_record_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "record"
-    path.write_bytes(b"x" * 100_000)
+    path = replace(MEANS, values=rand(10, 100, 100)).save(tmp_path / "record")
     MEANS.save(path)
     assert same(HeadMeans.load(path), MEANS)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("there", "text"),
+    [
+        (b"years of work", "a file that is no readable record"),
+        (EXAMPLES["Stability"], "a Stability"),
+        (replace(MEANS, provenance={"model": {"weights_sha256": "b" * 64}}), "one of other weights .bbbbbbbbbbbb"),
+    ],
+)
+def test_what_is_no_such_record_is_replaced_only_when_asked(tmp_path: Path, there: Any, text: str) -> None:
+    path, mine = tmp_path / "record", replace(MEANS, provenance={"model": {"weights_sha256": "a" * 64}})
+    path.write_bytes(there) if isinstance(there, bytes) else there.save(path)
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match=f"got {text}.*overwrite=True"):
+        mine.save(path)
+    assert path.read_bytes() == before
+    assert same(HeadMeans.load(mine.save(path, overwrite=True)), mine)
 
 
 def test_provenance_that_is_no_json_stops_the_save_before_it_writes(tmp_path: Path) -> None:

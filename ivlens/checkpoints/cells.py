@@ -1,28 +1,28 @@
 """Cells: one measure of one task on one checkpoint, computed once for its content and kept."""
 
 import json
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..activations import mean_head_activations
 from ..effects import indirect_effects
-from ..errors import refuse_odd
+from ..errors import RecordError, refuse_odd
+from ..files import load_tensors, safe_name, save_tensors
 from ..models import (
     HookedTransformer,
     attention_weights,
     batches,
     final_residual,
     hooked,
+    identity,
     last_token,
     padded,
     provenance,
@@ -40,7 +40,6 @@ from ..records import (
     SteeringSweep,
     WeightChange,
     recall,
-    write_atomically,
 )
 from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
@@ -51,6 +50,7 @@ from .config import ComparisonConfig
 from .subject import Subject
 
 R = TypeVar("R", bound=Record)
+MEASURES = 2  # raised whenever the numbers of a measure change
 # conditions of a recovery
 BASE_VECTOR, OWN_VECTOR, OTHER_VECTOR = "bare + base's vector", "bare + own vector", "bare + vector of another task"
 
@@ -65,9 +65,8 @@ class Cells:
 
     def answers(self, subject: Subject, task: Task) -> Evaluation:
         """How the checkpoint answers the task's clean prompts."""
-        return self._cell(
-            "answers", Evaluation, subject, task, lambda model: evaluate(model, self._asked(task)), "test"
-        )
+        asked = self._asked(task)
+        return self._cell("answers", Evaluation, subject, task, lambda model: evaluate(model, asked), prompts=asked)
 
     def knowledge(self, subject: Subject, task: Task) -> Evaluation | None:
         """How it completes the task's cloze texts; nothing for a task without a cloze."""
@@ -75,41 +74,44 @@ class Cells:
             return None
         config = self.config
         prompts = task.cloze_prompts(_at_most(config.test, task, "test"), split="test", seed=config.seed)
-        return self._cell("knowledge", Evaluation, subject, task, lambda model: evaluate(model, prompts), "test")
+        return self._cell(
+            "knowledge", Evaluation, subject, task, lambda model: evaluate(model, prompts), prompts=prompts
+        )
 
     def reading(self, subject: Subject, task: Task, heads: tuple[Head, ...] | None) -> HeadReading:
         """The task's head effects and vector on the checkpoint; ``heads`` are the base's, None on the base itself."""
-        fields = ("clean", "groups", "corrupted", "corruption", "metric", "heads")
-        settings = {"base_heads": heads}
+        clean, corrupted = self._clean(task), self._corrupted(task)
         return self._cell(
-            "heads", HeadReading, subject, task, lambda model: self._read(model, task, heads), *fields, **settings
-        )
+            "heads", HeadReading, subject, task, lambda model: self._read(model, task, clean, corrupted, heads),
+            "groups", "metric", "heads", base_heads=heads, prompts=[*clean, *corrupted],
+        )  # fmt: skip
 
     def hidden(self, subject: Subject, task: Task) -> HiddenStates:
         """The streams entering each block at the last token of the task's clean test prompts."""
-        return self._cell(
-            "hidden", HiddenStates, subject, task, lambda model: _hidden(model, self._asked(task)), "test"
-        )
+        asked = self._asked(task)
+        return self._cell("hidden", HiddenStates, subject, task, lambda model: _hidden(model, asked), prompts=asked)
 
     def sweep(self, base: Subject, task: Task, vector: InstructionVector) -> SteeringSweep:
         """Where the base's vector works on the base: bare validation prompts, layer by scale."""
         config = self.config
+        bare = self._bare(task, "validation", config.validation)
 
         def compute(model: HookedTransformer) -> SteeringSweep:
-            bare = self._bare(task, "validation", config.validation)
             return steering_sweep(model, vector, bare, config.tried_layers(model.cfg.n_layers), config.scales)
 
-        vectors = {"vector": _told(vector)}
-        return self._cell("sweep", SteeringSweep, base, task, compute, "validation", "layers", "scales", **vectors)
+        return self._cell(
+            "sweep", SteeringSweep, base, task, compute, "layers", "scales", vector=_told(vector), prompts=bare
+        )
 
     def recovery(
         self, subject: Subject, task: Task, vectors: Mapping[str, InstructionVector], layer: int, scale: float
     ) -> Comparison:
         """Bare and clean test prompts, and bare ones with each of the vectors added; random ones beside them."""
 
+        bare, asked = self._bare(task, "test", self.config.test), self._asked(task)
+
         def compute(model: HookedTransformer) -> Comparison:
-            bare = self._bare(task, "test", self.config.test)
-            conditions: dict[str, Condition] = {"bare": (bare, None), "clean": (self._asked(task), None)}
+            conditions: dict[str, Condition] = {"bare": (bare, None), "clean": (asked, None)}
             added = dict(vectors)
             for seed in self.config.random_seeds:
                 added[f"random vector {seed}"] = random_vector(vectors[BASE_VECTOR], seed=seed)
@@ -118,52 +120,57 @@ class Cells:
             return compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
 
         told: dict[str, Any] = {name: _told(vector) for name, vector in vectors.items()}
-        place = {"layer": layer, "scale": scale, "vectors": told}
-        return self._cell("recovery", Comparison, subject, task, compute, "test", "random_seeds", **place)
+        return self._cell(
+            "recovery", Comparison, subject, task, compute, "random_seeds", prompts=[*bare, *asked], layer=layer,
+            scale=scale, vectors=told,
+        )  # fmt: skip
 
     def weights(self, subject: Subject, base: Subject) -> WeightChange:
         """How far each head's matrices are from the base's, which are read layer by layer from a file."""
 
         def compute(model: HookedTransformer) -> WeightChange:
-            layers = range(model.cfg.n_layers)
-            with safe_open(self.attention(base), "pt") as file:
-                changes = [
-                    relative_change(
-                        attention_weights(model, layer),
-                        {name: file.get_tensor(f"{layer}.{name}") for name in MATRICES},
-                        model.cfg.n_heads,
-                    )
-                    for layer in layers
-                ]
+            tensors, _ = load_tensors(self.attention(base))
+            changes = [
+                relative_change(
+                    attention_weights(model, layer),
+                    {name: tensors[f"{layer}.{name}"] for name in MATRICES},
+                    model.cfg.n_heads,
+                )
+                for layer in range(model.cfg.n_layers)
+            ]
             return WeightChange(torch.stack(changes, 1), provenance=provenance(model))
 
-        return self._cell("weights", WeightChange, subject, None, compute, base=base.facts["weights_sha256"])
+        return self._cell("weights", WeightChange, subject, None, compute, base=_identity(base))
 
     def keep_attention(self, base: Subject) -> None:
         """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
-        kept = self.attention(base)
+        kept, of = self.attention(base), {"of": _mark(_identity(base))}
         if kept.exists():
-            return
+            try:
+                if load_tensors(kept)[1] == of:
+                    return
+                warnings.warn(f"ivlens: {kept} is another model's; it is written again", stacklevel=2)
+            except RecordError as error:
+                warnings.warn(f"ivlens: {error}; it is written again", stacklevel=2)
         model = base.model()
         tensors = {
             f"{layer}.{name}": weight.cpu().contiguous()
             for layer in range(model.cfg.n_layers) for name, weight in attention_weights(model, layer).items()
         }  # fmt: skip
-        write_atomically(kept, lambda temporary: save_file(tensors, temporary))
+        save_tensors(kept, tensors, of)
 
     def attention(self, base: Subject) -> Path:
         """The file that ``keep_attention`` writes."""
-        return self.folder / f"attention-{base.facts['weights_sha256'][:16]}.safetensors"
+        return self.folder / f"attention-{_mark(_identity(base))}.safetensors"
 
-    def _read(self, model: HookedTransformer, task: Task, heads: tuple[Head, ...] | None) -> HeadReading:
+    def _read(
+        self, model: HookedTransformer, task: Task, clean: list[Prompt], corrupted: list[Prompt],
+        heads: tuple[Head, ...] | None,
+    ) -> HeadReading:  # fmt: skip
         config = self.config
-        count = _at_most(config.clean, task, "train") // config.groups * config.groups
-        draw: dict[str, Any] = {"shots": config.shots, "split": "train", "seed": config.seed}
-        clean = task.prompts(count, **draw)
         means = [mean_head_activations(model, clean[at :: config.groups]) for at in range(config.groups)]
-        whole = replace(means[0], values=torch.stack([each.values for each in means]).mean(0), n=count)
-        broken = task.prompts(_at_most(config.corrupted, task, "train"), corruption=config.corruption, **draw)
-        effects = indirect_effects(model, broken, whole, metric=config.metric)
+        whole = replace(means[0], values=torch.stack([each.values for each in means]).mean(0), n=len(clean))
+        effects = indirect_effects(model, corrupted, whole, metric=config.metric)
         own = tuple(effects.top(config.heads))
         heads = heads or own
         at = tuple(torch.tensor(heads).T)
@@ -173,27 +180,36 @@ class Cells:
             torch.stack([instruction_vector(model, each, heads).parts for each in means]),
             torch.stack([instruction_vector(model, each, own).values for each in means]),
             heads,
-            provenance=provenance(model, task=task.name, clean=count),
+            provenance=provenance(model, task=task.name, clean=len(clean)),
         )
 
     def _cell(
         self, measure: str, kind: type[R], subject: Subject, task: Task | None,
-        compute: Callable[[HookedTransformer], R], *fields: str, **settings: Any,
+        compute: Callable[[HookedTransformer], R], *fields: str, prompts: Sequence[Prompt] = (), **settings: Any,
     ) -> R:  # fmt: skip
         """The cell if it is kept, or else computed on the subject's model; the key holds all that it depends on."""
-        facts = subject.facts
-        key = {name: getattr(self.config, name) for name in (*fields, "shots", "seed")} | settings
-        key |= {"weights": facts["weights_sha256"], "dtype": facts["dtype"], "ivlens": version("ivlens")}
-        key |= {} if task is None else {"task": task.digest}
-        of = [] if task is None else [task.name]
-        mark = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        name = ".".join([facts["weights_sha256"][:12], *of, measure, mark])
+        model = _identity(subject)
+        key = {name: getattr(self.config, name) for name in fields} | settings
+        key |= {"measure": [measure, MEASURES], "model": model, "prompts": _hash([repr(each) for each in prompts])}
+        name = ".".join([_mark(model), *([] if task is None else [safe_name(task.name)]), measure, _mark(key)])
 
         def run() -> R:
             self.say(f"{subject.name}: {measure}" + ("" if task is None else f" of {task.name}"))
             return compute(subject.model())
 
         return recall(self.folder / f"{name}.safetensors", kind, key, run)
+
+    def _clean(self, task: Task) -> list[Prompt]:
+        config = self.config
+        count = _at_most(config.clean, task, "train") // config.groups * config.groups
+        return task.prompts(count, shots=config.shots, split="train", seed=config.seed)
+
+    def _corrupted(self, task: Task) -> list[Prompt]:
+        config = self.config
+        return task.prompts(
+            _at_most(config.corrupted, task, "train"), corruption=config.corruption, shots=config.shots, split="train",
+            seed=config.seed,
+        )  # fmt: skip
 
     def _asked(self, task: Task) -> list[Prompt]:
         config = self.config
@@ -212,6 +228,20 @@ def vector_of(reading: HeadReading, task: Task, *, reselected: bool = False) -> 
         values = reading.reselected.mean(0)
         return InstructionVector(values, values.new_zeros(0, len(values)), (), task.name, provenance=reading.provenance)
     return InstructionVector(parts.sum(0), parts, reading.heads, task.name, provenance=reading.provenance)
+
+
+def _identity(subject: Subject) -> dict[str, Any]:
+    """All that numbers on the subject depend on, beside what is asked: the model, the packages, the kind of device."""
+    return identity(subject.facts) | {"device": subject.facts["device"]}
+
+
+def _hash(told: Any) -> str:
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _mark(told: Any) -> str:
+    """A hash short enough for a file's name; what it stands for is in the file."""
+    return _hash(told)[:12]
 
 
 def _told(vector: InstructionVector) -> str:

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ..checks import Count, checked
 from ..errors import ArgumentError, WorkerError
+from ..files import held
 from ..models import worker_device
 from ..parallel import spread, workers
 from ..records import CheckpointComparison
@@ -52,6 +53,7 @@ def compare_checkpoints(
     Raises:
         ArgumentError: no checkpoints or tasks, or two of one name; with workers, a checkpoint that is a model object.
         SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
+        RecordError: ``out`` cannot be written, or another process is at work in it.
         WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
     """
     config = config or ComparisonConfig()
@@ -63,7 +65,7 @@ def compare_checkpoints(
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
     alone = workers(jobs) == 1 or len(sources) == 1
     sources = sources if alone else [_loadable(each) for each in sources]
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
         first, *others = [Subject(each, options, folder / LEDGER) for each in (Checkpoint("base", base), *sources)]
         measuring = Measuring(Cells(folder / "cells", config, say), asked, first)

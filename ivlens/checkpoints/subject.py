@@ -1,15 +1,15 @@
 """A checkpoint under comparison: its facts, known without loading where its files are unchanged, and its model."""
 
 import gc
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..models import HookedTransformer, model_facts, tokenizer_digest
-from ..records import write_text
+from .facts import recall_facts
 from .sources import Checkpoint
 
 
@@ -17,7 +17,7 @@ from .sources import Checkpoint
 class Subject:
     """One checkpoint; its model is loaded when a cell first needs it, and held until ``release``.
 
-    ``options`` go to ``load_model``; ``ledger`` is the folder of facts, a file for each state of a checkpoint's files.
+    ``options`` go to ``load_model``; ``ledger`` is the folder of facts, see ``recall_facts``.
     """
 
     checkpoint: Checkpoint
@@ -33,17 +33,15 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The model's facts and its tokenizer's hash: those of the last time, while the files are the same."""
+        """The model's facts, its vocabulary's hash and kind of device: those of the last time for the same files."""
         if not self.known:
-            mark = _fingerprint(self.checkpoint)
-            kept = None if mark is None else self.ledger / f"{sha256(mark.encode()).hexdigest()[:16]}.json"
-            self.known = {} if kept is None else _read(kept)
-            if not self.known:
-                model = self.model()
-                self.known = model_facts(model) | {"tokenizer": tokenizer_digest(model)}
-                if kept is not None:
-                    write_text(kept, json.dumps(self.known, indent=1))
+            self.known = recall_facts(self.ledger, self.checkpoint, self.options, self._facts)
         return self.known
+
+    def _facts(self) -> dict[str, Any]:
+        model = self.model()
+        device = torch.device(model.cfg.device or "cpu").type
+        return model_facts(model) | {"tokenizer": tokenizer_digest(model), "device": device}
 
     def model(self) -> HookedTransformer:
         """The model, loaded once.
@@ -63,23 +61,3 @@ class Subject:
         """Let go of the model, so that the next one has its memory."""
         self.held = None
         gc.collect()
-
-
-def _read(facts: Path) -> dict[str, Any]:
-    try:
-        return json.loads(facts.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _fingerprint(checkpoint: Checkpoint) -> str | None:
-    """Names, sizes and times of a local source's files; None for what can change unseen (objects, hub names)."""
-    folders = [checkpoint.source] if checkpoint.adapter is None else [checkpoint.source, checkpoint.adapter]
-    marks = []
-    for each in folders:
-        if not isinstance(each, (str, Path)) or not Path(each).expanduser().exists():
-            return None
-        path = Path(each).expanduser().resolve()
-        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-        marks.append([str(path), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)])
-    return json.dumps(marks)

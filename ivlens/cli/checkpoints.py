@@ -9,6 +9,7 @@ import torch
 
 from ..checkpoints import ComparisonConfig, compare_checkpoints
 from ..errors import ArgumentError, SourceError
+from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from .common import a_path, add_jobs, add_loading, add_verb, progress, read_tasks, show
 from .targets import check_targets
@@ -50,13 +51,14 @@ def _compare(options: argparse.Namespace) -> None:
     )
     tasks = read_tasks(options.tasks, options.instruction)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "cells/any")))
-    comparison = compare_checkpoints(
-        options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
-        say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
-        tokenizer=options.tokenizer,
-    )  # fmt: skip
-    write_tables(comparison, options.out)
-    views.write_comparison_report(options.out / "report.html", comparison)
+    with held(options.out):
+        comparison = compare_checkpoints(
+            options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
+            say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
+            tokenizer=options.tokenizer,
+        )  # fmt: skip
+        write_tables(comparison, options.out)
+        views.write_comparison_report(options.out / "report.html", comparison)
     for name, reason in comparison.failures.items():
         progress(options)(f"{name} was not compared: {reason}")
     progress(options)(f"wrote {options.out / 'report.html'}")
@@ -68,7 +70,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
     """The record, and each of its frames as CSV and parquet."""
-    comparison.save(folder / "comparison.safetensors")
+    comparison.save(folder / "comparison.safetensors", overwrite=True)
     frames = {"tasks": comparison.to_frame(), "heads": comparison.heads_frame(), "layers": comparison.layers_frame(),
               "recovery": comparison.recovery_frame(), "sequence": comparison.sequence()}  # fmt: skip
     for name, frame in frames.items():

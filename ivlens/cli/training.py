@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import ArgumentError, RecordError
 from ..experiments.recall import recall_vector
-from ..files import safe_name
+from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
@@ -69,6 +69,11 @@ def add_experiment(verbs: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    with held(options.out):
+        _train_alone(options)
+
+
+def _train_alone(options: argparse.Namespace) -> None:
     say = progress(options)
     task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
     if task.name in {each.name for each in kept}:
@@ -99,7 +104,7 @@ def _train(options: argparse.Namespace) -> None:
         keep=[Ability.of(each, vector=vector(each)) for each in kept],
         rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (), replay=replay, out=options.out,
     )  # fmt: skip
-    run.save(options.out / "run.safetensors")
+    run.save(options.out / "run.safetensors", overwrite=True)
     if run.stopped:
         raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
     _write(model, run, config, options.out)

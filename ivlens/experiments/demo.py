@@ -88,7 +88,7 @@ def run_demo(
 
 def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
     settings = {name: getattr(config, name) for name in ("clean", "corrupted", "shots", "seed")}
-    key = provenance(model, task=task.name, **settings)
+    key = provenance(model, task=task.name, digest=task.digest, **settings)
     path = folder / "records" / f"{safe_name(task.name)}.effects.safetensors"
     return recall(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
 
@@ -134,6 +134,6 @@ def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
 
 def _save(demo: Demo, folder: Path) -> None:
     for name, vector in demo.vectors.items():
-        vector.save(folder / "records" / f"{safe_name(name)}.vector.safetensors")
-        demo.sweeps[name].save(folder / "records" / f"{safe_name(name)}.sweep.safetensors")
-    demo.universal.save(folder / "records" / "universal.effects.safetensors")
+        vector.save(folder / "records" / f"{safe_name(name)}.vector.safetensors", overwrite=True)
+        demo.sweeps[name].save(folder / "records" / f"{safe_name(name)}.sweep.safetensors", overwrite=True)
+    demo.universal.save(folder / "records" / "universal.effects.safetensors", overwrite=True)

@@ -54,7 +54,7 @@ def run_diagnosis(
             config.source, _sequence(guidance, work, config, say), (*config.old, *config.new), config.comparison,
             out=work / "compared", learned=config.new, say=say,
         )  # fmt: skip
-        comparison.save(folder / f"{guidance}.safetensors")
+        comparison.save(folder / f"{guidance}.safetensors", overwrite=True)
         found[guidance] = comparison
     return found
 

@@ -1,5 +1,8 @@
 """Results as frozen dataclasses that save, load and become frames; they know no model and no plot."""
 
+from ..files import safe_name as safe_name
+from ..files import write_atomically as write_atomically
+from ..files import write_text as write_text
 from .agreement import MethodAgreement as MethodAgreement
 from .checkpoints import MATRICES as MATRICES
 from .checkpoints import CheckpointComparison as CheckpointComparison
@@ -30,6 +33,5 @@ from .steering import Comparison as Comparison
 from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
-from .store import write_atomically as write_atomically
-from .store import write_text as write_text
+from .store import check_replaceable as check_replaceable
 from .training import TrainingRun as TrainingRun

@@ -1,6 +1,6 @@
 """How far ways of computing effects agree with one that is exact."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from jaxtyping import Float
@@ -22,7 +22,7 @@ class MethodAgreement(Record):
     overlap: Float[Tensor, "method prompt"]
     aie_spearman: Float[Tensor, " method"]
     aie_overlap: Float[Tensor, " method"]
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = field(metadata={"axis": "method"})
     reference: str
     metric: str
     k: int

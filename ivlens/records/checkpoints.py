@@ -28,7 +28,7 @@ class HeadReading(Record):
     z: Float[Tensor, "group chosen d_head"]
     parts: Float[Tensor, "group chosen d_model"]
     reselected: Float[Tensor, "group d_model"]
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...] = field(metadata={"axis": "chosen"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +71,9 @@ class CheckpointComparison(Record):
     cka: Float[Tensor, "checkpoint task layer"]
     head_cosine: Float[Tensor, "checkpoint task chosen"]
     head_norm: Float[Tensor, "checkpoint task chosen"]
-    checkpoints: tuple[str, ...]
-    tasks: tuple[str, ...]
-    heads: tuple[tuple[Head, ...], ...]
+    checkpoints: tuple[str, ...] = field(metadata={"axis": "checkpoint"})
+    tasks: tuple[str, ...] = field(metadata={"axis": "task"})
+    heads: tuple[tuple[Head, ...], ...] = field(metadata={"axis": "task"})
     metric: str
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)

@@ -1,15 +1,13 @@
 """Records read back by what their files say they are: one file, or all that folders hold."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from ..errors import ArgumentError, IvlensError, RecordError
+from ..files import load_facts
 from .checkpoints import CheckpointComparison
 from .store import Record
 from .visible import visible
@@ -71,6 +69,8 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
     for path in files:
         try:
             record = None if class_name(path) is None else load_record(path)
+            if to_frame := getattr(record, "to_frame", None):
+                to_frame()  # fields that are right one by one may not make a table together
         except IvlensError as error:
             broken[path] = str(error).replace(str(path), path.name)
             continue
@@ -120,16 +120,8 @@ def _absolute(path: Path) -> Path:
 
 def class_name(path: Path) -> str | None:
     """The class that a file's header names; none where it is a safetensors file without a record."""
-    if not path.is_file():
-        raise RecordError(f"a saved record at {path}", "no such file", "save one with record.save(path)")
-    try:
-        with safe_open(path, "pt") as file:
-            name = json.loads((file.metadata() or {}).get("ivlens", "{}")).get("record")
-    except (SafetensorError, ValueError, AttributeError, OSError) as error:
-        raise RecordError(
-            f"{path} to be an ivlens record", f"an unreadable file ({error})", "save it again with record.save(path)"
-        ) from error
-    return None if name is None else str(name)
+    name = load_facts(path).get("record")
+    return None if name is None else f"{name!s:.60}"
 
 
 def _kinds(of: type[Record]) -> Iterator[type[Record]]:

@@ -1,6 +1,6 @@
 """Records of heads at places of a prompt, not only at its last token: mean outputs, and effects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ class PositionMeans(Record):
 
     values: Float[Tensor, "place layer head d_head"]
     n: int
-    places: tuple[str, ...]
+    places: tuple[str, ...] = field(metadata={"axis": "place"})
     by: str
     task: str = ""
 
@@ -47,7 +47,7 @@ class PositionEffects(OverPrompts, Record):
     baseline: Float[Tensor, " prompt"]
     metric: str
     method: str
-    places: tuple[str, ...]
+    places: tuple[str, ...] = field(metadata={"axis": "place"})
     task: str = ""
 
     def __post_init__(self) -> None:

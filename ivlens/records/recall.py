@@ -1,6 +1,7 @@
 """Finished work is kept: a record is computed once for its key and loaded after that."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +16,18 @@ R = TypeVar("R", bound=Record)
 def recall(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
     """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
 
-    The key holds whatever the numbers depend on (weights' hash, settings, versions); a missing, broken or otherwise
-    keyed file is computed anew.
+    The key holds whatever the numbers depend on (weights' hash, settings, versions); a file that is missing, or kept
+    under another key, is computed anew, and so is a damaged one, with a warning.
     """
     key = json.loads(json.dumps(key))
-    try:
-        kept = kind.load(path)
-        if json.loads(json.dumps(kept.provenance.get("key"))) == key:
-            return kept
-    except RecordError:
-        pass
+    if path.exists():
+        try:
+            kept = kind.load(path)
+            if kept.provenance.get("key") == key:
+                return kept
+        except RecordError as error:
+            warnings.warn(f"ivlens: {error}; it is measured again", stacklevel=2)
     record = compute()
     record = replace(record, provenance={**record.provenance, "key": key})
-    record.save(path)
+    record.save(path, overwrite=True)
     return record

@@ -1,7 +1,7 @@
 """Records of answers: how prompts are answered, and how that changes under steering."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import pandas as pd
@@ -30,8 +30,8 @@ class Evaluation(Record):
     token_probabilities: Float[Tensor, " prompt"]
     first_token_probabilities: Float[Tensor, " prompt"]
     hits: Bool[Tensor, " prompt"]
-    prompts: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
+    answers: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
 
     def __post_init__(self) -> None:
         for name in ("probabilities", "token_probabilities", "first_token_probabilities"):

@@ -1,6 +1,6 @@
 """Records of steering: cells swept, conditions compared, vectors moved between tasks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -23,9 +23,9 @@ class SteeringSweep(Record):
 
     hits: Bool[Tensor, "layer scale count prompt"]
     probabilities: Float[Tensor, "layer scale count prompt"]
-    layers: tuple[int, ...]
-    scales: tuple[float, ...]
-    counts: tuple[int, ...]
+    layers: tuple[int, ...] = field(metadata={"axis": "layer"})
+    scales: tuple[float, ...] = field(metadata={"axis": "scale"})
+    counts: tuple[int, ...] = field(metadata={"axis": "count"})
     task: str = ""
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Comparison(Record):
 
     hits: Bool[Tensor, "condition prompt"]
     probabilities: Float[Tensor, "condition prompt"]
-    conditions: tuple[str, ...]
+    conditions: tuple[str, ...] = field(metadata={"axis": "condition"})
     task: str = ""
 
     def __post_init__(self) -> None:
@@ -111,7 +111,7 @@ class TransferMatrix(Record):
     cosine: Float[Tensor, "task task"]
     hits: Bool[Tensor, "source target prompt"]
     bare: Bool[Tensor, "target prompt"]
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = field(metadata={"axis": "task"})
 
     @property
     def n(self) -> int:

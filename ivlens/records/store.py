@@ -1,60 +1,21 @@
 """How a record is kept: one safetensors file, written beside its target and moved over it in one step.
 
 Its tensors are the file's tensors, everything else is JSON in the file's header, so that neither can be separated
-from the other.
+from the other; a digest of both says when the file is damaged.
 """
 
-import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from jaxtyping import jaxtyped
 from torch import Tensor
 
 from ..errors import RecordError
+from ..files import load_facts, load_tensors, save_tensors
 from .html import block, frame_table
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` fill a temporary file beside ``path``, then move it over ``path`` in one step; a link stays one."""
-    given, path = Path(path), Path(path).resolve()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise RecordError(
-            f"to write {path}", f"{type(error).__name__}: {error}", "choose a folder to write to"
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise RecordError(f"to write {path}", f"{type(error).__name__}: {error}", "make room for it") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return given
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` as UTF-8, atomically; halves of surrogate pairs, which UTF-8 lacks, as escapes."""
-    return write_atomically(
-        path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,42 +24,47 @@ class Record:
 
     ``provenance`` says where the numbers come from: model (source, revision or hash, dtype, weight processing),
     prompts (task, template, BOS, seed), settings and library versions.
+
+    A field's annotation says what ``load`` accepts. ``field(metadata={"axis": name})`` says that the field has an entry
+    for each step of that axis of the record's tensors; ``metadata={"record": kind}``, that it is a record itself.
     """
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the record to ``path`` atomically and return the path."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the record to ``path`` atomically and return the path.
+
+        An earlier record of this class from the same weights is replaced, anything else with ``overwrite`` only.
+
+        Raises:
+            RecordError: something else is there, or ``path`` cannot be written.
+        """
+        if not overwrite:
+            check_replaceable(path, type(self), self.provenance)
         tensors, facts = self._pack("")
-        header = {"ivlens": json.dumps({"record": type(self).__name__, **facts})}
-        return write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+        return save_tensors(path, tensors, {"record": type(self).__name__, **facts})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a record of this class from ``path``.
 
         Raises:
-            RecordError: the file is missing, truncated, or holds another kind of record.
+            RecordError: the file is missing or damaged, holds another kind of record, or fields that are not of it.
         """
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
         if not path.is_file():
             raise RecordError(f"a saved {cls.__name__} at {path}", "no such file", again)
-        try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["ivlens"])
-                mine = facts.get("record") == cls.__name__
-                tensors = {name: file.get_tensor(name) for name in file.keys()} if mine else {}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})", again) from error
-        if facts.get("record") != cls.__name__:
-            raise RecordError(f"a {cls.__name__} in {path}", f"a {facts.get('record')}", "load it with its own class")
+        kind = load_facts(path).get("record")
+        if kind is None:
+            raise RecordError(f"{path} to be an ivlens record", "another safetensors file", again)
+        if kind != cls.__name__:
+            raise RecordError(f"a {cls.__name__} in {path}", f"a {kind!s:.60}", "load it with its own class")
+        tensors, facts = load_tensors(path, unsealed=True)
         try:
             return cls._unpack("", tensors, facts)
-        except (KeyError, TypeError) as error:
-            raise RecordError(
-                f"the fields of a {cls.__name__} in {path}", f"{error!r} is missing or odd", again
-            ) from error
+        except (KeyError, ValueError, TypeError) as error:
+            raise RecordError(f"the fields of a {cls.__name__} in {path}", f"{_one_line(error)}", again) from error
 
     def _repr_html_(self) -> str | None:
         """What a notebook shows: the first rows; of a record without a frame, nothing but its text."""
@@ -134,11 +100,64 @@ class Record:
             inner = each.metadata.get("record")
             if prefix + each.name in tensors:
                 values[each.name] = tensors[prefix + each.name]
-            elif inner and facts[each.name] is not None:
+            elif inner and isinstance(facts[each.name], Mapping):
                 values[each.name] = inner._unpack(f"{prefix}{each.name}.", tensors, facts[each.name])
             else:
                 values[each.name] = _tuples(facts[each.name])
+        _check(cls, values)
         return cls(**values)
+
+
+def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:
+    """Raise RecordError unless nothing is at ``path``, or a record of this class from the weights of ``provenance``."""
+    if not Path(path).is_file() or not Path(path).stat().st_size:
+        return
+    remedy = "choose another path, or save with overwrite=True"
+    expected = f"nothing, or a {kind.__name__} of the same weights, at {path}"
+    try:
+        facts = load_facts(path)
+    except RecordError as error:
+        raise RecordError(expected, "a file that is no readable record", remedy) from error
+    if facts.get("record") != kind.__name__:
+        raise RecordError(expected, f"a {facts.get('record', 'file of another kind')!s:.60}", remedy)
+    theirs, ours = (_weights(each) for each in (facts.get("provenance"), provenance))
+    if theirs and ours and theirs != ours:
+        raise RecordError(expected, f"one of other weights ({theirs[:12]} against {ours[:12]})", remedy)
+
+
+def _weights(provenance: Any) -> str:
+    model = provenance.get("model") if isinstance(provenance, Mapping) else None
+    return str(model.get("weights_sha256") or "") if isinstance(model, Mapping) else ""
+
+
+def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the values are of the types, shapes and lengths that the class' annotations say."""
+    from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+    sizes: dict[str, int] = {}
+    with jaxtyped("context"):  # an axis has one size in all fields
+        for name, hint in get_type_hints(kind).items():
+            value = values[name]
+            try:
+                check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+            except TypeCheckError as error:
+                shape = f", {value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+                raise ValueError(f"{name}{shape}: {error}") from error
+            if isinstance(value, Tensor):
+                sizes |= dict(zip(hint.dim_str.split(), value.shape, strict=True))
+    for each in fields(kind):
+        axis, entries = each.metadata.get("axis"), values[each.name]
+        if axis and len(entries) != sizes[axis] and (entries or each.default != ()):
+            raise ValueError(f"{len(entries)} {each.name} for an axis {axis!r} of {sizes[axis]}")
+    for name in ("model", "settings", "versions"):
+        if not isinstance(values["provenance"].get(name, {}), Mapping):
+            raise ValueError(f"provenance in which {name!r} is a {type(values['provenance'][name]).__name__}")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing or odd"
+    return f"{' '.join(str(error).split())[:200]}, which is missing or odd"
 
 
 def _tuples(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Record of a training run: its terms step by step, and what became of abilities on the way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,7 @@ class TrainingRun(Record):
     """
 
     values: Float[Tensor, "step column"]
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = field(metadata={"axis": "column"})
     measured: tuple[dict[str, Any], ...] = ()
     stopped: str = ""
 

@@ -1,81 +1,105 @@
-"""A run's log: one JSON line a step and one for each ability measured, kept on disk as they come."""
+"""A run's log: one JSON line a step and one for each ability measured, kept on disk as they come.
+
+The log on disk is for reading along. A run resumes with the rows that its state holds; of the log it believes only the
+lines that are whole and of this run, for what was measured after the state was saved.
+"""
 
 import json
 import warnings
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ..errors import RecordError
-from ..records import TrainingRun, write_text
+from ..files import seal, unseal, write_text
+from ..records import TrainingRun
+
+Row = dict[str, Any]
 
 
 class Log:
-    """Lines of a run, in ``folder/log.jsonl`` where there is a folder, which is made.
+    """Lines of the run of these settings, in ``folder/log.jsonl`` where there is a folder."""
 
-    Raises:
-        RecordError: the folder cannot be made.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.path = None if folder is None else folder / "log.jsonl"
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RecordError(f"to write into {folder}", f"{error}", "choose a folder to write to") from error
-        self.steps: list[dict[str, float]] = []
-        self.measured: list[dict[str, Any]] = []
+        self.of = {"run": sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]}
+        self.steps: list[Row] = []
+        self.measured: dict[tuple[int, str], Row] = {}
 
-    def resume(self, step: int) -> None:
-        """Keep the lines of the first ``step`` steps; those after the state that a run resumes from are made again."""
+    def resume(self, steps: list[Row], measured: list[Row]) -> None:
+        """Go on after the steps and measures that a state holds; the log on disk becomes what is known.
+
+        Raises:
+            RecordError: the log cannot be written.
+        """
+        self.steps = steps
+        self.measured = {(row["step"], row["ability"]): row for row in measured}
         if self.path is None:
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # the line at which an earlier process was killed
-                continue
-            if "ability" in row and row["step"] <= step:
-                self.measured.append(row)
-            elif "loss" in row and row["step"] < step:
-                self.steps.append(row)
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in [*self.steps, *self.measured]))
+        text = self.path.read_bytes() if self.path.is_file() else b""
+        rows = [unseal(line) for line in text.splitlines()]
+        if rows and rows[-1] is None and not text.endswith(b"\n"):  # at which an earlier process was killed
+            rows.pop()
+        own = [row for row in rows if row and {**row, **self.of} == row]
+        there = {(row["step"], row.get("ability")) for row in own}
+        expected = {*self.measured, *((row["step"], None) for row in self.steps)}
+        if None in rows or not expected <= there:
+            warnings.warn(f"ivlens: {self.path} is damaged; it is put back from the state", stacklevel=2)
+        if steps:  # measured after this state was saved
+            late = [row for row in own if "ability" in row and row["step"] == len(steps)]
+            self.measured |= {(row["step"], row["ability"]): _without(row, self.of) for row in late}
+        lines = [seal(row | self.of) + "\n" for row in (*self.steps, *self.measured.values())]
+        write_text(self.path, "".join(lines))
 
     def step(self, row: dict[str, float]) -> None:
         """Add a step's terms."""
         self.steps.append(row)
         self._write(row)
 
-    def ability(self, row: dict[str, Any]) -> None:
+    def ability(self, row: Row) -> None:
         """Add a measured ability."""
-        self.measured.append(row)
+        self.measured[row["step"], row["ability"]] = row
         self._write(row)
 
     def has(self, step: int, ability: str) -> bool:
         """Whether the ability was measured after so many steps."""
-        return any((row["step"], row["ability"]) == (step, ability) for row in self.measured)
+        return (step, ability) in self.measured
 
-    def run(self, steps: int, abilities: set[str], stopped: str, provenance: dict[str, Any]) -> TrainingRun:
-        """The record of so many steps and of these abilities; steps whose lines were lost are not a number."""
-        columns = tuple(name for name in (self.steps[0] if self.steps else {}) if name != "step")
-        values = torch.full((steps, len(columns)), torch.nan, dtype=torch.float64)
-        for row in self.steps:
-            values[int(row["step"])] = torch.tensor([row[name] for name in columns], dtype=torch.float64)
-        if lost := steps - len(self.steps):
-            warnings.warn(f"ivlens: {lost} of {steps} steps are missing in {self.path}", stacklevel=3)
-        measured = sorted((row for row in self.measured if row["ability"] in abilities), key=lambda row: row["step"])
-        return TrainingRun(values, columns, tuple(measured), stopped, provenance=provenance)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is logged of a step."""
+        return tuple(name for name in (self.steps[0] if self.steps else {}) if name != "step")
 
-    def _write(self, row: dict[str, Any]) -> None:
+    @property
+    def values(self) -> Float[Tensor, "step column"]:
+        """The columns of all steps."""
+        rows = [[row[name] for name in self.columns] for row in self.steps]
+        return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(self.columns))
+
+    def run(self, abilities: set[str], stopped: str, provenance: dict[str, Any]) -> TrainingRun:
+        """The record of all steps and of these abilities."""
+        measured = sorted((row for row in self.measured.values() if row["ability"] in abilities), key=_step)
+        return TrainingRun(self.values, self.columns, tuple(measured), stopped, provenance=provenance)
+
+    def _write(self, row: Row) -> None:
         if self.path is None:
             return
         try:
             with self.path.open("ab+") as file:
                 if file.seek(0, 2) and (file.seek(-1, 2), file.read(1))[1] != b"\n":
                     file.write(b"\n")  # after a line that a full disk cut off
-                file.write(json.dumps(row).encode() + b"\n")
+                file.write(seal(row | self.of).encode() + b"\n")
         except OSError as error:
             warnings.warn(f"ivlens: {self.path} cannot be written ({error}); training goes on", stacklevel=2)
+
+
+def _without(row: Row, names: Mapping[str, Any]) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _step(row: Row) -> int:
+    return int(row["step"])

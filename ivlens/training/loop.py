@@ -5,6 +5,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,8 @@ from tqdm.auto import tqdm
 
 from ..checks import checked
 from ..errors import ArgumentError, HookError, RecordError
-from ..models import HookedTransformer, active_edits, provenance
+from ..files import held
+from ..models import HookedTransformer, active_edits, identity, provenance
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import Prompt, Task
@@ -58,8 +60,8 @@ def fine_tune(
         ArgumentError: something that a term needs is missing, or the model has LoRA already.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         HookError: within ``steer`` or ``ablate``.
-        MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings.
-        RecordError: ``out`` cannot be written.
+        MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings or abilities.
+        RecordError: ``out`` cannot be written, or another process is at work in it.
     """
     if active_edits(model):
         raise HookError("a model without active edits", "training within steer or ablate", "leave their context first")
@@ -78,13 +80,15 @@ def fine_tune(
     shown["vector"] = sha256(repr(values).encode()).hexdigest()[:16]
     origin = provenance(model, training=settings, **shown)
     folder = None if out is None else Path(out)
-    store, log = Store(folder, origin["model"] | origin["settings"]), Log(folder)
-    with learner(model, config, anchors) as learning:
-        course.prepare()
-        start = store.load(learning)
-        log.resume(start)
-        steps, stopped = _run(course, learning, store, log, start, watched)
-    return log.run(steps, watched.names, stopped, origin)
+    key = origin["settings"] | {name: fact for name, fact in identity(origin["model"]).items() if name != "versions"}
+    with nullcontext() if folder is None else held(folder):
+        store, log = Store(folder, key, watched.asked, config.steps), Log(folder, key)
+        with learner(model, config, anchors) as learning:
+            course.prepare()
+            start = store.load(learning, log)
+            stopped = _run(course, learning, store, log, start, watched)
+    earlier = {"earlier_versions": store.versions[:-1]} if len(store.versions) > 1 else {}
+    return log.run(watched.names, stopped, origin | earlier)
 
 
 def _given(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
@@ -101,6 +105,11 @@ class _Watched:
     def names(self) -> set[str]:
         return {each.name for each in (*self.new, *self.keep)}
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """By the abilities' names, a hash of what is asked."""
+        return {each.name: each.digest for each in (*self.new, *self.keep)}
+
     def check(self, model: HookedTransformer) -> None:
         """Raise before the first step what would be raised when the abilities are measured."""
         if len(self.names) < len(self.new) + len(self.keep):
@@ -116,8 +125,8 @@ class _Watched:
                     log.ability({"step": step, "role": role} | measure(model, ability))
 
 
-def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, watched: _Watched) -> tuple[int, str]:
-    """The steps from ``start`` on: how many are done then, and why they ended early, if they did."""
+def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, watched: _Watched) -> str:
+    """The steps from ``start`` on: why they ended early, if they did."""
     model, config = course.model, course.config
 
     def due(every: int, done: int) -> bool:
@@ -133,10 +142,10 @@ def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, 
             norm = learning.clipped_norm()
             if not (math.isfinite(terms["loss"]) and math.isfinite(norm)):
                 if step:
-                    _save(store, step, learning)
+                    _save(store, learning, log)
                 stopped = f"step {step}: loss {terms['loss']}, gradient norm {norm}; the weights are those before it"
                 warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=3)
-                return step, stopped
+                return stopped
             learning.step(rate, config.guidance.l2)
             seconds = time.perf_counter() - began
             log.step({"step": step} | terms | {"learning_rate": rate, "gradient_norm": norm, "seconds": seconds})
@@ -144,16 +153,16 @@ def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, 
             bar.update()
             done = step + 1
             if asked() or due(config.save_every, done):
-                _save(store, done, learning)
+                _save(store, learning, log)
             if asked():
                 raise KeyboardInterrupt if asked() == signal.SIGINT else SystemExit(128 + asked())
             if due(config.evaluate_every, done):
                 watched.measure(model, log, done)
-    return config.steps, ""
+    return ""
 
 
-def _save(store: Store, step: int, learning: Learner) -> None:
+def _save(store: Store, learning: Learner, log: Log) -> None:
     try:
-        store.save(step, learning)
+        store.save(learning, log)
     except RecordError as error:
         warnings.warn(f"ivlens: {error}; training goes on", stacklevel=4)

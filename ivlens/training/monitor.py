@@ -1,6 +1,7 @@
 """Abilities watched while a model learns: how it answers, and what has become of their instruction vectors."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -42,6 +43,12 @@ class Ability:
         held = len(what.split("test"))
         prompts = what.prompts(min(n, held), shots=shots, split="test", instruction=bool(what.instructions))
         return cls(what.name, tuple(prompts), vector)
+
+    @property
+    def digest(self) -> str:
+        """Hash of what is asked and compared: prompts, vector, layer."""
+        vector = None if self.vector is None else (self.vector.heads, self.vector.values.tolist())
+        return sha256(repr((self.prompts, vector, self.layer, self.watched)).encode()).hexdigest()[:16]
 
     @checked
     def check(self, model: HookedTransformer) -> None:

@@ -8,34 +8,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import MismatchError, RecordError
-from ..records import write_atomically
+from ..files import load_facts, load_tensors, save_tensors
+from ..models import package_versions
 from .learner import Learner
+from .log import Log
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-BROKEN = (SafetensorError, KeyError, ValueError, TypeError, OSError)
 
 
 class Store:
-    """The folder of a run, or nowhere; its states were made under ``key``.
+    """The folder of a run, or nowhere; its states were made under ``key``, its abilities ``asked`` by these hashes.
+
+    ``versions`` are those of the packages that took its steps, the present ones last.
 
     Raises:
-        MismatchError: the folder holds a run of other settings.
+        MismatchError: the folder holds a run of other settings, or an ability of the same name that asks other prompts.
     """
 
-    def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
-        self.folder, self.key = folder, _flat(json.loads(json.dumps(key)))
+    def __init__(self, folder: Path | None, key: Mapping[str, Any], asked: Mapping[str, str], steps: int) -> None:
+        self.folder, self.key, self.asked = folder, _flat(json.loads(json.dumps(key))), dict(asked)
+        self.steps, self.versions = steps, [package_versions()]
         self.broken: set[Path] = set()
         for left in [] if folder is None else folder.glob(".state.*"):  # of a process that was killed while it saved
             left.unlink(missing_ok=True)
         for path in self._states:
             try:
-                self._check(_header(path)["key"])
-            except BROKEN:  # reported when it is to be read
+                if differing := self._differing(load_facts(path)):
+                    load_tensors(path)  # a damaged file differs, too: it is reported when it is to be read
+                    raise MismatchError(
+                        f"the settings of the run in {folder}", "; ".join(differing)[:500], "choose another folder"
+                    )
+            except RecordError:
                 continue
 
     @property
@@ -44,8 +50,8 @@ class Store:
         kinds = ("", ".new", ".previous")
         return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in kinds]
 
-    def save(self, step: int, learning: Learner) -> None:
-        """Save the state after so many steps; the one before it is kept beside it.
+    def save(self, learning: Learner, log: Log) -> None:
+        """Save the state after the steps of the log; the one before it is kept beside it.
 
         Raises:
             RecordError: it cannot be written (a full disk); the states that are there stay.
@@ -53,9 +59,11 @@ class Store:
         if self.folder is None:
             return
         state, new, previous = self._states
-        header = {"ivlens": json.dumps({"step": step, "key": self.key})}
+        step = len(log.steps)
+        facts = {"step": step, "key": self.key, "asked": self.asked, "versions": self.versions}
+        facts |= {"columns": log.columns, "measured": [*log.measured.values()]}
         try:
-            write_atomically(new, lambda temporary: save_file(_tensors(learning), temporary, metadata=header))
+            save_tensors(new, _tensors(learning) | {"log": log.values}, facts)
             if state.exists() and state not in self.broken:
                 os.replace(state, previous)
             os.replace(new, state)
@@ -65,8 +73,8 @@ class Store:
                 f"to save the state after step {step} in {self.folder}", f"{error}", "the state before it is kept"
             ) from error
 
-    def load(self, learning: Learner) -> int:
-        """Put the last whole state into the parameters and the optimiser; return its number of steps, 0 without one.
+    def load(self, learning: Learner, log: Log) -> int:
+        """Put the last whole state into the parameters, the optimiser and the log; return its steps, 0 without one.
 
         Raises:
             RecordError: there are states, and none can be read.
@@ -76,29 +84,40 @@ class Store:
             if not path.exists():
                 continue
             try:
-                with safe_open(path, "pt") as file:
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                step: int = _header(path)["step"]
+                tensors, facts = load_tensors(path)
+                steps, measured = self._rows(tensors, facts)
                 _put(tensors, learning)
-                return step
-            except BROKEN as error:
+            except (RecordError, KeyError, ValueError, TypeError) as error:
                 broken.append(f"{path.name}: {error}")
                 self.broken.add(path)
                 warnings.warn(f"ivlens: {path} cannot be read ({error}); trying the state before it", stacklevel=2)
+                continue
+            self.asked = facts["asked"] | self.asked
+            self.versions = [*(each for each in facts["versions"] if each != self.versions[-1]), self.versions[-1]]
+            log.resume(steps, measured)
+            return len(steps)
         if broken:
             raise RecordError(f"a state of the run in {self.folder}", "; ".join(broken), "move them away to start anew")
+        log.resume([], [])
         return 0
 
-    def _check(self, key: Mapping[str, Any]) -> None:
+    def _rows(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+        """The log of a state of this run: a row for each step, and for each measure."""
+        if self._differing(facts) or not 0 <= facts["step"] <= self.steps:
+            raise ValueError("it is of another run")
+        rows = zip(range(facts["step"]), tensors["log"].tolist(), strict=True)
+        return [{"step": at} | dict(zip(facts["columns"], row, strict=True)) for at, row in rows], facts["measured"]
+
+    def _differing(self, facts: Mapping[str, Any]) -> list[str]:
+        """In what a state's settings are not those of this run; abilities may come and go, but not change."""
+        key, asked = facts.get("key", {}), facts.get("asked", {})
         differing = [
             f"{name} {key.get(name)!r} against {self.key.get(name)!r}"
             for name in sorted({*key, *self.key})
             if key.get(name) != self.key.get(name)
         ]
-        if differing:
-            raise MismatchError(
-                f"the settings of the run in {self.folder}", "; ".join(differing)[:500], "choose another folder"
-            )
+        changed = [name for name in sorted({*asked} & {*self.asked}) if asked[name] != self.asked[name]]
+        return differing + [f"other prompts or another vector of ability {name!r}" for name in changed]
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -107,11 +126,6 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
     return found
-
-
-def _header(path: Path) -> dict[str, Any]:
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["ivlens"])
 
 
 def _tensors(learning: Learner) -> dict[str, Tensor]:
@@ -131,6 +145,10 @@ def _put(tensors: dict[str, Tensor], learning: Learner) -> None:
         (parameter, tensors[f"weights.{name}"], {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS})
         for name, parameter in learning.moved.items()
     ]
+    for parameter, weight, moments in found:
+        for tensor in (weight, moments["exp_avg"], moments["exp_avg_sq"]):
+            if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
+                raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
     for parameter, weight, moments in found:
         parameter.copy_(weight)
         learning.optimizer.state[parameter] = {

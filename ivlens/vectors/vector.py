@@ -1,7 +1,7 @@
 """The instruction vector: the sum of the chosen heads' mean outputs, as they enter the residual stream."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,7 @@ class InstructionVector(Record):
 
     values: Float[Tensor, " d_model"]
     parts: Float[Tensor, "chosen d_model"]
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...] = field(metadata={"axis": "chosen"})
     task: str = ""
 
     def __post_init__(self) -> None:

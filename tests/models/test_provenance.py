@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import processors
 
 from ivlens import load_model
 from ivlens.errors import MismatchError
 from ivlens.models import check_fits, model_facts, provenance
-from ivlens.models.provenance import weights_sha256
+from ivlens.models.provenance import _state_of, identity, stamp, weights_sha256
 
 
 def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
     facts = model_facts(tiny_hooked("llama"))
-    digest = facts.pop("weights_sha256")
-    assert len(digest) == 64
+    digests = [facts.pop(f"{name}_sha256") for name in ("weights", "config", "tokenizer")]
+    assert [len(digest) for digest in digests] == [64] * 3
     assert facts == {
         "source": "LlamaForCausalLM object", "revision": None, "adapter": None, "dtype": "float32",
         "processing": "none", "architecture": "LlamaForCausalLM", "bos": False,
@@ -37,7 +38,8 @@ def add_in_place(model: Any) -> None:
 
 
 def load_a_state(model: Any) -> None:
-    model.load_state_dict({name: value + 0.1 for name, value in model.state_dict().items()})
+    learnt = dict(model.named_parameters())
+    model.load_state_dict({name: value + 0.1 * (name in learnt) for name, value in model.state_dict().items()})
 
 
 def replace_a_parameter(model: Any) -> None:
@@ -54,8 +56,34 @@ def take_a_step(model: Any) -> None:
     torch.optim.AdamW(model.parameters(), lr=1e-3).step()
 
 
+def write_to_data(model: Any) -> None:
+    model.blocks[0].attn.W_Q.data.mul_(1.1)
+
+
+def change_one_number(model: Any) -> None:
+    model.blocks[1].mlp.W_in.data[3, 5] += 1e-3
+
+
+def exchange_rows(model: Any) -> None:
+    model.W_E.data[[10, 20]] = model.W_E.data[[20, 10]].clone()
+
+
+def exchange_heads(model: Any) -> None:
+    model.blocks[0].attn.W_Q.data[[0, 1]] = model.blocks[0].attn.W_Q.data[[1, 0]].clone()
+
+
+def exchange_columns(model: Any) -> None:
+    model.W_U.data[:, [10, 20]] = model.W_U.data[:, [20, 10]].clone()
+
+
+CHANGES = [
+    add_in_place, load_a_state, replace_a_parameter, replace_data, take_a_step, write_to_data, change_one_number,
+    exchange_rows, exchange_heads, exchange_columns,
+]  # fmt: skip
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("change", [add_in_place, load_a_state, replace_a_parameter, replace_data, take_a_step])
+@pytest.mark.parametrize("change", CHANGES)
 def test_changed_weights_are_stamped_anew(tiny_hooked: Any, change: Any) -> None:
     model = tiny_hooked()
     before = model_facts(model)
@@ -63,6 +91,78 @@ def test_changed_weights_are_stamped_anew(tiny_hooked: Any, change: Any) -> None
     after = model_facts(model)
     assert after.pop("weights_sha256") != before.pop("weights_sha256")
     assert after == before
+
+
+def edit_the_config(model: Any) -> None:
+    model.cfg.eps = 0.5
+
+
+def edit_a_norm(model: Any) -> None:
+    model.blocks[0].ln1.eps = 0.5
+
+
+def edit_a_rotary_table(model: Any) -> None:
+    model.blocks[0].attn.rotary_sin.mul_(0.5)
+
+
+def edit_the_chat_template(model: Any) -> None:
+    model.tokenizer.chat_template = "{{ messages }}"
+
+
+def put_bos_first(model: Any) -> None:
+    template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    model.tokenizer.backend_tokenizer.post_processor = template
+
+
+def add_a_token(model: Any) -> None:
+    model.tokenizer.add_tokens(["capital of"])
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (edit_the_config, "config"), (edit_a_norm, "config"), (edit_a_rotary_table, "config"),
+        (edit_the_chat_template, "tokenizer"), (put_bos_first, "tokenizer"), (add_a_token, "tokenizer"),
+    ],
+)  # fmt: skip
+def test_a_changed_config_or_tokenizer_is_another_identity(tiny_hooked: Any, change: Any, fact: str) -> None:
+    model = tiny_hooked()
+    before = model_facts(model)
+    change(model)
+    after = model_facts(model)
+    assert {name for name in after if after[name] != before[name]} == {f"{fact}_sha256"}
+    assert identity(after) != identity(before)
+
+
+def test_use_changes_no_identity(tiny_hooked: Any) -> None:
+    model = tiny_hooked("gemma3_text")
+    before, state = model_facts(model), _state_of(model)
+    model(torch.arange(10, 110)[None])
+    model.tokenizer(["a", "a b c"], padding=True, truncation=True, max_length=2)
+    model.generate("the fox", max_new_tokens=2, verbose=False)
+    assert _state_of(model) == state
+    stamp(model, source=before["source"], revision=None, adapter=None)
+    assert model_facts(model) == before
+
+
+def test_the_identity_knows_no_path(tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any) -> None:
+    found = []
+    for name in ("one", "two"):
+        tiny_hf("llama").save_pretrained(tmp_path / name)
+        tiny_tokenizer().save_pretrained(tmp_path / name)
+        found.append(identity(model_facts(load_model(tmp_path / name))))
+    assert found[0] == found[1]
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    (tmp_path / "two" / "config.json").write_text(json.dumps(config | {"rope_theta": 99.0, "rope_parameters": None}))
+    other = identity(model_facts(load_model(tmp_path / "two")))
+    assert {name for name in other if other[name] != found[0][name]} == {"config_sha256"}
+
+
+def test_means_of_another_config_do_not_fit(tiny_hooked: Any) -> None:
+    recorded, model = provenance(tiny_hooked(rms_norm_eps=1.0)), tiny_hooked()
+    check_fits(model, recorded, "the vector")
+    with pytest.raises(MismatchError, match="config_sha256"):
+        check_fits(model, recorded, "the means", same_weights=True)
 
 
 def test_unchanged_weights_are_hashed_once(tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch) -> None:

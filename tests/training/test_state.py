@@ -15,9 +15,8 @@ import pytest
 import torch
 
 import ivlens
-from ivlens import Prompt
+from ivlens import Prompt, files
 from ivlens.training import Guidance, LoRA, TrainingConfig, fine_tune
-from ivlens.training import state as state_file
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -136,7 +135,7 @@ def test_no_readable_state_is_an_error_and_nothing_is_overwritten(
 def test_a_full_disk_is_reported_and_training_goes_on(
     learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saves, honest = [], state_file.save_file
+    saves, honest = [], files.save_file
 
     def full(tensors: Any, path: Any, **options: Any) -> None:
         saves.append(path)
@@ -145,18 +144,19 @@ def test_a_full_disk_is_reported_and_training_goes_on(
             raise OSError(28, "No space left on device")
         honest(tensors, path, **options)
 
-    monkeypatch.setattr(state_file, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     model = learner()
     with pytest.warns(UserWarning, match="No space left"):
         run = fine_tune(model, prompts, CONFIG, out=tmp_path)
     assert run.steps == 8
     assert saved_step(tmp_path) == 4
     assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock",
         "log.jsonl",
         "state.safetensors",
         "state.previous.safetensors",
     }
-    monkeypatch.setattr(state_file, "save_file", honest)
+    monkeypatch.setattr(files, "save_file", honest)
     again = learner()
     fine_tune(again, prompts, CONFIG, out=tmp_path)
     assert all(torch.equal(one, two) for one, two in zip(weights(model).values(), weights(again).values(), strict=True))
@@ -193,17 +193,17 @@ def test_signal_handlers_are_put_back(learner: Callable[[], Any], prompts: list[
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_lost_log_is_reported_and_steps_keep_their_numbers(
+def test_a_damaged_log_is_reported_and_put_back_from_the_state(
     learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
     whole = fine_tune(learner(), prompts, CONFIG, out=tmp_path)
     log = tmp_path / "log.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("\n".join([*lines[:2], lines[2][:9], *lines[3:]]) + "\n")
-    with pytest.warns(UserWarning, match="1 of 8 steps are missing"):
+    with pytest.warns(UserWarning, match=r"log\.jsonl is damaged; it is put back from the state"):
         again = fine_tune(learner(), prompts, CONFIG, out=tmp_path)
-    assert again.values[2].isnan().all()
-    assert torch.equal(again.values[3:], whole.values[3:])
+    assert torch.equal(again.values, whole.values)
+    assert log.read_text().splitlines() == lines
 
 
 def test_a_kill_between_the_renames_loses_nothing(

@@ -1,0 +1,297 @@
+"""What a kept measure belongs to, and that a damaged one is measured again: never the numbers of something else."""
+
+import json
+import os
+import random
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, processors
+
+import ivlens
+from ivlens import Task
+from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.errors import IvlensError, RecordError
+from ivlens.files import held
+
+WORDS = [
+    "the",
+    "capital",
+    "of",
+    "France",
+    "is",
+    "Paris",
+    "and",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dog",
+]
+CONFIG = ComparisonConfig(
+    clean=4, groups=2, corrupted=2, heads=2, shots=1, test=3, validation=2, layers=(0,), scales=(1.0,),
+    random_seeds=(0,),
+)  # fmt: skip
+
+
+def task(by: int = 1, name: str = "shift") -> Task:
+    pairs = [(word, WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS)]
+    return Task(name, tuple(pairs), ("the quick fox jumps",), ("Q", "A"), "{input} before")
+
+
+Compare = Callable[..., tuple[list[Any], list[str]]]
+
+
+@pytest.fixture
+def folders(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path) -> tuple[Path, Path]:
+    """A base and a checkpoint."""
+    for at, name in enumerate(("base", "tuned")):
+        tiny_hf("llama", seed=at, num_hidden_layers=1, tie_word_embeddings=False).save_pretrained(tmp_path / name)
+        tiny_tokenizer().save_pretrained(tmp_path / name)
+    return tmp_path / "base", tmp_path / "tuned"
+
+
+@pytest.fixture
+def compare(folders: tuple[Path, Path], tmp_path: Path) -> Compare:
+    """``compare(out)``: the numbers of a comparison that keeps its measures in a folder, and which were computed."""
+
+    def compared(out: str, base: Any = folders[0], tuned: Any = folders[1], **options: Any) -> Any:
+        said: list[str] = []
+        asked = options.pop("task", task())
+        found = compare_checkpoints(
+            base, {"tuned": tuned}, [asked], CONFIG, out=tmp_path / out, say=said.append, **options
+        )
+        assert found.failures == {}
+        frame = found.to_frame()
+        return frame[["probability", "cosine", "aie_correlation"]].to_numpy().tolist(), said
+
+    return compared
+
+
+def edit(path: Path, **facts: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def other_epsilon(base: Path, tuned: Path) -> dict[str, Any]:
+    edit(tuned / "config.json", rms_norm_eps=0.5)
+    return {}
+
+
+def other_rotary_base(base: Path, tuned: Path) -> dict[str, Any]:
+    for folder in (base, tuned):
+        edit(folder / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 10.0})
+    return {}
+
+
+def other_activation(base: Path, tuned: Path) -> dict[str, Any]:
+    edit(tuned / "config.json", hidden_act="gelu")
+    return {}
+
+
+def other_dtype(base: Path, tuned: Path) -> dict[str, Any]:
+    return {"dtype": torch.bfloat16}
+
+
+def bos_first(base: Path, tuned: Path) -> dict[str, Any]:
+    for folder in (base, tuned):
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        backend.save(str(folder / "tokenizer.json"))
+    return {}
+
+
+def swapped_weights(base: Path, tuned: Path) -> dict[str, Any]:
+    """Other weights of the same size and time."""
+    path = tuned / "model.safetensors"
+    before = path.stat()
+    weights = load_file(path)
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(weights, path, metadata={"format": "pt"})
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    return {}
+
+
+def other_task(base: Path, tuned: Path) -> dict[str, Any]:
+    return {"task": task(by=2)}
+
+
+CHANGES = [
+    other_epsilon, other_rotary_base, other_activation, other_dtype, bos_first, swapped_weights, other_task
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "settled"), [(swapped_weights, False), *((change, True) for change in CHANGES)])
+def test_a_changed_input_gives_the_numbers_of_a_new_folder(
+    folders: tuple[Path, Path], compare: Compare, change: Any, settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ivlens.checkpoints.facts.SETTLED", -1.0 if settled else 60.0)
+    before, _ = compare("out")
+    options = change(*folders)
+    again, said = compare("out", **options)
+    fresh, all_said = compare("fresh", **options)
+    assert again == fresh != before
+    assert 0 < len(said) <= len(all_said)
+
+
+def test_a_tokenizer_that_is_passed_counts(compare: Compare, tiny_tokenizer: Any) -> None:
+    before, _ = compare("out")
+    again, _ = compare("out", tokenizer=tiny_tokenizer("<s> $A"))
+    fresh, _ = compare("fresh", tokenizer=tiny_tokenizer("<s> $A"))
+    assert again == fresh != before
+    assert compare("out", tokenizer=tiny_tokenizer("<s> $A")) == (fresh, [])
+
+
+def test_the_base_s_weights_under_another_config_are_another_checkpoint(
+    folders: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    shutil.copytree(folders[0], tmp_path / "rope")
+    edit(tmp_path / "rope" / "config.json", rms_norm_eps=1.0)
+    numbers, _ = compare("out", tuned=tmp_path / "rope")
+    assert numbers[0][0] != numbers[1][0]
+    prompts = task().prompts(3, shots=1, split="test")
+    expected = [
+        ivlens.evaluate(ivlens.load_model(each), prompts).probability for each in (folders[0], tmp_path / "rope")
+    ]
+    assert [row[0] for row in numbers] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_model_by_another_path_is_measured_once(
+    folders: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    numbers, _ = compare("out")
+    shutil.copytree(folders[0], tmp_path / "copied")
+    (tmp_path / "linked").symlink_to(folders[1])
+    assert compare("out", base=tmp_path / "copied", tuned=tmp_path / "linked") == (numbers, [])
+
+
+def test_objects_that_are_changed_in_place_are_measured_anew(folders: tuple[Path, Path], compare: Compare) -> None:
+    model = ivlens.load_model(folders[1])
+    found = [compare("out", tuned=model)[0]]
+    model.blocks[0].attn.W_O.data.mul_(2.0)
+    found.append(compare("out", tuned=model)[0])
+    model.blocks[0].ln1.eps = 0.5
+    found.append(compare("out", tuned=model)[0])
+    assert compare("fresh", tuned=model)[0] == found[-1]
+    assert len({str(numbers) for numbers in found}) == 3
+
+
+def test_an_adapter_that_is_written_again_is_measured_anew(
+    folders: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    model = ivlens.load_model(folders[0])
+    config = ivlens.TrainingConfig(steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    ivlens.fine_tune(model, task().prompts(4, shots=1, split="train"), config)
+    ivlens.export_adapter(model, tmp_path / "adapter")
+    before, _ = compare("out", tuned=tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    times = path.stat()
+    save_file({name: 3 * each for name, each in load_file(path).items()}, path, metadata={"format": "pt"})
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again, _ = compare("out", tuned=tmp_path / "adapter")
+    assert again == compare("fresh", tuned=tmp_path / "adapter")[0] != before
+
+
+def test_unchanged_files_are_hashed_once(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ivlens.checkpoints.facts.SETTLED", -1.0)
+    first = compare("out")
+    monkeypatch.setattr("ivlens.checkpoints.facts.file_digest", lambda *_: pytest.fail("hashed again"))
+    assert compare("out") == (first[0], [])
+
+
+def test_a_second_process_is_refused_and_a_name_is_no_path(compare: Compare, tmp_path: Path) -> None:
+    with held(tmp_path / "elsewhere"):
+        compare("out", task=task(name="../../escaped"))
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned", "out", "elsewhere"}
+    import threading
+
+    refused: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            compare("out")
+        except RecordError as error:
+            refused.append(error)
+
+    with held(tmp_path / "out"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert "another process is at work" in str(refused[0])
+
+
+def test_an_out_folder_that_vanishes_is_made_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out, said = tmp_path / "out", []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 4:
+            shutil.rmtree(out)
+
+    compared = [
+        compare_checkpoints(folders[0], {"tuned": folders[1]}, [task()], CONFIG, out=each, say=watch)
+        for each, watch in ((out, say), (tmp_path / "fresh", lambda line: None))
+    ]
+    if compared[0].failures:
+        assert "RecordError" in compared[0].failures["tuned"]
+    else:
+        assert compared[0].to_frame().equals(compared[1].to_frame())
+
+
+def flip(data: bytes, chance: random.Random) -> bytes:
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
+
+
+def cut(data: bytes, chance: random.Random) -> bytes:
+    return data[: chance.randrange(len(data))]
+
+
+def empty(data: bytes, chance: random.Random) -> bytes:
+    return b""
+
+
+def swap(data: bytes, chance: random.Random) -> bytes:
+    at = chance.randrange(len(data) - 16)
+    return data[:at] + data[at + 8 : at + 16] + data[at : at + 8] + data[at + 16 :]
+
+
+def test_whatever_is_damaged_is_noticed_and_measured_again(compare: Compare, tmp_path: Path) -> None:
+    """Every kept file, in four ways, and each in another one's place: the same numbers, always."""
+    whole, everything = compare("whole")
+    kept = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file())
+    kept = [path for path in kept if path.name != ".lock"]
+    assert len(kept) > len(everything)
+    seed = time.time_ns()
+    chance, out = random.Random(seed), tmp_path / "out"
+    for damage in (flip, flip, flip, cut, empty, swap, None):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", out)
+        data = {path: (out / path).read_bytes() for path in kept}
+        for path in kept:
+            others = [each for each in kept if each.suffix == path.suffix and data[each] != data[path]]
+            changed = data[chance.choice(others)] if damage is None else damage(data[path], chance)
+            (out / path).write_bytes(changed)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            numbers, _ = compare("out")
+        assert numbers == whole, (seed, damage)
+        assert damage is None or sum("ivlens:" in str(each.message) for each in told) > 2, (seed, damage)
+    for path in kept:  # one at a time
+        shutil.rmtree(out)
+        shutil.copytree(tmp_path / "whole", out)
+        (out / path).unlink()
+        (out / path).mkdir()  # a folder in its place can only be one error
+        try:
+            assert compare("out")[0] == whole, (seed, path)
+        except IvlensError:
+            continue
