@@ -279,7 +279,8 @@ def _union(kinds: Sequence[Kind]) -> Kind:
         raise max(inside, key=lambda each: len(each.where), default=_Refused(kind, value))
 
     maker = next((each.maker for each in kinds if each.maker), "")
-    kind = Kind(" or ".join(each.words for each in kinds), take, maker)
+    words = " or ".join(each.words for each in kinds if each.words != "None")
+    kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
     return kind
 
 

@@ -59,7 +59,8 @@ def test_a_signal_that_is_switched_off_stays_off(workshop: Path) -> None:
 def test_training_ended_by_sigterm_keeps_its_state(workshop: Path, tmp_path: Path) -> None:
     """The status is the signal's, and the same command resumes."""
     words = ["train", str(workshop / "model"), "--task", str(workshop / "task.json"), "--guidance", "plain",
-             "--steps", "100000", "--batch-size", "2", "--warmup", "0", "--evaluate-every", "100000", "--out", str(tmp_path)]  # fmt: skip
+             "--steps", "100000", "--batch-size", "2", "--warmup", "0", "--evaluate-every", "100000",
+             "--out", str(tmp_path)]  # fmt: skip
     process = started(*words)
     log = tmp_path / "log.jsonl"
     while not (log.exists() and log.read_text().count("loss") > 2):

@@ -138,7 +138,7 @@ def test_instruction_by_number_text_and_not_at_all():
     [
         ({"n": 21}, "n to be at most 20, the size of 'all' in 'past'; got 21"),
         ({"n": 5, "split": "validation"}, "n to be at most 4, the size of 'validation' in 'past'; got 5"),
-        ({"n": 0}, "n to be a whole number of 1 or more; got 0"),
+        ({"n": 0}, "n to be a whole number of 1 or more, or None; got 0"),
         ({"shots": -1}, "shots to be a whole number of 0 or more; got -1"),
         ({"shots": 11, "split": "test"}, "shots to be at most 10, the examples in the training half of 'past'"),
         ({"shots": 10, "split": "train"}, "shots to be at most 9"),
