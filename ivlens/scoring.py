@@ -1,12 +1,12 @@
 """P(answer | prompt) and accuracy: the one place that reads how prompts are answered."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from tqdm.auto import tqdm
 
 from .checks import Count, checked
-from .errors import PromptError, few, refuse_odd
+from .errors import PromptError, brief, few, refuse_odd
 from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt, beginning
@@ -83,11 +83,7 @@ def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> 
     Raises:
         PromptError: see ``evaluate``.
     """
-    found = [tuple(prompt.token_ids(model.tokenizer)) for prompt in listed(prompts)]
-    if not all(found):
-        raise PromptError("prompts that have tokens", "one without")
-    check_length(model, [(each, ()) for each in found])
-    return found
+    return [found for found, _ in _encoded(model, [(prompt, None) for prompt in listed(prompts)])]
 
 
 def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[tuple[Ids, Ids]]:
@@ -99,19 +95,24 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
     return _encoded(model, [(prompt, prompt.answers[0]) for prompt in listed(prompts)])
 
 
-def _encoded(model: HookedTransformer, asked: list[tuple[Prompt, str]]) -> list[tuple[Ids, Ids]]:
-    """Token ids of prompts and answers; those that cannot be used are named all at once, before anything is run."""
-    pairs, refused = [], []
+def _encoded(model: HookedTransformer, asked: Sequence[tuple[Prompt, str | None]]) -> list[tuple[Ids, Ids]]:
+    """Token ids of prompts and their answers; those that cannot be used are named all at once."""
+    pairs: list[tuple[Ids, Ids]] = []
+    refused: list[tuple[str, PromptError]] = []
     for prompt, answer in asked:
         try:
-            pairs.append(ids(model, prompt, answer))
+            pair = (tuple(prompt.token_ids(model.tokenizer)), ()) if answer is None else ids(model, prompt, answer)
+            if not pair[0]:
+                raise PromptError("prompts that have tokens", "one without")
+            check_length(model, [pair])
+            pairs.append(pair)
         except PromptError as error:
-            refused.append((f"{prompt.input or prompt.text[-60:]!r} -> {answer!r}", error))
+            shown = brief(prompt.input or prompt.text)
+            refused.append((shown if answer is None else f"{shown} -> {brief(answer)}", error))
     if refused:
         first = refused[0][1]
         count = f"{len(refused)} of {len(asked)} prompts cannot be used: {few(name for name, _ in refused)}"
         raise PromptError(first.expected, first.came, f"{first.do}; {count}" if first.do else count)
-    check_length(model, pairs)
     return pairs
 
 

@@ -134,5 +134,9 @@ def test_messages(tiny_hooked: Any) -> None:
         ivlens.evaluate(model, [])
     with pytest.raises(PromptError, match="context of 128 tokens; got one of"):
         ivlens.evaluate(model, [Prompt("a fox" * 100, " is")])
+    with pytest.raises(PromptError, match=r"shorten it; 1 of 2 prompts cannot be used: 'long' -> ' is'$"):
+        ivlens.evaluate(model, [Prompt("a fox", " is"), Prompt("a fox" * 100, " is", input="long")])
+    with pytest.raises(PromptError, match=r"1 of 2 prompts cannot be used: 'long'$"):
+        ivlens.mean_head_activations(model, [Prompt("a fox", " is"), Prompt("a fox" * 100, " is", input="long")])
     with pytest.raises(ArgumentError, match="batch_size to be a whole number of 1 or more; got 0"):
         ivlens.evaluate(model, [Prompt("a", " is")], batch_size=0)

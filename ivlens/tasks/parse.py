@@ -118,8 +118,10 @@ def _without_id(rows: Rows) -> Rows:
 
 def class_names(source: Any) -> dict[str, list[str]]:
     """The names of the classes in those columns of a Hugging Face Dataset that hold their numbers."""
-    features = getattr(source, "features", None)
-    inner = {name: getattr(each, "feature", each) for name, each in features.items()} if features else {}
+    features: Any = getattr(source, "features", None)
+    if not isinstance(features, Mapping):
+        return {}
+    inner: dict[str, Any] = {name: getattr(each, "feature", each) for name, each in features.items()}
     return {name: each.names for name, each in inner.items() if hasattr(each, "int2str")}
 
 

@@ -1,12 +1,15 @@
 from copy import deepcopy
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ivlens import evaluate
 from ivlens.errors import ArgumentError, PromptError
 from ivlens.tasks import Example, Task, Turns, chat_format, load_task
 from ivlens.tasks.formats import labelled, plain, qa
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 SHOTS = (Example("go", ("went",)), Example("dream", ("dreamed", "dreamt")))
 TURNS = Turns("Write the past tense.", ("Verb", "Past tense"), SHOTS, "sing")
 BARE = Turns(None, ("Input", "Output"), (), "sing")
@@ -104,6 +107,33 @@ def test_prompt_and_answer_are_what_the_template_writes(make_tokenizer, header, 
 
 def _shown(text, header):
     return [turn.split(header)[0] for turn in text.split("[U]")[1:-1]]
+
+
+TURNS_OF = {
+    "gemma": "<s>{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>{% endfor %}",
+    "phi": "{% for m in messages %}<|im_start|>{{ m.role }}<|im_end|>{{ m.content }}</s>{% endfor %}",
+    "llama": "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", TURNS_OF.values(), ids=TURNS_OF)
+@given(asked=TEXT, answer=TEXT)
+def test_any_prompt_and_answer_begin_what_the_template_writes(make_tokenizer, template, asked, answer):
+    one = make_tokenizer("<s> $A", template)
+    (prompt,) = Task("t", [(asked, answer)]).prompts(shots=0, instruction=False, format="chat", tokenizer=one)
+    messages = [{"role": "user", "content": asked.strip()}, {"role": "assistant", "content": answer.strip()}]
+    assert one.apply_chat_template(messages, tokenize=False).startswith(prompt.text + prompt.answers[0])
+    encoded = prompt.encode(one)
+    assert one.decode([*encoded.prompt_ids, *encoded.answer_ids]) == prompt.text + prompt.answers[0]
+
+
+def test_the_prompt_is_what_stands_before_an_answer_not_what_begins_a_thought(make_tokenizer):
+    turns = (
+        "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<|im_end|>' }}{{ m.content }}{% endfor %}"
+    )
+    thinks = turns + "{% if add_generation_prompt %}<|im_end|><think>{% endif %}"
+    assert chat_format(make_tokenizer(chat_template=thinks))(BARE) == "<|im_start|>sing<|im_end|>"
 
 
 def test_options_of_the_template(make_tokenizer, chatml):
