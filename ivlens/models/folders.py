@@ -54,7 +54,9 @@ def check_model_folder(folder: Path, name: str) -> None:
         UnsupportedError: the family is not represented, or the weights are quantised.
     """
     config = _config(folder, name)
-    family = family_of(SimpleNamespace(model_type=f"{config.get('model_type')!s:.60}"))
+    if not isinstance(model_type := config.get("model_type"), str):
+        raise SourceError(f"a readable model at {name}, its {CONFIG} with a model_type", f"{model_type!r:.60}", REMEDY)
+    family = family_of(SimpleNamespace(model_type=model_type[:60]))
     _check_switches(config, name)
     if (folder / ADAPTER_CONFIG).is_file():
         raise SourceError(

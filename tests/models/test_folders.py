@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         set_in("config.json", transformers_weights="x.safetensors"),
         "transformers_weights in the config",
     ),
-    "no model type": (set_in("config.json", model_type=None), "a model of one of the families"),
+    "no model type": (set_in("config.json", model_type=None), "config.json with a model_type; got None"),
     "unknown type with code": (
         set_in("config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"}),
         "a model of one of the families",
