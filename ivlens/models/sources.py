@@ -19,7 +19,7 @@ from transformers.initialization import no_init_weights
 from ..errors import ArgumentError, SourceError
 from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of
-from .folders import CONFIG, check_model_folder, hub_folder
+from .folders import CONFIG, check_alone, check_model_folder, hub_folder
 from .library_errors import REMEDY, first_few, library_errors
 from .packaged import PACKAGED, packaged_folder
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
@@ -140,6 +140,7 @@ def _from_folder(folder: Path, name: str, dtype: torch.dtype, commit: str | None
 
 
 def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
+    check_alone(path.parent, str(path))
     with library_errors(f"a readable model at {path}"), _without_gguf_bar():
         family_of(AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False))
         model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype)
