@@ -20,7 +20,7 @@ from ..errors import ArgumentError, SourceError
 from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of
 from .folders import CONFIG, check_alone, check_model_folder, hub_folder
-from .library_errors import REMEDY, first_few, library_errors
+from .library_errors import REMEDY, brief, first_few, library_errors, without_bars
 from .packaged import PACKAGED, packaged_folder
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
@@ -100,11 +100,21 @@ def merge_adapter(source: Source, adapter: str | Path) -> Source:
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file as a Hugging Face folder of float32 safetensors."""
+    """Write a GGUF file as a Hugging Face folder of float32 safetensors.
+
+    Raises:
+        OSError: the folder cannot be written.
+        IvlensError: the file cannot be read.
+    """
     source = _from_gguf(gguf, torch.float32, None)
-    with library_errors(f"{gguf.name} as a Hugging Face folder at {folder}"):
-        source.model.save_pretrained(folder)
-        source.tokenizer.save_pretrained(folder)
+    try:
+        with without_bars():
+            source.model.save_pretrained(folder)
+            source.tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors and tokenizers raise their own on a full disk
+        raise OSError(brief(error)) from error
 
 
 def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
