@@ -1,6 +1,7 @@
 """The command line, called as a person would."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,50 @@ def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert left.value.code == 0
     assert text.startswith("usage: ivlens")
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", ["heads", "vector", "steer", "train", "compare"])
+def test_every_verb_that_loads_a_model_takes_a_tokenizer(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    assert "--tokenizer" in capsys.readouterr().out
+
+
+def test_a_tokenizer_is_given_by_its_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any
+) -> None:
+    tiny_hf("llama", num_hidden_layers=1).save_pretrained(tmp_path / "bare")
+    tiny_tokenizer().save_pretrained(tmp_path / "tokens")
+    words = [
+        "the",
+        "capital",
+        "of",
+        "France",
+        "is",
+        "Paris",
+        "and",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dog",
+    ]
+    task = tmp_path / "next.csv"
+    task.write_text("input,output\n" + "".join(f"{one},{two}\n" for one, two in pairwise(words)))
+    asked = ("--instruction", "the quick fox jumps", "--corrupted", "1")
+    heads = ("heads", str(tmp_path / "bare"), str(task), "--clean", "2", *asked)
+    status, out, err = run(capsys, *heads)
+    assert (status, out) == (1, "")
+    assert "got no tokenizer there; pass tokenizer= (--tokenizer)" in err
+    status, out, _ = run(capsys, *heads, "--tokenizer", str(tmp_path / "tokens"))
+    assert (status, "aie" in out) == (0, True)
+    compare = ("compare", str(tmp_path / "bare"), f"same={tmp_path / 'bare'}", "--tasks", str(task), *asked,
+               "--clean", "5", "--test", "2", "--heads", "2", "--out", str(tmp_path / "out"))  # fmt: skip
+    assert run(capsys, *compare)[0] == 1
+    status, _, err = run(capsys, *compare, "--tokenizer", str(tmp_path / "tokens"))
+    assert (status, "was not compared" in err) == (0, False)
 
 
 def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

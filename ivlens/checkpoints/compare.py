@@ -67,7 +67,8 @@ def compare_checkpoints(
     sources = sources if alone else [_loadable(each) for each in sources]
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
-        first, *others = [Subject(each, options, folder / LEDGER) for each in (Checkpoint("base", base), *sources)]
+        everyone = (Checkpoint("base", base), *sources)
+        first, *others = [Subject(each, each.loading(options), folder / LEDGER) for each in everyone]
         measuring = Measuring(Cells(folder / "cells", config, say), asked, first)
         with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
             found = {"base": measuring.measure(first)}

@@ -93,7 +93,7 @@ class Measuring:
         """Raise MismatchError unless the numbers of a checkpoint and the base mean the same."""
         base, now = self.base.facts, subject.facts
         check_comparable(base, now)
-        if any(base[name] != now[name] for name in ("tokenizer", "bos")):
+        if any(base.get(name) != now.get(name) for name in ("tokenizer", "tokenizer_sha256", "bos")):
             check_same_tokens(subject.name, self.tokenizer, subject.tokenizer(), self._prompts())
 
     def _prompts(self) -> Iterator[Prompt]:

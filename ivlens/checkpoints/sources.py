@@ -23,16 +23,20 @@ class Checkpoint:
     adapter: Path | None = None
     tokenizer: Any = None
 
+    def loading(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of ``load_model``, with the base's tokenizer where the checkpoint has none, and a word of it."""
+        if self.tokenizer is None or options.get("tokenizer") is not None:
+            return dict(options)
+        message = f"{self.name} has no tokenizer of its own; it is given the base's"
+        warnings.warn(message, SourceWarning, stacklevel=3)
+        return {**options, "tokenizer": self.tokenizer}
+
     def load(self, **options: Any) -> HookedTransformer:
         """The checkpoint's model.
 
         Raises:
             SourceError, UnsupportedError, MismatchError, DownloadError: see ``load_model``.
         """
-        if options.get("tokenizer") is None and self.tokenizer is not None:
-            message = f"{self.name} has no tokenizer of its own; it is given the base's"
-            warnings.warn(message, SourceWarning, stacklevel=2)
-            options["tokenizer"] = self.tokenizer
         return load_model(self.source, revision=self.revision, adapter=self.adapter, **options)
 
     def load_tokenizer(self, **options: Any) -> Any:
@@ -41,7 +45,7 @@ class Checkpoint:
         Raises:
             SourceError: there is none.
         """
-        given = self.tokenizer if options.get("tokenizer") is None else options["tokenizer"]
+        given = options.get("tokenizer")
         if given is None and self.adapter is not None:
             given = adapter_tokenizer(self.adapter)
         return open_tokenizer(self.source, self.revision) if given is None else open_tokenizer(given)

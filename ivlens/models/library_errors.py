@@ -22,7 +22,7 @@ def library_errors(expected: str, remedy: str = REMEDY) -> Iterator[None]:
     Their warnings and logs reach the user, but for what they tell developers about their own future.
     """
     try:
-        with _without_bars(), warnings.catch_warnings():
+        with without_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
@@ -46,7 +46,7 @@ def few_of(names: Iterable[object]) -> str:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keep transformers' short bars from the terminal."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

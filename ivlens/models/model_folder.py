@@ -54,20 +54,27 @@ def check_model_folder(folder: Path, name: str) -> None:
         UnsupportedError: the family is not represented, or the weights are quantised.
     """
     config = _config(folder, name)
-    family = family_of(SimpleNamespace(model_type=f"{config.get('model_type')!s:.60}"))
+    if not isinstance(model_type := config.get("model_type"), str):
+        raise SourceError(f"a readable model at {name}, its {CONFIG} with a model_type", f"{model_type!r:.60}", REMEDY)
+    family = family_of(SimpleNamespace(model_type=model_type[:60]))
     _check_switches(config, name)
-    if (folder / ADAPTER_CONFIG).is_file():
-        raise SourceError(
-            "a folder with one model",
-            f"{name}, which holds a whole model and an adapter",
-            f"move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} to a folder of their own; then load_model(folder) for the "
-            "model, or load_model(folder, adapter=...) where the adapter is not merged into it",
-        )
+    check_alone(folder, name)
     shapes = tensor_shapes(_weight_files(folder, name), f"a readable model at {name}")
     widest = max((size for shape in shapes.values() for size in shape), default=0)
     positions = widest if "pos_embed.W_pos" in family.naming.outer else MOST_POSITIONS
     limits = dict.fromkeys(LAYERS, len(shapes)) | dict.fromkeys(WIDTHS, widest) | dict.fromkeys(POSITIONS, positions)
     _check_sizes(config, limits, name)
+
+
+def check_alone(folder: Path, name: str) -> None:
+    """Raise SourceError where adapter files lie beside a model, which transformers would put on it unmerged."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise SourceError(
+            "a folder with one model",
+            f"{name}, a whole model and an adapter in one folder",
+            f"move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} to a folder of their own; then load_model(folder) for the "
+            "model, or load_model(folder, adapter=...) where the adapter is not merged into it",
+        )
 
 
 def check_config(folder: Path, name: str) -> None:

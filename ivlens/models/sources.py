@@ -20,8 +20,8 @@ from ..errors import ArgumentError, SourceError
 from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of, hooked_config
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
-from .library_errors import REMEDY, few_of, library_errors, one_line
-from .model_folder import CONFIG, check_model_folder, hub_folder
+from .library_errors import REMEDY, few_of, library_errors, one_line, without_bars
+from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
 from .packaged import PACKAGED, packaged_folder
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
@@ -109,8 +109,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """
     source = _from_gguf(gguf, torch.float32, None)
     try:
-        source.model.save_pretrained(folder)
-        source.tokenizer.save_pretrained(folder)
+        with without_bars():
+            source.model.save_pretrained(folder)
+            source.tokenizer.save_pretrained(folder)
     except OSError:
         raise
     except Exception as error:  # safetensors and tokenizers raise their own on a full disk
@@ -150,6 +151,7 @@ def _from_folder(folder: Path, name: str, dtype: torch.dtype, commit: str | None
 
 
 def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
+    check_alone(path.parent, str(path))
     with library_errors(f"a readable model at {path}"), _without_gguf_bar():
         file = GgufFile(path)
         check_metadata(file)

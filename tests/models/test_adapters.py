@@ -246,8 +246,7 @@ def test_an_adapter_beside_its_model_has_to_move(base: Any) -> None:
     adapter = adapted(folder)
     for path in adapter.iterdir():
         path.rename(folder / path.name)
-    for options in ({}, {"adapter": folder}):
-        with pytest.raises(
-            SourceError, match=r"a whole model and an adapter; move adapter_config.json and adapter_model"
-        ):
-            load_model(folder, **options)
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    for source, options in ((folder, {}), (folder, {"adapter": folder}), (folder / "model.gguf", {})):
+        with pytest.raises(SourceError, match=r"an adapter in one folder; move adapter_config\.json"):
+            load_model(source, **options)

@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         set_in("config.json", transformers_weights="x.safetensors"),
         "transformers_weights in the config",
     ),
-    "no model type": (set_in("config.json", model_type=None), "a model of one of the families"),
+    "no model type": (set_in("config.json", model_type=None), "config.json with a model_type; got None"),
     "unknown type with code": (
         set_in("config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"}),
         "a model of one of the families",
@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "other bytes": (written("model.safetensors", b"\xff" * 4096), "a readable model at .*SafetensorError"),
     "no tensors": (rewritten(lambda weights: weights.clear()), "where its files allow at most 0"),
     "distributed": (written("shard-00000-model-00000-of-00002.safetensors", b""), "a distributed checkpoint"),
-    "an adapter beside it": (with_adapter, r"one model; got .*and an adapter; move .*load_model\(folder, adapter="),
+    "an adapter beside it": (with_adapter, r"one model; an adapter in one folder; move .*load_model\(folder, adapter="),
     "a lost shard": (sharded(lambda folder, _: (folder / "two.safetensors").unlink()), "got no two.safetensors"),
     "a tensor listed only": (
         sharded(lambda _, index: index["weight_map"].update({"more": "one.safetensors"})),
