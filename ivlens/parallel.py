@@ -95,8 +95,12 @@ def ending_on_sigterm() -> Iterator[None]:
         yield
         return
 
+    here = os.getpid()
+
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != here:  # a worker that was forked
+            os.kill(os.getpid(), number)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)

@@ -4,6 +4,9 @@ TransformerLens multiplies by contiguous copies of its transposed weights at eac
 is the tensor itself: shapes and values stay, the forward pass gets faster (``tests/benchmarks/sweep.py``).
 """
 
+import mmap
+import sys
+
 import torch
 from torch import Tensor
 from transformer_lens import HookedTransformer
@@ -33,8 +36,13 @@ def _store(weight: Tensor, order: tuple[int, ...]) -> None:
 def copy_from_file(model: torch.nn.Module) -> None:
     """Give every weight memory of its own, in place.
 
-    transformers maps a checkpoint's file into memory: overwritten while the model is in use, it would change the
-    weights whose hash is recorded, and cut, it would end the process.
+    transformers maps a checkpoint's file into memory (on Windows it reads it): overwritten while the model is in use,
+    it would change the weights whose hash is recorded, and cut, it would end the process. The memory is asked of the
+    system itself, which has it back when the model goes; malloc may keep blocks of this size.
     """
+    if sys.platform == "win32":
+        return
     for weight in model.parameters():
-        weight.data = weight.data.clone()
+        if weight.numel():
+            memory = mmap.mmap(-1, weight.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            weight.data = torch.frombuffer(memory, dtype=weight.dtype).view(weight.shape).copy_(weight)
