@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .errors import ArgumentError, MismatchError, at_least
-from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_count, heads_by_effect
+from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_count, check_finite, heads_by_effect
 
 
 def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
@@ -85,6 +85,8 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     shapes = sorted({tuple(each.aie.shape) for each in effects})
     if len(shapes) > 1:
         raise MismatchError("effects [layer, head] of one shape", f"{shapes}", "compute them on one model")
+    for each in effects:
+        check_finite(f"effects [layer, head] of {getattr(each, 'task', '') or 'every task'}", each.aie)
     ranks = pd.DataFrame([each.aie.flatten().tolist() for each in effects]).rank(axis=1, ascending=False)
     return heads_by_effect(-torch.tensor(ranks.mean().to_numpy()).reshape(shapes[0]))
 
@@ -141,6 +143,7 @@ def prompts_needed(
 
 def _check_draws(effects: HeadEffects, k: int, resamples: int) -> None:
     check_count(k, effects.aie.numel())
+    check_finite("effects [prompt, layer, head]", effects.values)
     at_least("resamples", resamples, 1)
 
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ArgumentError, MismatchError, at_least, one_of, refuse_odd, whole
+from ..errors import ArgumentError, MismatchError, at_least, instance, one_of, refuse_odd, whole
 from ..models import HookedTransformer, check_fits
-from ..records import METRICS, HeadMeans, PositionMeans
+from ..records import METRICS, HeadMeans, PositionMeans, Record, check_finite
 from ..tasks import Prompt
 
 
@@ -49,11 +49,18 @@ def check_effects(
     refuse_odd("effects", [prompt.text for prompt in prompts], found, some)
 
 
-def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
-    """Raise MismatchError for means of a model of another shape, architecture or weight processing."""
+def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans, kind: type[Record] = HeadMeans) -> None:
+    """Raise unless ``means`` are of the kind that is asked for, finite, and of such a model.
+
+    Raises:
+        ArgumentError: means of another kind, at places where those of heads belong or the other way, or not finite.
+        MismatchError: means of a model of another shape, architecture or weight processing.
+    """
+    instance("means", means, kind)
     check_fits(model, means.provenance, "the mean activations")
     shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
     if isinstance(means, PositionMeans):
         shape = (len(means.places), *shape)
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
+    check_finite("mean activations", means.values)

@@ -46,7 +46,7 @@ def position_effects(
     """
     check_asked(method, POSITION_METHODS, metric, steps)
     at_least("batch_size", batch_size, 1)
-    check_means(model, means)
+    check_means(model, means, PositionMeans)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
     found = positions_by_place(model.tokenizer, prompts, means.by)

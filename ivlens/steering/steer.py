@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, one_of
 from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
+from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
 
 Position = str | int | Sequence[int]
@@ -49,6 +50,7 @@ def steer(
     if not math.isfinite(scale):
         raise ArgumentError("scale to be a finite number", repr(scale))
     added = scale * vector_values(model, vector)
+    check_finite("values of the vector times scale", added)
 
     def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
         return stream + _places(position, stream)[..., None] * added.to(stream)
