@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..effects import locate_heads
 from ..errors import ArgumentError
-from ..records import Comparison
+from ..records import Comparison, check_count
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..vectors import instruction_vector, list_vectors, load_vector, read_out
 from .common import add_model, add_verb, progress, read_model, read_task, show
@@ -77,6 +77,7 @@ def _vector(options: argparse.Namespace) -> None:
     say = progress(options)
     task = read_task(options.task, options.instruction)
     model = read_model(options)
+    check_count(options.heads, model.cfg.n_layers * model.cfg.n_heads)
     say(f"{task.name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
     effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)
     assert effects.means is not None  # locate_heads keeps them

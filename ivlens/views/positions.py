@@ -23,7 +23,7 @@ def position_heatmap(effects: PositionEffects, *, top: int = 20, title: str | No
     ``title`` is plain text; without one it names the tasks.
     """
     at_least("top", top, 1)
-    heads = effects.strongest_heads(top)
+    heads = effects.strongest_heads(min(top, effects.aie[..., 0].numel()))
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))
     names = [f"{layer}.{head}" for layer, head in heads]
