@@ -207,7 +207,7 @@ def test_a_record_says_what_it_was_measured_under(model: Any, vectors: Tensor) -
     with ivlens.steer(model, vectors[0], 1, 2.0), ivlens.ablate(model, [(0, 1)]):
         edits = ivlens.evaluate(model, PROMPTS).provenance["edits"]
     told = {"steer": "a tensor", "layer": 1, "scale": 2.0, "position": "last", "site": "block input"}
-    assert edits == [told, {"ablate": [(0, 1)], "means": None}]
+    assert edits == [told, {"ablate": [[0, 1]], "means": None}]
 
 
 def test_hooks_of_any_kind_stop_the_sweep(model: Any) -> None:
