@@ -7,8 +7,8 @@ IvlensError
 |-- UnsupportedError    a model family or feature that would not be represented faithfully
 |-- MismatchError       things that do not belong together: a vector and a model, two weight processings
 |-- TaskError           a task, or a file of a task, that is malformed
-|-- PromptError         a prompt or answer that cannot be tokenised or scored
-|-- HookError           a hook that was asked for and never ran
+|-- PromptError         a prompt or answer that cannot be tokenised or scored, or on which numbers are not finite
+|-- HookError           a hook that never ran, or cannot run where it was asked to
 |-- RecordError         a saved record that is missing, truncated, or of another kind
 `-- WorkerError         a worker process that died, or that cannot do its work
 
@@ -66,7 +66,7 @@ class PromptError(IvlensError):
 
 
 class HookError(IvlensError):
-    """A hook that was asked for and never ran."""
+    """A hook that never ran, or cannot run where it was asked to."""
 
 
 class RecordError(IvlensError):

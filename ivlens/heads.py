@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .checks import Count, Resamples, Seed, check_count, checked
 from .errors import ArgumentError, MismatchError
-from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, heads_by_effect
+from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_finite, heads_by_effect
 
 
 @checked
@@ -89,6 +89,8 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     shapes = sorted({tuple(each.aie.shape) for each in effects})
     if len(shapes) > 1:
         raise MismatchError("effects [layer, head] of one shape", f"{shapes}", "compute them on one model")
+    for each in effects:
+        check_finite(f"effects [layer, head] of {getattr(each, 'task', '') or 'every task'}", each.aie)
     ranks = pd.DataFrame([each.aie.flatten().tolist() for each in effects]).rank(axis=1, ascending=False)
     return heads_by_effect(-torch.tensor(ranks.mean().to_numpy()).reshape(shapes[0]))
 
@@ -104,6 +106,7 @@ def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 50
         ArgumentError: ``k`` beyond the number of heads, or no resamples.
     """
     check_count(k, effects.aie.numel())
+    check_finite("effects [prompt, layer, head]", effects.values)
     drawn = torch.randint(effects.n, (resamples, effects.n), generator=torch.Generator().manual_seed(seed))
     chosen = _strongest(effects, drawn, k)
     whole = _strongest(effects, torch.arange(effects.n)[None], k)
@@ -129,6 +132,7 @@ def prompts_needed(
         ArgumentError: ``k`` beyond the number of heads, a size outside 1 to half of the prompts, or no resamples.
     """
     check_count(k, effects.aie.numel())
+    check_finite("effects [prompt, layer, head]", effects.values)
     half = effects.n // 2
     if sizes is None:
         sizes = [size for power in range(len(str(half))) for size in (10**power, 2 * 10**power, 5 * 10**power)]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_count
 from ..effects import locate_heads
-from ..errors import ArgumentError, RecordError, at_least
+from ..errors import RecordError, at_least
 from ..files import safe_name
 from ..models import HookedTransformer, model_facts
 from ..records import Comparison
@@ -88,8 +89,7 @@ def _vector(options: argparse.Namespace) -> None:
     at_least("--heads", options.heads, 1)
     model = read_model(options)
     heads = model.cfg.n_layers * model.cfg.n_heads
-    if options.heads > heads:
-        raise ArgumentError(f"--heads to be at most {heads}, the heads of the model", str(options.heads))
+    check_count(options.heads, heads)
     _check_own(out, model)
     say(f"{task.name}: indirect effects of {heads} heads")
     effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)

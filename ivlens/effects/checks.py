@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, MismatchError, one_of, refuse_odd
 from ..models import HookedTransformer, check_fits
-from ..records import METRICS, HeadMeans, PositionMeans
+from ..records import METRICS, HeadMeans, PositionMeans, check_finite
 from ..tasks import Prompt
 
 
@@ -45,10 +45,16 @@ def check_effects(
 
 
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
-    """Raise MismatchError for means of a model of another shape, architecture or weight processing."""
+    """Raise unless ``means`` are finite, and of such a model.
+
+    Raises:
+        ArgumentError: means that are not finite.
+        MismatchError: means of a model of another shape, architecture or weight processing.
+    """
     check_fits(model, means.provenance, "the mean activations")
     shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
     if isinstance(means, PositionMeans):
         shape = (len(means.places), *shape)
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
+    check_finite("mean activations", means.values)

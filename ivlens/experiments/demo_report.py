@@ -28,7 +28,7 @@ STEERING = (
 def heads_table(demo: Demo, k: int = 10) -> pd.DataFrame:
     """The ``k`` heads of highest effect over all tasks: mean and standard error, then each task's effect."""
     rows = []
-    for rank, (layer, head) in enumerate(demo.universal.top(k), 1):
+    for rank, (layer, head) in enumerate(demo.universal.top(min(k, demo.universal.aie.numel())), 1):
         row = {"rank": rank, "head": f"{layer}.{head}", "all tasks": _plus_minus(demo.universal, layer, head)}
         rows.append(row | {name: _plus_minus(effects, layer, head) for name, effects in demo.effects.items()})
     return pd.DataFrame(rows)

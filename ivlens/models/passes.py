@@ -136,7 +136,7 @@ class Call:
             raise HookError(
                 "prompts that end where their rows do, so that a cache can continue them",
                 "padding after a prompt, or a prompt that ends in the padding token",
-                "pad on the left, with attention_mask=",
+                "pad on the left, with attention_mask=, or give generate the texts",
             )
         return own
 

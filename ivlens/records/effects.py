@@ -125,6 +125,7 @@ class HeadEffects(OverPrompts, HeadMap):
         """
         if not 0 < level < 1:
             raise ArgumentError("level to be between 0 and 1", repr(level))
+        check_finite("effects [prompt, layer, head]", self.values)
         if self.n < 2:
             return torch.full_like(self.aie, torch.nan), torch.full_like(self.aie, torch.nan)
         generator = torch.Generator().manual_seed(seed)

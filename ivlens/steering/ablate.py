@@ -39,4 +39,6 @@ def ablate(model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | N
         return z
 
     edits = {z_name(layer): partial(silence, layer) for layer, _ in heads}
-    return Hooks(model, edits, {"ablate": heads, "means": None if means is None else means.task})
+    return Hooks(
+        model, edits, {"ablate": [list(head) for head in heads], "means": None if means is None else means.task}
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..checks import check_layer, checked
 from ..errors import ArgumentError, one_of
 from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
+from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
 
 Position = str | int | Sequence[int]
@@ -47,6 +48,7 @@ def steer(
     one_of("site", site, tuple(SITES))
     check_layer(model.cfg.n_layers, layer)
     added = scale * vector_values(model, vector)
+    check_finite("values of the vector times scale", added)
 
     def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
         return stream + _places(position, stream)[..., None] * added.to(stream)

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from ..checks import Between, checked
 from ..errors import ArgumentError, refuse_odd
 from ..models import HookedTransformer, batches, provenance, rows_that_fit, sweep_additions
-from ..records import SteeringSweep
+from ..records import SteeringSweep, check_finite
 from ..scoring import answers_of, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
@@ -34,15 +34,16 @@ def steering_sweep(
     cell on one set of prompts with ``.best()`` and report it on another.
 
     Raises:
-        ArgumentError: no layers or scales, ones that do not exist, or more heads than the vector has.
+        ArgumentError: no layers or scales, ones that do not exist or overflow, or more heads than the vector has.
         MismatchError: the vector does not fit the model.
-        PromptError: see ``evaluate``; it is raised for a scale that overflows, too.
+        PromptError: see ``evaluate``.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
     """
     layers, scales, counts = _checked(model, vector, layers, scales, top_k)
     vectors = [vector_values(model, vector.first(count) if vector.heads else vector) for count in counts]
     cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*count d_model
     prompts = listed(prompts)
+    check_finite("values of the vector times scale", cell)
     owners, first, pairs = answers_of(model, prompts)
     shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
     hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)

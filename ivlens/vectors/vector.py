@@ -148,6 +148,7 @@ def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequen
     shape = (cfg.n_layers, cfg.n_heads, cfg.d_head)
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}", "effects keep theirs as .means")
+    check_finite("mean activations [layer, head, d_head]", means.values)
     if not heads or len(set(heads)) < len(heads):
         raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
     check_heads((cfg.n_layers, cfg.n_heads), heads)

@@ -24,7 +24,7 @@ def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | 
     A head is as strong as its strongest place; the strongest stands at the top. The colours are symmetric about zero.
     ``title`` is plain text; without one it names the tasks.
     """
-    heads = effects.strongest_heads(top)
+    heads = effects.strongest_heads(min(top, effects.aie[..., 0].numel()))
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))
     names = [f"{layer}.{head}" for layer, head in heads]

@@ -128,7 +128,10 @@ def test_the_command_line_has_jobs(folders: Any, tmp_path: Path, capsys: pytest.
     for jobs in ("1", "2"):
         out = str(tmp_path / jobs)
         names = [str(folders[name]) for name in ("base", "doubled", "halved")]
-        assert cli.main(["compare", *names, "--tasks", str(file), "--out", out, "--test", "3", *few, jobs]) == 0
+        assert (
+            cli.main(["compare", *names, "--tasks", str(file), "--out", out, "--test", "3", "--heads", "2", *few, jobs])
+            == 0
+        )
         compare = capsys.readouterr().out
         assert cli.main(["heads", names[0], str(file), *few, jobs]) == 0
         tables.append((compare, capsys.readouterr().out))

@@ -191,9 +191,9 @@ def test_a_prompt_in_two_cached_passes_is_refused(pair: Any) -> None:
     _, model, vector = pair
     tokens = torch.tensor([ids_of(model, TEXTS[1])])
     cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, 1)
-    with pytest.raises(HookError, match="got 3 tokens after 4 cached ones"):  # noqa: PT012, SIM117
-        with ivlens.steer(model, vector, LAYER):
-            model(tokens[:, :4], past_kv_cache=cache)
+    with ivlens.steer(model, vector, LAYER):
+        model(tokens[:, :4], past_kv_cache=cache)
+        with pytest.raises(HookError, match="got 3 tokens after 4 cached ones"):
             model(tokens[:, 4:7], past_kv_cache=cache)
 
 

@@ -1,0 +1,185 @@
+"""Values that are not finite: refused with the prompt's or head's name, never averaged, ranked, scored or a vector."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ivlens
+from ivlens import ArgumentError, HeadEffects, HeadMeans, IvlensError, MismatchError, PositionMeans, Prompt, PromptError
+from ivlens.checkpoints.statistics import cosine
+from ivlens.effects.checks import check_means
+
+SOUND = [Prompt("the capital of", " France"), Prompt("the quick brown fox", " jumps")]
+ODD = [Prompt("the lazy dog", " is"), Prompt("and the dog", " is")]  # both have " dog"
+NAMED = r"on prompt 2 \('the lazy dog'\), prompt 3 \('and the dog'\); half precision may overflow"
+PROMPTS = [SOUND[0], *ODD, SOUND[1]]
+
+
+@pytest.fixture
+def model(tiny_hooked: Any) -> Any:
+    return tiny_hooked("llama")
+
+
+def overflowing(model: Any) -> Any:
+    """The model where one token overflows."""
+    with torch.no_grad():
+        model.embed.W_E[model.tokenizer(" dog")["input_ids"]] = float("inf")
+    return model
+
+
+def means_of(model: Any) -> HeadMeans:
+    return ivlens.mean_head_activations(model, SOUND)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, **size: ivlens.evaluate(model, PROMPTS, **size),
+        lambda model, **size: ivlens.mean_head_activations(model, PROMPTS, **size),
+        lambda model, **size: ivlens.mean_position_activations(model, TASKED, by="position", **size),
+        lambda model, **size: ivlens.mean_difference(model, PROMPTS, SOUND, 1, **size),
+    ],
+    ids=["evaluate", "mean_head_activations", "mean_position_activations", "mean_difference"],
+)
+def test_prompts_that_overflow_are_named(model: Any, measure: Callable[..., Any], batch_size: int) -> None:
+    with pytest.raises(PromptError, match=r"expected finite \w+ on every prompt; got infinite values .* prompt 2"):
+        measure(overflowing(model), batch_size=batch_size)
+
+
+TASKED = [Prompt("the fox is", " and"), Prompt("the dog is", " and")]
+
+
+def test_the_message_has_all_names_or_the_first_few(model: Any) -> None:
+    overflowing(model)
+    with pytest.raises(PromptError, match=NAMED):
+        ivlens.evaluate(model, PROMPTS)
+    with pytest.raises(PromptError, match=r"prompt 3 \('and the dog'\), prompt 5 \('the lazy dog'\), 5 more; half"):
+        ivlens.evaluate(model, [*PROMPTS, *ODD * 3])
+
+
+@pytest.mark.parametrize("method", ["exact", "loop", "attribution"])
+@pytest.mark.parametrize("metric", ["probability", "log-probability", "logit-difference"])
+def test_effects_on_prompts_that_overflow_are_no_effects(model: Any, method: str, metric: str) -> None:
+    means = means_of(model)
+    overflowing(model)
+    with pytest.raises(PromptError, match=f"finite effects on every prompt; got .* {NAMED}"):
+        ivlens.indirect_effects(model, PROMPTS, means, method=method, metric=metric)
+
+
+@pytest.mark.parametrize("method", ["exact", "loop"])
+def test_a_head_of_overflowing_effects_is_named(model: Any, method: str) -> None:
+    means = means_of(model)
+    means.values[1, 2] = 3e38
+    with pytest.raises(
+        PromptError, match=r"not-a-numbers of 1 heads, \(1, 2\) first, on prompt 1 \('the capital of'\)"
+    ):
+        ivlens.indirect_effects(model, SOUND, means, method=method, metric="log-probability")
+
+
+@pytest.mark.parametrize("method", ["loop", "attribution"])
+def test_position_effects_on_prompts_that_overflow_are_no_effects(model: Any, method: str) -> None:
+    means = ivlens.mean_position_activations(model, TASKED[:1], by="position")
+    overflowing(model)
+    with pytest.raises(PromptError, match=r"finite effects on every prompt; got .* on prompt 2 \('the dog is'\)"):
+        ivlens.position_effects(model, TASKED, means, method=method)
+
+
+def test_a_sweep_and_patterns_of_a_prompt_that_overflows_are_refused(model: Any) -> None:
+    vector = ivlens.instruction_vector(model, means_of(model), [(0, 1)])
+    for use in (
+        lambda: ivlens.steering_sweep(model, vector, SOUND, [0, 1], [1.0, 1e39]),
+        lambda: ivlens.steer(model, vector, 0, 1e39),
+    ):
+        with pytest.raises(ArgumentError, match="finite values of the vector times scale"):
+            use()
+    overflowing(model)
+    with pytest.raises(PromptError, match=NAMED):
+        ivlens.steering_sweep(model, vector, PROMPTS, [0, 1], [1.0])
+    with pytest.raises(PromptError, match="finite attention patterns on every prompt"):
+        ivlens.attention_patterns(model, ODD[0], [(0, 0)])
+
+
+def test_a_second_accepted_answer_that_overflows_is_no_wrong_answer(model: Any) -> None:
+    two = Prompt("the quick", (" fox", " dog is"))
+    with pytest.raises(PromptError, match=r"finite logits on every prompt; got .* on prompt 2 \('the quick'\)"):
+        ivlens.evaluate(overflowing(model), [SOUND[0], two])
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("odd", [NAN, float("inf")])
+def test_no_record_holds_what_is_not_finite(model: Any, odd: float, tmp_path: Path) -> None:
+    effects = ivlens.indirect_effects(model, SOUND, means_of(model))
+    spoiled = effects.values.clone()
+    spoiled[1, 0, 2] = odd
+    with pytest.raises(ArgumentError, match=r"effects \[prompt, layer, head\]; got 1 of 16 .* at \(1, 0, 2\)"):
+        replace(effects, values=spoiled)
+    kept = effects.save(tmp_path / "effects.safetensors")
+    effects.values[1, 0, 2] = odd  # in place, which no check sees
+    with pytest.raises(ArgumentError, match="finite effects"):
+        ivlens.universal_effects([effects, HeadEffects.load(kept)])
+    for use in (lambda: effects.top(1), effects.to_frame, lambda: ivlens.rank_aggregate([effects])):
+        with pytest.raises(ArgumentError, match=r"effects .*; got 1 of"):
+            use()
+    for use in (
+        effects.interval,
+        lambda: ivlens.top_k_stability(effects, 1),
+        lambda: ivlens.prompts_needed(effects, 1),
+    ):
+        with pytest.raises(ArgumentError, match=r"effects .*; got 1 of"):
+            use()
+    means = means_of(model)
+    with pytest.raises(ArgumentError, match=r"means \[layer, head, d_head\]"):
+        replace(means, values=means.values * odd)
+    vector = ivlens.instruction_vector(model, means, [(0, 1)])
+    with pytest.raises(ArgumentError, match="finite values of a vector"):
+        replace(vector, values=vector.values * odd)
+    means.values[1, 2] = odd
+    for use in (
+        lambda: ivlens.instruction_vector(model, means, [(1, 2)]),
+        lambda: ivlens.indirect_effects(model, SOUND, means),
+        lambda: ivlens.ablate(model, [(1, 2)], means),
+    ):
+        with pytest.raises(IvlensError, match="finite"):
+            use()
+
+
+def test_a_vector_of_zeros_has_no_direction(model: Any) -> None:
+    means = means_of(model)
+    vector = ivlens.instruction_vector(model, means, [(0, 1), (1, 0)])
+    zero = 0 * vector
+    for one, other in ((vector, zero), (zero, vector)):
+        with pytest.raises(
+            ArgumentError, match=r"two vectors that are not zero, to compare directions; got zeros, '0 \*"
+        ):
+            one.cosine(other)
+    with pytest.raises(ArgumentError, match="vectors that are not zero, to read; got zeros as vector"):
+        ivlens.read_out(model, zero)
+    with pytest.raises(ArgumentError, match="k to be at most 320, the number of tokens; got 321"):
+        ivlens.read_out(model, vector, 321)
+    silent = replace(means, values=torch.zeros_like(means.values))
+    with pytest.raises(ArgumentError, match="random heads that write something; got zeros"):
+        ivlens.random_heads_vector(model, silent, vector, seed=0)
+    frame = (vector - vector).to_frame()
+    assert frame["cosine"].isna().all()
+    assert cosine(torch.zeros(2, 3), torch.ones(2, 3)).isnan().all()
+    assert cosine(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(0.96)
+    with pytest.raises(ArgumentError, match="a vector of ability 'x' that is not zero"):
+        ivlens.Ability("x", tuple(SOUND), zero).check(model)
+
+
+def test_means_of_another_kind_are_refused_where_shapes_would_broadcast(model: Any) -> None:
+    """As many answers in a batch as heads, and as many places as layers."""
+    heads = means_of(model)
+    places = PositionMeans(torch.zeros(2, 2, 4, 8), 1, ("-1", "-2"), "position", provenance=dict(heads.provenance))
+    for wrong, kind in ((places, HeadMeans), (heads, PositionMeans)):
+        with pytest.raises(ArgumentError, match=f"means to be a {kind.__name__}; got {type(wrong).__name__}"):
+            check_means(model, wrong, kind)
+    with pytest.raises(MismatchError, match=r"means of shape \(2, 4, 8\); got \(2, 4, 7\)"):
+        check_means(model, replace(heads, values=torch.zeros(2, 4, 7)))
