@@ -37,6 +37,10 @@ class Parser(argparse.ArgumentParser):
         """Print usage and message, and exit with 2."""
         super().error(one_line(message, LONGEST))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help and errors; argparse would go on in silence where a pipe is closed or a disk full."""
+        print(message, end="", file=file or sys.stderr)
+
 
 def add_verb(
     verbs: Any, name: str, run: Any, help: str, description: str, *, keeps: bool = False

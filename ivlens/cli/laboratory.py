@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..checks import check_count
 from ..effects import locate_heads
-from ..errors import RecordError, at_least
+from ..errors import ArgumentError, RecordError, at_least
 from ..files import safe_name
 from ..models import HookedTransformer, model_facts
 from ..records import Comparison

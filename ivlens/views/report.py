@@ -201,7 +201,7 @@ def _about(name: str, record: Record) -> str:
     tasks = [getattr(record, "task", ""), *getattr(record, "tasks", ())]
     if isinstance(record, TrainingRun):
         tasks += dict.fromkeys(row["ability"] for row in record.measured if row.get("role") == "new")
-    tasks = [str(task) for task in tasks if task]
+    tasks = [str(task) for task in tasks if str(task).strip()]
     return (", ".join(tasks) if len(tasks) <= 4 else f"{len(tasks)} tasks") or PurePath(name).stem
 
 
