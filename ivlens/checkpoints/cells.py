@@ -107,7 +107,6 @@ class Cells:
         self, subject: Subject, task: Task, vectors: Mapping[str, InstructionVector], layer: int, scale: float
     ) -> Comparison:
         """Bare and clean test prompts, and bare ones with each of the vectors added; random ones beside them."""
-
         bare, asked = self._bare(task, "test", self.config.test), self._asked(task)
 
         def compute(model: HookedTransformer) -> Comparison:

@@ -54,7 +54,9 @@ class Record:
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
         if not path.is_file():
-            raise RecordError(f"a saved {cls.__name__} at {path}", "no such file", again)
+            raise RecordError(
+                f"a saved {cls.__name__} at {path}", "no file" if path.exists() else "no such file", again
+            )
         kind = load_facts(path).get("record")
         if kind is None:
             raise RecordError(f"{path} to be an ivlens record", "another safetensors file", again)

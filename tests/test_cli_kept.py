@@ -1,0 +1,120 @@
+"""Kept work from the command line: the same command again, after something was changed, damaged or moved."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ivlens import Stability, TrainingRun
+from ivlens.cli import main
+from ivlens.files import held
+
+WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog"
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture
+def tiny(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the model ``tiny`` and the tasks ``new.json`` and ``old.json`` in it."""
+    tiny_hf("llama", num_hidden_layers=1).save_pretrained(tmp_path / "tiny")
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    write_task(tmp_path / "new.json", "new", 1)
+    write_task(tmp_path / "old.json", "old", 2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_task(path: Path, name: str, by: int) -> None:
+    words = WORDS.split()
+    examples = [[word, words[(at + by) % len(words)]] for at, word in enumerate(words)]
+    task = {"name": name, "instructions": ["the quick fox jumps"], "labels": ["Q", "A"], "examples": examples}
+    path.write_text(json.dumps(task))
+
+
+@pytest.fixture
+def train(tiny: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """``train(model)``: the exit status and the last line of ``ivlens train``."""
+
+    def run(model: str = "tiny") -> tuple[int, str]:
+        capsys.readouterr()
+        options = "--guidance plain --shots 1 --steps 4 --batch-size 2 --evaluate-every 2 --save-every 2 --heads 2"
+        status = main(["train", model, "--task", "new.json", "--keep", "old.json", "--out", "run", *options.split()])
+        return status, capsys.readouterr().err.strip().split("\n")[-1]
+
+    return run
+
+
+def test_a_changed_task_to_keep_is_noticed_and_another_path_is_not(train: Any, tiny: Path) -> None:
+    assert train() == (0, "wrote run")
+    before = TrainingRun.load("run/run.safetensors")
+    assert train(str(tiny / "tiny")) == (0, "wrote run")
+    assert TrainingRun.load("run/run.safetensors").values.equal(before.values)
+    write_task(tiny / "old.json", "old", 3)
+    status, said = train()
+    assert status != 0
+    assert "MismatchError" in said
+    assert "ability 'old'" in said
+
+
+def test_a_damaged_log_is_put_back(train: Any) -> None:
+    assert train()[0] == 0
+    before = TrainingRun.load("run/run.safetensors")
+    log = Path("run/log.jsonl")
+    whole = log.read_bytes()
+    for data in (whole + b"5\n", b"\xff\n", whole[: len(whole) // 2], whole + whole, b"{}\n"):
+        log.write_bytes(data)
+        assert train()[0] == 0
+        again = TrainingRun.load("run/run.safetensors")
+        assert (again.measured, again.values.tolist()) == (before.measured, before.values.tolist())
+
+
+def test_a_second_command_on_one_folder_is_refused(train: Any, tiny: Path) -> None:
+    import threading
+
+    found: list[tuple[int, str]] = []
+    with held(tiny / "run"):
+        thread = threading.Thread(target=lambda: found.append(train()))
+        thread.start()
+        thread.join()
+    assert found[0][0] != 0
+    assert "another process is at work" in found[0][1]
+
+
+def test_a_task_s_name_writes_nowhere_else(train: Any, tiny: Path) -> None:
+    write_task(tiny / "old.json", "../../escaped", 2)
+    assert train()[0] == 0
+    assert {path.name for path in tiny.iterdir()} == {"tiny", "new.json", "old.json", "run"}
+    assert not [path for path in tiny.parent.iterdir() if "escaped" in path.name]
+
+
+@pytest.mark.parametrize("kind", ["null", "fifo", "link"])
+def test_reports_go_through_links_and_into_no_device(tiny: Path, kind: str) -> None:
+    Stability(torch.ones(1, 2), 0.5, 1, 2, 3).save("record")
+    if kind == "link":
+        Path("real").write_text("mine")
+    Path("link").symlink_to({"null": os.devnull, "link": "real", "fifo": "fifo"}[kind])
+    if kind == "fifo":
+        os.mkfifo("fifo")
+    assert (main(["report", "record", "--out", "link"]) == 0) == (kind == "link")
+    assert Path("link").is_symlink()
+    if kind == "link":
+        assert Path("real").read_text(encoding="utf-8").lower().startswith("<!doctype html")
+    if kind == "fifo":
+        assert Path("fifo").is_fifo()
+
+
+def test_an_empty_attention_file_is_written_again(tiny: Path) -> None:
+    options = "--clean 5 --corrupted 2 --test 2 --heads 2 --out out"
+    command = ["compare", "tiny", "again=tiny", "--tasks", "new.json", *options.split()]
+    assert main(command) == 0
+    first = (tiny / "out" / "tasks.csv").read_text()
+    next((tiny / "out" / "cells").glob("attention-*")).write_bytes(b"")
+    for path in (tiny / "out" / "cells").glob("*weights*"):
+        path.unlink()
+    for _ in range(2):
+        assert main(command) == 0
+        assert (tiny / "out" / "tasks.csv").read_text() == first
