@@ -155,7 +155,7 @@ _ROOMS = {
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
         "ArgumentError DownloadError FallbackWarning HookError IvlensError MismatchError PrecisionWarning "
-        "PromptError RecordError SourceError TaskError UnsupportedError WorkerError"
+        "PromptError RecordError SourceError SourceWarning TaskError UnsupportedError WorkerError"
     ),
     "explorer": "explore",
     "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",

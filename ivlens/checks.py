@@ -3,7 +3,8 @@
 ``@checked`` reads a function's annotations (or a dataclass's) and hands it each argument in the form that they name:
 NumPy's whole numbers become ints, a generator becomes a list that can be read twice, a list of lists becomes a tuple of
 tuples. What has no such form is an ArgumentError that names the argument. Nothing is guessed: 1.7 is no layer, True is
-no number, a text is no sequence of names.
+no number, a text is no sequence of names. Whatever happens behind the door (torch's own contexts do not survive every
+interrupt), the caller's gradient mode is as it was.
 """
 
 import inspect
@@ -18,6 +19,7 @@ from numbers import Real
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import numpy as np
+import torch
 from jaxtyping import AbstractArray, jaxtyped
 
 from .errors import ArgumentError, brief
@@ -97,7 +99,11 @@ def checked(function: F) -> F:
             raise ArgumentError(f"a call as {_called(function)}{_parameters(signature)}", came) from None
         for name, value in bound.arguments.items():
             bound.arguments[name] = _taken(name, kinds[name], value) if name in kinds else value
-        return function(*bound.args, **bound.kwargs)
+        gradients = torch.is_grad_enabled()
+        try:
+            return function(*bound.args, **bound.kwargs)
+        finally:
+            torch.set_grad_enabled(gradients)
 
     check.__checked__ = True  # type: ignore[attr-defined]
     return check  # type: ignore[return-value]

@@ -120,6 +120,19 @@ def test_a_message_does_not_print_a_model() -> None:
     assert len(str(caught.value)) < 300
 
 
+def test_an_interrupt_leaves_the_gradient_mode_as_it_was() -> None:
+    @checked
+    def interrupted() -> None:
+        torch.no_grad().__enter__()
+        raise KeyboardInterrupt
+
+    for mode in (True, False):
+        with torch.set_grad_enabled(mode):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted()
+            assert torch.is_grad_enabled() is mode
+
+
 def test_a_generator_is_read_once_and_kept() -> None:
     assert ivlens.head_overlap((head for head in [(0, 1), (1, 2)]), iter([(1, 2)])) == 1.0
 
