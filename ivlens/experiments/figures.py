@@ -1,7 +1,7 @@
 """Everything in ``figures/``: drawn from saved records, which are measured where they are missing."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ from ..errors import RecordError
 from ..heads import prompts_needed
 from ..models import cache_folder, load_model
 from ..records import CheckpointComparison, findings, write_text
+from ..records.visible import one_line
 from .benchmark import (
     COMMAND,
     RECORD,
@@ -186,10 +187,13 @@ def necessity_table(lab: Laboratory) -> pd.DataFrame:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table."""
-    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * len(frame.columns)]
-    lines += ["| " + " | ".join(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
-              for row in frame.itertuples(index=False)]  # fmt: skip
+    """A frame as a Markdown table; a bar or a line feed in a name ends no cell."""
+
+    def row(cells: Iterable[object]) -> str:
+        texts = (f"{cell:g}" if isinstance(cell, float) else one_line(str(cell)) for cell in cells)
+        return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+    lines = [row(frame.columns), "|" + "---|" * len(frame.columns), *map(row, frame.itertuples(index=False))]
     return "\n".join(lines) + "\n"
 
 
