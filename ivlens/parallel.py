@@ -73,7 +73,7 @@ def spread(
     failures: list[Exception] = []
     calls = (delayed(_attempt)(at, name, work, piece, *shared) for at, (name, piece) in named if not failures)
     results: list[Any] = [None] * len(pieces)
-    with ending_on_sigterm(), closing(_outcomes(calls, jobs)) as outcomes:
+    with closing(_outcomes(calls, jobs)) as outcomes:
         for at, result in outcomes:
             if isinstance(result, Exception):
                 failures.append(result)
@@ -95,19 +95,26 @@ def ending_on_sigterm() -> Iterator[None]:
         yield
         return
 
-    here = os.getpid()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != here:  # a worker that was forked
-            os.kill(os.getpid(), number)
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, _end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
+
+
+def _listen_no_more() -> None:
+    """In a forked worker: SIGTERM ends it at once, as whoever started it expects."""
+    if signal.getsignal(signal.SIGTERM) is _end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_listen_no_more)
 
 
 def _outcomes(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, Any]]:
