@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import RecordError
+from .folders import to_disk
 
 HEADER, SEAL = "ivlens", "sha256"  # keys of a safetensors file's metadata: facts as JSON, and the digest of all
 LONGEST = 120  # bytes of a name, which leaves room for suffixes in the 255 that file systems allow
@@ -83,17 +84,6 @@ def _target(path: Path) -> tuple[Path, int | None]:
 def _kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def to_disk(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk: a power cut after that loses nothing."""
-    if path.is_dir() and os.name != "posix":  # only there can a folder be opened
-        return
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: BaseException) -> str:

@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from .files import to_disk
-
 if sys.platform != "win32":
     import fcntl
 
@@ -83,6 +81,17 @@ def _tidy(target: Path) -> None:
 
 def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}{ASIDE}")
+
+
+def to_disk(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk: a power cut after that loses nothing."""
+    if path.is_dir() and os.name != "posix":  # only there can a folder be opened
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _move_into_place(unfinished: Path, target: Path) -> None:
