@@ -10,12 +10,14 @@ interrupt), the caller's gradient mode is as it was.
 import inspect
 import math
 import operator
+import os
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from numbers import Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import numpy as np
@@ -41,6 +43,7 @@ class Between:
 Count = Annotated[int, Between(1)]
 Natural = Annotated[int, Between(0)]
 Seed = Annotated[int, Between(0, 2**63 - 1)]
+Index = Annotated[int, Between(-(2**31), 2**31 - 1)]
 Resamples = Annotated[int, Between(1, 100_000)]
 NotNegative = Annotated[float, Between(0)]
 Fraction = Annotated[float, Between(0, 1)]
@@ -187,7 +190,8 @@ def kind_of(hint: Any) -> Kind:
         ranges = [each for each in inside[1:] if isinstance(each, Between)]
         return _number(inside[0], ranges[0]) if ranges else kind_of(inside[0])
     if origin in (Union, types.UnionType):
-        return _union([kind_of(each) for each in inside])
+        paths = (str, Path) if Path in inside else ()
+        return _union([_path()] * bool(paths) + [kind_of(each) for each in inside if each not in paths])
     if origin is Literal:
         return _literal(inside)
     if hint is int or hint is float:
@@ -228,6 +232,18 @@ def _class(hint: Any) -> Kind:
         return ANYTHING
     words = "a text" if hint is str else f"a{'n' * (hint.__name__[0] in 'AEIOU')} {hint.__name__}"
     return _instance(words, lambda value: isinstance(value, hint), MAKERS.get(hint.__name__, ""))
+
+
+def _path() -> Kind:
+    """A path, as a text or a Path, that the file system can be asked for."""
+
+    def fits(value: Any) -> bool:
+        try:
+            return isinstance(value, (str, Path)) and b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            return False
+
+    return _instance("a path or a name", fits)
 
 
 def _bool(value: Any) -> bool:

@@ -69,6 +69,8 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
 @pytest.mark.parametrize(
     ("hint", "value", "message"),
     [
+        ("where", "a\0b", "a path or a name"),
+        ("where", "\ud800", "a path or a name"),
         ("count", 1.7, "argument to be a whole number of 1 or more; got 1.7"),
         ("count", 1.0, "got 1.0"),
         ("count", True, "got True"),
@@ -91,7 +93,7 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("vector", torch.zeros(3, dtype=torch.int), "a float tensor"),
         ("by_name", {"a": "x"}, r"argument\['a'\] to be a finite number; got 'x'"),
         ("by_name", {3: 1}, "argument's key 3 to be a text; got 3"),
-        ("where", 5, "a text or a Path, or None; got 5"),
+        ("where", 5, "a path or a name, or None; got 5"),
         ("kind", "c", "one of 'a', 'b'; got 'c'"),
         ("kind", ["a"], "one of"),
         ("position", [0, 1.5], r"argument\[1\] to be a whole number; got 1.5"),

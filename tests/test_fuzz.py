@@ -151,7 +151,13 @@ def attempts(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, C
             for make in odd_values(things):
                 value = make()
                 large = isinstance(value, int) and value > 2 and argument in LARGE
-                if argument == "self" or large:
+                own = argument == "format" and callable(value)  # what a caller's own function raises is the caller's
+                if (
+                    (argument in ("self", "tokenizer") and name.startswith("Prompt"))
+                    or argument == "self"
+                    or large
+                    or own
+                ):
                     continue
                 yield name, argument, _call(function, {**needed, argument: value}), value
 

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import check_layer, checked
-from ..errors import ArgumentError, one_of
+from ..checks import Index, check_layer, checked
+from ..errors import ArgumentError, brief, one_of
 from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
 from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
 
-Position = str | int | Sequence[int]
+Position = str | Index | Sequence[Index]
 
 POSITIONS = ("last", "every", "all")
 SITES = {"block input": resid_pre_name, "attention output": attn_out_name}
@@ -61,11 +61,10 @@ def steer(
 
 
 def _check_position(position: Position) -> None:
-    indices = [position] if isinstance(position, int) else position
-    if isinstance(position, bool) or (isinstance(position, str) and position not in POSITIONS):
-        raise ArgumentError(f"position to be one of {', '.join(map(repr, POSITIONS))}, or indices", repr(position))
-    if not isinstance(indices, str) and not (indices and all(isinstance(index, int) for index in indices)):
-        raise ArgumentError("position to be indices, one or more whole numbers", repr(position))
+    if isinstance(position, str) and position not in POSITIONS:
+        raise ArgumentError(f"position to be one of {', '.join(map(repr, POSITIONS))}, or indices", brief(position))
+    if not isinstance(position, (str, int)) and not position:
+        raise ArgumentError("position to be indices, one or more whole numbers", "none")
 
 
 def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:

@@ -86,7 +86,7 @@ def numbered(rows: Any, origin: str, key: str = "") -> Rows:
         if not rows.columns.is_unique:
             raise TaskError(f"{what} to name every column once", few(map(brief, rows.columns)))
         rows = rows.to_dict("records")
-    if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__iter__"):
+    if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__iter__") or getattr(rows, "shape", None) == ():
         came = f"a mapping of {few(rows)}" if isinstance(rows, Mapping) else brief(rows)
         raise TaskError(f"{what} to be a list of rows", came, "" if key else "pass one of its splits, or rows or pairs")
     return ((f"row {at} of {what}", row) for at, row in enumerate(rows, 1))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
 
+from ..checks import checked
 from ..errors import PromptError, brief
 from .examples import is_unicode
 from .parts import Part, as_parts, token_roles
@@ -55,6 +56,7 @@ class Prompt:
         """The ids of the text, as the tokenizer gives them, without an end-of-text token that it appends."""
         return _ids(tokenizer, self.text, self.special_tokens)
 
+    @checked
     def encode(self, tokenizer: Any, answer: str | None = None) -> Encoded:
         """Tokenise the text and an answer (by default the canonical one) together, and split where the answer begins.
 

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..checks import checked
-from .panels import Edges, Place, Size, labels, panels
+from .panels import Edges, Place, Size, check_columns, labels, panels
 from .style import FAINT, OKABE_ITO, plain
 
 SIZE: Size = (330, 250)
@@ -22,6 +22,8 @@ def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: 
     ``contenders`` has the columns contender, weights and "times the sweep"; ``scaling`` along (tokens, prompts or
     heads), these three, and the ratios "loop / sweep" and "sweep / forward". All axes of ratios are logarithmic.
     """
+    check_columns(contenders, ("contender", "weights", "times the sweep"))
+    check_columns(scaling, ("along", *SCALES, *LINES))
     names = ["Every head of one prompt", *(f"By {what}" for what in SCALES.values())]
     figure, places = panels(names, SIZE, 2, GAPS, EDGES, title, facts)
     _race(figure, contenders, places[0])

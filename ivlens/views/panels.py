@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..errors import ArgumentError
 from .style import LINES, plain
 
 Size = tuple[int, int]
@@ -16,6 +18,13 @@ SEQUENTIAL = ((0.0, "#f7f7f5"), (0.25, "#c7e9b4"), (0.5, "#41b6c4"), (0.75, "#22
 NARROWEST, WIDEST = 440, 1080
 TITLE_LINE, PANEL_LINE = 21, 17
 LETTER = 6.2  # pixels: about the width of a letter of a label
+
+
+def check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Raise ArgumentError where a frame lacks a column."""
+    missing = [name for name in needed if name not in frame]
+    if missing:
+        raise ArgumentError(f"a frame with the columns {', '.join(needed)}", f"one without {', '.join(missing)}")
 
 
 def columns_for(count: int, width: int, gap: int, edges: Edges) -> int:

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..checks import checked
-from .panels import Edges, layout_around
+from .panels import Edges, check_columns, layout_around
 from .style import OKABE_ITO
 
 EDGES: Edges = (60, 30, 56)
@@ -19,7 +19,10 @@ def stability_curve(frame: pd.DataFrame, *, title: str | None = None) -> go.Figu
     """Overlap of the strongest heads of two disjoint sets of prompts, 0 to 1, over their size: a line in its band.
 
     ``frame`` is that of ``prompts_needed``; the band spans 5% to 95% of its resamples.
+
+    Raises: ArgumentError where a column is missing.
     """
+    check_columns(frame, ("prompts", "overlap", "low", "high"))
     frame = frame.sort_values("prompts")
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     figure = go.Figure([

@@ -11,7 +11,7 @@ from ..checks import checked
 from ..errors import ArgumentError
 from ..records import TrainingRun
 from .comparison import COLOURS
-from .panels import LETTER, WIDEST, Edges, Size, columns_for, panels
+from .panels import LETTER, WIDEST, Edges, Size, check_columns, columns_for, panels
 from .style import FAINT, INK, plain
 
 ASIDE = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are no terms of its loss
@@ -187,9 +187,7 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
 
     Raises: ArgumentError where a column is missing, there is no row, or an accuracy is not from 0 to 1.
     """
-    missing = [name for name in NEEDED if name not in frame]
-    if missing:
-        raise ArgumentError(f"a frame with the columns {', '.join(NEEDED)}", f"one without {', '.join(missing)}")
+    check_columns(frame, NEEDED)
     accuracies = frame[["learned", "kept"]].to_numpy(float)
     if not (len(frame) and ((accuracies >= 0) & (accuracies <= 1)).all()):
         raise ArgumentError("one point or more, accuracies being from 0 to 1", f"{accuracies.tolist()}"[:80])
