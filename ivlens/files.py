@@ -112,7 +112,7 @@ def load_tensors(path: str | Path, *, unsealed: bool = False) -> tuple[dict[str,
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no view of it)
         facts = json.loads(metadata[HEADER])
         if not isinstance(facts, dict):
             raise ValueError(f"a header that holds a {type(facts).__name__}")

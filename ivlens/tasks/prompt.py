@@ -130,12 +130,24 @@ def _ids(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
 
     An answer follows its prompt, so that nothing may stand between them.
     """
-    ids = list(tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
+    ids = _tokenised(tokenizer, text, special_tokens)
     special = set(tokenizer.all_special_ids)
     if special_tokens and ids and ids[-1] in special:
-        written = tokenizer(text, add_special_tokens=False)["input_ids"]
+        written = _tokenised(tokenizer, text, False)
         ids = ids[: len(ids) - (_trailing(ids, special) - _trailing(written, special))]
     return ids[_repeated_bos(tokenizer, text, ids) :]
+
+
+def _tokenised(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
+    """What the tokenizer makes of a text; its errors, and the panics of its Rust code, which are no Exceptions, ours."""
+    try:
+        return list(tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
+            raise
+        raise PromptError(
+            f"a tokenizer that takes the text {brief(text)}", f"{type(error).__name__}: {error!s:.100}"
+        ) from error
 
 
 def _repeated_bos(tokenizer: Any, text: str, ids: list[int]) -> int:
