@@ -139,7 +139,7 @@ def _ids(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
 
 
 def _tokenised(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
-    """What the tokenizer makes of a text; its errors, and the panics of its Rust code, which are no Exceptions, ours."""
+    """What the tokenizer makes of a text; its errors, and the panics of its Rust code, become one of ours."""
     try:
         return list(tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
     except BaseException as error:
