@@ -9,7 +9,7 @@ from contextlib import suppress
 from ..errors import IvlensError
 from ..records.visible import one_line
 from .checkpoints import add_compare
-from .common import LONGEST, Parser, say_line, shown_streams
+from .common import LONGEST, Parser, say_line, short_warnings, shown_streams
 from .laboratory import add_figures, add_steer, add_vector, add_vectors
 from .method import add_demo, add_heads, add_tasks
 from .report import add_report
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises: SystemExit where the arguments cannot be parsed (2), or after --help (0).
     """
     options = argparse.Namespace()
-    with shown_streams():
+    with shown_streams(), short_warnings():
         try:
             try:
                 build_parser().parse_args(arguments, options)

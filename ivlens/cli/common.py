@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -132,6 +133,20 @@ def shown_streams() -> Iterator[None]:
     finally:
         for stream, errors in zip(streams, before, strict=True):
             stream.reconfigure(errors=errors)
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Within this context a warning that is shown is one line, without the place in the code that it comes from."""
+
+    def shown(message: Warning | str, *_: Any, **__: Any) -> str:
+        return f"ivlens: warning: {one_line(str(message).removeprefix('ivlens: '), LONGEST)}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:

@@ -140,3 +140,10 @@ def test_names_that_are_not_utf8_are_named_and_the_others_go_on(
     assert cli.main(["report", str(folder), "--out", str(page)]) == 1
     assert cli.main(["report", str(tmp_path), "--out", str(folder / "page.html")]) == 1
     assert "UTF-8" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path: Path) -> None:
+    table = tmp_path / "colours.csv"
+    table.write_text("input,output,note\n" + "".join(f"thing {at},colour {at},x\n" for at in range(12)))
+    status, _, err = ended(started("tasks", str(table)))
+    assert (status, err) == (0, f"ivlens: warning: fields of {table} were not read: 'note'\n")
