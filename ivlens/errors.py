@@ -89,6 +89,11 @@ class SourceWarning(UserWarning):
     """What is loaded is readable but may not be what was meant: another base, another tokenizer, code left aside."""
 
 
+def with_article(name: str) -> str:
+    """The name of a class after "a" or "an", by its first letter; a U is taken for that of "universal"."""
+    return f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
+
+
 class _Brief(Repr):
     """Short texts of what came: of models, tensors and the like their type and shape, since their own text is long."""
 
@@ -105,9 +110,8 @@ class _Brief(Repr):
     def repr_instance(self, x: Any, level: int) -> str:
         if x is None or isinstance(x, (Number, PurePath)):
             return repr(x)[:60]
-        article = "an" if type(x).__name__[0] in "AEIOUaeiou" else "a"
         shape = getattr(x, "shape", None)
-        return f"{article} {type(x).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+        return with_article(type(x).__name__) + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
 
 
 brief = _Brief().repr
@@ -119,6 +123,12 @@ def few(texts: Iterable[object], shown: int = 4) -> str:
     more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
     short = [text[:60] if isinstance(text, str) else brief(text) for text in listed[:shown]]
     return ", ".join(short) + more or "(none)"
+
+
+def reason(error: BaseException, letters: int = 300) -> str:
+    """The type and the text of an error of Python's or another library's, in one line, for a message."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[:letters]}{'...' if len(text) > letters else ''}"
 
 
 def refuse_odd(what: str, prompts: Sequence[str], odd: Iterable[int], of: str = "") -> None:

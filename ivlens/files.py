@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import RecordError
+from .errors import RecordError, reason
 from .folders import to_disk
 
 HEADER, SEAL = "ivlens", "sha256"  # keys of a safetensors file's metadata: facts as JSON, and the digest of all
@@ -46,7 +46,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         mode = stat.S_IMODE(os.fstat(made).st_mode) if mode is None else mode
         os.close(made)
     except (OSError, ValueError) as error:
-        raise RecordError(f"to write {path}", _reason(error), "choose a folder to write to") from error
+        raise RecordError(f"to write {path}", reason(error), "choose a folder to write to") from error
     try:
         write(temporary)
         temporary.chmod(mode)
@@ -54,7 +54,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         temporary.replace(target)
         to_disk(target.parent)
     except (OSError, SafetensorError) as error:
-        raise RecordError(f"to write {path}", _reason(error), "make room for it") from error
+        raise RecordError(f"to write {path}", reason(error), "make room for it") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -75,7 +75,7 @@ def _target(path: Path) -> tuple[Path, int | None]:
     except FileNotFoundError:
         return target, None
     except (OSError, ValueError) as error:
-        raise RecordError(f"to write {path}", _reason(error), "choose a folder to write to") from error
+        raise RecordError(f"to write {path}", reason(error), "choose a folder to write to") from error
     if not stat.S_ISREG(found):
         raise RecordError(f"a file to write at {path}", _kind(found), "choose another name")
     return target, stat.S_IMODE(found)
@@ -84,10 +84,6 @@ def _target(path: Path) -> tuple[Path, int | None]:
 def _kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
@@ -145,7 +141,7 @@ def _check_there(path: str | Path) -> None:
         found = Path(path).stat().st_mode
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        raise RecordError(f"a file at {path}", "no such file" if missing else _reason(error)) from error
+        raise RecordError(f"a file at {path}", "no such file" if missing else reason(error)) from error
     if not stat.S_ISREG(found):
         raise RecordError(f"a file at {path}", _kind(found))
 
@@ -194,7 +190,7 @@ def held(folder: str | Path) -> Iterator[None]:
             "wait until it has ended, or choose another folder",
         ) from error  # fmt: skip
     except (OSError, ValueError) as error:
-        raise RecordError(f"to write into {folder}", _reason(error), "choose a folder to write to") from error
+        raise RecordError(f"to write into {folder}", reason(error), "choose a folder to write to") from error
     try:
         yield
     finally:

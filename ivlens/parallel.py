@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import psutil
 
 from .checks import Count, checked
-from .errors import ArgumentError, IvlensError, WorkerError
+from .errors import ArgumentError, IvlensError, WorkerError, reason
 
 P = TypeVar("P")
 _one_piece = threading.Lock()  # a cluster's worker may have several threads, but has memory for one model
@@ -124,7 +124,7 @@ def _outcomes(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, An
     except Exception as error:  # a piece's own error is an outcome, so this is the engine's
         raise WorkerError(
             "every worker to finish its work",
-            f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}",
+            reason(error),
             "a worker may have been killed for its memory: try fewer jobs; what was saved is found again",
         ) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..checks import Count, checked
-from ..errors import ArgumentError, WorkerError
+from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import worker_device
 from ..parallel import spread, workers
@@ -111,7 +111,7 @@ def _outcome(measuring: Measuring, subject: Subject) -> Found | str:
     try:
         return measuring.measure(subject)
     except Exception as error:  # of any library: the other checkpoints go on
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:1000]}"
+        return reason(error, 1000)
     finally:
         subject.release()
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RecordError
+from ..errors import RecordError, reason
 
 
 def read_measured(path: Path, command: str, parts: Sequence[str] = ()) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def read_measured(path: Path, command: str, parts: Sequence[str] = ()) -> dict[s
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"a record in {path}", f"{type(error).__name__}: {error}", command) from error
+        raise RecordError(f"a record in {path}", reason(error), command) from error
     if not isinstance(record, dict):
         raise RecordError(f"a JSON object in {path}", type(record).__name__, command)
     missing = [part for part in parts if part not in record]

@@ -18,7 +18,7 @@ from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
 from ..checks import checked
-from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError
+from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError, reason
 from ..folders import atomic_folder
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
@@ -190,8 +190,8 @@ def _write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
         with atomic_folder(target) as unfinished:
             write(unfinished)
     except (OSError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise RecordError(f"to write the folder {folder}", reason, "choose a folder on a disk with room") from error
+        do = "choose a folder on a disk with room"
+        raise RecordError(f"to write the folder {folder}", reason(error), do) from error
     return Path(folder)
 
 

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 
 from transformers.utils import logging as transformers_logging
 
-from ..errors import IvlensError, SourceError, few
+from ..errors import IvlensError, SourceError, few, reason
 
 REMEDY = (
     "give the packaged default 'smollm2', a Hugging Face hub name, a local Hugging Face folder, a .gguf file, "
     "a model object, or the other packaged model, 'gemma3-270m'"
 )
-LONGEST = 300  # characters of another library's message
 
 
 @contextmanager
@@ -29,15 +28,14 @@ def library_errors(expected: str, remedy: str = REMEDY) -> Iterator[None]:
     except IvlensError:
         raise
     except Exception as error:
-        raise SourceError(expected, one_line(error), remedy) from error
+        raise SourceError(expected, without_advice(error), remedy) from error
 
 
-def one_line(error: BaseException) -> str:
-    """An error's type and message in one short line, without the advice to run a folder's own code."""
-    text = " ".join(str(error).split()) or "no message"
-    if "trust_remote_code" in text:
-        text = "it needs Python code that lies beside it, which is never run"
-    return f"{type(error).__name__}: {text[:LONGEST]}{'...' if len(text) > LONGEST else ''}"
+def without_advice(error: BaseException) -> str:
+    """An error in one short line, without the advice to run a folder's own code."""
+    if "trust_remote_code" in str(error):
+        return f"{type(error).__name__}: it needs Python code that lies beside it, which is never run"
+    return reason(error)
 
 
 def few_of(names: Iterable[object]) -> str:

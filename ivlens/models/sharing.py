@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 
-from ..errors import HookError, UnsupportedError, WorkerError
+from ..errors import HookError, UnsupportedError, WorkerError, reason
 from ..folders import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, spread, workers
 from .hooks import has_hooks
@@ -196,7 +196,7 @@ def _saved(model: HookedTransformer, path: Path) -> dict[str, Place]:
     except OSError as error:
         raise WorkerError(
             f"room for the model's weights in {path.parent.parent}",
-            f"{type(error).__name__}: {error}",
+            reason(error),
             "set TMPDIR to a folder with room",
         ) from error
     return places

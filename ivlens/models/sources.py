@@ -16,11 +16,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from ..errors import ArgumentError, SourceError
+from ..errors import ArgumentError, SourceError, reason
 from .adapters import is_peft_model, merged_adapter, merged_object
 from .families import family_of, hooked_config
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
-from .library_errors import REMEDY, few_of, library_errors, one_line, without_bars
+from .library_errors import REMEDY, few_of, library_errors, without_bars
 from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
 from .packaged import PACKAGED, packaged_folder
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
@@ -115,7 +115,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # safetensors and tokenizers raise their own on a full disk
-        raise OSError(one_line(error)) from error
+        raise OSError(reason(error)) from error
 
 
 def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:

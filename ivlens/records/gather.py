@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ..errors import ArgumentError, IvlensError, RecordError
+from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..files import load_facts
 from .checkpoints import CheckpointComparison
 from .store import Record
@@ -75,7 +75,7 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
             broken[path] = str(error).replace(str(path), path.name)
             continue
         except Exception as error:  # whatever an odd file leads to is that file's own
-            broken[path] = f"{type(error).__name__}: {error}"
+            broken[path] = reason(error)
             continue
         if record is not None and hasattr(record, "to_frame"):
             records[path] = record

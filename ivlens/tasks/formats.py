@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..errors import ArgumentError, PromptError, one_of
+from ..errors import ArgumentError, PromptError, one_of, reason
 from .examples import Example
 from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 
@@ -84,7 +84,7 @@ class _Chat:
         try:
             whole: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **dict(self.options))
         except Exception as error:  # a template is code of the model's makers: it may raise anything
-            raise self._refused(f"{type(error).__name__}: {error!s:.200}") from error
+            raise self._refused(reason(error, 200)) from error
         text, found, _ = whole.rpartition(ANSWER)
         if not found:
             raise self._refused("a text without the assistant's turn")

@@ -7,7 +7,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from ..checks import checked
-from ..errors import PromptError, brief
+from ..errors import PromptError, brief, reason
 from .examples import is_unicode
 from .parts import Part, as_parts, token_roles
 
@@ -145,9 +145,7 @@ def _tokenised(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
             raise
-        raise PromptError(
-            f"a tokenizer that takes the text {brief(text)}", f"{type(error).__name__}: {error!s:.100}"
-        ) from error
+        raise PromptError(f"a tokenizer that takes the text {brief(text)}", reason(error, 100)) from error
 
 
 def _repeated_bos(tokenizer: Any, text: str, ids: list[int]) -> int:
