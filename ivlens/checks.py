@@ -8,37 +8,19 @@ interrupt), the caller's gradient mode is as it was.
 """
 
 import inspect
-import math
-import operator
-import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, wraps
-from numbers import Real
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
 import torch
-from jaxtyping import AbstractArray, jaxtyped
 
 from .errors import ArgumentError, brief
+from .kinds import ANYTHING, Kind, Refused, collection_of, kind_of, mapping_of
+from .kinds import Between as Between
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Between:
-    """In an annotation, the numbers that are allowed: from ``least`` to ``most``, both among them."""
-
-    least: float
-    most: float = math.inf
-
-    def __str__(self) -> str:
-        return f"of {self.least} or more" if self.most == math.inf else f"from {self.least} to {self.most}"
-
 
 Count = Annotated[int, Between(1)]
 Natural = Annotated[int, Between(0)]
@@ -47,35 +29,6 @@ Index = Annotated[int, Between(-(2**31), 2**31 - 1)]
 Resamples = Annotated[int, Between(1, 100_000)]
 NotNegative = Annotated[float, Between(0)]
 Fraction = Annotated[float, Between(0, 1)]
-
-# How to come by what was expected, said where something else was passed.
-MAKERS = {
-    "HookedTransformer": "load_model(source) gives one",
-    "Task": "load_task(name, file or rows) gives one",
-    "Prompt": "task.prompts(n) gives a list of them, Prompt(text, answers) makes one by hand",
-    "HeadMeans": "mean_head_activations(model, prompts) gives them",
-    "PositionMeans": "mean_position_activations(model, prompts) gives them",
-    "HeadEffects": "locate_heads(model, task) gives them",
-    "HeadMap": "locate_heads(model, task) gives one",
-    "InstructionVector": "instruction_vector(model, means, heads) gives one",
-}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What an annotation allows: in words, and how an argument becomes it (``take`` raises _Refused if it cannot)."""
-
-    words: str
-    take: Callable[[Any], Any]
-    maker: str = ""
-
-
-class _Refused(Exception):
-    """An argument that is not of the expected kind: where in it (an index, a key), what was expected, what came."""
-
-    def __init__(self, kind: Kind, value: object, where: str = "") -> None:
-        super().__init__(kind.words)
-        self.kind, self.value, self.where = kind, value, where
 
 
 def checked(function: F) -> F:
@@ -126,10 +79,10 @@ def check_heads(shape: tuple[int, int], heads: Collection[tuple[int, int]]) -> N
             raise ArgumentError(f"layers below {shape[0]} and heads below {shape[1]}", repr((layer, head)))
 
 
-def check_count(k: int, count: int, of: str = "heads") -> None:
-    """Raise ArgumentError unless ``k`` is at most ``count``."""
+def check_count(k: int, count: int, of: str = "heads", name: str = "k") -> None:
+    """Raise ArgumentError unless ``k``, the argument called ``name``, is at most ``count``."""
     if k > count:
-        raise ArgumentError(f"k to be at most {count}, the number of {of}", repr(k))
+        raise ArgumentError(f"{name} to be at most {count}, the number of {of}", repr(k))
 
 
 def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
@@ -141,7 +94,7 @@ def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
 def _taken(name: str, kind: Kind, value: object) -> Any:
     try:
         return kind.take(value)
-    except _Refused as refused:
+    except Refused as refused:
         raise ArgumentError(
             f"{name}{refused.where} to be {refused.kind.words}", brief(refused.value), refused.kind.maker
         ) from None
@@ -170,9 +123,9 @@ def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
     kinds = {name: kind_of(hint) for name, hint in hints.items()}
     for name, each in signature.parameters.items():
         if name in kinds and each.kind is each.VAR_KEYWORD:
-            kinds[name] = _mapping(ANYTHING, kinds[name])
+            kinds[name] = mapping_of(ANYTHING, kinds[name])
         if name in kinds and each.kind is each.VAR_POSITIONAL:
-            kinds[name] = _collection(tuple, kinds[name], "arguments")
+            kinds[name] = collection_of(tuple, kinds[name], "arguments")
     return kinds
 
 
@@ -180,190 +133,3 @@ def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
     """An annotation with the names that it quotes looked up."""
     holder = types.SimpleNamespace(__annotations__={"hint": hint})
     return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
-
-
-@cache
-def kind_of(hint: Any) -> Kind:
-    """What an annotation allows."""
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        ranges = [each for each in inside[1:] if isinstance(each, Between)]
-        return _number(inside[0], ranges[0]) if ranges else kind_of(inside[0])
-    if origin in (Union, types.UnionType):
-        paths = (str, Path) if Path in inside else ()
-        return _union([_path()] * bool(paths) + [kind_of(each) for each in inside if each not in paths])
-    if origin is Literal:
-        return _literal(inside)
-    if hint is int or hint is float:
-        return _number(hint)
-    if origin is Callable or hint is Callable:
-        return _instance("a callable", callable)
-    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
-        return _tensor(hint)
-    if origin is tuple and inside[-1] is not ...:
-        return _row([kind_of(each) for each in inside])
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return _mapping(*map(kind_of, inside))
-    if inspect.isclass(origin) and issubclass(origin, Iterable):
-        return _collection(origin, kind_of(inside[0]), _plural(kind_of(inside[0]).words))
-    if hint in (None, type(None)):
-        return _instance("None", lambda value: value is None)
-    if hint is bool:
-        return Kind("True or False", lambda value: _bool(value))
-    return _class(origin or hint)
-
-
-ANYTHING = Kind("anything", lambda value: value)
-
-
-def _instance(words: str, fits: Callable[[Any], bool], maker: str = "") -> Kind:
-    def take(value: Any) -> Any:
-        if not fits(value):
-            raise _Refused(kind, value)
-        return value
-
-    kind = Kind(words, take, maker)
-    return kind
-
-
-def _class(hint: Any) -> Kind:
-    """An object of a class; anything where the annotation names none (Any, a type variable)."""
-    if not inspect.isclass(hint) or hint in (object, Any):
-        return ANYTHING
-    words = "a text" if hint is str else f"a{'n' * (hint.__name__[0] in 'AEIOU')} {hint.__name__}"
-    return _instance(words, lambda value: isinstance(value, hint), MAKERS.get(hint.__name__, ""))
-
-
-def _path() -> Kind:
-    """A path, as a text or a Path, that the file system can be asked for."""
-
-    def fits(value: Any) -> bool:
-        try:
-            return isinstance(value, (str, Path)) and b"\0" not in os.fsencode(value)
-        except UnicodeEncodeError:
-            return False
-
-    return _instance("a path or a name", fits)
-
-
-def _bool(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise _Refused(kind_of(bool), value)
-    return bool(value)
-
-
-def _number(hint: Any, allowed: Between | None = None) -> Kind:
-    """Whole numbers, whatever library they are of; or finite ones. True and False are none."""
-    whole = hint is int
-
-    def take(value: Any) -> Any:
-        try:
-            if isinstance(value, (bool, np.bool_)) or not (whole or isinstance(value, Real)):
-                raise TypeError
-            number = operator.index(value) if whole else float(value)
-        except (TypeError, OverflowError, ValueError):
-            raise _Refused(kind, value) from None
-        if not math.isfinite(number if not whole else 0) or (allowed and not allowed.least <= number <= allowed.most):
-            raise _Refused(kind, value)
-        return number
-
-    words = "a whole number" if whole else "a finite number"
-    kind = Kind(words if allowed is None else f"{words} {allowed}", take)
-    return kind
-
-
-def _literal(values: tuple[Any, ...]) -> Kind:
-    return _instance(f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str) and value in values)
-
-
-def _tensor(hint: Any) -> Kind:
-    """A tensor of the annotation's dtype and number of axes; names of axes are not compared between arguments."""
-
-    def fits(value: Any) -> bool:
-        with jaxtyped("context"):
-            return isinstance(value, hint)
-
-    axes = hint.dim_str.strip()
-    return _instance(f"a {hint.__name__.partition('[')[0].lower()} tensor of shape [{', '.join(axes.split())}]", fits)
-
-
-def _union(kinds: Sequence[Kind]) -> Kind:
-    """The first of the kinds that takes it; of refusals, the one that looked into the argument is told."""
-
-    def take(value: Any) -> Any:
-        refusals = []
-        for each in kinds:
-            try:
-                return each.take(value)
-            except _Refused as refused:
-                refusals.append(refused)
-        inside = [each for each in refusals if each.where]
-        raise max(inside, key=lambda each: len(each.where), default=_Refused(kind, value))
-
-    maker = next((each.maker for each in kinds if each.maker), "")
-    words = " or ".join(each.words for each in kinds if each.words != "None")
-    kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
-    return kind
-
-
-def _row(kinds: Sequence[Kind]) -> Kind:
-    """A tuple with a kind for each place, as a head (layer, head)."""
-
-    def take(value: Any) -> tuple[Any, ...]:
-        if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
-            raise _Refused(kind, value)
-        items = list(_items(kind, value))
-        if len(items) != len(kinds):
-            raise _Refused(kind, value)
-        return tuple(_within(f"[{at}]", each, item) for at, (each, item) in enumerate(zip(kinds, items, strict=True)))
-
-    kind = Kind(f"({', '.join(each.words for each in kinds)})", take)
-    return kind
-
-
-def _collection(origin: Any, item: Kind, plural: str) -> Kind:
-    """Several of a kind: a list, or a tuple where the annotation says so; a text or a mapping is none."""
-    made = tuple if origin is tuple else list
-
-    def take(value: Any) -> Any:
-        unordered = isinstance(value, (set, frozenset)) and issubclass(origin, Sequence)
-        if isinstance(value, (str, bytes, Mapping)) or unordered or not isinstance(value, Iterable):
-            raise _Refused(kind, value)
-        return made(_within(f"[{at}]", item, each) for at, each in enumerate(_items(kind, value)))
-
-    kind = Kind(plural, take, item.maker)
-    return kind
-
-
-def _items(kind: Kind, value: Iterable[Any]) -> Iterator[Any]:
-    """The items of something iterable that may fail at it, as a tensor without axes does."""
-    try:
-        yield from value
-    except TypeError:
-        raise _Refused(kind, value) from None
-
-
-def _mapping(keys: Kind, values: Kind) -> Kind:
-    def take(value: Any) -> dict[Any, Any]:
-        if not isinstance(value, Mapping):
-            raise _Refused(kind, value)
-        return {
-            _within(f"'s key {brief(key)}", keys, key): _within(f"[{brief(key)}]", values, each)
-            for key, each in value.items()
-        }
-
-    kind = Kind(f"a mapping of {keys.words} to {values.words}", take, values.maker)
-    return kind
-
-
-def _within(where: str, kind: Kind, value: Any) -> Any:
-    """An item of an argument; a refusal says where in the argument it stands."""
-    try:
-        return kind.take(value)
-    except _Refused as refused:
-        refused.where = where + refused.where
-        raise
-
-
-def _plural(words: str) -> str:
-    return f"a list of which each is {words}"

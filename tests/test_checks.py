@@ -88,7 +88,7 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("names", {"b", "a"}, "a list of which each is a text"),
         ("names", ["a", None], r"argument\[1\] to be a text; got None"),
         ("prompts", ["text"], r"argument\[0\] to be a Prompt; got 'text'; task.prompts\(n\) gives"),
-        ("prompts", 5, "argument to be a list of which each is a Prompt or a Prompt; got 5"),
+        ("prompts", 5, "argument to be a Prompt or a list of which each is a Prompt; got 5"),
         ("vector", torch.zeros(2, 3), r"a float tensor of shape \[d_model\]; got a Tensor of shape \(2, 3\)"),
         ("vector", torch.zeros(3, dtype=torch.int), "a float tensor"),
         ("by_name", {"a": "x"}, r"argument\['a'\] to be a finite number; got 'x'"),

@@ -13,7 +13,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
     ["errors"],
-    ["checks", "folders"],
+    ["kinds", "folders"],
+    ["checks"],
     ["files"],
     ["records", "parallel"],
     ["models", "tasks"],
@@ -32,8 +33,8 @@ ORDER = [
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 PURE = {
-    "errors": set(), "checks": {"errors"}, "folders": set(), "files": {"errors", "folders"},
-    "records": {"errors", "checks", "files"}, "heads": {"errors", "checks", "records"},
+    "errors": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
+    "files": {"errors", "folders"}, "records": {"errors", "checks", "files"}, "heads": {"errors", "checks", "records"},
 }  # fmt: skip
 ALLOWED = PURE | {"views": {"errors", "checks", "files", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}

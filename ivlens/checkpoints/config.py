@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ..checks import Between, Count, Fraction, Natural, Seed, checked
+from ..checks import Between, Count, Fraction, Natural, Seed, check_count, checked
 from ..errors import ArgumentError, one_of
 from ..records import METRICS
 from ..tasks import CORRUPTIONS
@@ -65,8 +65,7 @@ class ComparisonConfig:
     def check_model(self, n_layers: Count, n_heads: Count) -> None:
         """Raise ArgumentError where a model has not the layers that are to be tried, or as many heads."""
         self.tried_layers(n_layers)
-        if self.heads > n_layers * n_heads:
-            raise ArgumentError(f"heads to be at most {n_layers * n_heads}, those of the model", repr(self.heads))
+        check_count(self.heads, n_layers * n_heads, name="heads")
 
     @checked
     def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:

@@ -89,7 +89,7 @@ def _vector(options: argparse.Namespace) -> None:
     at_least("--heads", options.heads, 1)
     model = read_model(options)
     heads = model.cfg.n_layers * model.cfg.n_heads
-    check_count(options.heads, heads)
+    check_count(options.heads, heads, name="--heads")
     _check_own(out, model)
     say(f"{task.name}: indirect effects of {heads} heads")
     effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)

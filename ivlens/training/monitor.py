@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..activations import mean_head_activations
-from ..checks import Count, Natural, checked
+from ..checks import Count, Natural, check_layer, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..scoring import answers_of, evaluate
@@ -60,10 +60,8 @@ class Ability:
             ArgumentError: a layer that the model has not, or a vector of zeros.
         """
         answers_of(model, self.prompts)
-        if self.layer is not None and not 0 <= self.layer < model.cfg.n_layers:
-            raise ArgumentError(
-                f"the layer of ability {self.name!r} from 0 to {model.cfg.n_layers - 1}", repr(self.layer)
-            )
+        if self.layer is not None:
+            check_layer(model.cfg.n_layers, self.layer, f"the layer of ability {self.name!r}")
         if self.vector is not None and not vector_values(model, self.vector).any():
             raise ArgumentError(f"a vector of ability {self.name!r} that is not zero, to compare with", "zeros")
 
