@@ -77,7 +77,6 @@ class Measuring:
                 rows.append(place | task_row(now, base, shared, config) | changed)
                 told = now.recovery.to_frame().drop(columns="task").to_dict("records")
                 recovery += [place | {str(key): value for key, value in each.items()} for each in told]
-        facts = {name: self.base.facts[name] for name in self.base.facts if name != "tokenizer"}
         return CheckpointComparison(
             tuple(rows), tuple(recovery),
             table(lambda now, base: now.reading.effects.aie), table(lambda now, base: now.reading.effects.stderr),
@@ -86,14 +85,14 @@ class Measuring:
             table(lambda now, base: head_change(now.reading, base.reading)[0]),
             table(lambda now, base: head_change(now.reading, base.reading)[1]),
             names, tasks, tuple(each.reading.heads for each in before), config.metric, learned, dict(failures),
-            provenance={"model": facts, "settings": {"comparison": asdict(config), "places": self.places}},
+            provenance={"model": self.base.facts, "settings": {"comparison": asdict(config), "places": self.places}},
         )  # fmt: skip
 
     def _check_comparable(self, subject: Subject) -> None:
         """Raise MismatchError unless the numbers of a checkpoint and the base mean the same."""
         base, now = self.base.facts, subject.facts
         check_comparable(base, now)
-        if any(base.get(name) != now.get(name) for name in ("tokenizer", "tokenizer_sha256", "bos")):
+        if any(base.get(name) != now.get(name) for name in ("tokenizer_sha256", "bos")):
             check_same_tokens(subject.name, self.tokenizer, subject.tokenizer(), self._prompts())
 
     def _prompts(self) -> Iterator[Prompt]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..models import HookedTransformer, model_facts, tokenizer_digest
+from ..models import HookedTransformer, model_facts
 from .facts import recall_facts
 from .sources import Checkpoint
 
@@ -33,7 +33,7 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The model's facts, its vocabulary's hash and kind of device: those of the last time for the same files."""
+        """The model's facts and kind of device: those of the last time for the same files."""
         if not self.known:
             self.known = recall_facts(self.ledger, self.checkpoint, self.options, self._facts)
         return self.known
@@ -41,7 +41,7 @@ class Subject:
     def _facts(self) -> dict[str, Any]:
         model = self.model()
         device = torch.device(model.cfg.device or "cpu").type
-        return model_facts(model) | {"tokenizer": tokenizer_digest(model), "device": device}
+        return model_facts(model) | {"device": device}
 
     def model(self) -> HookedTransformer:
         """The model, loaded once.

@@ -35,7 +35,6 @@ from .provenance import identity as identity
 from .provenance import model_facts as model_facts
 from .provenance import package_versions as package_versions
 from .provenance import provenance as provenance
-from .provenance import tokenizer_digest as tokenizer_digest
 from .provenance import tokenizer_sha256 as tokenizer_sha256
 from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong

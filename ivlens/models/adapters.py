@@ -24,7 +24,7 @@ from .model_folder import (
     refuse_pickles,
     tensor_shapes,
 )
-from .precision import TOLERANCE, check_finite
+from .precision import TOLERANCE, check_finite_weights
 from .tokenizers import has_tokenizer, read_tokenizer
 
 REMEDY = "check its base model and its files"
@@ -169,7 +169,7 @@ def _check_mergeable(adapted: Any, expected: str) -> None:
 
 def _merged(adapted: Any, expected: str) -> PreTrainedModel:
     """The base of a PeftModel with its active adapters in its weights, checked against what they do unmerged."""
-    check_finite(adapted.state_dict(), expected)
+    check_finite_weights(adapted.state_dict(), expected)
     adapted.eval()
     unmerged = _logits(adapted)
     _unshare(adapted.get_base_model())

@@ -21,7 +21,7 @@ from .families import family_of, hooked_config
 from .layout import copy_from_file, store_transposed
 from .library_errors import library_errors
 from .naming import share
-from .precision import TOLERANCE, check_finite
+from .precision import TOLERANCE, check_finite_weights
 from .provenance import model_facts, stamp, weights_sha256
 from .sources import Source, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
@@ -74,7 +74,7 @@ def load_model(
     if adapter is not None:
         _check_base(opened, adapter, dtype)
         opened = merge_adapter(opened, adapter)
-    check_finite(opened.model.state_dict(), opened.name)
+    check_finite_weights(opened.model.state_dict(), opened.name)
     with library_errors(f"a model that {opened.name} describes"):
         if device.type == "cpu":  # another device has a copy anyway
             copy_from_file(opened.model)

@@ -19,7 +19,7 @@ LEAST = 64 << 20  # or these bytes, where a model is small
 M = TypeVar("M", bound=nn.Module)
 
 
-def check_finite(weights: Mapping[str, Tensor], name: str) -> None:
+def check_finite_weights(weights: Mapping[str, Tensor], name: str) -> None:
     """Raise SourceError, naming the tensors, where weights are NaN or infinite."""
     broken = [each for each, weight in weights.items() if weight.is_floating_point() and not weight.isfinite().all()]
     if broken:

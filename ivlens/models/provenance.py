@@ -112,12 +112,6 @@ def check_alike(
         raise MismatchError(expected, "; ".join(differing), do)
 
 
-def tokenizer_digest(model: HookedTransformer) -> str:
-    """Hash of the tokenizer's vocabulary."""
-    tokenizer: Any = model.tokenizer
-    return hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
-
-
 @torch.no_grad()
 def weights_sha256(model: HookedTransformer) -> str:
     """SHA-256 over the names, shapes and bytes of all weights, LoRA's updates added, whatever the memory layout."""
