@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.gguf import read_gguf_metadata
 
 from ..errors import SourceError, UnsupportedError
+from .library_errors import few_of
+from .tokenizers import PASS_ONE
 
 SHAPE = {
     "context_length": "max_position_embeddings",
@@ -227,9 +229,8 @@ def check_tensors(file: GgufFile, config: Any) -> None:
     for name in weights:
         stem, _, kind = name.rpartition(".")
         known.add(f"{names.get_name(stem) or names.get_name(stem.partition('.')[2])}.{kind}")
-    if strays := sorted(set(file.tensors) - known):
-        more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
-        file.refuse(f"only tensors that a {config.model_type} model has", ", ".join(strays[:3]) + more)
+    if strays := set(file.tensors) - known:
+        file.refuse(f"only tensors that a {config.model_type} model has", few_of(strays))
 
 
 def complete_tokenizer(metadata: Mapping[str, Any], tokenizer: Any, name: str) -> None:
@@ -265,4 +266,4 @@ def _complete_byte_level(metadata: Mapping[str, Any], tokenizer: Any, name: str)
 
 
 def _refuse_tokenizer(expected: str, came: str, name: str) -> None:
-    raise SourceError(f"{expected} in {name}", came, "pass the model's own tokenizer with tokenizer=")
+    raise SourceError(f"{expected} in {name}", came, PASS_ONE)

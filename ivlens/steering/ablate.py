@@ -16,7 +16,7 @@ from ..records import Head, HeadMeans
 def ablate(model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None) -> Hooks:
     """Within this context, replace the heads' outputs at the last prompt token by zero, or by ``means``.
 
-    Means over prompts from which the task cannot be read off leave what a head writes anyway, and take what it says.
+    Means over bare prompts keep what a head writes for any task, and remove the rest.
     Rows of a batch, generation, entering again and threads: see ``steer``.
 
     Raises:

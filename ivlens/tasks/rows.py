@@ -128,7 +128,7 @@ def _columns(row: Any, where: str) -> Columns:
         raise TaskError(
             f"{where} to have the fields " + " or ".join(f"{asked}/{answered}" for asked, answered in COLUMNS),
             f"the fields {few(map(brief, row))}",
-            "name the fields of the input and the answer with fields=(..., ...)",
+            "call two columns so, or name those of the input and the answer with fields=(..., ...)",
         )
     return found
 

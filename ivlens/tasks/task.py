@@ -182,7 +182,8 @@ class Task:
             raise ArgumentError(
                 f"a task with instructions, since instruction={instruction!r}",
                 f"{self.name!r} without any",
-                "pass instructions= to load_task, your own text as instruction=, or instruction=False",
+                "pass instructions= to load_task, --instruction to a command, your own text as instruction=, or "
+                "instruction=False",
             )
         if instruction is True:
             return self.instructions[0]
