@@ -13,6 +13,7 @@ from .export import trainable_names as trainable_names
 from .hooks import Hooks as Hooks
 from .hooks import active_edits as active_edits
 from .hooks import attn_out_name as attn_out_name
+from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
 from .hooks import pattern_name as pattern_name
 from .hooks import resid_pre_name as resid_pre_name

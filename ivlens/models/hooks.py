@@ -140,10 +140,22 @@ def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
 
 
 def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
-    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance."""
+    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance.
+
+    Of hooks that others put on the model only the modules are known.
+    """
     watch = vars(model).get("forward")
     entered = watch.entered if isinstance(watch, _Watch) else []
-    return [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
+    told = [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
+    hooked_by_others = [
+        path
+        for path, module in model.named_modules()
+        if any(
+            not isinstance(hook, _Hook)
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        )
+    ]
+    return [*told, {"hooks": hooked_by_others}] if hooked_by_others else told
 
 
 def has_hooks(model: HookedTransformer) -> bool:

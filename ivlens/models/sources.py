@@ -16,13 +16,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from ..errors import ArgumentError, SourceError
-from .adapters import is_peft_model, merged_adapter, merged_object
+from ..errors import ArgumentError, MismatchError, SourceError
+from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
 from .families import family_of, hooked_config
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
 from .library_errors import REMEDY, few_of, library_errors, one_line, without_bars
 from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
 from .packaged import PACKAGED, packaged_folder
+from .precision import TOLERANCE
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
 # Buffers that older versions of transformers wrote beside the weights, and compute now.
@@ -232,11 +233,39 @@ def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     if getattr(model, "_hf_peft_config_loaded", False):
         remedy = "load_model(base, adapter=folder), or give a PeftModel"
         raise SourceError("a model without adapters on it", "one with add_adapter's", remedy)
-    with library_errors(f"a causal language model, not a {type(model).__name__}"), no_init_weights():
+    with library_errors(f"a causal language model, not a {type(model).__name__}"):
+        same = _fresh(model, model.dtype)
+        _check_copy(same, model)
+        return same if dtype == model.dtype else _fresh(model, dtype)
+
+
+def _fresh(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    with no_init_weights():
         fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype, trust_remote_code=False)
-        fresh.load_state_dict(model.state_dict())
-        fresh.tie_weights()
+    fresh.load_state_dict(model.state_dict())
+    fresh.tie_weights()
     return fresh.eval()
+
+
+def _check_copy(fresh: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Raise MismatchError where a model computes with more than its config and weights: hooks, edited modules.
+
+    Logits that are not finite come of weights that are not, which are refused by name later.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        theirs = logits_all_over(model.eval()).cpu()
+    finally:
+        for module, training in modes:
+            module.training = training
+    difference = (logits_all_over(fresh) - theirs).abs().max().item()
+    allowed = TOLERANCE.get(model.dtype, 0) * max(1.0, theirs.abs().max().item())
+    if difference > allowed:
+        raise MismatchError(
+            f"a model object that its config and weights describe, logits within {allowed:.1e}",
+            f"a difference of {difference:.1e}",
+            "take hooks off it, undo what was changed in its modules or config, or save it and load the folder",
+        )
 
 
 def _tokenizer_of(model: Any) -> Any:
