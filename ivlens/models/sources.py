@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
@@ -167,10 +168,21 @@ def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
 
 
 def _gguf_tokenizer(path: Path) -> Any:
-    with library_errors(f"a readable tokenizer in {path}", PASS_ONE):
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    with library_errors(f"a readable tokenizer in {path}", PASS_ONE), _alone(path) as folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, trust_remote_code=False)
         complete_tokenizer(GgufFile(path).metadata, tokenizer, path.name)
     return tokenizer
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[str]:
+    """A folder with a link to the file and nothing else: transformers prefers tokenizer files that lie beside it."""
+    with tempfile.TemporaryDirectory(prefix="ivlens-gguf-") as folder:
+        try:
+            Path(folder, path.name).symlink_to(path.resolve())
+        except OSError:  # Windows asks for a right to make such links
+            Path(folder, path.name).hardlink_to(path)
+        yield folder
 
 
 @contextmanager
