@@ -29,6 +29,7 @@ from .matrices import relative_change as relative_change
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
+from .precision import check_dtype as check_dtype
 from .precision import rows_that_fit as rows_that_fit
 from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits
