@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 
 from .checks import Count, checked
 from .errors import PromptError, brief, few, refuse_odd
-from .models import HookedTransformer, answer_logits, batches, check_length, padded, provenance
+from .models import HookedTransformer, answer_logits, batches, check_dtype, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt, beginning
 
@@ -97,6 +97,7 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
 
 def _encoded(model: HookedTransformer, asked: Sequence[tuple[Prompt, str | None]]) -> list[tuple[Ids, Ids]]:
     """Token ids of prompts and their answers; those that cannot be used are named all at once."""
+    check_dtype(model)
     pairs: list[tuple[Ids, Ids]] = []
     refused: list[tuple[str, PromptError]] = []
     for prompt, answer in asked:

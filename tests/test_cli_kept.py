@@ -60,6 +60,15 @@ def test_a_changed_task_to_keep_is_noticed_and_another_path_is_not(train: Any, t
     assert "ability 'old'" in said
 
 
+def test_a_task_to_keep_without_an_instruction_is_refused_before_anything_is_measured(train: Any, tiny: Path) -> None:
+    bare = json.loads(Path("old.json").read_text())
+    Path("old.json").write_text(json.dumps(bare["examples"]))
+    status, said = train()
+    assert status == 1
+    assert said.startswith("ivlens: ArgumentError: expected tasks with instructions, from which vectors are made; got")
+    assert not list(Path("run").glob("vectors/*"))
+
+
 def test_a_damaged_log_is_put_back(train: Any) -> None:
     assert train()[0] == 0
     before = TrainingRun.load("run/run.safetensors")

@@ -53,6 +53,7 @@ def compare_checkpoints(
     Raises:
         ArgumentError: no checkpoints or tasks, or two of one name; with workers, a checkpoint that is a model object.
         SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
+        HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
         WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
     """

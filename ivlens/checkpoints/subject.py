@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..models import HookedTransformer, model_facts
+from ..errors import HookError
+from ..models import HookedTransformer, has_hooks, model_facts
 from .facts import recall_facts
 from .sources import Checkpoint
 
@@ -48,9 +49,12 @@ class Subject:
 
         Raises:
             SourceError, UnsupportedError, MismatchError, DownloadError: see ``load_model``.
+            HookError: hooks are active on a model object, whose numbers would be kept as the model's own.
         """
         if self.held is None:
             self.held = self.checkpoint.load(**self.options)
+        if has_hooks(self.held):
+            raise HookError("a checkpoint without active hooks", f"some on {self.name}", "leave their context first")
         return self.held
 
     def tokenizer(self) -> Any:

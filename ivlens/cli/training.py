@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import ArgumentError, RecordError
+from ..errors import ArgumentError, RecordError, brief, few
 from ..experiments.recall import recall_vector
 from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
@@ -79,6 +79,11 @@ def _train_alone(options: argparse.Namespace) -> None:
     if task.name in {each.name for each in kept}:
         raise ArgumentError("--keep tasks other than --task", task.name)
     guidance = _guidance(options)
+    if bare := [each.name for each in (*kept, *([task] if guidance.uses_vector else [])) if not each.instructions]:
+        raise ArgumentError(
+            "tasks with instructions, from which vectors are made", f"none in {few(map(brief, bare))}",
+            "write 'instructions' into their files, or pass --instruction for --task",
+        )  # fmt: skip
     config = TrainingConfig(
         guidance, steps=options.steps, batch_size=options.batch_size, accumulate=options.accumulate,
         learning_rate=options.learning_rate, warmup=options.warmup, save_every=options.save_every,

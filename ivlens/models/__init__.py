@@ -13,6 +13,7 @@ from .export import trainable_names as trainable_names
 from .hooks import Hooks as Hooks
 from .hooks import active_edits as active_edits
 from .hooks import attn_out_name as attn_out_name
+from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
 from .hooks import pattern_name as pattern_name
 from .hooks import resid_pre_name as resid_pre_name
@@ -28,6 +29,7 @@ from .matrices import relative_change as relative_change
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
+from .precision import check_dtype as check_dtype
 from .precision import rows_that_fit as rows_that_fit
 from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits

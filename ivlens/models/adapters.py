@@ -171,10 +171,10 @@ def _merged(adapted: Any, expected: str) -> PreTrainedModel:
     """The base of a PeftModel with its active adapters in its weights, checked against what they do unmerged."""
     check_finite_weights(adapted.state_dict(), expected)
     adapted.eval()
-    unmerged = _logits(adapted)
+    unmerged = logits_all_over(adapted)
     _unshare(adapted.get_base_model())
     merged = adapted.merge_and_unload()
-    difference = (_logits(merged) - unmerged).abs().max().item()
+    difference = (logits_all_over(merged) - unmerged).abs().max().item()
     allowed = TOLERANCE[merged.dtype] * max(1.0, unmerged.abs().max().item())
     if not difference <= allowed:
         raise MismatchError(
@@ -204,8 +204,8 @@ def _unshare(model: PreTrainedModel) -> None:
     model.config.tie_word_embeddings = bool(model.config.tie_word_embeddings and tied)
 
 
-@torch.inference_mode()
-def _logits(model: Any) -> Float[Tensor, "batch pos vocab"]:
+@torch.no_grad()
+def logits_all_over(model: Any) -> Float[Tensor, "batch pos vocab"]:
     """Logits in float64 on tokens from all over the vocabulary."""
     count = min(32, getattr(model.config, "max_position_embeddings", 32))
     tokens = torch.linspace(0, model.config.vocab_size - 1, count, device=model.device).long()[None]

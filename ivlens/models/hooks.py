@@ -140,16 +140,23 @@ def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
 
 
 def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
-    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance."""
+    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance.
+
+    Of hooks that others put on the model only the modules are known.
+    """
     watch = vars(model).get("forward")
     entered = watch.entered if isinstance(watch, _Watch) else []
-    return [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
+    told = [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
+    others = [
+        path for path, module in model.named_modules() if any(not isinstance(hook, _Hook) for hook in _on(module))
+    ]
+    return [*told, {"hooks": others}] if others else told
 
 
 def has_hooks(model: HookedTransformer) -> bool:
     """Whether something runs in the model's forward pass beside its own modules: edits, or hooks of any kind."""
     sweep(model)
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    return any(_on(module) for module in model.modules())
 
 
 def sweep(model: HookedTransformer) -> None:
@@ -235,6 +242,11 @@ def _cached(generate: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def _ours(model: HookedTransformer, name: str) -> list[_Hook]:
     return [hook for hook in model.hook_dict[name]._forward_hooks.values() if isinstance(hook, _Hook)]
+
+
+def _on(module: nn.Module) -> list[Any]:
+    """All that runs before or after a module's forward pass."""
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
 
 
 def _check_thread(hooks: Hooks) -> None:

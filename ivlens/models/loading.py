@@ -21,7 +21,7 @@ from .families import family_of, hooked_config
 from .layout import copy_from_file, store_transposed
 from .library_errors import library_errors
 from .naming import share
-from .precision import TOLERANCE, check_finite_weights
+from .precision import TOLERANCE, check_dtype, check_finite_weights
 from .provenance import model_facts, stamp, weights_sha256
 from .sources import Source, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
@@ -206,5 +206,6 @@ def _pass_through(
         )
     if device is not None:
         model.to(device, print_details=False)
+    check_dtype(model)
     model_facts(model)
     return model.eval()

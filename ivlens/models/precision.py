@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
-from ..errors import SourceError
+from ..errors import MismatchError, SourceError
 from .library_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.
@@ -28,6 +28,15 @@ def check_finite_weights(weights: Mapping[str, Tensor], name: str) -> None:
             f"NaN or infinity in {few_of(broken)}",
             "its training diverged or its file is damaged (in float16: try another dtype); give another checkpoint",
         )
+
+
+def check_dtype(model: HookedTransformer) -> None:
+    """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which leave its config as it was."""
+    if model.W_E.dtype != model.cfg.dtype:
+        raise MismatchError(
+            f"weights of {model.cfg.dtype}, as the model's config says", str(model.W_E.dtype),
+            f"cast it with model.to({model.W_E.dtype}), which changes both, or load it with dtype=",
+        )  # fmt: skip
 
 
 def in_dtype(module: M, dtype: torch.dtype) -> M:

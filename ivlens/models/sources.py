@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
@@ -16,13 +17,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from ..errors import ArgumentError, SourceError, reason
-from .adapters import is_peft_model, merged_adapter, merged_object
+from ..errors import ArgumentError, MismatchError, SourceError, reason
+from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
 from .families import family_of, hooked_config
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
 from .library_errors import REMEDY, few_of, library_errors, without_bars
 from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
 from .packaged import PACKAGED, packaged_folder
+from .precision import TOLERANCE
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
 # Buffers that older versions of transformers wrote beside the weights, and compute now.
@@ -166,10 +168,21 @@ def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
 
 
 def _gguf_tokenizer(path: Path) -> Any:
-    with library_errors(f"a readable tokenizer in {path}", PASS_ONE):
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    with library_errors(f"a readable tokenizer in {path}", PASS_ONE), _alone(path) as folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, trust_remote_code=False)
         complete_tokenizer(GgufFile(path).metadata, tokenizer, path.name)
     return tokenizer
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[str]:
+    """A folder with a link to the file and nothing else: transformers prefers tokenizer files that lie beside it."""
+    with tempfile.TemporaryDirectory(prefix="ivlens-gguf-") as folder:
+        try:
+            Path(folder, path.name).symlink_to(path.resolve())
+        except OSError:  # Windows asks for a right to make such links
+            Path(folder, path.name).hardlink_to(path)
+        yield folder
 
 
 @contextmanager
@@ -232,11 +245,58 @@ def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     if getattr(model, "_hf_peft_config_loaded", False):
         remedy = "load_model(base, adapter=folder), or give a PeftModel"
         raise SourceError("a model without adapters on it", "one with add_adapter's", remedy)
-    with library_errors(f"a causal language model, not a {type(model).__name__}"), no_init_weights():
+    with library_errors(f"a causal language model, not a {type(model).__name__}"):
+        same = _fresh(model, model.dtype)
+        _check_copy(same, model)
+        return same if dtype == model.dtype else _fresh(model, dtype)
+
+
+def _fresh(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    with no_init_weights():
         fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype, trust_remote_code=False)
-        fresh.load_state_dict(model.state_dict())
-        fresh.tie_weights()
+    fresh.load_state_dict(model.state_dict())
+    fresh.tie_weights()
     return fresh.eval()
+
+
+def _check_copy(fresh: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Raise MismatchError where a model computes with more than its config and weights: hooks, edited modules.
+
+    Logits that are not finite come of weights that are not, which are refused by name later.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        theirs = logits_all_over(model.eval()).cpu()
+    finally:
+        for module, training in modes:
+            module.training = training
+    with _rounded_like(fresh, model):
+        difference = (logits_all_over(fresh) - theirs).abs().max().item()
+    allowed = TOLERANCE.get(model.dtype, 0) * max(1.0, theirs.abs().max().item())
+    if difference > allowed:
+        raise MismatchError(
+            f"a model object that its config and weights describe, logits within {allowed:.1e}",
+            f"a difference of {difference:.1e}",
+            "take hooks off it, undo what was changed in its modules or config, or save it and load the folder",
+        )
+
+
+@contextmanager
+def _rounded_like(fresh: PreTrainedModel, model: PreTrainedModel) -> Iterator[None]:
+    """Within this context the copy has the rotary frequencies that a cast to half precision has rounded in a model."""
+    theirs, exact = dict(model.named_buffers()), {}
+    for name, buffer in fresh.named_buffers():
+        other = theirs.get(name)
+        if other is not None and other.shape == buffer.shape and buffer.is_floating_point():
+            other = other.to(buffer)
+            if torch.allclose(buffer, other, rtol=2**-8, atol=2**-24):
+                exact[buffer] = buffer.clone()
+                buffer.copy_(other)
+    try:
+        yield
+    finally:
+        for buffer, values in exact.items():
+            buffer.copy_(values)
 
 
 def _tokenizer_of(model: Any) -> Any:

@@ -59,12 +59,16 @@ def fine_tune(
     Raises:
         ArgumentError: something that a term needs is missing, or the model has LoRA already.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
-        HookError: within ``steer`` or ``ablate``.
+        HookError: within ``steer`` or ``ablate``, or with hooks on the model.
         MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings or abilities.
         RecordError: ``out`` cannot be written, or another process is at work in it.
     """
     if active_edits(model):
-        raise HookError("a model without active edits", "training within steer or ablate", "leave their context first")
+        raise HookError(
+            "a model without active edits",
+            "training within steer or ablate, or with hooks",
+            "leave their context first",
+        )
     config = config or TrainingConfig()
     if isinstance(data, Task):
         new = new or [Ability.of(data)]

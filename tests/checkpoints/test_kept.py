@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer, processors
 import ivlens
 from ivlens import Task
 from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
-from ivlens.errors import RecordError
+from ivlens.errors import HookError, RecordError
 from ivlens.files import held
 
 WORDS = [
@@ -311,3 +312,22 @@ def test_a_folder_in_a_file_s_place_is_one_error_of_its_checkpoint(
             warnings.simplefilter("ignore")
             assert why_not(folders, tmp_path / "out") == "a file to write at"
         path.rmdir()
+
+
+def test_what_hooks_do_to_a_model_object_is_not_kept_as_its_own(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    models = [ivlens.load_model(folder) for folder in folders]
+
+    def compared(out: Path, test: int) -> Any:
+        return compare_checkpoints(models[0], [models[1]], [task()], replace(CONFIG, test=test), out=out)
+
+    compared(tmp_path / "out", 3)
+    for model in models:
+        model.add_hook("blocks.0.hook_resid_pre", lambda stream, hook: 3 * stream)
+        if model is models[0]:
+            with pytest.raises(HookError, match="a checkpoint without active hooks; got some on base"):
+                compared(tmp_path / "out", 4)
+            model.reset_hooks()
+    assert "some on HookedTransformer" in compared(tmp_path / "out", 4).failures["HookedTransformer"]
+    models[1].reset_hooks()
+    now, anew = (compared(tmp_path / out, 4).to_frame().probability for out in ("out", "anew"))
+    assert now.tolist() == anew.tolist()

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ivlens import export_hf, load_model
 from ivlens.errors import IvlensError, SourceError, UnsupportedError
+from ivlens.models import model_facts
 from ivlens.models.sources import convert_gguf
 
 ARCHITECTURES = {"gemma3_text": "gemma3"}
@@ -364,3 +365,15 @@ def test_a_file_whose_metadata_are_damaged_is_one_error_or_a_model(tiny_hf: Any,
             said.append(str(error))
     assert said
     assert not [line for line in said if "\n" in line]
+
+
+def test_the_tokenizer_is_the_files_own_whatever_lies_beside_it(
+    tiny_hf: Any, tiny_tokenizer: Any, chatml: str, written: Any
+) -> None:
+    path = written(tiny_hf("llama"))
+    before = model_facts(load_model(path))
+    tiny_tokenizer("<s> $A", chatml).save_pretrained(path.parent)
+    (path.parent / "added_tokens.json").write_text('{"foo": 311}')
+    model = load_model(path)
+    assert model_facts(model) == before
+    assert model.tokenizer.chat_template is None

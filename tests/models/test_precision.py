@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ivlens
+from ivlens.errors import MismatchError
 from ivlens.models import rows_that_fit, sweep_heads
 from ivlens.models.precision import LEAST
 
@@ -62,3 +63,14 @@ def test_a_widened_block_takes_its_part_of_what_is_free(
     assert rows_that_fit(model, 100, torch.float32) < alone
     monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: block)
     assert rows_that_fit(model, 100, torch.float32) == 2
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
+def test_a_model_cast_without_its_config_is_refused(tiny_hooked: Any, cast: str) -> None:
+    model = getattr(tiny_hooked(), cast)()
+    expected = r"weights of torch\.float32, as the model's config says; got torch\.\w+; cast it with model\.to\(torch"
+    for use in (lambda: ivlens.evaluate(model, ivlens.Prompt("the capital", " of")), lambda: ivlens.load_model(model)):
+        with pytest.raises(MismatchError, match=expected):
+            use()
+    model.to(model.W_E.dtype, print_details=False)
+    assert ivlens.evaluate(ivlens.load_model(model), ivlens.Prompt("the capital", " of")).n == 1

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from ivlens import load_model
-from ivlens.errors import ArgumentError, SourceError
+from ivlens.errors import ArgumentError, MismatchError, SourceError
 from ivlens.models import cache_folder, packaged
 from ivlens.models.provenance import model_facts
 from ivlens.models.sources import merge_adapter, open_source
@@ -77,6 +77,41 @@ def test_a_model_object_is_left_as_it_was(tiny_hf: Any, tiny_tokenizer: Any) -> 
 def test_a_tied_model_object_is_copied_tied(tiny_hf: Any, tiny_tokenizer: Any) -> None:
     copied = open_source(tiny_hf("llama"), torch.float32, None, tiny_tokenizer()).model
     assert copied.lm_head.weight is copied.model.embed_tokens.weight
+
+
+def with_a_hook(theirs: Any) -> None:
+    theirs.model.norm.register_forward_hook(lambda module, given, output: 3 * output)
+
+
+def with_another_epsilon(theirs: Any) -> None:
+    theirs.model.norm.variance_epsilon = 5.0
+
+
+def with_another_activation(theirs: Any) -> None:
+    theirs.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+
+
+def with_other_rotary_frequencies(theirs: Any) -> None:
+    theirs.model.rotary_emb.inv_freq.mul_(0.5)
+
+
+def with_another_config(theirs: Any) -> None:
+    theirs.config.rms_norm_eps = 5.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    "edit",
+    [with_a_hook, with_another_epsilon, with_another_activation, with_other_rotary_frequencies, with_another_config],
+)
+def test_a_model_object_that_is_not_what_its_config_says_is_refused(
+    edit: Callable[[Any], None], dtype: torch.dtype, tiny_hf: Any, tiny_tokenizer: Any
+) -> None:
+    theirs = tiny_hf("llama").to(dtype)
+    load_model(theirs, tokenizer=tiny_tokenizer())
+    edit(theirs)
+    with pytest.raises(MismatchError, match="a model object that its config and weights describe"):
+        load_model(theirs, tokenizer=tiny_tokenizer())
 
 
 def test_a_model_object_of_another_kind_is_refused(tiny_hf: Any, tiny_tokenizer: Any) -> None:

@@ -208,6 +208,10 @@ def test_a_record_says_what_it_was_measured_under(model: Any, vectors: Tensor) -
         edits = ivlens.evaluate(model, PROMPTS).provenance["edits"]
     told = {"steer": "a tensor", "layer": 1, "scale": 2.0, "position": "last", "site": "block input"}
     assert edits == [told, {"ablate": [[0, 1]], "means": None}]
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda stream, hook: None)]):
+        assert ivlens.evaluate(model, PROMPTS).provenance["edits"] == [{"hooks": ["blocks.0.hook_resid_pre"]}]
+        with pytest.raises(HookError, match="training within steer or ablate, or with hooks"):
+            ivlens.fine_tune(model, PROMPTS)
 
 
 def test_hooks_of_any_kind_stop_the_sweep(model: Any) -> None:
