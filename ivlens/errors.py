@@ -107,7 +107,10 @@ class _Brief(Repr):
             return repr(x)[:60]
         article = "an" if type(x).__name__[0] in "AEIOUaeiou" else "a"
         shape = getattr(x, "shape", None)
-        return f"{article} {type(x).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+        if not isinstance(shape, tuple):
+            return f"{article} {type(x).__name__}"
+        facts = [str(getattr(x, name)) for name in ("dtype", "layout", "device") if hasattr(x, name)]
+        return ", ".join([f"{article} {type(x).__name__} of shape {tuple(shape)}", *facts])
 
 
 brief = _Brief().repr
