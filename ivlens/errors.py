@@ -111,7 +111,10 @@ class _Brief(Repr):
         if x is None or isinstance(x, (Number, PurePath)):
             return repr(x)[:60]
         shape = getattr(x, "shape", None)
-        return with_article(type(x).__name__) + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+        if not isinstance(shape, tuple):
+            return with_article(type(x).__name__)
+        facts = [str(getattr(x, name)) for name in ("dtype", "layout", "device") if hasattr(x, name)]
+        return ", ".join([f"{with_article(type(x).__name__)} of shape {tuple(shape)}", *facts])
 
 
 brief = _Brief().repr

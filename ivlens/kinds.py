@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import numpy as np
+import torch
 from jaxtyping import AbstractArray, jaxtyped
+from torch import Tensor
 
 from .errors import brief, with_article
 
@@ -115,15 +117,22 @@ def _class(hint: Any) -> Kind:
 
 
 def _path() -> Kind:
-    """A path, as a text or a Path, that the file system can be asked for."""
+    """A path, as a text, a Path or what has one, that the file system can be asked for.
 
-    def fits(value: Any) -> bool:
+    An empty text, which the value of an unset variable is, would be the working directory.
+    """
+
+    def take(value: Any) -> str | Path:
         try:
-            return isinstance(value, (str, Path)) and b"\0" not in os.fsencode(value)
-        except UnicodeEncodeError:
-            return False
+            path = value if isinstance(value, (str, Path)) else Path(value)
+            if value == "" or b"\0" in os.fsencode(path):
+                raise ValueError
+        except (TypeError, ValueError):  # the latter also where a text has no bytes
+            raise Refused(kind, value) from None
+        return path
 
-    return _instance("a path or a name", fits)
+    kind = Kind("a path or a name", take)
+    return kind
 
 
 def _bool(value: Any) -> bool:
@@ -138,10 +147,11 @@ def _number(hint: Any, allowed: Between | None = None) -> Kind:
 
     def take(value: Any) -> Any:
         try:
+            value = value.item() if isinstance(value, (Tensor, np.ndarray)) and not value.ndim else value
             if isinstance(value, (bool, np.bool_)) or not (whole or isinstance(value, Real)):
                 raise TypeError
             number = operator.index(value) if whole else float(value)
-        except (TypeError, OverflowError, ValueError):
+        except (TypeError, OverflowError, ValueError, RuntimeError):  # the last from a tensor without data
             raise Refused(kind, value) from None
         if not math.isfinite(number if not whole else 0) or (allowed and not allowed.least <= number <= allowed.most):
             raise Refused(kind, value)
@@ -161,7 +171,7 @@ def _tensor(hint: Any) -> Kind:
 
     def fits(value: Any) -> bool:
         with jaxtyped("context"):
-            return isinstance(value, hint)
+            return isinstance(value, hint) and value.layout == torch.strided and not value.is_meta
 
     axes = hint.dim_str.strip()
     return _instance(f"a {hint.__name__.partition('[')[0].lower()} tensor of shape [{', '.join(axes.split())}]", fits)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -43,6 +43,8 @@ def taken(hint: str, value: Any) -> Any:
         ("count", torch.tensor(3), 3),
         ("share", np.float32(0.5), 0.5),
         ("share", 1, 1.0),
+        ("share", torch.tensor(0.5), 0.5),
+        ("share", np.array(0.5), 0.5),
         ("head", [np.int32(1), 2], (1, 2)),
         ("head", torch.tensor([1, 2]), (1, 2)),
         ("names", ("a", "b"), ["a", "b"]),
@@ -53,6 +55,7 @@ def taken(hint: str, value: Any) -> Any:
         ("by_name", {"a": 1}, {"a": 1.0}),
         ("where", None, None),
         ("where", Path("x"), Path("x")),
+        ("where", PurePosixPath("x"), Path("x")),
         ("kind", "b", "b"),
         ("position", "last", "last"),
         ("position", (0, -1), [0, -1]),
@@ -70,10 +73,15 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
     ("hint", "value", "message"),
     [
         ("where", "a\0b", "a path or a name"),
+        ("where", "", "a path or a name, or None; got ''"),
+        ("where", b"x", "a path or a name"),
         ("where", "\ud800", "a path or a name"),
         ("count", 1.7, "argument to be a whole number of 1 or more; got 1.7"),
         ("count", 1.0, "got 1.0"),
         ("count", True, "got True"),
+        ("count", torch.tensor(True), "got True"),
+        ("count", torch.zeros((), device="meta"), "got a Tensor"),
+        ("share", torch.tensor([0.5]), r"got a Tensor of shape \(1,\)"),
         ("count", 0, "got 0"),
         ("count", "3", "got '3'"),
         ("count", None, "got None"),
@@ -90,7 +98,9 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("prompts", ["text"], r"argument\[0\] to be a Prompt; got 'text'; task.prompts\(n\) gives"),
         ("prompts", 5, "argument to be a Prompt or a list of which each is a Prompt; got 5"),
         ("vector", torch.zeros(2, 3), r"a float tensor of shape \[d_model\]; got a Tensor of shape \(2, 3\)"),
-        ("vector", torch.zeros(3, dtype=torch.int), "a float tensor"),
+        ("vector", torch.zeros(3, dtype=torch.int), r"a float tensor of .* got a Tensor of shape \(3,\), torch.int32"),
+        ("vector", torch.zeros(3).to_sparse(), "got a Tensor of shape .* torch.sparse_coo"),
+        ("vector", torch.zeros(3, device="meta"), "got a Tensor of shape .* meta"),
         ("by_name", {"a": "x"}, r"argument\['a'\] to be a finite number; got 'x'"),
         ("by_name", {3: 1}, "argument's key 3 to be a text; got 3"),
         ("where", 5, "a path or a name, or None; got 5"),

@@ -72,7 +72,7 @@ def _checkpoint(name: str | None, source: Any, base: Any) -> Checkpoint:
     if not isinstance(source, (str, Path)):
         return Checkpoint(name or type(source).__name__, source)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not str(source).strip() or not path.exists():  # an empty text would be the working directory
         hub, at, revision = str(source).partition("@")
         return Checkpoint(name or str(source), hub, revision if at else None)
     own = name or path.name

@@ -123,9 +123,11 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
     """The local folder or GGUF file that a source names, the name that records give it, and a hub name's commit."""
     text = str(source)
+    if not text.strip():
+        raise SourceError("a model's name or path", f"an empty one, {text!r:.60}", REMEDY)
     with library_errors(f"a readable model at {text:.200}"):
         path = Path(source).expanduser()
-        local = bool(text.strip()) and path.exists()
+        local = path.exists()
         if revision is not None and (local or text in PACKAGED):
             raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
         if path.suffix.lower() == ".gguf":

@@ -77,4 +77,4 @@ def _read(source: str | Path, path: Path) -> str:
             f"{advice}The built-in tasks are: {', '.join(list_tasks())}",
         ) from error
     except (OSError, ValueError) as error:
-        raise TaskError(f"a file that can be read at {brief(str(path))}", str(error)) from error
+        raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error

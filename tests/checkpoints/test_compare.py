@@ -227,6 +227,19 @@ def test_what_cannot_be_compared_is_reported_and_the_others_go_on(
         compare_checkpoints(tmp_path / "broken", {"good": base}, tasks, CONFIG)
 
 
+def test_an_empty_name_is_no_model_that_lies_in_the_working_directory(
+    base: Path, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an unset variable of a shell is one."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model").symlink_to(base)
+    monkeypatch.chdir(run)
+    found = compare_checkpoints(base, {"unset": "", "here": "."}, tasks[:1], CONFIG)
+    assert found.checkpoints == ("base", "here")
+    assert "got ''" in found.failures["unset"]
+
+
 def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
     for checkpoints in ({}, {"base": base}, [base, base]):
         with pytest.raises(ivlens.ArgumentError, match="checkpoint"):
