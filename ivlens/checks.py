@@ -14,6 +14,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, wraps
 from numbers import Real
@@ -246,7 +247,9 @@ def _path() -> Kind:
             path = value if isinstance(value, (str, Path)) else Path(value)
             if value == "" or b"\0" in os.fsencode(path):
                 raise ValueError
-        except (TypeError, ValueError):  # the latter also where a text has no bytes
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(path)
+        except (TypeError, ValueError, OSError):  # a text without bytes is the second, a name too long the last
             raise _Refused(kind, value) from None
         return path
 

@@ -75,6 +75,7 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("where", "a\0b", "a path or a name"),
         ("where", "", "a path or a name, or None; got ''"),
         ("where", b"x", "a path or a name"),
+        ("where", "x" * 5000, "a path or a name"),
         ("where", "\ud800", "a path or a name"),
         ("count", 1.7, "argument to be a whole number of 1 or more; got 1.7"),
         ("count", 1.0, "got 1.0"),
@@ -167,10 +168,12 @@ def public_functions() -> Iterator[tuple[str, Any]]:
             if inspect.isclass(found) and not issubclass(found, BaseException):
                 if name.endswith(("Config", "Guidance", "LoRA", "Ability")):
                     yield name, found
+                own = {each for base in found.__mro__ if base.__module__.startswith("ivlens") for each in vars(base)}
+                public = {each: getattr(found, each) for each in sorted(own) if not each.startswith("_")}
                 yield from (
-                    (f"{name}.{each}", method) for each, method in vars(found).items()
-                    if not each.startswith("_") and inspect.isfunction(method)
-                    and len(inspect.signature(method).parameters) > 1
+                    (f"{name}.{each}", method) for each, method in public.items()
+                    if (inspect.isfunction(method) and len(inspect.signature(method).parameters) > 1)
+                    or (inspect.ismethod(method) and inspect.signature(method).parameters)
                 )  # fmt: skip
             elif inspect.isfunction(found):
                 yield name, found
