@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction as Ratio
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -80,6 +81,7 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("count", 1.7, "argument to be a whole number of 1 or more; got 1.7"),
         ("count", 1.0, "got 1.0"),
         ("count", True, "got True"),
+        ("count", Ratio(10**5000, 3), "got a Fraction"),
         ("count", torch.tensor(True), "got True"),
         ("count", torch.zeros((), device="meta"), "got a Tensor"),
         ("share", torch.tensor([0.5]), r"got a Tensor of shape \(1,\)"),
