@@ -10,9 +10,19 @@ interrupt), the caller's gradient mode is as it was.
 import inspect
 import types
 import typing
+<<<<<<< HEAD
 from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Annotated, Any, TypeVar
+=======
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, wraps
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union
+>>>>>>> fix-b
 
 import torch
 
@@ -133,3 +143,203 @@ def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
     """An annotation with the names that it quotes looked up."""
     holder = types.SimpleNamespace(__annotations__={"hint": hint})
     return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]
+<<<<<<< HEAD
+=======
+
+
+@cache
+def kind_of(hint: Any) -> Kind:
+    """What an annotation allows."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        ranges = [each for each in inside[1:] if isinstance(each, Between)]
+        return _number(inside[0], ranges[0]) if ranges else kind_of(inside[0])
+    if origin in (Union, types.UnionType):
+        paths = (str, Path) if Path in inside else ()
+        return _union([_path()] * bool(paths) + [kind_of(each) for each in inside if each not in paths])
+    if origin is Literal:
+        return _literal(inside)
+    if hint is int or hint is float:
+        return _number(hint)
+    if origin is Callable or hint is Callable:
+        return _instance("a callable", callable)
+    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+        return _tensor(hint)
+    if origin is tuple and inside[-1] is not ...:
+        return _row([kind_of(each) for each in inside])
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return _mapping(*map(kind_of, inside))
+    if inspect.isclass(origin) and issubclass(origin, Iterable):
+        return _collection(origin, kind_of(inside[0]), _plural(kind_of(inside[0]).words))
+    if hint in (None, type(None)):
+        return _instance("None", lambda value: value is None)
+    if hint is bool:
+        return Kind("True or False", lambda value: _bool(value))
+    return _class(origin or hint)
+
+
+ANYTHING = Kind("anything", lambda value: value)
+
+
+def _instance(words: str, fits: Callable[[Any], bool], maker: str = "") -> Kind:
+    def take(value: Any) -> Any:
+        if not fits(value):
+            raise _Refused(kind, value)
+        return value
+
+    kind = Kind(words, take, maker)
+    return kind
+
+
+def _class(hint: Any) -> Kind:
+    """An object of a class; anything where the annotation names none (Any, a type variable)."""
+    if not inspect.isclass(hint) or hint in (object, Any):
+        return ANYTHING
+    words = "a text" if hint is str else f"a{'n' * (hint.__name__[0] in 'AEIOU')} {hint.__name__}"
+    return _instance(words, lambda value: isinstance(value, hint), MAKERS.get(hint.__name__, ""))
+
+
+def _path() -> Kind:
+    """A path, as a text, a Path or what has one, that the file system can be asked for.
+
+    An empty text, which the value of an unset variable is, would be the working directory.
+    """
+
+    def take(value: Any) -> str | Path:
+        try:
+            path = value if isinstance(value, (str, Path)) else Path(value)
+            if value == "" or b"\0" in os.fsencode(path):
+                raise ValueError
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(path)
+        except (TypeError, ValueError, OSError):  # a text without bytes is the second, a name too long the last
+            raise _Refused(kind, value) from None
+        return path
+
+    kind = Kind("a path or a name", take)
+    return kind
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise _Refused(kind_of(bool), value)
+    return bool(value)
+
+
+def _number(hint: Any, allowed: Between | None = None) -> Kind:
+    """Whole numbers, whatever library they are of; or finite ones. True and False are none."""
+    whole = hint is int
+
+    def take(value: Any) -> Any:
+        try:
+            value = value.item() if isinstance(value, (Tensor, np.ndarray)) and not value.ndim else value
+            if isinstance(value, (bool, np.bool_)) or not (whole or isinstance(value, Real)):
+                raise TypeError
+            number = operator.index(value) if whole else float(value)
+        except (TypeError, OverflowError, ValueError, RuntimeError):  # the last from a tensor without data
+            raise _Refused(kind, value) from None
+        if not math.isfinite(number if not whole else 0) or (allowed and not allowed.least <= number <= allowed.most):
+            raise _Refused(kind, value)
+        return number
+
+    words = "a whole number" if whole else "a finite number"
+    kind = Kind(words if allowed is None else f"{words} {allowed}", take)
+    return kind
+
+
+def _literal(values: tuple[Any, ...]) -> Kind:
+    return _instance(f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str) and value in values)
+
+
+def _tensor(hint: Any) -> Kind:
+    """A tensor of the annotation's dtype and number of axes; names of axes are not compared between arguments."""
+
+    def fits(value: Any) -> bool:
+        with jaxtyped("context"):
+            return isinstance(value, hint) and value.layout == torch.strided and not value.is_meta
+
+    axes = hint.dim_str.strip()
+    return _instance(f"a {hint.__name__.partition('[')[0].lower()} tensor of shape [{', '.join(axes.split())}]", fits)
+
+
+def _union(kinds: Sequence[Kind]) -> Kind:
+    """The first of the kinds that takes it; of refusals, the one that looked into the argument is told."""
+
+    def take(value: Any) -> Any:
+        refusals = []
+        for each in kinds:
+            try:
+                return each.take(value)
+            except _Refused as refused:
+                refusals.append(refused)
+        inside = [each for each in refusals if each.where]
+        raise max(inside, key=lambda each: len(each.where), default=_Refused(kind, value))
+
+    maker = next((each.maker for each in kinds if each.maker), "")
+    words = " or ".join(each.words for each in kinds if each.words != "None")
+    kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
+    return kind
+
+
+def _row(kinds: Sequence[Kind]) -> Kind:
+    """A tuple with a kind for each place, as a head (layer, head)."""
+
+    def take(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
+            raise _Refused(kind, value)
+        items = list(_items(kind, value))
+        if len(items) != len(kinds):
+            raise _Refused(kind, value)
+        return tuple(_within(f"[{at}]", each, item) for at, (each, item) in enumerate(zip(kinds, items, strict=True)))
+
+    kind = Kind(f"({', '.join(each.words for each in kinds)})", take)
+    return kind
+
+
+def _collection(origin: Any, item: Kind, plural: str) -> Kind:
+    """Several of a kind: a list, or a tuple where the annotation says so; a text or a mapping is none."""
+    made = tuple if origin is tuple else list
+
+    def take(value: Any) -> Any:
+        unordered = isinstance(value, (set, frozenset)) and issubclass(origin, Sequence)
+        if isinstance(value, (str, bytes, Mapping)) or unordered or not isinstance(value, Iterable):
+            raise _Refused(kind, value)
+        return made(_within(f"[{at}]", item, each) for at, each in enumerate(_items(kind, value)))
+
+    kind = Kind(plural, take, item.maker)
+    return kind
+
+
+def _items(kind: Kind, value: Iterable[Any]) -> Iterator[Any]:
+    """The items of something iterable that may fail at it, as a tensor without axes does."""
+    try:
+        yield from value
+    except TypeError:
+        raise _Refused(kind, value) from None
+
+
+def _mapping(keys: Kind, values: Kind) -> Kind:
+    def take(value: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise _Refused(kind, value)
+        return {
+            _within(f"'s key {brief(key)}", keys, key): _within(f"[{brief(key)}]", values, each)
+            for key, each in value.items()
+        }
+
+    kind = Kind(f"a mapping of {keys.words} to {values.words}", take, values.maker)
+    return kind
+
+
+def _within(where: str, kind: Kind, value: Any) -> Any:
+    """An item of an argument; a refusal says where in the argument it stands."""
+    try:
+        return kind.take(value)
+    except _Refused as refused:
+        refused.where = where + refused.where
+        raise
+
+
+def _plural(words: str) -> str:
+    return f"a list of which each is {words}"
+>>>>>>> fix-b

@@ -17,6 +17,7 @@ is near the noise of its dtype, SourceWarning that what is loaded may not be wha
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from numbers import Number, Real
 from pathlib import PurePath
 from reprlib import Repr
@@ -109,7 +110,13 @@ class _Brief(Repr):
 
     def repr_instance(self, x: Any, level: int) -> str:
         if x is None or isinstance(x, (Number, PurePath)):
+<<<<<<< HEAD
             return repr(x)[:60]
+=======
+            with suppress(ValueError):  # a fraction of thousands of digits
+                return repr(x)[:60]
+        article = "an" if type(x).__name__[0] in "AEIOUaeiou" else "a"
+>>>>>>> fix-b
         shape = getattr(x, "shape", None)
         if not isinstance(shape, tuple):
             return with_article(type(x).__name__)

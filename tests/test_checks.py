@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction as Ratio
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -75,10 +76,12 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("where", "a\0b", "a path or a name"),
         ("where", "", "a path or a name, or None; got ''"),
         ("where", b"x", "a path or a name"),
+        ("where", "x" * 5000, "a path or a name"),
         ("where", "\ud800", "a path or a name"),
         ("count", 1.7, "argument to be a whole number of 1 or more; got 1.7"),
         ("count", 1.0, "got 1.0"),
         ("count", True, "got True"),
+        ("count", Ratio(10**5000, 3), "got a Fraction"),
         ("count", torch.tensor(True), "got True"),
         ("count", torch.zeros((), device="meta"), "got a Tensor"),
         ("share", torch.tensor([0.5]), r"got a Tensor of shape \(1,\)"),
@@ -167,10 +170,12 @@ def public_functions() -> Iterator[tuple[str, Any]]:
             if inspect.isclass(found) and not issubclass(found, BaseException):
                 if name.endswith(("Config", "Guidance", "LoRA", "Ability")):
                     yield name, found
+                own = {each for base in found.__mro__ if base.__module__.startswith("ivlens") for each in vars(base)}
+                public = {each: getattr(found, each) for each in sorted(own) if not each.startswith("_")}
                 yield from (
-                    (f"{name}.{each}", method) for each, method in vars(found).items()
-                    if not each.startswith("_") and inspect.isfunction(method)
-                    and len(inspect.signature(method).parameters) > 1
+                    (f"{name}.{each}", method) for each, method in public.items()
+                    if (inspect.isfunction(method) and len(inspect.signature(method).parameters) > 1)
+                    or (inspect.ismethod(method) and inspect.signature(method).parameters)
                 )  # fmt: skip
             elif inspect.isfunction(found):
                 yield name, found

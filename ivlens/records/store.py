@@ -4,6 +4,7 @@ Its tensors are the file's tensors, everything else is JSON in the file's header
 from the other; a digest of both says when the file is damaged.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import jaxtyped
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import RecordError
 from ..files import load_facts, load_tensors, save_tensors
 from .html import block, frame_table
@@ -31,6 +33,7 @@ class Record:
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the record to ``path`` atomically and return the path.
 
@@ -45,6 +48,7 @@ class Record:
         return save_tensors(path, tensors, {"record": type(self).__name__, **facts})
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Self:
         """Read a record of this class from ``path``.
 
@@ -53,10 +57,9 @@ class Record:
         """
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
-        if not path.is_file():
-            raise RecordError(
-                f"a saved {cls.__name__} at {path}", "no file" if path.exists() else "no such file", again
-            )
+        if not os.path.isfile(path):  # False also where it cannot be asked for, unlike path.is_file()
+            came = "no file" if os.path.exists(path) else "no such file"
+            raise RecordError(f"a saved {cls.__name__} at {path}", came, again)
         kind = load_facts(path).get("record")
         if kind is None:
             raise RecordError(f"{path} to be an ivlens record", "another safetensors file", again)
@@ -112,7 +115,7 @@ class Record:
 
 def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:
     """Raise RecordError unless nothing is at ``path``, or a record of this class from the weights of ``provenance``."""
-    if not Path(path).is_file() or not Path(path).stat().st_size:
+    if not os.path.isfile(path) or not os.path.getsize(path):
         return
     remedy = "choose another path, or save with overwrite=True"
     expected = f"nothing, or a {kind.__name__} of the same weights, at {path}"

@@ -16,7 +16,10 @@ from ivlens.errors import ArgumentError, TaskError
 from ivlens.tasks import Example, load_task
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "function_vectors"
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
+KEYS = ("examples", "Instances")  # in an object these two say that it is a task's file
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda text: text.strip() and text.strip() not in KEYS
+)
 PAIRS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6, unique_by=lambda pair: pair[0].strip())
 
 
