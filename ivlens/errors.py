@@ -110,13 +110,8 @@ class _Brief(Repr):
 
     def repr_instance(self, x: Any, level: int) -> str:
         if x is None or isinstance(x, (Number, PurePath)):
-<<<<<<< HEAD
-            return repr(x)[:60]
-=======
             with suppress(ValueError):  # a fraction of thousands of digits
                 return repr(x)[:60]
-        article = "an" if type(x).__name__[0] in "AEIOUaeiou" else "a"
->>>>>>> fix-b
         shape = getattr(x, "shape", None)
         if not isinstance(shape, tuple):
             return with_article(type(x).__name__)

@@ -7,6 +7,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
@@ -127,7 +128,9 @@ def _path() -> Kind:
             path = value if isinstance(value, (str, Path)) else Path(value)
             if value == "" or b"\0" in os.fsencode(path):
                 raise ValueError
-        except (TypeError, ValueError):  # the latter also where a text has no bytes
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.lstat(path)
+        except (TypeError, ValueError, OSError):  # a text without bytes is the second, a name too long the last
             raise Refused(kind, value) from None
         return path
 
