@@ -5,6 +5,7 @@ Every function of ivlens runs under beartype with jaxtyping's shapes here; nothi
 on the CPU, unless CUDA_VISIBLE_DEVICES says otherwise.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -37,6 +38,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import ivlens
+
+for name in ivlens.__all__:  # which are imported at their first use
+    getattr(ivlens, name)
+gc.freeze()  # a comparison collects garbage after each checkpoint, which would look through all of these libraries
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CORPUS = ["the capital of France is Paris and the quick brown fox jumps over the lazy dog", "Q: A: 1 + 2 = 3"] * 3
