@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..checks import Count, checked
 from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
-from ..models import worker_device
+from ..models import check_device, worker_device
 from ..parallel import spread, workers
 from ..records import CheckpointComparison
 from ..tasks import Task, load_task
@@ -58,6 +58,7 @@ def compare_checkpoints(
         WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
     """
     config = config or ComparisonConfig()
+    check_device(options.get("device"))
     asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
     if not asked or len({task.name for task in asked}) < len(asked):
         raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")

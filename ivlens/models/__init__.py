@@ -18,6 +18,7 @@ from .hooks import hooked as hooked
 from .hooks import pattern_name as pattern_name
 from .hooks import resid_pre_name as resid_pre_name
 from .hooks import z_name as z_name
+from .loading import check_device as check_device
 from .loading import load_model as load_model
 from .lora import add_lora as add_lora
 from .lora import has_lora as has_lora

@@ -59,7 +59,7 @@ def load_model(
     """
     if dtype not in TOLERANCE:
         raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
-    _check_device(device)
+    check_device(device)
     if isinstance(source, TransformerBridge):
         raise SourceError(
             "a Hugging Face source or a HookedTransformer", "a TransformerBridge", "give what the bridge was made of"
@@ -90,7 +90,8 @@ def load_model(
     return model
 
 
-def _check_device(device: str | torch.device | None) -> None:
+def check_device(device: str | torch.device | None) -> None:
+    """Raise ArgumentError unless the device is one that is here."""
     try:
         torch.zeros(1, device=device).item()  # meta has no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
