@@ -13,7 +13,7 @@ from ..effects import locate_heads
 from ..errors import at_least
 from ..files import safe_name
 from ..heads import universal_effects
-from ..models import HookedTransformer, provenance
+from ..models import HookedTransformer, key_of
 from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, recall, standard_error
 from ..scoring import evaluate
 from ..steering import random_vector, steer, steering_sweep
@@ -88,7 +88,7 @@ def run_demo(
 
 def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
     settings = {name: getattr(config, name) for name in ("clean", "corrupted", "shots", "seed")}
-    key = provenance(model, task=task.name, digest=task.digest, **settings)
+    key = key_of(model, task=task.name, digest=task.digest, **settings)
     path = folder / "records" / f"{safe_name(task.name)}.effects.safetensors"
     return recall(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
 

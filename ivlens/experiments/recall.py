@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..effects import locate_heads
-from ..models import HookedTransformer, provenance
+from ..models import HookedTransformer, key_of
 from ..records import recall
 from ..tasks import Task
 from ..vectors import InstructionVector, instruction_vector
@@ -19,7 +19,5 @@ def recall_vector(
         assert effects.means is not None  # locate_heads keeps them
         return instruction_vector(model, effects.means, effects.top(heads))
 
-    key = provenance(
-        model, task=task.name, digest=task.digest, heads=heads, clean=clean, corrupted=corrupted, seed=seed
-    )
+    key = key_of(model, task=task.name, digest=task.digest, heads=heads, clean=clean, corrupted=corrupted, seed=seed)
     return recall(path, InstructionVector, key, compute)

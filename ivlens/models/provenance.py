@@ -66,6 +66,12 @@ def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in IDENTITY} | {"versions": package_versions()}
 
 
+def key_of(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
+    """What a result of this model that is kept depends on: its identity and kind of device, edits, the settings."""
+    device = torch.device(model.cfg.device or "cpu").type
+    return identity(model_facts(model)) | {"device": device, "edits": active_edits(model), "settings": settings}
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
     return {name: version(name) for name in PACKAGES}

@@ -12,7 +12,7 @@ from tokenizers import processors
 from ivlens import load_model
 from ivlens.errors import MismatchError
 from ivlens.models import check_fits, model_facts, provenance
-from ivlens.models.provenance import _state_of, identity, stamp, weights_sha256
+from ivlens.models.provenance import _state_of, identity, key_of, stamp, weights_sha256
 
 
 def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
@@ -236,3 +236,14 @@ def test_processed_weights_and_unprocessed_ones_do_not_mix(tiny_hooked: Any) -> 
     assert model_facts(folded)["processing"] == "folded norms"
     with pytest.raises(MismatchError, match="processing none against folded norms"):
         check_fits(folded, provenance(raw), "the vector")
+
+
+def test_what_is_kept_depends_on_the_model_and_not_on_where_it_lies(tiny_hooked: Any) -> None:
+    model = tiny_hooked()
+    key = key_of(model, task="toy")
+    model.ivlens_facts["source"] = "elsewhere"
+    assert key_of(model, task="toy") == key
+    assert key["device"] == "cpu"
+    assert key_of(model, task="other") != key
+    model.cfg.eps *= 2
+    assert key_of(model, task="toy") != key
