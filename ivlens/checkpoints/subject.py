@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import HookError
-from ..models import HookedTransformer, has_hooks, model_facts
+from ..models import HookedTransformer, has_hooks, kind_of_device, model_facts
 from .facts import recall_facts
 from .sources import Checkpoint
 
@@ -41,8 +39,7 @@ class Subject:
 
     def _facts(self) -> dict[str, Any]:
         model = self.model()
-        device = torch.device(model.cfg.device or "cpu").type
-        return model_facts(model) | {"device": device}
+        return model_facts(model) | {"device": kind_of_device(model)}
 
     def model(self) -> HookedTransformer:
         """The model, loaded once.

@@ -36,6 +36,7 @@ from .provenance import check_alike as check_alike
 from .provenance import check_fits as check_fits
 from .provenance import identity as identity
 from .provenance import key_of as key_of
+from .provenance import kind_of_device as kind_of_device
 from .provenance import model_facts as model_facts
 from .provenance import package_versions as package_versions
 from .provenance import provenance as provenance

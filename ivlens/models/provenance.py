@@ -68,8 +68,13 @@ def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def key_of(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
     """What a result of this model that is kept depends on: its identity and kind of device, edits, the settings."""
-    device = torch.device(model.cfg.device or "cpu").type
-    return identity(model_facts(model)) | {"device": device, "edits": active_edits(model), "settings": settings}
+    of_model = identity(model_facts(model)) | {"device": kind_of_device(model)}
+    return of_model | {"edits": active_edits(model), "settings": settings}
+
+
+def kind_of_device(model: HookedTransformer) -> str:
+    """The kind of device that the model is on: "cpu", "cuda"."""
+    return torch.device(model.cfg.device or "cpu").type
 
 
 def package_versions() -> dict[str, str]:
