@@ -156,6 +156,6 @@ def attention_patterns(
     with hooked(model, edits):
         final_residual(model, padded([(tokens, ())], model.cfg.device))
     chosen = torch.stack([patterns[layer][head] for layer, head in heads]).cpu()
-    if not (chosen.sum(-1) > 0.5).all():  # TransformerLens turns not-a-numbers of a query into zeros
+    if not (chosen.sum(-1) > 0).all():  # TransformerLens turns not-a-numbers of a query into zeros; NaN > 0 is false
         refuse_odd("attention patterns", [prompt.text], [0])
     return [token_text(model.tokenizer, token) for token in tokens], chosen

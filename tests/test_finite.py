@@ -51,6 +51,41 @@ def test_prompts_that_overflow_are_named(model: Any, measure: Callable[..., Any]
         measure(overflowing(model), batch_size=batch_size)
 
 
+def overflowing_scores(model: Any) -> Any:
+    """A float16 model whose attention scores in head (1, 2) overflow; TransformerLens makes that pattern zeros."""
+    model = model.to(torch.float16)
+    for weight, bias in (
+        (model.blocks[1].attn.W_Q, model.blocks[1].attn.b_Q),
+        (model.blocks[1].attn._W_K, model.blocks[1].attn._b_K),
+    ):
+        head = 2 * len(weight) // model.cfg.n_heads
+        weight.data[head] = 0
+        bias.data[head] = 2000
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, means: ivlens.evaluate(model, SOUND),
+        lambda model, means: ivlens.mean_head_activations(model, SOUND),
+        lambda model, means: ivlens.attention_patterns(model, SOUND[0], [(1, 2)]),
+        lambda model, means: ivlens.indirect_effects(model, SOUND, means, method="exact"),
+        lambda model, means: ivlens.indirect_effects(model, SOUND, means, method="loop"),
+        lambda model, means: ivlens.indirect_effects(model, SOUND, means, method="attribution"),
+    ],
+    ids=["evaluate", "means", "patterns", "exact", "loop", "attribution"],
+)
+def test_attention_scores_that_overflow_are_no_zeros(model: Any, measure: Callable[..., Any]) -> None:
+    model = model.to(torch.float16)
+    means = means_of(model)
+    overflowing_scores(model)
+    assert model(SOUND[0].text).isfinite().all()  # what makes them silent
+    with pytest.raises(PromptError, match=r"finite [\w ]+ on every prompt; got .* prompt 1"):
+        measure(model, means)
+
+
 TASKED = [Prompt("the fox is", " and"), Prompt("the dog is", " and")]
 
 

@@ -1,6 +1,7 @@
 """Hook names, and edits of activations that act within their ``with`` block only, whatever interrupts it."""
 
 import inspect
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
@@ -8,9 +9,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from threading import get_ident
-from types import MethodType
+from types import FrameType, MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import LensHandle
@@ -19,7 +21,8 @@ from ..errors import HookError
 from .passes import Call
 
 Edit = Callable[[Tensor], Tensor | None]
-STANDS_IN = ("generate", "generate_stream", "forward")
+STANDS_IN = ("forward", "generate", "generate_stream")
+GENERATORS = {inspect.unwrap(getattr(HookedTransformer, name)).__code__ for name in STANDS_IN[1:]}
 
 # The thread that a pass is run for, where autograd runs a part of it again in one of its own threads.
 thread_of_pass: ContextVar[int | None] = ContextVar("thread_of_pass", default=None)
@@ -202,26 +205,63 @@ class _Watch:
         self.before = {name: vars(model)[name] for name in STANDS_IN if name in vars(model)}
 
     def install(self) -> None:
+        """Take the functions' place, ``forward`` first: an interrupt leaves what ``sweep`` finds by it."""
         for name in STANDS_IN:
             stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
             vars(self.model)[name] = stand_in
+        _watches.add(self)
+        _run_compiled_models_as_written()
 
     def remove(self) -> None:
-        for name in STANDS_IN:
-            vars(self.model).pop(name, None)
-        vars(self.model).update(self.before)
+        """Give the functions their place back, ``forward`` last."""
+        _watches.discard(self)
+        _run_compiled_models_as_written()
+        for name in reversed(STANDS_IN):
+            if name in self.before:
+                vars(self.model)[name] = self.before[name]
+            else:
+                vars(self.model).pop(name, None)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         self.check_thread()
         if not any(hooks.active for hooks in self.entered):
             return self.forward(*args, **options)
-        with Call(self.model, args, options).running():
+        call = Call(self.model, args, options)
+        if call.given["past_kv_cache"] is None and _generating():
+            raise HookError(
+                "generation through the key-value cache, so that each step is known to continue a prompt",
+                "a generate function taken from the model before the edits, without use_past_kv_cache",
+                "call model.generate(...) inside the with block",
+            )
+        with call.running():
             return self.forward(*args, **options)
 
     def check_thread(self) -> None:
         for hooks in self.entered:
             if hooks.active:
                 _check_thread(hooks)
+
+
+_watches: "weakref.WeakSet[_Watch]" = weakref.WeakSet()
+_stance: Any = None
+
+
+def _run_compiled_models_as_written() -> None:
+    """While any model is watched, what ``torch.compile`` made of one runs as written: compiled code skips hooks."""
+    global _stance
+    if _watches and _stance is None:
+        _stance = torch.compiler.set_stance("force_eager")
+    elif not _watches and _stance is not None:
+        _stance.__exit__(None, None, None)
+        _stance = None
+
+
+def _generating() -> bool:
+    """Whether this runs within one of TransformerLens' own functions that generate."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code not in GENERATORS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _watched(model: HookedTransformer) -> _Watch:

@@ -62,7 +62,7 @@ def last_token(activation: Shaped[Tensor, "batch pos ..."]) -> tuple[Int[Tensor,
 
 
 def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
-    """The rows of the forward pass that an activation is of; of a part of the model run alone, rows without padding.
+    """The rows of the forward pass that an activation is of.
 
     Raises:
         HookError: which tokens of a row are padding cannot be known.
@@ -71,7 +71,11 @@ def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
     if told is not None and (told[1] is None or (call is not None and told[1] is call.input)):
         return Pass(_at(activation) <= _at(activation)[:, -1:], told[0].to(activation.device))
     if call is None:
-        return _whole(activation)
+        raise HookError(
+            "a call of the model itself while edits are active",
+            "a part of it, or a forward function taken from it before",
+            "call model(...) inside the with block",
+        )
     return call.rows(activation)
 
 

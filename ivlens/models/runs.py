@@ -1,7 +1,9 @@
 """Plain forward passes: rows padded on the right with an explicit mask, logits only where an answer is read."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
+from .hooks import hooked, pattern_name
 from .passes import last_prompt_tokens
 
 Ids = tuple[int, ...]
@@ -66,8 +69,22 @@ def check_length(model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]]) -> 
 
 def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream after the last block; hooks that edit the last prompt token find it."""
-    with last_prompt_tokens(rows.last, rows.tokens):
+    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
+
+
+def _overflow_shown(model: HookedTransformer) -> AbstractContextManager[Any]:
+    """Within this context attention scores beyond float16 make what follows from them not-a-numbers.
+
+    TransformerLens turns the pattern of such a query into zeros, as if its head were ablated.
+    """
+    if model.cfg.dtype != torch.float16:
+        return nullcontext()
+    return hooked(model, {pattern_name(layer): _without_zero_rows for layer in range(model.cfg.n_layers)})
+
+
+def _without_zero_rows(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+    return pattern / (pattern.sum(-1, keepdim=True) > 0)
 
 
 def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 import ivlens
 from ivlens import HookError, Prompt
 from ivlens.models import Hooks, active_edits, checkpointed, resid_pre_name, this_pass, z_name
+from ivlens.models.passes import last_prompt_tokens
 
 PROMPTS = [Prompt("the quick", " fox"), Prompt("the capital of France is", " Paris")]
 TOKENS = torch.tensor([[3, 40, 5, 60]])
@@ -251,7 +252,8 @@ def test_an_interrupt_at_any_line_leaves_the_model_as_it_was(model: Any, vectors
     probes = [vectors[None], vectors.view(1, 4, 4, 8), vectors.view(1, 4, 4, 8)]
 
     def edited() -> int:
-        return sum(not torch.equal(point(each), each) for point, each in zip(points, probes, strict=True))
+        with last_prompt_tokens(torch.tensor([3])):
+            return sum(not torch.equal(point(each), each) for point, each in zip(points, probes, strict=True))
 
     def entered_and_left(n: int) -> str:
         interrupter = Interrupter(n)
@@ -278,3 +280,45 @@ def test_an_interrupt_at_any_line_leaves_the_model_as_it_was(model: Any, vectors
     assert n > 100
     with ivlens.steer(model, vectors[0], 1):  # sweeps what was left behind without effect
         answers(model)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["steer", "ablate"])
+def test_functions_taken_from_the_model_before_are_refused(model: Any, vectors: Tensor, kind: str) -> None:
+    """They pass by what says where the prompts end: a padded row would be edited elsewhere than alone."""
+    forward, generate, block = model.forward, model.generate, model.blocks[1]
+    context = ivlens.steer(model, vectors[0], 1) if kind == "steer" else ivlens.ablate(model, [(1, 0)])
+    with context:
+        model(TOKENS)
+        with pytest.raises(HookError, match=r"call model\(\.\.\.\) inside the with block"):
+            forward(TOKENS)
+        with pytest.raises(HookError, match=r"call model\(\.\.\.\) inside the with block"):
+            block(torch.zeros(1, 4, 32, dtype=torch.float64))
+        with pytest.raises(HookError, match=r"call model\.generate\(\.\.\.\) inside"):
+            generate(TOKENS, max_new_tokens=2, use_past_kv_cache=False, verbose=False)
+        kept = generate(TOKENS, max_new_tokens=3, do_sample=False, verbose=False)
+        assert torch.equal(kept, model.generate(TOKENS, max_new_tokens=3, do_sample=False, verbose=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("when", ["before", "inside"])
+def test_a_compiled_model_is_steered_while_the_context_is_active(model: Any, vectors: Tensor, when: str) -> None:
+    """Compiled code has no hooks; contexts of two models may end in any order."""
+    torch.compiler.set_stance("default")  # an interrupt, as above, may leave compiled models running as written
+    torch._dynamo.reset()
+    compiled, other, plain = torch.compile(model, backend="eager"), copy.deepcopy(model), model(TOKENS)
+    if when == "before":
+        assert torch.equal(compiled(TOKENS), plain)
+    first, second = ivlens.steer(model, 5 * vectors[0], 1), ivlens.steer(other, vectors[1], 1)
+    first.__enter__()
+    second.__enter__()
+    steered = model(TOKENS)
+    assert (steered - plain).abs().max() > 0.01
+    assert torch.equal(compiled(TOKENS), steered)
+    first.__exit__(None, None, None)
+    assert torch.equal(compiled(TOKENS), plain)
+    other(TOKENS)
+    second.__exit__(None, None, None)
+    assert torch.equal(compiled(TOKENS), plain)
+    assert torch._dynamo.eval_frame._stance.stance == "default"
+    torch._dynamo.reset()
