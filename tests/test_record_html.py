@@ -29,8 +29,8 @@ def compared(
         "rows": rows, "recovery": (), "aie": torch.zeros(*shape, 1, 1), "stderr": torch.zeros(*shape, 1, 1),
         "weights": torch.zeros(len(names), 4, 1, 1), "alignment": torch.zeros(*shape, 1),
         "stream_cosine": torch.zeros(*shape, 1), "cka": torch.zeros(*shape, 1), "head_cosine": torch.zeros(*shape, 1),
-        "head_norm": torch.zeros(*shape, 1), "checkpoints": names, "tasks": tasks, "heads": ((Head(0, 0),),) * len(tasks),
-        "metric": "probability",
+        "head_norm": torch.zeros(*shape, 1), "checkpoints": names, "tasks": tasks,
+        "heads": ((Head(0, 0),),) * len(tasks), "metric": "probability",
     } | more)  # fmt: skip
 
 
