@@ -15,7 +15,7 @@ from torch import Tensor
 from ..activations import mean_head_activations
 from ..effects import indirect_effects
 from ..errors import RecordError, refuse_odd
-from ..files import load_tensors, safe_name, save_tensors
+from ..files import safe_name
 from ..models import (
     HookedTransformer,
     attention_weights,
@@ -45,6 +45,7 @@ from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.compare import Condition
 from ..tasks import Prompt, Task
+from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
 from .config import CheckpointConfig
 from .subject import Subject

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError, reason
-from ..folders import atomic_folder
+from ..files import atomic_folder
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions

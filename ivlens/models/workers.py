@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError, reason
-from ..folders import in_use, remove_abandoned
+from ..files import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
 from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights

@@ -96,7 +96,7 @@ def test_rank_correlation_and_cka() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"groups": 1}, "groups"), ({"clean": 0}, "clean"), ({"groups": 50}, "groups"), ({"metric": "x"}, "metric"),
+    [({"groups": 1}, "groups"), ({"n_clean": 0}, "n_clean"), ({"groups": 50}, "groups"), ({"metric": "x"}, "metric"),
      ({"corruption": "x"}, "corruption"), ({"scales": ()}, "scales")],
 )  # fmt: skip
 def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:

@@ -1,18 +1,17 @@
 """What the papers say of forgetting, tested on comparisons of checkpoints."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from ..stats import Columns, bootstrap_groups, spearman
+from ..vocabulary import Finding
 from .checkpoints import CheckpointComparison
-from .ranks import spearman
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
 KNOWN = 0.05  # probability from which the base knows the answers without an instruction
 FALLEN = 0.2  # drop of accuracy from which there is something to bring back
-RESAMPLES, LEAST_TASKS = 2000, 3
 INSTRUCTION = "instruction following falls more than knowledge"
 RECOVERY = "the base's vector brings a forgotten ability back"
 TRACKING = "{} tracks forgetting"
@@ -24,8 +23,6 @@ TRACKERS = {
 
 NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgetting", "recovered", "recovered_random",
           *TRACKERS]  # fmt: skip
-
-Columns = Mapping[str, np.ndarray]
 
 
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
@@ -73,30 +70,21 @@ def _back(cells: pd.DataFrame) -> pd.DataFrame:
 def _finding(
     claim: str, measure: str, cells: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
 ) -> dict[str, Any]:
-    value, low, high = _bootstrap(cells, statistic)
-    confirmed, refuted = (low > 0, high < 0)[::sign]
+    columns = {str(name): cells[name].to_numpy() for name in cells}
+    value, low, high = bootstrap_groups(columns, columns["task"], statistic)
     return {
         "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(cells),
         "tasks": cells["task"].nunique(),
-        "finding": "confirmed" if confirmed else "refuted" if refuted else "undecided",
+        "finding": _finding_of(low, high, sign).value,
     }  # fmt: skip
 
 
-def _bootstrap(cells: pd.DataFrame, statistic: Callable[[Columns], float]) -> tuple[float, float, float]:
-    """A statistic of the cells, with the percentile bootstrap over tasks; what cannot be told is not a number."""
-    nothing, columns = float("nan"), {str(name): cells[name].to_numpy() for name in cells}
-    if cells.empty:
-        return nothing, nothing, nothing
-    of_task = [np.flatnonzero(columns["task"] == task) for task in dict.fromkeys(columns["task"])]
-    value = float(statistic(columns))
-    if len(of_task) < LEAST_TASKS:
-        return value, nothing, nothing
-    generator = np.random.default_rng(0)
-    drawn = [np.concatenate([of_task[at] for at in row])
-             for row in generator.integers(len(of_task), size=(RESAMPLES, len(of_task)))]  # fmt: skip
-    values = np.array([statistic({name: column[places] for name, column in columns.items()}) for places in drawn])
-    low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (nothing, nothing)
-    return value, float(low), float(high)
+def _finding_of(low: float, high: float, sign: int) -> Finding:
+    """What an interval on one side of 0 says of a claim whose measure has this ``sign`` where it holds."""
+    if low > 0 or high < 0:
+        positive = low > 0
+        return Finding.CONFIRMED if positive == (sign > 0) else Finding.REFUTED
+    return Finding.UNDECIDED
 
 
 def _correlation(columns: Columns) -> float:
