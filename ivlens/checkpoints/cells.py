@@ -9,22 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ..activations import mean_head_activations
+from ..activations import capture, mean_head_activations
 from ..effects import indirect_effects
-from ..errors import RecordError, refuse_odd
+from ..errors import RecordError
 from ..files import safe_name
 from ..models import (
     HookedTransformer,
     attention_weights,
-    batches,
-    final_residual,
-    hooked,
     identity,
-    last_token,
-    padded,
     provenance,
     relative_change,
     resid_pre_name,
@@ -41,7 +34,7 @@ from ..records import (
     WeightChange,
     load_or_compute,
 )
-from ..scoring import evaluate, prompt_ids
+from ..scoring import evaluate
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.compare import Condition
 from ..tasks import Prompt, Task
@@ -253,22 +246,8 @@ def _at_most(n: int, task: Task, split: str) -> int:
     return min(n, len(task.split(split)))
 
 
-@torch.no_grad()
 def _hidden(model: HookedTransformer, prompts: list[Prompt]) -> HiddenStates:
-    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    cfg = model.cfg
-    dtype = torch.float64 if cfg.dtype == torch.float64 else torch.float32
-    states: Float[Tensor, "prompt layer d_model"] = torch.zeros(len(pairs), cfg.n_layers, cfg.d_model, dtype=dtype)
-    for places, batch in batches(pairs, 32):
-
-        def keep(layer: int, places: list[int] = places) -> Callable[[Tensor], None]:
-            def look(stream: Float[Tensor, "batch pos d_model"]) -> None:
-                states[places, layer] = stream[last_token(stream)].to(states)
-
-            return look
-
-        with hooked(model, {resid_pre_name(layer): keep(layer) for layer in range(cfg.n_layers)}):
-            final_residual(model, padded(batch, cfg.device))
-    odd = (~states.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    refuse_odd("hidden states", [prompt.text for prompt in prompts], odd)
+    points = [resid_pre_name(layer) for layer in range(model.cfg.n_layers)]
+    found = capture(model, prompts, points, reduce="none", what="hidden states")
+    states = torch.stack([found[point] for point in points], 1)
     return HiddenStates(states, provenance=provenance(model, prompts=len(prompts)))

@@ -19,8 +19,8 @@ from ivlens import files, load_model
 from ivlens.errors import ArgumentError, MismatchError, RecordError, UnsupportedError
 from ivlens.models import add_lora, export, export_adapter, export_hf, lora_factors, lora_off, merge_lora, model_facts
 from ivlens.models.export import trainable_names
+from ivlens.models.facts import weights_sha256
 from ivlens.models.families import FAMILIES
-from ivlens.models.provenance import weights_sha256
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
