@@ -12,7 +12,7 @@ from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_place
 from .attribution import attributed_effects
 from .checks import check_asked, check_effects, check_means
-from .copies import patched_effects
+from .loop import patched_effects
 
 POSITION_METHODS = ("loop", "attribution")
 
