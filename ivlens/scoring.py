@@ -19,13 +19,26 @@ Ids = tuple[int, ...]
 def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
-    Probabilities are those of the first accepted answer, whole; a prompt is a hit when greedy decoding gives any of
-    its accepted answers (every token of it is the most likely one after the tokens before). Where an answer begins with
-    a blank token, as digits do in many tokenizers, its "first token" is that and the next.
+    Probabilities are those of the first accepted answer, whole; a prompt is answered correctly when greedy decoding
+    gives any of its accepted answers (every token of it is the most likely one after the tokens before). Where an
+    answer begins with a blank token, as digits do in many tokenizers, its "first token" is that and the next.
+
+    Args:
+        model: the model that answers.
+        prompts: prompts with their accepted answers.
+        batch_size: answers per forward pass.
+
+    Returns:
+        Probabilities and correctness per prompt.
 
     Raises:
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             logits are not finite.
+
+    Example:
+        >>> answers = iv.evaluate(model, prompts)
+        >>> answers.n, answers.probabilities.shape
+        (4, torch.Size([4]))
     """
     prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)

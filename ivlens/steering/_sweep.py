@@ -29,15 +29,31 @@ def steering_sweep(
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
-    ``ks`` are numbers of the vector's first heads (default: all of them). The same numbers as ``steer`` and
-    ``evaluate`` in each cell, but a prompt's earlier tokens are run once, and a cell from its layer on. Choose a
-    cell on one set of prompts with ``.best()`` and report it on another.
+    The same numbers as ``steer`` and ``evaluate`` for each choice, but a prompt's earlier tokens are run once, and a
+    choice from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
+
+    Args:
+        model: the model to steer.
+        vector: an instruction vector.
+        prompts: prompts to answer under steering.
+        layers: layers to add the vector at.
+        scales: factors of the vector.
+        ks: numbers of the vector's first heads to sum (None: all of them).
+        stream_budget: rows of streams that travel together, which bounds memory.
+
+    Returns:
+        Answers for each layer, scale and number of heads.
 
     Raises:
         ArgumentError: no layers or scales, ones that do not exist or overflow, or more heads than the vector has.
         MismatchError: the vector does not fit the model.
         PromptError: see ``evaluate``.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
+
+    Example:
+        >>> sweep = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0, 2.0])
+        >>> sweep.correct.shape  # layer scale k prompt
+        torch.Size([2, 2, 1, 4])
     """
     layers, scales, ks = _checked(model, vector, layers, scales, ks)
     vectors = [vector_values(model, vector.first(k) if vector.heads else vector) for k in ks]

@@ -29,20 +29,34 @@ def steer(
 ) -> Hooks:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
-    ``position``: ``"last"``, the prompt's last token; ``"generated"``, that and every token after it (answer tokens,
-    steps of ``model.generate``); ``"all"``, all tokens; or indices into the prompt, negative ones from its end.
-    ``site``: ``"resid_pre"``, where the stream enters the block (2310.15213), or ``"attn_out"``, on what its attention
-    adds (2502.11019). The hook is removed on leaving, whatever happens.
-
     Every row of a batch is steered as its prompt alone: padding does not count. A forward pass takes its rows for
     prompts; ``model.generate`` goes through its key-value cache, and what it adds is no prompt. The context may be
     entered again once it was left, and is of the thread that entered it.
+
+    Args:
+        model: the model to steer.
+        vector: an instruction vector, or values of your own, [d_model].
+        layer: the block whose residual stream is steered.
+        scale: factor of the vector.
+        position: "last", the prompt's last token; "generated", that and every token after it (answer tokens, steps of
+            ``model.generate``); "all", all tokens; or indices into the prompt, negative ones from its end.
+        site: "resid_pre", where the stream enters the block (2310.15213), or "attn_out", on what its attention adds
+            (2502.11019).
+
+    Returns:
+        A context; the hook is removed on leaving, whatever happens.
 
     Raises:
         ArgumentError: a layer, scale, position or site that does not exist.
         MismatchError: a vector of another width, or computed on a model that it does not fit.
         HookError: on leaving, when no forward pass ran inside; in a pass, when it cannot be known which of a row's
             tokens are padding, or another thread runs it.
+
+    Example:
+        >>> with iv.steer(model, vector, layer=1, scale=2.0):
+        ...     steered = iv.evaluate(model, prompts)
+        >>> steered.n
+        4
     """
     _check_position(position)
     one_of("site", site, tuple(SITES))
