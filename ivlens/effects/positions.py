@@ -66,16 +66,16 @@ def position_effects(
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
-    found = positions_by_place(model.tokenizer, prompts, means.by)
-    if means.by == "position" and len(found[0]) != len(means.places):
+    positions = positions_by_place(model.tokenizer, prompts, means.by)
+    if means.by == "position" and len(positions[0]) != len(means.places):
         raise MismatchError(
             f"corrupted prompts of {len(means.places)} tokens, as the clean ones have",
-            f"{len(found[0])}",
+            f"{len(positions[0])}",
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
-    places = [name for name in means.places if all(name in each for each in found)]
+    places = [name for name in means.places if all(name in each for each in positions)]
     values = means.values[[means.places.index(name) for name in places]]
-    sites = [[each[name] for name in places] for each in found]
+    sites = [[each[name] for name in places] for each in positions]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
     effects, baseline = run(model, pairs, sites, values, metric, **options, n_jobs=n_jobs)

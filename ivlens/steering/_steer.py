@@ -65,13 +65,13 @@ def steer(
     check_finite("values of the vector times scale", added)
 
     def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        return stream + _places(position, stream)[..., None] * added.to(stream)
+        return stream + _steered_tokens(position, stream)[..., None] * added.to(stream)
 
-    told = {
+    facts = {
         "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
-    return Hooks(model, {SITES[site](layer): edit}, told)
+    return Hooks(model, {SITES[site](layer): edit}, facts)
 
 
 def _check_position(position: Position) -> None:
@@ -81,7 +81,7 @@ def _check_position(position: Position) -> None:
         raise ArgumentError("position to be indices, one or more whole numbers", "none")
 
 
-def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
+def _steered_tokens(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
     """Where the vector is added, in a pass over whole prompts or in one that continues them by a token."""
     at = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
     if position == "all":
@@ -96,8 +96,8 @@ def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> B
     count = number[:, -1:] + 1
     nowhere = at < 0
     for index in [position] if isinstance(position, int) else position:
-        place = count + index if index < 0 else torch.full_like(count, index)
-        if (place < 0).any() or (place >= count).any():
+        target = count + index if index < 0 else torch.full_like(count, index)
+        if (target < 0).any() or (target >= count).any():
             raise ArgumentError("position to lie within every prompt", f"index {index} for {int(count.min())} tokens")
-        nowhere = nowhere | (rows.prompt & (number == place))
+        nowhere = nowhere | (rows.prompt & (number == target))
     return nowhere

@@ -81,8 +81,8 @@ class Prompt:
             Ids of the prompt and of the answer.
 
         Raises:
-            PromptError: the text has no tokens, where the answer has none or holds the unknown token, and where text
-                and answer share a token.
+            PromptError: a text without tokens, an answer without tokens or with the unknown token, or a text and an
+                answer that share a token.
 
         Example:
             >>> encoded = prompts[0].encode(model.tokenizer)
@@ -100,9 +100,9 @@ class Prompt:
         if not suffix:
             raise PromptError("the answer to add tokens to the prompt", f"none for the answer {brief(answer)}")
         if self.special_tokens and answer.startswith(" ") and prompt[-1] in tokenizer.all_special_ids:
-            shown = token_text(tokenizer, prompt[-1])
+            token = token_text(tokenizer, prompt[-1])
             warnings.warn(
-                f"a space stands between {shown} and the answer {brief(answer)}: chat templates rarely have one there; "
+                f"a space stands between {token} and the answer {brief(answer)}: chat templates rarely have one there; "
                 "chat_format(tokenizer, ...) follows the template",
                 stacklevel=2,
             )

@@ -64,15 +64,15 @@ def load_task(
     if fields is not None and (len(fields) != 2 or fields[0] == fields[1]):
         raise ArgumentError("fields to be the names of two columns, of the input and of the answers", brief(fields))
     options = {"name": name, "instructions": instructions, "labels": labels, "cloze": cloze}
-    given: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
+    overrides: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     if isinstance(source, str) and source in list_tasks():
-        return replace(Task(**read_builtin(source), source="ivlens"), **given)
+        return replace(Task(**read_builtin(source), source="ivlens"), **overrides)
     if isinstance(source, (str, Path)):
         path = Path(expanduser(source))
         origin, called = str(path), path.stem
         parsed = parse(_read(source, path), origin, path.suffix.lower(), mapping=fields is None)
     else:
-        origin, called = "the rows given", "custom"
+        origin, called = "the given rows", "custom"
         pairs = of_mapping(source, origin) if isinstance(source, dict) and fields is None else None
         parsed = pairs or Parsed(numbered(source, origin))
     columns = None if fields is None else (fields[0], fields[1])
@@ -83,8 +83,8 @@ def load_task(
     about = {} if reader.instruction is None else {"instructions": reader.instruction}
     for note in (*parsed.notes, *reader.notes()):
         warnings.warn(note, stacklevel=3)
-    said = {"name": called, **about, **parsed.about, **given}
-    return Task(**said, examples=reader.examples, source=origin)
+    facts = {"name": called, **about, **parsed.about, **overrides}
+    return Task(**facts, examples=reader.examples, source=origin)
 
 
 def _read(source: str | Path, path: Path) -> str:

@@ -56,9 +56,9 @@ class Task:
     @property
     def digest(self) -> str:
         """Hash of all that prompts are made of: examples, instructions, labels, cloze."""
-        told = (self.name, self.instructions, self.labels, self.cloze)
+        asks = (self.name, self.instructions, self.labels, self.cloze)
         examples = [(example.input, example.answers) for example in self.examples]
-        return sha256(repr((told, examples)).encode()).hexdigest()[:16]
+        return sha256(repr((asks, examples)).encode()).hexdigest()[:16]
 
     @checked
     def split(self, name: str, seed: Seed = 0) -> tuple[Example, ...]:
@@ -143,11 +143,11 @@ class Task:
             )
         queries = self._queries(n, split, seed)
         if corruption == "other-instruction":
-            asked = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
+            all_turns = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
         else:
-            asked = self._turns(queries, shots, instruction if corruption is None else False, seed)
+            all_turns = self._turns(queries, shots, instruction if corruption is None else False, seed)
         prompts = []
-        for query, turns in zip(queries, asked, strict=True):
+        for query, turns in zip(queries, all_turns, strict=True):
             changed = None
             if corruption == "no-instruction":
                 turns = without_instruction(turns)

@@ -70,8 +70,8 @@ def _cosines(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Fl
 
 def _ranked(model: HookedTransformer, names: Sequence[str], scores: Float[Tensor, "row vocab"], k: int) -> pd.DataFrame:
     best = scores.topk(k)
-    found = []
+    table = []
     for name, values, ids in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
         for rank, (value, token) in enumerate(zip(values, ids, strict=True), 1):
-            found.append({"of": name, "rank": rank, "token": token_text(model.tokenizer, token), "value": value})
-    return pd.DataFrame(found)
+            table.append({"of": name, "rank": rank, "token": token_text(model.tokenizer, token), "value": value})
+    return pd.DataFrame(table)
