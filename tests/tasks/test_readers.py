@@ -191,7 +191,7 @@ def test_rows_with_more_to_a_prompt_are_refused(folder, column):
 
 def test_columns_that_are_not_read_are_named(folder):
     rows = [{"input": "a", "output": "b", "subject": "x"}, {"input": "c", "output": "d", "idx": 0}]
-    with pytest.warns(UserWarning, match="rows given were not read: 'subject', 'idx'") as caught:
+    with pytest.warns(UserWarning, match="given rows were not read: 'subject', 'idx'") as caught:
         load_task(rows)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match=r"table\.csv were not read: '', 'more'"):
