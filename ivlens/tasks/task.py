@@ -60,11 +60,11 @@ class Task:
         return sha256(repr((asks, examples)).encode()).hexdigest()[:16]
 
     @checked
-    def split(self, name: Split, seed: Seed = 0) -> tuple[Example, ...]:
+    def split(self, split: Split, seed: Seed = 0) -> tuple[Example, ...]:
         """The examples of a split.
 
         Args:
-            name: "train" (50%), "validation" (20%), "test" (30%) or "all".
+            split: "train" (50%), "validation" (20%), "test" (30%) or "all".
             seed: seed of the split.
 
         Returns:
@@ -77,13 +77,13 @@ class Task:
             >>> len(task.split("train")), len(task.split("test"))
             (6, 4)
         """
-        if name == "all":
+        if split == "all":
             return self.examples
         shuffled = list(self.examples)
         Random(f"{self.name}:{seed}").shuffle(shuffled)
         half, rest = len(shuffled) // 2, len(shuffled) * 7 // 10
         bounds = {"train": (0, half), "validation": (half, rest), "test": (rest, len(shuffled))}
-        return tuple(shuffled[slice(*bounds[name])])
+        return tuple(shuffled[slice(*bounds[split])])
 
     @checked
     def prompts(
