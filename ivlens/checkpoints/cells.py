@@ -36,7 +36,7 @@ from ..records import (
 )
 from ..scoring import evaluate
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..steering.compare import Condition
+from ..steering.controls import Condition
 from ..tasks import Prompt, Task
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector

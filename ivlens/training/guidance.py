@@ -5,7 +5,7 @@ from typing import Annotated
 
 from ..checks import Between, Count, Natural, NotNegative, checked
 from ..errors import one_of
-from ..steering.steer import SITES
+from ..steering import SITES
 from ..vocabulary import check_layer
 from .objective import DIRECTIONS, SCHEDULES
 
