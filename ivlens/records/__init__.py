@@ -9,7 +9,6 @@ from ..stats import standard_error as standard_error
 from ..stats import wilson_interval as wilson_interval
 from ..vocabulary import METRICS as METRICS
 from ..vocabulary import Head as Head
-from .agreement import MethodAgreement as MethodAgreement
 from .checkpoints import MATRICES as MATRICES
 from .checkpoints import CheckpointComparison as CheckpointComparison
 from .checkpoints import HeadReading as HeadReading
@@ -19,6 +18,7 @@ from .claims import findings as findings
 from .effects import HeadEffects as HeadEffects
 from .effects import HeadMap as HeadMap
 from .effects import HeadMeans as HeadMeans
+from .effects import MethodAgreement as MethodAgreement
 from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect

@@ -83,15 +83,15 @@ class CheckpointComparison(Record):
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict."""
+        """One row per checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict."""
         return pd.DataFrame(list(self.rows))
 
     def recovery_frame(self) -> pd.DataFrame:
-        """One row a checkpoint, task and condition: accuracy with its 95% interval (low, high), probability, n."""
+        """One row per checkpoint, task and condition: accuracy with its 95% interval (low, high), probability, n."""
         return pd.DataFrame(list(self.recovery))
 
     def layers_frame(self) -> pd.DataFrame:
-        """One row a checkpoint, task and layer: alignment, stream_cosine, cka."""
+        """One row per checkpoint, task and layer: alignment, stream_cosine, cka."""
         return pd.DataFrame([
             {"checkpoint": checkpoint, "task": task, "layer": layer, "alignment": self.alignment[i, j, layer].item(),
              "stream_cosine": self.stream_cosine[i, j, layer].item(), "cka": self.cka[i, j, layer].item()}
@@ -100,7 +100,7 @@ class CheckpointComparison(Record):
         ])  # fmt: skip
 
     def heads_frame(self) -> pd.DataFrame:
-        """One row a checkpoint, task and head: aie, stderr, rank, and the relative change of its weights."""
+        """One row per checkpoint, task and head: aie, stderr, rank, and the relative change of its weights."""
         rows = []
         for i, checkpoint in enumerate(self.checkpoints):
             for j, task in enumerate(self.tasks):
@@ -120,7 +120,7 @@ class CheckpointComparison(Record):
         return frame.loc[list(self.checkpoints), list(self.tasks)]
 
     def sequence(self) -> pd.DataFrame:
-        """Of a sequence of checkpoints, one row a task: base, best, final, forgetting, backward transfer, plasticity.
+        """Of a sequence of checkpoints, one row per task: base, best, final, forgetting, backward transfer, plasticity.
 
         ``forgetting``: the best accuracy before the last checkpoint minus the final one (Chaudhry et al., arXiv
         1801.10112). ``backward_transfer`` and ``plasticity`` are those of tasks that a checkpoint learned: final minus
@@ -138,7 +138,7 @@ class CheckpointComparison(Record):
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a row a task, with its accuracy from checkpoint to checkpoint, and the verdicts."""
+        """What a notebook shows: a row per task, with its accuracy from checkpoint to checkpoint, and the verdicts."""
         base, *others = self.checkpoints
         known = {(row["checkpoint"], row["task"]): row for row in self.rows}
         shown, rows = others[-COLUMNS:], []
@@ -149,7 +149,7 @@ class CheckpointComparison(Record):
             drawn = line(accuracy, f"{task}: accuracy, 0 to 1, from {base} to {self.checkpoints[-1]}", limits=(0, 1))
             cells = [f"{text(values[name])} {said}" for name, said in zip(shown, verdicts, strict=True)]
             rows.append([task, drawn, values[base], *cells])
-        notes = [f"the last {COLUMNS} of {len(others)} checkpoints"] * (len(others) > COLUMNS)
+        notes = [f"the last {COLUMNS} of {len(others)} checkpoints"] if len(others) > COLUMNS else []
         notes += [f"{name} could not be measured: {why}" for name, why in self.failures.items()]
-        count = f"{len(others)} checkpoint{'s' * (len(others) != 1)} beside the base"
+        count = "1 checkpoint beside the base" if len(others) == 1 else f"{len(others)} checkpoints beside the base"
         return block("CheckpointComparison", count, table(["task", "accuracy", base, *shown], rows), *map(note, notes))

@@ -26,7 +26,7 @@ NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgett
 
 
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
-    """One row a claim: its measure, value with 95% interval (low, high), cells and tasks it rests on, and the finding.
+    """One row per claim: measure, value with 95% interval (low, high), cells and tasks that it rests on, finding.
 
     Cells are checkpoints times tasks, without the base, what it could not do, and tasks that were trained on.
     Instruction against knowledge: by how much more the probability of the instructed answer fell than that of the

@@ -17,7 +17,7 @@ from jaxtyping import jaxtyped
 from torch import Tensor
 
 from ..checks import checked
-from ..errors import RecordError
+from ..errors import RecordError, brief
 from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..vocabulary import Head
 from .html import block, frame_table
@@ -26,6 +26,7 @@ from .html import block, frame_table
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
 EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
 R = TypeVar("R", bound="Record")
+LINE = 120  # characters of a record's repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +42,36 @@ class Record:
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
+    def __init_subclass__(cls) -> None:
+        if "__repr__" not in vars(cls):  # else each dataclass would write out its tensors
+            setattr(cls, "__repr__", Record.__repr__)  # noqa: B010  (mypy knows no assignment to it)
+
+    def __repr__(self) -> str:
+        """The fields on one line: tensors by dtype and shape, other collections by their length."""
+        shown = [
+            f"{each.name}={_short(getattr(self, each.name))}" for each in fields(self) if each.name != "provenance"
+        ]
+        text = f"{type(self).__name__}({', '.join(shown)})"
+        return text if len(text) <= LINE else f"{text[: LINE - 4]}...)"
+
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the record to ``path`` atomically and return the path.
+        """Write the record to one safetensors file, atomically.
 
-        An earlier record of this class from the same weights is replaced, anything else with ``overwrite`` only.
+        Args:
+            path: where to; an earlier record of this class from the same weights is replaced.
+            overwrite: replace anything else, too.
+
+        Returns:
+            The path.
 
         Raises:
             RecordError: something else is there, or ``path`` cannot be written.
+
+        Example:
+            >>> path = effects.save(tmp_path / "effects.safetensors")
+            >>> path.name
+            'effects.safetensors'
         """
         if not overwrite:
             check_replaceable(path, type(self), self.provenance)
@@ -60,8 +83,19 @@ class Record:
     def load(cls, path: str | Path) -> Self:
         """Read a record of this class from ``path``.
 
+        Args:
+            path: a file that ``save`` wrote.
+
+        Returns:
+            The record, equal to what was saved.
+
         Raises:
             RecordError: the file is missing or damaged, holds another kind of record, or fields that are not of it.
+
+        Example:
+            >>> path = effects.save(tmp_path / "effects.safetensors")
+            >>> iv.HeadEffects.load(path).top(1) == effects.top(1)
+            True
         """
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
@@ -91,7 +125,7 @@ class Record:
         model = self.provenance.get("model")
         source = model.get("source") if isinstance(model, Mapping) else model
         counted = [f"n = {self.n}"] if hasattr(self, "n") else []
-        return "; ".join([", ".join(map(str, tasks))] * bool(tasks) + counted + [str(source)] * bool(source))
+        return "; ".join(filter(None, [", ".join(map(str, tasks)), *counted, str(source or "")]))
 
     def _pack(self, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
@@ -189,6 +223,16 @@ def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
     for name in ("model", "settings", "versions"):
         if not isinstance(values["provenance"].get(name, {}), Mapping):
             raise ValueError(f"provenance in which {name!r} is a {type(values['provenance'][name]).__name__}")
+
+
+def _short(value: Any) -> str:
+    """A field's value in a few letters: f32[3,4] for a tensor, <7> for a collection of seven."""
+    if isinstance(value, Tensor):
+        dtype = str(value.dtype).removeprefix("torch.").replace("float", "f").replace("int", "i")
+        return f"{dtype}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, Record):
+        return type(value).__name__
+    return f"<{len(value)}>" if isinstance(value, (tuple, Mapping)) else brief(value)
 
 
 def _one_line(error: Exception) -> str:
