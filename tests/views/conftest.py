@@ -52,23 +52,23 @@ def recoveries(at, name, task):
     ]  # fmt: skip
 
 
-def made(names=NAMES, tasks=TASKS, layers=6, k=8, learned=("capitalize",), rows=None, **more):
+def made(names=NAMES, tasks=TASKS, n_layers=6, n_heads=8, learned=("capitalize",), rows=None, **more):
     """AIE of head (l, h) of task t on checkpoint c: 0.1 t - 0.05 c + noise; weights change by 0.01 (c + matrix)."""
     cells = [(at, name, place, task) for at, name in enumerate(names) for place, task in enumerate(tasks)]
     made = torch.Generator().manual_seed(0)
     shape = len(names), len(tasks)
-    aie = 0.02 * torch.randn(*shape, layers, heads, generator=made)
+    aie = 0.02 * torch.randn(*shape, n_layers, n_heads, generator=made)
     aie[:, :, 0, 0] = 0.3 - 0.1 * torch.arange(len(names))[:, None] + 0.01 * torch.arange(len(tasks))
-    curve = torch.sin(torch.linspace(0, 3, layers)) * (0.4 - 0.03 * torch.arange(len(names)))[:, None, None]
+    curve = torch.sin(torch.linspace(0, 3, n_layers)) * (0.4 - 0.03 * torch.arange(len(names)))[:, None, None]
     alignment = curve + 0.02 * torch.arange(len(tasks))[:, None]
     weights = 0.01 * (torch.arange(len(names))[:, None] + torch.arange(4)) * (torch.arange(len(names)) > 0)[:, None]
-    noise = 1 + 0.3 * torch.rand(len(names), 4, layers, heads, generator=made)
+    noise = 1 + 0.3 * torch.rand(len(names), 4, n_layers, n_heads, generator=made)
     facts = {"model": {"source": "smollm2"}, "settings": {"heads": 2, "rule": {"known": 0.3}}}
     fields = {
         "rows": tuple(row(at, place, name, task, at) for at, name, place, task in cells) if rows is None else rows,
         "recovery": tuple(each for at, name, _, task in cells for each in recoveries(at, name, task)), "aie": aie,
         "stderr": torch.full_like(aie, 0.01), "weights": weights[:, :, None, None] * noise, "alignment": alignment,
-        "stream_cosine": torch.ones(*shape, layers), "cka": torch.ones(*shape, layers),
+        "stream_cosine": torch.ones(*shape, n_layers), "cka": torch.ones(*shape, n_layers),
         "head_cosine": torch.ones(*shape, 2), "head_norm": torch.ones(*shape, 2), "checkpoints": tuple(names),
         "tasks": tuple(tasks), "heads": (((0, 0), (1, 1)),) * len(tasks), "metric": "log-probability",
         "learned": tuple(learned), "provenance": facts,
@@ -78,5 +78,5 @@ def made(names=NAMES, tasks=TASKS, layers=6, k=8, learned=("capitalize",), rows=
 
 @pytest.fixture
 def comparison() -> Callable[..., CheckpointComparison]:
-    """``comparison(names, tasks, layers=6, k=8, learned=("capitalize",), rows=None, **fields)``."""
+    """``comparison(names, tasks, n_layers=6, n_heads=8, learned=("capitalize",), rows=None, **fields)``."""
     return made
