@@ -27,7 +27,7 @@ from ivlens.records import (
     UniversalEffects,
 )
 from ivlens.views import write_report
-from ivlens.views.report_parts import heads_parts
+from ivlens.views.sections import heads_parts
 
 MALICE = "<img src=x onerror=alert(1)>"
 FACTS = {"model": {"source": "smollm2", "weights_sha256": "abc"}, "settings": {"shots": 2}}
@@ -197,11 +197,11 @@ def test_a_full_page_leaves_figures_out_and_says_so(tmp_path: Path, monkeypatch:
     whole = written(tmp_path, records)
     assert (whole.count("Plotly.newPlot("), whole.count("A figure is left out")) == (4, 0)
     figures = [each for each in heads_parts(records["c"]) if isinstance(each, go.Figure)]
-    monkeypatch.setattr("ivlens.views.report.ROOM", 1 + sum(len(each.to_json()) for each in figures))
+    monkeypatch.setattr("ivlens.views.report.FIGURES_LENGTH", 1 + sum(len(each.to_json()) for each in figures))
     text = written(tmp_path, records)
     assert (text.count("Plotly.newPlot("), text.count("A figure is left out")) == (2, 2)
     assert text.count("<table>") == whole.count("<table>")
-    monkeypatch.setattr("ivlens.views.report.ROOM", 0)
+    monkeypatch.setattr("ivlens.views.report.FIGURES_LENGTH", 0)
     assert len(written(tmp_path, records)) < 50_000
 
 

@@ -7,7 +7,7 @@ import torch
 
 from ivlens.records import SteeringSweep
 from ivlens.views import sweep_heatmap
-from ivlens.views.panels import SEQUENTIAL
+from ivlens.views.style import SEQUENTIAL
 
 BEST = (8, 2.0, 10)
 
