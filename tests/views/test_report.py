@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
@@ -26,7 +28,7 @@ from ivlens.records import (
     TransferMatrix,
     UniversalEffects,
 )
-from ivlens.views import write_report
+from ivlens.views import add_section, sections, write_report
 from ivlens.views.sections import heads_parts
 
 MALICE = "<img src=x onerror=alert(1)>"
@@ -241,3 +243,25 @@ def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     records = {kind: example(kind) for kind in ALL}
     assert written(tmp_path, records) == written(tmp_path, records)
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+@dataclass(frozen=True, eq=False)
+class Weather(Record):
+    """A record of tomorrow."""
+
+    rain: float
+    task: str = "tomorrow"
+
+    def to_frame(self) -> pd.DataFrame:
+        return pd.DataFrame({"rain": [self.rain]})
+
+
+def test_a_record_of_a_new_class_has_a_section_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert headings(written(tmp_path, {"a": Weather(0.5)}), 2) == ["Contents", "Vectors and other tables"]
+    monkeypatch.setattr(sections, "SECTIONS", sections.SECTIONS[:])
+    monkeypatch.setattr("ivlens.views.report.SECTIONS", sections.SECTIONS)
+    add_section(Weather, "Weather", "Rain < sun.", lambda weather: [go.Figure(go.Bar(x=[1], y=[weather.rain]))])
+    text = written(tmp_path, {"a": Weather(0.5), "b": example("vector")})
+    assert headings(text, 2) == ["Contents", "Weather", "Vectors and other tables"]
+    assert "Rain &lt; sun." in text
+    assert text.count("Plotly.newPlot(") == 1

@@ -59,7 +59,7 @@ def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
     traces = []
     for number, (condition, (name, colour)) in enumerate(CONDITION_STYLES.items()):
         rows = table[table["condition"] == condition]
-        rows = rows.assign(position=rows["checkpoint"].map(positions)).sort_values("position")
+        rows = rows.assign(position=rows["checkpoint"].map(positions).astype(float)).sort_values("position")
         offset = (number - (len(CONDITION_STYLES) - 1) / 2) * BAR
         accuracy = rows["accuracy"].astype(float)
         traces.append(go.Bar(

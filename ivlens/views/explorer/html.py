@@ -18,7 +18,8 @@ LABEL_LENGTH = 40  # characters
 
 def style() -> str:
     """The widget's style sheet."""
-    return f"<style>\n{render('explorer.css')}</style>"
+    sheet = render("explorer.css")
+    return f"<style>\n{sheet}</style>"
 
 
 def note(text: str, kind: str = "faint") -> str:
