@@ -95,18 +95,19 @@ def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     frame = frame[frame["checkpoint"].isin(comparison.checkpoints)]
     frame = frame.assign(condition=[_known_condition(name) for name in frame["condition"]])
-    groups = [_one_condition(key, group) for key, group in frame.groupby(["checkpoint", "condition"], sort=False)]
+    groups = [_one_condition(group) for _, group in frame.groupby(["checkpoint", "condition"], sort=False)]
     return pd.DataFrame(groups, columns=[*columns, "vectors"])
 
 
-def _one_condition(key: tuple[str, str], group: pd.DataFrame) -> dict[str, object]:
-    checkpoint, condition = key
-    random = condition == RANDOM
+def _one_condition(group: pd.DataFrame) -> dict[str, object]:
+    """A checkpoint's rows in one condition as one row."""
+    first = group.iloc[0]
+    random = first["condition"] == RANDOM
     return {
-        "checkpoint": checkpoint, "condition": condition, "accuracy": float(group["accuracy"].mean()),
-        "low": group["accuracy"].min() if random else group["low"].iloc[0],
-        "high": group["accuracy"].max() if random else group["high"].iloc[0],
-        "probability": float(group["probability"].mean()), "n": group["n"].iloc[0], "vectors": len(group),
+        "checkpoint": first["checkpoint"], "condition": first["condition"], "accuracy": float(group["accuracy"].mean()),
+        "low": group["accuracy"].min() if random else first["low"],
+        "high": group["accuracy"].max() if random else first["high"],
+        "probability": float(group["probability"].mean()), "n": first["n"], "vectors": len(group),
     }  # fmt: skip
 
 
