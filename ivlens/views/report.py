@@ -120,7 +120,8 @@ def _visible(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_visible(name): _visible(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(map(_visible, value))
+        make = getattr(value, "_make", type(value))  # of a NamedTuple
+        return make(map(_visible, value))
     if isinstance(value, Record):
         return replace(value, **{each.name: _visible(getattr(value, each.name)) for each in fields(value)})
     return value
@@ -167,7 +168,7 @@ def _without_figures(body: Any) -> Any:
 
 
 def _provenance(name: str, record: Record) -> str:
-    """File, class and provenance of a record; of the key that it is kept under only what is said nowhere else."""
+    """File, class and provenance of a record; of the key that it is kept under only what is not there already."""
     frame = facts_frame({"file": visible(name), "record": type(record).__name__, **record.provenance})
     rows = [*zip(frame["fact"], frame["value"], strict=True)]
     new = [not fact.startswith(KEY) or (fact.removeprefix(KEY), value) not in rows for fact, value in rows]

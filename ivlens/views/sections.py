@@ -34,14 +34,14 @@ from .tables import frame_table
 from .training import training_curves
 from .transfer import transfer_heatmaps
 
-MOST_ROWS = {"heads": 20, "cells": 10, "prompts": 50}  # of a table
+MOST_ROWS = {"heads": 20, "heads and parts": 10, "combinations": 10, "prompts": 50}  # of a table
 STABILITY_K = 10  # heads to be found again
 LEAST_PROMPTS = 4  # which give two sets of more than one size
 ABILITY = ["ability", "role", "accuracy", "low", "high", "probability", "n", "cosine", "norm_ratio", "alignment"]
 
 
 class Section(NamedTuple):
-    """Records of a class: the heading that they stand under, what is said there, and what is shown of each."""
+    """Records of a class: the heading over them, a sentence about them, and what makes the bodies of each."""
 
     kind: type[Record]
     heading: str
@@ -72,7 +72,7 @@ def heads_parts(effects: Effects) -> list[Body]:
 
 def positions_parts(effects: PositionEffects) -> list[Body]:
     """The strongest heads at every part of the prompt, as a map and a table."""
-    return [position_heatmap(effects), _first_rows(effects.to_frame(), "cells", "The strongest")]
+    return [position_heatmap(effects), _first_rows(effects.to_frame(), "heads and parts", "The strongest")]
 
 
 def stability_parts(stability: Stability) -> list[Body]:
@@ -87,7 +87,7 @@ def stability_parts(stability: Stability) -> list[Body]:
 def sweep_parts(sweep: SteeringSweep) -> list[Body]:
     """The sweep, and its best combinations."""
     best = sweep.to_frame().sort_values(["accuracy", "probability"], ascending=False, kind="stable", ignore_index=True)
-    return [sweep_heatmap(sweep), _first_rows(best, "cells", "The best")]
+    return [sweep_heatmap(sweep), _first_rows(best, "combinations", "The best")]
 
 
 def conditions_parts(comparison: ConditionComparison) -> list[Body]:
@@ -148,8 +148,8 @@ SECTIONS = [
     Section(Stability, "How firmly prompts single out the heads",
             "How often a head is among the strongest when the prompts are drawn again.", stability_parts),
     Section(SteeringSweep, "Where the vector works",
-            "Accuracy on bare prompts with the vector added. The best cell flatters on the prompts that it was chosen "
-            "on: see a comparison of conditions on other prompts.", sweep_parts),
+            "Accuracy on bare prompts with the vector added. The best combination was chosen on these prompts, where "
+            "its accuracy is too high an estimate: see a comparison of conditions on other prompts.", sweep_parts),
     Section(ConditionComparison, "Conditions compared",
             "The same queries in each condition. An effect of the vector is one that random vectors, random heads and "
             "other tasks' vectors do not have.", conditions_parts),

@@ -91,6 +91,6 @@ def _facts(n: int, frame: pd.DataFrame, best: tuple[int, float, int]) -> str:
     row = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["k"] == k)].iloc[0]
     return (
         f"accuracy with the vector added, n = {plural(n, 'prompt')}\n"
-        f"outlined, the best cell on these prompts:\nlayer {layer}, scale {scale:g}, {plural(k, 'head')}: "
+        f"outlined, the best combination on these prompts:\nlayer {layer}, scale {scale:g}, {plural(k, 'head')}: "
         f"{row['accuracy']:.2f} (95% interval {row['low']:.2f} to {row['high']:.2f})"
     )

@@ -10,7 +10,7 @@ from ..checks import checked
 from ..errors import ArgumentError
 from .markup import render
 
-LETTERS = 2000  # characters of a longer text that are shown
+MOST_CHARACTERS = 2000  # a longer text is cut
 
 
 @checked
@@ -51,6 +51,6 @@ def _text(value: object) -> str:
         return "n/a"
     if not isinstance(value, Real) or isinstance(value, Integral):
         text = str(value)
-        return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+        return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
     number = float(value)
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:#.3g}".removesuffix(".")

@@ -59,8 +59,8 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     width = min(panel_width(columns, GAPS.width, margins), 460)
     size = Size(width, max(360, legend_height * columns // len(groups)))
     heading = "What is kept against what is learned" if title is None else title
-    said = f"{_marks(frame, starts)}\n{facts}"
-    figure, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, said)
+    legend = f"{_marks(frame, starts)}\n{facts}"
+    figure, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, legend)
     for (name, group), panel in zip(groups.items(), panels, strict=True):
         _draw_panel(figure, group, methods, starts[name], panel)
     figure.update_yaxes(title_text="accuracy kept on old tasks", range=[-0.045, 1.06], dtick=0.2, zeroline=False)

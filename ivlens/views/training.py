@@ -53,7 +53,7 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
     named = {"": runs} if isinstance(runs, TrainingRun) else dict(runs)
     _check_runs(named)
     values = _arranged(training_table(named), alone=len(named) == 1)
-    rows = [[(each, *found) for each in row for found in _panels(values, each).items()] for row in ROWS]
+    rows = [[(each, *panel) for each in row for panel in _panels(values, each).items()] for row in ROWS]
     several = max(panel["line"].nunique() for row in rows for *_, panel in row) > 1
     lines = [line for line in dict.fromkeys(values["line"]) if line and several]
     right, legend_height = legend_size(_legend_lines(lines))

@@ -131,7 +131,7 @@ def test_records_of_every_kind_have_their_part(tmp_path: Path) -> None:
     for told in (
         "All 12 heads",
         "share 50% with those of all prompts",
-        "All 4 cells",
+        "All 4 combinations",
         "bare + IV",
         "accuracy 1.00 ± 0.00",
     ):

@@ -138,7 +138,7 @@ def _known(comparison: CheckpointComparison) -> list[str]:
 
 
 def _tables(comparison: CheckpointComparison) -> list[Body]:
-    """The main columns of the comparison, the recovery, and what is said of a sequence of checkpoints."""
+    """The main columns of the comparison, the recovery, and the checkpoints as a sequence."""
     frame, parts = _readable(comparison.to_frame()), []
     for caption, columns in TABLES.items():
         part = frame[[*KEYS, *(each for each in columns if each in frame)]]
