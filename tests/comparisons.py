@@ -5,6 +5,7 @@ import math
 import torch
 
 from ivlens.records import CheckpointComparison
+from ivlens.vocabulary import Head
 
 TASKS = ("present-past", "country-capital", "capitalize", "landmark-country")
 NAMES = ("base", "after-1", "after-2", "after-3")
@@ -68,7 +69,7 @@ def made(names=NAMES, tasks=TASKS, n_layers=6, n_heads=8, learned=("capitalize",
         "stderr": torch.full_like(aie, 0.01), "weights": weights[:, :, None, None] * noise, "alignment": alignment,
         "stream_cosine": torch.ones(*shape, n_layers), "cka": torch.ones(*shape, n_layers),
         "head_cosine": torch.ones(*shape, 2), "head_norm": torch.ones(*shape, 2), "checkpoints": tuple(names),
-        "tasks": tuple(tasks), "heads": (((0, 0), (1, 1)),) * len(tasks), "metric": "log-probability",
+        "tasks": tuple(tasks), "heads": ((Head(0, 0), Head(1, 1)),) * len(tasks), "metric": "log-probability",
         "learned": tuple(learned), "provenance": facts,
     }  # fmt: skip
     return CheckpointComparison(**fields | more)

@@ -35,10 +35,11 @@ ORDER = [
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 PURE = {
     "errors": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
-    "vocabulary": {"errors", "checks"}, "files": {"errors", "folders"},
-    "records": {"errors", "checks", "files", "vocabulary"}, "heads": {"errors", "checks", "records"},
+    "vocabulary": {"errors", "checks"},
+    "files": {"errors", "folders"}, "records": {"errors", "checks", "vocabulary", "files"},
+    "heads": {"errors", "checks", "vocabulary", "records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": {"errors", "checks", "files", "records", "heads", "vocabulary"}}
+ALLOWED = PURE | {"views": {"errors", "checks", "vocabulary", "files", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

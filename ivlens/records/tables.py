@@ -77,7 +77,7 @@ def heads_gained(comparison: CheckpointComparison, checkpoint: int, task: str) -
     """The heads that are among the strongest of the checkpoint of this index and not of the base."""
     cell = (comparison.checkpoints[checkpoint], task)
     rows = [row for row in comparison.rows if (row["checkpoint"], row["task"]) == cell]
-    return [(layer, head) for row in rows for layer, head in row.get("heads_gained") or ()]
+    return [Head(layer, head) for row in rows for layer, head in row.get("heads_gained") or ()]
 
 
 def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:

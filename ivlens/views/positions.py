@@ -59,7 +59,9 @@ def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | 
     )  # fmt: skip
     margins = Margins(left=60, right=96, bottom=int(SLANT * LETTER * max(map(len, parts))) + 56)
     size = Size(max(260, min(WIDEST, COLUMN * len(parts))), max(120, ROW * len(heads)))
-    rows_are = "all heads" if len(heads) == n_all else f"the {len(heads)} heads of highest effect at any part of the prompt"
+    rows_are = (
+        "all heads" if len(heads) == n_all else f"the {len(heads)} heads of highest effect at any part of the prompt"
+    )
     facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
     heading = (effects.task or "Heads along the prompt") if title is None else title
     figure = go.Figure(cells, layout_around(size, margins, heading, facts_line))

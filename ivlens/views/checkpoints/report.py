@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ...checks import checked
-from ...records import MATRICES, CheckpointComparison, findings
+from ...records import MATRICES, CheckpointComparison, Head, findings
 from ...records.tables import is_measured
 from ..documents import Body, write_page
 from ..markup import prose
@@ -159,7 +159,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
             frame[name] = [_interval(*each) for each in zip(*columns, strict=True)]
     for name in ("heads_gained", "heads_lost"):
         if name in frame:
-            frame[name] = [" ".join(head_name((layer, head)) for layer, head in heads or ()) for heads in frame[name]]
+            frame[name] = [" ".join(head_name(Head(*head)) for head in heads or ()) for heads in frame[name]]
     return frame
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from ...records import Head, HeadEffects
+from ...vocabulary import all_heads
 from ..attention import attention_view
 from ..style import head_name
 from ..tables import frame_table
@@ -64,7 +65,7 @@ class VectorPanel(ipw.VBox):
     def __init__(self, explorer: Any, layer: int, scale: float) -> None:
         self.explorer, self.callbacks, self.task = explorer, Callbacks(), ""
         layers, heads = explorer.shape
-        names = [head_name((layer, head)) for layer in range(layers) for head in range(heads)]
+        names = [head_name(head) for head in all_heads(layers, heads)]
         when_left = {"continuous_update": False}
         text = when_left | {"rows": 7, "layout": {"width": "300px"}}
         self.chosen = ipw.TagsInput(allowed_tags=names, allow_duplicates=False, placeholder=TAGS)
@@ -87,7 +88,7 @@ class VectorPanel(ipw.VBox):
     @property
     def heads(self) -> tuple[Head, ...]:
         """The chosen heads, in the order in which they were chosen."""
-        return tuple((int(layer), int(head)) for layer, head in (name.split(".") for name in self.chosen.value))
+        return tuple(Head(*map(int, name.split("."))) for name in self.chosen.value)
 
     @heads.setter
     def heads(self, heads: Sequence[Head]) -> None:
