@@ -7,14 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from ..checks import checked
-from ..records import MATRICES, CheckpointComparison, findings
-from .checkpoint_maps import checkpoint_heatmap, head_change_maps
-from .checkpoint_parts import numbers
-from .checkpoint_summary import checkpoint_summary
-from .checkpoints import alignment_by_layer, checkpoint_trajectories, recovery_bars
-from .page import Body, prose, write_page
-from .tables import frame_table
+from ...checks import checked
+from ...records import MATRICES, CheckpointComparison, Head, findings
+from ...records.tables import is_measured
+from ..documents import Body, write_page
+from ..markup import prose
+from ..style import head_name
+from ..tables import frame_table
+from .curves import alignment_by_layer, checkpoint_trajectories
+from .maps import checkpoint_heatmap, head_change_maps
+from .recovery import recovery_bars
+from .summary import checkpoint_summary
 
 KEYS = ["checkpoint", "task"]
 TABLES = {
@@ -52,12 +55,26 @@ Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arX
 
 @checked
 def write_comparison_report(path: str | Path, comparison: CheckpointComparison) -> Path:
-    """Write a comparison as one HTML page that works from disk without a network, and return its path.
+    """Write a comparison as one HTML page that works from disk without a network, atomically.
 
-    What was compared; verdicts with their reasons; figures; tables; settings and method. It is written atomically.
+    What was compared; verdicts with their reasons; figures; tables; settings and method.
+
+    Args:
+        path: the file to write.
+        comparison: the record of ``compare_checkpoints``.
+
+    Returns:
+        The path.
+
+    Raises:
+        RecordError: a verdict or a condition that is not known here, or a file that cannot be written.
+
+    Example:
+        >>> iv.views.write_comparison_report(tmp_path / "report.html", comparison).name
+        'report.html'
     """
-    come = ("Where these numbers come from", frame_table(facts_frame(comparison.provenance)))
-    sections = [*comparison_sections(comparison), come, ("Method", prose(METHOD))]
+    origin = ("Where these numbers come from", frame_table(facts_frame(comparison.provenance)))
+    sections = [*comparison_sections(comparison), origin, ("Method", prose(METHOD))]
     return write_page(path, "What became of the base's abilities", sections)
 
 
@@ -84,11 +101,14 @@ def _compared(comparison: CheckpointComparison) -> list[Body]:
     base, *others = comparison.checkpoints
     model = comparison.provenance.get("model")
     source = model.get("source") if isinstance(model, Mapping) else model
-    said = f"Base model: {base}{f' ({source})' * bool(source)}\n\nTasks: {', '.join(comparison.tasks)}"
-    learned = [*comparison.learned, *[""] * len(others)][: len(others)]
-    frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
-    parts: list[Body] = [prose(said)]
-    parts += [frame_table(frame, "Checkpoints, in order")] if others else [prose("No checkpoint was measured.")]
+    base_text = f"{base} ({source})" if source else base
+    parts: list[Body] = [prose(f"Base model: {base_text}\n\nTasks: {', '.join(comparison.tasks)}")]
+    if others:
+        learned = [*comparison.learned, *[""] * len(others)][: len(others)]
+        frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
+        parts.append(frame_table(frame, "Checkpoints, in order"))
+    else:
+        parts.append(prose("No checkpoint was measured."))
     if comparison.failures:
         failed = pd.DataFrame({"checkpoint": list(comparison.failures), "why": list(comparison.failures.values())})
         parts.append(frame_table(failed, "Could not be measured"))
@@ -106,41 +126,52 @@ def _findings(comparison: CheckpointComparison) -> list[Body]:
     """The papers' claims on these checkpoints, and what they rest on."""
     frame = findings(comparison)
     frame["value"] = [_interval(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
-    said = (
+    about = (
         "Over all cells of tasks that the base could do and that were not trained on. Intervals resample tasks; "
         "a claim is confirmed, or refuted, where its interval lies on one side of 0."
     )
-    return [prose(said), frame_table(frame.drop(columns=["low", "high"]))]
+    return [prose(about), frame_table(frame.drop(columns=["low", "high"]))]
 
 
 def _known(comparison: CheckpointComparison) -> list[str]:
-    return [each for each in HEATMAPS if numbers(comparison, each).notna().to_numpy().any()] or ["accuracy"]
+    return [each for each in HEATMAPS if is_measured(comparison, each)] or ["accuracy"]
 
 
 def _tables(comparison: CheckpointComparison) -> list[Body]:
-    """The main columns of the comparison, the recovery, and what is said of a sequence of checkpoints."""
-    frame, parts = comparison.to_frame(), []
-    for name in INTERVALS:
-        if {name, f"{name}_low", f"{name}_high"} <= {*frame}:
-            found = zip(*(pd.to_numeric(frame[f"{name}{end}"]) for end in ("", "_low", "_high")), strict=True)
-            frame[name] = [_interval(*each) for each in found]
-    for name in ("heads_gained", "heads_lost"):
-        if name in frame:
-            frame[name] = [" ".join(f"{layer}.{head}" for layer, head in heads or ()) for heads in frame[name]]
+    """The main columns of the comparison, the recovery, and the checkpoints as a sequence."""
+    frame, parts = _readable(comparison.to_frame()), []
     for caption, columns in TABLES.items():
         part = frame[[*KEYS, *(each for each in columns if each in frame)]]
         parts.append(frame_table(part.rename(columns=lambda name: name.replace("_", " ")), caption))
     if comparison.recovery:
-        told = comparison.recovery_frame()
-        pivoted = told.pivot(index=KEYS, columns="condition", values="accuracy")[list(dict.fromkeys(told["condition"]))]
-        recovery = frame[KEYS].merge(pivoted.reset_index(), on=KEYS, how="left")
-        if "recovered_fraction" in frame:
-            recovery["recovered fraction"] = frame["recovered_fraction"]
-        parts.append(frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals"))
+        parts.append(_recovery(comparison, frame))
     parts.append(frame_table(comparison.matrix(), "Accuracy on each task at each checkpoint"))
     if len(comparison.checkpoints) > 1:
         parts.append(frame_table(comparison.sequence(), "The checkpoints as a sequence"))
     return [*parts]
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The comparison's frame with numbers and their intervals, and lists of heads, as texts."""
+    for name in INTERVALS:
+        if {name, f"{name}_low", f"{name}_high"} <= {*frame}:
+            columns = [pd.to_numeric(frame[f"{name}{end}"]) for end in ("", "_low", "_high")]
+            frame[name] = [_interval(*each) for each in zip(*columns, strict=True)]
+    for name in ("heads_gained", "heads_lost"):
+        if name in frame:
+            frame[name] = [" ".join(head_name(Head(*head)) for head in heads or ()) for heads in frame[name]]
+    return frame
+
+
+def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
+    """Accuracy in each condition, a column each, and the fraction that the base's vector brings back."""
+    measured = comparison.recovery_frame()
+    conditions = list(dict.fromkeys(measured["condition"]))
+    pivoted = measured.pivot(index=KEYS, columns="condition", values="accuracy")[conditions]
+    recovery = frame[KEYS].merge(pivoted.reset_index(), on=KEYS, how="left")
+    if "recovered_fraction" in frame:
+        recovery["recovered fraction"] = frame["recovered_fraction"]
+    return frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals")
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -151,12 +182,13 @@ def _interval(value: float, low: float, high: float) -> str:
 
 
 def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
-    """Nested facts as a frame: a row each, named by the way to it."""
+    """Nested facts as a frame: a row per fact, named by the names that lead to it."""
     rows = []
     for name, value in facts.items():
         if isinstance(value, Mapping):
             rows += facts_frame(value, f"{above}{name}: ").to_numpy().tolist()
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append([f"{above}{name}", json.dumps(value, default=str)])
         else:
-            plain = isinstance(value, Sequence) and not isinstance(value, str)
-            rows.append([f"{above}{name}", json.dumps(value, default=str) if plain else str(value)])
+            rows.append([f"{above}{name}", str(value)])
     return pd.DataFrame(rows, columns=["fact", "value"])

@@ -6,12 +6,14 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from ..checks import checked
-from ..errors import ArgumentError
-from ..records import METRICS, Head, HeadEffects
-from ..vocabulary import check_heads
-from .explorer_panels import GAP, HeadPanel, VectorPanel, label
-from .explorer_parts import STYLE, Callbacks, draw_map, empty_map, mark_map, note, of_prompt, row
+from ...checks import checked
+from ...errors import ArgumentError
+from ...records import METRICS, Head, HeadEffects
+from ...vocabulary import check_heads
+from .callbacks import Callbacks, row
+from .figures import draw_map, empty_map, mark_map, of_prompt
+from .html import label, note, style
+from .panels import GAP, HeadPanel, VectorPanel
 
 EVERY = "all prompts (mean)"
 HINT = "Click a head to look at it (orange frame). Click it again to add it to the set (green), or to take it out."
@@ -20,21 +22,32 @@ PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel hears
 
 
 class ExplorerWidget(ipw.VBox):
-    """Shows what its ``explorer`` (``ivlens.explorer``) computes, and asks it for what a click wants to know.
+    """Shows what its explorer computes, and asks it for what a click wants to know; ``explore`` makes one.
 
     ``heads`` are the chosen ones, which may be assigned; ``vector`` is their instruction vector on the task that is
-    shown, ``effects`` are the effects that are there, ``looked`` is the head that was clicked. The controls are
-    ipywidgets: ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``,
-    ``example``, ``bare``, ``clean``.
+    shown, ``effects`` are the effects so far, ``shown_head`` is the head that was clicked. The controls are
+    ipywidgets: ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``, ``example``, ``bare``,
+    ``clean``.
+
+    Args:
+        explorer: computes effects, tokens and accuracies (``ivlens.explorer.Explorer``).
+        layer: where the slider of the steered layer begins.
+        scale: where the slider of the vector's factor begins.
+
+    Example:
+        >>> widget = iv.explore(model, task, n_clean=2, n_test=2)
+        >>> widget.heads = [(0, 1)]
+        >>> widget.vector.heads
+        ((0, 1),)
     """
 
     def __init__(self, explorer: Any, *, layer: int, scale: float) -> None:
         self.explorer = explorer
-        self.looked: Head | None = None
+        self.shown_head: Head | None = None
         self.job: asyncio.Task[None] | None = None
         self.callbacks = Callbacks()
-        self.task = ipw.Dropdown(options=list(explorer.subjects), description="Task")
-        known = [metric for _, metric in explorer.found]
+        self.task = ipw.Dropdown(options=list(explorer.prompts), description="Task")
+        known = [metric for _, metric in explorer.effects]
         self.metric = ipw.Dropdown(options=METRICS, value=[*known, METRICS[1]][0], description="Metric")
         self.prompt = ipw.Dropdown(options=[EVERY], description="Prompt")
         self.progress = ipw.IntProgress(layout={"width": "220px"})
@@ -44,7 +57,7 @@ class ExplorerWidget(ipw.VBox):
         self.hint, self.map_box = ipw.HTML(), row(self.map)
         self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, layer, scale)
         super().__init__([
-            ipw.HTML(STYLE), row(self.task, self.metric, self.prompt, self.working), self.hint,
+            ipw.HTML(style()), row(self.task, self.metric, self.prompt, self.working), self.hint,
             self.callbacks.status, row(self.map_box, self.head_panel, **GAP), self.vector_panel,
         ])  # fmt: skip
         self.add_class("ivlens")
@@ -67,29 +80,33 @@ class ExplorerWidget(ipw.VBox):
 
     @property
     def effects(self) -> HeadEffects | None:
-        """The effects that are there of the task and the metric that are shown."""
-        return self.explorer.found.get((self.task.value, self.metric.value))
+        """The effects so far on the task and in the metric that are shown."""
+        return self.explorer.effects.get((self.task.value, self.metric.value))
 
     @checked
     def look(self, head: Head) -> None:
         """Show a head, as a click on it does.
 
-        Raises: ArgumentError where the model has no such head.
+        Args:
+            head: (layer, head).
+
+        Raises:
+            ArgumentError: the model has no such head.
         """
-        self.looked = self._checked(head)
+        self.shown_head = self._checked(head)
         self._mark()
         self.callbacks.run(self._show_head)
 
     def toggle(self) -> None:
-        """Add the head that is looked at to the chosen ones, or take it out."""
-        if self.looked is not None:
-            others = [head for head in self.heads if head != self.looked]
-            self.heads = others if self.looked in self.heads else [*others, self.looked]
+        """Add the head that is shown to the chosen ones, or take it out."""
+        if self.shown_head is not None:
+            others = [head for head in self.heads if head != self.shown_head]
+            self.heads = others if self.shown_head in self.heads else [*others, self.shown_head]
 
     def start(self) -> None:
         """Compute what is missing of the shown effects: in the background where an event loop runs, else at once."""
         self.stop()
-        steps = self.explorer.work(self.task.value, self.metric.value)
+        steps = self.explorer.compute(self.task.value, self.metric.value)
         self._advance(*next(steps))
         try:
             loop = asyncio.get_running_loop()
@@ -112,7 +129,7 @@ class ExplorerWidget(ipw.VBox):
 
     async def _in_background(self, steps: Iterator[tuple[int, int]]) -> None:
         try:
-            with self.callbacks.told():
+            with self.callbacks.errors_shown():
                 for step in steps:
                     self._advance(*step)
                     await asyncio.sleep(PAUSE)
@@ -143,21 +160,21 @@ class ExplorerWidget(ipw.VBox):
 
     def _clicked(self, points: Any) -> None:
         head = int(points.ys[0]), int(points.xs[0])
-        if head == self.looked:
+        if head == self.shown_head:
             self.toggle()
         else:
             self.look(head)
 
     def _choose_top(self) -> None:
-        effects, at = self._shown()
+        effects, prompt = self._current()
         if effects is None:
             raise ArgumentError("effects to choose by", "none so far", "wait for the first ones")
-        self.heads = of_prompt(effects, at).top(self.vector_panel.count.value)
+        self.heads = of_prompt(effects, prompt).top(self.vector_panel.count.value)
 
     def _show_task(self) -> None:
-        prompts = self.explorer.subjects[self.task.value].corrupted
+        prompts = self.explorer.prompts[self.task.value].corrupted
         with self.callbacks.fill():
-            self.prompt.options = [EVERY, *(f"{at}: {label(each)}" for at, each in enumerate(prompts, 1))]
+            self.prompt.options = [EVERY, *(f"{number}: {label(each)}" for number, each in enumerate(prompts, 1))]
             self.prompt.index = 0
         self.vector_panel.show_task(self.task.value)
         self.start()
@@ -172,40 +189,41 @@ class ExplorerWidget(ipw.VBox):
         self._show_inside()
 
     def _show_map(self) -> None:
-        """Show the effects that are there, on the map and of the head that is looked at; without any, no map."""
-        effects, at = self._shown()
+        """Show the effects that are there, on the map and of the head that is shown; without any, no map."""
+        effects, prompt = self._current()
         self.hint.value = note(WAITING if effects is None else HINT)
         self.map_box.layout.visibility = "hidden" if effects is None else "visible"
         if effects is not None:
-            title = self.task.value if at is None else f"{self.task.value}, prompt {self.prompt.value}"
-            draw_map(self.map, of_prompt(effects, at), title)
+            title = self.task.value if prompt is None else f"{self.task.value}, prompt {self.prompt.value}"
+            draw_map(self.map, of_prompt(effects, prompt), title)
         self._show_effects()
 
     def _show_effects(self) -> None:
-        effects, at = self._shown()
-        if self.looked is None:
+        effects, prompt = self._current()
+        if self.shown_head is None:
             return
         if effects is None:
-            self.head_panel.show_missing(self.looked)
+            self.head_panel.show_missing(self.shown_head)
         else:
-            texts = [label(each) for each in self.explorer.subjects[self.task.value].corrupted]
-            self.head_panel.show_effects(self.explorer, effects, self.looked, texts, at)
+            texts = [label(each) for each in self.explorer.prompts[self.task.value].corrupted]
+            self.head_panel.show_effects(self.explorer, effects, self.shown_head, texts, prompt)
 
     def _show_inside(self) -> None:
-        if self.looked is not None:
-            shown = max(1, self.prompt.index)
-            text = self.prompt.options[shown]
-            self.head_panel.show_inside(self.explorer, self.task.value, self.looked, text, shown - 1)
+        if self.shown_head is not None:
+            option = max(1, self.prompt.index)
+            text = self.prompt.options[option]
+            self.head_panel.show_inside(self.explorer, self.task.value, self.shown_head, text, option - 1)
 
-    def _shown(self) -> tuple[HeadEffects | None, int | None]:
-        """The effects, if there are any of the prompt that is shown, and that prompt's place (None: all)."""
-        effects, at = self.effects, self.prompt.index - 1 if self.prompt.index else None
-        return (None if effects is None or (at is not None and at >= effects.n) else effects), at
+    def _current(self) -> tuple[HeadEffects | None, int | None]:
+        """The effects, if there are any of the prompt that is shown, and that prompt's index (None: all)."""
+        effects, prompt = self.effects, self.prompt.index - 1 if self.prompt.index else None
+        missing = effects is None or (prompt is not None and prompt >= effects.n)
+        return None if missing else effects, prompt
 
     def _mark(self) -> None:
-        taken = self.looked in self.heads
-        self.head_panel.toggle.description = "Take out of the set" if taken else "Add to the set"
-        mark_map(self.map, self.looked, self.heads)
+        chosen = self.shown_head in self.heads
+        self.head_panel.toggle.description = "Take out of the set" if chosen else "Add to the set"
+        mark_map(self.map, self.shown_head, self.heads)
 
     def _checked(self, head: Head) -> Head:
         chosen = Head(*map(int, head))
