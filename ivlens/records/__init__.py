@@ -23,6 +23,7 @@ from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
 from .kept import load_or_compute as load_or_compute
+from .laboratory import Laboratory as Laboratory
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .ranks import spearman as spearman

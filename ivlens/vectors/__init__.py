@@ -1,6 +1,7 @@
 """The instruction vector: heads and means -> a vector; arithmetic, files, and what it reads as."""
 
 from .library import list_vectors as list_vectors
+from .library import load_or_compute_vector as load_or_compute_vector
 from .library import load_vector as load_vector
 from .reading import logit_lens as logit_lens
 from .vector import InstructionVector as InstructionVector
