@@ -137,7 +137,7 @@ def laboratory(
 
     Example:
         >>> from dataclasses import replace
-        >>> few = iv.LabConfig(ks=(2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2)
+        >>> few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, seeds=(0,))
         >>> lab = iv.laboratory(model, [task, replace(task, name="its twin")], few)
         >>> lab.controls_frame().columns[:4].tolist()
         ['task', 'layer', 'scale', 'k']

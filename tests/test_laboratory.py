@@ -108,6 +108,11 @@ def test_kept_records_are_those_of_the_task_and_the_settings(
     assert "one: controls" in caplog.messages
 
 
+def test_tasks_without_instructions_are_told_by_their_demonstrations(tiny_hooked: Any, own_tasks: list[Task]) -> None:
+    found = laboratory(tiny_hooked(), [replace(task, instructions=()) for task in own_tasks[:2]], TINY)
+    assert len(found.controls_frame()) == 2
+
+
 @pytest.mark.parametrize(("names", "what"), [(["antonym"], "number of tasks"), (["antonym"] * 2, "different names")])
 def test_tasks_are_two_or_more_of_different_names(names: list[str], what: str, tiny_hooked: Any) -> None:
     with pytest.raises(ArgumentError, match=what):

@@ -91,7 +91,7 @@ def all_contenders(folder: Path, model: Any, stock: Any) -> list[Contender]:
 
 def ours(model: Any, method: str) -> Run:
     def run(job: Job, heads: list[Head]) -> Tensor:
-        effects = iv.indirect_effects(model, [job.prompt], job.means, method=method)
+        effects = iv.indirect_effects(model, [job.prompt], job.means, method=method, metric="probability")
         patched = effects.values[0] + effects.baseline[0]
         return torch.stack([patched[head] for head in heads])
 

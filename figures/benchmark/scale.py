@@ -127,12 +127,12 @@ def precision(device: torch.device) -> list[Row]:
     prompts = task.prompts(PROMPTS, shots=5, corruption="shuffled-labels", split="test")
     full = iv.load_model("smollm2", device=device)
     means = iv.mean_head_activations(full, task.prompts(20, split="train"))
-    exact = iv.indirect_effects(full, prompts, means)
+    exact = iv.indirect_effects(full, prompts, means, metric="probability")
     rows = []
     for weights in (torch.bfloat16, torch.float16):
         half = iv.load_model("smollm2", device=device, dtype=weights)
         for streams in (None, torch.float32):
-            found = iv.indirect_effects(half, prompts, means, stream_dtype=streams)
+            found = iv.indirect_effects(half, prompts, means, metric="probability", stream_dtype=streams)
             off = (found.values.double() - exact.values.double()).pow(2).mean().sqrt().item()
             rows.append({
                 "weights": short(weights),

@@ -32,7 +32,7 @@ def job(tiny: tuple[Path, Any]) -> Job:
 def test_all_contenders_give_the_same_numbers(tiny: tuple[Path, Any], job: Job) -> None:
     folder, model = tiny
     double = iv.load_model(folder, dtype=torch.float64)
-    effects = iv.indirect_effects(double, [job.prompt], job.means, method="loop")
+    effects = iv.indirect_effects(double, [job.prompt], job.means, method="loop", metric="probability")
     heads = job.heads[::3]
     expected = torch.stack([(effects.values + effects.baseline)[0][head] for head in heads])
     assert expected.std() > 1e-4
