@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from ivlens.errors import IvlensError
@@ -16,14 +17,17 @@ from .pages import quote_again
 from .training_cost import study as training_cost
 
 HERE = Path(__file__).parent
-MEASURED = {
+MEASURED: dict[str, Callable[..., list[Path]]] = {
     "demo": demo.write,
     "laboratory": laboratory.write,
     "agreement": agreement.write,
     "forgetting": forgetting.write,
     "diagnosis": diagnosis.write,
 }
-TIMED = {"benchmark": benchmark.write, "training_cost": training_cost.write}  # measured by their own commands
+TIMED: dict[str, Callable[[Path], list[Path]]] = {
+    "benchmark": benchmark.write,
+    "training_cost": training_cost.write,
+}  # measured by their own commands
 
 
 def rebuild(studies: list[str], fresh: bool = False) -> list[Path]:
@@ -37,7 +41,7 @@ def rebuild(studies: list[str], fresh: bool = False) -> list[Path]:
         RecordError: a record is missing or broken, and is not one that is measured here.
         ArgumentError: pictures cannot be written here (they need kaleido and a Chrome or Chromium).
     """
-    written = []
+    written: list[Path] = []
     for name in studies:
         written += MEASURED[name](HERE / name, fresh=fresh) if name in MEASURED else TIMED[name](HERE / name)
     pages = [HERE.parent / "README.md", *sorted(HERE.glob("*/README.md"))]

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class DemoConfig:
     seed: Seed = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Demo:
     """What the demo found, by task: effects (and those of all tasks), vectors, sweeps, and accuracies when steered.
 
@@ -96,9 +96,9 @@ class Demo:
     tasks: dict[str, Task]
     effects: dict[str, HeadEffects]
     universal: UniversalEffects
-    vectors: dict[str, InstructionVector] = field(repr=False)
-    sweeps: dict[str, SteeringSweep] = field(repr=False)
-    steering: pd.DataFrame = field(repr=False)
+    vectors: dict[str, InstructionVector]
+    sweeps: dict[str, SteeringSweep]
+    steering: pd.DataFrame
 
     def heads_table(self, k: Count = 10) -> pd.DataFrame:
         """The ``k`` heads of highest effect over all tasks: mean and standard error, then each task's effect."""
@@ -111,6 +111,9 @@ class Demo:
     def steering_table(self) -> pd.DataFrame:
         """``steering_table`` of what was found."""
         return steering_table(self.steering)
+
+    def __repr__(self) -> str:
+        return f"Demo({len(self.tasks)} tasks: {', '.join(self.tasks)})"
 
 
 def steering_table(steering: pd.DataFrame) -> pd.DataFrame:

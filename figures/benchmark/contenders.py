@@ -6,7 +6,7 @@ and its ``patching`` helpers, Todd et al.'s published algorithm on Hugging Face'
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def plain_loop(model: Any) -> Run:
 def patching_helper(model: Any) -> Run:
     """``generic_activation_patch`` over an index of heads; the means stand where the clean run's cache would."""
 
-    def set_mean(z: Tensor, index: list[int], mean: Tensor) -> Tensor:
+    def set_mean(z: Tensor, index: Sequence[int], mean: Any) -> Tensor:
         z[:, -1, index[1]] = mean[index[1]]
         return z
 

@@ -77,23 +77,23 @@ def ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
     """The sweep's ratios to forward passes in both layouts, to its floor, and of a longer answer to a shorter."""
     [one], four, [long] = of.prompts(), of.prompts(4), of.prompts(shots=SHOTS[-1])
     wordy = replace(one, answers=(one.answers[0] + LONGER,))
-    n_jobs = {
+    cases = {
         f"{of.tokens(one)} tokens": [one],
         f"{of.tokens(one)} tokens, four prompts at once": four,
         f"{of.tokens(long)} tokens": [long],
     }
     runs: dict[str, Callable[[], object]] = {}
-    for what, prompts in jobs.items():
+    for what, prompts in cases.items():
         runs |= {f"sweep, {what}": sweep(of, prompts)}
         runs |= {f"{STOCK}, {what}": forward(of.stock, prompts), f"{TRANSPOSED}, {what}": forward(of.model, prompts)}
-    first, last = next(iter(n_jobs)), len(ids(of.model, wordy)[1])
+    first, last = next(iter(cases)), len(ids(of.model, wordy)[1])
     floors = {f"{of.tokens(each)} tokens{'' if width == 1 else f', answer of {width}'}": (each, width)
               for each, width in ((one, 1), (long, 1), (wordy, last))}  # fmt: skip
     for what, (prompt, width) in floors.items():
         runs |= {f"floor, {what}": products_alone(sweep_products(of.model.cfg, of.tokens(prompt), width))}
     runs |= {f"sweep, {first}, answer of {last}": sweep(of, [wordy])}
     pairs = [(f"sweep / forward pass, {what}", layout, f"sweep, {what}", f"{layout}, {what}")
-             for what in jobs for layout in (STOCK, TRANSPOSED)]  # fmt: skip
+             for what in cases for layout in (STOCK, TRANSPOSED)]  # fmt: skip
     pairs += [(f"sweep / arithmetic floor, {what}", "", f"sweep, {what}", f"floor, {what}") for what in floors]
     pairs += [
         (f"answer of {last} tokens / of one, {first}", "", f"sweep, {first}, answer of {last}", f"sweep, {first}")

@@ -25,6 +25,7 @@ from ivlens.records import spearman, write_text
 
 from ..pages import markdown
 from .contenders import job_of, plain_loop
+from .limits import evenly_spaced
 from .machine import machine_and_versions
 from .measures import interleaved, ratio, say, shown, warm
 from .memory import RESET, extra, give_back_at_once

@@ -27,7 +27,7 @@ from ivlens.records import write_text
 from ..pages import markdown
 from .contenders import Contender, Head, Job, all_contenders, job_of, ours, plain_loop
 from .floor import flops, sweep_products
-from .limits import Subject, ratios, scaling, smollm2
+from .limits import Subject, evenly_spaced, ratios, scaling, smollm2
 from .machine import machine_and_versions
 from .measures import interleaved, ratio, say, shown, threads
 from .memory import extra_memory

@@ -55,8 +55,9 @@ def controls_table(lab: Laboratory) -> pd.DataFrame:
 def necessity_table(lab: Laboratory) -> pd.DataFrame:
     """Clean prompts without heads or vector, accuracies as texts: "own / mean over the other tasks'"."""
     frame = _two_decimals(lab.necessity_frame(), ["task", "n"])
-    pairs = {name: frame[f"{name}, own"] + " / " + frame[f"{name}, others"] for name in REMOVED}
-    return frame[["task", "clean"]].assign(**pairs, **frame[["random heads zeroed", "n"]])
+    for name in REMOVED:
+        frame[name] = frame[f"{name}, own"] + " / " + frame[f"{name}, others"]
+    return frame[["task", "clean", *REMOVED, "random heads zeroed", "n"]]
 
 
 def _two_decimals(frame: pd.DataFrame, but: list[str]) -> pd.DataFrame:

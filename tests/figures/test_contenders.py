@@ -10,6 +10,7 @@ import torch
 import ivlens as iv
 from figures.benchmark.contenders import Contender, Job, all_contenders, job_of, plain_loop, stored_contiguous
 from figures.benchmark.floor import Product, flops, products_alone, sweep_products
+from figures.benchmark.limits import evenly_spaced
 from figures.benchmark.measures import ratio
 from figures.benchmark.sweep import check, differences, oracle_of
 from ivlens.scoring import ids
