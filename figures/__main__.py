@@ -24,10 +24,11 @@ MEASURED: dict[str, Callable[..., list[Path]]] = {
     "forgetting": forgetting.write,
     "diagnosis": diagnosis.write,
 }
+# measured by their own commands
 TIMED: dict[str, Callable[[Path], list[Path]]] = {
     "benchmark": benchmark.write,
     "training_cost": training_cost.write,
-}  # measured by their own commands
+}
 
 
 def rebuild(studies: list[str], fresh: bool = False) -> list[Path]:
