@@ -10,7 +10,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HeadEffects, HeadMeans, IvlensError, MismatchError, PositionMeans, Prompt, PromptError
-from ivlens.checkpoints.statistics import cosine
+from ivlens.stats import cosine
 from ivlens.effects.checks import check_means
 
 SOUND = [Prompt("the capital of", " France"), Prompt("the quick brown fox", " jumps")]
