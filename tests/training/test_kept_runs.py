@@ -19,10 +19,9 @@ import ivlens
 from ivlens import Prompt
 from ivlens.errors import MismatchError, RecordError
 from ivlens.files import held, load_tensors, save_tensors, seal
-from ivlens.training import Ability, TrainingConfig, fine_tune
+from ivlens.training import Ability, Guidance, TrainingConfig, fine_tune
 
-CONFIG = TrainingConfig(steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)
-Learner = Callable[[], Any]
+CONFIG = TrainingConfig(Guidance(), steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)
 
 
 def run(model: Any, prompts: list[Prompt], out: Path, **options: Any) -> tuple[Any, dict[str, torch.Tensor]]:

@@ -95,7 +95,7 @@ class Bench:
         return runs
 
     def _cell(self, method: str, setting: Setting, *where: int) -> dict[str, Any]:
-        return self.key | {"cell": [method, *setting, *where], "guidance": asdict(setting.guidance(method))}
+        return self.key | {"cell": [method, *setting, *where], "guidance": setting.guidance(method).facts}
 
     def _learn(self, method: str, setting: Setting, new: str, old: tuple[str, ...], seed: int) -> TrainingRun:
         config, task, guidance = self.config, load_task(new), setting.guidance(method)
@@ -107,9 +107,9 @@ class Bench:
         replay = [prompt for name in old for prompt in load_task(name).prompts(8, split="train", seed=seed)]
         return fine_tune(
             self.model, _asked(task, "train", None), training,
-            vector=self.vectors[new] if guidance.uses_vector else None,
-            rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (),
-            replay=replay if guidance.replay else (),
+            vector=self.vectors[new] if "vector" in guidance.needs else None,
+            rehearse=rehearsal_prompts(task, others) if "rehearse" in guidance.needs else (),
+            replay=replay if "replay" in guidance.needs else (),
         )  # fmt: skip
 
     def _measured(self, tasks: tuple[str, ...], thoroughly: bool = True) -> list[dict[str, Any]]:
