@@ -80,7 +80,8 @@ def _train_alone(options: argparse.Namespace) -> None:
     if task.name in {each.name for each in kept}:
         raise ArgumentError("--keep tasks other than --task", task.name)
     guidance = Guidance.preset(options.guidance, layer=options.layer, scale=options.scale)
-    if bare := [each.name for each in (*kept, *([task] if "vector" in guidance.needs else [])) if not each.instructions]:
+    with_vectors = [*kept, task] if "vector" in guidance.needs else kept
+    if bare := [each.name for each in with_vectors if not each.instructions]:
         raise ArgumentError(
             "tasks with instructions, from which vectors are made", f"none in {few(map(brief, bare))}",
             "write 'instructions' into their files, or pass --instruction for --task",
@@ -110,7 +111,8 @@ def _train_alone(options: argparse.Namespace) -> None:
         vector=vector(task) if "vector" in guidance.needs else None,
         new=[Ability.of(task, shots=options.shots)],
         keep=[Ability.of(each, vector=vector(each)) for each in kept],
-        rehearse=rehearsal_prompts(task, others) if "rehearse" in guidance.needs else (), replay=replay, out=options.out,
+        rehearse=rehearsal_prompts(task, others) if "rehearse" in guidance.needs else (), replay=replay,
+        out=options.out,
     )  # fmt: skip
     run.save(options.out / "run.safetensors", overwrite=True)
     if run.stopped:

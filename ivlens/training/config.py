@@ -96,7 +96,7 @@ class Guidance:
 
 PRESETS = {
     "plain": Guidance(),
-    # arXiv 2406.12227; the vector is handed over by half of the steps: a learning rate that has decayed cannot take it up
+    # arXiv 2406.12227; handed over by half of the steps, since a learning rate that has decayed cannot take it up
     "iv": Guidance((ProgressiveVector("linear", handover=0.5), KLToGuidedTeacher(last=1.0, temperature=1.0))),
     # arXiv 2502.11019: weights of the paper, details of its code
     "fv": Guidance((

@@ -62,7 +62,7 @@ def fine_tune(
         keep: abilities, or tasks, to measure that are to be kept; nothing is trained on them.
         rehearse: prompts for ``Rehearsal`` (see ``rehearsal_prompts``).
         replay: examples of old tasks for ``Replay``.
-        out: a folder for the state and the log; the same call on the same base model resumes there, to the same weights.
+        out: a folder for state and log; the same call on the same base model resumes there, to the same weights.
 
     Returns:
         Losses step by step, and what was measured of the abilities.

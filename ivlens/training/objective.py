@@ -74,7 +74,9 @@ def divergence(
 
 
 def consistency(
-    z: Float[Tensor, "prompt chosen d_head"], base_z: Float[Tensor, "prompt chosen d_head"], reduction: Reduction = "sum"
+    z: Float[Tensor, "prompt chosen d_head"],
+    base_z: Float[Tensor, "prompt chosen d_head"],
+    reduction: Reduction = "sum",
 ) -> Float[Tensor, " prompt"]:
     """Head consistency: squared distance of the chosen heads' outputs to the base model's (arXiv 2502.11019).
 

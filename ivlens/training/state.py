@@ -1,4 +1,4 @@
-"""A run's checkpoints on disk: trained weights, optimiser, log; saved in one step, the one before it kept as a spare."""
+"""A run's states on disk: trained weights, optimiser, log; written atomically, the one before it kept as a spare."""
 
 import json
 import os

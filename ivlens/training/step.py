@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from ..errors import ArgumentError
-from ..models import HookedTransformer, answer_residual, checkpointed, final_logits, hooked, padded
+from ..errors import ArgumentError, few
+from ..models import HookedTransformer, Rows, answer_residual, checkpointed, final_logits, hooked, padded
+from ..models.hooks import Edit
 from ..records import Head
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
@@ -33,6 +34,11 @@ class _Pass:
     heads: tuple[Head, ...] = ()
     parts: int = 1
 
+    @property
+    def teachers(self) -> list[Teacher]:
+        """Of the terms that have one."""
+        return [teacher for _, teacher in self.terms if teacher is not None]
+
     def batches(self, step: int) -> Iterator[list[int]]:
         """Indices of the step's prompts, in parts of equal size but for the last."""
         drawn = self.sampler.drawn(step)
@@ -40,9 +46,11 @@ class _Pass:
         for start in range(0, len(drawn), size):
             yield drawn[start : start + size]
 
-    def tokens(self, indices: Sequence[int]) -> int:
-        """How many answer tokens these prompts have."""
-        return sum(len(self.sampler.pairs[index][1]) for index in indices)
+    def shares(self, step: int, indices: Sequence[int]) -> tuple[float, float]:
+        """Which parts of the step's answer tokens, and of its prompts, these prompts are."""
+        drawn, lengths = self.sampler.drawn(step), [len(answer) for _, answer in self.sampler.pairs]
+        tokens = sum(lengths[index] for index in indices) / sum(lengths[index] for index in drawn)
+        return tokens, len(indices) / len(drawn)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class TrainingStep:
         passes = [made(new, [Supervised(), *(each for each in config.guidance if not _own(each))], config.accumulate)]
         for term in config.guidance:
             if kind := _own(term):
-                name, batch_size = next(iter(term.weights)), getattr(term, "batch_size", config.batch_size)
+                name, batch_size = next(iter(term.weights), kind), getattr(term, "batch_size", config.batch_size)
                 sampler = PromptSampler.of(model, name, own_prompts[kind], batch_size, config.seed)
                 passes.append(made(sampler if term.answered else sampler.unanswered(), [term]))
         return cls(model, config, tuple(passes), values, anchors)
@@ -105,15 +113,14 @@ class TrainingStep:
         """Keep the initial weights that the base is made of, and fill the teachers' caches while it is the base."""
         self.anchors.update(anchors)
         if self.config.teacher == "cached":
-            teachers = {id(teacher): teacher for each in self.passes for _, teacher in each.terms if teacher is not None}
-            for teacher in teachers.values():
+            for teacher in {id(each): each for made in self.passes for each in made.teachers}.values():
                 teacher.fill_cache(self.config.steps)
 
     def backward(self, step: int) -> dict[str, float]:
         """Add the step's gradients to the parameters; return each loss's mean, and the weighted sum as ``loss``."""
         means: dict[str, float] = defaultdict(float)
         for each in self.passes:
-            weights = {name: getattr(term, of) for term, _ in each.terms for name, of in term.weights.items()}
+            weights = {name: weight for term, _ in each.terms for name, weight in term.weights.items()}
             for indices in each.batches(step):
                 for name, value in self._backward(each, step, indices, weights).items():
                     means[name] += value.item()
@@ -128,11 +135,8 @@ class TrainingStep:
         model, config = self.model, self.config
         rows = padded([of.sampler.pairs[index] for index in indices], model.cfg.device)
         edits, recorded_z = record_z(rows, of.heads)
-        for term, _ in of.terms:
-            addition = term.student_addition(step, config.steps, model.cfg.n_layers)
-            if addition is not None and self.vector is not None:
-                edits |= addition.edits(rows, self.vector)
-        outputs = {id(teacher): teacher.outputs(indices) for _, teacher in of.terms if teacher is not None}
+        edits |= self._additions(of, step, rows)
+        outputs = {id(teacher): teacher.outputs(indices) for teacher in of.teachers}
         device = torch.device(model.cfg.device or "cpu").type
         mixed = torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16")
         # LoRA's sums are computed once a pass, unless the backward pass is to compute them again
@@ -140,20 +144,28 @@ class TrainingStep:
         with hooked(model, edits), saved:
             with mixed:
                 residual = answer_residual(model, rows)
-            drawn = of.sampler.drawn(step)
-            batch = Batch(
-                final_logits(model, residual.to(model.cfg.dtype)),
-                torch.tensor([token for answer in rows.answers for token in answer], device=rows.last.device),
-                first_tokens(rows),
-                recorded_z() if of.heads else residual.new_zeros(len(indices), 0, model.cfg.d_head),
-                token_share=of.tokens(indices) / of.tokens(drawn),
-                prompt_share=len(indices) / len(drawn),
-            )
+            logits = final_logits(model, residual.to(model.cfg.dtype))
+            z = recorded_z() if of.heads else residual.new_zeros(len(indices), 0, model.cfg.d_head)
+            batch = Batch(logits, _targets(rows), first_tokens(rows), z, None, *of.shares(step, indices))
             losses: Losses = {}
             for term, teacher in of.terms:
                 losses |= term.losses(batch if teacher is None else replace(batch, teacher=outputs[id(teacher)]))
+            if undeclared := losses.keys() - weights.keys():
+                raise ArgumentError('losses each with a weight, field(metadata={"loss": name})', few(undeclared))
             torch.stack([weights[name] * value for name, value in losses.items()]).sum().backward()
         return {name: value.detach() for name, value in losses.items()}
+
+    def _additions(self, of: _Pass, step: int, rows: Rows) -> dict[str, Edit]:
+        """Hooks that add the vector to the trained model, as the terms ask at this step."""
+        edits: dict[str, Edit] = {}
+        for term, _ in of.terms:
+            addition = term.student_addition(step, self.config.steps, self.model.cfg.n_layers)
+            if addition is not None and self.vector is not None:
+                ours = addition.edits(rows, self.vector)
+                if twice := edits.keys() & ours.keys():
+                    raise ArgumentError("one term that adds the vector at a site", f"two at {few(twice)}")
+                edits |= ours
+        return edits
 
 
 def check_needs(
@@ -184,10 +196,14 @@ def _with_teachers(
     vector: Float[Tensor, " d_model"] | None,
 ) -> tuple[tuple[Term, Teacher | None], ...]:
     """The terms with the teachers that they need; terms whose teachers have the same addition share one."""
-    additions = {term: term.teacher_addition(model.cfg.n_layers) for term in terms if "base" in term.needs}
-    with_heads = {addition for term, addition in additions.items() if "heads" in term.needs}
+    n_layers, asking = model.cfg.n_layers, [term for term in terms if "base" in term.needs]
+    with_heads = {term.teacher_addition(n_layers) for term in asking if "heads" in term.needs}
     teachers = {
         addition: Teacher(model, anchors, sampler, heads if addition in with_heads else (), addition, vector)
-        for addition in additions.values()
+        for addition in (term.teacher_addition(n_layers) for term in asking)
     }
-    return tuple((term, teachers[additions[term]] if term in additions else None) for term in terms)
+    return tuple((term, teachers[term.teacher_addition(n_layers)] if "base" in term.needs else None) for term in terms)
+
+
+def _targets(rows: Rows) -> Int[Tensor, " token"]:
+    return torch.tensor([token for answer in rows.answers for token in answer], device=rows.last.device)

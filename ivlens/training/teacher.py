@@ -55,7 +55,7 @@ class VectorAddition:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """The base model on a batch: final residual streams at the answer's tokens, and z of heads at the last prompt token.
+    """The base model on a batch: final streams at the answer's tokens, and z of heads at the last prompt token.
 
     ``unembed`` computes the base's logits from the streams, which is done only for terms that read them.
     """

@@ -1,7 +1,7 @@
 """What a term of the objective is: ``Term``, the base class, and ``Batch``, what a term computes its losses from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
 from jaxtyping import Float, Int
@@ -68,14 +68,19 @@ class Term:
       ``"anchors"``, the initial weights; ``"rehearse"`` or ``"replay"``: the term's losses are of those prompts, in a
       forward pass of their own with ``batch_size`` prompts, instead of the new task's;
     - ``answered``: whether losses are of all answer tokens of own prompts, or of the last prompt token's prediction;
-    - ``weights``: the term's names in the log, each with the field that weighs it;
     - ``source``: where the term is from.
+
+    A field that is the weight of a loss says so in its metadata, by the loss's name in the log.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     answered: ClassVar[bool] = True
-    weights: ClassVar[Mapping[str, str]] = {}
     source: ClassVar[str] = ""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss, by its name in the log."""
+        return {each.metadata["loss"]: getattr(self, each.name) for each in _weight_fields(self)}
 
     @property
     def whole_step(self) -> bool:
@@ -89,7 +94,7 @@ class Term:
 
     def scaled(self, factor: float) -> Self:
         """The same term with its weights times ``factor``."""
-        return replace(self, **{name: factor * getattr(self, name) for name in self.weights.values()})
+        return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})
 
     def check(self, n_layers: int, learning_rate: float) -> None:
         """Raise ArgumentError where a model of so many layers, or the run's learning rate, does not fit the term."""
@@ -108,3 +113,7 @@ class Term:
 
     def after_step(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor], learning_rate: float) -> None:
         """Change the parameters in place after the optimiser's step; ``anchors`` are their initial values."""
+
+
+def _weight_fields(term: Term) -> list[Field[Any]]:
+    return [each for each in fields(term) if "loss" in each.metadata]

@@ -8,8 +8,7 @@ of a ``Guidance``. To add a term, subclass ``Term``, in this file or in your own
     class Confidence(Term):
         '''Penalises confident predictions: -H(P), in nats (arXiv 1701.06548).'''
 
-        weights = {"confidence": "weight"}
-        weight: NotNegative = 0.1
+        weight: NotNegative = field(default=0.1, metadata={"loss": "confidence"})
 
         def losses(self, batch):
             p = batch.logits.softmax(-1)
@@ -40,8 +39,7 @@ Site = Literal["resid_pre", "attn_out"]
 class Supervised(Term):
     """Cross-entropy on the new task's answers, the mean over the step's tokens, in nats; in every objective."""
 
-    weights = {"supervised": "weight"}
-    weight: NotNegative = 1.0
+    weight: NotNegative = field(default=1.0, metadata={"loss": "supervised"})
 
     def losses(self, batch: Batch) -> Losses:
         return {"supervised": batch.token_mean(cross_entropy(batch.logits, batch.targets))}
@@ -123,10 +121,9 @@ class KLToGuidedTeacher(_DivergenceTerm, _VectorTerm):
     """
 
     needs = frozenset({"vector", "base"})
-    weights = {"kl_last": "last", "kl_answer": "answer"}
     source = "arXiv 2502.11019"
-    last: NotNegative = 1.0
-    answer: NotNegative = 0.0
+    last: NotNegative = field(default=1.0, metadata={"loss": "kl_last"})
+    answer: NotNegative = field(default=0.0, metadata={"loss": "kl_answer"})
 
     def teacher_addition(self, n_layers: int) -> VectorAddition | None:
         return self._addition(n_layers)
@@ -153,9 +150,8 @@ class KLToBase(_DivergenceTerm):
     """
 
     needs = frozenset({"base"})
-    weights = {"kl_base": "weight"}
     source = "baseline: arXiv 1606.09282"
-    weight: NotNegative = 1.0
+    weight: NotNegative = field(default=1.0, metadata={"loss": "kl_base"})
 
     def losses(self, batch: Batch) -> Losses:
         return {"kl_base": batch.token_mean(self._divergence(batch), self.floor)}
@@ -173,9 +169,8 @@ class HeadConsistency(Term):
     """
 
     needs = frozenset({"vector", "heads", "base"})
-    weights = {"consistency": "weight"}
     source = "arXiv 2502.11019"
-    weight: NotNegative = 1.0
+    weight: NotNegative = field(default=1.0, metadata={"loss": "consistency"})
     reduction: Reduction = "sum"
     floor: NotNegative = field(default=0.0, kw_only=True)
 
@@ -199,9 +194,8 @@ class L2ToBase(Term):
     """
 
     needs = frozenset({"anchors"})
-    weights = {"l2": "weight"}
     source = "baseline"
-    weight: NotNegative = 1000.0
+    weight: NotNegative = field(default=1000.0, metadata={"loss": "l2"})
 
     def check(self, n_layers: int, learning_rate: float) -> None:
         if self.weight * learning_rate >= 1:
@@ -228,9 +222,8 @@ class Rehearsal(Term):
 
     needs = frozenset({"base", "rehearse"})
     answered = False
-    weights = {"rehearsal": "weight"}
     source = "ours"
-    weight: NotNegative = 1.0
+    weight: NotNegative = field(default=1.0, metadata={"loss": "rehearsal"})
     batch_size: Count = 4
 
     def losses(self, batch: Batch) -> Losses:
@@ -248,9 +241,8 @@ class Replay(Term):
     """
 
     needs = frozenset({"replay"})
-    weights = {"replay": "weight"}
     source = "baseline"
-    weight: NotNegative = 1.0
+    weight: NotNegative = field(default=1.0, metadata={"loss": "replay"})
     batch_size: Count = 2
 
     def losses(self, batch: Batch) -> Losses:

@@ -172,6 +172,20 @@ def test_a_changed_ability_is_noticed_and_others_may_come_and_go(made: Any, tmp_
         run(load(), prompts, out, keep=[changed])
 
 
+def test_a_run_from_before_guidance_was_terms_is_refused_by_name(made: Any, tmp_path: Path) -> None:
+    whole, _, (load, prompts) = made
+    out = shutil.copytree(whole, tmp_path / "run")
+    for name in ("state", "state.previous"):
+        tensors, facts = load_tensors(out / f"{name}.safetensors")
+        earlier = {"training.guidance.kl_last": 0.0, "training.guidance.progressive": "none"}
+        facts = facts | {"key": facts["key"] | earlier, "asked": facts.pop("abilities")}
+        save_tensors(out / f"{name}.safetensors", tensors, facts)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(MismatchError, match=r"training\.guidance\.kl_last 0\.0 against None.*choose another folder"):
+        run(load(), prompts, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_measures_of_a_run_without_a_state_are_not_believed(made: Any, tmp_path: Path) -> None:
     whole, expected, (load, prompts) = made
     (tmp_path / "run").mkdir()

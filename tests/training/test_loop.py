@@ -29,7 +29,9 @@ def changed(before: dict, after: dict) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_it_learns_and_the_same_seed_gives_the_same_weights(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+def test_it_learns_and_the_same_seed_gives_the_same_weights(
+    make_model: Callable[[], Any], prompts: list[Prompt]
+) -> None:
     config = replace(CONFIG, steps=30)
     one, two, other = make_model(), make_model(), make_model()
     run = fine_tune(one, prompts, config)

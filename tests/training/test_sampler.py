@@ -19,7 +19,9 @@ def test_every_prompt_is_shown_once_before_any_is_shown_again(count: int, batch:
 
 def test_draws_depend_on_seed_and_name_alone() -> None:
     pairs = tuple(((place,), (0,)) for place in range(50))
-    draws = {(name, seed): PromptSampler(name, pairs, 8, seed).drawn(3) for name in ("new", "replay") for seed in (0, 1)}
+    draws = {
+        (name, seed): PromptSampler(name, pairs, 8, seed).drawn(3) for name in ("new", "replay") for seed in (0, 1)
+    }
     assert len({tuple(each) for each in draws.values()}) == 4
     assert PromptSampler("new", pairs, 8, 0).drawn(3) == draws["new", 0]
     assert PromptSampler("new", pairs, 8, 0).drawn_by(2) == sorted(PromptSampler("new", pairs, 16, 0).drawn(0))

@@ -184,7 +184,11 @@ def test_lora_with_checkpointing_has_the_same_gradients(
     for checkpointing in (False, True):
         model = make_model()
         config = TrainingConfig(
-            Guidance((*EVERYTHING, L2ToBase(5.0))), steps=3, learning_rate=1e-2, lora=LoRA(2, 4.0), checkpointing=checkpointing
+            Guidance((*EVERYTHING, L2ToBase(5.0))),
+            steps=3,
+            learning_rate=1e-2,
+            lora=LoRA(2, 4.0),
+            checkpointing=checkpointing,
         )
         fine_tune(model, prompts, config, vector=vector, rehearse=others, replay=others)
         finals.append({name: each.detach().clone() for name, each in model.named_parameters() if name.endswith(".B")})

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,14 @@ REFUSED = {
 
 def test_a_field_outside_its_values_is_named() -> None:
     """In a process of its own, in which no type checker is before ivlens."""
-    code = "from ivlens.training import *\nfrom ivlens import ArgumentError\nfor each in " + repr([*REFUSED]) + """:
+    code = (
+        "from ivlens.training import *\nfrom ivlens import ArgumentError\nfor each in "
+        + repr([*REFUSED])
+        + """:
     try: print(eval(each))
     except ArgumentError as error: print(error)
 """
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for line, named in zip(answer.stdout.splitlines(), REFUSED.values(), strict=True):
         assert line.startswith(f"expected {named} to be")
@@ -180,7 +184,7 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
         study[key["cell"][0]] = key["guidance"]
     assert set(study) == set(PRESETS) - {DEFAULT_PRESET}
     for name, then in study.items():
-        now = {name: getattr(term, field) for term in PRESETS[name] for name, field in term.weights.items()}
+        now = {loss: weight for term in PRESETS[name] for loss, weight in term.weights.items()}
         names = {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "l2", "replay"}
         assert now == {each: then[each] for each in names if then[each] or each in now}
         for term in PRESETS[name]:
@@ -190,8 +194,8 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
                 "floor": then["consistency_floor" if isinstance(term, HeadConsistency) else "kl_floor"],
                 "batch_size": then.get(f"{type(term).__name__.lower()}_batch"),
             }  # fmt: skip
-            for field, value in term.facts.items():
-                assert field in term.weights.values() or value == expected[field], (name, field)
+            for option, value in term.facts.items():
+                assert option in ("weight", "last", "answer") or value == expected[option], (name, option)
 
 
 def test_the_default_guidance_is_the_one_that_measured_best() -> None:
@@ -213,10 +217,9 @@ class Confidence(Term):
     """Penalises confident predictions: the negative entropy of the next token, in nats (arXiv 1701.06548)."""
 
     needs = frozenset({"base"})
-    weights = {"confidence": "weight", "unlike": "unlike"}
     source = "arXiv 1701.06548"
-    weight: NotNegative = 0.1
-    unlike: NotNegative = 0.0
+    weight: NotNegative = field(default=0.1, metadata={"loss": "confidence"})
+    unlike: NotNegative = field(default=0.0, metadata={"loss": "unlike"})
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         log_p, base = batch.logits.log_softmax(-1), batch.base.logits.log_softmax(-1)
@@ -242,9 +245,29 @@ def test_a_new_term_is_one_class(make_model: Callable[[], Any], prompts: list[Pr
         assert run.provenance["settings"]["training"]["guidance"]["Confidence"] == {"weight": weight, "unlike": 0.0}
         finals[weight] = run.to_frame()["confidence"].iloc[-1]
     assert finals[1.0] < finals[0.0]
+    changed = replace(config, guidance=Guidance((Confidence(0.5), L2ToBase(10.0))))
     with pytest.raises(MismatchError, match=r"guidance\.Confidence\.weight 1\.0 against 0\.5"):
-        changed = replace(config, guidance=Guidance((Confidence(0.5), L2ToBase(10.0))))
         fine_tune(make_model(), prompts, changed, out=tmp_path / "1.0")
     assert Guidance((Confidence(0.5),)).scaled(2.0).terms == (Confidence(1.0),)
     with pytest.raises(ArgumentError, match="weight"):
         Confidence(-1.0)
+
+
+def test_a_loss_without_a_weight_is_named(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    class Undeclared(Confidence):
+        def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+            return super().losses(batch) | {"forgotten": batch.logits.mean()}
+
+    with pytest.raises(ArgumentError, match="a weight.*got forgotten"):
+        fine_tune(make_model(), prompts, TrainingConfig(Guidance((Undeclared(),)), steps=1))
+
+
+def test_two_terms_that_add_the_vector_at_one_site_are_refused(
+    make_model: Callable[[], Any], prompts: list[Prompt], vector: Any
+) -> None:
+    class Another(ProgressiveVector):
+        pass
+
+    guidance = Guidance((ProgressiveVector(), Another()))
+    with pytest.raises(ArgumentError, match="one term that adds the vector at a site"):
+        fine_tune(make_model(), prompts, TrainingConfig(guidance, steps=1), vector=vector)
