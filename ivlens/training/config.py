@@ -1,7 +1,7 @@
 """How a run trains: ``Guidance`` and its presets, ``LoRA``, ``TrainingConfig``; each checks itself."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -65,18 +65,8 @@ class Guidance:
             3
         """
         one_of("guidance", name, tuple(PRESETS))
-        return PRESETS[name].with_options(**{
-            option: value for option, value in (("layer", layer), ("scale", scale)) if value is not None
-        })  # fmt: skip
-
-    def with_options(self, **options: Any) -> "Guidance":
-        """The same terms with these fields, where a term has them."""
-
-        def changed(term: Term) -> Term:
-            own = {each.name for each in fields(term)}
-            return replace(term, **{name: value for name, value in options.items() if name in own})
-
-        return Guidance(tuple(changed(term) for term in self.terms))
+        given = {option: value for option, value in (("layer", layer), ("scale", scale)) if value is not None}
+        return cls(tuple(_with_options(term, given) for term in PRESETS[name]))
 
     @checked
     def scaled(self, factor: NotNegative) -> "Guidance":
@@ -92,6 +82,12 @@ class Guidance:
     def facts(self) -> dict[str, dict[str, Any]]:
         """The terms' fields by the names of their classes, as provenance holds them."""
         return {type(term).__name__: term.facts for term in self.terms}
+
+
+def _with_options(term: Term, options: Mapping[str, Any]) -> Term:
+    """The term with these fields, where it has them."""
+    own = {each.name for each in fields(term)}
+    return replace(term, **{name: value for name, value in options.items() if name in own})
 
 
 PRESETS = {

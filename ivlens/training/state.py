@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import MismatchError, RecordError
+from ..errors import MismatchError, RecordError, few
 from ..files import load_facts, load_tensors, save_tensors
 from ..models import package_versions
 from .log import Log
@@ -41,7 +41,7 @@ class CheckpointManager:
                 if differing := self._differing(load_facts(path)):
                     load_tensors(path)  # a damaged file differs, too: it is reported when it is to be read
                     raise MismatchError(
-                        f"the settings of the run in {folder}", "; ".join(differing)[:500], "choose another folder"
+                        f"the settings of the run in {folder}", few(differing, 6), "choose another folder"
                     )
             except RecordError:
                 continue

@@ -258,7 +258,7 @@ def test_a_loss_without_a_weight_is_named(make_model: Callable[[], Any], prompts
         def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
             return super().losses(batch) | {"forgotten": batch.logits.mean()}
 
-    with pytest.raises(ArgumentError, match="a weight.*got forgotten"):
+    with pytest.raises(ArgumentError, match=r"a weight.*got forgotten"):
         fine_tune(make_model(), prompts, TrainingConfig(Guidance((Undeclared(),)), steps=1))
 
 
