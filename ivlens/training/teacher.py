@@ -26,7 +26,7 @@ from ..models import (
 from ..models.hooks import Edit
 from ..records import Head
 from ..scoring import Ids
-from ..steering.steer import SITES
+from ..steering import SITES
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
