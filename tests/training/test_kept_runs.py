@@ -281,3 +281,16 @@ def test_what_is_no_file_in_the_folder_is_refused_and_stays(made: Any, tmp_path:
         with pytest.raises(RecordError, match="a FIFO"):
             run(model, prompts, tmp_path / "run")
     assert (tmp_path / "run" / name).is_fifo()
+
+
+def test_records_from_before_load_with_the_names_of_today(tmp_path: Path) -> None:
+    records = Path(__file__).parents[2] / "figures" / "records" / "forgetting"
+    path = next(records.glob("guided-*.safetensors"))
+    assert "hits" in str(load_tensors(path, unsealed=True)[1]["measured"])
+    earlier = ivlens.TrainingRun.load(path)
+    assert {*earlier.measured[0]} >= {"correct", "accuracy"}
+    assert all("hits" not in row for row in earlier.measured)
+    row = earlier.measured[0]
+    assert row["correct"].count("1") / row["n"] == pytest.approx(row["accuracy"])
+    again = ivlens.TrainingRun.load(earlier.save(tmp_path / "again.safetensors"))
+    assert again.measured == earlier.measured
