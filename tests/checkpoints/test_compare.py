@@ -285,7 +285,9 @@ def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
 
 def test_adapters_and_run_folders_are_checkpoints(base: Path, tasks: list[Task], tmp_path: Path) -> None:
     model = ivlens.load_model(base)
-    config = ivlens.TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    config = ivlens.TrainingConfig(
+        ivlens.Guidance(), steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0)
+    )
     ivlens.fine_tune(model, tasks[0].prompts(6, shots=1, split="train"), config)
     ivlens.export_adapter(model, tmp_path / "adapter")
     ivlens.merge_lora(model)

@@ -201,7 +201,9 @@ def test_an_adapter_that_is_written_again_is_measured_anew(
     folders: tuple[Path, Path], compare: Compare, tmp_path: Path
 ) -> None:
     model = ivlens.load_model(folders[0])
-    config = ivlens.TrainingConfig(steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    config = ivlens.TrainingConfig(
+        ivlens.Guidance(), steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0)
+    )
     ivlens.fine_tune(model, task().prompts(4, shots=1, split="train"), config)
     ivlens.export_adapter(model, tmp_path / "adapter")
     before, _ = compare("out", tuned=tmp_path / "adapter")

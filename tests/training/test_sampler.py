@@ -1,4 +1,4 @@
-"""What is drawn at a step, and prompts that rehearse instructions."""
+"""Which prompts a step draws, and prompts that rehearse instructions."""
 
 import pytest
 from hypothesis import given
@@ -6,23 +6,25 @@ from hypothesis import strategies as st
 
 import ivlens
 from ivlens.training import rehearsal_prompts
-from ivlens.training.lesson import Lesson
+from ivlens.training.sampler import PromptSampler
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
 def test_every_prompt_is_shown_once_before_any_is_shown_again(count: int, batch: int, seed: int) -> None:
-    lesson = Lesson("new", tuple(((place,), (0,)) for place in range(count)), batch, seed)
-    shown = [place for step in range(3 * count) for place in lesson.drawn(step)]
+    sampler = PromptSampler("new", tuple(((place,), (0,)) for place in range(count)), batch, seed)
+    shown = [place for step in range(3 * count) for place in sampler.drawn(step)]
     for epoch in range(len(shown) // count):
         assert sorted(shown[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 def test_draws_depend_on_seed_and_name_alone() -> None:
     pairs = tuple(((place,), (0,)) for place in range(50))
-    draws = {(name, seed): Lesson(name, pairs, 8, seed).drawn(3) for name in ("new", "replay") for seed in (0, 1)}
+    draws = {
+        (name, seed): PromptSampler(name, pairs, 8, seed).drawn(3) for name in ("new", "replay") for seed in (0, 1)
+    }
     assert len({tuple(each) for each in draws.values()}) == 4
-    assert Lesson("new", pairs, 8, 0).drawn(3) == draws["new", 0]
-    assert Lesson("new", pairs, 8, 0).drawn_by(2) == sorted(Lesson("new", pairs, 16, 0).drawn(0))
+    assert PromptSampler("new", pairs, 8, 0).drawn(3) == draws["new", 0]
+    assert PromptSampler("new", pairs, 8, 0).drawn_by(2) == sorted(PromptSampler("new", pairs, 16, 0).drawn(0))
 
 
 def test_rehearsal_asks_new_inputs_under_other_instructions_without_examples() -> None:

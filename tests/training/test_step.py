@@ -11,13 +11,24 @@ import torch.nn.functional as F
 import ivlens
 from ivlens import Prompt
 from ivlens.models import only_trainable
-from ivlens.training import Guidance, TrainingConfig
-from ivlens.training.course import Course
-from ivlens.training.objective import floored
-
-EVERYTHING = Guidance(
-    progressive="linear", layer=1, kl_last=0.7, kl_answer=0.3, kl_base=0.5, consistency=0.2, rehearsal=0.9, replay=0.4
+from ivlens.training import (
+    Guidance,
+    HeadConsistency,
+    KLToBase,
+    KLToGuidedTeacher,
+    L2ToBase,
+    ProgressiveVector,
+    Rehearsal,
+    Replay,
+    TrainingConfig,
 )
+from ivlens.training.objective import floored
+from ivlens.training.step import TrainingStep
+
+GUIDED_TEACHER = KLToGuidedTeacher(0.7, 0.3, layer=1)
+OTHERS = (KLToBase(0.5), HeadConsistency(0.2), Rehearsal(0.9), Replay(0.4))
+EVERYTHING = Guidance((ProgressiveVector(layer=1), GUIDED_TEACHER, *OTHERS))
+PLAIN = Guidance()
 
 
 def gradients(
@@ -26,12 +37,12 @@ def gradients(
     """Gradients of all weights at one step, and the terms."""
     with only_trainable(model, {name for name, _ in model.named_parameters()}) as parameters:
         anchors = {name: each.detach().clone() for name, each in parameters}
-        course = Course.of(model, config, prompts, vector, others, others, anchors)
-        course.prepare()
+        training_step = TrainingStep.of(model, config, prompts, vector, others, others)
+        training_step.prepare(anchors)
         with torch.no_grad():  # the student is not the base any more
             for number, (_, parameter) in enumerate(parameters):
                 parameter.add_(0.01 * torch.sin(torch.arange(parameter.numel()) + number).reshape(parameter.shape))
-        terms = course.learn(step)
+        terms = training_step.backward(step)
         return {"terms": terms} | {name: each.grad.clone() for name, each in parameters if each.grad is not None}
 
 
@@ -43,11 +54,11 @@ def assert_same(one: dict, two: dict, tolerance: float = 1e-5) -> None:
         assert (one[name] - two[name]).abs().max().item() <= tolerance * max(scale, 1e-3), name
 
 
-def test_supervised_gradient_is_that_of_plain_torch(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+def test_supervised_gradient_is_that_of_plain_torch(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
     """Ragged prompts in one padded batch against one prompt at a time, without padding."""
-    model = learner()
-    ours = gradients(model, TrainingConfig(batch_size=len(prompts), steps=4), prompts, [], None)
-    plain = learner()
+    model = make_model()
+    ours = gradients(model, TrainingConfig(PLAIN, batch_size=len(prompts), steps=4), prompts, [], None)
+    plain = make_model()
     with torch.no_grad():
         for number, parameter in enumerate(plain.parameters()):
             parameter.add_(0.01 * torch.sin(torch.arange(parameter.numel()) + number).reshape(parameter.shape))
@@ -66,20 +77,20 @@ def test_supervised_gradient_is_that_of_plain_torch(learner: Callable[[], Any], 
 
 @pytest.mark.parametrize("change", [{"accumulate": 3}, {"teacher": "live"}, {"checkpointing": True}], ids=str)
 def test_how_it_is_computed_changes_no_gradient(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, change: dict
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, change: dict
 ) -> None:
     config = TrainingConfig(guidance=EVERYTHING, batch_size=6, steps=4)
-    plain = gradients(learner(), config, prompts, others, vector)
+    plain = gradients(make_model(), config, prompts, others, vector)
     assert {"supervised", "kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay", "loss"} == set(
         plain["terms"]
     )
-    assert_same(plain, gradients(learner(), replace(config, **change), prompts, others, vector), 2e-4)
+    assert_same(plain, gradients(make_model(), replace(config, **change), prompts, others, vector), 2e-4)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
 ) -> None:
-    terms = gradients(learner(), TrainingConfig(guidance=EVERYTHING, steps=4), prompts, others, vector)["terms"]
+    terms = gradients(make_model(), TrainingConfig(guidance=EVERYTHING, steps=4), prompts, others, vector)["terms"]
     weights = {"supervised": 1, "kl_last": 0.7, "kl_answer": 0.3, "kl_base": 0.5, "consistency": 0.2, "rehearsal": 0.9,
                "replay": 0.4}  # fmt: skip
     assert terms["loss"] == pytest.approx(sum(weight * terms[name] for name, weight in weights.items()), rel=1e-6)
@@ -87,24 +98,24 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
 
 
 def test_base_terms_vanish_while_the_model_is_the_base(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
 ) -> None:
-    model = learner()
-    guidance = replace(EVERYTHING, progressive="none", teacher_scale=0.0)
-    course = Course.of(model, TrainingConfig(guidance=guidance), prompts, vector, others, others, {})
-    course.prepare()
-    terms = course.learn(0)
+    model = make_model()
+    guidance = Guidance((replace(GUIDED_TEACHER, scale=0.0), *OTHERS))
+    training_step = TrainingStep.of(model, TrainingConfig(guidance), prompts, vector, others, others)
+    training_step.prepare({})
+    terms = training_step.backward(0)
     for name in ("kl_last", "kl_answer", "kl_base", "consistency", "rehearsal"):
         assert terms[name] == pytest.approx(0, abs=1e-5), name
 
 
-def test_the_teacher_is_the_base_with_the_vector(learner: Callable[[], Any], vector: Any) -> None:
+def test_the_teacher_is_the_base_with_the_vector(make_model: Callable[[], Any], vector: Any) -> None:
     """``kl_last`` of one prompt with an answer of several tokens, recomputed through ``steer``."""
-    model, prompt = learner(), Prompt("Q: the lazy fox A:", (" quick brown",))
-    guidance = Guidance(kl_last=1.0, kl_answer=1.0, layer=1, scale=2.5, temperature=1.0)
-    course = Course.of(model, TrainingConfig(guidance=guidance, batch_size=1), [prompt], vector, [], [], {})
-    course.prepare()
-    terms = course.learn(0)
+    model, prompt = make_model(), Prompt("Q: the lazy fox A:", (" quick brown",))
+    guidance = Guidance((KLToGuidedTeacher(1.0, 1.0, layer=1, scale=2.5, temperature=1.0),))
+    training_step = TrainingStep.of(model, TrainingConfig(guidance, batch_size=1), [prompt], vector)
+    training_step.prepare({})
+    terms = training_step.backward(0)
     encoded = prompt.encode(model.tokenizer)
     tokens, start = torch.tensor([encoded.prompt_ids + encoded.answer_ids]), len(encoded.prompt_ids) - 1
     with torch.no_grad():
@@ -118,60 +129,66 @@ def test_the_teacher_is_the_base_with_the_vector(learner: Callable[[], Any], vec
     assert terms["kl_answer"] == pytest.approx(kl.mean().item(), rel=1e-3)
 
 
-def test_the_progressive_vector_is_added_at_the_last_prompt_token(learner: Callable[[], Any], vector: Any) -> None:
-    model, prompt = learner(), Prompt("Q: the lazy fox A:", (" quick brown",))
-    guidance = Guidance(progressive="linear", layer=1, scale=3.0)
-    course = Course.of(model, TrainingConfig(guidance=guidance, batch_size=1, steps=4), [prompt], vector, [], [], {})
+def test_the_progressive_vector_is_added_at_the_last_prompt_token(make_model: Callable[[], Any], vector: Any) -> None:
+    model, prompt = make_model(), Prompt("Q: the lazy fox A:", (" quick brown",))
+    guidance = Guidance((ProgressiveVector("linear", layer=1, scale=3.0),))
+    training_step = TrainingStep.of(model, TrainingConfig(guidance, batch_size=1, steps=4), [prompt], vector)
     encoded = prompt.encode(model.tokenizer)
     tokens, start = torch.tensor([encoded.prompt_ids + encoded.answer_ids]), len(encoded.prompt_ids) - 1
     for step, left in ((0, 1.0), (1, 0.75), (3, 0.25)):
         with torch.no_grad(), ivlens.steer(model, vector, layer=1, scale=3.0 * left, position=[start]):
             loss = F.cross_entropy(model(tokens)[0, start:-1], torch.tensor(encoded.answer_ids)).item()
-        assert course.learn(step)["supervised"] == pytest.approx(loss, rel=1e-4)
+        assert training_step.backward(step)["supervised"] == pytest.approx(loss, rel=1e-4)
 
 
-def test_what_a_term_needs_is_asked_for(learner: Callable[[], Any], prompts: list[Prompt], vector: Any) -> None:
-    model = learner()
-    for guidance, given, missing in (
-        (Guidance(kl_last=1.0), None, "vector="),
-        (Guidance(rehearsal=1.0), vector, "rehearse="),
-        (Guidance(replay=1.0), vector, "replay="),
-        (Guidance(consistency=1.0), ivlens.random_vector(vector, seed=0), "heads"),
-        (Guidance(progressive="linear", layer=7), vector, "layer"),
+def test_what_a_term_needs_is_asked_for(make_model: Callable[[], Any], prompts: list[Prompt], vector: Any) -> None:
+    model = make_model()
+    for term, given, missing in (
+        (KLToGuidedTeacher(1.0), None, "vector= for KLToGuidedTeacher"),
+        (ProgressiveVector(), None, "vector= for ProgressiveVector"),
+        (HeadConsistency(1.0), None, "vector= for HeadConsistency"),
+        (Rehearsal(1.0), vector, "rehearse= prompts for Rehearsal"),
+        (Replay(1.0), vector, "replay= prompts for Replay"),
+        (HeadConsistency(1.0), ivlens.random_vector(vector, seed=0), "heads"),
+        (ProgressiveVector(layer=7), vector, "layer"),
+        (KLToGuidedTeacher(layer=7), vector, "layer"),
     ):
         with pytest.raises(ivlens.ArgumentError, match=missing):
-            Course.of(model, TrainingConfig(guidance=guidance), prompts, given, [], [], {})
+            TrainingStep.of(model, TrainingConfig(Guidance((term,))), prompts, given)
 
 
 def test_no_hook_is_left_behind(
-    learner: Callable[[], Any],
+    make_model: Callable[[], Any],
     prompts: list[Prompt],
     others: list[Prompt],
     vector: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = learner()
-    course = Course.of(
-        model, TrainingConfig(guidance=EVERYTHING, steps=4, checkpointing=True), prompts, vector, others, others, {}
-    )
-    course.prepare()
-    monkeypatch.setattr("ivlens.training.course.cross_entropy", lambda *_: 1 / 0)
+    model = make_model()
+    config = TrainingConfig(EVERYTHING, steps=4, checkpointing=True)
+    training_step = TrainingStep.of(model, config, prompts, vector, others, others)
+    training_step.prepare({})
+    monkeypatch.setattr("ivlens.training.terms.cross_entropy", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        course.learn(0)
+        training_step.backward(0)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
     assert not any("forward" in vars(block) for block in model.blocks)
 
 
 def test_lora_with_checkpointing_has_the_same_gradients(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
 ) -> None:
     from ivlens.training import LoRA, fine_tune
 
     finals = []
     for checkpointing in (False, True):
-        model = learner()
+        model = make_model()
         config = TrainingConfig(
-            replace(EVERYTHING, l2=5.0), steps=3, learning_rate=1e-2, lora=LoRA(2, 4.0), checkpointing=checkpointing
+            Guidance((*EVERYTHING, L2ToBase(5.0))),
+            steps=3,
+            learning_rate=1e-2,
+            lora=LoRA(2, 4.0),
+            checkpointing=checkpointing,
         )
         fine_tune(model, prompts, config, vector=vector, rehearse=others, replay=others)
         finals.append({name: each.detach().clone() for name, each in model.named_parameters() if name.endswith(".B")})
