@@ -49,12 +49,12 @@ class DiagnosisConfig:
 def run_diagnosis(
     folder: Path, work: Path, config: DiagnosisConfig, say: Callable[[str], None] = print
 ) -> dict[str, CheckpointComparison]:
-    """A comparison for each guidance, saved in ``folder``; checkpoints and cells are kept in ``work`` for next time."""
+    """A comparison for each guidance, saved in ``folder``; checkpoints and measures are kept in ``work``."""
     found = {}
     for guidance in config.guidance:
         comparison = compare_checkpoints(
             config.source, _sequence(guidance, work, config, say), (*config.old, *config.new), config.comparison,
-            out=work / "compared", learned=config.new, say=say,
+            out=work / "compared", learned=config.new,
         )  # fmt: skip
         comparison.save(folder / f"{guidance}.safetensors", overwrite=True)
         found[guidance] = comparison
@@ -90,7 +90,7 @@ def diagnosis_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataF
 def _loaded(folder: Path, guidance: str, config: DiagnosisConfig) -> CheckpointComparison:
     comparison = CheckpointComparison.load(folder / f"{guidance}.safetensors")
     names = ("base", *(_name(guidance, stage) for stage in range(len(config.new))))
-    expected = json.dumps([names, (*config.old, *config.new), asdict(config.comparison)])
+    expected = json.dumps([names, (*config.old, *config.new), config.comparison.settings()])
     settings = comparison.provenance["settings"]["comparison"]
     if json.dumps([comparison.checkpoints, comparison.tasks, settings]) != expected:
         raise RecordError(f"the diagnosis of {guidance} as it is configured", "another one", "run it again")

@@ -1,6 +1,8 @@
 """The verdict's rule, and the numbers with intervals that go into it, by hand."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from ivlens.checkpoints.statistics import (
     recovered_fraction,
     remembered_fraction,
 )
-from ivlens.checkpoints.verdict import verdict
+from ivlens.checkpoints.verdict import decide_verdict
 from ivlens.records import spearman
 
 NAN = (math.nan,) * 3
@@ -38,15 +40,15 @@ FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)
     ],
 )
 def test_each_branch_of_the_rule(accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, said: str) -> None:
-    found, because = verdict(accuracy, drop, recovered, knowledge, VerdictRule())
+    found, because = decide_verdict(accuracy, drop, recovered, knowledge, VerdictRule())
     assert found == said
     assert f"{accuracy:.2f}" in because or f"{drop[0]:.2f}" in because
 
 
 def test_thresholds_move_the_verdict() -> None:
     drop, recovered = (0.2, 0.12, 0.28), (0.4, 0.35, 0.45)
-    assert verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
-    assert verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
+    assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
+    assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
     with pytest.raises(ivlens.ArgumentError, match="tolerated"):
         VerdictRule(tolerated=1.5)
 
@@ -96,11 +98,30 @@ def test_rank_correlation_and_cka() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"groups": 1}, "groups"), ({"clean": 0}, "clean"), ({"groups": 50}, "groups"), ({"metric": "x"}, "metric"),
-     ({"corruption": "x"}, "corruption"), ({"scales": ()}, "scales")],
+    [({"groups": 1}, "groups"), ({"n_clean": 0}, "n_clean"), ({"groups": 50}, "groups"), ({"scales": ()}, "scales"),
+     ({"steps": 2}, "steps"), ({"method": "loop", "stream_dtype": torch.float64}, "stream_dtype"),
+     ({"instruction": False}, "instruction=False"),
+     ({"instruction": False, "corruption": "other-instruction", "shots": 0}, "instruction=False")],
 )  # fmt: skip
 def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
     with pytest.raises(ivlens.ArgumentError, match=named):
         CheckpointConfig(**settings)
     with pytest.raises(ivlens.ArgumentError, match="layers"):
         CheckpointConfig(layers=(40,)).tried_layers(30)
+
+
+def test_a_name_outside_a_closed_set_is_refused_by_the_field() -> None:
+    """In a plain interpreter: here beartype would speak before ivlens does."""
+    code = (
+        "import ivlens as iv\n"
+        "for field in ('metric', 'corruption', 'method'):\n"
+        "    try:\n"
+        "        iv.CheckpointConfig(**{field: 'x'})\n"
+        "    except iv.ArgumentError as error:\n"
+        "        print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert [line.partition(" to be one of")[0] for line in lines] == [
+        "expected metric", "expected corruption", "expected method"
+    ]  # fmt: skip
