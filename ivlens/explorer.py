@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .activations import attention_patterns, mean_head_activations
-from .checks import Count, Natural, Seed, check_layer, checked
+from .checks import Count, Natural, Seed, checked
 from .effects import indirect_effects
 from .errors import ArgumentError
 from .models import HookedTransformer, answer_logits, check_fits, padded
@@ -20,6 +20,7 @@ from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
+from .vocabulary import check_layer
 
 if TYPE_CHECKING:
     import ivlens.views

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, check_count, checked
+from ..checks import Count, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance, shared_weights
 from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
 from ..scoring import listed
 from ..tasks import Prompt
+from ..vocabulary import check_count
 from .indirect import indirect_effects
 
 

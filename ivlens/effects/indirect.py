@@ -15,6 +15,7 @@ from ..models import HookedTransformer, check_streamable, provenance, rows_that_
 from ..records import HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
+from ..vocabulary import all_heads
 from .attribution import attributed_effects
 from .checks import check_asked, check_effects, check_means, check_stream_dtype
 from .exact import exact_scores
@@ -139,7 +140,7 @@ def _patched(
 ) -> Effects:
     """Effects from the scores of every head's patch."""
     shape = model.cfg.n_layers, model.cfg.n_heads
-    heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    heads = all_heads(*shape)
     scores = map_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, n_jobs)
     columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
     return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import PrecisionWarning
 from ..models import HookedTransformer, sweep_heads
+from ..vocabulary import Head
 from .metric import Pair, in_metric
 
 STRONGEST = 10  # heads that are looked at
@@ -28,7 +29,7 @@ def warn_of_noise(
     """
     aie = effects.double().mean(0)
     top = aie.flatten().topk(min(STRONGEST, aie.numel())).indices.sort().values.tolist()
-    heads = [divmod(place, aie.shape[1]) for place in top]
+    heads = [Head(*divmod(place, aie.shape[1])) for place in top]
     against = metric == "logit-difference"
     (scores,) = sweep_heads(model, pairs[:1], means, heads, against_foil=against, dtype=torch.float32)
     exact = in_metric(scores, metric).double()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Seed, check_layer, checked
+from ..checks import Count, Seed, checked
 from ..errors import ArgumentError, refuse_odd
 from ..heads import random_heads
 from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
@@ -16,6 +16,7 @@ from ..records import HeadMeans
 from ..scoring import listed, prompt_ids
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
+from ..vocabulary import check_layer
 
 
 @checked

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import Index, check_layer, checked
+from ..checks import Index, checked
 from ..errors import ArgumentError, brief, one_of
 from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
 from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
+from ..vocabulary import check_layer
 
 Position = str | Index | Sequence[Index]
 

@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, check_count, checked
+from ..checks import Count, checked
 from ..errors import ArgumentError, one_of
 from ..models import HookedTransformer, final_logits, unembedding
 from ..records import check_finite
 from ..tasks import token_text
+from ..vocabulary import check_count
 from .vector import InstructionVector, vector_values
 
 LENSES = ("logit", "cosine")
