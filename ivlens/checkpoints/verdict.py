@@ -34,6 +34,7 @@ class VerdictRule:
         ArgumentError: naming the threshold that is outside 0 to 1.
 
     Example:
+        >>> from ivlens.checkpoints import VerdictRule
         >>> iv.CheckpointConfig(rule=VerdictRule(tolerated=0.2)).rule.tolerated
         0.2
     """

@@ -47,8 +47,6 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
         finding: "confirmed" or "refuted" where the interval lies on one side of 0, else "undecided".
 
     Example:
-        >>> config = iv.CheckpointConfig(k=2, layers=(0,), scales=(1.0,))
-        >>> comparison = iv.compare_checkpoints(model, {"copy": model}, [task], config)
         >>> set(iv.records.findings(comparison)["finding"])
         {'undecided'}
     """
