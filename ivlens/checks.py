@@ -15,6 +15,7 @@ from functools import wraps
 from typing import Annotated, Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from .errors import ArgumentError, brief
 from .kinds import ANYTHING, Kind, Refused, collection_of, kind_of, mapping_of
@@ -68,6 +69,16 @@ def checked(function: F) -> F:
 def is_checked(function: Any) -> bool:
     """Whether ``checked`` stands before a function or class."""
     return getattr(function, "__checked__", False)
+
+
+def check_finite(what: str, values: Tensor) -> None:
+    """Raise ArgumentError where ``values`` are infinite or not a number: nothing is averaged or ranked with such."""
+    odd = (~values.isfinite()).nonzero().tolist()
+    if odd:
+        raise ArgumentError(
+            f"finite {what}", f"{len(odd)} of {values.numel()} infinite or not a number, the first at {tuple(odd[0])}",
+            "measure them anew, in float32 if half precision overflowed",
+        )  # fmt: skip
 
 
 def _taken(name: str, kind: Kind, value: object) -> Any:

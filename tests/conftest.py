@@ -24,8 +24,8 @@ from jaxtyping import install_import_hook
 CONF = "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})"
 # Not ivlens.tasks: it has no tensors, and its constructors take wider types than they keep.
 ROOMS = (
-    "files", "folders", "parallel", "records", "models", "scoring", "activations", "effects", "heads", "vectors",
-    "steering", "checkpoints", "training", "views", "explorer", "experiments",
+    "vocabulary", "stats", "files", "tensor_files", "parallel", "records", "models", "scoring", "activations",
+    "effects", "heads", "vectors", "steering", "checkpoints", "training", "views", "explorer", "experiments",
 )  # fmt: skip
 if "IVLENS_UNHOOKED" not in os.environ:  # test_fuzz.py runs ivlens as users have it
     install_import_hook([f"ivlens.{room}" for room in ROOMS], f"beartype.beartype(conf=beartype.BeartypeConf({CONF}))")

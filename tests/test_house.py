@@ -13,10 +13,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
     ["errors"],
-    ["kinds", "folders"],
+    ["kinds"],
     ["checks"],
-    ["vocabulary"],
+    ["vocabulary", "stats"],
     ["files"],
+    ["tensor_files"],
     ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],
@@ -33,13 +34,13 @@ ORDER = [
     ["__init__", "__main__"],
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
+GROUND = {"errors", "checks", "vocabulary", "stats", "files", "tensor_files"}
 PURE = {
-    "errors": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
-    "vocabulary": {"errors", "checks"},
-    "files": {"errors", "folders"}, "records": {"errors", "checks", "vocabulary", "files"},
-    "heads": {"errors", "checks", "vocabulary", "records"},
+    "errors": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "vocabulary": {"errors", "checks"},
+    "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
+    "heads": GROUND | {"records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": {"errors", "checks", "vocabulary", "files", "records", "heads"}}
+ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

@@ -10,8 +10,8 @@ from test_records import EXAMPLES
 from ivlens import InstructionVector, list_vectors
 from ivlens.cli import main
 from ivlens.errors import RecordError
-from ivlens.files import save_tensors
 from ivlens.records import Record, gather_records, load_record
+from ivlens.tensor_files import save_tensors
 from ivlens.vocabulary import Head
 
 VECTOR = InstructionVector(

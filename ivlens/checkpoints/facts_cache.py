@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from ..files import seal, unseal, write_text
+from ..files import write_text
 from ..models import package_versions, tokenizer_sha256
+from ..tensor_files import seal, unseal
 
 TEMPLATES = "additional_chat_templates"  # a folder of a tokenizer's within a model's
 NEVER_READ = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md", ".png"}

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..activations import mean_head_activations
 from ..effects import indirect_effects
 from ..errors import RecordError, refuse_odd
-from ..files import load_tensors, safe_name, save_tensors
+from ..files import safe_name
 from ..models import (
     HookedTransformer,
     attention_weights,
@@ -47,6 +47,7 @@ from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.compare import Condition
 from ..tasks import Prompt
+from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
 from ..vocabulary import RecoveryCondition
 from .config import CheckpointConfig

@@ -9,20 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import head_overlap
-from ..records import CheckpointComparison, ConditionComparison, HeadReading, spearman
+from ..records import CheckpointComparison, ConditionComparison, HeadReading
+from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
 from ..vocabulary import RecoveryCondition, Verdict
 from .config import CheckpointConfig
 from .measure import Measurement, SteeringPoint
-from .statistics import (
-    NOTHING,
-    cosine,
-    jackknife,
-    linear_cka,
-    paired_drop,
-    recovered_fraction,
-    remembered_fraction,
-)
-from .verdict import Interval, decide_verdict
+from .verdict import decide_verdict
 
 NAN = float("nan")
 RECOVERY_COLUMNS = {"bare": RecoveryCondition.BARE, "recovered": RecoveryCondition.BASE_VECTOR,
@@ -85,17 +77,16 @@ def summarize(
 def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], config: CheckpointConfig) -> dict[str, Any]:
     """The numbers of one task; ``shared`` are the mean vectors over tasks of the base and of the checkpoint."""
     drop = paired_drop(base.answers.correct, own.answers.correct)
-    recovered = _recovered(own, base)
-    knowledge = NOTHING
+    recovered, knowledge = recovered_fraction(own.recovery, base.recovery), NOTHING
     if own.knowledge is not None and base.knowledge is not None:
-        knowledge = remembered_fraction(base.knowledge.probabilities, own.knowledge.probabilities)
+        knowledge = ratio_of_means(own.knowledge.probabilities.double(), base.knowledge.probabilities.double())
     verdict, because = decide_verdict(base.answers.accuracy, drop, recovered, knowledge, config.rule)
     if own is base:
         verdict, because = Verdict.BASE, f"accuracy {base.answers.accuracy:.2f}"
     return {
         **_answer_columns(own),
         **_interval("forgetting", drop),
-        "knowledge_fraction": knowledge[0],
+        "knowledge_fraction": knowledge.value,
         **_vector_columns(own.heads, base.heads, shared),
         **_alignment_columns(own, base),
         **_head_columns(own.heads, base.heads, config.k),
@@ -105,6 +96,19 @@ def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], conf
         "verdict": verdict.value,
         "because": because,
     }
+
+
+def recovered_fraction(own: ConditionComparison, base: ConditionComparison) -> Interval:
+    """What the base's vector adds to the accuracy on bare prompts, as a fraction of what it adds on the base."""
+
+    def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
+        steered, bare = (
+            recovery.correct[recovery.conditions.index(condition)].double()
+            for condition in (RecoveryCondition.BASE_VECTOR, RecoveryCondition.BARE)
+        )
+        return steered - bare
+
+    return ratio_of_means(added(own), added(base))
 
 
 def alignment(own: Measurement, base: Measurement) -> Float[Tensor, "layer prompt"]:
@@ -204,19 +208,10 @@ def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: Hea
     return {"weight_change_top": mean[chosen].mean().item(), "weight_change_rest": mean[~chosen].mean().item()}
 
 
-def _recovered(own: Measurement, base: Measurement) -> Interval:
-    def correct(measurement: Measurement, condition: str) -> Tensor:
-        return measurement.recovery.correct[measurement.recovery.conditions.index(condition)]
-
-    bare, steered = RecoveryCondition.BARE, RecoveryCondition.BASE_VECTOR
-    return recovered_fraction(correct(base, bare), correct(base, steered), correct(own, bare), correct(own, steered))
-
-
 def _random_accuracy(recovery: ConditionComparison) -> float:
     accuracies = [recovery.accuracy(name) for name in recovery.conditions if name.startswith("random")]
     return sum(accuracies) / len(accuracies)
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float]:
-    value, low, high = interval
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -5,9 +5,8 @@ from math import isnan
 from typing import NamedTuple
 
 from ..checks import Fraction, checked
+from ..stats import Interval
 from ..vocabulary import Verdict
-
-Interval = tuple[float, float, float]  # value, low, high
 
 
 @checked
@@ -67,35 +66,35 @@ def decide_verdict(
     because = f"accuracy fell by {_shown(drop)}"
     if base_accuracy < rule.known:
         return Decision(Verdict.UNKNOWN, f"the base's accuracy is {base_accuracy:.2f}, below {rule.known:.2f}")
-    if drop[2] < rule.tolerated:
+    if drop.high < rule.tolerated:
         return Decision(Verdict.KEPT, f"{because}, less than {rule.tolerated:.2f}")
-    if drop[1] <= rule.tolerated:
+    if drop.low <= rule.tolerated:
         return Decision(Verdict.UNDECIDED, f"{because}: the interval holds {rule.tolerated:.2f}")
-    if isnan(recovered[0]):
+    if isnan(recovered.value):
         return Decision(
             Verdict.UNDECIDED, f"{because}, and the base's vector does nothing on the base's own bare prompts"
         )
     because += f"; the base's vector brings back {_shown(recovered)} of what it does on the base"
-    if recovered[1] >= rule.recovered:
+    if recovered.low >= rule.recovered:
         return Decision(Verdict.DROWNED, because)
-    if recovered[2] >= rule.recovered:
+    if recovered.high >= rule.recovered:
         return Decision(Verdict.UNDECIDED, f"{because}: the interval holds {rule.recovered:.2f}")
     return _on_knowledge(because, knowledge, rule)
 
 
 def _on_knowledge(because: str, knowledge: Interval, rule: VerdictRule) -> Decision:
     """Step 4: the vector does not bring the function back; is the knowledge there?"""
-    if isnan(knowledge[0]):
+    if isnan(knowledge.value):
         return Decision(
             Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether the knowledge is there"
         )
     because += f"; without instruction the answer has {_shown(knowledge)} of its probability"
-    if knowledge[2] < rule.remembered:
+    if knowledge.high < rule.remembered:
         return Decision(Verdict.LOST, because)
-    if knowledge[1] >= rule.remembered:
+    if knowledge.low >= rule.remembered:
         return Decision(Verdict.CHANGED, because)
     return Decision(Verdict.UNDECIDED, f"{because}: the interval holds {rule.remembered:.2f}")
 
 
-def _shown(value: Interval) -> str:
-    return f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"
+def _shown(interval: Interval) -> str:
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"

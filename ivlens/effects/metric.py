@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import answer_scores, strongest_wrong
-from ..scoring import Ids
+from ..vocabulary import Ids, TokenizedPrompt
 
-Pair = tuple[Ids, Ids]
+Pair = TokenizedPrompt
 Scores = Float[Tensor, "stream answer"]
 Foils = tuple[Int[Tensor, " answer"] | None, ...]
 

@@ -20,7 +20,7 @@ from ..files import safe_name
 from ..heads import head_overlap, random_heads
 from ..models import HookedTransformer, provenance
 from ..records import ConditionComparison, HeadEffects, HeadMeans, SteeringSweep, TransferMatrix
-from ..records.kept import R, load_or_compute
+from ..records.store import R, load_or_compute
 from ..scoring import evaluate
 from ..steering import (
     ablate,

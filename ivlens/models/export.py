@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError, reason
-from ..folders import atomic_folder
+from ..files import atomic_folder
+from .facts import model_facts, provenance, weights_sha256
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
-from .provenance import model_facts, provenance, weights_sha256
 
 MARK = "ivlens.json"
 

@@ -17,14 +17,14 @@ from ..checks import checked
 from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, UnsupportedError
 from .adapters import adapter_tokenizer, recorded_base
 from .export import remember_origin
+from .facts import model_facts, stamp, weights_sha256
 from .families import family_of, hooked_config
-from .layout import copy_from_file, store_transposed
 from .library_errors import library_errors
 from .naming import share
 from .precision import TOLERANCE, check_dtype, check_finite_weights
-from .provenance import model_facts, stamp, weights_sha256
 from .sources import Source, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
+from .weight_memory import copy_from_file, store_transposed
 
 
 @checked

@@ -13,10 +13,9 @@ from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
+from ..vocabulary import Ids, TokenizedPrompt
 from .hooks import hooked, pattern_name
 from .passes import last_prompt_tokens
-
-Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Rows:
     answers: tuple[Ids, ...]
 
 
-def batches(pairs: Sequence[tuple[Ids, Ids]], batch_size: int) -> Iterator[tuple[list[int], list[tuple[Ids, Ids]]]]:
+def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple[list[int], list[TokenizedPrompt]]]:
     """Groups of (prompt ids, answer ids) of similar length, each with their places in the sequence given."""
     order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
     for start in range(0, len(order), batch_size):
@@ -41,7 +40,7 @@ def batches(pairs: Sequence[tuple[Ids, Ids]], batch_size: int) -> Iterator[tuple
         yield places, [pairs[place] for place in places]
 
 
-def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) -> Rows:
+def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
     """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))
@@ -51,7 +50,7 @@ def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) 
     return Rows(tokens, mask, last, tuple(answer for _, answer in pairs))
 
 
-def check_length(model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]]) -> None:
+def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> None:
     """Raise PromptError where a prompt with its answer is longer than the model's context, or has no embedding."""
     longest = max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
     if longest > model.cfg.n_ctx:

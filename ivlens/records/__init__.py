@@ -1,8 +1,12 @@
 """Results as frozen dataclasses that save, load and become frames; they know no model and no plot."""
 
+from ..checks import check_finite as check_finite
 from ..files import safe_name as safe_name
 from ..files import write_atomically as write_atomically
 from ..files import write_text as write_text
+from ..stats import spearman as spearman
+from ..stats import standard_error as standard_error
+from ..stats import wilson_interval as wilson_interval
 from ..vocabulary import METRICS as METRICS
 from ..vocabulary import Head as Head
 from .agreement import MethodAgreement as MethodAgreement
@@ -11,27 +15,23 @@ from .checkpoints import CheckpointComparison as CheckpointComparison
 from .checkpoints import HeadReading as HeadReading
 from .checkpoints import HiddenStates as HiddenStates
 from .checkpoints import WeightChange as WeightChange
+from .claims import findings as findings
 from .effects import HeadEffects as HeadEffects
 from .effects import HeadMap as HeadMap
 from .effects import HeadMeans as HeadMeans
 from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect
-from .findings import findings as findings
-from .finite import check_finite as check_finite
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
-from .kept import load_or_compute as load_or_compute
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
-from .ranks import spearman as spearman
 from .scores import Evaluation as Evaluation
-from .scores import standard_error as standard_error
-from .scores import wilson_interval as wilson_interval
 from .steering import ConditionComparison as ConditionComparison
 from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
 from .store import check_replaceable as check_replaceable
+from .store import load_or_compute as load_or_compute
 from .training import TrainingRun as TrainingRun

@@ -6,7 +6,6 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from ..vocabulary import Metric
 from .store import Record
 
 
@@ -25,7 +24,7 @@ class MethodAgreement(Record):
     aie_overlap: Float[Tensor, " method"]
     methods: tuple[str, ...] = field(metadata={"axis": "method"})
     reference: str
-    metric: Metric
+    metric: str
     k: int
     task: str = ""
 

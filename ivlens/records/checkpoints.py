@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import checked
-from ..vocabulary import Head, Metric
+from ..vocabulary import Head
 from .effects import HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
 from .store import Record
@@ -105,7 +105,7 @@ class CheckpointComparison(Record):
     checkpoints: tuple[str, ...] = field(metadata={"axis": "checkpoint"})
     tasks: tuple[str, ...] = field(metadata={"axis": "task"})
     heads: tuple[tuple[Head, ...], ...] = field(metadata={"axis": "task"})
-    metric: Metric
+    metric: str
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Resamples, Seed, checked
-from ..errors import ArgumentError, one_of
-from ..vocabulary import METRICS, Head, Metric, check_count
-from .finite import check_finite
+from ..checks import Count, Resamples, Seed, check_finite, checked
+from ..errors import one_of
+from ..stats import bootstrap_mean, check_level
+from ..vocabulary import METRICS, Head, check_count
 from .store import Record
 
 
@@ -102,7 +102,7 @@ class HeadEffects(OverPrompts, HeadMap):
 
     values: Float[Tensor, "prompt layer head"]
     baseline: Float[Tensor, " prompt"]
-    metric: Metric
+    metric: str
     method: str
     task: str = ""
     means: HeadMeans | None = field(default=None, metadata={"record": HeadMeans})
@@ -121,19 +121,11 @@ class HeadEffects(OverPrompts, HeadMap):
         Raises:
             ArgumentError: a level outside (0, 1), or no resamples.
         """
-        if not 0 < level < 1:
-            raise ArgumentError("level to be between 0 and 1", repr(level))
+        check_level(level)
         check_finite("effects [prompt, layer, head]", self.values)
         if self.n < 2:
             return torch.full_like(self.aie, torch.nan), torch.full_like(self.aie, torch.nan)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(self.n, (resamples, self.n), generator=generator)
-        counts = torch.zeros(resamples, self.n, dtype=self.values.dtype)
-        counts.scatter_add_(1, drawn, torch.ones_like(counts))
-        means = torch.einsum("rp,plh->rlh", counts / self.n, self.values)
-        tail = (1 - level) / 2
-        low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype), dim=0)
-        return low, high
+        return bootstrap_mean(self.values, level, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +134,7 @@ class UniversalEffects(HeadMap):
 
     mean: Float[Tensor, "layer head"]
     error: Float[Tensor, "layer head"]
-    metric: Metric
+    metric: str
     tasks: tuple[str, ...]
     n: int
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import ArgumentError, IvlensError, RecordError, reason
-from ..files import load_facts
+from ..tensor_files import load_facts
 from .checkpoints import CheckpointComparison
 from .store import Record
 from .visible import visible

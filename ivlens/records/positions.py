@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, checked
+from ..checks import Count, check_finite, checked
 from ..errors import one_of
-from ..vocabulary import METRICS, Head, Metric, check_count
+from ..vocabulary import METRICS, Head, check_count
 from .effects import HeadEffects, OverPrompts
-from .finite import check_finite
 from .store import Record
 
 
@@ -46,7 +45,7 @@ class PositionEffects(OverPrompts, Record):
 
     values: Float[Tensor, "prompt layer head place"]
     baseline: Float[Tensor, " prompt"]
-    metric: Metric
+    metric: str
     method: str
     places: tuple[str, ...] = field(metadata={"axis": "place"})
     task: str = ""

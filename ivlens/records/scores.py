@@ -1,17 +1,13 @@
 """Records of answers: how prompts are answered, and how that changes under steering."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import Count, Natural, checked
-from ..errors import ArgumentError
-from .finite import check_finite
+from ..checks import check_finite, checked
+from ..stats import standard_error, wilson_interval
 from .html import block, frame_table
 from .store import Record
 
@@ -105,26 +101,3 @@ class Evaluation(Record):
             f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, "
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )
-
-
-def standard_error(values: Tensor | Sequence[float]) -> float:
-    """Standard error of the mean of independent values (not a number for fewer than two)."""
-    numbers = torch.as_tensor(values).double()
-    return (numbers.std(correction=1) / len(numbers) ** 0.5).item() if len(numbers) > 1 else float("nan")
-
-
-@checked
-def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion: honest also where all, or none, of a few prompts are correct.
-
-    Raises:
-        ArgumentError: a level outside (0, 1), or no trials.
-    """
-    if not 0 < level < 1:
-        raise ArgumentError("level to be between 0 and 1", repr(level))
-    if successes > n:
-        raise ArgumentError(f"successes to be at most n, {n}", repr(successes))
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (successes + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * (successes * (n - successes) / n + z * z / 4) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -6,10 +6,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import checked
+from ..checks import check_finite, checked
 from ..errors import one_of
-from .finite import check_finite
-from .scores import standard_error, wilson_interval
+from ..stats import standard_error, wilson_interval
 from .store import Record
 
 

@@ -4,11 +4,13 @@ Its tensors are the file's tensors, everything else is JSON in the file's header
 from the other; a digest of both says when the file is damaged.
 """
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, TypeVar, get_args, get_type_hints
 
 import torch
 from jaxtyping import jaxtyped
@@ -16,13 +18,14 @@ from torch import Tensor
 
 from ..checks import checked
 from ..errors import RecordError
-from ..files import load_facts, load_tensors, save_tensors
+from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..vocabulary import Head
 from .html import block, frame_table
 
 # Names in files that were written before the names of today.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
 EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
+R = TypeVar("R", bound="Record")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +123,26 @@ class Record:
                 values[each.name] = _tuples(facts[name], hints[each.name])
         _check(cls, values)
         return cls(**values)
+
+
+def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
+    """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
+
+    The key holds whatever the numbers depend on (weights' hash, settings, versions); a file that is missing, or kept
+    under another key, is computed anew, and so is a damaged one, with a warning.
+    """
+    key = json.loads(json.dumps(key))
+    if path.exists():
+        try:
+            kept = kind.load(path)
+            if kept.provenance.get("key") == key:
+                return kept
+        except RecordError as error:
+            warnings.warn(f"ivlens: {error}; it is measured again", stacklevel=2)
+    record = compute()
+    record = replace(record, provenance={**record.provenance, "key": key})
+    record.save(path, overwrite=True)
+    return record
 
 
 def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format
 from .parts import positions_by_place as positions_by_place
-from .prompt import Encoded as Encoded
 from .prompt import Prompt as Prompt
 from .prompt import beginning as beginning
 from .prompt import token_text as token_text
@@ -15,7 +14,6 @@ from .task import Task as Task
 
 __all__ = [
     "CORRUPTIONS",
-    "Encoded",
     "Example",
     "Prompt",
     "Task",

@@ -27,7 +27,7 @@ from random_llama import random_llama
 import ivlens as iv
 from ivlens.experiments.benchmark import scale_tables
 from ivlens.experiments.figures import markdown
-from ivlens.models.precision import free_memory
+from ivlens.models.streams.memory import free_memory
 from ivlens.records import spearman, write_text
 
 LAYERS, SHAPE = 32, {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}

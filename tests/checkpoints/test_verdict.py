@@ -9,23 +9,18 @@ import torch
 
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, VerdictRule
-from ivlens.checkpoints.statistics import (
-    cosine,
-    jackknife,
-    linear_cka,
-    paired_drop,
-    recovered_fraction,
-    remembered_fraction,
-)
+from ivlens.checkpoints.summary import recovered_fraction
 from ivlens.checkpoints.verdict import decide_verdict
-from ivlens.records import spearman
+from ivlens.records import ConditionComparison
+from ivlens.stats import Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
+from ivlens.vocabulary import RecoveryCondition, Verdict
 
-NAN = (math.nan,) * 3
-FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)
+NAN = Interval(math.nan, math.nan, math.nan)
+FELL, HELD = Interval(0.5, 0.3, 0.7), Interval(0.0, -0.05, 0.05)
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "drop", "recovered", "knowledge", "said"),
+    ("accuracy", "drop", "recovered", "knowledge", "expected"),
     [
         (0.2, FELL, (1.0, 0.9, 1.1), NAN, "not an ability of the base"),
         (0.9, HELD, NAN, NAN, "kept"),
@@ -39,14 +34,17 @@ FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)
         (0.9, FELL, (0.1, 0.0, 0.3), NAN, "function changed"),
     ],
 )
-def test_each_branch_of_the_rule(accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, said: str) -> None:
-    found, because = decide_verdict(accuracy, drop, recovered, knowledge, VerdictRule())
-    assert found == said
+def test_each_branch_of_the_rule(
+    accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, expected: str
+) -> None:
+    intervals = Interval(*drop), Interval(*recovered), Interval(*knowledge)
+    verdict, because = decide_verdict(accuracy, *intervals, VerdictRule())
+    assert verdict is Verdict(expected)
     assert f"{accuracy:.2f}" in because or f"{drop[0]:.2f}" in because
 
 
 def test_thresholds_move_the_verdict() -> None:
-    drop, recovered = (0.2, 0.12, 0.28), (0.4, 0.35, 0.45)
+    drop, recovered = Interval(0.2, 0.12, 0.28), Interval(0.4, 0.35, 0.45)
     assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
     assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
     with pytest.raises(ivlens.ArgumentError, match="tolerated"):
@@ -64,16 +62,22 @@ def test_a_paired_drop_counts_the_prompts_that_changed() -> None:
     assert same[1] < 0 < same[2]
 
 
+def recovery(bare: torch.Tensor, steered: torch.Tensor) -> ConditionComparison:
+    """Bare prompts, and those with the base's vector, as they are answered."""
+    conditions = (RecoveryCondition.BASE_VECTOR.value, RecoveryCondition.BARE.value)
+    return ConditionComparison(torch.stack([steered, bare]), torch.zeros(2, len(bare)).double(), conditions)
+
+
 def test_fractions_are_ratios_of_means_with_their_intervals() -> None:
     yes, no = torch.ones(20, dtype=torch.bool), torch.zeros(20, dtype=torch.bool)
     half = torch.arange(20) < 10
-    value, low, high = recovered_fraction(no, yes, no, half)
+    value, low, high = recovered_fraction(recovery(no, half), recovery(no, yes))
     assert value == 0.5
     assert 0.2 < low < 0.5 < high < 0.8
-    assert recovered_fraction(no, yes, no, yes) == (1, 1, 1)
-    assert math.isnan(recovered_fraction(no, no, no, yes)[0])
+    assert recovered_fraction(recovery(no, yes), recovery(no, yes)) == (1, 1, 1)
+    assert math.isnan(recovered_fraction(recovery(no, yes), recovery(no, no)).value)
     probabilities = torch.linspace(0.1, 0.9, 20)
-    assert remembered_fraction(probabilities, probabilities / 4) == pytest.approx((0.25, 0.25, 0.25))
+    assert ratio_of_means(probabilities / 4, probabilities) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:

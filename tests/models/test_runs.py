@@ -17,8 +17,12 @@ from ivlens.models import (
     resid_pre_name,
 )
 from ivlens.models.runs import final_logits
+from ivlens.vocabulary import TokenizedPrompt
 
-PAIRS = [((10, 11, 12, 13), (14, 15)), ((20, 21), (22,)), ((30,), (31, 32, 33)), ((40, 41, 42), ())]
+PAIRS = [
+    TokenizedPrompt(*ids)
+    for ids in (((10, 11, 12, 13), (14, 15)), ((20, 21), (22,)), ((30,), (31, 32, 33)), ((40, 41, 42), ()))
+]
 
 
 def test_padding_keeps_prompts_answers_and_their_border() -> None:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import ivlens
 from ivlens import Prompt
 from ivlens.errors import MismatchError, RecordError
-from ivlens.files import held, load_tensors, save_tensors, seal
+from ivlens.files import held
+from ivlens.tensor_files import load_tensors, save_tensors, seal
 from ivlens.training import Ability, TrainingConfig, fine_tune
 
 CONFIG = TrainingConfig(steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)

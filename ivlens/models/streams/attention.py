@@ -1,4 +1,4 @@
-"""Attention of last-token streams: all of a prompt's streams share the keys and values of its one prefix."""
+"""Attention of streams: all of a prompt's streams share the keys and values of its one prefix."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-from .stream_layout import Layout
+from .layout import Layout
 
 
 def stream_attention(

@@ -7,18 +7,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
-from ..errors import HookError, UnsupportedError
-from .hooks import has_hooks
+from ...errors import HookError, UnsupportedError
+from ...vocabulary import Head, TokenizedPrompt
+from ..hooks import has_hooks
 from .readout import read_greedy, read_scores
-from .runs import Ids
-from .streams import Plan, run_streams
-
-Head = tuple[int, int]
+from .run import Forks, run_streams
 
 
 def sweep_heads(
     model: HookedTransformer,
-    pairs: Sequence[tuple[Ids, Ids]],
+    pairs: Sequence[TokenizedPrompt],
     means: Float[Tensor, "layer head d_head"],
     heads: Sequence[Head],
     *,
@@ -38,14 +36,14 @@ def sweep_heads(
     """
     check_streamable(model)
     layers = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
-    streams = run_streams(model, pairs, Plan(means, patched=layers), dtype)
+    streams = run_streams(model, pairs, Forks(means, patched=layers), dtype)
     answers = [answer for _, answer in pairs]
     return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
 
 
 def sweep_additions(
     model: HookedTransformer,
-    pairs: Sequence[tuple[Ids, Ids]],
+    pairs: Sequence[TokenizedPrompt],
     added: Mapping[int, Float[Tensor, "added d_model"]],
 ) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
     """Score each prompt's answer with each of the vectors added to the residual stream entering its layer.
@@ -59,7 +57,7 @@ def sweep_additions(
     check_streamable(model)
     cfg = model.cfg
     nothing = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head)
-    streams = run_streams(model, pairs, Plan(nothing, added=added))
+    streams = run_streams(model, pairs, Forks(nothing, added=added))
     return [read_greedy(model, of_prompt, answer) for of_prompt, (_, answer) in zip(streams, pairs, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of last-token streams lie (``streams``): the prompts' prefixes, then stream after stream."""
+"""Which row belongs to which prompt and stream: the prompts' prefixes first, then stream after stream."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .runs import Ids
+from ...vocabulary import TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layout:
     reach: int  # the largest position, plus one
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[Ids, Ids]], streams: int, device: torch.device | str | None) -> "Layout":
+    def of(cls, pairs: Sequence[TokenizedPrompt], streams: int, device: torch.device | str | None) -> "Layout":
         lengths, widths = [len(prompt) - 1 for prompt, _ in pairs], [len(answer) for _, answer in pairs]
         before = torch.cat([torch.arange(length) for length in lengths])
         own = torch.cat([torch.arange(n, n + width) for n, width in zip(lengths, widths, strict=True)])

@@ -1,5 +1,6 @@
 """Scores of an answer's tokens, read off final residual streams block by block of the vocabulary."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-from .precision import in_dtype
-from .runs import Ids
+from ...vocabulary import Ids
+from ..precision import in_dtype
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,
 COLUMNS = 256  # and is a multiple of these: matrix products of odd sizes are up to a tenth slower
@@ -78,7 +79,7 @@ def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer
     """All logits, block by block of the vocabulary, in the dtype of ``normed``."""
     weight, bias = model.unembed.W_U.T, model.unembed.b_U  # a view, contiguous in the layout after loading
     size = COLUMNS * max(1, LOGITS_AT_ONCE // normed[..., 0].numel() // COLUMNS)
-    biases = bias.split(size) if bias.any() else [None] * -(-len(weight) // size)
+    biases = bias.split(size) if bias.any() else [None] * math.ceil(len(weight) / size)
     blocks = zip(weight.split(size), biases, strict=True)
     cap = model.cfg.output_logits_soft_cap
     return (

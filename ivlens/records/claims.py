@@ -1,19 +1,17 @@
 """What the papers say of forgetting, tested on comparisons of checkpoints."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from ..stats import Columns, bootstrap_groups, spearman
 from ..vocabulary import Finding
 from .checkpoints import CheckpointComparison
-from .ranks import spearman
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
 KNOWN = 0.05  # probability from which the base knows the answers without an instruction
 FALLEN = 0.2  # drop of accuracy from which there is something to bring back
-RESAMPLES, LEAST_TASKS = 2000, 3
 INSTRUCTION = "instruction following falls more than knowledge"
 RECOVERY = "the base's vector brings a forgotten ability back"
 TRACKING = "{} tracks forgetting"
@@ -25,8 +23,6 @@ TRACKERS = {
 
 NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgetting", "recovered", "recovered_random",
           *TRACKERS]  # fmt: skip
-
-Columns = Mapping[str, np.ndarray]
 
 
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
@@ -89,35 +85,20 @@ def _finding(
     claim: str, measure: str, pairs: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
 ) -> dict[str, Any]:
     """A claim's row; it holds where the statistic has the ``sign``."""
-    value, low, high = _bootstrap(pairs, statistic)
-    positive, negative = low > 0, high < 0
-    confirmed, refuted = (positive, negative) if sign > 0 else (negative, positive)
-    finding = Finding.UNDECIDED
-    if confirmed or refuted:
-        finding = Finding.CONFIRMED if confirmed else Finding.REFUTED
+    columns = {str(name): pairs[name].to_numpy() for name in pairs}
+    value, low, high = bootstrap_groups(columns, columns["task"], statistic)
     return {
         "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(pairs),
-        "tasks": pairs["task"].nunique(), "finding": finding.value,
+        "tasks": pairs["task"].nunique(), "finding": _finding_of(low, high, sign).value,
     }  # fmt: skip
 
 
-def _bootstrap(pairs: pd.DataFrame, statistic: Callable[[Columns], float]) -> tuple[float, float, float]:
-    """A statistic of the pairs, with the percentile bootstrap over tasks; not a number where it cannot be told."""
-    nan, columns = float("nan"), {str(name): pairs[name].to_numpy() for name in pairs}
-    if pairs.empty:
-        return nan, nan, nan
-    rows_of_tasks = [np.flatnonzero(columns["task"] == task) for task in dict.fromkeys(columns["task"])]
-    value = float(statistic(columns))
-    if len(rows_of_tasks) < LEAST_TASKS:
-        return value, nan, nan
-    generator = np.random.default_rng(0)
-    samples = generator.integers(len(rows_of_tasks), size=(RESAMPLES, len(rows_of_tasks)))
-    values = []
-    for sample in samples:
-        rows = np.concatenate([rows_of_tasks[number] for number in sample])
-        values.append(statistic({name: column[rows] for name, column in columns.items()}))
-    low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (nan, nan)
-    return value, float(low), float(high)
+def _finding_of(low: float, high: float, sign: int) -> Finding:
+    """What an interval on one side of 0 says of a claim whose measure has this ``sign`` where it holds."""
+    if low > 0 or high < 0:
+        positive = low > 0
+        return Finding.CONFIRMED if positive == (sign > 0) else Finding.REFUTED
+    return Finding.UNDECIDED
 
 
 def _mean(columns: Columns) -> float:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ivlens import export_hf, load_model
 from ivlens.models.families import FAMILIES
-from ivlens.models.layout import store_transposed
+from ivlens.models.weight_memory import store_transposed
 
 
 class Copies(TorchDispatchMode):

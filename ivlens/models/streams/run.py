@@ -1,16 +1,4 @@
-"""Last-token streams: many interventions at the last prompt token, all of them in one pass over the layers.
-
-A causal model patched at the last prompt token changes nothing before it. So the prompt's earlier positions, its
-*prefix*, are run once; only the positions from the last prompt token on, a *stream*, are run for each patch. A stream
-patched in layer l equals the clean one below l: it forks off the clean stream there, by the head's difference through
-W_O, and from then on all streams travel together as rows of one matrix. A vector added to the residual stream forks
-one off likewise, before its layer. Same numbers as one forward pass an intervention (``ivlens.effects`` holds that
-plain loop over heads), for about the arithmetic of a few forward passes.
-
-Rows: first the prompts' prefixes, then the streams one after another, the clean one first; in a stream each prompt has
-one row for its last token and one for each answer token but the last. Forks are new rows at the end. Nothing is
-padded, so ragged prompts do not touch each other.
-"""
+"""One pass over the layers that all streams travel through, in the words of the package's theory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +10,15 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.components import TransformerBlock
 
-from .precision import in_dtype
-from .runs import Ids
-from .stream_attention import stream_attention
-from .stream_layout import Layout
-from .writes import is_post_norm, output_norm
+from ...vocabulary import TokenizedPrompt
+from ..head_weights import is_post_norm, output_norm
+from ..precision import in_dtype
+from .attention import stream_attention
+from .layout import Layout
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forks:
     """What forks streams off the clean one, at the last prompt token.
 
     ``patched``: in a layer, the heads whose output becomes its mean, one stream a head, out of ``means``
@@ -48,26 +36,26 @@ class Plan:
 
 
 def run_streams(
-    model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]], plan: Plan, dtype: torch.dtype | None = None
+    model: HookedTransformer, pairs: Sequence[TokenizedPrompt], forks: Forks, dtype: torch.dtype | None = None
 ) -> list[Float[Tensor, "stream width d_model"]]:
-    """Each prompt's streams after the last block: the clean one, then those that ``plan`` forks off, layer by layer.
+    """Each prompt's streams after the last block: the clean one, then those that ``forks`` forks off, layer by layer.
 
     They are computed in ``dtype`` (None: the model's), the weights of one block at a time widened to it.
     """
     dtype = dtype or model.cfg.dtype
-    layout = Layout.of(pairs, plan.streams, model.cfg.device)
+    layout = Layout.of(pairs, forks.streams, model.cfg.device)
     x = _embed(model, pairs, layout, dtype)
     for layer, block in enumerate(model.blocks):
-        if layer in plan.added:
-            x = _enter(x, layout, plan.added[layer].to(x))
-        chosen = plan.patched.get(layer, [])
+        if layer in forks.added:
+            x = _enter(x, layout, forks.added[layer].to(x))
+        chosen = forks.patched.get(layer, [])
         kept = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
-        x = _advance(in_dtype(block, dtype), x, layout, kept, plan.means[layer].to(x), chosen)
+        x = _advance(in_dtype(block, dtype), x, layout, kept, forks.means[layer].to(x), chosen)
     return [kept.streams(x)[:, own] for own in kept.own]
 
 
 def _embed(
-    model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]], layout: Layout, dtype: torch.dtype
+    model: HookedTransformer, pairs: Sequence[TokenizedPrompt], layout: Layout, dtype: torch.dtype
 ) -> Float[Tensor, "row d_model"]:
     before = [token for prompt, _ in pairs for token in prompt[:-1]]
     own = [token for prompt, answer in pairs for token in prompt[-1:] + answer[:-1]]
@@ -117,20 +105,20 @@ def _writes(
     """What attention writes in the rows ``kept``, and in the streams that its ``chosen`` heads fork off."""
     w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
     out = F.linear(z.flatten(1), w_o, block.attn.b_O)
-    moved = _moved(kept.streams(z)[0, kept.last], means, chosen)
+    offsets = _offsets(kept.streams(z)[0, kept.last], means, chosen)
     forks = kept.streams(out)[0].repeat(len(chosen), 1, 1)
-    forks[:, kept.last] += F.linear(moved.flatten(2), w_o)
+    forks[:, kept.last] += F.linear(offsets.flatten(2), w_o)
     norm = output_norm(block)
     return (norm(out[None])[0], norm(forks)) if norm else (out, forks)
 
 
-def _moved(
+def _offsets(
     z: Float[Tensor, "prompt head d_head"], means: Float[Tensor, "head d_head"], chosen: list[int]
 ) -> Float[Tensor, "chosen prompt head d_head"]:
     """For each of the chosen heads what takes it from its clean output to its mean, and nothing for the others."""
-    moved = z.new_zeros(len(chosen), *z.shape)
-    moved[range(len(chosen)), :, chosen] = (means - z)[:, chosen].transpose(0, 1)
-    return moved
+    offsets = z.new_zeros(len(chosen), *z.shape)
+    offsets[range(len(chosen)), :, chosen] = (means - z)[:, chosen].transpose(0, 1)
+    return offsets
 
 
 def _mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:

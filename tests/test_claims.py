@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ivlens.records import CheckpointComparison, findings
-from ivlens.records.findings import INSTRUCTION, RECOVERY
+from ivlens.records.claims import INSTRUCTION, RECOVERY
 from ivlens.vocabulary import Head
 
 TASKS = ("one", "two", "three", "four")
