@@ -62,8 +62,8 @@ def compare_checkpoints(
         The comparison, the base first; a checkpoint that could not be loaded or compared is named in ``failures``.
 
     Raises:
-        ArgumentError: no checkpoints or tasks, or two of one name; a task without the instructions that ``config`` asks
-            for; with workers, a checkpoint that is a model object.
+        ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
+            demonstrations; with workers, a checkpoint that is a model object.
         SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.

@@ -32,8 +32,8 @@ class CheckpointConfig:
         random_seeds: seeds of the random vectors that stand beside the base's.
         seed: seed of the prompts.
         rule: thresholds of the verdict.
-        instruction: True for each task's first, a number for that paraphrase, a text, or False for none: then the
-            demonstrations alone show the task, as in 2310.15213.
+        instruction: True for each task's first instruction, a number for that paraphrase, a text of your own, False for
+            demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
         format: of the prompts, see ``Task.prompts``; "chat" is the chat template of the base's tokenizer.
         method: of the effects, "exact", "loop" or "attribution", see ``indirect_effects``.
         steps: gradients of attribution.
@@ -62,7 +62,7 @@ class CheckpointConfig:
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     rule: VerdictRule = field(default_factory=VerdictRule)
-    instruction: bool | int | str = True
+    instruction: bool | int | str | None = None
     format: str | Callable[..., str] = "labelled"
     method: Method = "exact"
     steps: Count = 1
@@ -77,12 +77,6 @@ class CheckpointConfig:
             raise ArgumentError("steps above 1 with method='attribution' only", f"{self.steps}, {self.method!r}")
         if self.stream_dtype is not None and self.method != "exact":
             raise ArgumentError("stream_dtype with method='exact' only", f"{self.stream_dtype}, {self.method!r}")
-        if self.instruction is False and (self.corruption == "no-instruction" or self.shots == 0):
-            raise ArgumentError(
-                "corrupted prompts that differ from clean ones, for instruction=False",
-                f"corruption={self.corruption!r} and shots={self.shots}",
-                "pass corruption='shuffled-labels' and shots=2 or more: the demonstrations alone show the task",
-            )
 
     @checked
     def check_model(self, n_layers: Count, n_heads: Count) -> None:

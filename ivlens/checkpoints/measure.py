@@ -11,22 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ..activations import mean_head_activations
+from ..activations import capture, mean_head_activations
 from ..effects import indirect_effects
-from ..errors import RecordError, refuse_odd
+from ..errors import RecordError
 from ..files import safe_name
 from ..models import (
     HookedTransformer,
     attention_weights,
-    batches,
-    final_residual,
-    hooked,
     identity,
-    last_token,
-    padded,
     provenance,
     relative_change,
     resid_pre_name,
@@ -43,7 +36,7 @@ from ..records import (
     WeightChange,
     load_or_compute,
 )
-from ..scoring import evaluate, prompt_ids
+from ..scoring import evaluate
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.compare import Condition
 from ..tasks import Prompt
@@ -228,23 +221,11 @@ def _read_heads(
     )
 
 
-@torch.no_grad()
 def _hidden_states(model: HookedTransformer, prompts: list[Prompt]) -> HiddenStates:
-    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    cfg = model.cfg
-    dtype = torch.float64 if cfg.dtype == torch.float64 else torch.float32
-    states: Float[Tensor, "prompt layer d_model"] = torch.zeros(len(pairs), cfg.n_layers, cfg.d_model, dtype=dtype)
-
-    def keep(layer: int, numbers: list[int], stream: Float[Tensor, "batch pos d_model"]) -> None:
-        states[numbers, layer] = stream[last_token(stream)].to(states)
-
-    for numbers, batch in batches(pairs, 32):
-        edits = {resid_pre_name(layer): partial(keep, layer, numbers) for layer in range(cfg.n_layers)}
-        with hooked(model, edits):
-            final_residual(model, padded(batch, cfg.device))
-    odd = (~states.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    refuse_odd("hidden states", [prompt.text for prompt in prompts], odd)
-    return HiddenStates(states, provenance=provenance(model, prompts=len(prompts)))
+    points = [resid_pre_name(layer) for layer in range(model.cfg.n_layers)]
+    captured = capture(model, prompts, points, reduce="none", what="hidden states")
+    residual = torch.stack([captured[point] for point in points], 1)
+    return HiddenStates(residual, provenance=provenance(model, prompts=len(prompts)))
 
 
 def _recover(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import MismatchError, SourceWarning
+from ..errors import ArgumentError, MismatchError, SourceWarning
 from ..tasks import Prompt, Task
 from .config import CheckpointConfig
 
@@ -30,15 +30,22 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPr
     """The prompts of a task, of each kind as many as the config asks for and its split has.
 
     Raises:
-        ArgumentError: an option outside its values; instructions are asked for, and the task has none.
+        ArgumentError: an option outside its values, an instruction that the task has not, or neither instruction nor
+            demonstrations, so that clean prompts would not tell the task.
         PromptError: the chat template refuses them.
     """
+    instruction = bool(task.instructions) if config.instruction is None else config.instruction
+    if instruction is False and not config.shots:
+        raise ArgumentError(
+            f"clean prompts that tell the task {task.name!r}", "no instruction, and 0 demonstrations",
+            "pass shots=, or instruction= with a text",
+        )  # fmt: skip
 
     def count(n: int, split: str) -> int:
         return min(n, len(task.split(split)))
 
     asked = partial(task.prompts, seed=config.seed, format=config.format, tokenizer=tokenizer)
-    clean = partial(asked, shots=config.shots, instruction=config.instruction)
+    clean = partial(asked, shots=config.shots, instruction=instruction)
     bare = partial(asked, shots=0, instruction=False)
     of_groups = count(config.n_clean, "train") // config.groups * config.groups
     n_test, n_validation = count(config.n_test, "test"), count(config.n_validation, "validation")

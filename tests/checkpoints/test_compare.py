@@ -252,27 +252,32 @@ def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
             compare_checkpoints(base, {"one": base}, chosen, CONFIG)
 
 
-def test_a_task_without_instructions_is_refused_before_anything_is_measured(
+def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_measured(
     base: Path, tasks: list[Task], tmp_path: Path, messages: list[str]
 ) -> None:
     bare = replace(tasks[0], instructions=())
-    with pytest.raises(ivlens.ArgumentError, match=r"a task with instructions.*'shift-1' without any.*instruction="):
-        compare_checkpoints(base, {"same": base}, [tasks[1], bare], CONFIG, out=tmp_path / "out")
+    for changes, named in (
+        ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
+        ({"instruction": 1}, "a task with instructions.*'shift-1' without any"),
+        ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
+    ):
+        with pytest.raises(ivlens.ArgumentError, match=named):
+            compare_checkpoints(base, {"same": base}, [tasks[1], bare], replace(CONFIG, **changes), out=tmp_path)
     assert messages == []
-    with pytest.raises(ivlens.ArgumentError, match=r"corrupted prompts that differ.*pass corruption='shuffled-labels'"):
-        replace(CONFIG, instruction=False)
 
 
-def test_demonstrations_alone_show_a_task_without_instructions(base: Path, variant: Any, tasks: list[Task]) -> None:
-    bare = replace(tasks[0], instructions=())
-    config = replace(CONFIG, instruction=False, corruption="shuffled-labels", shots=2)
-    comparison = compare_checkpoints(base, {"doubled": variant("doubled", scale(2.0))}, [bare], config)
+@pytest.mark.parametrize("changes", [{}, {"shots": 2, "corruption": "shuffled-labels"}])
+def test_demonstrations_alone_show_a_task_without_instructions(
+    base: Path, variant: Any, tasks: list[Task], changes: dict[str, Any]
+) -> None:
+    bare, config = replace(tasks[0], instructions=()), replace(CONFIG, **changes)
+    comparison = compare_checkpoints(base, {"doubled": variant("doubled", scale(2.0))}, [bare, tasks[1]], config)
     assert comparison.failures == {}
     assert row(comparison, "doubled")["norm_ratio"] == pytest.approx(2, rel=1e-5)
-    assert comparison.aie.abs().max() > 0
-    model = ivlens.load_model(base)
-    clean = bare.prompts(4, shots=2, instruction=False, split="test")
-    assert row(comparison, "base")["probability"] == pytest.approx(ivlens.evaluate(model, clean).probability, rel=1e-4)
+    assert comparison.aie.abs().amax((0, 2, 3)).min() > 0
+    clean = bare.prompts(4, shots=config.shots, instruction=False, split="test")
+    expected = ivlens.evaluate(ivlens.load_model(base), clean).probability
+    assert row(comparison, "base")["probability"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_chat_is_the_same_for_every_checkpoint(

@@ -103,9 +103,7 @@ def test_rank_correlation_and_cka() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [({"groups": 1}, "groups"), ({"n_clean": 0}, "n_clean"), ({"groups": 50}, "groups"), ({"scales": ()}, "scales"),
-     ({"steps": 2}, "steps"), ({"method": "loop", "stream_dtype": torch.float64}, "stream_dtype"),
-     ({"instruction": False}, "instruction=False"),
-     ({"instruction": False, "corruption": "other-instruction", "shots": 0}, "instruction=False")],
+     ({"steps": 2}, "steps"), ({"method": "loop", "stream_dtype": torch.float64}, "stream_dtype")],
 )  # fmt: skip
 def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
     with pytest.raises(ivlens.ArgumentError, match=named):
