@@ -7,7 +7,7 @@ tasks and the new ones.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -145,7 +145,7 @@ def findings_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFr
 def _loaded(folder: Path, guidance: str, config: DiagnosisConfig) -> CheckpointComparison:
     comparison = CheckpointComparison.load(folder / f"{guidance}.safetensors")
     names = ("base", *(_name(guidance, stage) for stage in range(len(config.new))))
-    expected = json.dumps([names, (*config.old, *config.new), asdict(config.comparison)])
+    expected = json.dumps([names, (*config.old, *config.new), config.comparison.settings()])
     settings = comparison.provenance["settings"]["comparison"]
     if json.dumps([comparison.checkpoints, comparison.tasks, settings]) != expected:
         raise RecordError(f"the diagnosis of {guidance} as it is configured", "another one", "run it again")

@@ -4,7 +4,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from ..files import write_text
 from ..models import package_versions, tokenizer_sha256
 from ..tensor_files import seal, unseal
-from .sources import Checkpoint
 
 TEMPLATES = "additional_chat_templates"  # a folder of a tokenizer's within a model's
 NEVER_READ = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md", ".png"}
@@ -23,36 +22,31 @@ SETTLED = 2.0  # seconds after which a further write gives a file other times
 Facts = dict[str, Any]
 
 
-def recall_facts(
-    folder: Path, checkpoint: Checkpoint, options: Mapping[str, Any], compute: Callable[[], Facts]
+def cached_facts(
+    folder: Path, sources: Sequence[Any], options: Mapping[str, Any], compute: Callable[[], Facts]
 ) -> Facts:
-    """Facts of a checkpoint as loaded with some options, computed once and kept in a file of ``folder``.
+    """Facts of a model as loaded from some sources with some options, computed once and kept in a file of ``folder``.
 
     They are found again while the same packages would load the same bytes. A file whose size, inode and times are those
     of the last time is not read again (the time of a change, ctime, is the system's own); any other is hashed. Of
     objects and hub names nothing is kept: they can change unseen.
     """
     try:
-        files = _files(checkpoint, options.get("tokenizer"))
+        files = _files([*sources, *_tokenizer_files(options)])
         before = {str(path): _times(path) for path in files}
     except OSError:  # loading it says why
         return compute()
-    key = _key(checkpoint, options) if files else None
+    key = _key(sources, options) if files else None
     if key is None:
         return compute()
-    kept_in = folder / f"{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
-    kept = _read(kept_in, key)
-    contents = {str(path): _content(path, kept.get("contents", {}).get(str(path))) for path in files}
+    path = folder / f"{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    kept = _read(path, key)
+    contents = {str(file): _content(file, kept.get("contents", {}).get(str(file))) for file in files}
     facts = kept["facts"] if kept and _hashes(kept["contents"]) == _hashes(contents) else compute()
-    found = {"key": key, "contents": contents, "facts": facts}
-    if found != kept and before == {str(path): _times(path) for path in files}:
-        write_text(kept_in, seal(found))
+    entry = {"key": key, "contents": contents, "facts": facts}
+    if entry != kept and before == {str(file): _times(file) for file in files}:
+        write_text(path, seal(entry))
     return facts
-
-
-def device_type(device: str | torch.device | None) -> str:
-    """The kind of device that ``load_model`` would use: "cpu", "cuda"."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> Facts:
@@ -66,33 +60,37 @@ def _read(path: Path, key: Mapping[str, Any]) -> Facts:
     return kept
 
 
-def _key(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Facts | None:
-    """What beside its files' bytes says how a checkpoint is loaded; None where an option cannot be told."""
-    told = {name: _told(value) for name, value in options.items() if name != "device"}
-    if None in told.values():
+def _key(sources: Sequence[Any], options: Mapping[str, Any]) -> Facts | None:
+    """How the files are loaded; None where an option has no name that lasts."""
+    named = {name: _name_of(value) for name, value in options.items() if name != "device"}
+    if None in named.values():
         return None
-    paths = [os.path.realpath(Path(each).expanduser()) for each in (checkpoint.source, checkpoint.adapter) if each]
-    return {"of": paths, "options": told, "device": device_type(options.get("device")), "with": package_versions()}
+    device = torch.device(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    paths = [os.path.realpath(Path(each).expanduser()) for each in sources]
+    return {"of": paths, "options": named, "device": device, "with": package_versions()}
 
 
-def _told(value: Any) -> str | None:
+def _name_of(value: Any) -> str | None:
     if value is None or isinstance(value, (str, Path, bool, torch.dtype)):
         return str(value)
     return tokenizer_sha256(value) if hasattr(value, "get_vocab") else None
 
 
-def _files(checkpoint: Checkpoint, tokenizer: Any) -> list[Path]:
+def _tokenizer_files(options: Mapping[str, Any]) -> list[str | Path]:
+    tokenizer = options.get("tokenizer")
+    return [tokenizer] if isinstance(tokenizer, (str, Path)) else []
+
+
+def _files(sources: Sequence[Any]) -> list[Path]:
     """The files that loading reads; none where it reads others than local ones."""
-    sources = [checkpoint.source, *([checkpoint.adapter] if checkpoint.adapter else [])]
-    sources += [tokenizer] if isinstance(tokenizer, (str, Path)) else []
-    found: list[Path] = []
-    for each in sources:
-        path = Path(each).expanduser() if isinstance(each, (str, Path)) else None
+    files: list[Path] = []
+    for source in sources:
+        path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
         if path is None or not path.exists():
             return []
         inside = [path] if path.is_file() else [*path.iterdir(), *path.glob(f"{TEMPLATES}/*")]
-        found += [file for file in inside if file.suffix not in NEVER_READ and file.is_file()]
-    return sorted(found)
+        files += [file for file in inside if file.suffix not in NEVER_READ and file.is_file()]
+    return sorted(files)
 
 
 def _content(path: Path, kept: Mapping[str, Any] | None) -> Facts:
@@ -107,8 +105,9 @@ def _content(path: Path, kept: Mapping[str, Any] | None) -> Facts:
 
 
 def _times(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    """Size, times of the last write and change, and inode."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _hashes(contents: Mapping[str, Any]) -> dict[str, str]:
