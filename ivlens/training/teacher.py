@@ -26,6 +26,7 @@ from ..models import (
 from ..models.hooks import Edit
 from ..records import Head
 from ..steering import SITES
+from ..vocabulary import TokenizedPrompt
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled

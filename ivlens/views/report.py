@@ -94,7 +94,7 @@ def _parts(records: Mapping[str, Record]) -> tuple[dict[str, Part], dict[str, st
     return parts, odd
 
 
-def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Body]]]:
+def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The headings with the links to their records, and the page's sections."""
     numbers, room = count(1), FIGURES_LENGTH
     contents, sections = [], []
