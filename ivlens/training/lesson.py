@@ -8,9 +8,8 @@ from random import Random
 from ..checks import checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer
-from ..scoring import all_ids
+from ..scoring import Ids, all_ids
 from ..tasks import Prompt, Task
-from ..vocabulary import TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Lesson:
     """Prompts of one purpose, as (prompt ids, answer ids), of which ``batch_size`` are shown at each step."""
 
     name: str
-    pairs: tuple[TokenizedPrompt, ...]
+    pairs: tuple[tuple[Ids, Ids], ...]
     batch_size: int
     seed: int
 
