@@ -10,7 +10,8 @@ from .errors import PromptError, brief, few, refuse_odd
 from .models import HookedTransformer, answer_logits, batches, check_dtype, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt, beginning
-from .vocabulary import Ids, TokenizedPrompt
+from .vocabulary import Ids as Ids
+from .vocabulary import TokenizedPrompt
 
 
 @checked
