@@ -258,7 +258,7 @@ def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_
     bare = replace(tasks[0], instructions=())
     for changes, named in (
         ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
-        ({"instruction": 1}, "a task with instructions.*'shift-1' without any"),
+        ({"instruction": 0}, "a task with instructions.*'shift-1' without any"),
         ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
     ):
         with pytest.raises(ivlens.ArgumentError, match=named):
