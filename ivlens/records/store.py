@@ -5,7 +5,7 @@ from the other; a digest of both says when the file is damaged.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_type_hints
@@ -20,6 +20,9 @@ from ..files import load_facts, load_tensors, save_tensors
 from .html import block, frame_table
 
 
+WIDTH = 120  # characters of a record's repr, at most
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """Base of all records: saves to one safetensors file and loads from it.
@@ -32,6 +35,12 @@ class Record:
     """
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = Record.__repr__  # type: ignore[method-assign]  # a subclass' @dataclass would write its own
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -111,6 +120,32 @@ class Record:
                 values[each.name] = _tuples(facts[each.name])
         _check(cls, values)
         return cls(**values)
+
+
+def one_line(instance: Any) -> str:
+    """A dataclass in one line: names first, tensors as ``f32[25,30,9]``, what is long by its length, no provenance."""
+    values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name != "provenance"}
+    named = {name: value for name, value in values.items() if isinstance(value, str)}
+    parts = [f"{name}={_short(value)}" for name, value in (named | values).items() if not _is_empty(value)]
+    line = f"{type(instance).__name__}({', '.join(parts)})"
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 5].rpartition(', ')[0]}, ...)"
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Sized) and not isinstance(value, Tensor) and not len(value))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.").replace("float", "f").replace("int", "i")
+        return f"{kind}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, Record):
+        return type(value).__name__
+    names = isinstance(value, tuple) and len(value) <= 3 and all(isinstance(each, str) for each in value)
+    if isinstance(value, Sized) and not isinstance(value, str) and not names:
+        return f"{type(value).__name__}[{len(value)}]"
+    shown = repr(value)
+    return shown if len(shown) <= 50 else f"{shown[:46]}...{shown[-1]}"
 
 
 def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:

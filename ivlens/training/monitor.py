@@ -12,6 +12,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, check_layer, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
+from ..records import one_line
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
@@ -31,6 +32,8 @@ class Ability:
     vector: InstructionVector | None = None
     layer: Natural | None = None
     watched: Count = 16
+
+    __repr__ = one_line
 
     @classmethod
     @checked
