@@ -19,7 +19,6 @@ from ..errors import RecordError
 from ..files import load_facts, load_tensors, save_tensors
 from .html import block, frame_table
 
-
 WIDTH = 120  # characters of a record's repr, at most
 
 

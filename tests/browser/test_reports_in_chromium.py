@@ -13,6 +13,7 @@ import torch
 from ivlens import InstructionVector, TrainingRun, cli
 from ivlens.views import write_comparison_report
 
+pytestmark = pytest.mark.browser
 TESTS = Path(__file__).parents[1]
 RECORDS = TESTS.parent / "figures" / "records" / "smollm2"
 LONG = ["base", *(f"outputs/run-lowercase-first-letter/checkpoint-{500 * at}" for at in range(1, 9))]

@@ -18,23 +18,8 @@ from ivlens import Task
 from ivlens.checkpoints import ComparisonConfig, VerdictRule, compare_checkpoints
 from ivlens.checkpoints import sources as checkpoint_sources
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
 CONFIG = ComparisonConfig(
     clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),

@@ -21,23 +21,8 @@ from ivlens import Task
 from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
 CONFIG = ComparisonConfig(
     clean=4, groups=2, corrupted=2, heads=2, shots=1, test=3, validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),

@@ -8,9 +8,8 @@ import pytest
 import ivlens
 from ivlens import Task
 from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from tiny_models import WORDS
 
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy",
-         "dog"]  # fmt: skip
 CONFIG = ComparisonConfig(
     clean=4, groups=2, corrupted=2, heads=3, shots=0, test=40, validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),

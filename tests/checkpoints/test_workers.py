@@ -14,9 +14,8 @@ import ivlens
 from ivlens import ArgumentError, Prompt, Task, WorkerError, cli
 from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
-WORDS = TEXT.split()
 CONFIG = ComparisonConfig(
     clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),

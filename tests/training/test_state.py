@@ -30,10 +30,10 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-import conftest, ivlens
+import ivlens, tiny_models
 from ivlens import Prompt
 from ivlens.training import Guidance, TrainingConfig, fine_tune
-model = ivlens.load_model(conftest.random_model("llama"), tokenizer=conftest.byte_level_tokenizer())
+model = ivlens.load_model(tiny_models.random_model("llama"), tokenizer=tiny_models.byte_level_tokenizer())
 words = "capital of France is Paris and the quick brown".split()
 prompts = [Prompt(f"Q: {{word}} A:", (f" {{after}}",)) for word, after in zip(words, words[1:])]
 guidance = Guidance(rehearsal=1.0, l2=10.0)
