@@ -7,11 +7,11 @@ import pytest
 
 import ivlens
 from ivlens import Task
-from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from tiny_models import WORDS
 
-CONFIG = ComparisonConfig(
-    clean=4, groups=2, corrupted=2, heads=3, shots=0, test=40, validation=2, layers=(1,), scales=(1.0,),
+CONFIG = CheckpointConfig(
+    n_clean=4, groups=2, n_corrupted=2, k=3, shots=0, n_test=40, n_validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
 
