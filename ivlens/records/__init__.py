@@ -34,5 +34,5 @@ from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
 from .store import check_replaceable as check_replaceable
-from .store import one_line as one_line
+from .store import short_repr as short_repr
 from .training import TrainingRun as TrainingRun

@@ -42,7 +42,7 @@ class Record:
         cls.__repr__ = Record.__repr__  # type: ignore[method-assign]  # a subclass' @dataclass would write its own
 
     def __repr__(self) -> str:
-        return one_line(self)
+        return short_repr(self)
 
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -127,7 +127,7 @@ class Record:
         return cls(**values)
 
 
-def one_line(instance: Any) -> str:
+def short_repr(instance: Any) -> str:
     """A dataclass in one line: names first, tensors as ``f32[25,30,9]``, what is long by its length, no provenance."""
     values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name != "provenance"}
     named = {name: value for name, value in values.items() if isinstance(value, str)}

@@ -12,7 +12,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, check_layer, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
-from ..records import one_line
+from ..records import short_repr
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
@@ -33,7 +33,7 @@ class Ability:
     layer: Natural | None = None
     watched: Count = 16
 
-    __repr__ = one_line
+    __repr__ = short_repr
 
     @classmethod
     @checked
