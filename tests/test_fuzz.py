@@ -21,6 +21,8 @@ from ivlens.errors import brief
 from tests.test_checks import public_functions
 from tiny_models import WORDS
 
+pytestmark = pytest.mark.slow
+
 SEED = 14
 SECONDS = 60
 UNHOOKED = "IVLENS_UNHOOKED" in os.environ

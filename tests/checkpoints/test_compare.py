@@ -234,6 +234,7 @@ def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
             compare_checkpoints(base, {"one": base}, chosen, CONFIG)
 
 
+@pytest.mark.slow
 def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
     base: Path, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

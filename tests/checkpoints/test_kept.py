@@ -262,6 +262,7 @@ def swap(data: bytes, chance: random.Random) -> bytes:
     return data[:at] + data[at + 8 : at + 16] + data[at : at + 8] + data[at + 16 :]
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_is_noticed_and_measured_again(compare: Compare, tmp_path: Path) -> None:
     """Every kept file, in four ways, and each in another one's place: the same numbers, always."""
     whole, everything = compare("whole")

@@ -19,6 +19,8 @@ import sys
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 
+pytestmark = pytest.mark.slow
+
 words = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
 tasks = [
     ivlens.Task(f"shift-{by}", tuple((word, words[(at + by) % 14]) for at, word in enumerate(words)),

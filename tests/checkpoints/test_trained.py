@@ -10,6 +10,8 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from tiny_models import WORDS
 
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=3, shots=0, n_test=40, n_validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),

@@ -16,6 +16,8 @@ from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.records import CheckpointComparison
 from tiny_models import WORDS
 
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),

@@ -245,6 +245,7 @@ class Interrupter:
 
 
 @pytest.mark.parametrize("kind", ["steer", "ablate"])
+@pytest.mark.slow
 def test_an_interrupt_at_any_line_leaves_the_model_as_it_was(model: Any, vectors: Tensor, kind: str) -> None:
     """Also while the interrupt's traceback, which holds the frames, and the context live on, as in a notebook."""
     kept: list[Any] = []
