@@ -32,7 +32,6 @@ if "IVLENS_UNHOOKED" not in os.environ:  # test_fuzz.py runs ivlens as users hav
 import joblib
 import pytest
 import torch
-from distributed import Client, LocalCluster
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import ivlens
@@ -122,8 +121,10 @@ def two_workers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def dask_cluster() -> Iterator[Client]:
+def dask_cluster() -> Iterator[Any]:
     """Two dask workers on this machine, shared by all tests."""
+    from distributed import Client, LocalCluster
+
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
         Client(cluster) as client,
@@ -132,7 +133,7 @@ def dask_cluster() -> Iterator[Client]:
 
 
 @pytest.fixture
-def two_dask_workers(dask_cluster: Client) -> Iterator[None]:
+def two_dask_workers(dask_cluster: Any) -> Iterator[None]:
     """Two workers of a dask cluster, and one thread here as there."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
