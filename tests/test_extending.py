@@ -1,6 +1,7 @@
 """Adding a family, a reader, a record with its figure: each touches two places at most.
 
-Each test makes the addition with its own definition and at most one row of a table of ours: the two places.
+Each test makes the addition with its own definition and at most one row of a table of ours: the two places. The tests
+of training add a term of one's own, which needs no row.
 """
 
 from dataclasses import dataclass, replace

@@ -302,6 +302,7 @@ def test_functions_taken_from_the_model_before_are_refused(model: Any, vectors: 
 
 
 @torch.no_grad()
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "inside"])
 def test_a_compiled_model_is_steered_while_the_context_is_active(model: Any, vectors: Tensor, when: str) -> None:
     """Compiled code has no hooks; contexts of two models may end in any order."""
