@@ -23,6 +23,8 @@ from ivlens.errors import HookError, RecordError
 from ivlens.files import held
 from tiny_models import WORDS
 
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=3, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
@@ -262,7 +264,6 @@ def swap(data: bytes, chance: random.Random) -> bytes:
     return data[:at] + data[at + 8 : at + 16] + data[at : at + 8] + data[at + 16 :]
 
 
-@pytest.mark.slow
 def test_whatever_is_damaged_is_noticed_and_measured_again(compare: Compare, tmp_path: Path) -> None:
     """Every kept file, in four ways, and each in another one's place: the same numbers, always."""
     whole, everything = compare("whole")

@@ -9,17 +9,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import ivlens
 from ivlens.records import CheckpointComparison
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import sys
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
-
-pytestmark = pytest.mark.slow
 
 words = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
 tasks = [
