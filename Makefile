@@ -25,4 +25,4 @@ docs:  ## the site
 	$(PYTHON) -m mkdocs build --strict
 
 figures:  ## tables and pictures of the studies, from their saved records
-	$(PYTHON) -m ivlens figures
+	$(PYTHON) -m figures
