@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..tensor_files import load_facts
 from .checkpoints import CheckpointComparison
-from .store import Record
+from .store import EARLIER_KINDS, Record
 from .visible import visible
 
 SUFFIX = ".safetensors"
@@ -119,9 +119,9 @@ def _absolute(path: Path) -> Path:
 
 
 def class_name(path: Path) -> str | None:
-    """The class that a file's header names; none where it is a safetensors file without a record."""
+    """The class that a file's header names, as it is called now; none for a safetensors file without a record."""
     name = load_facts(path).get("record")
-    return None if name is None else f"{name!s:.60}"
+    return None if name is None else EARLIER_KINDS.get(str(name), f"{name!s:.60}")
 
 
 def _kinds(of: type[Record]) -> Iterator[type[Record]]:
