@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from .activations import attention_patterns as attention_patterns
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
-    from .checkpoints import ComparisonConfig as ComparisonConfig
+    from .checkpoints import CheckpointConfig as CheckpointConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .models import merge_lora as merge_lora
     from .records import CheckpointComparison as CheckpointComparison
-    from .records import Comparison as Comparison
+    from .records import ConditionComparison as ConditionComparison
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
     from .records import HeadMeans as HeadMeans
@@ -73,14 +73,14 @@ if TYPE_CHECKING:
     from .vectors import instruction_vector as instruction_vector
     from .vectors import list_vectors as list_vectors
     from .vectors import load_vector as load_vector
-    from .vectors import read_out as read_out
+    from .vectors import logit_lens as logit_lens
 
 __all__ = [
     "Ability",
     "ArgumentError",
     "CheckpointComparison",
-    "Comparison",
-    "ComparisonConfig",
+    "CheckpointConfig",
+    "ConditionComparison",
     "DownloadError",
     "Evaluation",
     "FallbackWarning",
@@ -130,6 +130,7 @@ __all__ = [
     "load_task",
     "load_vector",
     "locate_heads",
+    "logit_lens",
     "mean_difference",
     "mean_head_activations",
     "mean_position_activations",
@@ -140,7 +141,6 @@ __all__ = [
     "random_heads_vector",
     "random_vector",
     "rank_aggregate",
-    "read_out",
     "rehearsal_prompts",
     "steer",
     "steering_sweep",
@@ -151,7 +151,7 @@ __all__ = [
 # where each public name is defined
 _ROOMS = {
     "activations": "attention_patterns mean_head_activations mean_position_activations",
-    "checkpoints": "ComparisonConfig compare_checkpoints",
+    "checkpoints": "CheckpointConfig compare_checkpoints",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
         "ArgumentError DownloadError FallbackWarning HookError IvlensError MismatchError PrecisionWarning "
@@ -161,14 +161,14 @@ _ROOMS = {
     "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",
     "models": "export_adapter export_hf load_model merge_lora",
     "records": (
-        "CheckpointComparison Comparison Evaluation HeadEffects HeadMeans MethodAgreement PositionEffects "
+        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans MethodAgreement PositionEffects "
         "PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
     "tasks": "Prompt Task list_tasks load_task",
     "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",
-    "vectors": "InstructionVector instruction_vector list_vectors load_vector read_out",
+    "vectors": "InstructionVector instruction_vector list_vectors load_vector logit_lens",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

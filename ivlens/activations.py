@@ -16,10 +16,10 @@ from .models import (
     final_residual,
     hooked,
     last_token,
+    map_batches,
     padded,
     pattern_name,
     provenance,
-    spread_batches,
     z_name,
 )
 from .records import Head, HeadMeans, PositionMeans
@@ -30,12 +30,12 @@ from .tasks import Prompt, positions_by_place, token_text
 @checked
 @torch.no_grad()
 def mean_head_activations(
-    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32, jobs: Count | None = 1
+    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32, n_jobs: Count | None = 1
 ) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
     ``.values`` is [layer, head, d_head], in float32 or wider. Batches stream through: of each, only ``hook_z`` at the
-    last token is kept, summed in float64. ``jobs`` workers share the batches (``indirect_effects``).
+    last token is kept, summed in float64. ``n_jobs`` workers share the batches (``indirect_effects``).
 
     Raises:
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
@@ -44,7 +44,7 @@ def mean_head_activations(
     """
     prompts = listed(prompts)
     pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    found = spread_batches(model, _summed, pairs, batch_size, jobs, kind="clean", doing="mean activations")
+    found = map_batches(model, _summed, pairs, batch_size, n_jobs, kind="clean", doing="mean activations")
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     tasks = sorted({prompt.task for prompt in prompts})
     refuse_odd("activations", [prompt.text for prompt in prompts], (each for _, (_, odd) in found for each in odd))

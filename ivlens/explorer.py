@@ -19,7 +19,7 @@ from .records import Evaluation, Head, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
-from .vectors import InstructionVector, instruction_vector, read_out
+from .vectors import InstructionVector, instruction_vector, logit_lens
 
 if TYPE_CHECKING:
     import ivlens.views
@@ -85,7 +85,7 @@ class Explorer:
 
     def read(self, task: str, head: Head, k: int = 8) -> pd.DataFrame:
         """The ``k`` tokens that the head's mean output on the task points to; columns token, value (in logits)."""
-        return read_out(self.model, self.vector(task, [head]), k)[["token", "value"]]
+        return logit_lens(self.model, self.vector(task, [head]), k)[["token", "value"]]
 
     def attention(self, task: str, head: Head, at: int) -> tuple[list[str], Float[Tensor, "1 query key"]]:
         """The tokens of the task's clean prompt ``at``, and the head's attention pattern on it."""

@@ -32,27 +32,27 @@ left_behind: set[Path] = set()  # in a worker: folders that its parent removes, 
 
 
 @checked
-def workers(jobs: Count | None) -> int:
-    """How many workers ``jobs`` asks for: so many, or None for as many as ``joblib.parallel_config`` says.
+def workers(n_jobs: Count | None) -> int:
+    """How many workers ``n_jobs`` asks for: so many, or None for as many as ``joblib.parallel_config`` says.
 
     Raises:
-        ArgumentError: jobs below 1, or an engine of threads: a model's hooks are seen by all threads of a process.
+        ArgumentError: n_jobs below 1, or an engine of threads: a model's hooks are seen by all threads of a process.
     """
-    if jobs == 1:
+    if n_jobs == 1:
         return 1
     from joblib import effective_n_jobs
     from joblib.parallel import get_active_backend
 
-    count: int = effective_n_jobs(jobs)
+    count: int = effective_n_jobs(n_jobs)
     if count > 1 and getattr(get_active_backend()[0], "supports_sharedmem", False):
         raise ArgumentError("a joblib backend of processes", "one of threads", "use 'loky', 'dask' or 'ray'")
     return count
 
 
-def spread(
+def map_pieces(
     work: Callable[..., Any],
     pieces: Sequence[P],
-    jobs: int | None,
+    n_jobs: int | None,
     names: Sequence[str],
     *shared: Any,
     finished: Callable[[P, Any], object] = lambda piece, result: None,
@@ -73,7 +73,7 @@ def spread(
     failures: list[Exception] = []
     calls = (delayed(_attempt)(at, name, work, piece, *shared) for at, (name, piece) in named if not failures)
     results: list[Any] = [None] * len(pieces)
-    with closing(_outcomes(calls, jobs)) as outcomes:
+    with closing(_outcomes(calls, n_jobs)) as outcomes:
         for at, result in outcomes:
             if isinstance(result, Exception):
                 failures.append(result)
@@ -117,28 +117,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_listen_no_more)
 
 
-def _outcomes(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, Any]]:
+def _outcomes(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, Any]]:
     """Outcomes as they come; on leaving early, joblib stops the workers."""
     try:
-        yield from _as_they_come(calls, jobs)
+        yield from _as_they_come(calls, n_jobs)
     except Exception as error:  # a piece's own error is an outcome, so this is the engine's
         raise WorkerError(
             "every worker to finish its work",
             reason(error),
-            "a worker may have been killed for its memory: try fewer jobs; what was saved is found again",
+            "a worker may have been killed for its memory: try a smaller n_jobs; what was saved is found again",
         ) from error
 
 
-def _as_they_come(calls: Iterator[Any], jobs: int | None) -> Generator[tuple[int, Any]]:
+def _as_they_come(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, Any]]:
     """One by one, or, where the engine returns lists only as ray's does, a piece for each worker at a time."""
     from joblib import Parallel, effective_n_jobs
     from joblib.parallel import get_active_backend
 
     if get_active_backend()[0].supports_return_generator:
-        yield from Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)(calls)
+        yield from Parallel(n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)(calls)
         return
-    with Parallel(jobs, batch_size=1) as parallel:
-        while some := list(islice(calls, effective_n_jobs(jobs))):
+    with Parallel(n_jobs, batch_size=1) as parallel:
+        while some := list(islice(calls, effective_n_jobs(n_jobs))):
             yield from parallel(some)
 
 

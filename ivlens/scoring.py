@@ -30,7 +30,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)
     scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token
-    hits = torch.zeros(len(prompts), dtype=torch.bool)
+    correct = torch.zeros(len(prompts), dtype=torch.bool)
     odd = set[int]()
     with tqdm(total=len(pairs), desc="evaluating", unit="answer", leave=False, disable=None) as bar:
         for places, batch in batches(pairs, batch_size):
@@ -39,7 +39,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
                 peaks, greedy = logits.max(-1)
                 if not peaks.isfinite().all():
                     odd.add(owners[place])
-                hits[owners[place]] |= bool((greedy == targets).all())
+                correct[owners[place]] |= bool((greedy == targets).all())
                 if first[place]:
                     chosen = logits.double().log_softmax(-1).gather(-1, targets[:, None])
                     logs = chosen[:, 0].cpu()
@@ -49,7 +49,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     refuse_odd("logits", [prompt.text for prompt in prompts], odd)
     whole, token, begin = scores.exp()
     return Evaluation(
-        whole, token, begin, hits,
+        whole, token, begin, correct,
         prompts=tuple(prompt.text for prompt in prompts),
         answers=tuple(prompt.answers[0] for prompt in prompts),
         provenance=provenance(model, batch_size=batch_size, tasks=sorted({prompt.task for prompt in prompts})),

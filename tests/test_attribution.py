@@ -136,7 +136,7 @@ def test_attribution_leaves_the_model_as_it_was_in_every_mode(tiny64: Any, mode:
     first = next(model.parameters())
     first.grad = kept = torch.ones_like(first)
     with mode():
-        found = ivlens.indirect_effects(model, RAGGED, means, method="attribution", steps=2)
+        found = ivlens.indirect_effects(model, RAGGED, means, method="attribution", steps=2, metric="probability")
     assert torch.equal(found.values, expected)
     assert not found.values.requires_grad
     assert first.grad is kept

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ivlens import Comparison, HeadEffects, InstructionVector, SteeringSweep, TrainingRun, cli
+from ivlens import ConditionComparison, HeadEffects, InstructionVector, SteeringSweep, TrainingRun, cli
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -23,7 +23,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "demo", "heads", "vector", "steer", "vectors", "tasks", "figures", "train", "experiment"]
+    "verb", ["", "demo", "heads", "vector", "sweep", "vectors", "tasks", "figures", "train", "experiment"]
 )
 def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as left:
@@ -34,7 +34,7 @@ def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("verb", ["heads", "vector", "steer", "train", "compare"])
+@pytest.mark.parametrize("verb", ["heads", "vector", "sweep", "train", "compare"])
 def test_every_verb_that_loads_a_model_takes_a_tokenizer(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit):
         cli.main([verb, "--help"])
@@ -64,15 +64,15 @@ def test_a_tokenizer_is_given_by_its_folder(
     ]
     task = tmp_path / "next.csv"
     task.write_text("input,output\n" + "".join(f"{one},{two}\n" for one, two in pairwise(words)))
-    asked = ("--instruction", "the quick fox jumps", "--corrupted", "1")
-    heads = ("heads", str(tmp_path / "bare"), str(task), "--clean", "2", *asked)
+    asked = ("--instruction", "the quick fox jumps", "--n-corrupted", "1")
+    heads = ("heads", str(tmp_path / "bare"), str(task), "--n-clean", "2", *asked)
     status, out, err = run(capsys, *heads)
     assert (status, out) == (1, "")
     assert "got no tokenizer there; pass tokenizer= (--tokenizer)" in err
     status, out, _ = run(capsys, *heads, "--tokenizer", str(tmp_path / "tokens"))
     assert (status, "aie" in out) == (0, True)
     compare = ("compare", str(tmp_path / "bare"), f"same={tmp_path / 'bare'}", "--tasks", str(task), *asked,
-               "--clean", "5", "--test", "2", "--heads", "2", "--out", str(tmp_path / "out"))  # fmt: skip
+               "--n-clean", "5", "--n-test", "2", "--k", "2", "--out", str(tmp_path / "out"))  # fmt: skip
     assert run(capsys, *compare)[0] == 1
     status, _, err = run(capsys, *compare, "--tokenizer", str(tmp_path / "tokens"))
     assert (status, "was not compared" in err) == (0, False)
@@ -92,7 +92,7 @@ def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_heads_prints_saves_and_gives_json(capsys: pytest.CaptureFixture[str], loaded: None, tmp_path: Path) -> None:
-    small = ("heads", "smollm2", "present-past", "antonym", "--clean", "8", "--corrupted", "2", "--top", "3")
+    small = ("heads", "smollm2", "present-past", "antonym", "--n-clean", "8", "--n-corrupted", "2", "--k", "3")
     status, out, err = run(capsys, *small, "--out", str(tmp_path))
     assert status == 0
     assert out.count("aie") == 3
@@ -107,7 +107,7 @@ def test_heads_prints_saves_and_gives_json(capsys: pytest.CaptureFixture[str], l
 
 def test_vector_is_built_listed_and_steers(capsys: pytest.CaptureFixture[str], loaded: None, tmp_path: Path) -> None:
     file = tmp_path / "past.safetensors"
-    small = ("--clean", "20", "--corrupted", "4", "--heads", "20", "--out", str(file))
+    small = ("--n-clean", "20", "--n-corrupted", "4", "--k", "20", "--out", str(file))
     status, out, err = run(capsys, "vector", "smollm2", "present-past", *small)
     assert status == 0
     assert "20 heads, norm" in err
@@ -121,22 +121,22 @@ def test_vector_is_built_listed_and_steers(capsys: pytest.CaptureFixture[str], l
         "9-12",
         "--scales",
         "4",
-        "--validation",
+        "--n-validation",
         "6",
-        "--test",
+        "--n-test",
         "12",
         "--out",
         str(tmp_path / "steered"),
     )
-    status, out, _ = run(capsys, "steer", "smollm2", str(file), "--task", "present-past", *options)
+    status, out, _ = run(capsys, "sweep", "smollm2", str(file), "--task", "present-past", *options)
     assert status == 0
     assert "bare + vector" in out
     assert SteeringSweep.load(tmp_path / "steered" / "sweep.safetensors").layers == (9, 10, 11, 12)
-    found = Comparison.load(tmp_path / "steered" / "comparison.safetensors")
+    found = ConditionComparison.load(tmp_path / "steered" / "comparison.safetensors")
     assert found.accuracy("bare") == found.accuracy("random vector 0") == 0
     assert found.accuracy("bare + vector") > 0.4
     assert (tmp_path / "steered" / "steering.html").is_file()
-    status, _, err = run(capsys, "steer", "smollm2", str(file), "--task", "antonym", "--layers", "x")
+    status, _, err = run(capsys, "sweep", "smollm2", str(file), "--task", "antonym", "--layers", "x")
     assert status == 1
     assert "--layers to be numbers like 1,2,4; got 'x'" in err
 
@@ -145,7 +145,7 @@ def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], 
     file = tmp_path / "colours.csv"
     names = ["sky,blue", "grass,green", "coal,black", "snow,white", "blood,red", "sun,yellow", "carrot,orange"]
     file.write_text("input,output\n" + "\n".join(names) + "\n")
-    small = ("heads", "smollm2", str(file), "--clean", "3", "--corrupted", "1", "--top", "1")
+    small = ("heads", "smollm2", str(file), "--n-clean", "3", "--n-corrupted", "1", "--k", "1")
     status, _, err = run(capsys, *small)
     assert status == 1
     assert "pass instructions=" in err or "--instruction" in err

@@ -41,7 +41,7 @@ def train(tiny: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple
 
     def run(model: str = "tiny") -> tuple[int, str]:
         capsys.readouterr()
-        options = "--guidance plain --shots 1 --steps 4 --batch-size 2 --evaluate-every 2 --save-every 2 --heads 2"
+        options = "--guidance plain --shots 1 --steps 4 --batch-size 2 --evaluate-every 2 --save-every 2 --k 2"
         status = main(["train", model, "--task", "new.json", "--keep", "old.json", "--out", "run", *options.split()])
         return status, capsys.readouterr().err.strip().split("\n")[-1]
 
@@ -117,7 +117,7 @@ def test_reports_go_through_links_and_into_no_device(tiny: Path, kind: str) -> N
 
 
 def test_an_empty_attention_file_is_written_again(tiny: Path) -> None:
-    options = "--clean 5 --corrupted 2 --test 2 --heads 2 --out out"
+    options = "--n-clean 5 --n-corrupted 2 --n-test 2 --k 2 --out out"
     command = ["compare", "tiny", "again=tiny", "--tasks", "new.json", *options.split()]
     assert main(command) == 0
     first = (tiny / "out" / "tasks.csv").read_text()

@@ -95,7 +95,7 @@ def test_exact_sweep_in_float32_is_close_to_float64(tiny_hf: Any, tiny_tokenizer
         ivlens.load_model(tiny_hf(family), tokenizer=tiny_tokenizer(), dtype=d) for d in (torch.float32, torch.float64)
     ]
     means = some_means(models[0])
-    single, double = (ivlens.indirect_effects(model, RAGGED, means).values for model in models)
+    single, double = (ivlens.indirect_effects(model, RAGGED, means, metric="probability").values for model in models)
     assert (single.double() - double).abs().max() < 1e-6
 
 
@@ -228,9 +228,9 @@ def test_smollm2_effects_are_exact_against_float64(smollm2: Any) -> None:
     task = ivlens.load_task("present-past")
     means = ivlens.mean_head_activations(smollm2, task.prompts(8, split="train"))
     prompts = task.prompts(2, shots=5, corruption="shuffled-labels", split="test")
-    single = ivlens.indirect_effects(smollm2, prompts, means)
+    single = ivlens.indirect_effects(smollm2, prompts, means, metric="probability")
     double = ivlens.load_model("smollm2", dtype=torch.float64, verify=False)
-    reference = ivlens.indirect_effects(double, prompts, means)
+    reference = ivlens.indirect_effects(double, prompts, means, metric="probability")
     assert single.values.shape == (2, 30, 9)
     assert (single.values.double() - reference.values).abs().max() < 1e-5
     assert reference.values.abs().max() > 0.01
@@ -264,7 +264,7 @@ def test_smollm2_heads_reproduce_the_first_measurements(smollm2: Any) -> None:
     """Head 20.5 stands out under shuffled labels, on the probability (first measured at .168 on present-past)."""
     task = ivlens.load_task("present-past")
     effects = ivlens.locate_heads(
-        smollm2, task, clean=20, corrupted=10, shots=5, corruption="shuffled-labels", metric="probability"
+        smollm2, task, n_clean=20, n_corrupted=10, shots=5, corruption="shuffled-labels", metric="probability"
     )
     assert effects.top(1) == [(20, 5)]
     assert effects.aie[20, 5] > 2 * effects.aie.flatten().sort().values[-2]
@@ -326,7 +326,7 @@ def test_prompts_may_come_from_a_generator_and_tasks_by_name(smollm2: Any, tiny_
     prompts = [Prompt(text, " is", task="made up") for text in ("the fox", "a dog")]
     means = ivlens.mean_head_activations(model, (prompt for prompt in prompts))
     assert (means.task, means.n) == ("made up", 2)
-    found = ivlens.locate_heads(smollm2, "antonym", clean=4, corrupted=1)
+    found = ivlens.locate_heads(smollm2, "antonym", n_clean=4, n_corrupted=1)
     assert found.task == "antonym"
     assert found.stderr.isnan().all()
     with pytest.raises(PromptError, match="expected prompts; got 'text'"):

@@ -54,7 +54,7 @@ def run(explorer: Explorer, task: str = "next") -> list[tuple[int, int]]:
 
 def test_groups_of_prompts_add_up_to_the_effects_of_all(explorer: Explorer) -> None:
     assert run(explorer) == [(0, 5), (2, 5), (4, 5), (5, 5)]
-    expected = ivlens.locate_heads(explorer.model, NEXT, clean=5, corrupted=5)
+    expected = ivlens.locate_heads(explorer.model, NEXT, n_clean=5, n_corrupted=5)
     found = explorer.found["next", METRIC]
     torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.baseline, expected.baseline)
@@ -71,7 +71,7 @@ def test_what_is_there_at_a_stop_is_kept_and_gone_on_from(explorer: Explorer) ->
 
 
 def test_effects_that_are_there_are_not_computed_again(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    effects = ivlens.locate_heads(model, NEXT, clean=4, corrupted=3, shots=1, seed=7, metric="probability")
+    effects = ivlens.locate_heads(model, NEXT, n_clean=4, n_corrupted=3, shots=1, seed=7, metric="probability")
     explorer = handed(model, [NEXT, SKIP], effects=effects, prompts=5, tried=2)
     monkeypatch.setattr(room, "indirect_effects", None)
     monkeypatch.setattr(room, "mean_head_activations", None)
@@ -137,7 +137,7 @@ def test_tokens_are_the_models_likeliest_with_the_vector_and_without(explorer: E
 
 
 def test_read_out_and_attention_are_those_of_the_head(explorer: Explorer) -> None:
-    whole = ivlens.read_out(explorer.model, explorer.vector("next", [(1, 2)]), 8)
+    whole = ivlens.logit_lens(explorer.model, explorer.vector("next", [(1, 2)]), 8)
     assert list(explorer.read("next", (1, 2))["token"]) == list(whole["token"])
     tokens, patterns = explorer.attention("next", (1, 2), 3)
     assert "".join(tokens) == explorer.subjects["next"].clean[3].text
@@ -177,7 +177,7 @@ def test_what_cannot_be_explored_is_refused(model: Any, given: Any, options: dic
 
 
 def test_effects_that_do_not_belong_here_are_refused(model: Any, tiny_hooked: Any) -> None:
-    effects = ivlens.locate_heads(model, NEXT, clean=2, corrupted=2)
+    effects = ivlens.locate_heads(model, NEXT, n_clean=2, n_corrupted=2)
     with pytest.raises(ArgumentError, match="effects on skip; got some on 'next'"):
         handed(model, SKIP, effects=effects)
     bare = ivlens.indirect_effects(model, NEXT.prompts(2), effects.means)
@@ -185,7 +185,7 @@ def test_effects_that_do_not_belong_here_are_refused(model: Any, tiny_hooked: An
         handed(model, NEXT, effects=bare)
     with pytest.raises(ArgumentError, match="all of them alike"):
         handed(model, NEXT, effects=[effects, ivlens.locate_heads(
-            model, NEXT, clean=2, corrupted=2, seed=1, metric="probability")])  # fmt: skip
+            model, NEXT, n_clean=2, n_corrupted=2, seed=1, metric="probability")])  # fmt: skip
     other = tiny_hooked("llama", seed=1, max_position_embeddings=256)
     with pytest.raises(MismatchError, match="weights_sha256"):
         handed(other, NEXT, effects=effects)

@@ -195,9 +195,9 @@ def test_a_vector_of_zeros_has_no_direction(model: Any) -> None:
         ):
             one.cosine(other)
     with pytest.raises(ArgumentError, match="vectors that are not zero, to read; got zeros as vector"):
-        ivlens.read_out(model, zero)
+        ivlens.logit_lens(model, zero)
     with pytest.raises(ArgumentError, match="k to be at most 320, the number of tokens; got 321"):
-        ivlens.read_out(model, vector, 321)
+        ivlens.logit_lens(model, vector, 321)
     silent = replace(means, values=torch.zeros_like(means.values))
     with pytest.raises(ArgumentError, match="random heads that write something; got zeros"):
         ivlens.random_heads_vector(model, silent, vector, seed=0)

@@ -24,7 +24,7 @@ SEED = 14
 SECONDS = 60
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 UNHOOKED = "IVLENS_UNHOOKED" in os.environ
-LARGE = {"resamples", "steps", "jobs"}  # options in which a large number only takes long
+LARGE = {"resamples", "steps", "n_jobs"}  # options in which a large number only takes long
 
 
 def odd_values(things: dict[str, Any]) -> list[Callable[[], Any]]:
@@ -49,7 +49,7 @@ def things(tiny_hf: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathF
     model = iv.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer())
     task = iv.load_task(list(zip(WORDS, WORDS[3:] + WORDS[:3], strict=True)), name="toy", instructions="Say it.")
     clean, corrupted = task.prompts(4, split="train"), task.prompts(4, corruption="no-instruction", split="train")
-    effects = iv.locate_heads(model, task, clean=4, corrupted=4)
+    effects = iv.locate_heads(model, task, n_clean=4, n_corrupted=4)
     vector = iv.instruction_vector(model, effects.means, effects.top(3))
     places = iv.mean_position_activations(model, clean)
     bare = task.prompts(3, shots=0, instruction=False, split="test")
@@ -74,8 +74,8 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "Ability": {"name": "old", "prompts": tuple(of("bare"))},
         "Ability.of": {"what": of("task")},
         "Ability.check": {"self": iv.Ability("old", tuple(of("bare"))), "model": model},
-        "Comparison.accuracy": {"self": of("conditions"), "condition": "bare"},
-        "ComparisonConfig.tried_layers": {"self": iv.ComparisonConfig(), "n_layers": 2},
+        "ConditionComparison.accuracy": {"self": of("conditions"), "condition": "bare"},
+        "CheckpointConfig.tried_layers": {"self": iv.CheckpointConfig(), "n_layers": 2},
         "Evaluation.accuracy_interval": {"self": of("evaluation")},
         "Guidance.layer_in": {"self": iv.Guidance(), "n_layers": 2},
         "Guidance.preset": {"name": "iv"},
@@ -128,7 +128,7 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "random_heads_vector": {"model": model, "means": of("means"), "vector": vector, "seed": 0},
         "random_vector": {"vector": vector, "seed": 0},
         "rank_aggregate": {"effects": [effects]},
-        "read_out": {"model": model, "vector": vector},
+        "logit_lens": {"model": model, "vector": vector},
         "rehearsal_prompts": {"task": of("task"), "others": [iv.load_task("antonym")]},
         "save_figure": {"figure": of("figure"), "path": folder / "figure.html"},
         "stability_curve": {"frame": iv.prompts_needed(effects, 2)},

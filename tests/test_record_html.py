@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ivlens import Comparison, Evaluation, HeadEffects, HeadMeans, InstructionVector, TrainingRun
+from ivlens import ConditionComparison, Evaluation, HeadEffects, HeadMeans, InstructionVector, TrainingRun
 from ivlens.records import CheckpointComparison, Record
 from ivlens.records.html import POINTS, line
 
@@ -109,8 +109,8 @@ def test_other_records_show_their_first_rows() -> None:
     assert cells(tree)[0] == ["layer", "head", "aie", "stderr", "rank"]
     assert len(cells(tree)) == 11
     assert "HeadEffects antonym; n = 3; smollm2" in "".join(tree.itertext())
-    hits = torch.tensor([[True, False], [False, False]])
-    assert cells(shown(Comparison(hits, torch.zeros(2, 2), ("bare", "clean"), "antonym")))[1][:3] == [
+    correct = torch.tensor([[True, False], [False, False]])
+    assert cells(shown(ConditionComparison(correct, torch.zeros(2, 2), ("bare", "clean"), "antonym")))[1][:3] == [
         "antonym",
         "bare",
         "0.5",
@@ -133,7 +133,7 @@ def test_every_text_is_escaped() -> None:
     records = [
         compared(("base", MALICE), (MALICE,), failures={MALICE: MALICE}, provenance=facts),
         trained([1.0], (MALICE,), stopped=MALICE),
-        Comparison(torch.ones(1, 1).bool(), torch.ones(1, 1), (MALICE,), MALICE, provenance=facts),
+        ConditionComparison(torch.ones(1, 1).bool(), torch.ones(1, 1), (MALICE,), MALICE, provenance=facts),
         Evaluation(*(torch.ones(1),) * 3, torch.ones(1).bool(), (MALICE,), (MALICE,)),
     ]  # fmt: skip
     for record in records:

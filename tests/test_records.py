@@ -15,7 +15,7 @@ from ivlens import records
 from ivlens.errors import ArgumentError, RecordError
 from ivlens.records import (
     CheckpointComparison,
-    Comparison,
+    ConditionComparison,
     Evaluation,
     HeadEffects,
     HeadMap,
@@ -57,7 +57,7 @@ EXAMPLES: dict[str, Record] = {
         rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
     ),
     "SteeringSweep": SteeringSweep(rand(2, 3, 1, 4) > 0.5, rand(2, 3, 1, 4), (4, 9), (0.5, 1.0, 2.0), (20,), "a task"),
-    "Comparison": Comparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + IV"), "a task"),
+    "ConditionComparison": ConditionComparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + IV"), "a task"),
     "TransferMatrix": TransferMatrix(rand(2, 2), rand(2, 2), rand(2, 2, 5) > 0.5, rand(2, 5) > 0.5, ("one", "two")),
     "Stability": Stability(rand(2, 3), 0.5, 3, 7, 100, "a task"),
     "TrainingRun": TrainingRun(
@@ -282,8 +282,8 @@ def test_a_head_map_becomes_a_frame_strongest_first() -> None:
 
 
 def test_an_evaluation_gives_means_and_standard_errors() -> None:
-    hits = torch.tensor([True, False, True, True])
-    record = Evaluation(torch.tensor([0.1, 0.2, 0.3, 0.4]), rand(4), rand(4), hits, tuple("abcd"), tuple("wxyz"))
+    correct = torch.tensor([True, False, True, True])
+    record = Evaluation(torch.tensor([0.1, 0.2, 0.3, 0.4]), rand(4), rand(4), correct, tuple("abcd"), tuple("wxyz"))
     assert (record.n, record.accuracy, record.accuracy_stderr) == (4, 0.75, pytest.approx(0.25))
     assert record.probability == pytest.approx(0.25)
     assert record.probability_stderr == pytest.approx((0.05 / 3) ** 0.5 / 2)
@@ -296,23 +296,23 @@ def test_an_evaluation_becomes_a_frame_of_prompts() -> None:
     record = EXAMPLES["Evaluation"]
     frame = record.to_frame()
     assert list(frame["prompt"]) == ["a", "b", "ünï\n"]
-    assert list(frame["correct"]) == record.hits.tolist()
+    assert list(frame["correct"]) == record.correct.tolist()
     assert list(frame["probability"]) == record.probabilities.tolist()
 
 
 def test_a_sweep_knows_its_best_cell() -> None:
     """Accuracy first, then the mean probability."""
-    hits = torch.tensor([[[[1, 0], [1, 1]]], [[[1, 1], [0, 0]]]], dtype=torch.bool)
+    correct = torch.tensor([[[[1, 0], [1, 1]]], [[[1, 1], [0, 0]]]], dtype=torch.bool)
     probabilities = torch.tensor([[[[0.9, 0.9], [0.3, 0.3]]], [[[0.4, 0.4], [0.9, 0.9]]]])
-    record = SteeringSweep(hits, probabilities, (3, 7), (2.0,), (5, 10))
+    record = SteeringSweep(correct, probabilities, (3, 7), (2.0,), (5, 10))
     assert record.best() == (7, 2.0, 5)
-    assert record.to_frame()[["layer", "heads"]].to_numpy().tolist() == [[3, 5], [3, 10], [7, 5], [7, 10]]
+    assert record.to_frame()[["layer", "k"]].to_numpy().tolist() == [[3, 5], [3, 10], [7, 5], [7, 10]]
     assert record.to_frame()["accuracy"].tolist() == [0.5, 1, 1, 0]
     assert record.n == 2
 
 
 def test_a_comparison_has_its_intervals() -> None:
-    record = Comparison(torch.ones(1, 30, dtype=torch.bool), torch.ones(1, 30), ("all",))
+    record = ConditionComparison(torch.ones(1, 30, dtype=torch.bool), torch.ones(1, 30), ("all",))
     row = record.to_frame().iloc[0]
     assert (row["accuracy"], row["high"]) == (1, 1)
     assert row["low"] == pytest.approx(0.8865, abs=1e-4)  # Wilson: 1 / (1 + 1.96^2 / 30)

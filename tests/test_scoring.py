@@ -54,7 +54,7 @@ def test_answers_that_begin_with_a_blank_token_are_scored_whole(smollm2: Any, hu
         assert smollm2.tokenizer.decode(answer[:1]) == " "
         assert result.probabilities[i].item() == pytest.approx(logs.sum().exp().item(), rel=1e-3)
         assert result.first_token_probabilities[i].item() == pytest.approx(logs[:2].sum().exp().item(), rel=1e-3)
-    assert result.hits[0]
+    assert result.correct[0]
 
 
 def test_effects_of_answers_that_begin_with_a_blank_token(tiny_hooked: Any) -> None:
@@ -62,7 +62,7 @@ def test_effects_of_answers_that_begin_with_a_blank_token(tiny_hooked: Any) -> N
     model = tiny_hooked("llama")
     pairs = [("one", "two"), ("7", "8"), ("x", "y"), ("3", "4"), ("red", "blue"), ("5", "6")]
     task = ivlens.load_task(pairs, name="next", instructions="Next.", labels=("Item", "Next"))
-    effects = ivlens.locate_heads(model, task, split="all", clean=4, corrupted=6, shots=1, metric="probability")
+    effects = ivlens.locate_heads(model, task, split="all", n_clean=4, n_corrupted=6, shots=1, metric="probability")
     bare = task.prompts(6, shots=1, corruption="no-instruction")
     assert effects.baseline.allclose(ivlens.evaluate(model, bare).probabilities.to(effects.baseline), rtol=1e-4)
 
@@ -83,7 +83,7 @@ def test_prompts_that_cannot_be_used_are_named_before_anything_runs(
     pairs = [(f"fox {n}", "dog") for n in range(9)]
     task = ivlens.load_task(pairs, name="toy", instructions="Say it.")
     with pytest.raises(PromptError, match="4 of 4 prompts cannot be used: 'fox "):
-        ivlens.locate_heads(model, task, clean=4, corrupted=4, format=lambda turns: f"the {turns.query} of the ")
+        ivlens.locate_heads(model, task, n_clean=4, n_corrupted=4, format=lambda turns: f"the {turns.query} of the ")
 
 
 def test_a_hit_is_what_greedy_decoding_says(smollm2: Any, hugging_face: Any) -> None:
@@ -92,8 +92,8 @@ def test_a_hit_is_what_greedy_decoding_says(smollm2: Any, hugging_face: Any) -> 
         ids = torch.tensor([smollm2.tokenizer(prompt.text)["input_ids"]])
         out = hugging_face.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=2)
         said = smollm2.tokenizer.decode(out[0, ids.shape[1] :])
-        assert bool(result.hits[i]) == any(said.startswith(answer) for answer in prompt.answers)
-    assert {True, False} == set(result.hits.tolist())
+        assert bool(result.correct[i]) == any(said.startswith(answer) for answer in prompt.answers)
+    assert {True, False} == set(result.correct.tolist())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -101,7 +101,7 @@ def test_batching_changes_no_number(smollm2: Any, batch_size: int) -> None:
     whole = ivlens.evaluate(smollm2, PROMPTS, batch_size=64)
     parts = ivlens.evaluate(smollm2, PROMPTS, batch_size=batch_size)
     torch.testing.assert_close(parts.probabilities, whole.probabilities, rtol=1e-4, atol=1e-9)
-    assert parts.hits.equal(whole.hits)
+    assert parts.correct.equal(whole.correct)
 
 
 def test_any_accepted_answer_is_a_hit_but_the_first_is_scored(tiny_hooked: Any) -> None:

@@ -1,5 +1,5 @@
 """Many checkpoints measured and compared with their base: forgetting diagnosed, task by task."""
 
 from .compare import compare_checkpoints as compare_checkpoints
-from .config import ComparisonConfig as ComparisonConfig
+from .config import CheckpointConfig as CheckpointConfig
 from .config import VerdictRule as VerdictRule

@@ -31,7 +31,7 @@ from ..models import (
 )
 from ..records import (
     MATRICES,
-    Comparison,
+    ConditionComparison,
     Evaluation,
     Head,
     HeadReading,
@@ -39,14 +39,14 @@ from ..records import (
     Record,
     SteeringSweep,
     WeightChange,
-    recall,
+    load_or_compute,
 )
 from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.compare import Condition
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector
-from .config import ComparisonConfig
+from .config import CheckpointConfig
 from .subject import Subject
 
 R = TypeVar("R", bound=Record)
@@ -60,7 +60,7 @@ class Cells:
     """The cells of a comparison in ``folder``; ``say`` is told of each that is computed."""
 
     folder: Path
-    config: ComparisonConfig
+    config: CheckpointConfig
     say: Callable[[str], None]
 
     def answers(self, subject: Subject, task: Task) -> Evaluation:
@@ -73,7 +73,7 @@ class Cells:
         if task.cloze is None:
             return None
         config = self.config
-        prompts = task.cloze_prompts(_at_most(config.test, task, "test"), split="test", seed=config.seed)
+        prompts = task.cloze_prompts(_at_most(config.n_test, task, "test"), split="test", seed=config.seed)
         return self._cell(
             "knowledge", Evaluation, subject, task, lambda model: evaluate(model, prompts), prompts=prompts
         )
@@ -83,7 +83,7 @@ class Cells:
         clean, corrupted = self._clean(task), self._corrupted(task)
         return self._cell(
             "heads", HeadReading, subject, task, lambda model: self._read(model, task, clean, corrupted, heads),
-            "groups", "metric", "heads", base_heads=heads, prompts=[*clean, *corrupted],
+            "groups", "metric", "k", base_heads=heads, prompts=[*clean, *corrupted],
         )  # fmt: skip
 
     def hidden(self, subject: Subject, task: Task) -> HiddenStates:
@@ -94,7 +94,7 @@ class Cells:
     def sweep(self, base: Subject, task: Task, vector: InstructionVector) -> SteeringSweep:
         """Where the base's vector works on the base: bare validation prompts, layer by scale."""
         config = self.config
-        bare = self._bare(task, "validation", config.validation)
+        bare = self._bare(task, "validation", config.n_validation)
 
         def compute(model: HookedTransformer) -> SteeringSweep:
             return steering_sweep(model, vector, bare, config.tried_layers(model.cfg.n_layers), config.scales)
@@ -105,11 +105,11 @@ class Cells:
 
     def recovery(
         self, subject: Subject, task: Task, vectors: Mapping[str, InstructionVector], layer: int, scale: float
-    ) -> Comparison:
+    ) -> ConditionComparison:
         """Bare and clean test prompts, and bare ones with each of the vectors added; random ones beside them."""
-        bare, asked = self._bare(task, "test", self.config.test), self._asked(task)
+        bare, asked = self._bare(task, "test", self.config.n_test), self._asked(task)
 
-        def compute(model: HookedTransformer) -> Comparison:
+        def compute(model: HookedTransformer) -> ConditionComparison:
             conditions: dict[str, Condition] = {"bare": (bare, None), "clean": (asked, None)}
             added = dict(vectors)
             for seed in self.config.random_seeds:
@@ -120,8 +120,8 @@ class Cells:
 
         told: dict[str, Any] = {name: _told(vector) for name, vector in vectors.items()}
         return self._cell(
-            "recovery", Comparison, subject, task, compute, "random_seeds", prompts=[*bare, *asked], layer=layer,
-            scale=scale, vectors=told,
+            "recovery", ConditionComparison, subject, task, compute, "random_seeds", prompts=[*bare, *asked],
+            layer=layer, scale=scale, vectors=told,
         )  # fmt: skip
 
     def weights(self, subject: Subject, base: Subject) -> WeightChange:
@@ -170,7 +170,7 @@ class Cells:
         means = [mean_head_activations(model, clean[at :: config.groups]) for at in range(config.groups)]
         whole = replace(means[0], values=torch.stack([each.values for each in means]).mean(0), n=len(clean))
         effects = indirect_effects(model, corrupted, whole, metric=config.metric)
-        own = tuple(effects.top(config.heads))
+        own = tuple(effects.top(config.k))
         heads = heads or own
         at = tuple(torch.tensor(heads).T)
         return HeadReading(
@@ -196,23 +196,23 @@ class Cells:
             self.say(f"{subject.name}: {measure}" + ("" if task is None else f" of {task.name}"))
             return compute(subject.model())
 
-        return recall(self.folder / f"{name}.safetensors", kind, key, run)
+        return load_or_compute(self.folder / f"{name}.safetensors", kind, key, run)
 
     def _clean(self, task: Task) -> list[Prompt]:
         config = self.config
-        count = _at_most(config.clean, task, "train") // config.groups * config.groups
+        count = _at_most(config.n_clean, task, "train") // config.groups * config.groups
         return task.prompts(count, shots=config.shots, split="train", seed=config.seed)
 
     def _corrupted(self, task: Task) -> list[Prompt]:
         config = self.config
         return task.prompts(
-            _at_most(config.corrupted, task, "train"), corruption=config.corruption, shots=config.shots, split="train",
-            seed=config.seed,
+            _at_most(config.n_corrupted, task, "train"), corruption=config.corruption, shots=config.shots,
+            split="train", seed=config.seed,
         )  # fmt: skip
 
     def _asked(self, task: Task) -> list[Prompt]:
         config = self.config
-        n = _at_most(config.test, task, "test")
+        n = _at_most(config.n_test, task, "test")
         return task.prompts(n, shots=config.shots, split="test", seed=config.seed)
 
     def _bare(self, task: Task, split: str, n: int) -> list[Prompt]:

@@ -12,11 +12,11 @@ from ..checks import Count, checked
 from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
-from ..parallel import spread, workers
+from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison
 from ..tasks import Task, load_task
 from .cells import Cells
-from .config import ComparisonConfig
+from .config import CheckpointConfig
 from .measuring import Found, Measuring
 from .sources import Checkpoint, named
 from .subject import Subject
@@ -29,12 +29,12 @@ def compare_checkpoints(
     base: Any,
     checkpoints: Mapping[str, Any] | Sequence[Any],
     tasks: Sequence[Task | str],
-    config: ComparisonConfig | None = None,
+    config: CheckpointConfig | None = None,
     *,
     out: str | Path | None = None,
     learned: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
-    jobs: Count | None = 1,
+    n_jobs: Count | None = 1,
     **options: Any,
 ) -> CheckpointComparison:
     """Measure a base model and its checkpoints on tasks, one checkpoint in memory at a time, and compare them.
@@ -44,9 +44,9 @@ def compare_checkpoints(
     checkpoint is kept in ``out`` when it is finished and found again by its content: an interrupted comparison resumes,
     another checkpoint costs itself only. ``learned``: for a sequence, what each checkpoint was trained on.
 
-    With ``jobs`` workers (None: what ``joblib.parallel_config`` says) the base is measured here, then each checkpoint
-    by a worker that loads it; ``say`` is told of its cells when it is finished. Numbers do not depend on ``jobs``, but
-    for rounding where workers have other devices or another number of threads. All workers must see ``out``.
+    With ``n_jobs`` workers (None: what ``joblib.parallel_config`` says) the base is measured here, then each checkpoint
+    by a worker that loads it; ``say`` is told of its cells when it is finished. Numbers do not depend on ``n_jobs``,
+    but for rounding where workers have other devices or another number of threads. All workers must see ``out``.
 
     A checkpoint that cannot be loaded or compared is named in ``failures``, and the others go on.
 
@@ -57,7 +57,7 @@ def compare_checkpoints(
         RecordError: ``out`` cannot be written, or another process is at work in it.
         WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
     """
-    config = config or ComparisonConfig()
+    config = config or CheckpointConfig()
     check_device(options.get("device"))
     asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
     if not asked or len({task.name for task in asked}) < len(asked):
@@ -65,7 +65,7 @@ def compare_checkpoints(
     sources = named(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
-    alone = workers(jobs) == 1 or len(sources) == 1
+    alone = workers(n_jobs) == 1 or len(sources) == 1
     sources = sources if alone else [_loadable(each) for each in sources]
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
@@ -76,7 +76,7 @@ def compare_checkpoints(
             found = {"base": measuring.measure(first)}
             first.release()
             bar.update()
-            outcomes = (_here if alone else _spread)(measuring, others, jobs, bar)
+            outcomes = (_here if alone else _spread)(measuring, others, n_jobs, bar)
         outcome_of = dict(zip((each.name for each in sources), outcomes, strict=True))
         found |= {name: outcome for name, outcome in outcome_of.items() if not isinstance(outcome, str)}
         failures = {name: outcome for name, outcome in outcome_of.items() if isinstance(outcome, str)}
@@ -91,7 +91,7 @@ def _loadable(checkpoint: Checkpoint) -> Checkpoint:
         raise ArgumentError(
             "checkpoints that a worker can load: names, folders or files",
             f"{checkpoint.name}: a {type(source).__name__} object",
-            "save it, or use jobs=1",
+            "save it, or use n_jobs=1",
         )
     path = Path(source).expanduser()
     return replace(
@@ -99,7 +99,7 @@ def _loadable(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def _here(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None, bar: tqdm) -> list[Found | str]:
+def _here(measuring: Measuring, subjects: Sequence[Subject], n_jobs: int | None, bar: tqdm) -> list[Found | str]:
     """The checkpoints' outcomes, one after the other."""
     outcomes = []
     for subject in subjects:
@@ -118,7 +118,7 @@ def _outcome(measuring: Measuring, subject: Subject) -> Found | str:
         subject.release()
 
 
-def _spread(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None, bar: tqdm) -> list[Found | str]:
+def _spread(measuring: Measuring, subjects: Sequence[Subject], n_jobs: int | None, bar: tqdm) -> list[Found | str]:
     """The checkpoints' outcomes by workers, each of which has one of them at a time."""
     base = measuring.base
     known = Subject(Checkpoint("base", None), {}, base.ledger, known=base.facts)
@@ -130,7 +130,7 @@ def _spread(measuring: Measuring, subjects: Sequence[Subject], jobs: int | None,
         bar.update()
 
     names = [f"checkpoint {subject.name}" for subject in subjects]
-    return [outcome for outcome, _ in spread(_in_worker, subjects, jobs, names, sent, finished=finished)]
+    return [outcome for outcome, _ in map_pieces(_in_worker, subjects, n_jobs, names, sent, finished=finished)]
 
 
 def _in_worker(subject: Subject, measuring: Measuring) -> tuple[Found | str, list[str]]:

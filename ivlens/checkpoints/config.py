@@ -27,26 +27,27 @@ class VerdictRule:
 
 @checked
 @dataclass(frozen=True)
-class ComparisonConfig:
+class CheckpointConfig:
     """How checkpoints are measured; a changed field recomputes only what it touches.
 
-    ``clean`` prompts of the train split, in ``groups`` for intervals, give the means; ``corrupted`` ones the effects;
-    ``heads`` are summed into the vector. ``test`` prompts are answered. Where the base's vector is added, among
-    ``layers`` (None: every third of the middle half) and ``scales``, is chosen on ``validation`` prompts of the base.
+    ``n_clean`` prompts of the train split, in ``groups`` for intervals, give the means; ``n_corrupted`` ones the
+    effects; the ``k`` strongest heads are summed into the vector. ``n_test`` prompts are answered. Where the base's
+    vector is added, among ``layers`` (None: every third of the middle half) and ``scales``, is chosen on
+    ``n_validation`` prompts of the base.
 
     Raises:
         ArgumentError: naming the field that is outside its values.
     """
 
-    clean: Count = 40
+    n_clean: Count = 40
     groups: Annotated[int, Between(2)] = 5
-    corrupted: Count = 20
+    n_corrupted: Count = 20
     corruption: str = "no-instruction"
     metric: str = "log-probability"
-    heads: Count = 20
+    k: Count = 20
     shots: Natural = 2
-    test: Count = 30
-    validation: Count = 20
+    n_test: Count = 30
+    n_validation: Count = 20
     layers: tuple[Natural, ...] | None = None
     scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0)
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
@@ -54,8 +55,8 @@ class ComparisonConfig:
     rule: VerdictRule = field(default_factory=VerdictRule)
 
     def __post_init__(self) -> None:
-        if self.groups > self.clean:
-            raise ArgumentError(f"groups to be at most clean, {self.clean}", repr(self.groups))
+        if self.groups > self.n_clean:
+            raise ArgumentError(f"groups to be at most n_clean, {self.n_clean}", repr(self.groups))
         one_of("corruption", self.corruption, CORRUPTIONS)
         one_of("metric", self.metric, METRICS)
         if not self.scales or not self.random_seeds:
@@ -65,7 +66,7 @@ class ComparisonConfig:
     def check_model(self, n_layers: Count, n_heads: Count) -> None:
         """Raise ArgumentError where a model has not the layers that are to be tried, or as many heads."""
         self.tried_layers(n_layers)
-        check_count(self.heads, n_layers * n_heads, name="heads")
+        check_count(self.k, n_layers * n_heads, name="k")
 
     @checked
     def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:

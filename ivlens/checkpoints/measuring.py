@@ -99,7 +99,7 @@ class Measuring:
         """Clean prompts of both splits, as they are asked."""
         config = self.cells.config
         for task in self.tasks:
-            for split, n in (("train", config.clean), ("test", config.test)):
+            for split, n in (("train", config.n_clean), ("test", config.n_test)):
                 there = min(n, len(task.split(split)))
                 yield from task.prompts(there, shots=config.shots, split=split, seed=config.seed)
 

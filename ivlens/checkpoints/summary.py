@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import head_overlap
-from ..records import Comparison, Evaluation, HeadReading, HiddenStates, spearman
+from ..records import ConditionComparison, Evaluation, HeadReading, HiddenStates, spearman
 from .cells import BASE_VECTOR, OWN_VECTOR
-from .config import ComparisonConfig
+from .config import CheckpointConfig
 from .statistics import (
     NOTHING,
     cosine,
@@ -32,13 +32,13 @@ class Measured:
     knowledge: Evaluation | None
     reading: HeadReading
     hidden: HiddenStates
-    recovery: Comparison
+    recovery: ConditionComparison
     layer: int
 
 
-def task_row(now: Measured, base: Measured, shared: Sequence[Tensor], config: ComparisonConfig) -> dict[str, Any]:
+def task_row(now: Measured, base: Measured, shared: Sequence[Tensor], config: CheckpointConfig) -> dict[str, Any]:
     """The numbers of one task; ``shared`` are the mean vectors over tasks of the base and of the checkpoint."""
-    drop = paired_drop(base.answers.hits, now.answers.hits)
+    drop = paired_drop(base.answers.correct, now.answers.correct)
     fraction = _fraction(now, base)
     known = NOTHING
     if now.knowledge is not None and base.knowledge is not None:
@@ -54,7 +54,7 @@ def task_row(now: Measured, base: Measured, shared: Sequence[Tensor], config: Co
     row |= {"knowledge_fraction": known[0]} | _vector(now.reading, base.reading, shared)
     aligned, before = (float(alignment(each, base)[each.layer].mean()) for each in (now, base))
     row |= {"alignment": aligned, "alignment_change": aligned - before}
-    row |= _heads(now.reading, base.reading, config.heads)
+    row |= _heads(now.reading, base.reading, config.k)
     row |= {name: now.recovery.accuracy(condition) for name, condition in _CONDITIONS.items()}
     row |= {"recovered_random": _random(now.recovery)} | _interval("recovered_fraction", fraction)
     return row | {"verdict": said, "because": because}
@@ -110,11 +110,11 @@ def _heads(now: HeadReading, base: HeadReading, k: int) -> dict[str, Any]:
 
 
 def _fraction(now: Measured, base: Measured) -> tuple[float, float, float]:
-    hits = [
-        each.recovery.hits[each.recovery.conditions.index(condition)]
+    correct = [
+        each.recovery.correct[each.recovery.conditions.index(condition)]
         for each in (base, now) for condition in ("bare", BASE_VECTOR)
     ]  # fmt: skip
-    return recovered_fraction(*hits)
+    return recovered_fraction(*correct)
 
 
 def _known(now: Measured) -> dict[str, float]:
@@ -126,7 +126,7 @@ def _known(now: Measured) -> dict[str, float]:
     }
 
 
-def _random(recovery: Comparison) -> float:
+def _random(recovery: ConditionComparison) -> float:
     found = [recovery.accuracy(name) for name in recovery.conditions if name.startswith("random")]
     return sum(found) / len(found)
 

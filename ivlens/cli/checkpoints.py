@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints import ComparisonConfig, compare_checkpoints
+from ..checkpoints import CheckpointConfig, compare_checkpoints
 from ..errors import ArgumentError, SourceError
 from ..files import held
 from ..records import CheckpointComparison, write_atomically
@@ -35,8 +35,8 @@ def add_compare(verbs: Any) -> None:
     add("--out", type=a_path, required=True, metavar="DIR", help="folder for measures, record, tables and report")
     add("--instruction", help="the instruction, for task files that hold none")
     for name, default, what in (
-        ("clean", 40, "clean prompts for the vectors"), ("corrupted", 20, "corrupted prompts for the effects"),
-        ("test", 30, "prompts to answer"), ("heads", 20, "heads of a vector"), ("seed", 0, "seed of the prompts"),
+        ("n-clean", 40, "clean prompts for the vectors"), ("n-corrupted", 20, "corrupted prompts for the effects"),
+        ("n-test", 30, "prompts to answer"), ("k", 20, "heads of a vector"), ("seed", 0, "seed of the prompts"),
     ):  # fmt: skip
         add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
     add_loading(add)
@@ -46,15 +46,15 @@ def add_compare(verbs: Any) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from .. import views
 
-    config = ComparisonConfig(
-        clean=options.clean, corrupted=options.corrupted, test=options.test, heads=options.heads, seed=options.seed
+    config = CheckpointConfig(
+        n_clean=options.n_clean, n_corrupted=options.n_corrupted, n_test=options.n_test, k=options.k, seed=options.seed
     )
     tasks = read_tasks(options.tasks, options.instruction)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "cells/any")))
     with held(options.out):
         comparison = compare_checkpoints(
             options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
-            say=progress(options), jobs=options.jobs, device=options.device, dtype=getattr(torch, options.dtype),
+            say=progress(options), n_jobs=options.n_jobs, device=options.device, dtype=getattr(torch, options.dtype),
             tokenizer=options.tokenizer,
         )  # fmt: skip
         write_tables(comparison, options.out)

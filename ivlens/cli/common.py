@@ -77,7 +77,7 @@ def add_loading(add: Any) -> None:
 
 def add_jobs(add: Any) -> None:
     """How many processes share the work."""
-    add("--jobs", type=int, default=1, metavar="N", help="worker processes that share the work (default: 1)")
+    add("--n-jobs", type=int, default=1, metavar="N", help="worker processes that share the work (default: 1)")
 
 
 def read_model(options: argparse.Namespace) -> HookedTransformer:

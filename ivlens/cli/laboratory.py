@@ -12,9 +12,9 @@ from ..effects import locate_heads
 from ..errors import ArgumentError, RecordError, at_least
 from ..files import safe_name
 from ..models import HookedTransformer, model_facts
-from ..records import Comparison
+from ..records import ConditionComparison
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, read_out
+from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, logit_lens
 from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
 from .targets import check_targets
 
@@ -33,17 +33,17 @@ def add_vector(verbs: Any) -> None:
     add_model(parser.add_argument)
     parser.add_argument("task", metavar="TASK", help="a built-in task ('ivlens tasks') or a task file")
     parser.add_argument("--instruction", help="the instruction, for task files that hold none")
-    parser.add_argument("--heads", type=int, default=20, help="number of heads (default: 20)")
-    parser.add_argument("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
-    parser.add_argument("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
+    parser.add_argument("--k", type=int, default=20, help="number of heads (default: 20)")
+    parser.add_argument("--n-clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
+    parser.add_argument("--n-corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--out", type=a_path, help="file to write (default: TASK.vector.safetensors)")
 
 
-def add_steer(verbs: Any) -> None:
-    """``ivlens steer MODEL VECTOR --task TASK``."""
+def add_sweep(verbs: Any) -> None:
+    """``ivlens sweep MODEL VECTOR --task TASK``."""
     parser = add_verb(
-        verbs, "steer", _steer, "sweep a vector over layers and scales, beside controls",
+        verbs, "sweep", _sweep, "sweep a vector over layers and scales, beside controls",
         "Add a vector to a task's bare prompts for each layer and scale; choose the best cell on validation prompts "
         "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
     )  # fmt: skip
@@ -53,8 +53,8 @@ def add_steer(verbs: Any) -> None:
     parser.add_argument("--instruction", help="the instruction, for task files that hold none")
     parser.add_argument("--layers", help="like 6,9,12 or 6-12 (default: every third layer)")
     parser.add_argument("--scales", default="1,2,4,6", help="like 1,2,4 (default: 1,2,4,6)")
-    parser.add_argument("--validation", type=int, default=20, help="prompts to choose the cell on (default: 20)")
-    parser.add_argument("--test", type=int, default=30, help="prompts to report on (default: 30)")
+    parser.add_argument("--n-validation", type=int, default=20, help="prompts to choose the cell on (default: 20)")
+    parser.add_argument("--n-test", type=int, default=30, help="prompts to report on (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--force", action="store_true", help="also use a vector of another model of the same width")
     parser.add_argument("--out", type=a_path, help="folder for the records and a page with the figures")
@@ -86,18 +86,17 @@ def _vector(options: argparse.Namespace) -> None:
     task = read_task(options.task, options.instruction)
     out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
     check_targets(out)
-    at_least("--heads", options.heads, 1)
+    at_least("--k", options.k, 1)
     model = read_model(options)
     heads = model.cfg.n_layers * model.cfg.n_heads
-    check_count(options.heads, heads, name="--heads")
+    check_count(options.k, heads, name="--k")
     _check_own(out, model)
     say(f"{task.name}: indirect effects of {heads} heads")
-    effects = locate_heads(model, task, clean=options.clean, corrupted=options.corrupted, seed=options.seed)
-    assert effects.means is not None  # locate_heads keeps them
-    vector = instruction_vector(model, effects.means, effects.top(options.heads))
+    effects = locate_heads(model, task, n_clean=options.n_clean, n_corrupted=options.n_corrupted, seed=options.seed)
+    vector = instruction_vector(model, effects, k=options.k)
     path = vector.save(out)
     say(f"wrote {path}: {len(vector.heads)} heads, norm {vector.norm:.1f}")
-    show(options, {f"{task.name}: heads": vector.to_frame(), "reads as": read_out(model, vector)})
+    show(options, {f"{task.name}: heads": vector.to_frame(), "reads as": logit_lens(model, vector)})
 
 
 def _check_own(path: Path, model: HookedTransformer) -> None:
@@ -114,7 +113,7 @@ def _check_own(path: Path, model: HookedTransformer) -> None:
         )
 
 
-def _steer(options: argparse.Namespace) -> None:
+def _sweep(options: argparse.Namespace) -> None:
     say = progress(options)
     task = read_task(options.task, options.instruction)
     scales = _numbers("--scales", options.scales, float)
@@ -126,14 +125,14 @@ def _steer(options: argparse.Namespace) -> None:
     layers = _numbers("--layers", options.layers, int) if options.layers is not None else every_third
     bare = {
         split: task.prompts(n, shots=0, instruction=False, split=split, seed=options.seed)
-        for split, n in (("validation", options.validation), ("test", options.test))
+        for split, n in (("validation", options.n_validation), ("test", options.n_test))
     }
-    say(f"{task.name}: {len(layers)} layers x {len(scales)} scales on {options.validation} validation prompts")
+    say(f"{task.name}: {len(layers)} layers x {len(scales)} scales on {options.n_validation} validation prompts")
     sweep = steering_sweep(model, vector, bare["validation"], layers, scales)
     layer, scale, _ = sweep.best()
     conditions: dict[str, Any] = {"bare": (bare["test"], None)}
     if task.instructions:
-        conditions["clean"] = (task.prompts(options.test, split="test", seed=options.seed), None)
+        conditions["clean"] = (task.prompts(options.n_test, split="test", seed=options.seed), None)
     conditions["bare + vector"] = (bare["test"], steer(model, vector, layer, scale))
     for seed in SEEDS:
         control = random_vector(vector, seed=seed)
@@ -146,7 +145,7 @@ def _steer(options: argparse.Namespace) -> None:
         say(f"wrote {options.out}")
 
 
-def _save(folder: Path, sweep: Any, comparison: Comparison) -> None:
+def _save(folder: Path, sweep: Any, comparison: ConditionComparison) -> None:
     from .. import views
 
     sweep.save(folder / STEERED[0])

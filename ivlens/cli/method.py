@@ -13,7 +13,7 @@ from ..errors import ArgumentError, at_least
 from ..experiments import DemoConfig, run_demo
 from ..files import safe_name
 from ..heads import universal_effects
-from ..models import load_model, sharing
+from ..models import load_model, shared_weights
 from ..records import METRICS, HeadEffects, UniversalEffects
 from ..records.visible import one_line, visible
 from ..tasks import CORRUPTIONS, list_tasks, load_task
@@ -44,9 +44,9 @@ def add_heads(verbs: Any) -> None:
     add = parser.add_argument
     add_model(add)
     add("tasks", metavar="TASK", nargs="+", help="a built-in task ('ivlens tasks') or a task file")
-    add("--top", type=int, default=10, help="how many heads to print (default: 10)")
-    add("--clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
-    add("--corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
+    add("--k", type=int, default=10, help="how many heads to print (default: 10)")
+    add("--n-clean", type=int, default=50, help="clean prompts for the mean activations (default: 50)")
+    add("--n-corrupted", type=int, default=25, help="corrupted prompts to patch (default: 25)")
     add("--shots", type=int, default=2, help="demonstrations in a prompt (default: 2)")
     for name, values, default, what in (
         ("--corruption", CORRUPTIONS, "no-instruction", "how the task is hidden"),
@@ -86,9 +86,9 @@ def _demo(options: argparse.Namespace) -> None:
     if options.json:
         show(options, {"heads": demo.universal.to_frame().head(10), "steering": demo.steering})
         return
-    print(f"\nAverage indirect effect (nats, ± standard error; {config.corrupted} bare prompts a task)\n")
+    print(f"\nAverage indirect effect (nats, ± standard error; {config.n_corrupted} bare prompts a task)\n")
     print(as_text(heads_table(demo)))
-    print(f"\nSteering: accuracy on {config.test} held-out test prompts (random vector: mean of "
+    print(f"\nSteering: accuracy on {config.n_test} held-out test prompts (random vector: mean of "
           f"{len(config.random_seeds)} seeds)\n")  # fmt: skip
     print(as_text(steering_table(demo.steering)))
     took = f"loading {loaded - started:.0f} s, the rest {time.monotonic() - loaded:.0f} s"
@@ -101,14 +101,14 @@ def _heads(options: argparse.Namespace) -> None:
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
-    at_least("--top", options.top, 1)
+    at_least("--k", options.k, 1)
     if options.out:
         check_targets(options.out / "heads.html", *(options.out / file for file in files))
     model = read_model(options)
-    names = ("clean", "corrupted", "shots", "corruption", "metric", "method", "seed", "jobs")
+    names = ("n_clean", "n_corrupted", "shots", "corruption", "metric", "method", "seed", "n_jobs")
     settings = {name: getattr(options, name) for name in names}
     heads, found = model.cfg.n_layers * model.cfg.n_heads, []
-    with sharing(model, options.jobs):
+    with shared_weights(model, options.n_jobs):
         for file, task in files.items():
             say(f"{task.name}: indirect effects of {heads} heads on the {options.metric}")
             found.append(locate_heads(model, task, **settings))
@@ -123,10 +123,10 @@ def _heads(options: argparse.Namespace) -> None:
         views.write_page(
             options.out / "heads.html",
             f"Heads of {options.model}",
-            [(name, views.head_heatmap(effects, top=options.top)) for name, effects in maps.items()],
+            [(name, views.head_heatmap(effects, top=options.k)) for name, effects in maps.items()],
         )
         say(f"wrote {options.out}")
-    show(options, {name: effects.to_frame().head(options.top) for name, effects in maps.items()})
+    show(options, {name: effects.to_frame().head(options.k) for name, effects in maps.items()})
 
 
 def _tasks(options: argparse.Namespace) -> None:

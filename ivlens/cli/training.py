@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import ArgumentError, RecordError, brief, few
-from ..experiments.recall import recall_vector
+from ..experiments.kept_vectors import load_or_compute_vector
 from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
@@ -45,7 +45,7 @@ def add_train(verbs: Any) -> None:
     for name, default, what in (
         ("steps", 100, "optimiser steps"), ("batch-size", 8, "prompts a step"), ("accumulate", 1, "parts of a batch"),
         ("warmup", 5, "steps of rising learning rate"), ("evaluate-every", 25, "steps between measures"),
-        ("save-every", 25, "steps between saved states"), ("heads", 20, "heads of the vectors"), ("seed", 0, "seed"),
+        ("save-every", 25, "steps between saved states"), ("k", 20, "heads of the vectors"), ("seed", 0, "seed"),
     ):  # fmt: skip
         add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
     add("--learning-rate", type=float, default=1e-4, help="highest learning rate (default: 1e-4)")
@@ -98,7 +98,9 @@ def _train_alone(options: argparse.Namespace) -> None:
     def vector(of: Task) -> InstructionVector:
         say(f"{of.name}: the base's instruction vector")
         there = len(of.split("train"))
-        return recall_vector(model, vectors[of.name], of, options.heads, min(40, there), min(12, there), options.seed)
+        return load_or_compute_vector(
+            model, vectors[of.name], of, options.k, min(40, there), min(12, there), options.seed
+        )
 
     others = [load_task(name) for name in list_tasks() if name not in {task.name, *(each.name for each in kept)}]
     instructed = bool(task.instructions)
@@ -114,7 +116,7 @@ def _train_alone(options: argparse.Namespace) -> None:
         raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
     _write(model, run, config, options.out)
     say(f"wrote {options.out}")
-    shown = run.final().drop(columns=["step", "hits", "probability_stderr", "token_probability"], errors="ignore")
+    shown = run.final().drop(columns=["step", "correct", "probability_stderr", "token_probability"], errors="ignore")
     show(options, {f"{task.name}, {options.guidance}, after {run.steps} steps": shown})
 
 

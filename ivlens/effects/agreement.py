@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import Count, check_count, checked
 from ..errors import ArgumentError
-from ..models import HookedTransformer, provenance, sharing
+from ..models import HookedTransformer, provenance, shared_weights
 from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
 from ..scoring import listed
 from ..tasks import Prompt
@@ -23,15 +23,15 @@ def compare_methods(
     means: HeadMeans,
     *,
     methods: Sequence[str] = ("exact", "attribution"),
-    metric: str = "probability",
+    metric: str = "log-probability",
     k: Count = 10,
     steps: Count = 1,
-    jobs: Count | None = 1,
+    n_jobs: Count | None = 1,
 ) -> MethodAgreement:
     """Rank correlation and overlap of the ``k`` strongest heads of each method's effects with those of the first.
 
     ``steps`` are those of attribution; ``.reference`` names what the first method came to ("loop" where the exact
-    sweep does not represent the model). ``jobs`` workers share the work (``indirect_effects``).
+    sweep does not represent the model). ``n_jobs`` workers share the work (``indirect_effects``).
 
     Raises:
         ArgumentError: fewer than two methods, ``k`` beyond the number of heads, or see ``indirect_effects``.
@@ -41,10 +41,10 @@ def compare_methods(
         raise ArgumentError("two different methods or more, the reference first", repr(methods))
     check_count(k, model.cfg.n_layers * model.cfg.n_heads)
     prompts = listed(prompts)
-    with sharing(model, jobs):
+    with shared_weights(model, n_jobs):
         reference, *others = (
             indirect_effects(
-                model, prompts, means, method=method, metric=metric, jobs=jobs,
+                model, prompts, means, method=method, metric=metric, n_jobs=n_jobs,
                 steps=steps if method == "attribution" else 1,
             )
             for method in methods

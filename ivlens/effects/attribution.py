@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models import HookedTransformer, differentiable, padded, spread_batches
-from .integrated import slopes_on_the_way
+from ..models import HookedTransformer, differentiable, map_batches, padded
+from .integrated import path_gradients
 from .metric import Measure, Pair
 from .slopes import slopes
 
@@ -29,17 +29,17 @@ def attributed_effects(
     *,
     steps: int,
     batch_size: int,
-    jobs: int | None,
+    n_jobs: int | None,
 ) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
     """First-order effects of every head at every place, whose tokens are patched together; the prompts' own metric.
 
     ``steps`` counts the gradients whose mean is taken, the first of them at z; each further one costs a forward and a
-    backward pass for every layer and place. ``jobs`` workers share the batches.
+    backward pass for every layer and place. ``n_jobs`` workers share the batches.
     """
     places, layers, heads, _ = means.shape
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     work = partial(_of_batch, sites=sites, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
-    found = spread_batches(model, work, pairs, batch_size, jobs, kind="corrupted", doing="attribution")
+    found = map_batches(model, work, pairs, batch_size, n_jobs, kind="corrupted", doing="attribution")
     effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
     baseline = torch.zeros(len(pairs), dtype=dtype)
     for numbers, of_batch in found:
@@ -80,7 +80,7 @@ def _of_batch(
         if steps > 1:
             for number, pair in enumerate(batch):
                 its = row == number
-                total[:, its] += slopes_on_the_way(
+                total[:, its] += path_gradients(
                     model, pair, (position[its], place[its]), way[:, its], measure.copies(number, 1),
                     steps=steps, batch_size=batch_size,
                 )  # fmt: skip

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..models import HookedTransformer, answer_logits, hooked, padded, spread_model, z_name
+from ..models import HookedTransformer, answer_logits, hooked, map_with_model, padded, z_name
 from .attribution import Sites
 from .metric import Measure, Pair
 
@@ -24,17 +24,17 @@ def patched_effects(
     metric: str,
     *,
     batch_size: int,
-    jobs: int | None,
+    n_jobs: int | None,
 ) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
     """Effects of every head at every place, whose tokens are patched together; the prompts' own metric.
 
-    ``jobs`` workers share the prompts.
+    ``n_jobs`` workers share the prompts.
     """
     work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
     names = [f"prompt {at + 1}" for at in range(len(pairs))]
     pieces = [*zip(pairs, sites, strict=True)]
     with tqdm(total=len(pairs), desc="position effects", unit="prompt", leave=False, disable=None) as bar:
-        found = spread_model(model, work, pieces, jobs, names, finished=lambda *_: bar.update())
+        found = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
     effects, baseline = zip(*found, strict=True)
     return torch.stack(effects), torch.cat(baseline)
 

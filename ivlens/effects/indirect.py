@@ -21,7 +21,7 @@ from .exact import exact_scores
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
 from .noise import warn_of_noise
-from .spread import spread_scores
+from .workers import map_scores
 
 METHODS = ("exact", "loop", "attribution")
 Run = Callable[..., list[Scores]]
@@ -36,11 +36,11 @@ def indirect_effects(
     means: HeadMeans,
     *,
     method: str = "exact",
-    metric: str = "probability",
+    metric: str = "log-probability",
     stream_budget: Annotated[int, Between(2)] | None = None,
     stream_dtype: torch.dtype | None = None,
     steps: Count = 1,
-    jobs: Count | None = 1,
+    n_jobs: Count | None = 1,
 ) -> HeadEffects:
     """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
 
@@ -54,7 +54,7 @@ def indirect_effects(
     what was done. With weights in half precision a PrecisionWarning says where effects are near its noise;
     ``stream_dtype=torch.float32`` computes the sweep's streams in float32, each block's weights widened on the way.
 
-    With ``jobs`` workers (None: what ``joblib.parallel_config`` says) the same groups of prompts travel together as
+    With ``n_jobs`` workers (None: what ``joblib.parallel_config`` says) the same groups of prompts travel together as
     with one: numbers are the same, but for rounding where workers have other devices or another number of threads.
 
     Raises:
@@ -77,10 +77,10 @@ def indirect_effects(
         method = _exact_or_loop(model, stream_dtype)
     if method == "attribution":
         settings["steps"] = steps
-        effects, baseline = _attributed(model, pairs, means.values, metric, steps, budget, jobs)
+        effects, baseline = _attributed(model, pairs, means.values, metric, steps, budget, n_jobs)
     else:
         run: Run = partial(exact_scores, dtype=stream_dtype) if method == "exact" else loop_scores
-        effects, baseline = _patched(run, model, pairs, means.values, metric, budget, jobs)
+        effects, baseline = _patched(run, model, pairs, means.values, metric, budget, n_jobs)
     check_effects(prompts, effects, baseline)
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
         warn_of_noise(model, pairs, means.values, effects, metric)
@@ -116,14 +116,14 @@ def _attributed(
     metric: str,
     steps: int,
     budget: int,
-    jobs: int | None,
+    n_jobs: int | None,
 ) -> Effects:
     """First-order effects at the last token. A token of the graph keeps every layer's activations, a stream one's."""
     longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
     batch_size = max(1, budget // (model.cfg.n_layers * longest))
     last = [[[len(prompt) - 1]] for prompt, _ in pairs]
     effects, baseline = attributed_effects(
-        model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size, jobs=jobs
+        model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size, n_jobs=n_jobs
     )
     return effects[..., 0], baseline
 
@@ -135,11 +135,11 @@ def _patched(
     means: Tensor,
     metric: str,
     budget: int,
-    jobs: int | None,
+    n_jobs: int | None,
 ) -> Effects:
     """Effects from the scores of every head's patch."""
     shape = model.cfg.n_layers, model.cfg.n_heads
     heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
-    scores = spread_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, jobs)
+    scores = map_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, n_jobs)
     columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
     return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]

@@ -19,7 +19,7 @@ from .slopes import slopes
 Ways = Float[Tensor, "layer cell head d_head"]
 
 
-def slopes_on_the_way(
+def path_gradients(
     model: HookedTransformer,
     pair: Pair,
     cells: tuple[Int[Tensor, " cell"], Int[Tensor, " cell"]],

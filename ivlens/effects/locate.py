@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
-from ..models import HookedTransformer, sharing
+from ..models import HookedTransformer, shared_weights
 from ..records import HeadEffects, Record
 from ..scoring import all_ids
 from ..tasks import Task, load_task
@@ -21,8 +21,8 @@ def locate_heads(
     model: HookedTransformer,
     task: Task | str,
     *,
-    clean: Count = 50,
-    corrupted: Count = 25,
+    n_clean: Count = 50,
+    n_corrupted: Count = 25,
     shots: Natural = 2,
     format: str | Callable[..., str] = "labelled",
     corruption: str = "no-instruction",
@@ -30,13 +30,13 @@ def locate_heads(
     method: str = "exact",
     split: str = "train",
     seed: Seed = 0,
-    jobs: Count | None = 1,
+    n_jobs: Count | None = 1,
 ) -> HeadEffects:
     """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
 
-    Means are taken over ``clean`` prompts (instruction, field labels and ``shots`` demonstrations), effects over
-    ``corrupted`` ones, both from the task's ``split``. The log-probability is the default because on bare prompts the
-    probability lies at its floor. ``jobs`` workers share the work (``indirect_effects``).
+    Means are taken over ``n_clean`` prompts (instruction, field labels and ``shots`` demonstrations), effects over
+    ``n_corrupted`` ones, both from the task's ``split``. The log-probability is the default because on bare prompts the
+    probability lies at its floor. ``n_jobs`` workers share the work (``indirect_effects``).
 
     Raises:
         ArgumentError: an option outside its values, or more prompts than the split has.
@@ -50,12 +50,12 @@ def locate_heads(
         "shots": shots,
     }
     template |= {"split": split, "seed": seed}
-    broken = draw(corrupted, corruption=corruption)
+    broken = draw(n_corrupted, corruption=corruption)
     all_ids(model, broken)  # before the means: prompts that cannot be used are named at once
-    with sharing(model, jobs):
-        means = _noted(mean_head_activations(model, draw(clean), jobs=jobs), **template)
-        effects = indirect_effects(model, broken, means, method=method, metric=metric, jobs=jobs)
-    return _noted(effects, **template, corruption=corruption, clean=clean)
+    with shared_weights(model, n_jobs):
+        means = _noted(mean_head_activations(model, draw(n_clean), n_jobs=n_jobs), **template)
+        effects = indirect_effects(model, broken, means, method=method, metric=metric, n_jobs=n_jobs)
+    return _noted(effects, **template, corruption=corruption, n_clean=n_clean)
 
 
 def _noted(record: R, **settings: Any) -> R:

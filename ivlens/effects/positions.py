@@ -25,10 +25,10 @@ def position_effects(
     means: PositionMeans,
     *,
     method: str = "loop",
-    metric: str = "probability",
+    metric: str = "log-probability",
     batch_size: Count = 32,
     steps: Count = 1,
-    jobs: Count | None = 1,
+    n_jobs: Count | None = 1,
 ) -> PositionEffects:
     """Indirect effect of every head at every place of corrupted prompts, by role (2310.15213's token classes).
 
@@ -36,7 +36,7 @@ def position_effects(
     Places are those of ``means`` (``mean_position_activations``) that all prompts have, aligned by role, whatever the
     prompts' lengths, or by position where all prompts, clean and corrupted, are of one length. ``method="loop"`` runs
     every patch, ``batch_size`` copies of a prompt at once; ``"attribution"`` is the first-order estimate, all heads and
-    places from one forward and one backward pass (``steps`` and ``jobs``: see ``indirect_effects``).
+    places from one forward and one backward pass (``steps`` and ``n_jobs``: see ``indirect_effects``).
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
@@ -62,7 +62,7 @@ def position_effects(
     sites = [[each[name] for name in places] for each in found]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
-    effects, baseline = run(model, pairs, sites, values, metric, **options, jobs=jobs)
+    effects, baseline = run(model, pairs, sites, values, metric, **options, n_jobs=n_jobs)
     check_effects(prompts, effects, baseline)
     return PositionEffects(
         effects,

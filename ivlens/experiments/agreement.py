@@ -25,8 +25,8 @@ class AgreementConfig:
     tasks: tuple[str, ...] = ("present-past", "country-capital", "capitalize", "antonym")
     corruptions: tuple[tuple[str, int], ...] = (("no-instruction", 2), ("shuffled-labels", 5))
     metric: str = "log-probability"
-    clean: int = 20
-    corrupted: int = 10
+    n_clean: int = 20
+    n_corrupted: int = 10
 
 
 def make_agreement_table(
@@ -61,8 +61,8 @@ def _measured(config: AgreementConfig, folder: Path) -> dict[Cell, MethodAgreeme
         if path.exists():
             continue
         task = load_task(name)
-        means = mean_head_activations(model, task.prompts(config.clean, shots=shots, split="train"))
-        prompts = task.prompts(config.corrupted, shots=shots, split="train", corruption=corruption)
+        means = mean_head_activations(model, task.prompts(config.n_clean, shots=shots, split="train"))
+        prompts = task.prompts(config.n_corrupted, shots=shots, split="train", corruption=corruption)
         compare_methods(model, prompts, means, metric=config.metric).save(path)
     return _loaded(folder, config)
 

@@ -14,7 +14,7 @@ from ..errors import at_least
 from ..files import safe_name
 from ..heads import universal_effects
 from ..models import HookedTransformer, key_of
-from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, recall, standard_error
+from ..records import Evaluation, HeadEffects, SteeringSweep, UniversalEffects, load_or_compute, standard_error
 from ..scoring import evaluate
 from ..steering import random_vector, steer, steering_sweep
 from ..tasks import Task, load_task
@@ -29,14 +29,14 @@ class DemoConfig:
     """What the demo runs: tasks, numbers of prompts, number of heads, and the steering cells tried."""
 
     tasks: tuple[str, ...] = ("present-past", "singular-plural", "capitalize", "country-capital")
-    clean: Count = 40
-    corrupted: Count = 20
+    n_clean: Count = 40
+    n_corrupted: Count = 20
     shots: Count = 2
-    heads: Count = 20
+    k: Count = 20
     layers: tuple[Natural, ...] = (9, 12, 15, 18)
     scales: tuple[float, ...] = (2.0, 4.0, 6.0)
-    validation: Count = 12
-    test: Count = 30
+    n_validation: Count = 12
+    n_test: Count = 30
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
 
@@ -70,11 +70,7 @@ def run_demo(
         say(f"[{i}/{len(tasks)}] {name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
         effects[name] = _effects(model, task, folder, config)
     universal = universal_effects(list(effects.values()))
-    vectors = {
-        name: instruction_vector(model, each.means, each.top(config.heads))
-        for name, each in effects.items()
-        if each.means
-    }
+    vectors = {name: instruction_vector(model, each, k=config.k) for name, each in effects.items()}
     sweeps, rows = {}, []
     for i, (name, task) in enumerate(tasks.items(), 1):
         other = config.tasks[i % len(tasks)]
@@ -87,17 +83,17 @@ def run_demo(
 
 
 def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
-    settings = {name: getattr(config, name) for name in ("clean", "corrupted", "shots", "seed")}
+    settings = {name: getattr(config, name) for name in ("n_clean", "n_corrupted", "shots", "seed")}
     key = key_of(model, task=task.name, digest=task.digest, **settings)
     path = folder / "records" / f"{safe_name(task.name)}.effects.safetensors"
-    return recall(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
+    return load_or_compute(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
 
 
 def _steering(
     model: HookedTransformer, task: Task, own: InstructionVector, other: InstructionVector, config: DemoConfig
 ) -> tuple[SteeringSweep, list[dict[str, Any]]]:
-    tuning = task.prompts(config.validation, shots=0, instruction=False, split="validation", seed=config.seed)
-    held_out = task.prompts(config.test, shots=0, instruction=False, split="test", seed=config.seed)
+    tuning = task.prompts(config.n_validation, shots=0, instruction=False, split="validation", seed=config.seed)
+    held_out = task.prompts(config.n_test, shots=0, instruction=False, split="test", seed=config.seed)
     sweep = steering_sweep(model, own, tuning, config.layers, config.scales)
     layer, scale, _ = sweep.best()
 
@@ -105,7 +101,7 @@ def _steering(
         with steer(model, vector, layer, scale):
             return evaluate(model, held_out)
 
-    clean = task.prompts(config.test, shots=config.shots, split="test", seed=config.seed)
+    clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
     results = {
         "bare": [evaluate(model, held_out)],
         "bare + IV": [steered(own)],
@@ -119,12 +115,12 @@ def _steering(
 
 def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
     """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
-    hits = torch.stack([result.hits.double() for result in results]).mean(0)
+    correct = torch.stack([result.correct.double() for result in results]).mean(0)
     probabilities = torch.stack([result.probabilities for result in results]).mean(0)
     return {
         "condition": condition,
-        "accuracy": float(hits.mean()),
-        "accuracy_stderr": standard_error(hits),
+        "accuracy": float(correct.mean()),
+        "accuracy_stderr": standard_error(correct),
         "probability": float(probabilities.mean()),
         "probability_stderr": standard_error(probabilities),
         "n": results[0].n,

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checkpoints import ComparisonConfig, compare_checkpoints
+from ..checkpoints import CheckpointConfig, compare_checkpoints
 from ..errors import RecordError
 from ..files import safe_name
 from ..models import HookedTransformer, export_hf, load_model
 from ..records import CheckpointComparison
 from ..tasks import list_tasks, load_task
 from ..training import Guidance, TrainingConfig, fine_tune, rehearsal_prompts
-from .recall import recall_vector
+from .kept import load_or_compute_vector
 
 MOVED = {"accuracy": "accuracy", "probability": "probability", "knowledge": "knowledge", "alignment": "alignment",
          "recovered": "bare + base's vector"}  # fmt: skip
@@ -41,7 +41,9 @@ class DiagnosisConfig:
     learning_rate: float = 1e-4
     warmup: int = 2
     seed: int = 0
-    comparison: ComparisonConfig = field(default_factory=lambda: ComparisonConfig(clean=30, corrupted=10, test=24))
+    comparison: CheckpointConfig = field(
+        default_factory=lambda: CheckpointConfig(n_clean=30, n_corrupted=10, n_test=24)
+    )
 
 
 def run_diagnosis(
@@ -101,7 +103,7 @@ def _sequence(guidance: str, work: Path, config: DiagnosisConfig, say: Callable[
         Guidance.preset(guidance), steps=config.steps, batch_size=config.batch_size,
         learning_rate=config.learning_rate, warmup=config.warmup, seed=config.seed,
     )  # fmt: skip
-    tasks = (config.new, config.old, config.comparison.heads, config.comparison.clean, config.comparison.corrupted)
+    tasks = (config.new, config.old, config.comparison.k, config.comparison.n_clean, config.comparison.n_corrupted)
     key = json.dumps([config.source, tasks, asdict(settings), version("ivlens")])
     home = work / f"{guidance}-{sha256(key.encode()).hexdigest()[:12]}"
     folders = {_name(guidance, stage): home / f"{stage + 1}-{safe_name(name)}" for stage, name in enumerate(config.new)}
@@ -123,7 +125,7 @@ def _trained(
     if guidance.uses_vector:
         path = work / "vectors" / f"{safe_name(name)}.safetensors"
         base = load_model(config.source)
-        vector = recall_vector(base, path, task, comparison.heads, comparison.clean, comparison.corrupted)
+        vector = load_or_compute_vector(base, path, task, comparison.k, comparison.n_clean, comparison.n_corrupted)
     if guidance.rehearsal:
         others = [load_task(each) for each in list_tasks() if each not in (*config.new, *config.old)]
         rehearse = rehearsal_prompts(task, others)

@@ -89,7 +89,7 @@ def make_study_figures(
         lambda where: run_study(load_model("smollm2"), where, config, say), fresh, say,
     )  # fmt: skip
     facts = (
-        f"SmolLM2-135M-Instruct, {len(config.seeds)} seeds, {config.test} prompts for each of {len(config.old)} tasks"
+        f"SmolLM2-135M-Instruct, {len(config.seeds)} seeds, {config.n_test} prompts for each of {len(config.old)} tasks"
     )
     figure = views.tradeoff_scatter(trade_off(study, config), title="What is kept against what is learned", facts=facts)
     image = views.save_figure(figure, folder / f"forgetting.{kind}")
@@ -159,7 +159,7 @@ def controls_table(lab: Laboratory) -> pd.DataFrame:
     rows = []
     for task, comparison in lab.comparisons.items():
         cell = comparison.provenance["settings"]["cell"]
-        row = {"task": task, "layer": cell["layer"], "scale": cell["scale"], "heads": cell["count"]}
+        row = {"task": task, "layer": cell["layer"], "scale": cell["scale"], "k": cell["k"]}
         row |= {name: _percent(comparison.accuracy(name)) for name in SHOWN}
         for name, start in {
             "random vectors": "random vector",

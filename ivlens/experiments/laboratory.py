@@ -19,8 +19,8 @@ from ..errors import at_least
 from ..files import safe_name
 from ..heads import head_overlap, random_heads
 from ..models import HookedTransformer, provenance
-from ..records import Comparison, HeadEffects, HeadMeans, SteeringSweep, TransferMatrix
-from ..records.recall import R, recall
+from ..records import ConditionComparison, HeadEffects, HeadMeans, SteeringSweep, TransferMatrix
+from ..records.kept import R, load_or_compute
 from ..scoring import evaluate
 from ..steering import (
     ablate,
@@ -46,12 +46,12 @@ class LabConfig:
     layers: tuple[Natural, ...]
     tasks: tuple[str, ...] = TASKS
     scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
-    counts: tuple[Count, ...] = (5, 10, 20)
-    clean: Count = 40
-    corrupted: Count = 20
+    ks: tuple[Count, ...] = (5, 10, 20)
+    n_clean: Count = 40
+    n_corrupted: Count = 20
     shots: Count = 2
-    validation: Count = 20
-    test: Count = 30
+    n_validation: Count = 20
+    n_test: Count = 30
     seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
 
@@ -71,7 +71,7 @@ class Cell:
 
     layer: int
     scale: float
-    count: int
+    k: int
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Laboratory:
 
     effects: dict[str, HeadEffects]
     sweeps: dict[str, SteeringSweep]
-    comparisons: dict[str, Comparison]
-    necessity: dict[str, Comparison]
+    comparisons: dict[str, ConditionComparison]
+    necessity: dict[str, ConditionComparison]
     transfer: TransferMatrix
 
 
@@ -111,8 +111,8 @@ def load_laboratory(folder: Path, config: LabConfig) -> Laboratory:
     return Laboratory(
         read("effects", HeadEffects),
         read("sweep", SteeringSweep),
-        read("controls", Comparison),
-        read("necessity", Comparison),
+        read("controls", ConditionComparison),
+        read("necessity", ConditionComparison),
         TransferMatrix.load(folder / "transfer.safetensors"),
     )
 
@@ -130,33 +130,35 @@ class _Lab:
     idle_means: dict[str, HeadMeans] = field(default_factory=dict)
 
     def effects(self, name: str) -> HeadEffects:
-        settings = {key: getattr(self.config, key) for key in ("clean", "corrupted", "shots", "seed")}
+        settings = {key: getattr(self.config, key) for key in ("n_clean", "n_corrupted", "shots", "seed")}
         key = self._key(task=name, **settings)
         compute = self._said(f"{name}: effects", lambda: locate_heads(self.model, load_task(name), **settings))
-        return recall(_file(self.folder, name, "effects"), HeadEffects, key, compute)
+        return load_or_compute(_file(self.folder, name, "effects"), HeadEffects, key, compute)
 
     def sweep(self, name: str, effects: HeadEffects) -> SteeringSweep:
         config = self.config
 
         def compute() -> SteeringSweep:
             vector, prompts = (
-                self._vector(effects, max(config.counts)),
-                self._bare(name, config.validation, "validation"),
+                self._vector(effects, max(config.ks)),
+                self._bare(name, config.n_validation, "validation"),
             )
-            return steering_sweep(self.model, vector, prompts, config.layers, config.scales, config.counts)
+            return steering_sweep(self.model, vector, prompts, config.layers, config.scales, config.ks)
 
         key = self._key(task=name, lab=asdict(config))
-        return recall(_file(self.folder, name, "sweep"), SteeringSweep, key, self._said(f"{name}: sweep", compute))
+        return load_or_compute(
+            _file(self.folder, name, "sweep"), SteeringSweep, key, self._said(f"{name}: sweep", compute)
+        )
 
-    def compare(self, name: str, effects: dict[str, HeadEffects], cell: Cell) -> Comparison:
+    def compare(self, name: str, effects: dict[str, HeadEffects], cell: Cell) -> ConditionComparison:
         """The vector beside its controls, on the task's held-out queries."""
 
-        def compute() -> Comparison:
-            bare, clean = (draw(name, self.config.test, "test") for draw in (self._bare, self._clean))
-            own = self._vector(effects[name], cell.count)
+        def compute() -> ConditionComparison:
+            bare, clean = (draw(name, self.config.n_test, "test") for draw in (self._bare, self._clean))
+            own = self._vector(effects[name], cell.k)
             means = self._means(effects[name])
-            shown = self._clean(name, self.config.clean, "train")
-            hidden = self._bare(name, self.config.clean, "train")
+            shown = self._clean(name, self.config.n_clean, "train")
+            hidden = self._bare(name, self.config.n_clean, "train")
             difference = mean_difference(self.model, shown, hidden, cell.layer)
             added = {"bare + IV": own}
             for seed in self.config.seeds:
@@ -165,7 +167,7 @@ class _Lab:
                 added[f"random heads {seed}"] = random_heads_vector(self.model, means, own, seed=seed)
             for other in self.config.tasks:
                 if other != name:
-                    added[f"IV of {other}"] = self._vector(effects[other], cell.count)
+                    added[f"IV of {other}"] = self._vector(effects[other], cell.k)
             conditions: dict[str, Condition] = {"bare": (bare, None), "clean": (clean, None)}
             for condition, vector in added.items():
                 conditions[condition] = (bare, steer(self.model, vector, cell.layer, cell.scale))
@@ -174,29 +176,33 @@ class _Lab:
             return compare_conditions(self.model, conditions, task=name, cell=asdict(cell))
 
         key = self._key(task=name, cell=asdict(cell), lab=asdict(self.config))
-        return recall(_file(self.folder, name, "controls"), Comparison, key, self._said(f"{name}: controls", compute))
+        return load_or_compute(
+            _file(self.folder, name, "controls"), ConditionComparison, key, self._said(f"{name}: controls", compute)
+        )
 
-    def necessity(self, name: str, effects: dict[str, HeadEffects], cells: dict[str, Cell]) -> Comparison:
+    def necessity(self, name: str, effects: dict[str, HeadEffects], cells: dict[str, Cell]) -> ConditionComparison:
         """Clean prompts of the task with each task's heads silenced, or each task's vector subtracted."""
 
-        def compute() -> Comparison:
-            clean = self._clean(name, self.config.test, "test")
+        def compute() -> ConditionComparison:
+            clean = self._clean(name, self.config.n_test, "test")
             shape = (self.model.cfg.n_layers, self.model.cfg.n_heads)
             conditions: dict[str, Condition] = {"clean": (clean, None)}
             for other, cell in cells.items():
-                heads = effects[other].top(cell.count)
-                vector = self._vector(effects[other], cell.count)
+                heads = effects[other].top(cell.k)
+                vector = self._vector(effects[other], cell.k)
                 conditions[f"zero: heads of {other}"] = (clean, ablate(self.model, heads))
                 conditions[f"mean: heads of {other}"] = (clean, ablate(self.model, heads, self._idle(other)))
                 conditions[f"minus IV of {other}"] = (clean, steer(self.model, vector, cell.layer, -cell.scale))
-            own = effects[name].top(cells[name].count)
+            own = effects[name].top(cells[name].k)
             for seed in self.config.seeds:
                 drawn = random_heads(shape, len(own), seed=seed, exclude=own)
                 conditions[f"zero: random heads {seed}"] = (clean, ablate(self.model, drawn))
             return compare_conditions(self.model, conditions, task=name)
 
         key = self._key(task=name, cells={task: asdict(cell) for task, cell in cells.items()}, lab=asdict(self.config))
-        return recall(_file(self.folder, name, "necessity"), Comparison, key, self._said(f"{name}: necessity", compute))
+        return load_or_compute(
+            _file(self.folder, name, "necessity"), ConditionComparison, key, self._said(f"{name}: necessity", compute)
+        )
 
     def transfer(self, effects: dict[str, HeadEffects], sweeps: dict[str, SteeringSweep]) -> TransferMatrix:
         """All vectors on all tasks' bare prompts, in the cell that is best over all tasks on validation prompts."""
@@ -204,39 +210,41 @@ class _Lab:
         first = sweeps[tasks[0]]
         mean = torch.stack([sweeps[task].accuracy for task in tasks]).mean(0)
         at = torch.unravel_index(mean.argmax(), mean.shape)
-        cell = Cell(first.layers[int(at[0])], first.scales[int(at[1])], first.counts[int(at[2])])
+        cell = Cell(first.layers[int(at[0])], first.scales[int(at[1])], first.ks[int(at[2])])
 
         def compute() -> TransferMatrix:
-            vectors = [self._vector(effects[task], cell.count) for task in tasks]
-            heads = [effects[task].top(cell.count) for task in tasks]
-            hits, bare = [], []
+            vectors = [self._vector(effects[task], cell.k) for task in tasks]
+            heads = [effects[task].top(cell.k) for task in tasks]
+            correct, bare = [], []
             for task in tasks:
-                prompts = self._bare(task, self.config.test, "test")
-                bare.append(evaluate(self.model, prompts).hits)
-                hits.append([self._steered(vector, cell, prompts) for vector in vectors])
+                prompts = self._bare(task, self.config.n_test, "test")
+                bare.append(evaluate(self.model, prompts).correct)
+                correct.append([self._steered(vector, cell, prompts) for vector in vectors])
             return TransferMatrix(
                 torch.tensor([[head_overlap(one, two) for two in heads] for one in heads], dtype=torch.float64),
                 torch.tensor([[one.cosine(two) for two in vectors] for one in vectors], dtype=torch.float64),
-                torch.stack([torch.stack(of_target) for of_target in hits]).transpose(0, 1),
+                torch.stack([torch.stack(of_target) for of_target in correct]).transpose(0, 1),
                 torch.stack(bare), tasks, provenance=provenance(self.model, cell=asdict(cell)),
             )  # fmt: skip
 
         key = self._key(cell=asdict(cell), lab=asdict(self.config))
-        return recall(self.folder / "transfer.safetensors", TransferMatrix, key, self._said("transfer matrix", compute))
+        return load_or_compute(
+            self.folder / "transfer.safetensors", TransferMatrix, key, self._said("transfer matrix", compute)
+        )
 
     def _steered(self, vector: InstructionVector, cell: Cell, prompts: list[Prompt]) -> torch.Tensor:
         with steer(self.model, vector, cell.layer, cell.scale):
-            return evaluate(self.model, prompts).hits
+            return evaluate(self.model, prompts).correct
 
     def _idle(self, name: str) -> HeadMeans:
         """Means over a task's bare prompts, computed once although every task's heads are silenced with them."""
         if name not in self.idle_means:
-            bare = self._bare(name, self.config.clean, "train")
+            bare = self._bare(name, self.config.n_clean, "train")
             self.idle_means[name] = mean_head_activations(self.model, bare)
         return self.idle_means[name]
 
-    def _vector(self, effects: HeadEffects, count: int) -> InstructionVector:
-        return instruction_vector(self.model, self._means(effects), effects.top(count))
+    def _vector(self, effects: HeadEffects, k: int) -> InstructionVector:
+        return instruction_vector(self.model, self._means(effects), effects.top(k))
 
     def _means(self, effects: HeadEffects) -> HeadMeans:
         assert effects.means is not None  # locate_heads keeps them

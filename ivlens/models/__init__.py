@@ -52,13 +52,13 @@ from .runs import final_logits as final_logits
 from .runs import final_residual as final_residual
 from .runs import padded as padded
 from .runs import unembedding as unembedding
-from .sharing import sharing as sharing
-from .sharing import spread_batches as spread_batches
-from .sharing import spread_model as spread_model
-from .sharing import worker_device as worker_device
 from .sources import lacks_tokenizer as lacks_tokenizer
 from .sources import open_tokenizer as open_tokenizer
 from .sweeps import check_streamable as check_streamable
 from .sweeps import sweep_additions as sweep_additions
 from .sweeps import sweep_heads as sweep_heads
+from .workers import map_batches as map_batches
+from .workers import map_with_model as map_with_model
+from .workers import shared_weights as shared_weights
+from .workers import worker_device as worker_device
 from .writes import head_writes as head_writes

@@ -22,14 +22,14 @@ from .finite import check_finite as check_finite
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
+from .kept import load_or_compute as load_or_compute
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .ranks import spearman as spearman
-from .recall import recall as recall
 from .scores import Evaluation as Evaluation
 from .scores import standard_error as standard_error
 from .scores import wilson_interval as wilson_interval
-from .steering import Comparison as Comparison
+from .steering import ConditionComparison as ConditionComparison
 from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record

@@ -23,13 +23,14 @@ class Evaluation(Record):
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
     ``token_probabilities``: its geometric mean a token; ``first_token_probabilities``: that of its first token, or of
     the blank tokens that it begins with and the next;
-    ``hits``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted answer.
+    ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted
+    answer.
     """
 
     probabilities: Float[Tensor, " prompt"]
     token_probabilities: Float[Tensor, " prompt"]
     first_token_probabilities: Float[Tensor, " prompt"]
-    hits: Bool[Tensor, " prompt"]
+    correct: Bool[Tensor, " prompt"]
     prompts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
     answers: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
 
@@ -40,12 +41,12 @@ class Evaluation(Record):
     @property
     def n(self) -> int:
         """Number of prompts."""
-        return len(self.hits)
+        return len(self.correct)
 
     @property
     def accuracy(self) -> float:
         """Fraction of prompts whose greedy answer is an accepted one."""
-        return self.hits.double().mean().item()
+        return self.correct.double().mean().item()
 
     @property
     def probability(self) -> float:
@@ -65,12 +66,12 @@ class Evaluation(Record):
     @checked
     def accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Wilson score interval of the accuracy, prompts being the unit."""
-        return wilson_interval(int(self.hits.sum()), self.n, level)
+        return wilson_interval(int(self.correct.sum()), self.n, level)
 
     @property
     def accuracy_stderr(self) -> float:
         """Standard error of the accuracy, prompts being the unit."""
-        return standard_error(self.hits)
+        return standard_error(self.correct)
 
     @property
     def probability_stderr(self) -> float:
@@ -92,7 +93,7 @@ class Evaluation(Record):
         return pd.DataFrame({
             "prompt": self.prompts, "answer": self.answers, "probability": self.probabilities.numpy(),
             "token_probability": self.token_probabilities.numpy(),
-            "first_token_probability": self.first_token_probabilities.numpy(), "correct": self.hits.numpy(),
+            "first_token_probability": self.first_token_probabilities.numpy(), "correct": self.correct.numpy(),
         })  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -114,7 +115,7 @@ def standard_error(values: Tensor | Sequence[float]) -> float:
 
 @checked
 def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion: honest also where all, or none, of a few prompts are hits.
+    """Wilson score interval of a proportion: honest also where all, or none, of a few prompts are correct.
 
     Raises:
         ArgumentError: a level outside (0, 1), or no trials.

@@ -19,6 +19,10 @@ from ..errors import RecordError
 from ..files import load_facts, load_tensors, save_tensors
 from .html import block, frame_table
 
+# Names in files that were written before the names of today.
+EARLIER_KINDS = {"Comparison": "ConditionComparison"}
+EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -61,6 +65,7 @@ class Record:
             came = "no file" if os.path.exists(path) else "no such file"
             raise RecordError(f"a saved {cls.__name__} at {path}", came, again)
         kind = load_facts(path).get("record")
+        kind = EARLIER_KINDS.get(str(kind), kind)
         if kind is None:
             raise RecordError(f"{path} to be an ivlens record", "another safetensors file", again)
         if kind != cls.__name__:
@@ -102,13 +107,15 @@ class Record:
     def _unpack(cls, prefix: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
         values: dict[str, Any] = {}
         for each in fields(cls):
-            inner = each.metadata.get("record")
-            if prefix + each.name in tensors:
-                values[each.name] = tensors[prefix + each.name]
-            elif inner and isinstance(facts[each.name], Mapping):
-                values[each.name] = inner._unpack(f"{prefix}{each.name}.", tensors, facts[each.name])
+            inner, name = each.metadata.get("record"), each.name
+            if not {prefix + name, name} & {*tensors, *facts}:
+                name = EARLIER_FIELDS.get(name, name)
+            if prefix + name in tensors:
+                values[each.name] = tensors[prefix + name]
+            elif inner and isinstance(facts[name], Mapping):
+                values[each.name] = inner._unpack(f"{prefix}{name}.", tensors, facts[name])
             else:
-                values[each.name] = _tuples(facts[each.name])
+                values[each.name] = _tuples(facts[name])
         _check(cls, values)
         return cls(**values)
 

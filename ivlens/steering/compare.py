@@ -9,7 +9,7 @@ import torch
 from ..checks import checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance
-from ..records import Comparison
+from ..records import ConditionComparison
 from ..scoring import evaluate, listed
 from ..tasks import Prompt
 
@@ -19,7 +19,7 @@ Condition = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 @checked
 def compare_conditions(
     model: HookedTransformer, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
-) -> Comparison:
+) -> ConditionComparison:
     """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
 
     All conditions ask the same queries, so that they compare prompt by prompt; ``settings`` go into the provenance.
@@ -36,6 +36,8 @@ def compare_conditions(
     for prompts, context in given:
         with context or nullcontext():
             results.append(evaluate(model, prompts))
-    hits = torch.stack([result.hits for result in results])
+    correct = torch.stack([result.correct for result in results])
     probabilities = torch.stack([result.probabilities for result in results])
-    return Comparison(hits, probabilities, tuple(conditions), task, provenance=provenance(model, **settings))
+    return ConditionComparison(
+        correct, probabilities, tuple(conditions), task, provenance=provenance(model, **settings)
+    )

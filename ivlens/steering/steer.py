@@ -14,8 +14,8 @@ from ..vectors import InstructionVector, vector_values
 
 Position = str | Index | Sequence[Index]
 
-POSITIONS = ("last", "every", "all")
-SITES = {"block input": resid_pre_name, "attention output": attn_out_name}
+POSITIONS = ("last", "generated", "all")
+SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
 
 
 @checked
@@ -25,13 +25,13 @@ def steer(
     layer: int,
     scale: float = 1.0,
     position: Position = "last",
-    site: str = "block input",
+    site: str = "resid_pre",
 ) -> Hooks:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
-    ``position``: ``"last"``, the prompt's last token; ``"every"``, that and every token after it (answer tokens, steps
-    of ``model.generate``); ``"all"``, all tokens; or indices into the prompt, negative ones from its end. ``site``:
-    ``"block input"``, where the stream enters the block (2310.15213), or ``"attention output"``, on what its attention
+    ``position``: ``"last"``, the prompt's last token; ``"generated"``, that and every token after it (answer tokens,
+    steps of ``model.generate``); ``"all"``, all tokens; or indices into the prompt, negative ones from its end.
+    ``site``: ``"resid_pre"``, where the stream enters the block (2310.15213), or ``"attn_out"``, on what its attention
     adds (2502.11019). The hook is removed on leaving, whatever happens.
 
     Every row of a batch is steered as its prompt alone: padding does not count. A forward pass takes its rows for
@@ -74,7 +74,7 @@ def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> B
         return at >= 0
     rows = this_pass(stream)
     if rows.continues:
-        return at >= 0 if position == "every" else at < 0
+        return at >= 0 if position == "generated" else at < 0
     last = rows.last[:, None]
     if isinstance(position, str):
         return at == last if position == "last" else at >= last

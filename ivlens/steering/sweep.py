@@ -23,13 +23,13 @@ def steering_sweep(
     prompts: Iterable[Prompt] | Prompt,
     layers: Sequence[int],
     scales: Sequence[float],
-    top_k: Sequence[int] | None = None,
+    ks: Sequence[int] | None = None,
     *,
     stream_budget: Annotated[int, Between(2)] | None = None,
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
-    ``top_k`` are numbers of the vector's first heads (default: all of them). The same numbers as ``steer`` and
+    ``ks`` are numbers of the vector's first heads (default: all of them). The same numbers as ``steer`` and
     ``evaluate`` in each cell, but a prompt's earlier tokens are run once, and a cell from its layer on. Choose a
     cell on one set of prompts with ``.best()`` and report it on another.
 
@@ -39,14 +39,14 @@ def steering_sweep(
         PromptError: see ``evaluate``.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
     """
-    layers, scales, counts = _checked(model, vector, layers, scales, top_k)
-    vectors = [vector_values(model, vector.first(count) if vector.heads else vector) for count in counts]
-    cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*count d_model
+    layers, scales, ks = _checked(model, vector, layers, scales, ks)
+    vectors = [vector_values(model, vector.first(k) if vector.heads else vector) for k in ks]
+    cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*k d_model
     prompts = listed(prompts)
     check_finite("values of the vector times scale", cell)
     owners, first, pairs = answers_of(model, prompts)
-    shape = (len(layers), len(scales), len(counts), owners[-1] + 1)
-    hits, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
+    shape = (len(layers), len(scales), len(ks), owners[-1] + 1)
+    correct, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
     widest = max(len(answer) for _, answer in pairs)
     longest = max(len(ids) + len(answer) for ids, answer in pairs)
     budget = stream_budget or rows_that_fit(model, longest)
@@ -61,14 +61,14 @@ def steering_sweep(
                 prompt, back = owners[place], [order.index(layer) for layer in layers]
                 if scores.isnan().any():
                     odd.add(prompt)
-                hits[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
+                correct[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
                 if first[place]:
                     probabilities[..., prompt] = by_layer[back]
             bar.update(len(places))
     refuse_odd("probabilities in every cell", [prompt.text for prompt in prompts], odd)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
-        hits, probabilities, layers, scales, counts, vector.task, provenance=provenance(model, **settings)
+        correct, probabilities, layers, scales, ks, vector.task, provenance=provenance(model, **settings)
     )
 
 
@@ -77,14 +77,14 @@ def _checked(
     vector: InstructionVector,
     layers: Sequence[int],
     scales: Sequence[float],
-    top_k: Sequence[int] | None,
+    ks: Sequence[int] | None,
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
-    if not layers or not scales or top_k == []:
-        raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {top_k}")
+    if not layers or not scales or ks == []:
+        raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {ks}")
     odd = [layer for layer in layers if not 0 <= layer < model.cfg.n_layers]
     if odd:
         raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}", f"{odd}")
-    if top_k is not None and not vector.heads:
-        raise ArgumentError("top_k only for a vector that comes from heads", f"{vector.task!r}, which has none")
-    counts = tuple(top_k) if top_k is not None else (len(vector.heads),)
-    return tuple(layers), tuple(scales), counts
+    if ks is not None and not vector.heads:
+        raise ArgumentError("ks only for a vector that comes from heads", f"{vector.task!r}, which has none")
+    ks = tuple(ks) if ks is not None else (len(vector.heads),)
+    return tuple(layers), tuple(scales), ks

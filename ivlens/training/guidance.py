@@ -38,7 +38,7 @@ class Guidance:
     progressive: str = "none"
     layer: Natural | None = None
     scale: float = 4.0
-    site: str = "block input"
+    site: str = "resid_pre"
     handover: Annotated[float, Between(1e-3, 1)] = 1.0
     teacher_scale: float | None = None
     kl_last: NotNegative = 0.0
@@ -112,7 +112,7 @@ PRESETS = {
     # 2406.12227; its vector is handed over by the last step, which a learning rate that has decayed cannot take up
     "iv": Guidance(progressive="linear", handover=0.5, kl_last=1.0, temperature=1.0),
     "fv": Guidance(  # 2502.11019: weights of the paper, details of its code; a floor below which a term does not count
-        scale=1.0, site="attention output", kl_last=20.0, kl_answer=0.1, direction="reverse", temperature=2.0,
+        scale=1.0, site="attn_out", kl_last=20.0, kl_answer=0.1, direction="reverse", temperature=2.0,
         temperature_squared=False, kl_floor=0.1, consistency=1.0, consistency_reduction="mean", consistency_floor=0.01,
     ),
     "kl": Guidance(kl_base=1.0, temperature=1.0),

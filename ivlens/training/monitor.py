@@ -78,7 +78,7 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
         "ability": ability.name, "accuracy": found.accuracy, "low": low, "high": high,
         "probability": found.probability, "probability_stderr": found.probability_stderr,
         "token_probability": found.token_probability, "n": found.n,
-        "hits": "".join(str(int(hit)) for hit in found.hits),
+        "correct": "".join(str(int(hit)) for hit in found.correct),
     }  # fmt: skip
     return row if ability.vector is None else row | _of_vector(model, ability, ability.vector)
 

@@ -2,7 +2,7 @@
 
 from .library import list_vectors as list_vectors
 from .library import load_vector as load_vector
-from .reading import read_out as read_out
+from .reading import logit_lens as logit_lens
 from .vector import InstructionVector as InstructionVector
 from .vector import instruction_vector as instruction_vector
 from .vector import vector_values as vector_values

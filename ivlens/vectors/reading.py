@@ -19,7 +19,7 @@ LENSES = ("logit", "cosine")
 
 @checked
 @torch.no_grad()
-def read_out(
+def logit_lens(
     model: HookedTransformer, vector: InstructionVector, k: Count = 10, *, parts: bool = False, lens: str = "logit"
 ) -> pd.DataFrame:
     """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import check_heads, checked
+from ..checks import Count, check_heads, checked
 from ..errors import ArgumentError, MismatchError, brief
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
-from ..records import Head, HeadMeans, Record, check_finite
+from ..records import Head, HeadEffects, HeadMeans, Record, check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +133,31 @@ class InstructionVector(Record):
 
 @checked
 @torch.no_grad()
-def instruction_vector(model: HookedTransformer, means: HeadMeans, heads: Sequence[Head]) -> InstructionVector:
+def instruction_vector(
+    model: HookedTransformer, source: HeadEffects | HeadMeans, heads: Sequence[Head] | None = None, *, k: Count = 20
+) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
 
     Where a block normalises its attention output before adding it (Gemma 2 and 3), each part carries that norm's
     gain and the scale that the norm has on the mean output, so that it is what the head adds to the stream.
 
+    Args:
+        model: the model that the means were computed on.
+        source: effects, which hold the means that they were measured with, or means.
+        heads: the heads to sum, as (layer, head); None for the ``k`` heads of largest average effect.
+        k: how many heads, where ``heads`` is None.
+
     Raises:
-        ArgumentError: no heads, a head twice, or one that the model does not have.
+        ArgumentError: no heads, a head twice, one that the model does not have, or means alone without ``heads``.
         MismatchError: the means were not computed on these weights.
     """
+    if heads is None:
+        if isinstance(source, HeadMeans):
+            raise ArgumentError("heads= beside means", "none", "pass effects, whose strongest k heads are summed")
+        heads = source.top(k)
+    means = source if isinstance(source, HeadMeans) else source.means
+    if means is None:
+        raise ArgumentError("effects with the means that they were measured with", "ones without", "pass the means")
     check_fits(model, means.provenance, "the mean activations", same_weights=True)
     cfg = model.cfg
     shape = (cfg.n_layers, cfg.n_heads, cfg.d_head)

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from ..errors import ArgumentError
-from ..records import Comparison
+from ..records import ConditionComparison
 from .panels import LETTER, WIDEST, Edges, Size, columns_for, labels, panels
 from .style import INK, OKABE_ITO, plain
 
@@ -23,7 +23,7 @@ GAPS: Size = (22, 48)
 
 
 @checked
-def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = None) -> go.Figure:
+def comparison_bars(comparisons: Sequence[ConditionComparison], *, title: str | None = None) -> go.Figure:
     """Accuracy under each condition, 0 to 1, with its 95% Wilson interval over prompts; one panel for each task.
 
     A condition has the same row and colour in every panel; those whose names start with "random" are grey.
@@ -54,7 +54,7 @@ def comparison_bars(comparisons: Sequence[Comparison], *, title: str | None = No
     return figure
 
 
-def _bars(comparison: Comparison, conditions: list[str], colours: dict[str, str]) -> list[go.Bar | go.Scatter]:
+def _bars(comparison: ConditionComparison, conditions: list[str], colours: dict[str, str]) -> list[go.Bar | go.Scatter]:
     """The bars of one panel, each with its interval, and their values at the panel's right edge."""
     frame = comparison.to_frame()
     rows = [conditions.index(name) for name in frame["condition"]]
@@ -91,7 +91,7 @@ def _colours(conditions: Sequence[str]) -> dict[str, str]:
     return {name: own.get(name, GREY) for name in conditions}
 
 
-def _facts(comparisons: Sequence[Comparison]) -> str:
+def _facts(comparisons: Sequence[ConditionComparison]) -> str:
     least, most = (choose(each.n for each in comparisons) for choose in (min, max))
     count = f"n = {most}" if least == most else f"n = {least} to {most}"
     grey = any(name.startswith("random") for each in comparisons for name in each.conditions)

@@ -14,7 +14,7 @@ from ..checks import checked
 from ..errors import ArgumentError, RecordError
 from ..records import (
     CheckpointComparison,
-    Comparison,
+    ConditionComparison,
     Evaluation,
     HeadMap,
     MethodAgreement,
@@ -86,7 +86,7 @@ KINDS = (
     Kind(SteeringSweep, "Where the vector works",
          "Accuracy on bare prompts with the vector added. The best cell flatters on the prompts that it was chosen on: "
          "see a comparison of conditions on other prompts.", sweep_parts),
-    Kind(Comparison, "Conditions compared",
+    Kind(ConditionComparison, "Conditions compared",
          "The same queries in each condition. An effect of the vector is one that random vectors, random heads and "
          "other tasks' vectors do not have.", conditions_parts),
     Kind(TransferMatrix, "What tasks share", "Heads, directions, and what one task's vector does to another's prompts.",

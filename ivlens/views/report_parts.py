@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ..heads import prompts_needed
 from ..records import (
-    Comparison,
+    ConditionComparison,
     Evaluation,
     HeadEffects,
     PositionEffects,
@@ -64,7 +64,7 @@ def sweep_parts(sweep: SteeringSweep) -> list[Body]:
     return [sweep_heatmap(sweep), _first(best, "cells", "The best")]
 
 
-def conditions_parts(comparison: Comparison) -> list[Body]:
+def conditions_parts(comparison: ConditionComparison) -> list[Body]:
     """The conditions as bars, and their accuracies."""
     return [comparison_bars([comparison]), comparison.to_frame().drop(columns="task")]
 

@@ -33,7 +33,7 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
     one it names the task.
     """
     frame = sweep.to_frame()
-    counts = sorted(sweep.counts)
+    counts = sorted(sweep.ks)
     size = max(120, min(440, 38 * len(sweep.scales))), max(120, min(600, 20 * len(sweep.layers)))
     names = [f"{count} head{'s' * (count != 1)}" for count in counts]
     heading = (sweep.task or "Steering sweep") if title is None else title
@@ -41,7 +41,7 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
     best = sweep.best()
     figure, places = panels(names, size, columns, GAPS, EDGES, heading, _facts(sweep.n, frame, best))
     for count, place in zip(counts, places, strict=True):
-        cells = frame[frame["heads"] == count].sort_values(["layer", "scale"])
+        cells = frame[frame["k"] == count].sort_values(["layer", "scale"])
         layers, scales = sorted(set(cells["layer"])), sorted(set(cells["scale"]))
         figure.add_trace(_cells(cells, (len(layers), len(scales)), size, first=place == places[0]), **place)
         if count == best[2]:
@@ -92,7 +92,7 @@ def _axis(name: str, values: list[Any], pixels: int, room: int) -> dict[str, Any
 
 def _facts(n: int, frame: pd.DataFrame, cell: tuple[int, float, int]) -> str:
     layer, scale, count = cell
-    best = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["heads"] == count)].iloc[0]
+    best = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["k"] == count)].iloc[0]
     return (
         f"accuracy with the vector added, n = {n} prompt{'s' * (n != 1)}\n"
         f"outlined, the best cell on these prompts:\nlayer {layer}, scale {scale:g}, {count} head{'s' * (count != 1)}: "

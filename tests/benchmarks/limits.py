@@ -76,7 +76,7 @@ def ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
     """The sweep's ratios to forward passes in both layouts, to its floor, and of a longer answer to a shorter."""
     [one], four, [long] = of.prompts(), of.prompts(4), of.prompts(shots=SHOTS[-1])
     wordy = replace(one, answers=(one.answers[0] + LONGER,))
-    jobs = {
+    n_jobs = {
         f"{of.tokens(one)} tokens": [one],
         f"{of.tokens(one)} tokens, four prompts at once": four,
         f"{of.tokens(long)} tokens": [long],
@@ -85,7 +85,7 @@ def ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
     for what, prompts in jobs.items():
         runs |= {f"sweep, {what}": sweep(of, prompts)}
         runs |= {f"{STOCK}, {what}": forward(of.stock, prompts), f"{TRANSPOSED}, {what}": forward(of.model, prompts)}
-    first, last = next(iter(jobs)), len(ids(of.model, wordy)[1])
+    first, last = next(iter(n_jobs)), len(ids(of.model, wordy)[1])
     floors = {f"{of.tokens(each)} tokens{'' if width == 1 else f', answer of {width}'}": (each, width)
               for each, width in ((one, 1), (long, 1), (wordy, last))}  # fmt: skip
     for what, (prompt, width) in floors.items():
@@ -119,7 +119,7 @@ def scaling(of: Subject, rounds: int) -> list[Row]:
 
 def point(of: Subject, prompts: list[iv.Prompt], rounds: int) -> Row:
     job = job_of(of.stock, prompts[0], of.means)
-    looped = spread(job.heads, LOOPED)
+    looped = map_pieces(job.heads, LOOPED)
     loop = plain_loop(of.stock)
     runs: dict[str, Callable[[], object]] = {
         "sweep": sweep(of, prompts),
@@ -137,7 +137,7 @@ def point(of: Subject, prompts: list[iv.Prompt], rounds: int) -> Row:
     }
 
 
-def spread(heads: list[Head], count: int) -> list[Head]:
+def map_pieces(heads: list[Head], count: int) -> list[Head]:
     """``count`` of the heads, evenly spaced over the layers."""
     return [heads[(2 * at + 1) * len(heads) // (2 * count)] for at in range(count)]
 

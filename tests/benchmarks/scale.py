@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from contenders import job_of, plain_loop
-from limits import spread
 from machine import machine_and_versions
 from measures import interleaved, ratio, say, shown, warm
 from memory import RESET, extra, give_back_at_once
@@ -79,7 +78,7 @@ def measured(model: Any, streams: torch.dtype | None, rounds: int) -> Row:
     means = iv.mean_head_activations(model, task.prompts(4, split="train"))
     [prompt] = task.prompts(1, shots=5, corruption="shuffled-labels", split="test")
     job = job_of(model, prompt, means)
-    tokens, looped = job.tokens.to(model.cfg.device), spread(job.heads, LOOPED)
+    tokens, looped = job.tokens.to(model.cfg.device), map_pieces(job.heads, LOOPED)
     loop = plain_loop(model)
 
     @torch.inference_mode()

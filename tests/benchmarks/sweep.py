@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from contenders import Contender, Head, Job, all_contenders, job_of, ours, plain_loop
 from floor import flops, sweep_products
-from limits import Subject, ratios, scaling, smollm2, spread
+from limits import Subject, ratios, scaling, smollm2
 from machine import machine_and_versions
 from measures import interleaved, ratio, say, shown, threads
 from memory import extra_memory
@@ -107,7 +107,7 @@ def main() -> None:
 
     folder, of = smollm2()
     job = job_of(of.model, of.prompts()[0], of.means)
-    heads = job.heads if options.full else spread(job.heads, of.model.cfg.n_heads)
+    heads = job.heads if options.full else map_pieces(job.heads, of.model.cfg.n_heads)
     say(f"contenders, {len(heads)} of {len(job.heads)} heads where a head is a forward pass")
     oracle = oracle_of(folder, job, heads)
     contenders = all_contenders(folder, of.model, of.stock)

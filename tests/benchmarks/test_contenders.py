@@ -8,7 +8,6 @@ import pytest
 import torch
 from contenders import Contender, Job, all_contenders, job_of, plain_loop, stored_contiguous
 from floor import Product, flops, products_alone, sweep_products
-from limits import spread
 from measures import ratio
 from sweep import check, differences, oracle_of
 
@@ -116,5 +115,5 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 def test_timed_heads_are_spread_over_the_layers() -> None:
     heads = [(layer, head) for layer in range(30) for head in range(9)]
-    assert [layer for layer, _ in spread(heads, 9)] == [1, 5, 8, 11, 15, 18, 21, 25, 28]
-    assert spread(heads, len(heads)) == heads
+    assert [layer for layer, _ in map_pieces(heads, 9)] == [1, 5, 8, 11, 15, 18, 21, 25, 28]
+    assert map_pieces(heads, len(heads)) == heads

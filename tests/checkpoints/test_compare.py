@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import ivlens
 from ivlens import Task
-from ivlens.checkpoints import ComparisonConfig, VerdictRule, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, VerdictRule, compare_checkpoints
 from ivlens.checkpoints import sources as checkpoint_sources
 from ivlens.records import CheckpointComparison
 
@@ -35,8 +35,8 @@ WORDS = [
     "lazy",
     "dog",
 ]
-CONFIG = ComparisonConfig(
-    clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
+CONFIG = CheckpointConfig(
+    n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),
 )  # fmt: skip
 
@@ -170,7 +170,7 @@ def test_finished_cells_are_found_again(base: Path, variant: Any, tasks: list[Ta
     compare_checkpoints(base, more, tasks, CONFIG, out=out, say=said.append)
     assert {line.split(":")[0] for line in said} == {"halved"}  # one checkpoint more costs one checkpoint
     said.clear()
-    compare_checkpoints(base, first, tasks, replace(CONFIG, corrupted=3), out=out, say=said.append)
+    compare_checkpoints(base, first, tasks, replace(CONFIG, n_corrupted=3), out=out, say=said.append)
     assert said
     assert not any("answers" in line or "hidden" in line or "weights" in line for line in said)
     said.clear()
@@ -309,8 +309,8 @@ def test_the_command_line_writes_tables_and_a_report(
     pairs = "\n".join(f"{word},{WORDS[(at + 1) % len(WORDS)]}" for at, word in enumerate(WORDS))
     file.write_text(f"input,output\n{pairs}\n")
     arguments = ("compare", str(base), f"twice={variant('doubled', scale(2.0))}", str(tmp_path / "nowhere"), "--tasks",
-                 str(file), "--instruction", "the quick fox jumps", "--out", str(tmp_path / "out"), "--clean", "5",
-                 "--corrupted", "2", "--test", "3", "--heads", "4")  # fmt: skip
+                 str(file), "--instruction", "the quick fox jumps", "--out", str(tmp_path / "out"), "--n-clean", "5",
+                 "--n-corrupted", "2", "--n-test", "3", "--k", "4")  # fmt: skip
     assert cli.main(arguments) == 0
     said = capsys.readouterr()
     assert "twice" in said.out

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, processors
 
 import ivlens
 from ivlens import Task
-from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
 
@@ -38,8 +38,8 @@ WORDS = [
     "lazy",
     "dog",
 ]
-CONFIG = ComparisonConfig(
-    clean=4, groups=2, corrupted=2, heads=2, shots=1, test=3, validation=2, layers=(0,), scales=(1.0,),
+CONFIG = CheckpointConfig(
+    n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=3, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
 
@@ -318,7 +318,7 @@ def test_what_hooks_do_to_a_model_object_is_not_kept_as_its_own(folders: tuple[P
     models = [ivlens.load_model(folder) for folder in folders]
 
     def compared(out: Path, test: int) -> Any:
-        return compare_checkpoints(models[0], [models[1]], [task()], replace(CONFIG, test=test), out=out)
+        return compare_checkpoints(models[0], [models[1]], [task()], replace(CONFIG, n_test=test), out=out)
 
     compared(tmp_path / "out", 3)
     for model in models:

@@ -17,7 +17,7 @@ from ivlens.records import CheckpointComparison
 RUN = """
 import sys
 import ivlens
-from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 
 words = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
 tasks = [
@@ -25,7 +25,7 @@ tasks = [
                 ("the quick fox jumps",), ("Q", "A"), "{input} before")
     for by in (1, 2, 3)
 ]
-config = ComparisonConfig(clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,),
+config = CheckpointConfig(n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,),
                           scales=(1.0,), random_seeds=(0,))
 base, one, two, out, end = sys.argv[1:]
 

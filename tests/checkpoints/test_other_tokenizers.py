@@ -13,15 +13,15 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from ivlens import Task, load_model
-from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.errors import SourceWarning
 from ivlens.records import CheckpointComparison
 
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 PAIRS = tuple((word, WORDS[(at + 1) % len(WORDS)]) for at, word in enumerate(WORDS))
 TASK = Task("next", PAIRS, ("the quick fox jumps",), ("Q", "A"), None)
-CONFIG = ComparisonConfig(
-    clean=4, groups=2, corrupted=2, heads=2, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
+CONFIG = CheckpointConfig(
+    n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")

@@ -7,12 +7,12 @@ import pytest
 
 import ivlens
 from ivlens import Task
-from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy",
          "dog"]  # fmt: skip
-CONFIG = ComparisonConfig(
-    clean=4, groups=2, corrupted=2, heads=3, shots=0, test=40, validation=2, layers=(1,), scales=(1.0,),
+CONFIG = CheckpointConfig(
+    n_clean=4, groups=2, n_corrupted=2, k=3, shots=0, n_test=40, n_validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
 

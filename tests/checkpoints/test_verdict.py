@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ivlens
-from ivlens.checkpoints import ComparisonConfig, VerdictRule
+from ivlens.checkpoints import CheckpointConfig, VerdictRule
 from ivlens.checkpoints.statistics import (
     cosine,
     jackknife,
@@ -101,6 +101,6 @@ def test_rank_correlation_and_cka() -> None:
 )  # fmt: skip
 def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
     with pytest.raises(ivlens.ArgumentError, match=named):
-        ComparisonConfig(**settings)
+        CheckpointConfig(**settings)
     with pytest.raises(ivlens.ArgumentError, match="layers"):
-        ComparisonConfig(layers=(40,)).tried_layers(30)
+        CheckpointConfig(layers=(40,)).tried_layers(30)

@@ -12,13 +12,13 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, Prompt, Task, WorkerError, cli
-from ivlens.checkpoints import ComparisonConfig, compare_checkpoints
+from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.records import CheckpointComparison
 
 TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
 WORDS = TEXT.split()
-CONFIG = ComparisonConfig(
-    clean=6, groups=3, corrupted=2, heads=4, shots=1, test=4, validation=2, layers=(0,), scales=(1.0,),
+CONFIG = CheckpointConfig(
+    n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
 
@@ -76,14 +76,14 @@ def test_two_workers_give_the_numbers_of_one_and_leave_the_same_cells(folders: A
     alone: list[str] = []
     together: list[str] = []
     one = compared(folders, tmp_path / "one", say=alone.append)
-    two = compared(folders, tmp_path / "two", say=together.append, jobs=2)
+    two = compared(folders, tmp_path / "two", say=together.append, n_jobs=2)
     assert_same(one, two)
     assert sorted(together) == sorted(alone)
     files = [{str(path.relative_to(tmp_path / out)) for path in (tmp_path / out).rglob("*")} for out in ("one", "two")]
     assert files[0] == files[1]
     again: list[str] = []
     assert_same(compared(folders, tmp_path / "two", say=again.append), one)
-    assert_same(compared(folders, tmp_path / "one", say=again.append, jobs=2), one)
+    assert_same(compared(folders, tmp_path / "one", say=again.append, n_jobs=2), one)
     assert again == []
 
 
@@ -91,9 +91,9 @@ def test_two_workers_give_the_numbers_of_one_and_leave_the_same_cells(folders: A
 def test_a_killed_worker_is_an_error_and_what_was_finished_is_found_again(folders: Any, tmp_path: Path) -> None:
     good = {name: folder for name, folder in folders.items() if name != "broken"}
     with pytest.raises(WorkerError, match=r"every worker to finish its work; got TerminatedWorkerError.*found again"):
-        compared(good, tmp_path / "out", [shifted(1), shifted(2, Deadly)], jobs=2)
+        compared(good, tmp_path / "out", [shifted(1), shifted(2, Deadly)], n_jobs=2)
     rest: list[str] = []
-    found = compared(good, tmp_path / "out", say=rest.append, jobs=2)
+    found = compared(good, tmp_path / "out", say=rest.append, n_jobs=2)
     whole: list[str] = []
     assert compared(good, tmp_path / "whole", say=whole.append).to_frame().equals(found.to_frame())
     assert 0 < len(rest) < sum(not line.startswith("base") for line in whole)
@@ -102,7 +102,7 @@ def test_a_killed_worker_is_an_error_and_what_was_finished_is_found_again(folder
 
 @pytest.mark.usefixtures("two_dask_workers")
 def test_a_dask_cluster_gives_the_numbers_of_one_process(folders: Any, tmp_path: Path) -> None:
-    assert_same(compared(folders, tmp_path / "one"), compared(folders, tmp_path / "two", jobs=None))
+    assert_same(compared(folders, tmp_path / "one"), compared(folders, tmp_path / "two", n_jobs=None))
 
 
 @pytest.mark.usefixtures("two_workers")
@@ -110,11 +110,11 @@ def test_a_model_object_is_refused_with_workers_unless_it_is_the_base(
     folders: Any, tiny_hf: Any, tmp_path: Path
 ) -> None:
     model = ivlens.load_model(folders["base"])
-    with pytest.raises(ArgumentError, match="other: a HookedTransformer object; save it, or use jobs=1"):
-        compare_checkpoints(folders["base"], {"other": model, "doubled": folders["doubled"]}, TASKS, CONFIG, jobs=2)
+    with pytest.raises(ArgumentError, match="other: a HookedTransformer object; save it, or use n_jobs=1"):
+        compare_checkpoints(folders["base"], {"other": model, "doubled": folders["doubled"]}, TASKS, CONFIG, n_jobs=2)
     checkpoints = {name: folders[name] for name in ("doubled", "broken", "halved")}
     assert_same(
-        compare_checkpoints(model, checkpoints, TASKS, CONFIG, out=tmp_path, jobs=2),
+        compare_checkpoints(model, checkpoints, TASKS, CONFIG, out=tmp_path, n_jobs=2),
         compared(folders, tmp_path / "one"),
     )
 
@@ -123,18 +123,18 @@ def test_a_model_object_is_refused_with_workers_unless_it_is_the_base(
 def test_the_command_line_has_jobs(folders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "next.csv"
     file.write_text("input,output\n" + "\n".join(f"{word},{WORDS[at - 1]}" for at, word in enumerate(WORDS)))
-    few = ("--clean", "5", "--corrupted", "4", "--instruction", "the quick fox jumps", "--jobs")
+    few = ("--n-clean", "5", "--n-corrupted", "4", "--instruction", "the quick fox jumps", "--n-jobs")
     tables = []
-    for jobs in ("1", "2"):
-        out = str(tmp_path / jobs)
+    for n_jobs in ("1", "2"):
+        out = str(tmp_path / n_jobs)
         names = [str(folders[name]) for name in ("base", "doubled", "halved")]
         assert (
-            cli.main(["compare", *names, "--tasks", str(file), "--out", out, "--test", "3", "--heads", "2", *few, jobs])
+            cli.main(["compare", *names, "--tasks", str(file), "--out", out, "--n-test", "3", "--k", "2", *few, n_jobs])
             == 0
         )
         compare = capsys.readouterr().out
-        assert cli.main(["heads", names[0], str(file), *few, jobs]) == 0
+        assert cli.main(["heads", names[0], str(file), *few, n_jobs]) == 0
         tables.append((compare, capsys.readouterr().out))
     assert tables[0] == tables[1]
     assert cli.main(["heads", names[0], str(file), *few, "0"]) == 1
-    assert "jobs to be a whole number of 1 or more" in capsys.readouterr().err
+    assert "n_jobs to be a whole number of 1 or more" in capsys.readouterr().err

@@ -11,29 +11,29 @@ import pytest
 from ivlens import cli
 
 SECONDS, SEED = 60, 0
-ENDLESS = ("--steps", "--jobs")  # large numbers are theirs to have
+ENDLESS = ("--steps", "--n-jobs")  # large numbers are theirs to have
 VALUES = (
     "", " ", "-", "--", "-1", "0", "1", "2", "1.7", "nan", "inf", "-inf", "1e400", "1e9", "10" * 20, "x", "1,2", "0-1",
     "5-2", "0-99999999999", "1.7.3", "..", "/dev/null", "/proc/none/x", "no/such/file", "\udcff", "a\nb", "\x1b[31m",
     "x" * 5000, "None", "True", "[]", "{}", "1_0", "٣", "smollm2:x", "=", "a=", "=a", "model@none", "🙂",
 )  # fmt: skip
-SMALL = "--clean 6 --corrupted 2"
+SMALL = "--n-clean 6 --n-corrupted 2"
 # for each verb a command that works, and the options to try values for
 VERBS = {
-    "heads": (f"model task.json {SMALL} --top 2",
-              "--top --clean --corrupted --shots --corruption --metric --method --instruction --seed --jobs --out "
+    "heads": (f"model task.json {SMALL} --k 2",
+              "--k --n-clean --n-corrupted --shots --corruption --metric --method --instruction --seed --n-jobs --out "
               "--adapter --revision --device --dtype"),
-    "vector": (f"model task.json {SMALL} --heads 2 --out new/vector.safetensors",
-               "--heads --clean --corrupted --seed --out --instruction --device --dtype"),
-    "steer": ("model vector.safetensors --task task.json --layers 0 --scales 1 --validation 2 --test 2",
-              "--task --layers --scales --validation --test --seed --out --instruction"),
+    "vector": (f"model task.json {SMALL} --k 2 --out new/vector.safetensors",
+               "--k --n-clean --n-corrupted --seed --out --instruction --device --dtype"),
+    "sweep": ("model vector.safetensors --task task.json --layers 0 --scales 1 --n-validation 2 --n-test 2",
+              "--task --layers --scales --n-validation --n-test --seed --out --instruction"),
     "vectors": (".", ""),
     "tasks": ("task.json", ""),
-    "train": ("model --task task.json --guidance plain --steps 1 --batch-size 2 --warmup 0 --heads 2 --out new",
+    "train": ("model --task task.json --guidance plain --steps 1 --batch-size 2 --warmup 0 --k 2 --out new",
               "--task --keep --guidance --out --shots --steps --batch-size --accumulate --warmup --evaluate-every "
-              "--save-every --heads --seed --learning-rate --lora --layer --scale"),
-    "compare": (f"model other --tasks task.json {SMALL} --test 2 --heads 2 --out new",
-                "--tasks --learned --out --clean --corrupted --test --heads --seed --jobs --dtype --device"),
+              "--save-every --k --seed --learning-rate --lora --layer --scale"),
+    "compare": (f"model other --tasks task.json {SMALL} --n-test 2 --k 2 --out new",
+                "--tasks --learned --out --n-clean --n-corrupted --n-test --k --seed --n-jobs --dtype --device"),
     "report": ("stable.safetensors --out new/report.html", "--out --title"),
 }  # fmt: skip
 

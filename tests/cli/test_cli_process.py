@@ -48,7 +48,7 @@ def test_a_signal_at_any_moment_ends_in_its_status(number: signal.Signals, works
     While Python itself ends, its own answer is the signal's: the same status for a shell.
     """
     rng = random.Random(int(number))
-    words = ("heads", "model", "task.json", "--clean", "6", "--corrupted", "2")
+    words = ("heads", "model", "task.json", "--n-clean", "6", "--n-corrupted", "2")
     process, start = begun(*words, cwd=workshop), time.monotonic()
     assert ended(process)[0] == 0
     whole = time.monotonic() - start

@@ -14,8 +14,8 @@ from ivlens import ArgumentError, InstructionVector, cli
 from ivlens.cli import common
 from ivlens.cli.targets import check_targets
 
-SMALL = ("--clean", "6", "--corrupted", "2")
-TRAIN = ("--guidance", "plain", "--steps", "1", "--batch-size", "2", "--warmup", "0", "--heads", "2")
+SMALL = ("--n-clean", "6", "--n-corrupted", "2")
+TRAIN = ("--guidance", "plain", "--steps", "1", "--batch-size", "2", "--warmup", "0", "--k", "2")
 
 
 @pytest.mark.parametrize("name", ["../escaped", "ABSOLUTE", "..", "a\nb", "x" * 300, ".hidden"])
@@ -28,8 +28,8 @@ def test_a_task_s_name_never_leads_out_of_the_folder(
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     task, model = str(task_file(tmp_path / "task.json", name)), str(workshop / "model")
-    assert cli.main(["vector", model, task, *SMALL, "--heads", "2"]) == 0
-    assert cli.main(["heads", model, task, *SMALL, "--top", "1", "--out", "out"]) == 0
+    assert cli.main(["vector", model, task, *SMALL, "--k", "2"]) == 0
+    assert cli.main(["heads", model, task, *SMALL, "--k", "1", "--out", "out"]) == 0
     other = str(workshop / "old.json")
     assert cli.main(["train", model, "--task", other, "--keep", task, *TRAIN, "--out", "run"]) == 0
     (vector,) = inside.glob("*.vector.safetensors")
@@ -119,11 +119,11 @@ def test_a_vector_of_another_model_is_not_written_over(
     monkeypatch.chdir(workshop)
     for there in ("foreign.safetensors", "stable.safetensors", "model/model.safetensors"):
         before = Path(there).read_bytes()
-        assert cli.main(["vector", "model", "task.json", *SMALL, "--heads", "2", "--out", there]) == 1
+        assert cli.main(["vector", "model", "task.json", *SMALL, "--k", "2", "--out", there]) == 1
         assert "choose another --out" in capsys.readouterr().err
         assert Path(there).read_bytes() == before
     for _ in range(2):
-        assert cli.main(["vector", "model", "task.json", *SMALL, "--heads", "2", "--out", str(tmp_path / "own")]) == 0
+        assert cli.main(["vector", "model", "task.json", *SMALL, "--k", "2", "--out", str(tmp_path / "own")]) == 0
 
 
 def test_a_report_is_not_written_over_a_record(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from ivlens.experiments import agreement
 from ivlens.experiments.agreement import AgreementConfig, make_agreement_table
 
 ROOT = Path(__file__).parents[2]
-SMALL = AgreementConfig(tasks=("present-past",), corruptions=(("no-instruction", 1),), clean=2, corrupted=2)
+SMALL = AgreementConfig(tasks=("present-past",), corruptions=(("no-instruction", 1),), n_clean=2, n_corrupted=2)
 
 
 def test_missing_records_alone_are_measured(tmp_path: Path, smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,16 @@ import pytest
 from ivlens import ArgumentError, HeadEffects, InstructionVector, SteeringSweep
 from ivlens.experiments import DemoConfig, demo, run_demo
 from ivlens.experiments.demo_report import heads_table, steering_table, write_demo
-from ivlens.records import recall
+from ivlens.records import load_or_compute
 
 SMALL = DemoConfig(
-    tasks=("present-past", "singular-plural"), clean=12, corrupted=3, layers=(12,), scales=(4.0,), validation=4, test=8
+    tasks=("present-past", "singular-plural"),
+    n_clean=12,
+    n_corrupted=3,
+    layers=(12,),
+    scales=(4.0,),
+    n_validation=4,
+    n_test=8,
 )
 
 
@@ -71,15 +77,15 @@ def test_a_record_is_recalled_only_under_its_key(tmp_path: Path, found: Any) -> 
         return effects
 
     for key, expected in (({"a": (1,)}, 1), ({"a": [1]}, 1), ({"a": [2]}, 2), ({"a": [2]}, 2)):
-        assert recall(path, HeadEffects, key, compute).values.equal(effects.values)
+        assert load_or_compute(path, HeadEffects, key, compute).values.equal(effects.values)
         assert len(calls) == expected
     path.write_bytes(path.read_bytes()[:100])
-    recall(path, HeadEffects, {"a": [2]}, compute)
+    load_or_compute(path, HeadEffects, {"a": [2]}, compute)
     assert len(calls) == 3
 
 
 def test_configuration_checks_itself() -> None:
     with pytest.raises(ArgumentError, match="corrupted to be a whole number of 1 or more; got 0"):
-        DemoConfig(corrupted=0)
+        DemoConfig(n_corrupted=0)
     with pytest.raises(ArgumentError, match="number of tasks"):
         DemoConfig(tasks=("antonym",))

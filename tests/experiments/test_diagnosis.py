@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import ivlens
-from ivlens.checkpoints import ComparisonConfig
+from ivlens.checkpoints import CheckpointConfig
 from ivlens.experiments import figures
 from ivlens.experiments.diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis, run_diagnosis
 
@@ -21,7 +21,7 @@ def test_checkpoints_are_trained_compared_and_found_again(tiny_hf: Any, smollm2:
     config = DiagnosisConfig(
         source=str(source), guidance=("plain", "guided"), new=("word-topic", "choose-last-of-3"),
         old=("antonym", "capitalize"), steps=2, batch_size=2, warmup=0, learning_rate=1e-2,
-        comparison=ComparisonConfig(clean=4, groups=2, corrupted=2, heads=2, test=3, validation=2, layers=(0,),
+        comparison=CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, n_test=3, n_validation=2, layers=(0,),
                                     scales=(1.0,), random_seeds=(0,)),
     )  # fmt: skip
     said: list[str] = []

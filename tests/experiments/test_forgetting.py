@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = StudyConfig(
     new=("word-topic", "choose-last-of-3"), old=("antonym", "verb-gerund"), trial_new="lowercase-first-letter",
     trial_old=("capitalize",), settings={"plain": (Setting(),), "guided": (Setting(),)}, seeds=(0,), steps=1,
-    batch_size=2, test=2, test_new=2, watched=2, clean=2, corrupted=1,
+    batch_size=2, n_test=2, n_test_new=2, watched=2, n_clean=2, n_corrupted=1,
 )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from ivlens.experiments.laboratory import LABS, LabConfig, load_laboratory, run_
 
 ROOT = Path(__file__).parents[2]
 SMALL = LabConfig(
-    layers=(9, 12), tasks=("present-past", "singular-plural"), scales=(4.0,), counts=(10, 20),
-    clean=12, corrupted=3, validation=4, test=8, seeds=(0,),
+    layers=(9, 12), tasks=("present-past", "singular-plural"), scales=(4.0,), ks=(10, 20),
+    n_clean=12, n_corrupted=3, n_validation=4, n_test=8, seeds=(0,),
 )  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def test_a_second_run_measures_nothing(smollm2: Any, measured: Any, monkeypatch:
     for name in ("compare_conditions", "locate_heads", "steering_sweep", "evaluate"):
         monkeypatch.setattr(laboratory, name, lambda *args, **options: pytest.fail("measured again"))
     for again in (run_laboratory(smollm2, folder, SMALL), load_laboratory(folder, SMALL)):
-        assert again.transfer.hits.equal(lab.transfer.hits)
-        assert again.comparisons["present-past"].hits.equal(lab.comparisons["present-past"].hits)
+        assert again.transfer.correct.equal(lab.transfer.correct)
+        assert again.comparisons["present-past"].correct.equal(lab.comparisons["present-past"].correct)
 
 
 def test_figures_are_drawn_from_saved_records_alone(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:

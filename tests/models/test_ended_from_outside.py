@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 import ivlens
-from ivlens.models import spread_model
+from ivlens.models import map_with_model
 
 
 def work(model, piece):
@@ -30,7 +30,7 @@ def work(model, piece):
 
 if __name__ == "__main__":
     model = ivlens.load_model(sys.argv[1])
-    spread_model(model, work, range(40), 2, [""] * 40)
+    map_with_model(model, work, range(40), 2, [""] * 40)
 """
 
 

@@ -207,7 +207,7 @@ def test_a_record_says_what_it_was_measured_under(model: Any, vectors: Tensor) -
     assert "edits" not in ivlens.evaluate(model, PROMPTS).provenance
     with ivlens.steer(model, vectors[0], 1, 2.0), ivlens.ablate(model, [(0, 1)]):
         edits = ivlens.evaluate(model, PROMPTS).provenance["edits"]
-    told = {"steer": "a tensor", "layer": 1, "scale": 2.0, "position": "last", "site": "block input"}
+    told = {"steer": "a tensor", "layer": 1, "scale": 2.0, "position": "last", "site": "resid_pre"}
     assert edits == [told, {"ablate": [[0, 1]], "means": None}]
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda stream, hook: None)]):
         assert ivlens.evaluate(model, PROMPTS).provenance["edits"] == [{"hooks": ["blocks.0.hook_resid_pre"]}]

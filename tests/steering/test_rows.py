@@ -15,7 +15,7 @@ TEXTS = ["the capital", "the quick brown fox jumps over the lazy dog", "Q: 1 + 2
 LAYER, HEADS = 1, [(0, 0), (0, 3), (1, 2)]
 POSITIONS: dict[Any, Callable[[int], list[int]]] = {
     "last": lambda n: [n - 1],
-    "every": lambda n: [n - 1],
+    "generated": lambda n: [n - 1],
     "all": lambda n: list(range(n)),
     0: lambda n: [0],
     -2: lambda n: [n - 2],
@@ -139,7 +139,7 @@ def test_generated_text_is_that_of_each_row_alone_with_or_without_a_cache(pair: 
         streamed = list(model.generate_stream(TEXTS[0], use_past_kv_cache=False, **OPTIONS, return_type="tensor"))
     bare = model.generate(TEXTS, **OPTIONS)
     assert model.tokenizer.decode(streamed[-1][0], skip_special_tokens=True) == found[0]
-    if position in ("every", "all"):  # the steps are steered, too
+    if position in ("generated", "all"):  # the steps are steered, too
         return
     for text, said in zip(TEXTS, found, strict=True):
         ids = torch.tensor([ids_of(model, text)])

@@ -54,7 +54,7 @@ def test_a_plain_forward_pass_is_steered_at_its_last_or_at_all_positions(pair: A
     _, before = model.run_with_cache(tokens)
     cases = {
         "last": [False, False, False, True],
-        "every": [False, False, False, True],
+        "generated": [False, False, False, True],
         "all": [True] * 4,
         1: [False, True, False, False],
         -2: [False, False, True, False],
@@ -73,7 +73,7 @@ def test_both_published_sites_add_the_vector(pair: Any) -> None:
     _, model, vector = pair
     tokens = torch.tensor([[3, 4, 5]])
     _, before = model.run_with_cache(tokens)
-    with ivlens.steer(model, vector, 1, site="attention output"):
+    with ivlens.steer(model, vector, 1, site="attn_out"):
         _, after = model.run_with_cache(tokens)
     torch.testing.assert_close((after["attn_out", 1] - before["attn_out", 1])[0, -1], vector, rtol=1e-4, atol=1e-5)
     assert after["resid_pre", 1].equal(before["resid_pre", 1])
@@ -99,7 +99,7 @@ def greedy(model: Any, tokens: torch.Tensor, steps: int, add: dict[int, torch.Te
     return said[0, tokens.shape[1] :].tolist()
 
 
-@pytest.mark.parametrize("position", ["last", "every"])
+@pytest.mark.parametrize("position", ["last", "generated"])
 def test_generation_is_steered_at_the_prompt_or_at_every_step(pair: Any, position: str) -> None:
     """TransformerLens' own generate, with its cache, against decoding written out without one."""
     _, model, vector = pair
@@ -118,7 +118,7 @@ def test_every_reaches_the_answer_tokens_that_last_does_not(pair: Any) -> None:
     prompt = Prompt("the quick", " brown fox jumps")
     with ivlens.steer(model, vector, 1):
         last = ivlens.evaluate(model, [prompt])
-    with ivlens.steer(model, vector, 1, position="every"):
+    with ivlens.steer(model, vector, 1, position="generated"):
         every = ivlens.evaluate(model, [prompt])
     assert every.first_token_probabilities.equal(last.first_token_probabilities)
     assert (every.probabilities.log() - last.probabilities.log()).abs() > 1e-3
@@ -158,7 +158,11 @@ def test_messages(pair: Any, tiny_hooked: Any) -> None:
     cases = [
         (ArgumentError, "layer to be from 0 to 2; got 3", {"layer": 3}),
         (ArgumentError, "scale to be a finite number; got nan", {"layer": 0, "scale": float("nan")}),
-        (ArgumentError, "position to be one of 'last', 'every', 'all', or indices", {"layer": 0, "position": "first"}),
+        (
+            ArgumentError,
+            "position to be one of 'last', 'generated', 'all', or indices",
+            {"layer": 0, "position": "first"},
+        ),
     ]
     for error, message, options in cases:
         with pytest.raises(error, match=message), ivlens.steer(model, vector, **options):
@@ -186,7 +190,7 @@ def test_real_instruction_vector_beats_its_controls(smollm2: Any) -> None:
     """First measured on SmolLM2: bare 0, + own vector .68 to .82, + another task's .04 to .14, + random 0."""
     names, k, cell = ("present-past", "singular-plural"), 20, (12, 4.0)
     tasks = [ivlens.load_task(name) for name in names]
-    found = [ivlens.locate_heads(smollm2, task, clean=25, corrupted=8) for task in tasks]
+    found = [ivlens.locate_heads(smollm2, task, n_clean=25, n_corrupted=8) for task in tasks]
     own, other = (ivlens.instruction_vector(smollm2, effects.means, effects.top(k)) for effects in found)
     bare = tasks[0].prompts(25, shots=0, instruction=False, split="test")
 

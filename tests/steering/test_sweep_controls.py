@@ -36,7 +36,7 @@ def test_sweep_equals_steer_and_evaluate_in_each_cell(tiny_hooked: Any, family: 
                 with ivlens.steer(model, vector.first(count), layer, scale):
                     expected = ivlens.evaluate(model, PROMPTS)
                 torch.testing.assert_close(sweep.probabilities[i, j, k], expected.probabilities, rtol=1e-3, atol=1e-9)
-                assert sweep.hits[i, j, k].equal(expected.hits)
+                assert sweep.correct[i, j, k].equal(expected.correct)
 
 
 @pytest.mark.parametrize("budget", [2, 13, 100])
@@ -55,7 +55,7 @@ def test_hits_are_found_where_a_vector_forces_the_answer(tiny_hooked: Any) -> No
     values = model.unembed.W_U[:, token].detach().clone()
     vector = InstructionVector(values, values.new_zeros(0, len(values)), (), "forced")
     sweep = ivlens.steering_sweep(model, vector, [answer], [1], [0.0, 1000.0])
-    assert sweep.hits.flatten().tolist() == [False, True]
+    assert sweep.correct.flatten().tolist() == [False, True]
     assert sweep.best() == (1, 1000.0, 0)
 
 
@@ -65,8 +65,8 @@ def test_sweep_messages(model: Any, vector: InstructionVector) -> None:
         ("at least one layer", vector, {"layers": [], "scales": [1.0]}),
         ("layers from 0 to 1", vector, {"layers": [2], "scales": [1.0]}),
         (r"scales\[0\] to be a finite number", vector, {"layers": [0], "scales": [float("inf")]}),
-        ("a number of heads from 1 to 3", vector, {"layers": [0], "scales": [1.0], "top_k": [4]}),
-        ("top_k only for a vector that comes from heads", random, {"layers": [0], "scales": [1.0], "top_k": [1]}),
+        ("a number of heads from 1 to 3", vector, {"layers": [0], "scales": [1.0], "ks": [4]}),
+        ("ks only for a vector that comes from heads", random, {"layers": [0], "scales": [1.0], "ks": [1]}),
     ]
     for message, which, options in cases:
         with pytest.raises(ArgumentError, match=message):

@@ -52,7 +52,7 @@ def recoveries(at, name, task):
     ]  # fmt: skip
 
 
-def made(names=NAMES, tasks=TASKS, layers=6, heads=8, learned=("capitalize",), rows=None, **more):
+def made(names=NAMES, tasks=TASKS, layers=6, k=8, learned=("capitalize",), rows=None, **more):
     """AIE of head (l, h) of task t on checkpoint c: 0.1 t - 0.05 c + noise; weights change by 0.01 (c + matrix)."""
     cells = [(at, name, place, task) for at, name in enumerate(names) for place, task in enumerate(tasks)]
     made = torch.Generator().manual_seed(0)
@@ -78,5 +78,5 @@ def made(names=NAMES, tasks=TASKS, layers=6, heads=8, learned=("capitalize",), r
 
 @pytest.fixture
 def comparison() -> Callable[..., CheckpointComparison]:
-    """``comparison(names, tasks, layers=6, heads=8, learned=("capitalize",), rows=None, **fields)``."""
+    """``comparison(names, tasks, layers=6, k=8, learned=("capitalize",), rows=None, **fields)``."""
     return made

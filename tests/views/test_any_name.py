@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ivlens import (
-    Comparison,
+    ConditionComparison,
     HeadEffects,
     PositionEffects,
     RecordError,
@@ -59,7 +59,9 @@ def figures(names: list[str], made: Callable[..., CheckpointComparison]) -> Iter
     """Every figure whose names are not its own."""
     few, name, count = names[:3], names[0], len(names)
     compared = made(("base", *few), tuple(few), learned=(name,))
-    answers = [Comparison(draw(3, 6) > 0.5, draw(3, 6), ("bare", f"random {name}", name), each) for each in names]
+    answers = [
+        ConditionComparison(draw(3, 6) > 0.5, draw(3, 6), ("bare", f"random {name}", name), each) for each in names
+    ]
     points = pd.DataFrame({"method": names, "setting": names, "panel": names, "learned": 0.5, "kept": 0.5})
     shared = TransferMatrix(
         draw(count, count), draw(count, count), draw(count, count, 6) > 0.5, draw(count, 6) > 0.5, tuple(names)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ivlens.errors import ArgumentError
-from ivlens.records import Comparison
+from ivlens.records import ConditionComparison
 from ivlens.views import comparison_bars
 from ivlens.views.comparison import GREY
 
@@ -12,9 +12,9 @@ CONDITIONS = ("bare", "instruction vector", "random vector, seed 0")
 
 
 def comparison(task="antonym", conditions=CONDITIONS, n=20):
-    """Of ``n`` prompts, the condition at place i has 4 i hits."""
-    hits = torch.stack([torch.arange(n) < 4 * index for index in range(len(conditions))])
-    return Comparison(hits, 0.5 * hits.float(), tuple(conditions), task)
+    """Of ``n`` prompts, the condition at place i has 4 i correct."""
+    correct = torch.stack([torch.arange(n) < 4 * index for index in range(len(conditions))])
+    return ConditionComparison(correct, 0.5 * correct.float(), tuple(conditions), task)
 
 
 def bars(figure):

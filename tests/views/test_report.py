@@ -13,7 +13,7 @@ import torch
 from ivlens import InstructionVector
 from ivlens.errors import ArgumentError
 from ivlens.records import (
-    Comparison,
+    ConditionComparison,
     Evaluation,
     HeadEffects,
     HeadMeans,
@@ -57,7 +57,7 @@ def rand(*shape: int) -> torch.Tensor:
 
 
 def example(kind: str, task: str = "antonym", prompts: int = 6, steps: int = 3) -> Record:
-    hits, facts = torch.ones(2, 2, prompts) > 0.5, {"provenance": FACTS}
+    correct, facts = torch.ones(2, 2, prompts) > 0.5, {"provenance": FACTS}
     measured = ({"step": steps, "ability": task, "role": "new", "accuracy": 0.5, "low": 0.2, "high": 0.8, "n": 9},)
     makers: dict[str, Callable[[], Record]] = {
         "heads": lambda: HeadEffects(rand(prompts, 4, 3), rand(prompts), "probability", "exact", task, **facts),
@@ -70,12 +70,14 @@ def example(kind: str, task: str = "antonym", prompts: int = 6, steps: int = 3) 
         ),
         "stability": lambda: Stability(rand(4, 3), 0.5, 3, prompts, 100, task, **facts),
         "sweep": lambda: SteeringSweep(
-            hits[:, :, None], rand(2, 2, 1, prompts), (4, 9), (1.0, 2.0), (20,), task, **facts
+            correct[:, :, None], rand(2, 2, 1, prompts), (4, 9), (1.0, 2.0), (20,), task, **facts
         ),
-        "conditions": lambda: Comparison(hits[0], rand(2, prompts), ("bare", "bare + IV"), task, **facts),
-        "transfer": lambda: TransferMatrix(rand(2, 2), rand(2, 2), hits, hits[0], (task, "two"), **facts),
+        "conditions": lambda: ConditionComparison(correct[0], rand(2, prompts), ("bare", "bare + IV"), task, **facts),
+        "transfer": lambda: TransferMatrix(rand(2, 2), rand(2, 2), correct, correct[0], (task, "two"), **facts),
         "run": lambda: TrainingRun(rand(steps, 2), ("loss", "seconds"), measured, "", **facts),
-        "answers": lambda: Evaluation(*(rand(prompts),) * 3, hits[0, 0], (task,) * prompts, ("a",) * prompts, **facts),
+        "answers": lambda: Evaluation(
+            *(rand(prompts),) * 3, correct[0, 0], (task,) * prompts, ("a",) * prompts, **facts
+        ),
         "vector": lambda: InstructionVector(rand(8), rand(1, 8), ((3, 1),), task, **facts),
     }
     return makers[kind]()

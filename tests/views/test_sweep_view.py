@@ -12,13 +12,13 @@ from ivlens.views.panels import SEQUENTIAL
 BEST = (8, 2.0, 10)
 
 
-def sweep(layers=(0, 4, 8, 12), scales=(0.5, 1.0, 2.0), counts=(5, 10), n=20, best=BEST, task="<antonym>"):
+def sweep(layers=(0, 4, 8, 12), scales=(0.5, 1.0, 2.0), ks=(5, 10), n=20, best=BEST, task="<antonym>"):
     """Hits rise with the layer's place, by one prompt; at ``best`` all prompts but one are hit."""
-    hits = torch.zeros(len(layers), len(scales), len(counts), n, dtype=torch.bool)
+    correct = torch.zeros(len(layers), len(scales), len(ks), n, dtype=torch.bool)
     for index in range(len(layers)):
-        hits[index, ..., :index] = True
-    hits[layers.index(best[0]), scales.index(best[1]), counts.index(best[2]), : n - 1] = True
-    return SteeringSweep(hits, 0.25 + 0.5 * hits.float(), layers, scales, counts, task)
+        correct[index, ..., :index] = True
+    correct[layers.index(best[0]), scales.index(best[1]), ks.index(best[2]), : n - 1] = True
+    return SteeringSweep(correct, 0.25 + 0.5 * correct.float(), layers, scales, ks, task)
 
 
 def maps(figure: go.Figure) -> list[go.Heatmap]:
@@ -34,7 +34,7 @@ def test_a_panel_holds_the_accuracies_of_one_number_of_heads() -> None:
 
 
 def test_layers_rise_and_scales_go_right_whatever_their_order() -> None:
-    shuffled = sweep_heatmap(sweep(layers=(12, 0, 8, 4), scales=(2.0, 0.5, 1.0), counts=(10, 5)))
+    shuffled = sweep_heatmap(sweep(layers=(12, 0, 8, 4), scales=(2.0, 0.5, 1.0), ks=(10, 5)))
     for figure in (sweep_heatmap(sweep()), shuffled):
         for axis in (figure.layout.yaxis, figure.layout.yaxis2):
             assert tuple(axis.range) == (-0.5, 3.5)
@@ -63,7 +63,7 @@ def test_the_best_cell_alone_is_outlined_in_its_own_panel() -> None:
 def test_hover_and_subtitle_say_accuracy_interval_probability_and_n() -> None:
     figure = sweep_heatmap(sweep())
     layer, scale, low, high, probability, n = maps(figure)[1].customdata[2][2]
-    row = sweep().to_frame().query("layer == 8 and scale == 2 and heads == 10").iloc[0]
+    row = sweep().to_frame().query("layer == 8 and scale == 2 and k == 10").iloc[0]
     assert (layer, scale, low, high) == (8, 2, row["low"], row["high"])
     assert (probability, n) == (pytest.approx(0.725), 20)
     text = figure.layout.title.text
@@ -73,14 +73,12 @@ def test_hover_and_subtitle_say_accuracy_interval_probability_and_n() -> None:
     assert sweep_heatmap(sweep(), title="mine").layout.title.text.startswith("mine<br>")
 
 
-@pytest.mark.parametrize("counts", [(1,), (1, 2, 3, 4), tuple(range(1, 8))])
+@pytest.mark.parametrize("ks", [(1,), (1, 2, 3, 4), tuple(range(1, 8))])
 @pytest.mark.parametrize("layers", [1, 40])
 @pytest.mark.parametrize("scales", [1, 5, 20])
-def test_any_sweep_fits_a_page(layers: int, scales: int, counts: tuple[int, ...]) -> None:
-    figure = sweep_heatmap(
-        sweep(tuple(range(layers)), tuple(0.5 * at for at in range(scales)), counts, best=(0, 0.0, 1))
-    )
-    assert len(maps(figure)) == len(counts)
+def test_any_sweep_fits_a_page(layers: int, scales: int, ks: tuple[int, ...]) -> None:
+    figure = sweep_heatmap(sweep(tuple(range(layers)), tuple(0.5 * at for at in range(scales)), ks, best=(0, 0.0, 1)))
+    assert len(maps(figure)) == len(ks)
     assert figure.layout.width <= 1080
     across = (figure.layout.width - 140) / scales
     assert maps(figure)[0].texttemplate is None or across >= 28

@@ -15,11 +15,11 @@ def matrix(count=3, n=10, names=None):
     overlap, cosine = torch.eye(count), torch.eye(count)
     overlap[0, 1] = overlap[1, 0] = 0.25
     cosine[0, 1] = cosine[1, 0] = -0.5
-    hits = torch.eye(count, dtype=torch.bool)[..., None].repeat(1, 1, n)
-    hits[0, count - 1, : n // 2] = True
+    correct = torch.eye(count, dtype=torch.bool)[..., None].repeat(1, 1, n)
+    correct[0, count - 1, : n // 2] = True
     bare = torch.zeros(count, n, dtype=torch.bool)
     bare[1, 0] = True
-    return TransferMatrix(overlap, cosine, hits, bare, names)
+    return TransferMatrix(overlap, cosine, correct, bare, names)
 
 
 def maps(figure: go.Figure) -> list[go.Heatmap]:

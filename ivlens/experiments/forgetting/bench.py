@@ -10,13 +10,13 @@ import torch
 
 from ...files import safe_name
 from ...models import HookedTransformer, provenance, trainable_names
-from ...records import TrainingRun, recall
+from ...records import TrainingRun, load_or_compute
 from ...scoring import evaluate
 from ...steering import steer
 from ...tasks import Prompt, Task, list_tasks, load_task
 from ...training import Ability, TrainingConfig, fine_tune, measure, rehearsal_prompts
 from ...vectors import InstructionVector
-from ..recall import recall_vector
+from ..kept import load_or_compute_vector
 from .config import Setting, StudyConfig, run_name, trial_name
 
 
@@ -40,7 +40,7 @@ class Bench:
     def _vector(self, name: str) -> InstructionVector:
         config, path = self.config, self.folder / f"vector-{safe_name(name)}.safetensors"
         self.say(f"{name}: the base's vector")
-        return recall_vector(self.model, path, load_task(name), config.heads, config.clean, config.corrupted)
+        return load_or_compute_vector(self.model, path, load_task(name), config.k, config.n_clean, config.n_corrupted)
 
     def base(self) -> TrainingRun:
         """The base on all tasks."""
@@ -51,7 +51,7 @@ class Bench:
             tasks = (*config.new, config.trial_new, *config.old, *config.trial_old)
             return TrainingRun(torch.zeros(0, 0), (), tuple(self._measured(tasks)), provenance=provenance(self.model))
 
-        return recall(self.folder / "base.safetensors", TrainingRun, self.key, compute)
+        return load_or_compute(self.folder / "base.safetensors", TrainingRun, self.key, compute)
 
     def trial(self, method: str, setting: Setting) -> TrainingRun:
         """One method at one setting on the task that settings are chosen on."""
@@ -66,7 +66,7 @@ class Bench:
             return replace(run, measured=tuple(measured))
 
         path = self.folder / f"{trial_name(method, setting)}.safetensors"
-        return recall(path, TrainingRun, self._cell(method, setting), compute)
+        return load_or_compute(path, TrainingRun, self._cell(method, setting), compute)
 
     def sequence(self, method: str, setting: Setting, seed: int) -> list[TrainingRun]:
         """One method learning all new tasks in turn; a stage's base (KL, L2, rehearsal) is the stage before it."""
@@ -89,7 +89,7 @@ class Bench:
         for stage in range(len(config.new)):
             path = self.folder / f"{run_name(method, seed, stage)}.safetensors"
             key = self._cell(method, setting, seed, stage)
-            runs.append(recall(path, TrainingRun, key, partial(compute, stage)))
+            runs.append(load_or_compute(path, TrainingRun, key, partial(compute, stage)))
         if learned:
             self.restore()
         return runs
@@ -119,7 +119,7 @@ class Bench:
         for name in tasks:
             task = load_task(name)
             if name in (*config.new, config.trial_new):
-                learned = Ability(name, tuple(_asked(task, "test", config.test_new)))
+                learned = Ability(name, tuple(_asked(task, "test", config.n_test_new)))
                 rows.append({"role": "new"} | common | measure(self.model, learned))
             else:
                 vector = self.vectors.get(name) if thoroughly else None
@@ -129,13 +129,13 @@ class Bench:
     def _kept(self, task: Task, vector: InstructionVector | None) -> dict[str, Any]:
         """An old ability; with a vector: its measures, knowledge without instruction, recovery by the vector."""
         config = self.config
-        asked = tuple(task.prompts(config.test, split="test"))
+        asked = tuple(task.prompts(config.n_test, split="test"))
         row = measure(self.model, Ability(task.name, asked, vector, config.layer, config.watched))
         if vector is None:
             return row
-        bare = task.prompts(config.test, shots=0, instruction=False, split="test")
+        bare = task.prompts(config.n_test, shots=0, instruction=False, split="test")
         if task.cloze is not None:
-            row["knowledge"] = evaluate(self.model, task.cloze_prompts(config.test, split="test")).probability
+            row["knowledge"] = evaluate(self.model, task.cloze_prompts(config.n_test, split="test")).probability
         with steer(self.model, vector, config.layer, config.scale):
             row["recovered"] = evaluate(self.model, bare).accuracy
         return row

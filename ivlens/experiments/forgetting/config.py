@@ -44,12 +44,12 @@ class StudyConfig:
     steps: int = 10
     batch_size: int = 8
     warmup: int = 2
-    test: int = 20
-    test_new: int = 30
+    n_test: int = 20
+    n_test_new: int = 30
     watched: int = 8
-    clean: int = 30
-    corrupted: int = 12
-    heads: int = 20
+    n_clean: int = 30
+    n_corrupted: int = 12
+    k: int = 20
     layer: int = 12
     scale: float = 4.0
     kept: float = 0.98

@@ -23,7 +23,7 @@ from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError, reason
 from ..folders import in_use, remove_abandoned
-from ..parallel import ending_on_sigterm, left_behind, spread, workers
+from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
 from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
@@ -65,59 +65,60 @@ class Shared:
     weights: np.memmap
 
 
-def spread_model(
+def map_with_model(
     model: HookedTransformer,
     work: Callable[..., Any],
     pieces: Sequence[P],
-    jobs: int | None,
+    n_jobs: int | None,
     names: Sequence[str],
     *,
     finished: Callable[[P, Any], object] = lambda piece, result: None,
 ) -> list[Any]:
     """Results of ``work(model, piece)`` in the order of the pieces; with one worker or one piece, in this process.
 
-    Otherwise see ``spread``, and ``sharing`` for how a worker gets the model. Results are the same bits where
-    workers have this process' kind of device and number of threads, and differ by rounding where they have not.
+    Otherwise see ``map_pieces``, and ``shared_weights`` for how a worker gets the model. Results are the same bits
+    where workers have this process' kind of device and number of threads, and differ by rounding where they have not.
 
     Raises:
         HookError, UnsupportedError: hooks are active, or the model is not the same when it is rebuilt.
-        WorkerError, IvlensError: see ``spread``.
+        WorkerError, IvlensError: see ``map_pieces``.
     """
-    if workers(jobs) == 1 or len(pieces) < 2:
+    if workers(n_jobs) == 1 or len(pieces) < 2:
         results = []
         for piece in pieces:
             results.append(work(model, piece))
             finished(piece, results[-1])
         return results
-    with sharing(model, jobs):
+    with shared_weights(model, n_jobs):
         shared = _shared.get()
         assert shared is not None
-        return spread(_with_model, pieces, jobs, names, work, shared.plan, shared.weights, finished=finished)
+        return map_pieces(_with_model, pieces, n_jobs, names, work, shared.plan, shared.weights, finished=finished)
 
 
-def spread_batches(
+def map_batches(
     model: HookedTransformer,
     work: Callable[..., Any],
     pairs: Sequence[tuple[Ids, Ids]],
     batch_size: int,
-    jobs: int | None,
+    n_jobs: int | None,
     *,
     kind: str,
     doing: str,
 ) -> list[tuple[list[int], Any]]:
     """Results of ``work(model, (numbers, batch))`` for batches of prompts of similar length, with the prompts' numbers.
 
-    ``kind`` of prompts they are, as errors say; what is ``doing``, as the progress bar does. Else see ``spread_model``.
+    ``kind`` of prompts they are, as errors say; what is ``doing``, as the progress bar does. Else see
+    ``map_with_model``.
     """
     pieces = [*batches(pairs, batch_size)]
     names = [f"{kind} prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in pieces]
     with tqdm(total=len(pairs), desc=doing, unit="prompt", leave=False, disable=None) as bar:
-        found = spread_model(model, work, pieces, jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))
+        found = map_with_model(model, work, pieces, n_jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))
     return [(numbers, of_batch) for (numbers, _), of_batch in zip(pieces, found, strict=True)]
 
 
 @contextmanager
-def sharing(model: HookedTransformer, jobs: int | None) -> Iterator[None]:
+def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[None]:
     """Within this context the model's weights lie in a temporary file for the workers, saved once, removed at the end.
 
     With one worker there is none. Weights are those that the model computes with, LoRA's updates added.
@@ -126,11 +127,11 @@ def sharing(model: HookedTransformer, jobs: int | None) -> Iterator[None]:
         HookError: hooks are active, which workers would not run.
         WorkerError: the folder of temporary files has no room.
     """
-    if workers(jobs) == 1:
+    if workers(n_jobs) == 1:
         yield
         return
     if has_hooks(model):
-        raise HookError("no active hooks: workers would not run them", "some", "leave their context first, or jobs=1")
+        raise HookError("no active hooks: workers would not run them", "some", "leave their context first, or n_jobs=1")
     logits = logits_on_cpu(model, check_tokens(model))
     facts = (model_facts(model)["weights_sha256"], model.cfg.to_dict(), logits.numpy().tobytes())
     key = hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -14,8 +14,8 @@ import torch
 import ivlens
 from ivlens import ArgumentError, HeadMeans, HookError, MismatchError, Prompt, PromptError, WorkerError
 from ivlens.folders import in_use
-from ivlens.models import add_lora, sharing, spread_model
-from ivlens.models.sharing import worker_device
+from ivlens.models import add_lora, map_with_model, shared_weights
+from ivlens.models.workers import worker_device
 
 PROMPTS = [
     Prompt(text, " Paris is") for text in ("the fox", "a lazy dog", "Q: what is the capital?", "1 + 2", "and", "over")
@@ -24,9 +24,9 @@ TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
 FEW = 20  # streams: groups of one prompt
 
 
-def measured(model: Any, jobs: int | None, **options: Any) -> tuple[HeadMeans, torch.Tensor, torch.Tensor]:
-    means = ivlens.mean_head_activations(model, PROMPTS, batch_size=2, jobs=jobs)
-    effects = ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, jobs=jobs, **options)
+def measured(model: Any, n_jobs: int | None, **options: Any) -> tuple[HeadMeans, torch.Tensor, torch.Tensor]:
+    means = ivlens.mean_head_activations(model, PROMPTS, batch_size=2, n_jobs=n_jobs)
+    effects = ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, n_jobs=n_jobs, **options)
     return means.values, effects.values, effects.baseline
 
 
@@ -76,7 +76,7 @@ def test_methods_are_compared_by_workers_with_the_same_result(model_of: Any, mon
     model = model_of("llama")
     means = ivlens.mean_head_activations(model, PROMPTS)
     one, two = (
-        ivlens.compare_methods(model, PROMPTS, means, methods=("loop", "attribution"), k=3, jobs=jobs)
+        ivlens.compare_methods(model, PROMPTS, means, methods=("loop", "attribution"), k=3, n_jobs=n_jobs)
         for jobs in (1, 2)
     )
     assert same((one.spearman, one.overlap, one.aie_spearman), (two.spearman, two.overlap, two.aie_spearman))
@@ -91,13 +91,13 @@ def test_effects_by_position_are_spread_alike(model_of: Any, method: str) -> Non
     model = model_of("llama")
     means = ivlens.mean_position_activations(model, prompts, by="position")
     one, two = (
-        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, jobs=jobs) for jobs in (1, 2)
+        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, n_jobs=n_jobs) for jobs in (1, 2)
     )
     assert same((one.values, one.baseline), (two.values, two.baseline))
     assert one.values.abs().max() > 0
     model.ln_final.register_forward_hook(lambda module, arguments, output: 2 * output)
     with pytest.raises(HookError, match="no active hooks"):
-        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, jobs=2)
+        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, n_jobs=2)
 
 
 @pytest.mark.usefixtures("two_dask_workers")
@@ -112,7 +112,7 @@ def test_a_dask_cluster_gives_the_numbers_of_one_process(model_of: Any) -> None:
 def test_locating_heads_is_spread_and_its_record_is_the_same(model_of: Any) -> None:
     task = ivlens.Task("next", tuple(pairwise(TEXT.split())), ("the quick fox jumps",), ("Q", "A"))
     model, options = model_of("llama"), {"clean": 6, "corrupted": 4, "shots": 1, "method": "loop"}
-    one, two = (ivlens.locate_heads(model, task, **options, jobs=jobs) for jobs in (1, 2))
+    one, two = (ivlens.locate_heads(model, task, **options, n_jobs=n_jobs) for jobs in (1, 2))
     assert torch.equal(two.values, one.values)
     assert torch.equal(two.means.values, one.means.values)
     assert two.provenance == one.provenance
@@ -157,12 +157,12 @@ def test_weights_are_saved_once_mapped_by_the_workers_and_removed(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = model_of("llama", num_hidden_layers=3)
-    with sharing(model, 2):
+    with shared_weights(model, 2):
         (folder,) = tmp_path.iterdir()
         (file,) = folder.iterdir()
         size = sum(parameter.nbytes for parameter in model.parameters())
         assert size <= file.stat().st_size < size + 64 * 100
-        found = [each for _ in range(2) for each in spread_model(model, whereabouts, range(8), 2, [""] * 8)]
+        found = [each for _ in range(2) for each in map_with_model(model, whereabouts, range(8), 2, [""] * 8)]
         assert list(tmp_path.iterdir()) == [folder]
     assert list(tmp_path.iterdir()) == []
     assert all(mapped for _, _, mapped in found)
@@ -179,7 +179,7 @@ def test_copies_that_killed_processes_left_go_at_the_next_start(
     for folder, name in (kinds | others).items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).touch()
-    with in_use(tmp_path / "ivlens-weights-used"), sharing(model_of("llama"), 2):
+    with in_use(tmp_path / "ivlens-weights-used"), shared_weights(model_of("llama"), 2):
         there = {path.name for path in tmp_path.iterdir()}
     assert there > {"ivlens-weights-used", *others}
     assert "ivlens-weights-left" not in there
@@ -192,20 +192,20 @@ def test_what_workers_would_not_compute_is_refused(model_of: Any, monkeypatch: A
     with ivlens.steer(model, torch.ones(model.cfg.d_model), 0):
         steered = ivlens.indirect_effects(model, PROMPTS[:2], means, method="loop")
         with pytest.raises(HookError, match="no active hooks: workers"):
-            ivlens.indirect_effects(model, PROMPTS[:2], means, method="loop", jobs=2)
+            ivlens.indirect_effects(model, PROMPTS[:2], means, method="loop", n_jobs=2)
     assert steered.baseline.isfinite().all()
     handle = model.ln_final.register_forward_hook(lambda module, arguments, output: 2 * output)
     with pytest.raises(HookError, match="no active hooks"):
-        ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, jobs=2)
+        ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, n_jobs=2)
     handle.remove()
     model.blocks[1].mlp.forward = torch.zeros_like  # no weight says this
     with pytest.raises(MismatchError, match=r"logits within .* of the model that the workers were given"):
-        ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, jobs=2)
+        ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, n_jobs=2)
 
 
 def test_a_folder_without_room_is_an_error_that_says_what_to_do(model_of: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(WorkerError, match=r"No space left.*set TMPDIR"), sharing(model_of("llama"), 2):
+    with pytest.raises(WorkerError, match=r"No space left.*set TMPDIR"), shared_weights(model_of("llama"), 2):
         pass
 
 
@@ -213,10 +213,10 @@ def test_a_folder_without_room_is_an_error_that_says_what_to_do(model_of: Any, m
 def test_an_error_of_a_worker_names_its_prompts(model_of: Any) -> None:
     model = model_of("llama")
     means = ivlens.mean_head_activations(model, PROMPTS)
-    with pytest.raises(ArgumentError, match="jobs to be a whole number"):
-        ivlens.indirect_effects(model, PROMPTS, means, jobs=0)
+    with pytest.raises(ArgumentError, match="n_jobs to be a whole number"):
+        ivlens.indirect_effects(model, PROMPTS, means, n_jobs=0)
     with pytest.raises(PromptError, match="not this one; in prompts 3 to 3"):
-        spread_model(model, refusing, [1, 2, 3], 2, ["prompts 1 to 1", "prompts 2 to 2", "prompts 3 to 3"])
+        map_with_model(model, refusing, [1, 2, 3], 2, ["prompts 1 to 1", "prompts 2 to 2", "prompts 3 to 3"])
 
 
 def refusing(model: Any, piece: int) -> int:

@@ -13,7 +13,7 @@ from .store import Record
 R = TypeVar("R", bound=Record)
 
 
-def recall(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
+def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
     """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
 
     The key holds whatever the numbers depend on (weights' hash, settings, versions); a file that is missing, or kept

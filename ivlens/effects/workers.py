@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..models import HookedTransformer, spread_model
+from ..models import HookedTransformer, map_with_model
 from ..parallel import workers
 from ..records import Head
 from .exact import within
@@ -16,7 +16,7 @@ from .loop import loop_scores
 from .metric import Pair, Scores
 
 
-def spread_scores(
+def map_scores(
     run: Callable[..., list[Scores]],
     model: HookedTransformer,
     pairs: Sequence[Pair],
@@ -24,17 +24,17 @@ def spread_scores(
     heads: list[Head],
     against_foil: bool,
     budget: int,
-    jobs: int | None,
+    n_jobs: int | None,
 ) -> list[Scores]:
     """What ``run``, ``exact_scores`` or ``loop_scores``, gives for the prompts; workers have its groups of prompts."""
     work = partial(_scores, run=run, means=means, heads=heads, against_foil=against_foil, budget=budget)
-    if workers(jobs) == 1:
+    if workers(n_jobs) == 1:
         return work(model, pairs)
     groups = [[pair] for pair in pairs] if run is loop_scores else within(pairs, len(heads) + 1, budget)
     ends = list(accumulate(map(len, groups)))
     names = [f"prompts {end - len(group) + 1} to {end}" for group, end in zip(groups, ends, strict=True)]
     with tqdm(total=len(pairs), desc="indirect effects", unit="prompt", leave=False, disable=None) as bar:
-        found = spread_model(model, work, groups, jobs, names, finished=lambda group, _: bar.update(len(group)))
+        found = map_with_model(model, work, groups, n_jobs, names, finished=lambda group, _: bar.update(len(group)))
     return [of_prompt for group in found for of_prompt in group]
 
 
