@@ -30,21 +30,25 @@ TASKS = ("country-capital", "present-past", "antonym")
 CODE = """import ivlens as iv
 model = iv.load_model("smollm2")
 effects = [iv.HeadEffects.load(path) for path in {paths}]
-explorer = iv.explore(model, [each.task for each in effects], effects=effects)
+explorer = iv.explore(model, [each.task for each in effects], effects=effects, layer=9)
 explorer.heads = effects[0].top(20)
-explorer.look(effects[0].top(1)[0])
+explorer.look((20, 5))
 explorer"""
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
             "notebook-extension/tracker": {"windowingMode": "none"}}  # fmt: skip
 IDLE = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
-# The widget alone, on a card, in an otherwise empty page.
+# The widget alone, on a card, in an otherwise empty page: what tries the vector stands beside the map, attention is left out.
 STAGE = """
-const card = document.querySelector(".ivlens");
+const card = document.querySelector(".ivlens"), trial = card.lastElementChild, looked = trial.previousElementSibling.lastElementChild;
+for (const each of card.querySelectorAll(".modebar, iframe")) each.style.display = "none";
+for (const each of card.querySelectorAll(".widget-html")) if (each.innerText.startsWith("attention on")) each.style.display = "none";
+looked.style.width = "auto";
+looked.append(trial);
 document.body.style.background = document.documentElement.style.background = "transparent";
 for (const each of document.body.children) each.style.visibility = "hidden";
 card.style.cssText += ";visibility:visible;position:fixed;left:0;top:0;z-index:99999;background:#fff;padding:22px 26px;"
-  + "border:1px solid #d0d7de;border-radius:14px;width:1180px;box-sizing:border-box;overflow:hidden;height:auto";
+  + "border:1px solid #d0d7de;border-radius:14px;width:1360px;box-sizing:border-box;overflow:hidden;height:auto";
 """
 
 
@@ -79,7 +83,7 @@ def browser() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     for switch in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
-                   "window-size=1600,2000", "force-device-scale-factor=1.5"):  # fmt: skip
+                   "window-size=1700,2400", "force-device-scale-factor=1.5"):  # fmt: skip
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
