@@ -20,7 +20,7 @@ from ..models import HookedTransformer, export_hf, load_model
 from ..records import CheckpointComparison
 from ..tasks import list_tasks, load_task
 from ..training import Guidance, TrainingConfig, fine_tune, rehearsal_prompts
-from .kept import load_or_compute_vector
+from .kept_vectors import load_or_compute_vector
 
 MOVED = {"accuracy": "accuracy", "probability": "probability", "knowledge": "knowledge", "alignment": "alignment",
          "recovered": "bare + base's vector"}  # fmt: skip

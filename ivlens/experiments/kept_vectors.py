@@ -16,7 +16,7 @@ def load_or_compute_vector(
 
     def compute() -> InstructionVector:
         effects = locate_heads(model, task, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
-            return instruction_vector(model, effects, k=k)
+        return instruction_vector(model, effects, k=k)
 
     key = key_of(model, task=task.name, digest=task.digest, k=k, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
     return load_or_compute(path, InstructionVector, key, compute)

@@ -16,7 +16,7 @@ from ...steering import steer
 from ...tasks import Prompt, Task, list_tasks, load_task
 from ...training import Ability, TrainingConfig, fine_tune, measure, rehearsal_prompts
 from ...vectors import InstructionVector
-from ..kept import load_or_compute_vector
+from ..kept_vectors import load_or_compute_vector
 from .config import Setting, StudyConfig, run_name, trial_name
 
 
