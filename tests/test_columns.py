@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -36,7 +36,7 @@ def all_frames() -> set[str]:
 
 
 def _gives_frame(what: Any) -> bool:
-    return inspect.isfunction(what) and get_type_hints(what).get("return") is pd.DataFrame
+    return inspect.isfunction(what) and inspect.signature(what).return_annotation is pd.DataFrame
 
 
 @pytest.fixture(scope="module")

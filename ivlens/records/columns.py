@@ -104,7 +104,7 @@ MEASURED_ABILITY = {
     "ability": _text("Name of the ability."),
     **ANSWERS,
     "token_probability": TOKEN_PROBABILITY,
-    "hits": _text("Prompt by prompt, 1 where the greedy answer is accepted and 0 where it is not."),
+    "correct": _text("Prompt by prompt, 1 where the greedy answer is accepted and 0 where it is not."),
     "cosine": _float("-1 to 1", "Cosine with the base's vector of the vector that the same heads give now."),
     "norm_ratio": _float("ratio", "Norm of that vector, relative to the base's."),
     "alignment": _float("-1 to 1", "Mean cosine of the hidden state at the last token with the base's vector."),
@@ -133,8 +133,8 @@ FRAMES: dict[str, dict[str, Column]] = {
     "prompts_needed": {
         "prompts": _int("prompts", "Prompts in each of the two disjoint sets."),
         "overlap": _float("0 to 1", "Fraction of the k strongest heads that the sets share, mean over resamples."),
-        "low": _float("0 to 1", "5% quantile of the overlap over resamples."),
-        "high": _float("0 to 1", "95% quantile of the overlap over resamples."),
+        "low": _float("0 to 1", "The overlap's 5% quantile over resamples."),
+        "high": _float("0 to 1", "The overlap's 95% quantile over resamples."),
     },
     "MethodAgreement.to_frame": {
         "method": _text("The compared method."),
@@ -180,7 +180,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "SteeringSweep.to_frame": {
         "layer": _int("index", "Layer whose input the vector is added to."),
         "scale": _float("factor", "What the vector is multiplied by."),
-        "heads": _int("heads", "Number of the vector's first heads that were summed."),
+        "k": _int("heads", "Number of the vector's first heads that were summed."),
         **ANSWERS,
     },
     "ConditionComparison.to_frame": {
