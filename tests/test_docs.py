@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import ivlens as iv
+from ivlens.records.columns import FRAMES
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -126,7 +127,7 @@ def test_no_page_loads_anything_from_a_network(site: dict[str, Page]) -> None:
 
 def test_the_site_has_the_notebooks_and_the_columns(site: dict[str, Page]) -> None:
     assert {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")} <= {*site}
-    names = [name.lower().replace(".", "") for name in iv.records.columns.FRAMES]
+    names = [name.lower().replace(".", "") for name in FRAMES]
     assert {*names} <= site["columns.html"].anchors
 
 
