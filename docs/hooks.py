@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-MOUNTED = {"notebooks": ("*.ipynb",), "figures": ("**/*.md", "**/*.png", "**/*.svg")}
+MOUNTED = {"notebooks": ("*.ipynb",), "figures": ("**/README.md", "**/*.png")}
 COLUMNS = "<!-- columns -->"
 FENCED, CODE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE), re.compile(r"(`[^`\n]+`)")
 DISPLAY, INLINE = re.compile(r"\$\$(.+?)\$\$", re.DOTALL), re.compile(r"\$([^$\n]+)\$")

@@ -25,15 +25,14 @@ from selenium import webdriver
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE / "hero.png"
-PATIENCE = 300  # seconds for the import of torch, the model and the effects
+PATIENCE = 560  # seconds for the import of torch, the model and the answers
 TASKS = ("country-capital", "present-past", "antonym")
 CODE = """import ivlens as iv
 model = iv.load_model("smollm2")
 effects = [iv.HeadEffects.load(path) for path in {paths}]
 explorer = iv.explore(model, [each.task for each in effects], effects=effects, layer=9)
 explorer.heads = effects[0].top(20)
-explorer.look((20, 5))
-explorer"""
+explorer.look((20, 5))"""
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
             "notebook-extension/tracker": {"windowingMode": "none"}}  # fmt: skip
@@ -107,7 +106,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         paths = [str(next(HERE.glob(f"**/smollm2/{task}.effects.safetensors"))) for task in TASKS]
-        nbformat.write(new_notebook(cells=[new_code_cell(CODE.format(paths=paths))], metadata=KERNEL), folder / "hero.ipynb")
+        cells = [new_code_cell(CODE.format(paths=paths)), new_code_cell("explorer")]
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), folder / "hero.ipynb")
         with jupyter(folder) as address, browser() as driver:
             driver.get(address)
             wait(driver, IDLE)
