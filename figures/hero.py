@@ -85,6 +85,7 @@ def browser() -> Iterator[Any]:
                    "window-size=1700,2400", "force-device-scale-factor=1.5"):  # fmt: skip
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(PATIENCE)
     try:
         yield driver
     finally:
