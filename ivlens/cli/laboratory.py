@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from ..checks import check_count
 from ..effects import locate_heads
 from ..errors import ArgumentError, RecordError, at_least
 from ..files import safe_name
@@ -15,6 +14,7 @@ from ..models import HookedTransformer, model_facts
 from ..records import ConditionComparison
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..vectors import InstructionVector, instruction_vector, list_vectors, load_vector, logit_lens
+from ..vocabulary import check_count
 from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
 from .targets import check_targets
 
