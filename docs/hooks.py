@@ -1,4 +1,4 @@
-"""Build hooks of the site: notebooks and studies mounted as pages, formulas as MathML, the data dictionary as tables."""
+"""Hooks of the site's build: notebooks and studies as pages, formulas as MathML, the data dictionary as tables."""
 
 import posixpath
 import re
@@ -42,10 +42,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def column_tables() -> str:
     """The data dictionary of ``ivlens/records/columns.py`` as one table per frame."""
     spec = spec_from_file_location("columns", ROOT / "ivlens" / "records" / "columns.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return "\n".join(_frame_table(name, columns, module.OPTIONAL.get(name, ())) for name, columns in module.FRAMES.items())
+    return "\n".join(
+        _frame_table(name, columns, module.OPTIONAL.get(name, ())) for name, columns in module.FRAMES.items()
+    )
 
 
 def _frame_table(name: str, columns: dict[str, Any], optional: Any) -> str:
@@ -73,7 +76,7 @@ def _mathml(latex: str, display: str) -> str:
 
 
 def _link(found: re.Match[str], source: str, files: Files) -> str:
-    """A link that leaves the page's folder for ``docs/`` or a mounted one, as it leads inside the site; else the text."""
+    """The link as it leads inside the site; its text alone where the site has no such page."""
     mark, text, target = found.groups()
     if re.match(r"[a-z]+:|#", target):
         return found[0]

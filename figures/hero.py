@@ -1,8 +1,8 @@
 """``python figures/hero.py``: the picture at the top of the README, from the explorer at work in JupyterLab.
 
 It needs JupyterLab, selenium and a Chromium with its driver: ``pip install -c constraints.txt '.[test]'``. The widget
-runs on SmolLM2-135M-Instruct with saved effects, is photographed on a white card with transparent corners, and so reads on light and dark
-pages.
+runs on SmolLM2-135M-Instruct with saved effects, and is photographed on a white card with transparent corners, so that
+it reads on light and dark pages.
 """
 
 import json
@@ -34,14 +34,17 @@ explorer = iv.explore(model, [each.task for each in effects], effects=effects, l
 explorer.heads = effects[0].top(20)
 explorer.look((20, 5))"""
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
-            "notebook-extension/tracker": {"windowingMode": "none"}}  # fmt: skip
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
 IDLE = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
-# The widget alone, on a card, in an otherwise empty page: what tries the vector stands beside the map, attention is left out.
+# The widget alone, on a card, in an empty page: the vector's trial stands beside the map, attention is left out.
 STAGE = """
-const card = document.querySelector(".ivlens"), trial = card.lastElementChild, looked = trial.previousElementSibling.lastElementChild;
-for (const each of card.querySelectorAll(".modebar, iframe")) each.style.display = "none";
-for (const each of card.querySelectorAll(".widget-html")) if (each.innerText.startsWith("attention on")) each.style.display = "none";
+const card = document.querySelector(".ivlens"), trial = card.lastElementChild;
+const looked = trial.previousElementSibling.lastElementChild;
+const attention = [...card.querySelectorAll(".widget-html")].filter(each => each.innerText.startsWith("attention on"));
+for (const each of [...card.querySelectorAll(".modebar, iframe"), ...attention]) each.style.display = "none";
 looked.style.width = "auto";
 looked.append(trial);
 document.body.style.background = document.documentElement.style.background = "transparent";
@@ -63,10 +66,14 @@ def jupyter(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--allow-root", f"--IdentityProvider.token={token}",
-               f"--ServerApp.root_dir={folder}", "--no-browser", "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+    options = [
+        f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--allow-root", f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={folder}", "--no-browser", "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
     environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options], env=environment, stderr=subprocess.DEVNULL
+    )
     try:
         while socket.socket().connect_ex(("127.0.0.1", port)):
             time.sleep(0.3)
@@ -81,8 +88,10 @@ def browser() -> Iterator[Any]:
     """A headless Chromium with two pixels for each of the page's."""
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    for switch in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
-                   "window-size=1700,2400", "force-device-scale-factor=1.5"):  # fmt: skip
+    for switch in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
+        "window-size=1700,2400", "force-device-scale-factor=1.5",
+    ):  # fmt: skip
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_script_timeout(PATIENCE)
@@ -117,7 +126,9 @@ def main() -> None:
             wait(driver, IDLE)
             time.sleep(3)  # the attention view draws itself
             driver.execute_script(STAGE)
-            driver.execute_cdp_cmd("Emulation.setDefaultBackgroundColorOverride", {"color": {"r": 0, "g": 0, "b": 0, "a": 0}})
+            driver.execute_cdp_cmd(
+                "Emulation.setDefaultBackgroundColorOverride", {"color": {"r": 0, "g": 0, "b": 0, "a": 0}}
+            )
             time.sleep(1)
             driver.find_element("css selector", ".ivlens").screenshot(str(PICTURE))
 

@@ -14,7 +14,7 @@ import ivlens as iv
 from ivlens import records
 from ivlens.records.columns import FRAMES, OPTIONAL
 
-WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
+WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()  # noqa: SIM905
 PRESETS = ("fv", "kl", "rehearsal", "replay")  # which have every term between them
 KINDS = {"int": "iu", "float": "f", "bool": "b"}
 
@@ -47,9 +47,8 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
     effects = iv.HeadEffects(torch.rand(6, 2, 4), torch.rand(6), "probability", "exact", "a task")
     positions = iv.PositionEffects(torch.rand(3, 2, 4, 2), torch.rand(3), "probability", "loop", ("query", "last"))
     scores, correct = torch.rand(2, 3, dtype=torch.float64), torch.tensor([[True, False, True]] * 2)
-    vector = iv.instruction_vector(
-        model, iv.HeadMeans(torch.rand(2, 4, 8), 3, "a task", provenance=iv.evaluate(model, shifted(1).prompts(2)).provenance), heads=[(0, 1), (1, 2)]
-    )  # fmt: skip
+    means = iv.mean_head_activations(model, shifted(1).prompts(3))
+    vector = iv.instruction_vector(model, means, heads=[(0, 1), (1, 2)])
     vector.save(folder / "vector.safetensors")
     sweep = iv.SteeringSweep(correct[:1, None, None], scores[:1, None, None], (1,), (2.0,), (3,), "a task")
     made = {
@@ -71,7 +70,11 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
             torch.eye(2), torch.eye(2), torch.ones(2, 2, 3, dtype=torch.bool), correct, ("a", "b")
         ).to_frame(),
     }
-    return {name: [frame] for name, frame in made.items()} | _of_checkpoints(tiny_hf, tiny_tokenizer, folder) | _of_runs(tiny_hf, tiny_tokenizer)
+    return (
+        {name: [frame] for name, frame in made.items()}
+        | _of_checkpoints(tiny_hf, tiny_tokenizer, folder)
+        | _of_runs(tiny_hf, tiny_tokenizer)
+    )
 
 
 def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str, list[pd.DataFrame]]:
@@ -82,7 +85,9 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
         random_seeds=(0,),
     )  # fmt: skip
-    found = iv.compare_checkpoints(str(folder / "base"), {"tuned": str(folder / "tuned")}, [shifted(1), shifted(2)], config)
+    found = iv.compare_checkpoints(
+        str(folder / "base"), {"tuned": str(folder / "tuned")}, [shifted(1), shifted(2)], config
+    )
     kinds = {name.partition(".")[2] for name in FRAMES if name.startswith("CheckpointComparison.")}
     made = {f"CheckpointComparison.{name}": [getattr(found, name)()] for name in kinds}
     made["CheckpointComparison.matrix"] = [made["CheckpointComparison.matrix"][0].set_axis(["TASK"] * 2, axis=1)]
@@ -127,6 +132,6 @@ def test_every_column_says_what_it_means() -> None:
     for columns in FRAMES.values():
         for name, column in columns.items():
             assert column.type in ("int", "float", "text", "bool", "list"), name
-            assert column.meaning[0].isupper() or column.meaning[0] in "\"c", name
+            assert column.meaning[0].isupper() or column.meaning[0] in '"c', name
             assert column.meaning.endswith("."), name
             assert column.unit or column.type in ("text", "bool", "float"), name

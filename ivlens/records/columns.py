@@ -78,7 +78,9 @@ CHECKPOINT_ROWS = {
     "norm": _float("residual stream", "Euclidean norm of the vector from the base's heads."),
     "norm_ratio": _float("ratio", "That norm, relative to the base's."),
     "reselected_norm_ratio": _float("ratio", "The same, with heads chosen anew on the checkpoint."),
-    "centred_cosine": _float("-1 to 1", "Cosine with the base's vector after subtracting each model's mean over tasks."),
+    "centred_cosine": _float(
+        "-1 to 1", "Cosine with the base's vector after subtracting each model's mean over tasks."
+    ),
     "z_cosine": _float("-1 to 1", "Cosine with the base of the heads' mean outputs before W_O."),
     "alignment": _float("-1 to 1", "Cosine of the hidden state with the base's vector, where that vector is added."),
     "alignment_change": _float("-2 to 2", "Alignment minus the base's."),
