@@ -72,7 +72,7 @@ def _draw_panel(
     figure: go.Figure, group: pd.DataFrame, methods: list[str], start: float, panel: dict[str, int]
 ) -> None:
     """All methods of one panel, frontiers over points and chosen points on top; the base's height; the axis."""
-    by_method = [_traces(points, methods.index(name)) for name, points in group.groupby("method", sort=False)]
+    by_method = [_traces(points, methods.index(str(name))) for name, points in group.groupby("method", sort=False)]
     for traces in zip(*by_method, strict=True):
         figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
     for height in group["base_kept"].dropna().unique()[:1]:

@@ -110,7 +110,7 @@ def _traces(rows: pd.DataFrame, unit: str, lines: list[str], several: bool, opac
     for number, (line, points) in enumerate(rows.groupby("line", sort=False)):
         style = (INK if several else LINE_COLOURS[0], "solid")
         if line in lines:
-            style = line_style(lines.index(line))
+            style = line_style(lines.index(str(line)))
         traces += _line(points, [number] if single else points["step"], style, unit, opacity)
     return traces
 

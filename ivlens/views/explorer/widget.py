@@ -159,7 +159,7 @@ class ExplorerWidget(ipw.VBox):
         self.map.data[0].on_click(lambda _, points, __: self.callbacks.run(lambda: self._clicked(points)))
 
     def _clicked(self, points: Any) -> None:
-        head = int(points.ys[0]), int(points.xs[0])
+        head = Head(int(points.ys[0]), int(points.xs[0]))
         if head == self.shown_head:
             self.toggle()
         else:
