@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activations import attention_patterns as attention_patterns
+    from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
@@ -113,6 +114,7 @@ __all__ = [
     "WorkerError",
     "ablate",
     "attention_patterns",
+    "capture",
     "compare_checkpoints",
     "compare_conditions",
     "compare_methods",
@@ -150,7 +152,7 @@ __all__ = [
 
 # where each public name is defined
 _ROOMS = {
-    "activations": "attention_patterns mean_head_activations mean_position_activations",
+    "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (

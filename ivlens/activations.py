@@ -78,7 +78,7 @@ def capture(
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
 
     Example:
-        >>> residual = iv.activations.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
+        >>> residual = iv.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
         >>> residual["blocks.1.hook_resid_pre"].shape == (len(prompts), model.cfg.d_model)
         True
     """

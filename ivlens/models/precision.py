@@ -1,4 +1,4 @@
-"""Precision: how far logits may differ, weights that are no numbers, computing in a wider dtype than the weights'."""
+"""Precision: tolerances of logits, checks of weights, and computing in a wider dtype than the weights'."""
 
 import copy
 from collections.abc import Mapping
