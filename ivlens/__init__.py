@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._laboratory import LabConfig as LabConfig
+    from ._laboratory import laboratory as laboratory
     from .activations import attention_patterns as attention_patterns
     from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
     from .records import HeadMeans as HeadMeans
+    from .records import Laboratory as Laboratory
     from .records import MethodAgreement as MethodAgreement
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
@@ -91,6 +94,8 @@ __all__ = [
     "HookError",
     "InstructionVector",
     "IvlensError",
+    "LabConfig",
+    "Laboratory",
     "LoRA",
     "MethodAgreement",
     "MismatchError",
@@ -126,6 +131,7 @@ __all__ = [
     "head_overlap",
     "indirect_effects",
     "instruction_vector",
+    "laboratory",
     "list_tasks",
     "list_vectors",
     "load_model",
@@ -152,6 +158,7 @@ __all__ = [
 
 # where each public name is defined
 _ROOMS = {
+    "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
@@ -163,8 +170,8 @@ _ROOMS = {
     "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",
     "models": "export_adapter export_hf load_model merge_lora",
     "records": (
-        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans MethodAgreement PositionEffects "
-        "PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
+        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
+        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

@@ -121,8 +121,8 @@ def test_an_empty_attention_file_is_written_again(tiny: Path) -> None:
     command = ["compare", "tiny", "again=tiny", "--tasks", "new.json", *options.split()]
     assert main(command) == 0
     first = (tiny / "out" / "tasks.csv").read_text()
-    next((tiny / "out" / "cells").glob("attention-*")).write_bytes(b"")
-    for path in (tiny / "out" / "cells").glob("*weights*"):
+    next((tiny / "out" / "measures").glob("attention-*")).write_bytes(b"")
+    for path in (tiny / "out" / "measures").glob("*weights*"):
         path.unlink()
     for _ in range(2):
         assert main(command) == 0

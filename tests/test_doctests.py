@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparisons import made
 
 import ivlens as iv
 
@@ -41,7 +42,8 @@ def names(tiny_hooked: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.M
     effects = iv.locate_heads(model, task, n_clean=4, n_corrupted=4)
     return {
         "iv": iv, "model": model, "task": task, "prompts": task.prompts(4), "effects": effects, "means": effects.means,
-        "vector": iv.instruction_vector(model, effects, k=3), "tmp_path": tmp_path,
+        "vector": iv.instruction_vector(model, effects, k=3), "comparison": made(),
+        "tmp_path": tmp_path,
     }  # fmt: skip
 
 

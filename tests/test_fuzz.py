@@ -77,7 +77,6 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "ConditionComparison.accuracy": {"self": of("conditions"), "condition": "bare"},
         "CheckpointConfig.tried_layers": {"self": iv.CheckpointConfig(), "n_layers": 2},
         "Evaluation.accuracy_interval": {"self": of("evaluation")},
-        "Guidance.layer_in": {"self": iv.Guidance(), "n_layers": 2},
         "Guidance.preset": {"name": "iv"},
         "Guidance.scaled": {"self": iv.Guidance(), "factor": 2.0},
         "HeadEffects.interval": {"self": effects},

@@ -29,7 +29,8 @@ ORDER = [
     ["checkpoints", "training"],
     ["views"],
     ["explorer"],
-    ["experiments"],
+    ["_laboratory"],
+    ["demo"],
     ["cli"],
     ["__init__", "__main__"],
 ]

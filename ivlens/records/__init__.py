@@ -25,6 +25,7 @@ from .effects import heads_by_effect as heads_by_effect
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
+from .laboratory import Laboratory as Laboratory
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .scores import Evaluation as Evaluation

@@ -26,56 +26,70 @@ NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgett
 
 
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
-    """One row per claim: measure, value with 95% interval (low, high), cells and tasks that it rests on, finding.
+    """Test the papers' claims on comparisons, over all their pairs of a checkpoint and a task.
 
-    Cells are checkpoints times tasks, without the base, what it could not do, and tasks that were trained on.
-    Instruction against knowledge: by how much more the probability of the instructed answer fell than that of the
-    cloze, each relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector,
-    minus that with random ones. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4;
-    2502.11019, section 3). Intervals resample tasks with all their checkpoints; of fewer than three tasks there is
-    none. A claim is confirmed or refuted where its interval lies on one side of 0.
+    Pairs of the base, of tasks that it could not do, and of tasks that were trained on are left out. Instruction
+    against knowledge: by how much more the probability of the instructed answer fell than that of the cloze, each
+    relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with
+    random ones. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4; 2502.11019,
+    section 3).
+
+    Args:
+        comparisons: one or more, whose pairs are pooled.
+
+    Returns:
+        One row per claim: claim, measure, value with its 95% interval (low, high: a bootstrap of tasks with all their
+        checkpoints, not a number for fewer than three tasks), cells (the number of pairs), tasks (their number), and
+        finding: "confirmed" or "refuted" where the interval lies on one side of 0, else "undecided".
+
+    Example:
+        >>> set(iv.records.findings(comparison)["finding"])
+        {'undecided'}
     """
-    cells = pd.concat([_cells(each) for each in comparisons], ignore_index=True)
+    pairs = pd.concat([_pairs(each) for each in comparisons], ignore_index=True)
+    difference = "fall of probability, instructed - cloze"
     rows = [
-        _finding(INSTRUCTION, "fall of probability, instructed - cloze", _apart(cells), lambda of: of["value"].mean()),
-        _finding(RECOVERY, "accuracy, with the vector - random", _back(cells), lambda of: of["value"].mean()),
+        _finding(INSTRUCTION, difference, _instruction_falls(pairs), _mean),
+        _finding(RECOVERY, "accuracy, with the vector - random", _recoveries(pairs), _mean),
     ]
     for measure, sign in TRACKERS.items():
-        known = cells[["task", "forgetting", measure]].dropna().rename(columns={measure: "value"})
+        known = pairs[["task", "forgetting", measure]].dropna().rename(columns={measure: "value"})
         rows.append(_finding(TRACKING.format(measure.replace("_", " ")), "Spearman's rho", known, _correlation, sign))
     return pd.DataFrame(rows)
 
 
-def _cells(comparison: CheckpointComparison) -> pd.DataFrame:
-    """Cells of abilities, with the base's accuracy, probability and knowledge beside the checkpoint's."""
+def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
+    """One row per checkpoint and ability, the base's accuracy, probability and knowledge beside the checkpoint's."""
     frame = comparison.to_frame().reindex(columns=NEEDED)
     base = frame["checkpoint"] == comparison.checkpoints[0]
     columns = ["task", "accuracy", "probability", "knowledge"]
-    cells = frame[~base].merge(frame.loc[base, columns], on="task", suffixes=("", "_base"))
-    return cells[(cells["accuracy_base"] >= ABILITY) & ~cells["task"].isin(comparison.learned)]
+    pairs = frame[~base].merge(frame.loc[base, columns], on="task", suffixes=("", "_base"))
+    return pairs[(pairs["accuracy_base"] >= ABILITY) & ~pairs["task"].isin(comparison.learned)]
 
 
-def _apart(cells: pd.DataFrame) -> pd.DataFrame:
-    known = cells.dropna(subset=["knowledge"])
+def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
+    """By how much more the instructed answer's probability fell than the cloze's, each relative to the base."""
+    known = pairs.dropna(subset=["knowledge"])
     known = known[known["knowledge_base"] >= KNOWN]
-    told, bare = (1 - known[name] / known[f"{name}_base"] for name in ("probability", "knowledge"))
-    return pd.DataFrame({"task": known["task"], "value": told - bare})
+    instructed, cloze = (1 - known[name] / known[f"{name}_base"] for name in ("probability", "knowledge"))
+    return pd.DataFrame({"task": known["task"], "value": instructed - cloze})
 
 
-def _back(cells: pd.DataFrame) -> pd.DataFrame:
-    fallen = cells[cells["forgetting"] >= FALLEN]
+def _recoveries(pairs: pd.DataFrame) -> pd.DataFrame:
+    """By how much more the base's vector brings back than random ones, where something was forgotten."""
+    fallen = pairs[pairs["forgetting"] >= FALLEN]
     return pd.DataFrame({"task": fallen["task"], "value": fallen["recovered"] - fallen["recovered_random"]})
 
 
 def _finding(
-    claim: str, measure: str, cells: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
+    claim: str, measure: str, pairs: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
 ) -> dict[str, Any]:
-    columns = {str(name): cells[name].to_numpy() for name in cells}
+    """A claim's row; it holds where the statistic has the ``sign``."""
+    columns = {str(name): pairs[name].to_numpy() for name in pairs}
     value, low, high = bootstrap_groups(columns, columns["task"], statistic)
     return {
-        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(cells),
-        "tasks": cells["task"].nunique(),
-        "finding": _finding_of(low, high, sign).value,
+        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(pairs),
+        "tasks": pairs["task"].nunique(), "finding": _finding_of(low, high, sign).value,
     }  # fmt: skip
 
 
@@ -85,6 +99,10 @@ def _finding_of(low: float, high: float, sign: int) -> Finding:
         positive = low > 0
         return Finding.CONFIRMED if positive == (sign > 0) else Finding.REFUTED
     return Finding.UNDECIDED
+
+
+def _mean(columns: Columns) -> float:
+    return float(columns["value"].mean())
 
 
 def _correlation(columns: Columns) -> float:

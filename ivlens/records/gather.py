@@ -13,7 +13,7 @@ from .store import Record
 from .visible import visible
 
 SUFFIX = ".safetensors"
-CELLS = "cells"  # the folder beside a comparison that holds what it was made from
+MEASURES = "measures"  # the folder beside a comparison that holds what it was made from
 ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room defines, imported when a file holds one
 
 
@@ -45,8 +45,8 @@ def load_record(path: str | Path) -> Record:
 class Gathered:
     """Records that can be shown as tables by the names of their files, and what became of all other files.
 
-    ``passed_over`` are safetensors files that are no such record (weights, states, arrays, cells of a comparison that
-    is there itself); ``broken`` says why a file could not be read. Names are paths below what all of them share.
+    ``passed_over`` are safetensors files that are no such record (weights, states, arrays, measures of a comparison
+    that is there itself); ``broken`` says why a file could not be read. Names are paths below what all of them share.
     """
 
     records: dict[str, Record]
@@ -91,14 +91,14 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
             records[path] = record
         else:
             others.append(path)
-    cells = {path.parent / CELLS for path, record in records.items() if isinstance(record, CheckpointComparison)}
-    others += [path for path in records if path.parent in cells]
+    measures = {path.parent / MEASURES for path, record in records.items() if isinstance(record, CheckpointComparison)}
+    others += [path for path in records if path.parent in measures]
 
     def name(path: Path) -> str:
         return visible(path.relative_to(top).as_posix())
 
     return Gathered(
-        {name(path): record for path, record in records.items() if path.parent not in cells},
+        {name(path): record for path, record in records.items() if path.parent not in measures},
         tuple(sorted(map(name, others))), {name(path): visible(why) for path, why in broken.items()},
     )  # fmt: skip
 

@@ -25,3 +25,8 @@ def one_line(text: str, letters: int | None = None) -> str:
     """``text`` on one line, line feeds and tabs shown too, and cut after ``letters``."""
     shown = visible(text).replace("\n", "\\n").replace("\t", "\\t")
     return shown if letters is None or len(shown) <= letters else f"{shown[: letters - 1]}…"
+
+
+def plural(n: int, noun: str) -> str:
+    """A number of things in words: ``plural(1, "head")`` is "1 head", ``plural(2, "head")`` "2 heads"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -28,7 +28,7 @@ PATIENCE = 180  # seconds for what includes the import of torch in a fresh kerne
 CODE = """import ivlens as iv
 words = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
 tasks = [iv.Task(f"shift-{by}", list(zip(words, words[by:] + words[:by])), ("the quick fox",)) for by in (1, 2)]
-explorer = iv.explore(iv.load_model("model"), tasks, prompts=4, tried=2)
+explorer = iv.explore(iv.load_model("model"), tasks, n_clean=4, n_test=2)
 explorer"""
 AFTER = 'print("in Python:", explorer.heads)'
 SETTINGS = {

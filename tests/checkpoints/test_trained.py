@@ -28,7 +28,9 @@ def shifted(by: int, instruction: str) -> Task:
 def taught(model: Any, task: Task) -> Any:
     """All splits are learned: what is asked of the checkpoints is what they were taught."""
     prompts = [prompt for split in ("train", "validation", "test") for prompt in task.prompts(shots=0, split=split)]
-    ivlens.fine_tune(model, prompts, ivlens.TrainingConfig(steps=120, batch_size=24, learning_rate=1e-2, warmup=5))
+    ivlens.fine_tune(
+        model, prompts, ivlens.TrainingConfig(ivlens.Guidance(), steps=120, batch_size=24, learning_rate=1e-2, warmup=5)
+    )
     return model
 
 
