@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError, SourceError
-from .library_errors import few_of
+from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}

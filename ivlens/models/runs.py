@@ -40,7 +40,7 @@ def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple
         yield numbers, [pairs[number] for number in numbers]
 
 
-def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) -> Rows:
+def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
     """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))

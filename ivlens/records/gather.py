@@ -10,7 +10,7 @@ from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..tensor_files import load_facts
 from .checkpoints import CheckpointComparison
 from .store import Record
-from .visible import visible
+from .text import visible
 
 SUFFIX = ".safetensors"
 MEASURES = "measures"  # the folder beside a comparison that holds what it was made from
