@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._laboratory import LabConfig as LabConfig
     from ._laboratory import laboratory as laboratory
     from .activations import attention_patterns as attention_patterns
+    from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
@@ -162,15 +163,55 @@ __all__ = [  # noqa: RUF022  (by job)
     "TaskError",
     "UnsupportedError",
     "WorkerError",
+<<<<<<< HEAD
     "FallbackWarning",
     "PrecisionWarning",
     "SourceWarning",
+=======
+    "ablate",
+    "attention_patterns",
+    "capture",
+    "compare_checkpoints",
+    "compare_conditions",
+    "compare_methods",
+    "evaluate",
+    "explore",
+    "export_adapter",
+    "export_hf",
+    "fine_tune",
+    "head_overlap",
+    "indirect_effects",
+    "instruction_vector",
+    "laboratory",
+    "list_tasks",
+    "list_vectors",
+    "load_model",
+    "load_task",
+    "load_vector",
+    "locate_heads",
+    "logit_lens",
+    "mean_difference",
+    "mean_head_activations",
+    "mean_position_activations",
+    "merge_lora",
+    "position_effects",
+    "prompts_needed",
+    "random_heads",
+    "random_heads_vector",
+    "random_vector",
+    "rank_aggregate",
+    "rehearsal_prompts",
+    "steer",
+    "steering_sweep",
+    "top_k_stability",
+    "universal_effects",
+>>>>>>> re-M
 ]
 
 # where each public name is defined
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
-    "activations": "attention_patterns mean_head_activations mean_position_activations",
+    "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
