@@ -9,13 +9,8 @@ from pathlib import Path
 from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..tensor_files import load_facts
 from .checkpoints import CheckpointComparison
-<<<<<<< HEAD
 from .store import EARLIER_KINDS, Record
-from .visible import visible
-=======
-from .store import Record
 from .text import visible
->>>>>>> re-M
 
 SUFFIX = ".safetensors"
 MEASURES = "measures"  # the folder beside a comparison that holds what it was made from
