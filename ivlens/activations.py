@@ -78,7 +78,7 @@ def capture(
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
 
     Example:
-        >>> residual = iv.activations.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
+        >>> residual = iv.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
         >>> residual["blocks.1.hook_resid_pre"].shape == (len(prompts), model.cfg.d_model)
         True
     """
@@ -91,7 +91,7 @@ def capture(
     )
     refuse_odd(what, [prompt.text for prompt in prompts], (number for _, batch in found for number in batch.odd))
     if reduce == "mean":
-        return {point: sum(batch.values[point] for _, batch in found) / len(pairs) for point in points}
+        return {point: _total([batch.values[point] for _, batch in found]) / len(pairs) for point in points}
     order = torch.tensor([number for numbers, _ in found for number in numbers]).argsort()
     return {point: torch.cat([batch.values[point] for _, batch in found])[order] for point in points}
 

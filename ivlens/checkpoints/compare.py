@@ -76,9 +76,9 @@ def compare_checkpoints(
     """
     config = config or CheckpointConfig()
     check_device(options.get("device"))
-    chosen = [load_task(task) if isinstance(task, str) else task for task in tasks]
-    if not chosen or len({task.name for task in chosen}) < len(chosen):
-        raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in chosen) or "none")
+    asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
+    if not asked or len({task.name for task in asked}) < len(asked):
+        raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")
     sources = name_sources(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
@@ -91,7 +91,7 @@ def compare_checkpoints(
             for each in (CheckpointSource("base", base), *sources)
         ]
         tokenizer = first.tokenizer() if config.format == "chat" else None
-        prompts = [draw_prompts(task, config, tokenizer) for task in chosen]
+        prompts = [draw_prompts(task, config, tokenizer) for task in asked]
         with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
             reference = _measure_base(KeptMeasures(folder / MEASURES, config), first, prompts)
             bar.update()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ArgumentError, MismatchError, SourceWarning
 from ..tasks import Prompt, Task
+from ..vocabulary import Split
 from .config import CheckpointConfig
 
 REMEDY = "give both one tokenizer with tokenizer= (--tokenizer)"
@@ -41,7 +42,7 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPr
             "pass shots=, or instruction= with a text",
         )  # fmt: skip
 
-    def count(n: int, split: str) -> int:
+    def count(n: int, split: Split) -> int:
         return min(n, len(task.split(split)))
 
     asked = partial(task.prompts, seed=config.seed, format=config.format, tokenizer=tokenizer)

@@ -9,7 +9,6 @@ from ..stats import standard_error as standard_error
 from ..stats import wilson_interval as wilson_interval
 from ..vocabulary import METRICS as METRICS
 from ..vocabulary import Head as Head
-from .agreement import MethodAgreement as MethodAgreement
 from .checkpoints import MATRICES as MATRICES
 from .checkpoints import CheckpointComparison as CheckpointComparison
 from .checkpoints import HeadReading as HeadReading
@@ -19,12 +18,14 @@ from .claims import findings as findings
 from .effects import HeadEffects as HeadEffects
 from .effects import HeadMap as HeadMap
 from .effects import HeadMeans as HeadMeans
+from .effects import MethodAgreement as MethodAgreement
 from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
+from .laboratory import Laboratory as Laboratory
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .scores import Evaluation as Evaluation
@@ -34,4 +35,5 @@ from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
 from .store import check_replaceable as check_replaceable
 from .store import load_or_compute as load_or_compute
+from .store import short_repr as short_repr
 from .training import TrainingRun as TrainingRun

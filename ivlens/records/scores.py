@@ -61,7 +61,22 @@ class Evaluation(Record):
 
     @checked
     def accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Wilson score interval of the accuracy, prompts being the unit."""
+        """Wilson score interval of the accuracy, prompts being the unit (``ivlens.stats.wilson_interval``).
+
+        Args:
+            level: the interval's level, between 0 and 1.
+
+        Returns:
+            Lower and upper end, from 0 to 1.
+
+        Raises:
+            ArgumentError: a level outside (0, 1).
+
+        Example:
+            >>> low, high = iv.evaluate(model, prompts).accuracy_interval()
+            >>> 0 <= low <= high <= 1
+            True
+        """
         return wilson_interval(int(self.correct.sum()), self.n, level)
 
     @property
@@ -85,7 +100,7 @@ class Evaluation(Record):
         return standard_error(self.first_token_probabilities)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
+        """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
         return pd.DataFrame({
             "prompt": self.prompts, "answer": self.answers, "probability": self.probabilities.numpy(),
             "token_probability": self.token_probabilities.numpy(),

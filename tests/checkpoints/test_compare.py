@@ -18,23 +18,8 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, VerdictRule, compare_checkpoints
 from ivlens.checkpoints import sources as checkpoint_sources
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),
@@ -295,6 +280,7 @@ def test_a_chat_is_the_same_for_every_checkpoint(
     assert comparison.provenance["settings"]["comparison"]["format"] == "chat"
 
 
+@pytest.mark.slow
 def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
     base: Path, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,7 +317,9 @@ def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
 
 def test_adapters_and_run_folders_are_checkpoints(base: Path, tasks: list[Task], tmp_path: Path) -> None:
     model = ivlens.load_model(base)
-    config = ivlens.TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    config = ivlens.TrainingConfig(
+        ivlens.Guidance(), steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0)
+    )
     ivlens.fine_tune(model, tasks[0].prompts(6, shots=1, split="train"), config)
     ivlens.export_adapter(model, tmp_path / "adapter")
     ivlens.merge_lora(model)

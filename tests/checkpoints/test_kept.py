@@ -21,23 +21,10 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=3, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
@@ -239,7 +226,9 @@ def test_an_adapter_that_is_written_again_is_measured_anew(
     folders: tuple[Path, Path], compare: Compare, tmp_path: Path
 ) -> None:
     model = ivlens.load_model(folders[0])
-    config = ivlens.TrainingConfig(steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    config = ivlens.TrainingConfig(
+        ivlens.Guidance(), steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0)
+    )
     ivlens.fine_tune(model, task().prompts(4, shots=1, split="train"), config)
     ivlens.export_adapter(model, tmp_path / "adapter")
     before, _ = compare("out", tuned=tmp_path / "adapter")

@@ -1,0 +1,101 @@
+"""``with steer(...)``: a vector added to the residual stream, in forward passes, evaluations and generation."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..checks import Index, checked
+from ..errors import ArgumentError, brief
+from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
+from ..records import check_finite
+from ..vectors import InstructionVector, vector_values
+from ..vocabulary import POSITIONS, Site, check_layer
+
+Tokens = str | Index | Sequence[Index]
+SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
+
+
+@checked
+def steer(
+    model: HookedTransformer,
+    vector: InstructionVector | Float[Tensor, " d_model"],
+    layer: int,
+    scale: float = 1.0,
+    position: Tokens = "last",
+    site: Site = "resid_pre",
+) -> Hooks:
+    """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
+
+    Every row of a batch is steered as its prompt alone: padding does not count. A forward pass takes its rows for
+    prompts; ``model.generate`` goes through its key-value cache, and what it adds is no prompt. The context may be
+    entered again once it was left, and is of the thread that entered it.
+
+    Args:
+        model: the model to steer.
+        vector: an instruction vector, or values of your own, [d_model].
+        layer: the block whose residual stream is steered.
+        scale: factor of the vector.
+        position: "last", the prompt's last token; "generated", that and every token after it (answer tokens, steps of
+            ``model.generate``); "all", all tokens; or indices into the prompt, negative ones from its end.
+        site: "resid_pre", where the stream enters the block (2310.15213), or "attn_out", on what its attention adds
+            (2502.11019).
+
+    Returns:
+        A context; the hook is removed on leaving, whatever happens.
+
+    Raises:
+        ArgumentError: a layer, scale, position or site that does not exist.
+        MismatchError: a vector of another width, or computed on a model that it does not fit.
+        HookError: on leaving, when no forward pass ran inside; in a pass, when it cannot be known which of a row's
+            tokens are padding, or another thread runs it.
+
+    Example:
+        >>> with iv.steer(model, vector, layer=1, scale=2.0):
+        ...     steered = iv.evaluate(model, prompts)
+        >>> steered.n
+        4
+    """
+    _check_position(position)
+    check_layer(model.cfg.n_layers, layer)
+    added = scale * vector_values(model, vector)
+    check_finite("values of the vector times scale", added)
+
+    def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        return stream + _steered_tokens(position, stream)[..., None] * added.to(stream)
+
+    facts = {
+        "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
+        "position": position if isinstance(position, (str, int)) else list(position), "site": site,
+    }  # fmt: skip
+    return Hooks(model, {SITES[site](layer): edit}, facts)
+
+
+def _check_position(position: Tokens) -> None:
+    if isinstance(position, str) and position not in POSITIONS:
+        raise ArgumentError(f"position to be one of {', '.join(map(repr, POSITIONS))}, or indices", brief(position))
+    if not isinstance(position, (str, int)) and not position:
+        raise ArgumentError("position to be indices, one or more whole numbers", "none")
+
+
+def _steered_tokens(position: Tokens, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
+    """Where the vector is added, in a pass over whole prompts or in one that continues them by a token."""
+    at = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
+    if position == "all":
+        return at >= 0
+    rows = this_pass(stream)
+    if rows.continues:
+        return at >= 0 if position == "generated" else at < 0
+    last = rows.last[:, None]
+    if isinstance(position, str):
+        return at == last if position == "last" else at >= last
+    number = rows.prompt.cumsum(1) - 1  # of each token in its prompt
+    count = number[:, -1:] + 1
+    nowhere = at < 0
+    for index in [position] if isinstance(position, int) else position:
+        target = count + index if index < 0 else torch.full_like(count, index)
+        if (target < 0).any() or (target >= count).any():
+            raise ArgumentError("position to lie within every prompt", f"index {index} for {int(count.min())} tokens")
+        nowhere = nowhere | (rows.prompt & (number == target))
+    return nowhere

@@ -1,0 +1,105 @@
+"""Sweeps of steering over layers, scales and numbers of heads, in one pass over the layers for each prompt."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import torch
+from tqdm.auto import tqdm
+
+from ..checks import Between, checked
+from ..errors import ArgumentError, refuse_odd
+from ..models import HookedTransformer, batches, provenance, rows_that_fit, sweep_additions
+from ..records import SteeringSweep, check_finite
+from ..scoring import answers_of, listed
+from ..tasks import Prompt
+from ..vectors import InstructionVector, vector_values
+from ..vocabulary import check_layers
+
+
+@checked
+@torch.no_grad()
+def steering_sweep(
+    model: HookedTransformer,
+    vector: InstructionVector,
+    prompts: Iterable[Prompt] | Prompt,
+    layers: Sequence[int],
+    scales: Sequence[float],
+    ks: Sequence[int] | None = None,
+    *,
+    stream_budget: Annotated[int, Between(2)] | None = None,
+) -> SteeringSweep:
+    """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
+
+    The same numbers as ``steer`` and ``evaluate`` for each choice, but a prompt's earlier tokens are run once, and a
+    choice from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
+
+    Args:
+        model: the model to steer.
+        vector: an instruction vector.
+        prompts: prompts to answer under steering.
+        layers: layers to add the vector at.
+        scales: factors of the vector.
+        ks: numbers of the vector's first heads to sum (None: all of them).
+        stream_budget: rows of streams that travel together, which bounds memory.
+
+    Returns:
+        Answers for each layer, scale and number of heads.
+
+    Raises:
+        ArgumentError: no layers or scales, ones that do not exist or overflow, or more heads than the vector has.
+        MismatchError: the vector does not fit the model.
+        PromptError: see ``evaluate``.
+        UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
+
+    Example:
+        >>> sweep = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0, 2.0])
+        >>> sweep.correct.shape  # layer scale k prompt
+        torch.Size([2, 2, 1, 4])
+    """
+    layers, scales, ks = _checked(model, vector, layers, scales, ks)
+    vectors = [vector_values(model, vector.first(k) if vector.heads else vector) for k in ks]
+    added = torch.stack([scale * values for scale in scales for values in vectors])  # scale*k d_model
+    prompts = listed(prompts)
+    check_finite("values of the vector times scale", added)
+    owners, first, pairs = answers_of(model, prompts)
+    shape = (len(layers), len(scales), len(ks), owners[-1] + 1)
+    correct, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
+    widest = max(len(answer) for _, answer in pairs)
+    longest = max(len(ids) + len(answer) for ids, answer in pairs)
+    budget = stream_budget or rows_that_fit(model, longest)
+    size = max(1, budget // (longest + widest * (len(layers) * len(added) + 1)))
+    order = sorted(set(layers))
+    odd = set[int]()
+    with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
+        for numbers, batch in batches(pairs, size):
+            results = sweep_additions(model, batch, dict.fromkeys(order, added))
+            for number, (scores, greedy) in zip(numbers, results, strict=True):
+                by_layer = scores.sum(-1).double().exp()[1:].cpu().view(len(order), *shape[1:3])
+                prompt, back = owners[number], [order.index(layer) for layer in layers]
+                if scores.isnan().any():
+                    odd.add(prompt)
+                correct[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
+                if first[number]:
+                    probabilities[..., prompt] = by_layer[back]
+            bar.update(len(numbers))
+    refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd)
+    settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
+    return SteeringSweep(
+        correct, probabilities, layers, scales, ks, vector.task, provenance=provenance(model, **settings)
+    )
+
+
+def _checked(
+    model: HookedTransformer,
+    vector: InstructionVector,
+    layers: Sequence[int],
+    scales: Sequence[float],
+    ks: Sequence[int] | None,
+) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
+    if not layers or not scales or ks == []:
+        raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {ks}")
+    check_layers(model.cfg.n_layers, layers)
+    if ks is not None and not vector.heads:
+        raise ArgumentError("ks only for a vector that comes from heads", f"{vector.task!r}, which has none")
+    ks = tuple(ks) if ks is not None else (len(vector.heads),)
+    return tuple(layers), tuple(scales), ks
