@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .checks import Count, Resamples, Seed, check_count, checked
+from .checks import Count, Resamples, Seed, checked
 from .errors import ArgumentError, MismatchError
 from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_finite, heads_by_effect
+from .stats import resample, times_drawn
+from .vocabulary import all_heads, check_count
 
 
 @checked
@@ -78,9 +80,8 @@ def random_heads(shape: tuple[Count, Count], k: Count, *, seed: Seed, exclude: S
         >>> len(iv.random_heads((2, 4), 3, seed=0))
         3
     """
-    left = [(layer, head) for layer in range(shape[0]) for head in range(shape[1]) if (layer, head) not in set(exclude)]
-    if k > len(left):
-        raise ArgumentError(f"k to be at most {len(left)}, the heads that are left", str(k))
+    left = [head for head in all_heads(*shape) if head not in set(exclude)]
+    check_count(k, len(left), "heads that are left")
     return Random(seed).sample(left, k)
 
 
@@ -164,8 +165,7 @@ def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 50
     """
     check_count(k, effects.aie.numel())
     check_finite("effects [prompt, layer, head]", effects.values)
-    drawn = torch.randint(effects.n, (resamples, effects.n), generator=torch.Generator().manual_seed(seed))
-    chosen = _strongest(effects, drawn, k)
+    chosen = _strongest(effects, resample(effects.n, resamples, seed), k)
     whole = _strongest(effects, torch.arange(effects.n)[None], k)
     settings = {"k": k, "resamples": resamples, "seed": seed}
     return Stability(
@@ -222,9 +222,7 @@ def prompts_needed(
 
 def _strongest(effects: HeadEffects, drawn: Tensor, k: int) -> Bool[Tensor, "resample head"]:
     """Whether a head is among the ``k`` of highest mean effect over the prompts ``drawn``, [resample, prompt]."""
-    counts = torch.zeros(len(drawn), effects.n, dtype=torch.float64)
-    counts.scatter_add_(1, drawn, torch.ones_like(counts[:, : drawn.shape[1]]))
-    sums = counts @ effects.values.double().flatten(1)
+    sums = times_drawn(drawn, effects.n) @ effects.values.double().flatten(1)
     order = sums.sort(dim=1, descending=True, stable=True).indices
     return torch.zeros(sums.shape, dtype=torch.bool).scatter_(1, order[:, :k], True)
 

@@ -1,20 +1,16 @@
-"""The verbs of training: train, experiment."""
+"""The verb of training: train."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..errors import ArgumentError, RecordError, brief, few
-from ..experiments.kept_vectors import load_or_compute_vector
 from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import DEFAULT_PRESET, PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
-from ..vectors import InstructionVector
+from ..vectors import InstructionVector, load_or_compute_vector
 from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
 from .targets import check_targets
 
@@ -53,20 +49,6 @@ def add_train(verbs: Any) -> None:
     add("--lora", type=int, metavar="RANK", help="train updates of this rank only, alpha twice the rank")
     add("--layer", type=int, help="layer of the vector (default: the preset's)")
     add("--scale", type=float, help="scale of the vector (default: the preset's)")
-
-
-def add_experiment(verbs: Any) -> None:
-    """``ivlens experiment forgetting``."""
-    parser = add_verb(
-        verbs, "experiment", _experiment, "run a study behind the figures (an hour on 2 cores)",
-        "forgetting: every guidance learns the same three tasks in turn, three seeds, learning rates and weights "
-        "chosen on other tasks; what becomes of four old abilities. diagnosis: checkpoints of such sequences compared "
-        "with their base. What is finished is kept: the same command resumes.",
-        keeps=True,
-    )  # fmt: skip
-    parser.add_argument("study", choices=tuple(STUDIES), metavar="STUDY", help=" or ".join(STUDIES))
-    parser.add_argument("--out", type=a_path, default=Path("figures"), metavar="DIR",
-                        help="folder of the figure and tables, records below it (default: figures)")  # fmt: skip
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -141,31 +123,3 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
         merge_lora(model)
     export_hf(model, folder / "model")
     views.write_report(folder / "training.html", {folder.name: run}, title=f"Training: {folder.name}")
-
-
-def _experiment(options: argparse.Namespace) -> None:
-    check_targets(
-        options.out / f"{options.study}-tables.md", options.out / "records" / options.study / "any.safetensors"
-    )
-    show(options, STUDIES[options.study](options.out, progress(options)))
-
-
-def _forgetting(out: Path, say: Callable[[str], None]) -> dict[str, pd.DataFrame]:
-    from ..experiments.figures import make_study_figures
-    from ..experiments.forgetting import StudyConfig, load_study, methods_table
-
-    make_study_figures(out, say=say)
-    study = load_study(out / "records" / "forgetting", StudyConfig())
-    return {"after the last new task": methods_table(study)}
-
-
-def _diagnosis(out: Path, say: Callable[[str], None]) -> dict[str, pd.DataFrame]:
-    from ..experiments.diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis
-    from ..experiments.figures import found_table, make_diagnosis_figures
-
-    make_diagnosis_figures(out, say=say)
-    comparisons = load_diagnosis(out / "records" / "diagnosis", DiagnosisConfig())
-    return {"the last checkpoints": diagnosis_table(comparisons), "findings": found_table(comparisons)}
-
-
-STUDIES = {"forgetting": _forgetting, "diagnosis": _diagnosis}

@@ -19,6 +19,7 @@ from transformer_lens import HookedTransformer
 
 from ..checks import checked
 from ..errors import ArgumentError, at_least
+from ..vocabulary import check_layers
 from .naming import as_linear, from_linear, own_name
 
 HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_gate": "mlp", "W_out": "mlp"}
@@ -62,9 +63,16 @@ def add_lora(
     layers: Sequence[int] | None,
     seed: int,
 ) -> None:
-    """Give the ``targets`` (W_Q, W_K, W_V, W_O, W_in, W_gate, W_out) of some or all layers updates, which alone learn.
+    """Give weights low-rank updates, which alone learn from then on.
 
-    With grouped queries W_K and W_V are those that the heads share.
+    Args:
+        model: the model, changed in place.
+        rank: of each update.
+        alpha: an update is scaled by alpha / rank.
+        targets: which weights of a layer, out of W_Q, W_K, W_V, W_O, W_in, W_gate and W_out; with grouped queries
+            W_K and W_V are those that the heads share.
+        layers: which layers; None for all.
+        seed: of the factors A, which start at random.
 
     Raises:
         ArgumentError: a rank below 1, an alpha that is not positive, a target or layer that the model has not, none
@@ -76,8 +84,10 @@ def add_lora(
     if any(parametrize.is_parametrized(module) for module in model.modules()):
         raise ArgumentError("a model without LoRA", "one that has it", "call merge_lora(model) first")
     layers = range(model.cfg.n_layers) if layers is None else layers
-    _check_chosen("layers", layers, range(model.cfg.n_layers))
-    _check_chosen("targets", targets, [name for name in HOMES if _home(model, 0, name) is not None])
+    check_layers(model.cfg.n_layers, layers)
+    there = [name for name in HOMES if _home(model, 0, name) is not None]
+    if not targets or not set(targets) <= set(there):
+        raise ArgumentError(f"targets out of {', '.join(there)}", ", ".join(map(str, targets)) or "none")
     learnt = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     updates = Updates(rank, alpha, learnt)
     model.requires_grad_(False)
@@ -86,11 +96,6 @@ def add_lora(
             home, name = _home(model, layer, target), own_name(model.cfg, target)
             update = LowRank(target, getattr(home, name), updates, f"{seed}/{layer}/{target}")
             parametrize.register_parametrization(home, name, update, unsafe=True)  # unsafe: not computed to be checked
-
-
-def _check_chosen(what: str, chosen: Sequence[object], there: Sequence[object]) -> None:
-    if not chosen or not all(each in there for each in chosen):
-        raise ArgumentError(f"{what} out of {', '.join(map(str, there))}", ", ".join(map(str, chosen)) or "none")
 
 
 def _home(model: HookedTransformer, layer: int, target: str) -> Any:
@@ -165,10 +170,22 @@ def lora_off(model: HookedTransformer) -> Iterator[None]:
 @checked
 @torch.no_grad()
 def merge_lora(model: HookedTransformer) -> None:
-    """Fold the updates into the weights, in place, and take LoRA off the model; what learnt before it learns again.
+    """Fold the updates into the weights, in place, and take LoRA off the model (2106.09685, section 4.2).
+
+    Parameters that learnt before LoRA was added learn again.
+
+    Args:
+        model: a model with LoRA on it.
 
     Raises:
         ArgumentError: the model has no LoRA, or it is switched off.
+
+    Example:
+        >>> from ivlens.models import add_lora, has_lora
+        >>> add_lora(model, rank=2, alpha=4.0, targets=("W_Q",), layers=None, seed=0)
+        >>> iv.merge_lora(model)
+        >>> has_lora(model)
+        False
     """
     updates = updates_in_use(model)
     merged = list(_updated(model))

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..files import seal, unseal, write_text
+from ..files import write_text
 from ..records import TrainingRun
+from ..tensor_files import seal, unseal
 
 Row = dict[str, Any]
 

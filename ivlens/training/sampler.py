@@ -8,8 +8,9 @@ from random import Random
 from ..checks import checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer
-from ..scoring import Ids, all_ids
+from ..scoring import all_ids
 from ..tasks import Prompt, Task
+from ..vocabulary import Split, TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class PromptSampler:
     """
 
     name: str
-    pairs: tuple[tuple[Ids, Ids], ...]
+    pairs: tuple[TokenizedPrompt, ...]
     batch_size: int
     seed: int
 
@@ -37,7 +38,7 @@ class PromptSampler:
 
     def unanswered(self) -> "PromptSampler":
         """The same prompts without their answers: a loss reads the prediction at the last prompt token only."""
-        return replace(self, pairs=tuple((prompt, (0,)) for prompt, _ in self.pairs))
+        return replace(self, pairs=tuple(TokenizedPrompt(prompt, (0,)) for prompt, _ in self.pairs))
 
     def drawn(self, step: int) -> list[int]:
         """Indices into ``pairs`` of the prompts of a step."""
@@ -58,7 +59,7 @@ def _order(name: str, seed: int, epoch: int, count: int) -> tuple[int, ...]:
 
 
 @checked
-def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: str = "train") -> list[Prompt]:
+def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: Split = "train") -> list[Prompt]:
     """Inputs of the task under the other tasks' instructions, without demonstrations, for the term ``Rehearsal``.
 
     They hold no example of the other tasks: what the base model answers there is what is to be kept.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import MismatchError, RecordError, few
-from ..files import load_facts, load_tensors, save_tensors
 from ..models import package_versions
+from ..tensor_files import load_facts, load_tensors, save_tensors
 from .log import Log
 from .trainable import Trainable
 

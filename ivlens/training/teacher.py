@@ -25,8 +25,8 @@ from ..models import (
 )
 from ..models.hooks import Edit
 from ..records import Head
-from ..scoring import Ids
 from ..steering import SITES
+from ..vocabulary import TokenizedPrompt
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
@@ -110,7 +110,7 @@ class Teacher:
             return final_logits(self.model, residual)
 
     def _forward(
-        self, pairs: Sequence[tuple[Ids, Ids]]
+        self, pairs: Sequence[TokenizedPrompt]
     ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "prompt chosen d_head"]]:
         rows = padded(pairs, self.model.cfg.device)
         edits, recorded_z = record_z(rows, self.heads)

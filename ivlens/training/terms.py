@@ -22,17 +22,16 @@ Nothing else changes: the class says what is recorded, computed by the teacher a
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Between, Count, Natural, NotNegative, check_layer, checked
+from ..checks import Between, Count, Natural, NotNegative, checked
+from ..vocabulary import Site, check_layer
 from .objective import Direction, Reduction, Schedule, consistency, cross_entropy, divergence, pull_back, remaining
 from .teacher import VectorAddition
 from .term import Batch, Losses, Term
-
-Site = Literal["resid_pre", "attn_out"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import ivlens
 from ivlens import Prompt
 from ivlens.errors import MismatchError, RecordError
-from ivlens.files import held, load_tensors, save_tensors, seal
+from ivlens.files import held
+from ivlens.tensor_files import load_tensors, save_tensors, seal
 from ivlens.training import Ability, Guidance, TrainingConfig, fine_tune
 
 CONFIG = TrainingConfig(Guidance(), steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)
@@ -284,7 +285,7 @@ def test_what_is_no_file_in_the_folder_is_refused_and_stays(made: Any, tmp_path:
 
 
 def test_records_from_before_load_with_the_names_of_today(tmp_path: Path) -> None:
-    records = Path(__file__).parents[2] / "figures" / "records" / "forgetting"
+    records = Path(__file__).parents[2] / "figures" / "forgetting" / "records"
     path = next(records.glob("guided-*.safetensors"))
     assert "hits" in str(load_tensors(path, unsealed=True)[1]["measured"])
     earlier = ivlens.TrainingRun.load(path)
