@@ -20,7 +20,7 @@ from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
-from .vocabulary import Metric, check_layer
+from .vocabulary import Metric, TokenizedPrompt, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
@@ -141,7 +141,7 @@ class Explorer:
     def _likeliest(self, prompt: Prompt, k: int) -> pd.DataFrame:
         (ids,) = prompt_ids(self.model, [prompt])
         # an answer of one token, whichever, is read off the prompt's last token
-        (logits,) = answer_logits(self.model, padded([(ids, (0,))], self.model.cfg.device))
+        (logits,) = answer_logits(self.model, padded([TokenizedPrompt(ids, (0,))], self.model.cfg.device))
         best = logits[0].double().softmax(-1).topk(min(k, logits.shape[-1]))
         tokens = [token_text(self.model.tokenizer, token) for token in best.indices.tolist()]
         return pd.DataFrame({"rank": range(1, len(tokens) + 1), "token": tokens, "probability": best.values.tolist()})

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import IvlensError
-from ..records.visible import one_line
+from ..records.text import one_line
 from .checkpoints import add_compare
 from .common import LONGEST, Parser, say_line, short_warnings, shown_streams
-from .laboratory import add_figures, add_sweep, add_vector, add_vectors
+from .laboratory import add_sweep, add_vector, add_vectors
 from .method import add_demo, add_heads, add_tasks
 from .report import add_report
-from .training import add_experiment, add_train
+from .training import add_train
 
 CLOSED_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 
@@ -83,9 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_sweep,
         add_vectors,
         add_tasks,
-        add_figures,
         add_train,
-        add_experiment,
         add_compare,
         add_report,
     ):

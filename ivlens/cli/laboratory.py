@@ -1,4 +1,4 @@
-"""The verbs of the vector laboratory: vector, steer, vectors, figures."""
+"""The verbs of the vector laboratory: vector, sweep, vectors."""
 
 import argparse
 import math
@@ -67,18 +67,6 @@ def add_vectors(verbs: Any) -> None:
         "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
     )  # fmt: skip
     parser.add_argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(), help="default: this folder")
-
-
-def add_figures(verbs: Any) -> None:
-    """``ivlens figures``."""
-    parser = add_verb(
-        verbs, "figures", _figures, "rebuild every figure and table of figures/ from saved records",
-        "Draw the figures and tables of the README from the records in figures/records, and put the tables into the "
-        "README beside the folder; needs kaleido and a Chrome or Chromium for images. Missing records are measured.",
-        keeps=True,
-    )  # fmt: skip
-    parser.add_argument("--out", type=a_path, default=Path("figures"), help="folder (default: figures)")
-    parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
 
 
 def _vector(options: argparse.Namespace) -> None:
@@ -157,24 +145,6 @@ def _save(folder: Path, sweep: Any, comparison: ConditionComparison) -> None:
 def _vectors(options: argparse.Namespace) -> None:
     found = list_vectors(options.folder, say=progress(options))
     show(options, {f"{len(found)} vectors in {options.folder}": found if len(found) else pd.DataFrame()})
-
-
-def _figures(options: argparse.Namespace) -> None:
-    from ..experiments.agreement import make_agreement_table
-    from ..experiments.figures import make_benchmark_figures, make_diagnosis_figures, make_figures, make_study_figures
-    from ..experiments.readme import make_costs_table, make_demo_table, quote_again
-
-    say = progress(options)
-    check_targets(options.out / "demo-tables.md", options.out / "records" / "demo.json")
-    measured = make_demo_table, make_agreement_table, make_figures, make_study_figures, make_diagnosis_figures
-    written = [
-        path for make in measured
-        for path in make(options.out, fresh=options.fresh, say=say)
-    ]  # fmt: skip
-    written += make_costs_table(options.out) + make_benchmark_figures(options.out, say=say)
-    readme = options.out.resolve().parent / "README.md"
-    written += [quote_again(readme)] if readme.exists() else []
-    show(options, {"wrote": pd.DataFrame({"file": [str(path) for path in written]})})
 
 
 def _numbers(name: str, text: str, kind: type[int] | type[float]) -> list[Any]:

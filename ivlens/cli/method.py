@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from ..demo import TASKS, DemoConfig, run_demo
 from ..effects import METHODS, locate_heads
 from ..errors import ArgumentError, at_least
-from ..experiments import DemoConfig, run_demo
 from ..files import safe_name
 from ..heads import universal_effects
 from ..models import load_model, shared_weights
 from ..records import METRICS, HeadEffects, UniversalEffects
-from ..records.visible import one_line, visible
+from ..records.text import one_line, visible
 from ..tasks import CORRUPTIONS, list_tasks, load_task
 from .common import a_path, add_jobs, add_model, add_verb, as_text, progress, read_model, read_tasks, show
 from .targets import check_targets
@@ -71,28 +71,25 @@ def add_tasks(verbs: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from ..experiments.demo_report import heads_table, steering_table, write_demo
-
     say = progress(options)
     config = DemoConfig(seed=options.seed)
-    records = [f"records/{safe_name(name)}.effects.safetensors" for name in config.tasks]
+    records = [f"records/{safe_name(name)}.effects.safetensors" for name in TASKS]
     check_targets(*(options.out / name for name in ("index.html", "heads.csv", "steering.json", *records)))
     started = time.monotonic()
     say("loading SmolLM2-135M-Instruct (fetched into the user cache on the first run)")
     model = load_model("smollm2")
     loaded = time.monotonic()
-    demo = run_demo(model, options.out, config, say)
-    page = write_demo(model, demo, config, options.out)
+    demo = run_demo(model, TASKS, config, out=options.out)
     if options.json:
         show(options, {"heads": demo.universal.to_frame().head(10), "steering": demo.steering})
         return
     print(f"\nAverage indirect effect (nats, ± standard error; {config.n_corrupted} bare prompts a task)\n")
-    print(as_text(heads_table(demo)))
+    print(as_text(demo.heads_table()))
     print(f"\nSteering: accuracy on {config.n_test} held-out test prompts (random vector: mean of "
           f"{len(config.random_seeds)} seeds)\n")  # fmt: skip
-    print(as_text(steering_table(demo.steering)))
+    print(as_text(demo.steering_table()))
     took = f"loading {loaded - started:.0f} s, the rest {time.monotonic() - loaded:.0f} s"
-    print(f"\nwrote {page} ({took})")
+    print(f"\nwrote {options.out / 'index.html'} ({took})")
 
 
 def _heads(options: argparse.Namespace) -> None:
