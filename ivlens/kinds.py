@@ -29,6 +29,9 @@ class Between:
     least: float
     most: float = math.inf
 
+    def __repr__(self) -> str:
+        return f">= {self.least}" if self.most == math.inf else f"{self.least} to {self.most}"
+
     def __str__(self) -> str:
         return f"of {self.least} or more" if self.most == math.inf else f"from {self.least} to {self.most}"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparisons import made
 
 import ivlens as iv
+from comparisons import made
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]

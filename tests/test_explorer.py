@@ -12,8 +12,7 @@ from ivlens import ArgumentError, Prompt, Task
 from ivlens import explorer as room
 from ivlens.errors import MismatchError
 from ivlens.explorer import Explorer, explore
-
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
+from tiny_models import WORDS
 
 
 def shift(by: int) -> list[tuple[str, str]]:

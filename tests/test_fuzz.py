@@ -19,10 +19,12 @@ import torch
 import ivlens as iv
 from ivlens.errors import brief
 from tests.test_checks import public_functions
+from tiny_models import WORDS
+
+pytestmark = pytest.mark.slow
 
 SEED = 14
 SECONDS = 60
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 UNHOOKED = "IVLENS_UNHOOKED" in os.environ
 LARGE = {"resamples", "steps", "n_jobs"}  # options in which a large number only takes long
 

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -38,7 +39,6 @@ from ..records import (
 )
 from ..scoring import evaluate
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..steering.compare import Condition
 from ..tasks import Prompt
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
@@ -237,7 +237,7 @@ def _recover(
 ) -> ConditionComparison:
     base_vector = vectors[RecoveryCondition.BASE_VECTOR]
     controls = {f"random vector {seed}": random_vector(base_vector, seed=seed) for seed in random_seeds}
-    conditions: dict[str, Condition] = {
+    conditions: dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]] = {
         RecoveryCondition.BARE.value: (prompts.bare_test, None), RecoveryCondition.CLEAN.value: (prompts.test, None)
     }  # fmt: skip
     for name, vector in {**vectors, **controls}.items():

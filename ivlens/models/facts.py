@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
@@ -79,7 +80,13 @@ def kind_of_device(model: HookedTransformer) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
-    return {name: version(name) for name in PACKAGES}
+    return {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    """A package's version, read once: to find it, a file is opened and parsed."""
+    return version(package)
 
 
 def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:

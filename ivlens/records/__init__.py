@@ -35,4 +35,5 @@ from .steering import TransferMatrix as TransferMatrix
 from .store import Record as Record
 from .store import check_replaceable as check_replaceable
 from .store import load_or_compute as load_or_compute
+from .store import short_repr as short_repr
 from .training import TrainingRun as TrainingRun

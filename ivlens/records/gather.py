@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..tensor_files import load_facts
 from .checkpoints import CheckpointComparison
-from .store import Record
+from .store import EARLIER_KINDS, Record
 from .text import visible
 
 SUFFIX = ".safetensors"
@@ -19,12 +19,6 @@ ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room
 
 def load_record(path: str | Path) -> Record:
     """Read the record at ``path`` as the class that its file names.
-
-    Args:
-        path: a file that a record's ``save`` wrote.
-
-    Returns:
-        The record, of its own class.
 
     Raises:
         RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
@@ -55,13 +49,9 @@ class Gathered:
 
 
 def gather_records(paths: Sequence[str | Path]) -> Gathered:
-    """Read record files, and all safetensors files in folders and below; those that cannot be read are named.
+    """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
 
-    Args:
-        paths: files and folders.
-
-    Returns:
-        The records by the names of their files, the files that are no records, and why others could not be read.
+    So is a folder below that cannot be read.
 
     Raises:
         ArgumentError: no path.
@@ -129,9 +119,9 @@ def _absolute(path: Path) -> Path:
 
 
 def class_name(path: Path) -> str | None:
-    """The class that a file's header names; none where it is a safetensors file without a record."""
+    """The class that a file's header names, as it is called now; none for a safetensors file without a record."""
     name = load_facts(path).get("record")
-    return None if name is None else f"{name!s:.60}"
+    return None if name is None else EARLIER_KINDS.get(str(name), f"{name!s:.60}")
 
 
 def _kinds(of: type[Record]) -> Iterator[type[Record]]:

@@ -7,7 +7,7 @@ from the other; a digest of both says when the file is damaged.
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_type_hints
@@ -17,16 +17,16 @@ from jaxtyping import jaxtyped
 from torch import Tensor
 
 from ..checks import checked
-from ..errors import RecordError, brief
+from ..errors import RecordError
 from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..vocabulary import Head
 from .html import block, frame_table
 
+WIDTH = 120  # characters of a record's repr, at most
 # Names in files that were written before the names of today.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
 EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
 R = TypeVar("R", bound="Record")
-LINE = 120  # characters of a record's repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +43,10 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __init_subclass__(cls) -> None:
-        if "__repr__" not in vars(cls):  # else each dataclass would write out its tensors
-            setattr(cls, "__repr__", Record.__repr__)  # noqa: B010  (mypy knows no assignment to it)
+        cls.__repr__ = Record.__repr__  # type: ignore[method-assign]  # a subclass' @dataclass would write its own
 
     def __repr__(self) -> str:
-        """The fields on one line: tensors by dtype and shape, other collections by their length."""
-        shown = [
-            f"{each.name}={_short(getattr(self, each.name))}" for each in fields(self) if each.name != "provenance"
-        ]
-        text = f"{type(self).__name__}({', '.join(shown)})"
-        return text if len(text) <= LINE else f"{text[: LINE - 4]}...)"
+        return short_repr(self)
 
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -186,6 +180,32 @@ def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: 
     return record
 
 
+def short_repr(instance: Any) -> str:
+    """A dataclass in one line: names first, tensors as ``f32[25,30,9]``, what is long by its length, no provenance."""
+    values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name != "provenance"}
+    named = {name: value for name, value in values.items() if isinstance(value, str)}
+    parts = [f"{name}={_short(value)}" for name, value in (named | values).items() if not _is_empty(value)]
+    line = f"{type(instance).__name__}({', '.join(parts)})"
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 5].rpartition(', ')[0]}, ...)"
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Sized) and not isinstance(value, Tensor) and not len(value))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.").replace("float", "f").replace("int", "i")
+        return f"{kind}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, Record):
+        return type(value).__name__
+    names = isinstance(value, tuple) and len(value) <= 3 and all(isinstance(each, str) for each in value)
+    if isinstance(value, Sized) and not isinstance(value, str) and not names:
+        return f"{type(value).__name__}[{len(value)}]"
+    shown = repr(value)
+    return shown if len(shown) <= 50 else f"{shown[:46]}...{shown[-1]}"
+
+
 def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:
     """Raise RecordError unless nothing is at ``path``, or a record of this class from the weights of ``provenance``."""
     if not os.path.isfile(path) or not os.path.getsize(path):
@@ -230,16 +250,6 @@ def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
     for name in ("model", "settings", "versions"):
         if not isinstance(values["provenance"].get(name, {}), Mapping):
             raise ValueError(f"provenance in which {name!r} is a {type(values['provenance'][name]).__name__}")
-
-
-def _short(value: Any) -> str:
-    """A field's value in a few letters: f32[3,4] for a tensor, <7> for a collection of seven."""
-    if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.").replace("float", "f").replace("int", "i")
-        return f"{dtype}[{','.join(map(str, value.shape))}]"
-    if isinstance(value, Record):
-        return type(value).__name__
-    return f"<{len(value)}>" if isinstance(value, (tuple, Mapping)) else brief(value)
 
 
 def _one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
+from ..records import short_repr
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
@@ -41,6 +42,8 @@ class Ability:
     vector: InstructionVector | None = None
     layer: Natural | None = None
     n_watched: Count = 16
+
+    __repr__ = short_repr
 
     @classmethod
     @checked

@@ -22,7 +22,10 @@ NEEDED = ("selenium", "jupyterlab", "nbformat", "ipykernel", "anywidget")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 MISSING += ["chromium"] * (not BROWSERS) + ["chromedriver"] * (shutil.which("chromedriver") is None)
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
 
 PATIENCE = 180  # seconds for what includes the import of torch in a fresh kernel
 CODE = """import ivlens as iv

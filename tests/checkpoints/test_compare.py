@@ -18,23 +18,8 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, VerdictRule, compare_checkpoints
 from ivlens.checkpoints import sources as checkpoint_sources
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),
@@ -258,7 +243,7 @@ def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_
     bare = replace(tasks[0], instructions=())
     for changes, named in (
         ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
-        ({"instruction": 1}, "a task with instructions.*'shift-1' without any"),
+        ({"instruction": 0}, "a task with instructions.*'shift-1' without any"),
         ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
     ):
         with pytest.raises(ivlens.ArgumentError, match=named):
@@ -295,6 +280,7 @@ def test_a_chat_is_the_same_for_every_checkpoint(
     assert comparison.provenance["settings"]["comparison"]["format"] == "chat"
 
 
+@pytest.mark.slow
 def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
     base: Path, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,23 +21,10 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=3, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),

@@ -9,10 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import ivlens
 from ivlens.records import CheckpointComparison
+
+pytestmark = pytest.mark.slow
 
 RUN = """
 import logging

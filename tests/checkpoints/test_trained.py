@@ -8,9 +8,10 @@ import pytest
 import ivlens
 from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
+from tiny_models import WORDS
 
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy",
-         "dog"]  # fmt: skip
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=3, shots=0, n_test=40, n_validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),

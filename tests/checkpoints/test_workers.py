@@ -14,9 +14,10 @@ import ivlens
 from ivlens import ArgumentError, Prompt, Task, WorkerError, cli
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
-WORDS = TEXT.split()
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),

@@ -30,10 +30,10 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-import conftest, ivlens
+import ivlens, tiny_models
 from ivlens import Prompt
 from ivlens.training import Guidance, L2ToBase, Rehearsal, TrainingConfig, fine_tune
-model = ivlens.load_model(conftest.random_model("llama"), tokenizer=conftest.byte_level_tokenizer())
+model = ivlens.load_model(tiny_models.random_model("llama"), tokenizer=tiny_models.byte_level_tokenizer())
 words = "capital of France is Paris and the quick brown".split()
 prompts = [Prompt(f"Q: {{word}} A:", (f" {{after}}",)) for word, after in zip(words, words[1:])]
 guidance = Guidance((Rehearsal(1.0), L2ToBase(10.0)))
@@ -55,6 +55,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path: Path) -> None:
     whole = start(tmp_path / "whole", tmp_path / "whole.weights")
     kills, chance = 0, random.Random(time.time_ns())  # another moment at each run of this test
@@ -76,6 +77,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_ends_it_after_the_step_with_the_state_saved(tmp_path: Path, number: int, status: int) -> None:
     process = start(tmp_path / "run", tmp_path / "weights")
     wait_for(tmp_path / "run" / "log.jsonl", process)

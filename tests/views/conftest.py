@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from comparisons import made
 
+from comparisons import made
 from ivlens.records import CheckpointComparison
 
 
