@@ -44,6 +44,7 @@ from .steering import (
 )
 from .tasks import Prompt, Task, load_task
 from .vectors import InstructionVector, instruction_vector
+from .vocabulary import Split
 
 logger = logging.getLogger("ivlens")
 
@@ -295,10 +296,10 @@ class _Measurements:
     def _vector(self, effects: HeadEffects, k: int) -> InstructionVector:
         return instruction_vector(self.model, effects, k=k)
 
-    def _bare(self, name: str, n: int, split: str) -> list[Prompt]:
+    def _bare(self, name: str, n: int, split: Split) -> list[Prompt]:
         return self.tasks[name].prompts(n, shots=0, instruction=False, split=split, seed=self.config.seed)
 
-    def _clean(self, name: str, n: int, split: str) -> list[Prompt]:
+    def _clean(self, name: str, n: int, split: Split) -> list[Prompt]:
         task = self.tasks[name]
         shots, instructed = self.config.shots, bool(task.instructions)
         return task.prompts(n, shots=shots, instruction=instructed, split=split, seed=self.config.seed)

@@ -27,6 +27,7 @@ from ivlens.records import write_text
 from ivlens.scoring import all_ids
 from ivlens.training.course import Course
 from ivlens.training.learner import learner
+from ivlens.vocabulary import Head
 
 MEMORY = """
 from pathlib import Path
@@ -97,7 +98,7 @@ def main() -> None:
     task = iv.load_task("lowercase-first-letter")
     prompts = task.prompts(8, split="train")  # the same eight at each step
     means = iv.mean_head_activations(model, prompts)
-    vector = iv.instruction_vector(model, means, [(20, 5), (12, 8), (5, 6), (8, 2), (11, 5)])
+    vector = iv.instruction_vector(model, means, [Head(20, 5), Head(12, 8), Head(5, 6), Head(8, 2), Head(11, 5)])
     rehearse = iv.rehearsal_prompts(task, [iv.load_task("antonym"), iv.load_task("hypernym")])[:2]
     with ExitStack() as stack:
         steps = {
