@@ -30,8 +30,8 @@ from .records import (
     TransferMatrix,
     load_or_compute,
 )
-from .records.kept import R
 from .records.laboratory import record_path
+from .records.store import R
 from .scoring import evaluate
 from .steering import (
     ablate,

@@ -8,8 +8,8 @@ from transformers import AutoConfig
 
 import ivlens as iv
 from ivlens.models.families import hooked_config
-from ivlens.models.layout import store_transposed
 from ivlens.models.loading import attach_tokenizer, without_weights
+from ivlens.models.weight_memory import store_transposed
 
 
 def random_llama(

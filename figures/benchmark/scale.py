@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import ivlens as iv
-from ivlens.models.precision import free_memory
+from ivlens.models.streams.memory import free_memory
 from ivlens.records import spearman, write_text
 
 from ..pages import markdown

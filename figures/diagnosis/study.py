@@ -7,7 +7,7 @@ tasks and the new ones.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -145,7 +145,7 @@ def findings_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFr
 def _loaded(folder: Path, guidance: str, config: DiagnosisConfig) -> CheckpointComparison:
     comparison = CheckpointComparison.load(folder / f"{guidance}.safetensors")
     names = ("base", *(_name(guidance, stage) for stage in range(len(config.new))))
-    expected = json.dumps([names, (*config.old, *config.new), asdict(config.comparison)])
+    expected = json.dumps([names, (*config.old, *config.new), config.comparison.settings()])
     settings = comparison.provenance["settings"]["comparison"]
     if json.dumps([comparison.checkpoints, comparison.tasks, settings]) != expected:
         raise RecordError(f"the diagnosis of {guidance} as it is configured", "another one", "run it again")
@@ -159,7 +159,7 @@ def _sequence(guidance: str, work: Path, config: DiagnosisConfig) -> dict[str, P
         learning_rate=config.learning_rate, warmup=config.warmup, seed=config.seed,
     )  # fmt: skip
     tasks = (config.new, config.old, config.comparison.k, config.comparison.n_clean, config.comparison.n_corrupted)
-    key = json.dumps([config.source, tasks, asdict(settings), version("ivlens")])
+    key = json.dumps([config.source, tasks, settings.facts, version("ivlens")])
     home = work / f"{guidance}-{sha256(key.encode()).hexdigest()[:12]}"
     folders = {_name(guidance, stage): home / f"{stage + 1}-{safe_name(name)}" for stage, name in enumerate(config.new)}
     before: Path | str = config.source
@@ -177,11 +177,11 @@ def _trained(
     """The model after the task, which it is asked without demonstrations; the vector is the base's."""
     task, comparison, guidance = load_task(name), config.comparison, settings.guidance
     vector, rehearse = None, []
-    if guidance.uses_vector:
+    if "vector" in guidance.needs:
         path = work / "vectors" / f"{safe_name(name)}.safetensors"
         base = load_model(config.source)
         vector = load_or_compute_vector(base, path, task, comparison.k, comparison.n_clean, comparison.n_corrupted)
-    if guidance.rehearsal:
+    if "rehearse" in guidance.needs:
         others = [load_task(each) for each in list_tasks() if each not in (*config.new, *config.old)]
         rehearse = rehearsal_prompts(task, others)
     fine_tune(model, task.prompts(shots=0, split="train"), settings, vector=vector, rehearse=rehearse)

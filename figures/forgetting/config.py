@@ -1,10 +1,11 @@
 """What the forgetting study trains, measures, and chooses on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ivlens import ArgumentError, Guidance
+from ivlens.training import ProgressiveVector
 
 
 class Setting(NamedTuple):
@@ -16,7 +17,9 @@ class Setting(NamedTuple):
     def guidance(self, method: str) -> Guidance:
         """The preset at this setting."""
         preset = Guidance.preset(method)
-        return replace(preset, scale=self.factor * preset.scale) if method == "iv" else preset.scaled(self.factor)
+        if method != "iv":
+            return preset.scaled(self.factor)
+        return Guidance.preset(method, scale=self.factor * ProgressiveVector().scale)
 
 
 TRIED = (Setting(5e-5), Setting(1e-4, 0.3), Setting(1e-4), Setting(1e-4, 3.0))

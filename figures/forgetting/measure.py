@@ -108,7 +108,7 @@ class Trainer:
         return runs
 
     def _key(self, method: str, setting: Setting, *seed_and_stage: int) -> dict[str, Any]:
-        return self.key | {"run": [method, *setting, *seed_and_stage], "guidance": asdict(setting.guidance(method))}
+        return self.key | {"run": [method, *setting, *seed_and_stage], "guidance": setting.guidance(method).facts}
 
     def _learn(self, method: str, setting: Setting, new: str, old: tuple[str, ...], seed: int) -> TrainingRun:
         config, task, guidance = self.config, load_task(new), setting.guidance(method)
@@ -120,9 +120,9 @@ class Trainer:
         replay = [prompt for name in old for prompt in load_task(name).prompts(8, split="train", seed=seed)]
         return fine_tune(
             self.model, _instructed(task, "train", None), training,
-            vector=self.vectors[new] if guidance.uses_vector else None,
-            rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (),
-            replay=replay if guidance.replay else (),
+            vector=self.vectors[new] if "vector" in guidance.needs else None,
+            rehearse=rehearsal_prompts(task, others) if "rehearse" in guidance.needs else (),
+            replay=replay if "replay" in guidance.needs else (),
         )  # fmt: skip
 
     def _measured(self, tasks: tuple[str, ...], thoroughly: bool = True) -> list[dict[str, Any]]:

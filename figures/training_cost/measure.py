@@ -25,8 +25,8 @@ import ivlens as iv
 from ivlens.models import cache_folder
 from ivlens.records import write_text
 from ivlens.scoring import all_ids
-from ivlens.training.course import Course
-from ivlens.training.learner import learner
+from ivlens.training.step import TrainingStep
+from ivlens.training.trainable import Trainable
 from ivlens.vocabulary import Head
 
 MEMORY = """
@@ -34,7 +34,7 @@ from pathlib import Path
 import ivlens as iv
 model = iv.load_model("smollm2")
 task = iv.load_task("lowercase-first-letter")
-iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(steps=5, lora=iv.LoRA(8, 16.0)))
+iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(iv.Guidance(), steps=5, lora=iv.LoRA(8, 16.0)))
 status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
 print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
@@ -50,17 +50,16 @@ KINDS = {
 def ours(
     stack: ExitStack, model: Any, prompts: list[Any], vector: Any, rehearse: list[Any], preset: str, teacher: str
 ) -> Callable[[int], None]:
-    """A function that takes step s of a course on a model of its own."""
+    """A function that takes step s on a model of its own."""
     config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1000, teacher=teacher)
-    anchors: dict[str, Any] = {}
-    course = Course.of(model, config, prompts, vector, rehearse, [], anchors)
-    learning = stack.enter_context(learner(model, config, anchors))
-    course.prepare()
+    training_step = TrainingStep.of(model, config, prompts, vector, rehearse)
+    trainable = stack.enter_context(Trainable.of(model, config))
+    training_step.prepare(trainable.anchors)
 
     def step(number: int) -> None:
-        course.learn(number)
-        learning.clipped_norm()
-        learning.step(1e-6, config.guidance.l2)
+        training_step.backward(number)
+        trainable.clipped_norm()
+        trainable.step(1e-6)
 
     return step
 

@@ -50,11 +50,11 @@ def _compare(options: argparse.Namespace) -> None:
         n_clean=options.n_clean, n_corrupted=options.n_corrupted, n_test=options.n_test, k=options.k, seed=options.seed
     )
     tasks = read_tasks(options.tasks, options.instruction)
-    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "cells/any")))
+    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
     with held(options.out):
         comparison = compare_checkpoints(
             options.base, _named(options.checkpoints), tasks, config, out=options.out, learned=options.learned,
-            say=progress(options), n_jobs=options.n_jobs, device=options.device, dtype=getattr(torch, options.dtype),
+            n_jobs=options.n_jobs, device=options.device, dtype=getattr(torch, options.dtype),
             tokenizer=options.tokenizer,
         )  # fmt: skip
         write_tables(comparison, options.out)

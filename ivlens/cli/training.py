@@ -1,7 +1,6 @@
 """The verb of training: train."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
-from ..training import PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
+from ..training import DEFAULT_PRESET, PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector, load_or_compute_vector
 from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
 from .targets import check_targets
@@ -33,18 +32,20 @@ def add_train(verbs: Any) -> None:
         "--task", required=True, metavar="NEW", help="the task to learn: a built-in one ('ivlens tasks') or a task file"
     )
     add("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on")
-    add("--guidance", choices=tuple(PRESETS), default="guided", metavar="PRESET",
-        help=f"{', '.join(PRESETS)} (default: guided)")  # fmt: skip
+    add("--guidance", choices=tuple(PRESETS), default=DEFAULT_PRESET, metavar="PRESET",
+        help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})")  # fmt: skip
     add("--out", type=a_path, required=True, metavar="DIR", help="folder for state, log, record and model")
     add("--instruction", help="the instruction, for task files that hold none")
     add("--shots", type=int, default=2, help="demonstrations in a training prompt (default: 2)")
-    for name, default, what in (
-        ("steps", 100, "optimiser steps"), ("batch-size", 8, "prompts a step"), ("accumulate", 1, "parts of a batch"),
-        ("warmup", 5, "steps of rising learning rate"), ("evaluate-every", 25, "steps between measures"),
-        ("save-every", 25, "steps between saved states"), ("k", 20, "heads of the vectors"), ("seed", 0, "seed"),
+    add("--k", type=int, default=20, help="heads of the vectors (default: 20)")
+    defaults = TrainingConfig()
+    for name, what in (
+        ("steps", "optimiser steps"), ("batch-size", "prompts per step"), ("accumulate", "parts of a batch"),
+        ("warmup", "steps of rising learning rate"), ("evaluate-every", "steps between measures"),
+        ("save-every", "steps between saved states"), ("seed", "seed"), ("learning-rate", "highest learning rate"),
     ):  # fmt: skip
-        add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
-    add("--learning-rate", type=float, default=1e-4, help="highest learning rate (default: 1e-4)")
+        default = getattr(defaults, name.replace("-", "_"))
+        add(f"--{name}", type=type(default), default=default, help=f"{what} (default: {default:g})")
     add("--lora", type=int, metavar="RANK", help="train updates of this rank only, alpha twice the rank")
     add("--layer", type=int, help="layer of the vector (default: the preset's)")
     add("--scale", type=float, help="scale of the vector (default: the preset's)")
@@ -60,8 +61,9 @@ def _train_alone(options: argparse.Namespace) -> None:
     task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
     if task.name in {each.name for each in kept}:
         raise ArgumentError("--keep tasks other than --task", task.name)
-    guidance = _guidance(options)
-    if bare := [each.name for each in (*kept, *([task] if guidance.uses_vector else [])) if not each.instructions]:
+    guidance = Guidance.preset(options.guidance, layer=options.layer, scale=options.scale)
+    with_vectors = [*kept, task] if "vector" in guidance.needs else kept
+    if bare := [each.name for each in with_vectors if not each.instructions]:
         raise ArgumentError(
             "tasks with instructions, from which vectors are made", f"none in {few(map(brief, bare))}",
             "write 'instructions' into their files, or pass --instruction for --task",
@@ -72,7 +74,7 @@ def _train_alone(options: argparse.Namespace) -> None:
         evaluate_every=options.evaluate_every, seed=options.seed,
         lora=None if options.lora is None else LoRA(options.lora, 2.0 * options.lora),
     )  # fmt: skip
-    replay = _replay(kept, options.seed) if guidance.replay else []
+    replay = _replay(kept, options.seed) if "replay" in guidance.needs else []
     vectors = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *vectors.values())
     model = read_model(options)
@@ -88,10 +90,11 @@ def _train_alone(options: argparse.Namespace) -> None:
     instructed = bool(task.instructions)
     run = fine_tune(
         model, task.prompts(shots=options.shots, split="train", instruction=instructed), config,
-        vector=vector(task) if guidance.uses_vector else None,
+        vector=vector(task) if "vector" in guidance.needs else None,
         new=[Ability.of(task, shots=options.shots)],
         keep=[Ability.of(each, vector=vector(each)) for each in kept],
-        rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (), replay=replay, out=options.out,
+        rehearse=rehearsal_prompts(task, others) if "rehearse" in guidance.needs else (), replay=replay,
+        out=options.out,
     )  # fmt: skip
     run.save(options.out / "run.safetensors", overwrite=True)
     if run.stopped:
@@ -100,11 +103,6 @@ def _train_alone(options: argparse.Namespace) -> None:
     say(f"wrote {options.out}")
     shown = run.final().drop(columns=["step", "correct", "probability_stderr", "token_probability"], errors="ignore")
     show(options, {f"{task.name}, {options.guidance}, after {run.steps} steps": shown})
-
-
-def _guidance(options: argparse.Namespace) -> Guidance:
-    given = {name: getattr(options, name) for name in ("layer", "scale") if getattr(options, name) is not None}
-    return replace(Guidance.preset(options.guidance), **given)
 
 
 def _replay(kept: list[Task], seed: int) -> list[Prompt]:

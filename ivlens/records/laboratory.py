@@ -9,8 +9,8 @@ import pandas as pd
 from ..checks import checked
 from ..files import safe_name
 from .effects import HeadEffects
-from .kept import R
 from .steering import ConditionComparison, SteeringSweep, TransferMatrix
+from .store import R
 
 # columns of the tables, and how the conditions' names begin
 CONTROLS = {"random vectors": "random vector", "random heads": "random heads", "other IVs": "IV of"}

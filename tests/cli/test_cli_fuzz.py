@@ -10,6 +10,8 @@ import pytest
 
 from ivlens import cli
 
+pytestmark = pytest.mark.slow
+
 SECONDS, SEED = 60, 0
 ENDLESS = ("--steps", "--n-jobs")  # large numbers are theirs to have
 VALUES = (
