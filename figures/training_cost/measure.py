@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -38,7 +38,7 @@ iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(iv.Guidance()
 status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
 print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
-KINDS = {
+KINDS: dict[str, tuple[str, Literal["cached", "live"]]] = {
     "plain": ("plain", "cached"),
     "iv, cached teacher": ("iv", "cached"),
     "iv, live teacher": ("iv", "live"),
@@ -48,7 +48,13 @@ KINDS = {
 
 
 def ours(
-    stack: ExitStack, model: Any, prompts: list[Any], vector: Any, rehearse: list[Any], preset: str, teacher: str
+    stack: ExitStack,
+    model: Any,
+    prompts: list[Any],
+    vector: Any,
+    rehearse: list[Any],
+    preset: str,
+    teacher: Literal["cached", "live"],
 ) -> Callable[[int], None]:
     """A function that takes step s on a model of its own."""
     config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1000, teacher=teacher)
