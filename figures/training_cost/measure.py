@@ -38,7 +38,8 @@ iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(iv.Guidance()
 status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
 print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
-KINDS: dict[str, tuple[str, Literal["cached", "live"]]] = {
+Teacher = Literal["cached", "live"]
+KINDS: dict[str, tuple[str, Teacher]] = {
     "plain": ("plain", "cached"),
     "iv, cached teacher": ("iv", "cached"),
     "iv, live teacher": ("iv", "live"),
