@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._laboratory import LabConfig as LabConfig
     from ._laboratory import laboratory as laboratory
     from .activations import attention_patterns as attention_patterns
+    from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
@@ -98,6 +99,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "compare_methods",
     "mean_head_activations",
     "mean_position_activations",
+    "capture",
     "attention_patterns",
     # sets of heads
     "universal_effects",
@@ -170,7 +172,7 @@ __all__ = [  # noqa: RUF022  (by job)
 # where each public name is defined
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
-    "activations": "attention_patterns mean_head_activations mean_position_activations",
+    "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (

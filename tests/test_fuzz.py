@@ -97,6 +97,7 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "attention_patterns": {"model": model, "prompt": of("prompt"), "heads": heads},
         "attention_view": {"tokens": ["a"], "patterns": torch.ones(1, 1, 1), "head_names": ["0.1"]},
         "comparison_bars": {"comparisons": [of("conditions")]},
+        "capture": {"model": model, "prompts": of("clean"), "points": ["blocks.0.attn.hook_z"]},
         "compare_checkpoints": {"base": model, "checkpoints": [], "tasks": [of("task")]},
         "compare_conditions": {"model": model, "conditions": {"bare": (of("bare"), None)}},
         "compare_methods": {"model": model, "prompts": of("corrupted"), "means": of("means"), "k": 2},

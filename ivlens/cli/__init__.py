@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import IvlensError
-from ..records.visible import one_line
+from ..records.text import one_line
 from .checkpoints import add_compare
 from .common import LONGEST, Parser, say_line, short_warnings, shown_streams
 from .laboratory import add_sweep, add_vector, add_vectors

@@ -16,7 +16,7 @@ import torch
 
 from ..errors import ArgumentError, few
 from ..models import HookedTransformer, load_model
-from ..records.visible import one_line
+from ..records.text import one_line
 from ..tasks import Task, load_task
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")

@@ -15,7 +15,7 @@ from ..files import safe_name
 from ..heads import universal_effects
 from ..models import load_model, shared_weights
 from ..records import METRICS, HeadEffects, UniversalEffects
-from ..records.visible import one_line, visible
+from ..records.text import one_line, visible
 from ..tasks import CORRUPTIONS, list_tasks, load_task
 from .common import a_path, add_jobs, add_model, add_verb, as_text, progress, read_model, read_tasks, show
 from .targets import check_targets

@@ -1,4 +1,4 @@
-"""A model and gradients: which weights learn, its base weights for a while, blocks recomputed in the backward pass."""
+"""Gradients: which weights learn, computing with the base weights, recomputing blocks in the backward pass."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Ite
 
 @contextmanager
 def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Within this context only the named parameters, which are yielded, ask for gradients; old ones are dropped."""
+    """Within this context only the named parameters require gradients; yields them, earlier gradients dropped."""
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)

@@ -1,4 +1,4 @@
-"""Hook names, and edits of activations that act within their ``with`` block only, whatever interrupts it."""
+"""Names of hook points, and edits of activations that end with their ``with`` block, whatever interrupts it."""
 
 import inspect
 import sys

@@ -19,8 +19,8 @@ from .adapters import adapter_tokenizer, recorded_base
 from .export import remember_origin
 from .facts import model_facts, stamp, weights_sha256
 from .families import family_of, hooked_config
-from .library_errors import library_errors
 from .naming import share
+from .outside_errors import library_errors
 from .precision import TOLERANCE, check_dtype, check_finite_weights
 from .sources import Source, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer

@@ -1,4 +1,4 @@
-"""Precision: how far logits may differ, weights that are no numbers, computing in a wider dtype than the weights'."""
+"""Precision: tolerances of logits, checks of weights, and computing in a wider dtype than the weights'."""
 
 import copy
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError, SourceError
-from .library_errors import few_of
+from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}

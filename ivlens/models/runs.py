@@ -1,4 +1,4 @@
-"""Plain forward passes: rows padded on the right with an explicit mask, logits only where an answer is read."""
+"""Plain forward passes: prompts padded on the right with an explicit mask, logits at the answers' tokens only."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,14 +33,14 @@ class Rows:
 
 
 def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple[list[int], list[TokenizedPrompt]]]:
-    """Groups of (prompt ids, answer ids) of similar length, each with their places in the sequence given."""
-    order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
+    """Batches of prompts of similar length, each with the prompts' numbers in ``pairs``."""
+    order = sorted(range(len(pairs)), key=lambda number: sum(map(len, pairs[number])))
     for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        yield places, [pairs[place] for place in places]
+        numbers = order[start : start + batch_size]
+        yield numbers, [pairs[number] for number in numbers]
 
 
-def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) -> Rows:
+def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
     """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))

@@ -1,4 +1,4 @@
-"""A model for several workers: its weights saved once, mapped into memory by every process, kept for the next piece."""
+"""A model on several workers: weights are saved once, memory-mapped by each process and kept between pieces."""
 
 import copy
 import hashlib
@@ -39,7 +39,7 @@ _kept: dict[str, HookedTransformer] = {}  # in a worker: the one model that it h
 
 @dataclass(frozen=True)
 class Span:
-    """Where a weight lies in the array of all: its first byte, its axes in the order of memory, and their sizes."""
+    """Where a weight lies in the array of all weights: its first byte, its axes in the order of memory, their sizes."""
 
     start: int
     dtype: torch.dtype
@@ -49,7 +49,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What rebuilds a model around its weights; ``key`` says which model it is, ``logits`` that it is the same."""
+    """What a worker needs to rebuild a model around its weights.
+
+    ``key`` identifies the model, ``spans`` say where its weights lie, and ``logits`` on a short text verify it.
+    """
 
     key: str
     cfg: Any

@@ -156,8 +156,15 @@ class Record:
 def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
     """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
 
-    The key holds whatever the numbers depend on (weights' hash, settings, versions); a file that is missing, or kept
-    under another key, is computed anew, and so is a damaged one, with a warning.
+    Args:
+        path: the record's file; a missing one, or one kept under another key, is computed anew, and so is a damaged
+            one, with a warning.
+        kind: the record's class.
+        key: whatever the numbers depend on (weights' hash, settings, versions), as JSON.
+        compute: computes the record.
+
+    Returns:
+        The record, with ``key`` in its provenance.
     """
     key = json.loads(json.dumps(key))
     if path.exists():

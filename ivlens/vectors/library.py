@@ -14,7 +14,7 @@ from ..errors import RecordError
 from ..models import HookedTransformer, check_fits, key_of, model_facts
 from ..records import load_or_compute
 from ..records.gather import class_name, find_files
-from ..records.visible import visible
+from ..records.text import visible
 from ..tasks import Task
 from .instruction import InstructionVector, instruction_vector
 

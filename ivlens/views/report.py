@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from ..checks import checked
 from ..errors import ArgumentError, RecordError
 from ..records import Record, TrainingRun
-from ..records.visible import escaped, one_line, plural, visible
+from ..records.text import escaped, one_line, plural, visible
 from .checkpoints.report import facts_frame
 from .documents import HEADING_LENGTH, Body, write_page
 from .markup import prose, render
@@ -97,7 +97,8 @@ def _parts(records: Mapping[str, Record]) -> tuple[dict[str, Part], dict[str, st
 def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The headings with the links to their records, and the page's sections."""
     numbers, room = count(1), FIGURES_LENGTH
-    contents, sections = [], []
+    contents: list[Any] = []
+    sections: list[tuple[str, Body]] = []
     for section, named in _grouped(parts).items():
         body: list[Body] = [prose(section.about)]
         links = []
