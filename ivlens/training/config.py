@@ -153,7 +153,8 @@ class TrainingConfig:
         learning_rate: the highest; it rises over ``warmup`` steps, then falls by ``decay`` towards 0.
         warmup: steps of rising learning rate.
         decay: ``"none"``, ``"linear"`` or ``"cosine"``.
-        weight_decay, betas: of AdamW.
+        weight_decay: decoupled weight decay of AdamW.
+        betas: decay rates of AdamW's running averages.
         clip: the norm that gradients are scaled down to where they are above it (0: never).
         lora: train low-rank updates beside the weights instead of the weights.
         layers: the layers that are trained (None: all, and the final norm).

@@ -94,7 +94,9 @@ class ProgressiveVector(_VectorTerm):
     Args:
         schedule: how the addition falls: ``"linear"``, ``"cosine"``, or ``"constant"``, which does not fall.
         handover: the fraction of the steps after which nothing is added.
-        layer, scale, site: where the vector is added (layer None: the middle one) and how many times.
+        layer: the block at which the vector is added (None: the middle one).
+        scale: how many times the vector is added.
+        site: where in the block, as in ``steer``.
     """
 
     needs = frozenset({"vector"})
@@ -114,8 +116,12 @@ class KLToGuidedTeacher(_DivergenceTerm, _VectorTerm):
     Args:
         last: weight of the divergence at the last prompt token, the mean over prompts (``kl_last`` in the log).
         answer: weight of the divergence at all tokens that predict the answer, the mean over them (``kl_answer``).
-        layer, scale, site: where the teacher's vector is added (layer None: the middle one) and how many times.
-        direction, temperature, temperature_squared: see ``objective.divergence``.
+        layer: the block at which the teacher's vector is added (None: the middle one).
+        scale: how many times the vector is added.
+        site: where in the block, as in ``steer``.
+        direction: see ``objective.divergence``.
+        temperature: see ``objective.divergence``.
+        temperature_squared: see ``objective.divergence``.
         floor: the value below which a mean counts as zero, in nats.
     """
 
@@ -144,7 +150,9 @@ class KLToBase(_DivergenceTerm):
 
     Args:
         weight: of the mean (``kl_base`` in the log).
-        direction, temperature, temperature_squared: see ``objective.divergence``.
+        direction: see ``objective.divergence``.
+        temperature: see ``objective.divergence``.
+        temperature_squared: see ``objective.divergence``.
         floor: the value below which the mean counts as zero, in nats.
     """
 
