@@ -78,7 +78,7 @@ def capture(
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
 
     Example:
-        >>> residual = iv.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
+        >>> residual = iv.activations.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
         >>> residual["blocks.1.hook_resid_pre"].shape == (len(prompts), model.cfg.d_model)
         True
     """
@@ -143,6 +143,14 @@ def _record(
     with hooked(model, {point: partial(keep, point) for point in points}):
         final_residual(model, rows)
     return found
+
+
+def _total(sums: Sequence[Tensor]) -> Tensor:
+    """The sum of batches' sums, in their order: the same bits whichever worker has computed them."""
+    total = torch.zeros_like(sums[0])
+    for of_batch in sums:
+        total += of_batch
+    return total
 
 
 def _shares(groups: Sequence[Places], tokens: Tensor) -> Float[Tensor, "batch pos group"]:
