@@ -39,18 +39,20 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 IDLE = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
-# The widget alone, on a card, in an empty page: the vector's trial stands beside the map, attention is left out.
+# The widget alone, on a card, in an empty page: the chosen set stands beside the map, without attention and trial.
 STAGE = """
-const card = document.querySelector(".ivlens"), trial = card.lastElementChild;
-const looked = trial.previousElementSibling.lastElementChild;
+const card = document.querySelector(".ivlens"), set = card.lastElementChild;
+const looked = set.previousElementSibling.lastElementChild;
+const heading = [...card.querySelectorAll("h3")].find(each => each.innerText == "Tried on a prompt");
+const trial = heading.closest(".widget-vbox");
 const attention = [...card.querySelectorAll(".widget-html")].filter(each => each.innerText.startsWith("attention on"));
-for (const each of [...card.querySelectorAll(".modebar, iframe"), ...attention]) each.style.display = "none";
-looked.style.width = "auto";
-looked.append(trial);
+for (const each of [...card.querySelectorAll(".modebar, iframe"), ...attention, trial]) each.style.display = "none";
+looked.append(set);
+looked.parentElement.style.flexFlow = "row nowrap";
 document.body.style.background = document.documentElement.style.background = "transparent";
 for (const each of document.body.children) each.style.visibility = "hidden";
 card.style.cssText += ";visibility:visible;position:fixed;left:0;top:0;z-index:99999;background:#fff;padding:22px 26px;"
-  + "border:1px solid #d0d7de;border-radius:14px;width:1360px;box-sizing:border-box;overflow:hidden;height:auto";
+  + "border:1px solid #d0d7de;border-radius:14px;width:1240px;box-sizing:border-box;overflow:hidden;height:auto";
 """
 
 

@@ -97,7 +97,8 @@ def _parts(records: Mapping[str, Record]) -> tuple[dict[str, Part], dict[str, st
 def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The headings with the links to their records, and the page's sections."""
     numbers, room = count(1), FIGURES_LENGTH
-    contents, sections = [], []
+    contents: list[Any] = []
+    sections: list[tuple[str, Body]] = []
     for section, named in _grouped(parts).items():
         body: list[Body] = [prose(section.about)]
         links = []

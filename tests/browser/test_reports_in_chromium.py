@@ -16,7 +16,7 @@ from ivlens.vocabulary import Head
 
 pytestmark = pytest.mark.browser
 TESTS = Path(__file__).parents[1]
-RECORDS = TESTS.parent / "figures" / "records" / "smollm2"
+RECORDS = TESTS.parent / "figures" / "laboratory" / "records" / "smollm2"
 LONG = ["base", *(f"outputs/run-lowercase-first-letter/checkpoint-{500 * at}" for at in range(1, 9))]
 WIDTH = 1280
 DRAWN = """

@@ -285,7 +285,7 @@ def test_what_is_no_file_in_the_folder_is_refused_and_stays(made: Any, tmp_path:
 
 
 def test_records_from_before_load_with_the_names_of_today(tmp_path: Path) -> None:
-    records = Path(__file__).parents[2] / "figures" / "records" / "forgetting"
+    records = Path(__file__).parents[2] / "figures" / "forgetting" / "records"
     path = next(records.glob("guided-*.safetensors"))
     assert "hits" in str(load_tensors(path, unsealed=True)[1]["measured"])
     earlier = ivlens.TrainingRun.load(path)

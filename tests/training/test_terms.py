@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from ivlens.experiments.forgetting import StudyConfig, load_study
 from safetensors import safe_open
 
 import ivlens
+from figures.forgetting.config import StudyConfig
+from figures.forgetting.runs import load_study
+from figures.forgetting.tables import methods_table
 from ivlens import Prompt
 from ivlens.checks import NotNegative, checked
 from ivlens.errors import ArgumentError, MismatchError
@@ -38,7 +40,7 @@ from ivlens.training import (
 from ivlens.training.teacher import TeacherOutputs, VectorAddition
 from ivlens.training.terms import Supervised
 
-RECORDS = Path(__file__).parents[2] / "figures" / "records" / "forgetting"
+RECORDS = Path(__file__).parents[2] / "figures" / "forgetting" / "records"
 P, Q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
 KL = 0.25 * math.log(2)  # KL(P || Q); by symmetry that of Q and P as well
 
@@ -200,8 +202,6 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
 
 def test_the_default_guidance_is_the_one_that_measured_best() -> None:
     """Of what needs no old examples and learns 98% of what plain training does, on tasks that nothing was chosen on."""
-    from ivlens.experiments.forgetting import methods_table
-
     config = StudyConfig()
     study = load_study(RECORDS, config)
     table = methods_table(study).set_index("method")

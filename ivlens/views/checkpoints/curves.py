@@ -123,7 +123,7 @@ def _layer_line(name: str, checkpoint: int, values: np.ndarray) -> go.Scatter:
 
 
 def task_lines(comparison: CheckpointComparison, measure: str) -> list[go.Scatter]:
-    """A line for each task of one measure, with intervals; tasks stand side by side, so that bars do not overlap."""
+    """A line for each task of one measure, with intervals; tasks stand side by side, so that no bar hides another."""
     tasks, values = comparison.tasks, measure_values(comparison, measure)
     reselected = measure_values(comparison, f"reselected_{measure}")
     low, high = measure_interval(comparison, measure)

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import torch
 
 from ...records import Head, HeadEffects
+from ...vocabulary import Metric
 from ..heads import head_heatmap
 from ..style import EFFECT_UNITS, FAINT, INK, OKABE_ITO, PAPER, head_name, plain
 
@@ -23,7 +24,7 @@ def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
     return replace(effects, values=effects.values[one], baseline=effects.baseline[one])
 
 
-def empty_map(shape: tuple[int, int], metric: str) -> go.FigureWidget:
+def empty_map(shape: tuple[int, int], metric: Metric) -> go.FigureWidget:
     """A head map of ``shape`` (layers, heads) that ``draw_map`` fills."""
     nothing = HeadEffects(torch.zeros(1, *shape), torch.zeros(1), metric, "exact")
     empty = head_heatmap(nothing, top=0)
