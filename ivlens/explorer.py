@@ -20,7 +20,7 @@ from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
-from .vocabulary import Metric, TokenizedPrompt, check_layer
+from .vocabulary import Head, Metric, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
@@ -78,7 +78,7 @@ class Explorer:
     def ranks(self, head: tuple[int, int], metric: Metric) -> pd.DataFrame:
         """The head's effect and rank (from 1) on every task that has effects; columns task, effect, rank, n."""
         rows = [
-            (task, effects.aie[head].item(), heads_by_effect(effects.aie).index(head) + 1, effects.n)
+            (task, effects.aie[head].item(), heads_by_effect(effects.aie).index(Head(*head)) + 1, effects.n)
             for (task, known), effects in self.effects.items()
             if known == metric
         ]
@@ -86,7 +86,7 @@ class Explorer:
 
     def vector(self, task: str, heads: Sequence[tuple[int, int]]) -> InstructionVector:
         """The instruction vector of ``heads`` on the task."""
-        return instruction_vector(self.model, self._means(task), heads)
+        return instruction_vector(self.model, self._means(task), [Head(*head) for head in heads])
 
     def logit_lens(self, task: str, head: tuple[int, int], k: int = 8) -> pd.DataFrame:
         """The ``k`` tokens that the head's mean output on the task points to; columns token, value (in logits)."""
@@ -96,7 +96,7 @@ class Explorer:
         self, task: str, head: tuple[int, int], prompt: int
     ) -> tuple[list[str], Float[Tensor, "1 query key"]]:
         """The tokens of the task's clean prompt of this index, and the head's attention pattern on it."""
-        return attention_patterns(self.model, self.prompts[task].clean[prompt], [head])
+        return attention_patterns(self.model, self.prompts[task].clean[prompt], [Head(*head)])
 
     def accuracy(self, task: str, vector: InstructionVector | None, layer: int, scale: float) -> pd.DataFrame:
         """Accuracy on the test prompts: columns condition, accuracy, low, high (95% interval), probability, n."""
