@@ -97,9 +97,9 @@ __all__ = [  # noqa: RUF022  (by job)
     "indirect_effects",
     "position_effects",
     "compare_methods",
+    "capture",
     "mean_head_activations",
     "mean_position_activations",
-    "capture",
     "attention_patterns",
     # sets of heads
     "universal_effects",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -26,12 +26,12 @@ from .records import (
     HeadEffects,
     HeadMeans,
     Laboratory,
+    Record,
     SteeringSweep,
     TransferMatrix,
     load_or_compute,
 )
 from .records.laboratory import record_path
-from .records.store import R
 from .scoring import evaluate
 from .steering import (
     ablate,
@@ -45,6 +45,8 @@ from .steering import (
 from .tasks import Prompt, Task, load_task
 from .vectors import InstructionVector, instruction_vector
 from .vocabulary import Split
+
+R = TypeVar("R", bound=Record)
 
 logger = logging.getLogger("ivlens")
 

@@ -78,7 +78,7 @@ def capture(
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
 
     Example:
-        >>> residual = iv.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
+        >>> residual = iv.activations.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
         >>> residual["blocks.1.hook_resid_pre"].shape == (len(prompts), model.cfg.d_model)
         True
     """
@@ -91,8 +91,7 @@ def capture(
     )
     refuse_odd(what, [prompt.text for prompt in prompts], (number for _, batch in found for number in batch.odd))
     if reduce == "mean":
-        zero = torch.zeros((), dtype=torch.float64)
-        return {point: sum((batch.values[point] for _, batch in found), zero) / len(pairs) for point in points}
+        return {point: _total([batch.values[point] for _, batch in found]) / len(pairs) for point in points}
     order = torch.tensor([number for numbers, _ in found for number in numbers]).argsort()
     return {point: torch.cat([batch.values[point] for _, batch in found])[order] for point in points}
 
@@ -144,6 +143,14 @@ def _record(
     with hooked(model, {point: partial(keep, point) for point in points}):
         final_residual(model, rows)
     return found
+
+
+def _total(sums: Sequence[Tensor]) -> Tensor:
+    """The sum of batches' sums, in their order: the same bits whichever worker has computed them."""
+    total = torch.zeros_like(sums[0])
+    for of_batch in sums:
+        total += of_batch
+    return total
 
 
 def _shares(groups: Sequence[Places], tokens: Tensor) -> Float[Tensor, "batch pos group"]:

@@ -9,10 +9,11 @@ import pandas as pd
 from ivlens import compare_methods, load_model, load_task, mean_head_activations
 from ivlens.files import safe_name
 from ivlens.records import MethodAgreement
+from ivlens.vocabulary import Corruption, Metric
 
 from ..pages import load_or_measure, write_tables
 
-Condition = tuple[str, str, int]  # task, corruption, shots
+Condition = tuple[str, Corruption, int]  # task, corruption, shots
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class AgreementConfig:
     """Tasks, and corruptions with their numbers of demonstrations; prompts are of the train split."""
 
     tasks: tuple[str, ...] = ("present-past", "country-capital", "capitalize", "antonym")
-    corruptions: tuple[tuple[str, int], ...] = (("no-instruction", 2), ("shuffled-labels", 5))
-    metric: str = "log-probability"
+    corruptions: tuple[tuple[Corruption, int], ...] = (("no-instruction", 2), ("shuffled-labels", 5))
+    metric: Metric = "log-probability"
     n_clean: int = 20
     n_corrupted: int = 10
 

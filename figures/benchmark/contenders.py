@@ -19,10 +19,9 @@ from transformer_lens.utilities import get_act_name
 from transformers import AutoModelForCausalLM
 
 import ivlens as iv
-from ivlens.effects import METHODS
 from ivlens.scoring import ids
+from ivlens.vocabulary import Head, Method, all_heads
 
-Head = tuple[int, int]
 STOCK, TRANSPOSED, HUGGING_FACE = "TransformerLens' layout", "load_model's layout", "Hugging Face's layout"
 
 
@@ -39,7 +38,7 @@ class Job:
     def heads(self) -> list[Head]:
         """All heads of the model."""
         layers, heads, _ = self.means.values.shape
-        return [(layer, head) for layer in range(layers) for head in range(heads)]
+        return all_heads(layers, heads)
 
 
 Run = Callable[[Job, list[Head]], Tensor]
@@ -75,21 +74,23 @@ def stored_contiguous(model: Any) -> Any:
 
 def all_contenders(folder: Path, model: Any, stock: Any) -> list[Contender]:
     """Every contender that is installed here; ``model`` and ``stock`` are HookedTransformers of ``folder``'s model."""
-    methods = [Contender(f"ivlens, {method}", TRANSPOSED, ours(model, method), True, method == "exact")
-               for method in ("exact", "attribution") if method in METHODS]  # fmt: skip
-    found = [
-        *methods,
+    methods: tuple[Method, ...] = ("exact", "attribution")
+    contenders = [
+        *(
+            Contender(f"ivlens, {method}", TRANSPOSED, ours(model, method), True, method == "exact")
+            for method in methods
+        ),
         Contender("plain loop, run_with_hooks", STOCK, plain_loop(stock)),
         Contender("plain loop, run_with_hooks", TRANSPOSED, plain_loop(model)),
         Contender("transformer_lens.patching", STOCK, patching_helper(stock)),
         Contender("Todd et al.'s loop, forward hooks", HUGGING_FACE, published(folder)),
     ]
     if importlib.util.find_spec("nnsight"):
-        found.append(Contender("nnsight, batched invokes", HUGGING_FACE, nnsight_traces(folder)))
-    return found
+        contenders.append(Contender("nnsight, batched invokes", HUGGING_FACE, nnsight_traces(folder)))
+    return contenders
 
 
-def ours(model: Any, method: str) -> Run:
+def ours(model: Any, method: Method) -> Run:
     def run(job: Job, heads: list[Head]) -> Tensor:
         effects = iv.indirect_effects(model, [job.prompt], job.means, method=method, metric="probability")
         patched = effects.values[0] + effects.baseline[0]

@@ -27,6 +27,7 @@ from ivlens.models import HookedTransformer, provenance, trainable_names
 from ivlens.records import load_or_compute
 from ivlens.training import measure
 from ivlens.vectors import load_or_compute_vector
+from ivlens.vocabulary import Split
 
 from .config import Setting, StudyConfig, run_name, trial_name
 
@@ -168,7 +169,7 @@ class Trainer:
         return (change / torch.stack([each.norm() for each in self.weights.values()]).norm()).item()
 
 
-def _instructed(task: Task, split: str, n: int | None) -> list[Prompt]:
+def _instructed(task: Task, split: Split, n: int | None) -> list[Prompt]:
     """Prompts of a new task as it is learned: instruction and labels, no demonstrations."""
     return task.prompts(None if n is None else min(n, len(task.split(split))), shots=0, split=split)
 

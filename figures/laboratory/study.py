@@ -61,7 +61,7 @@ def necessity_table(lab: Laboratory) -> pd.DataFrame:
 
 
 def _two_decimals(frame: pd.DataFrame, but: list[str]) -> pd.DataFrame:
-    return frame.assign(**{name: frame[name].map("{:.2f}".format) for name in frame if name not in but})
+    return frame.apply(lambda column: column if column.name in but else column.map("{:.2f}".format))
 
 
 def _measured(name: str, tasks: tuple[str, ...], config: LabConfig | None, folder: Path) -> Laboratory:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -27,6 +27,7 @@ from ivlens.records import write_text
 from ivlens.scoring import all_ids
 from ivlens.training.step import TrainingStep
 from ivlens.training.trainable import Trainable
+from ivlens.vocabulary import Head
 
 MEMORY = """
 from pathlib import Path
@@ -37,7 +38,8 @@ iv.fine_tune(model, task.prompts(split="train"), iv.TrainingConfig(iv.Guidance()
 status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
 print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
-KINDS = {
+Teacher = Literal["cached", "live"]
+KINDS: dict[str, tuple[str, Teacher]] = {
     "plain": ("plain", "cached"),
     "iv, cached teacher": ("iv", "cached"),
     "iv, live teacher": ("iv", "live"),
@@ -47,7 +49,13 @@ KINDS = {
 
 
 def ours(
-    stack: ExitStack, model: Any, prompts: list[Any], vector: Any, rehearse: list[Any], preset: str, teacher: str
+    stack: ExitStack,
+    model: Any,
+    prompts: list[Any],
+    vector: Any,
+    rehearse: list[Any],
+    preset: str,
+    teacher: Literal["cached", "live"],
 ) -> Callable[[int], None]:
     """A function that takes step s on a model of its own."""
     config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1000, teacher=teacher)
@@ -96,7 +104,7 @@ def main() -> None:
     task = iv.load_task("lowercase-first-letter")
     prompts = task.prompts(8, split="train")  # the same eight at each step
     means = iv.mean_head_activations(model, prompts)
-    vector = iv.instruction_vector(model, means, [(20, 5), (12, 8), (5, 6), (8, 2), (11, 5)])
+    vector = iv.instruction_vector(model, means, [Head(20, 5), Head(12, 8), Head(5, 6), Head(8, 2), Head(11, 5)])
     rehearse = iv.rehearsal_prompts(task, [iv.load_task("antonym"), iv.load_task("hypernym")])[:2]
     with ExitStack() as stack:
         steps = {

@@ -20,12 +20,6 @@ ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room
 def load_record(path: str | Path) -> Record:
     """Read the record at ``path`` as the class that its file names.
 
-    Args:
-        path: a file that a record's ``save`` wrote.
-
-    Returns:
-        The record, of its own class.
-
     Raises:
         RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
     """
@@ -55,13 +49,9 @@ class Gathered:
 
 
 def gather_records(paths: Sequence[str | Path]) -> Gathered:
-    """Read record files, and all safetensors files in folders and below; those that cannot be read are named.
+    """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
 
-    Args:
-        paths: files and folders.
-
-    Returns:
-        The records by the names of their files, the files that are no records, and why others could not be read.
+    So is a folder below that cannot be read.
 
     Raises:
         ArgumentError: no path.

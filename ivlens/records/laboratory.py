@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -10,7 +11,9 @@ from ..checks import checked
 from ..files import safe_name
 from .effects import HeadEffects
 from .steering import ConditionComparison, SteeringSweep, TransferMatrix
-from .store import R
+from .store import Record
+
+R = TypeVar("R", bound=Record)
 
 # columns of the tables, and how the conditions' names begin
 CONTROLS = {"random vectors": "random vector", "random heads": "random heads", "other IVs": "IV of"}

@@ -102,7 +102,7 @@ PRESETS = {
     )),
     "kl": Guidance((KLToBase(1.0, temperature=1.0),)),
     "l2": Guidance((L2ToBase(1000.0),)),
-    # what kept most, of what learned as much as plain training and needs no old data, in figures/forgetting-tables.md
+    # what kept most, of what learned as much as plain training and needs no old data, in figures/forgetting/tables.md
     "l2-strong": Guidance((L2ToBase(3000.0),)),
     "rehearsal": Guidance((Rehearsal(1.0),)),
     "replay": Guidance((Replay(1.0),)),
@@ -139,7 +139,7 @@ class TrainingConfig:
 
     Args:
         guidance: the objective's terms beside the supervised one. The default pulls the weights back to their initial
-            values (``l2-strong``): of what needs no old data, it kept most in figures/forgetting-tables.md.
+            values (``l2-strong``): of what needs no old data, it kept most in figures/forgetting/tables.md.
         steps: optimiser steps.
         batch_size: prompts per step.
         accumulate: parts that a step's prompts are computed in, for memory.

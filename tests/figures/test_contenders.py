@@ -14,6 +14,7 @@ from figures.benchmark.limits import evenly_spaced
 from figures.benchmark.measures import ratio
 from figures.benchmark.sweep import check, differences, oracle_of
 from ivlens.scoring import ids
+from ivlens.vocabulary import Head, all_heads
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_the_oracle_is_the_loop_in_float64_for_all_heads(tiny: tuple[Path, Any],
     oracle = oracle_of(tiny[0], job, job.heads)
     assert oracle.shape == job.means.values.shape[:2]
     assert oracle.dtype == torch.float64
-    assert oracle[0, 1].item() == pytest.approx(plain_loop(tiny[1])(job, [(0, 1)]).item(), abs=1e-6)
+    assert oracle[0, 1].item() == pytest.approx(plain_loop(tiny[1])(job, [Head(0, 1)]).item(), abs=1e-6)
 
 
 def test_ratios_are_taken_within_rounds() -> None:
@@ -115,6 +116,6 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_timed_heads_are_spread_over_the_layers() -> None:
-    heads = [(layer, head) for layer in range(30) for head in range(9)]
+    heads = all_heads(30, 9)
     assert [layer for layer, _ in evenly_spaced(heads, 9)] == [1, 5, 8, 11, 15, 18, 21, 25, 28]
     assert evenly_spaced(heads, len(heads)) == heads
