@@ -1,8 +1,8 @@
 """The data dictionary names every column of every public frame, with its type: each frame is built and compared."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import isclass, isfunction, signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ivlens import records
 from ivlens.records.columns import FRAMES, OPTIONAL
 
 WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()  # noqa: SIM905
+LABORATORY = Path(__file__).parents[1] / "figures" / "laboratory" / "records" / "smollm2"
+LAB_TASKS = ("present-past", "antonym")
 PRESETS = ("fv", "kl", "rehearsal", "replay")  # which have every term between them
 KINDS = {"int": "iu", "float": "f", "bool": "b"}
 
@@ -28,15 +30,15 @@ def shifted(by: int) -> iv.Task:
 def all_frames() -> set[str]:
     """Names of the public functions and methods that return a frame, as far as their annotations say so."""
     found = {name for name in (*iv.__all__, "findings") if _gives_frame(getattr(iv, name, None) or records.findings)}
-    for kind in vars(records).values():
-        if inspect.isclass(kind) and issubclass(kind, records.Record) and kind not in (records.Record, records.HeadMap):
-            names = [name for name in dir(kind) if name[0] != "_" and _gives_frame(getattr(kind, name))]
-            found |= {f"{kind.__name__}.{name}" for name in names}
-    return found | {"InstructionVector.to_frame"}
+    kinds = [each for each in (*vars(records).values(), *(getattr(iv, name) for name in iv.__all__)) if isclass(each)]
+    for kind in {each for each in kinds if each not in (records.Record, records.HeadMap)}:
+        names = [name for name in dir(kind) if name[0] != "_" and _gives_frame(getattr(kind, name))]
+        found |= {f"{kind.__name__}.{name}" for name in names}
+    return found
 
 
 def _gives_frame(what: Any) -> bool:
-    return inspect.isfunction(what) and inspect.signature(what).return_annotation is pd.DataFrame
+    return isfunction(what) and signature(what).return_annotation is pd.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,7 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
     means = iv.mean_head_activations(model, shifted(1).prompts(3))
     vector = iv.instruction_vector(model, means, heads=[(0, 1), (1, 2)])
     vector.save(folder / "vector.safetensors")
+    lab = iv.Laboratory.load(LABORATORY, LAB_TASKS)
     sweep = iv.SteeringSweep(correct[:1, None, None], scores[:1, None, None], (1,), (2.0,), (3,), "a task")
     made = {
         "HeadEffects.to_frame": effects.to_frame(),
@@ -66,6 +69,8 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
         "Evaluation.to_frame": iv.evaluate(model, shifted(1).prompts(3)).to_frame(),
         "SteeringSweep.to_frame": sweep.to_frame(),
         "ConditionComparison.to_frame": iv.ConditionComparison(correct, scores, ("bare", "clean"), "a task").to_frame(),
+        "Laboratory.controls_frame": lab.controls_frame(),
+        "Laboratory.necessity_frame": lab.necessity_frame(),
         "TransferMatrix.to_frame": iv.TransferMatrix(
             torch.eye(2), torch.eye(2), torch.ones(2, 2, 3, dtype=torch.bool), correct, ("a", "b")
         ).to_frame(),

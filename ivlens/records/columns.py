@@ -199,6 +199,37 @@ FRAMES: dict[str, dict[str, Column]] = {
         **INTERVAL,
         "n": N,
     },
+    "Laboratory.controls_frame": {
+        "task": TASK,
+        "layer": _int("index", "Layer whose input the vector is added to, chosen on validation prompts."),
+        "scale": _float("factor", "What the vector is multiplied by, chosen on validation prompts."),
+        "k": _int("heads", "Number of heads summed, chosen on validation prompts."),
+        "bare": _float("0 to 1", "Accuracy on bare prompts."),
+        "bare + IV": _float("0 to 1", "Accuracy on bare prompts with the task's vector added."),
+        "clean": _float("0 to 1", "Accuracy on clean prompts."),
+        "clean + IV": _float("0 to 1", "Accuracy on clean prompts with the task's vector added."),
+        "mean difference": _float(
+            "0 to 1", "On bare prompts with the mean of clean minus bare residual streams added."
+        ),
+        "random vectors": _float("0 to 1", "On bare prompts with random vectors of the same norm, mean over seeds."),
+        "random heads": _float("0 to 1", "On bare prompts with vectors of as many random heads, mean over seeds."),
+        "other IVs": _float("0 to 1", "On bare prompts with other tasks' vectors, mean over those tasks."),
+        "n": N,
+    },
+    "Laboratory.necessity_frame": {
+        "task": TASK,
+        "clean": _float("0 to 1", "Accuracy on clean prompts."),
+        "zero-ablated, own": _float("0 to 1", "On clean prompts with the task's heads set to zero at the last token."),
+        "zero-ablated, others": _float("0 to 1", "The same with other tasks' heads, mean over those tasks."),
+        "mean-ablated, own": _float(
+            "0 to 1", "On clean prompts with the task's heads at their mean over bare prompts."
+        ),
+        "mean-ablated, others": _float("0 to 1", "The same with other tasks' heads, mean over those tasks."),
+        "IV subtracted, own": _float("0 to 1", "On clean prompts with the task's vector subtracted."),
+        "IV subtracted, others": _float("0 to 1", "The same with other tasks' vectors, mean over those tasks."),
+        "random heads zeroed": _float("0 to 1", "On clean prompts with as many random heads at zero, mean over seeds."),
+        "n": N,
+    },
     "CheckpointComparison.to_frame": CHECKPOINT_ROWS,
     "CheckpointComparison.recovery_frame": {
         "checkpoint": CHECKPOINT,
