@@ -12,7 +12,7 @@ HEARD = [number for number in SIGNALS if signal.getsignal(number) is not signal.
 
 
 def command() -> int:
-    """Run the command line of this process; the exit status is that of ``cli.main``, or 128 and a signal's number."""
+    """Run the command line of this process; the exit status is that of ``cli.main``, or 128 plus a signal's number."""
     _answer(_leave)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: without a stream, the next file would take its place
@@ -21,8 +21,7 @@ def command() -> int:
 
     sys.unraisablehook = _raise_again
     try:
-        _answer(_raise)
-        return main()
+        return main(begun=lambda: _answer(_raise))
     except KeyboardInterrupt:  # before ``main`` listens, or while it says something
         return 128 + signal.SIGINT
     finally:

@@ -1,12 +1,11 @@
-"""The verbs of training: train, experiment."""
+"""``ivlens train``: fine-tune a model on a task and keep what it could do."""
 
 import argparse
-from collections.abc import Callable
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from ..errors import ArgumentError, RecordError, brief, few
 from ..experiments.kept_vectors import load_or_compute_vector
@@ -14,124 +13,99 @@ from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
-from ..training import PRESETS, Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
+from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
-from .common import a_path, add_model, add_verb, progress, read_model, read_task, show
+from .loading import given, model_shape, read_model, read_task
+from .tables import show
 from .targets import check_targets
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
 OLD_EXAMPLES = 8  # of each kept task, for guidance by replay
+VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # a vector's clean and corrupted prompts, where the task has so many
+log = logging.getLogger("ivlens")
 
 
-def add_train(verbs: Any) -> None:
-    """``ivlens train MODEL --task NEW --keep OLD... --out DIR``."""
-    parser = add_verb(
-        verbs, "train", _train, "fine-tune a model on a task and keep what it could do",
-        "Fine-tune on a task's train split, guided by the chosen preset; measure the task and the abilities to keep on "
-        "test splits; write the log, the record and the model as a Hugging Face folder. The same command resumes.",
-        keeps=True,
-    )  # fmt: skip
-    add = parser.add_argument
-    add_model(add)
-    add(
-        "--task", required=True, metavar="NEW", help="the task to learn: a built-in one ('ivlens tasks') or a task file"
-    )
-    add("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on")
-    add("--guidance", choices=tuple(PRESETS), default="guided", metavar="PRESET",
-        help=f"{', '.join(PRESETS)} (default: guided)")  # fmt: skip
-    add("--out", type=a_path, required=True, metavar="DIR", help="folder for state, log, record and model")
-    add("--instruction", help="the instruction, for task files that hold none")
-    add("--shots", type=int, default=2, help="demonstrations in a training prompt (default: 2)")
-    for name, default, what in (
-        ("steps", 100, "optimiser steps"), ("batch-size", 8, "prompts a step"), ("accumulate", 1, "parts of a batch"),
-        ("warmup", 5, "steps of rising learning rate"), ("evaluate-every", 25, "steps between measures"),
-        ("save-every", 25, "steps between saved states"), ("k", 20, "heads of the vectors"), ("seed", 0, "seed"),
-    ):  # fmt: skip
-        add(f"--{name}", type=int, default=default, help=f"{what} (default: {default})")
-    add("--learning-rate", type=float, default=1e-4, help="highest learning rate (default: 1e-4)")
-    add("--lora", type=int, metavar="RANK", help="train updates of this rank only, alpha twice the rank")
-    add("--layer", type=int, help="layer of the vector (default: the preset's)")
-    add("--scale", type=float, help="scale of the vector (default: the preset's)")
-
-
-def add_experiment(verbs: Any) -> None:
-    """``ivlens experiment forgetting``."""
-    parser = add_verb(
-        verbs, "experiment", _experiment, "run a study behind the figures (an hour on 2 cores)",
-        "forgetting: every guidance learns the same three tasks in turn, three seeds, learning rates and weights "
-        "chosen on other tasks; what becomes of four old abilities. diagnosis: checkpoints of such sequences compared "
-        "with their base. What is finished is kept: the same command resumes.",
-        keeps=True,
-    )  # fmt: skip
-    parser.add_argument("study", choices=tuple(STUDIES), metavar="STUDY", help=" or ".join(STUDIES))
-    parser.add_argument("--out", type=a_path, default=Path("figures"), metavar="DIR",
-                        help="folder of the figure and tables, records below it (default: figures)")  # fmt: skip
-
-
-def _train(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Train in the folder --out, alone."""
     with held(options.out):
-        _train_alone(options)
+        _run_alone(options)
 
 
-def _train_alone(options: argparse.Namespace) -> None:
-    say = progress(options)
+def _run_alone(options: argparse.Namespace) -> None:
     task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
-    if task.name in {each.name for each in kept}:
-        raise ArgumentError("--keep tasks other than --task", task.name)
-    guidance = _guidance(options)
-    if bare := [each.name for each in (*kept, *([task] if guidance.uses_vector else [])) if not each.instructions]:
-        raise ArgumentError(
-            "tasks with instructions, from which vectors are made", f"none in {few(map(brief, bare))}",
-            "write 'instructions' into their files, or pass --instruction for --task",
-        )  # fmt: skip
-    config = TrainingConfig(
-        guidance, steps=options.steps, batch_size=options.batch_size, accumulate=options.accumulate,
-        learning_rate=options.learning_rate, warmup=options.warmup, save_every=options.save_every,
-        evaluate_every=options.evaluate_every, seed=options.seed,
-        lora=None if options.lora is None else LoRA(options.lora, 2.0 * options.lora),
-    )  # fmt: skip
-    replay = _replay(kept, options.seed) if guidance.replay else []
-    vectors = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
-    check_targets(*(options.out / name for name in WRITTEN), *vectors.values())
+    config = _config(options)
+    _check_tasks(task, kept, config.guidance)
+    replay = _replay(kept, options.seed) if config.guidance.replay else []
+    if shape := model_shape(options.model, options.revision):
+        config.guidance.layer_in(shape[0])
+    paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
+    check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     model = read_model(options)
-
-    def vector(of: Task) -> InstructionVector:
-        say(f"{of.name}: the base's instruction vector")
-        there = len(of.split("train"))
-        return load_or_compute_vector(
-            model, vectors[of.name], of, options.k, min(40, there), min(12, there), options.seed
-        )
-
-    others = [load_task(name) for name in list_tasks() if name not in {task.name, *(each.name for each in kept)}]
-    instructed = bool(task.instructions)
+    vector = partial(_vector, model, paths, options)
+    others = [load_task(name) for name in list_tasks() if name not in paths]
     run = fine_tune(
-        model, task.prompts(shots=options.shots, split="train", instruction=instructed), config,
-        vector=vector(task) if guidance.uses_vector else None,
+        model,
+        task.prompts(shots=options.shots, split="train", instruction=bool(task.instructions)),
+        config,
+        vector=vector(task) if config.guidance.uses_vector else None,
         new=[Ability.of(task, shots=options.shots)],
         keep=[Ability.of(each, vector=vector(each)) for each in kept],
-        rehearse=rehearsal_prompts(task, others) if guidance.rehearsal else (), replay=replay, out=options.out,
-    )  # fmt: skip
+        rehearse=rehearsal_prompts(task, others) if config.guidance.rehearsal else (),
+        replay=replay,
+        out=options.out,
+    )
     run.save(options.out / "run.safetensors", overwrite=True)
     if run.stopped:
         raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
     _write(model, run, config, options.out)
-    say(f"wrote {options.out}")
+    log.info(f"wrote {options.out}")
     shown = run.final().drop(columns=["step", "correct", "probability_stderr", "token_probability"], errors="ignore")
-    show(options, {f"{task.name}, {options.guidance}, after {run.steps} steps": shown})
+    guidance = f"{options.guidance}, " if options.guidance else ""
+    show(options, {f"{task.name}, {guidance}after {run.steps} steps": shown})
 
 
-def _guidance(options: argparse.Namespace) -> Guidance:
-    given = {name: getattr(options, name) for name in ("layer", "scale") if getattr(options, name) is not None}
-    return replace(Guidance.preset(options.guidance), **given)
+def _config(options: argparse.Namespace) -> TrainingConfig:
+    """The training's settings: TrainingConfig's own, with the preset, layer and scale that are given."""
+    settings = given(options, "TrainingConfig")
+    if options.lora is not None:
+        settings["lora"] = LoRA(options.lora, 2.0 * options.lora)
+    guidance = TrainingConfig().guidance if options.guidance is None else Guidance.preset(options.guidance)
+    where = {name: getattr(options, name) for name in ("layer", "scale") if getattr(options, name) is not None}
+    return TrainingConfig(replace(guidance, **where), **settings)
 
 
-def _replay(kept: list[Task], seed: int) -> list[Prompt]:
+def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
+    """Raise ArgumentError for a task that comes twice, or without the instruction that its vector is made from."""
+    names = [task.name, *(each.name for each in kept)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")
+    if guidance.uses_vector and not task.instructions:
+        raise _without_instruction([task.name], "write 'instructions' into its file, or pass --instruction")
+    if bare := [each.name for each in kept if not each.instructions]:
+        raise _without_instruction(bare, "write 'instructions' into their files; --instruction is that of --task")
+
+
+def _without_instruction(names: Sequence[str], do: str) -> ArgumentError:
+    expected = "tasks with instructions, from which vectors are made"
+    return ArgumentError(expected, f"none in {few(map(brief, names))}", do)
+
+
+def _replay(kept: Sequence[Task], seed: int) -> list[Prompt]:
     if not kept:
         raise ArgumentError("--keep tasks for guidance by replay, whose examples are replayed", "none")
-    return [
-        prompt for task in kept
-        for prompt in task.prompts(min(OLD_EXAMPLES, len(task.split("train"))), split="train", seed=seed)
-    ]  # fmt: skip
+    counts = [min(OLD_EXAMPLES, len(task.split("train"))) for task in kept]
+    drawn = (task.prompts(n, split="train", seed=seed) for task, n in zip(kept, counts, strict=True))
+    return [prompt for prompts in drawn for prompt in prompts]
+
+
+def _vector(
+    model: HookedTransformer, paths: dict[str, Path], options: argparse.Namespace, task: Task
+) -> InstructionVector:
+    """The base's instruction vector of a task, computed once."""
+    log.info(f"{task.name}: the base's instruction vector")
+    available = len(task.split("train"))
+    n_clean, n_corrupted = min(VECTOR_PROMPTS, available), min(VECTOR_CORRUPTED, available)
+    return load_or_compute_vector(model, paths[task.name], task, options.k, n_clean, n_corrupted, options.seed)
 
 
 def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, folder: Path) -> None:
@@ -143,31 +117,3 @@ def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, f
         merge_lora(model)
     export_hf(model, folder / "model")
     views.write_report(folder / "training.html", {folder.name: run}, title=f"Training: {folder.name}")
-
-
-def _experiment(options: argparse.Namespace) -> None:
-    check_targets(
-        options.out / f"{options.study}-tables.md", options.out / "records" / options.study / "any.safetensors"
-    )
-    show(options, STUDIES[options.study](options.out, progress(options)))
-
-
-def _forgetting(out: Path, say: Callable[[str], None]) -> dict[str, pd.DataFrame]:
-    from ..experiments.figures import make_study_figures
-    from ..experiments.forgetting import StudyConfig, load_study, methods_table
-
-    make_study_figures(out, say=say)
-    study = load_study(out / "records" / "forgetting", StudyConfig())
-    return {"after the last new task": methods_table(study)}
-
-
-def _diagnosis(out: Path, say: Callable[[str], None]) -> dict[str, pd.DataFrame]:
-    from ..experiments.diagnosis import DiagnosisConfig, diagnosis_table, load_diagnosis
-    from ..experiments.figures import found_table, make_diagnosis_figures
-
-    make_diagnosis_figures(out, say=say)
-    comparisons = load_diagnosis(out / "records" / "diagnosis", DiagnosisConfig())
-    return {"the last checkpoints": diagnosis_table(comparisons), "findings": found_table(comparisons)}
-
-
-STUDIES = {"forgetting": _forgetting, "diagnosis": _diagnosis}

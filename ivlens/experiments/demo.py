@@ -1,6 +1,6 @@
 """The main job on a real model: heads that carry an instruction, their vector, and what adding it does."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..steering import random_vector, steer, steering_sweep
 from ..tasks import Task, load_task
 from ..vectors import InstructionVector, instruction_vector
 
+log = logging.getLogger("ivlens")
 CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
 
 
@@ -55,26 +56,24 @@ class Demo:
     steering: pd.DataFrame
 
 
-def run_demo(
-    model: HookedTransformer, folder: Path, config: DemoConfig | None = None, say: Callable[[str], None] = print
-) -> Demo:
+def run_demo(model: HookedTransformer, folder: Path, config: DemoConfig | None = None) -> Demo:
     """Locate heads, build vectors and steer with them, for each task; effects already in ``folder`` are reused.
 
     Heads come from the train split; each task's steering layer and scale are chosen on the validation split and
-    reported on the test split. The controls use the same layer and scale. ``say`` is told what is being done.
+    reported on the test split. The controls use the same layer and scale.
     """
     config = config or DemoConfig()
     tasks = {name: load_task(name) for name in config.tasks}
     effects = {}
     for i, (name, task) in enumerate(tasks.items(), 1):
-        say(f"[{i}/{len(tasks)}] {name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
+        log.info(f"[{i}/{len(tasks)}] {name}: indirect effects of {model.cfg.n_layers * model.cfg.n_heads} heads")
         effects[name] = _effects(model, task, folder, config)
     universal = universal_effects(list(effects.values()))
     vectors = {name: instruction_vector(model, each, k=config.k) for name, each in effects.items()}
     sweeps, rows = {}, []
     for i, (name, task) in enumerate(tasks.items(), 1):
         other = config.tasks[i % len(tasks)]
-        say(f"[{i}/{len(tasks)}] {name}: steering")
+        log.info(f"[{i}/{len(tasks)}] {name}: steering")
         sweeps[name], found = _steering(model, task, vectors[name], vectors[other], config)
         rows += found
     demo = Demo(effects, universal, vectors, sweeps, pd.DataFrame(rows))

@@ -38,7 +38,7 @@ def make_demo_table(
     if fresh or not record.exists():
         model, config = load_model("smollm2"), config or DemoConfig()
         with tempfile.TemporaryDirectory() as place:
-            write_demo(model, run_demo(model, Path(place), config, say), config, Path(place))
+            write_demo(model, run_demo(model, Path(place), config), config, Path(place))
             record.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(place) / "steering.json", record)
     rows = pd.DataFrame(read_measured(record, "delete it, then run ivlens figures", ["rows"])["rows"])

@@ -1,7 +1,7 @@
 """Vectors in files: one that is to be used on a model, and a folder of them."""
 
+import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from ..checks import checked
 from ..errors import RecordError
 from ..models import HookedTransformer, check_fits, model_facts
 from ..records.gather import class_name, find_files
-from ..records.visible import visible
+from ..visible import visible
 from .vector import InstructionVector
+
+log = logging.getLogger("ivlens")
 
 
 @checked
@@ -35,10 +37,10 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
 
 
 @checked
-def list_vectors(folder: str | Path, *, say: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+def list_vectors(folder: str | Path) -> pd.DataFrame:
     """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other records are left out.
 
-    ``say`` is told of files and folders that cannot be read; the others go on.
+    Files and folders that cannot be read are named in the log; the others go on.
 
     Raises:
         RecordError: no such folder.
@@ -55,7 +57,7 @@ def list_vectors(folder: str | Path, *, say: Callable[[str], None] = lambda line
         except Exception as error:  # whatever an odd file leads to is that file's own
             unread[path] = str(error).replace(str(path), path.name)
     for path, why in unread.items():
-        say(f"{path.relative_to(top)} could not be read: {why}")
+        log.warning(f"{path.relative_to(top)} could not be read: {why}")
     return pd.DataFrame(rows, columns=["file", "task", "heads", "norm", "model", "dtype", "weights"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ivlens import ArgumentError, InstructionVector, cli
-from ivlens.cli import common
+from ivlens.cli import demo, loading
 from ivlens.cli.targets import check_targets
 
 SMALL = ("--n-clean", "6", "--n-corrupted", "2")
@@ -47,8 +47,8 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: Any, **options: Any) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr(common, "load_model", fail)
-    monkeypatch.setattr(cli.method, "load_model", fail)
+    for module in (loading, demo):
+        monkeypatch.setattr(module, "load_model", fail)
 
 
 @pytest.fixture(params=["fifo", "socket", "device", "file/below", "folder"])
@@ -82,7 +82,7 @@ def test_what_is_no_file_is_refused_and_left_alone(no_file: Path) -> None:
     "command",
     [
         "vector model task.json --out OUT", "report stable.safetensors --out OUT", "heads model task.json --out OUT/x",
-        "steer model foreign.safetensors --task task.json --out OUT/x", "train model --task task.json --out OUT/x",
+        "sweep model foreign.safetensors --task task.json --out OUT/x", "train model --task task.json --out OUT/x",
         "compare model other --tasks task.json --out OUT/x", "demo --out OUT/x", "figures --out OUT/x",
         "experiment forgetting --out OUT/x", "experiment diagnosis --out OUT/x",
     ],
@@ -140,13 +140,13 @@ def test_an_interrupt_says_only_what_is_kept(
     def interrupted(*given: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(common, "load_model", interrupted)
-    heads = ["heads", "model", str(workshop / "task.json")]
+    monkeypatch.setattr(loading, "load_model", interrupted)
+    heads = ["heads", "model", str(workshop / "task.json"), *SMALL]
     assert cli.main(heads) == 130
     assert "without --out nothing is kept" in capsys.readouterr().err
     assert cli.main([*heads, "--out", str(tmp_path)]) == 130
     assert f"what was finished is kept in {tmp_path}" in capsys.readouterr().err
-    assert cli.main(["vector", "model", str(workshop / "task.json"), "--out", str(tmp_path / "v")]) == 130
+    assert cli.main(["vector", *heads[1:], "--out", str(tmp_path / "v")]) == 130
     assert "kept" not in capsys.readouterr().err
 
 

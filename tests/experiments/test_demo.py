@@ -26,7 +26,7 @@ SMALL = DemoConfig(
 @pytest.fixture(scope="module")
 def found(smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     folder = tmp_path_factory.mktemp("demo")
-    result = run_demo(smollm2, folder, SMALL, say=lambda line: None)
+    result = run_demo(smollm2, folder, SMALL)
     write_demo(smollm2, result, SMALL, folder)
     return result, folder
 
@@ -64,7 +64,7 @@ def test_tables_say_what_was_found(found: Any) -> None:
 def test_second_run_reuses_the_effects(smollm2: Any, found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, folder = found
     monkeypatch.setattr(demo, "locate_heads", lambda *args, **options: pytest.fail("computed again"))
-    again = run_demo(smollm2, folder, SMALL, say=lambda line: None)
+    again = run_demo(smollm2, folder, SMALL)
     pd.testing.assert_frame_equal(again.steering, first.steering)
 
 
