@@ -19,9 +19,19 @@ def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
 
     Its standard error comes from the prompts within each task, the tasks being held fixed.
 
+    Args:
+        effects: effects of the tasks, in one metric on one model.
+
+    Returns:
+        Mean effects, [layer, head], with their standard errors.
+
     Raises:
         ArgumentError: no effects.
         MismatchError: effects in different metrics or of differently shaped models.
+
+    Example:
+        >>> iv.universal_effects([effects, effects]).aie.shape == effects.aie.shape
+        True
     """
     if not effects:
         raise ArgumentError("effects of at least one task", "none")
@@ -52,8 +62,21 @@ def _weights(effects: HeadEffects) -> str:
 def random_heads(shape: tuple[Count, Count], k: Count, *, seed: Seed, exclude: Sequence[Head] = ()) -> list[Head]:
     """``k`` different heads drawn from a model of ``shape`` (layers, heads) outside ``exclude``: a control.
 
+    Args:
+        shape: numbers of layers and heads of the model.
+        k: how many heads.
+        seed: seed of the draw.
+        exclude: heads that are not drawn.
+
+    Returns:
+        Heads as (layer, head).
+
     Raises:
         ArgumentError: fewer than ``k`` heads are left.
+
+    Example:
+        >>> len(iv.random_heads((2, 4), 3, seed=0))
+        3
     """
     left = [(layer, head) for layer in range(shape[0]) for head in range(shape[1]) if (layer, head) not in set(exclude)]
     if k > len(left):
@@ -65,8 +88,19 @@ def random_heads(shape: tuple[Count, Count], k: Count, *, seed: Seed, exclude: S
 def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
     """Fraction of the shorter list of heads that the other one shares, from 0 to 1.
 
+    Args:
+        a: heads.
+        b: heads.
+
+    Returns:
+        The fraction, 0 to 1.
+
     Raises:
         ArgumentError: a list without heads.
+
+    Example:
+        >>> iv.head_overlap([(0, 1), (1, 2)], [(1, 2), (1, 3)])
+        0.5
     """
     if not a or not b:
         raise ArgumentError("two lists of one head or more", f"{len(a)} and {len(b)} heads")
@@ -80,9 +114,19 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     A rank takes no notice of how large a task's effects are, so no task outweighs the others and metrics may differ;
     heads of equal effect in a task share the mean of their ranks.
 
+    Args:
+        effects: effects of the tasks.
+
+    Returns:
+        Heads as (layer, head), best first.
+
     Raises:
         ArgumentError: no effects.
         MismatchError: effects of differently shaped models.
+
+    Example:
+        >>> iv.rank_aggregate([effects]) == effects.top(8)
+        True
     """
     if not effects:
         raise ArgumentError("effects of at least one task", "none")
@@ -102,8 +146,21 @@ def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 50
     The overlap is with the ``k`` strongest over all prompts, which the resamples share: it flatters. What other
     prompts would find, ``prompts_needed`` says.
 
+    Args:
+        effects: effects, [prompt, layer, head].
+        k: how many strongest heads.
+        resamples: bootstrap resamples.
+        seed: seed of the resamples.
+
+    Returns:
+        Each head's probability of being among the ``k`` strongest, and the mean overlap.
+
     Raises:
         ArgumentError: ``k`` beyond the number of heads, or no resamples.
+
+    Example:
+        >>> iv.top_k_stability(effects, 2, resamples=10).probability.shape == effects.aie.shape
+        True
     """
     check_count(k, effects.aie.numel())
     check_finite("effects [prompt, layer, head]", effects.values)
@@ -125,11 +182,25 @@ def prompts_needed(
 
     Both sets are drawn without replacement and share no prompt, so that the overlap is what a second study of that
     size would find again; with shared prompts it would rise to 1 whatever the noise. Sizes therefore end at half of
-    the prompts (``None``: 1, 2, 5, 10, 20, 50 ... and that half). Columns: prompts (in each set), overlap (mean over
-    resamples, 0 to 1), low and high (its 5% and 95% quantiles over resamples).
+    the prompts.
+
+    Args:
+        effects: effects, [prompt, layer, head].
+        k: how many strongest heads.
+        sizes: numbers of prompts in each set (None: 1, 2, 5, 10 ... and half of the prompts).
+        resamples: pairs of sets per size.
+        seed: seed of the sets.
+
+    Returns:
+        Columns: prompts (in each set), overlap (mean over resamples, 0 to 1), low and high (its 5% and 95% quantiles
+        over resamples).
 
     Raises:
         ArgumentError: ``k`` beyond the number of heads, a size outside 1 to half of the prompts, or no resamples.
+
+    Example:
+        >>> list(iv.prompts_needed(effects, 2, resamples=5))
+        ['prompts', 'overlap', 'low', 'high']
     """
     check_count(k, effects.aie.numel())
     check_finite("effects [prompt, layer, head]", effects.values)

@@ -1,4 +1,4 @@
-"""P(answer | prompt) and accuracy: the one place that reads how prompts are answered."""
+"""P(answer | prompt) and accuracy: how prompts are answered."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,13 +19,26 @@ Ids = tuple[int, ...]
 def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
-    Probabilities are those of the first accepted answer, whole; a prompt is a hit when greedy decoding gives any of
-    its accepted answers (every token of it is the most likely one after the tokens before). Where an answer begins with
-    a blank token, as digits do in many tokenizers, its "first token" is that and the next.
+    Probabilities are those of the first accepted answer, whole; a prompt is answered correctly when greedy decoding
+    gives any of its accepted answers (every token of it is the most likely one after the tokens before). Where an
+    answer begins with a blank token, as digits do in many tokenizers, its "first token" is that and the next.
+
+    Args:
+        model: the model that answers.
+        prompts: prompts with their accepted answers.
+        batch_size: answers per forward pass.
+
+    Returns:
+        Probabilities and correctness per prompt.
 
     Raises:
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             logits are not finite.
+
+    Example:
+        >>> answers = iv.evaluate(model, prompts)
+        >>> answers.n, answers.probabilities.shape
+        (4, torch.Size([4]))
     """
     prompts = listed(prompts)
     owners, first, pairs = answers_of(model, prompts)
@@ -33,19 +46,19 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     correct = torch.zeros(len(prompts), dtype=torch.bool)
     odd = set[int]()
     with tqdm(total=len(pairs), desc="evaluating", unit="answer", leave=False, disable=None) as bar:
-        for places, batch in batches(pairs, batch_size):
-            for place, logits in zip(places, answer_logits(model, padded(batch, model.cfg.device)), strict=True):
-                targets = torch.tensor(pairs[place][1], device=logits.device)
+        for numbers, batch in batches(pairs, batch_size):
+            for number, logits in zip(numbers, answer_logits(model, padded(batch, model.cfg.device)), strict=True):
+                targets = torch.tensor(pairs[number][1], device=logits.device)
                 peaks, greedy = logits.max(-1)
                 if not peaks.isfinite().all():
-                    odd.add(owners[place])
-                correct[owners[place]] |= bool((greedy == targets).all())
-                if first[place]:
+                    odd.add(owners[number])
+                correct[owners[number]] |= bool((greedy == targets).all())
+                if first[number]:
                     chosen = logits.double().log_softmax(-1).gather(-1, targets[:, None])
                     logs = chosen[:, 0].cpu()
-                    begun = logs[: beginning(model.tokenizer, pairs[place][1])]
-                    scores[:, owners[place]] = torch.stack([logs.sum(), logs.mean(), begun.sum()])
-            bar.update(len(places))
+                    begun = logs[: beginning(model.tokenizer, pairs[number][1])]
+                    scores[:, owners[number]] = torch.stack([logs.sum(), logs.mean(), begun.sum()])
+            bar.update(len(numbers))
     refuse_odd("logits", [prompt.text for prompt in prompts], odd)
     whole, token, begin = scores.exp()
     return Evaluation(
@@ -83,7 +96,7 @@ def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> 
     Raises:
         PromptError: see ``evaluate``.
     """
-    return [found for found, _ in _encoded(model, [(prompt, None) for prompt in listed(prompts)])]
+    return [ids for ids, _ in _encoded(model, [(prompt, None) for prompt in listed(prompts)])]
 
 
 def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[tuple[Ids, Ids]]:
@@ -95,12 +108,12 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
     return _encoded(model, [(prompt, prompt.answers[0]) for prompt in listed(prompts)])
 
 
-def _encoded(model: HookedTransformer, asked: Sequence[tuple[Prompt, str | None]]) -> list[tuple[Ids, Ids]]:
+def _encoded(model: HookedTransformer, queries: Sequence[tuple[Prompt, str | None]]) -> list[tuple[Ids, Ids]]:
     """Token ids of prompts and their answers; those that cannot be used are named all at once."""
     check_dtype(model)
     pairs: list[tuple[Ids, Ids]] = []
     refused: list[tuple[str, PromptError]] = []
-    for prompt, answer in asked:
+    for prompt, answer in queries:
         try:
             pair = (tuple(prompt.token_ids(model.tokenizer)), ()) if answer is None else ids(model, prompt, answer)
             if not pair[0]:
@@ -108,11 +121,11 @@ def _encoded(model: HookedTransformer, asked: Sequence[tuple[Prompt, str | None]
             check_length(model, [pair])
             pairs.append(pair)
         except PromptError as error:
-            shown = brief(prompt.input or prompt.text)
-            refused.append((shown if answer is None else f"{shown} -> {brief(answer)}", error))
+            name = brief(prompt.input or prompt.text)
+            refused.append((name if answer is None else f"{name} -> {brief(answer)}", error))
     if refused:
         first = refused[0][1]
-        count = f"{len(refused)} of {len(asked)} prompts cannot be used: {few(name for name, _ in refused)}"
+        count = f"{len(refused)} of {len(queries)} prompts cannot be used: {few(name for name, _ in refused)}"
         raise PromptError(first.expected, first.came, f"{first.do}; {count}" if first.do else count)
     return pairs
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "ivlens"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
-    ["errors"],
+    ["errors", "visible"],
     ["kinds", "folders"],
     ["checks"],
     ["files"],
@@ -33,10 +33,11 @@ ORDER = [
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 PURE = {
-    "errors": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
-    "files": {"errors", "folders"}, "records": {"errors", "checks", "files"}, "heads": {"errors", "checks", "records"},
+    "errors": set(), "visible": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
+    "files": {"errors", "folders"}, "records": {"errors", "visible", "checks", "files"},
+    "heads": {"errors", "checks", "records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": {"errors", "checks", "files", "records", "heads"}}
+ALLOWED = PURE | {"views": {"errors", "visible", "checks", "files", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

@@ -43,7 +43,7 @@ from ..records import (
 )
 from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..steering.compare import Condition
+from ..steering.controls import Condition
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector
 from .config import CheckpointConfig

@@ -46,8 +46,12 @@ class Parameter:
 
     def add_to(self, group: Any) -> None:
         """Add the option to a parser's group."""
-        default = "" if self.default is None else f"(default: {_shown(self.default)})"
-        help = " ".join(each for each in (self.help, ", ".join(self.value.choices), default) if each).replace("%", "%%")
+        help = self.help
+        if self.value.choices and self.value.choices[-1] not in help:
+            help = f"{help}: {', '.join(self.value.choices)}"
+        if self.default is not None:
+            help = f"{help} (default: {_shown(self.default)})"
+        help = help.replace("%", "%%")
         if self.value.read is bool:
             group.add_argument(self.flag, action=argparse.BooleanOptionalAction, default=self.default, help=help)
         else:
@@ -82,8 +86,8 @@ def argument_helps(docstring: str) -> dict[str, str]:
     """The first sentence about each argument in a docstring's ``Args:``."""
     _, _, section = docstring.partition("\nArgs:\n")
     section = re.split(r"\n(?=\S)", section, maxsplit=1)[0]
-    entries = re.findall(r"^    (\w+)(?: \([^)]*\))?: (.*(?:\n     .*)*)", section, re.MULTILINE)
-    return {name: _sentence(" ".join(text.split())) for name, text in entries}
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n     .*)*)", section, re.MULTILINE)
+    return {name: _sentence(" ".join(text.split())) for names, text in entries for name in names.split(", ")}
 
 
 def _sentence(text: str) -> str:

@@ -30,12 +30,27 @@ def compare_methods(
 ) -> MethodAgreement:
     """Rank correlation and overlap of the ``k`` strongest heads of each method's effects with those of the first.
 
-    ``steps`` are those of attribution; ``.reference`` names what the first method came to ("loop" where the exact
-    sweep does not represent the model). ``n_jobs`` workers share the work (``indirect_effects``).
+    Args:
+        model: the model whose heads are patched.
+        prompts: corrupted prompts.
+        means: mean outputs over clean prompts, [layer, head, d_head].
+        methods: methods of ``indirect_effects``, the reference first.
+        metric: "probability", "log-probability" or "logit-difference".
+        k: number of strongest heads whose overlap is taken.
+        steps: gradients along the path, with attribution.
+        n_jobs: workers that share the work (``indirect_effects``).
+
+    Returns:
+        Agreement per prompt and of the means; ``.reference`` names what the first method came to ("loop" where the
+        exact sweep does not represent the model).
 
     Raises:
         ArgumentError: fewer than two methods, ``k`` beyond the number of heads, or see ``indirect_effects``.
         PromptError, MismatchError, HookError, WorkerError, UnsupportedError: see ``indirect_effects``.
+
+    Example:
+        >>> iv.compare_methods(model, prompts, means, k=2).reference
+        'exact'
     """
     if len(set(methods)) < len(methods) or len(methods) < 2:
         raise ArgumentError("two different methods or more, the reference first", repr(methods))

@@ -1,23 +1,29 @@
 """Attribution patching: the effect of a patch to first order, from the metric's gradient at the heads' outputs.
 
 One forward and one backward pass give ``(zbar - z) . d metric / d z`` for all heads at all places, which is exact where
-the metric is linear between z and zbar.
+the metric is linear between z and zbar. With several steps the gradient is averaged along the path from z to zbar
+(integrated gradients, 1703.01365). The path is that of one layer at one place: its heads move together, those of later
+layers respond as in any forward pass. With many steps the sum over the layer's heads tends to the effect of patching
+them all, of which each head gets its Aumann-Shapley share. A path of all layers at once would mix the effects of heads
+that feed each other; a path of a single head would be exact, and cost more than the loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..models import HookedTransformer, differentiable, map_batches, padded
-from .integrated import path_gradients
+from ..models import HookedTransformer, Rows, answer_logits, differentiable, hooked, map_batches, padded, z_name
 from .metric import Measure, Pair
-from .slopes import slopes
 
 Sites = Sequence[Sequence[int]]  # for each place its positions in a prompt
 Batch = tuple[Float[Tensor, "batch layer head place"], Float[Tensor, " batch"]]
+Tokens = tuple[Int[Tensor, " token"], Int[Tensor, " token"]]  # row and position of some tokens of a batch
+Outputs = dict[int, Float[Tensor, "token head d_head"]]  # by layer, at its tokens
+Deltas = Float[Tensor, "layer token head d_head"]
 
 
 def attributed_effects(
@@ -33,16 +39,16 @@ def attributed_effects(
 ) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
     """First-order effects of every head at every place, whose tokens are patched together; the prompts' own metric.
 
-    ``steps`` counts the gradients whose mean is taken, the first of them at z; each further one costs a forward and a
+    ``steps`` counts the gradients that are averaged, the first of them at z; each further one costs a forward and a
     backward pass for every layer and place. ``n_jobs`` workers share the batches.
     """
     places, layers, heads, _ = means.shape
     dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
     work = partial(_of_batch, sites=sites, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
-    found = map_batches(model, work, pairs, batch_size, n_jobs, kind="corrupted", doing="attribution")
+    batches = map_batches(model, work, pairs, batch_size, n_jobs, kind="corrupted", doing="attribution")
     effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
     baseline = torch.zeros(len(pairs), dtype=dtype)
-    for numbers, of_batch in found:
+    for numbers, of_batch in batches:
         effects[numbers], baseline[numbers] = (each.to(effects) for each in of_batch)
     return effects, baseline
 
@@ -58,33 +64,90 @@ def _of_batch(
 ) -> Batch:
     """Effects of one batch of prompts, on the CPU."""
     numbers, batch = numbered
-    own = [sites[number] for number in numbers]
+    patched = [
+        (row, position, place)
+        for row, number in enumerate(numbers)
+        for place, positions in enumerate(sites[number])
+        for position in positions
+    ]
+    layers = range(means.shape[1])
     with differentiable(model):
         means = means.to(model.cfg.device)
-        cells = [
-            (row, position, place)
-            for row, of_row in enumerate(own)
-            for place, positions in enumerate(of_row)
-            for position in positions
-        ]
-        row, position, place = torch.tensor(cells, device=means.device).T
+        row, position, place = torch.tensor(patched, device=means.device).T
         rows = padded(batch, means.device)
         measure = Measure(metric, rows.answers)
-        still = means.new_zeros(len(cells), *means.shape[2:])
-        layers = range(means.shape[1])
-        outputs, slope, scores = slopes(
-            model, rows, dict.fromkeys(layers, (row, position)), dict.fromkeys(layers, still), measure
+        zeros = means.new_zeros(len(patched), *means.shape[2:])
+        outputs, gradients, baseline = gradients_at(
+            model, rows, dict.fromkeys(layers, (row, position)), dict.fromkeys(layers, zeros), measure
         )
-        way = torch.stack([means[place, layer] - outputs[layer] for layer in layers])
-        total = torch.stack([slope[layer].to(way) for layer in layers])
-        if steps > 1:
-            for number, pair in enumerate(batch):
-                its = row == number
-                total[:, its] += path_gradients(
-                    model, pair, (position[its], place[its]), way[:, its], measure.copies(number, 1),
-                    steps=steps, batch_size=batch_size,
-                )  # fmt: skip
-        each = (way * total).sum(-1).permute(1, 0, 2) / steps  # cell layer head
-        found = each.new_zeros(len(batch), len(own[0]), *each.shape[1:])
-        found.index_put_((row, place), each, accumulate=True)
-    return found.permute(0, 2, 3, 1).cpu(), scores.cpu()
+        deltas = torch.stack([means[place, layer] - outputs[layer] for layer in layers])
+        total = torch.stack([gradients[layer].to(deltas) for layer in layers])
+        for number, pair in enumerate(batch) if steps > 1 else ():
+            its = row == number
+            total[:, its] += path_gradients(
+                model, pair, (position[its], place[its]), deltas[:, its], measure.copies(number, 1),
+                steps=steps, batch_size=batch_size,
+            )  # fmt: skip
+        of_tokens = (deltas * total).sum(-1).permute(1, 0, 2) / steps  # token layer head
+        effects = of_tokens.new_zeros(len(batch), len(sites[numbers[0]]), *of_tokens.shape[1:])
+        effects.index_put_((row, place), of_tokens, accumulate=True)
+    return effects.permute(0, 2, 3, 1).cpu(), baseline.cpu()
+
+
+def path_gradients(
+    model: HookedTransformer,
+    pair: Pair,
+    tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
+    deltas: Deltas,
+    measure: Measure,
+    *,
+    steps: int,
+    batch_size: int,
+) -> Deltas:
+    """Sum of a prompt's gradients at 1/steps, 2/steps ... of the path, copies of the prompt being run together.
+
+    ``tokens`` are their positions and places; in a copy, one layer's outputs at one place are moved along the path.
+    ``measure`` reads the prompt alone.
+    """
+    position, place = tokens
+    total = torch.zeros_like(deltas)
+    moves = [*product(range(len(deltas)), place.unique().tolist(), range(1, steps))]
+    for start in range(0, len(moves), batch_size):
+        chunk = torch.tensor(moves[start : start + batch_size], device=place.device)  # copy (layer, place, step)
+        layers = chunk[:, 0].unique().tolist()
+        moved = {layer: ((chunk[:, :1] == layer) & (chunk[:, 1:2] == place)).nonzero().T for layer in layers}
+        offsets = {
+            layer: (chunk[copy, 2] / steps)[:, None, None] * deltas[layer, token]
+            for layer, (copy, token) in moved.items()
+        }
+        at = {layer: (copy, position[token]) for layer, (copy, token) in moved.items()}
+        rows = padded([pair] * len(chunk), place.device)
+        _, gradients, _ = gradients_at(model, rows, at, offsets, measure.copies(0, len(chunk)))
+        for layer, (_, token) in moved.items():
+            total[layer].index_add_(0, token, gradients[layer].to(total))
+    return total
+
+
+def gradients_at(
+    model: HookedTransformer,
+    rows: Rows,
+    tokens: Mapping[int, Tokens],
+    offsets: Mapping[int, Float[Tensor, "token head d_head"]],
+    measure: Callable[[Sequence[Tensor]], Float[Tensor, " row"]],
+) -> tuple[Outputs, Outputs, Float[Tensor, " row"]]:
+    """Heads' outputs by layer at its tokens, the metric's gradients there, and what ``measure`` reads of each row.
+
+    Outputs are those before ``offsets`` are added to them, gradients are taken after it. Autograd stores no other
+    activation than it needs, and no parameter gets a gradient (see ``differentiable``).
+    """
+    outputs: Outputs = {}
+    added = {layer: offset.detach().clone().requires_grad_() for layer, offset in offsets.items()}
+
+    def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        outputs[layer] = z[tokens[layer]].detach()
+        return z.index_put(tokens[layer], added[layer].to(z), accumulate=True)
+
+    with hooked(model, {z_name(layer): partial(edit, layer) for layer in tokens}):
+        metric = measure(answer_logits(model, rows))
+    gradients = torch.autograd.grad(metric.sum(), [*added.values()])
+    return outputs, dict(zip(added, gradients, strict=True)), metric.detach()

@@ -38,10 +38,10 @@ def check_effects(
 ) -> None:
     """Raise PromptError that names the prompts, and heads, whose effects are infinite or not a number."""
     odd = ~effects.isfinite().reshape(*effects.shape[:3], -1).all(-1)  # prompt layer head
-    found = (odd.flatten(1).any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
+    numbers = (odd.flatten(1).any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
     heads = [tuple(head) for head in odd.any(0).nonzero().tolist()]
     some = "" if len(heads) in (0, odd[0].numel()) else f" of {len(heads)} heads, {heads[0]} first,"
-    refuse_odd("effects", [prompt.text for prompt in prompts], found, some)
+    refuse_odd("effects", [prompt.text for prompt in prompts], numbers, some)
 
 
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:

@@ -1,14 +1,20 @@
 """The exact sweep: last-token streams (``ivlens.models.streams``), prompts grouped to a bounded number of rows."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..errors import PrecisionWarning
 from ..models import HookedTransformer, sweep_heads
 from ..records import Head
-from .metric import Pair, Scores
+from .metric import Pair, Scores, in_metric
+
+STRONGEST = 10  # heads whose effects are compared with the noise of half precision
+ABOVE = 3  # times the noise that an effect should be
 
 
 def exact_scores(
@@ -47,3 +53,29 @@ def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]
             rows = own
         groups[-1].append(pair)
     return groups
+
+
+def warn_of_noise(
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Float[Tensor, "layer head d_head"],
+    effects: Float[Tensor, "prompt layer head"],
+    metric: str,
+) -> None:
+    """Warn where the strongest average effects are less than three times the noise of half precision.
+
+    The noise is measured: the same heads' effects on the first prompt, once more with float32 streams.
+    """
+    aie = effects.double().mean(0)
+    top = aie.flatten().topk(min(STRONGEST, aie.numel())).indices.sort().values.tolist()
+    heads = [divmod(index, aie.shape[1]) for index in top]
+    against = metric == "logit-difference"
+    (scores,) = sweep_heads(model, pairs[:1], means, heads, against_foil=against, dtype=torch.float32)
+    exact = in_metric(scores, metric).double()
+    half = torch.stack([effects[0, layer, head] for layer, head in heads]).double()
+    noise = (exact[1:] - exact[0] - half.to(exact)).pow(2).mean().sqrt().item()
+    size = aie.flatten()[top].abs().mean().item()
+    if size < ABOVE * noise:
+        warning = f"the {len(heads)} strongest effects, {size:.2g} on average, are near the noise of {model.cfg.dtype}"
+        do = "pass stream_dtype=torch.float32, which keeps the model as it is"
+        warnings.warn(f"{warning}, {noise:.2g} on the first prompt; {do}", PrecisionWarning, stacklevel=5)

@@ -1,27 +1,28 @@
-"""What is asked for is checked, and handed to the method that scores every head's patch."""
+"""Check the arguments, run the method, package the record."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..checks import Between, Count, checked
 from ..errors import FallbackWarning, UnsupportedError
-from ..models import HookedTransformer, check_streamable, provenance, rows_that_fit
-from ..records import HeadEffects, HeadMeans
+from ..models import HookedTransformer, check_streamable, map_with_model, provenance, rows_that_fit
+from ..parallel import workers
+from ..records import Head, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
 from .attribution import attributed_effects
 from .checks import check_asked, check_effects, check_means, check_stream_dtype
-from .exact import exact_scores
+from .exact import exact_scores, warn_of_noise, within
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
-from .noise import warn_of_noise
-from .workers import map_scores
 
 METHODS = ("exact", "loop", "attribution")
 Run = Callable[..., list[Scores]]
@@ -44,18 +45,28 @@ def indirect_effects(
 ) -> HeadEffects:
     """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
 
-    ``.values`` is [prompt, layer, head], in the metric's unit: ``"probability"`` of the whole answer,
-    ``"log-probability"`` in nats, or ``"logit-difference"``, the answer's tokens against the strongest wrong tokens
-    of the unpatched run. ``method="exact"`` is the last-token sweep (``ivlens.models.streams``); ``"loop"`` runs one
-    full forward pass a head; ``"attribution"`` is the first-order estimate ``(zbar - z) . d metric / d z`` from one
-    forward and one backward pass, or with ``steps`` above 1 integrated gradients (``ivlens.effects.integrated``).
-    ``stream_budget`` bounds the rows that travel together, hence memory (None: a sixth of the weights', or half of what
-    is free). A model that the sweep does not represent goes through the loop, with a FallbackWarning; ``.method`` names
-    what was done. With weights in half precision a PrecisionWarning says where effects are near its noise;
-    ``stream_dtype=torch.float32`` computes the sweep's streams in float32, each block's weights widened on the way.
+    With ``n_jobs`` workers the same groups of prompts travel together as with one: numbers are the same, but for
+    rounding where workers have other devices or another number of threads.
 
-    With ``n_jobs`` workers (None: what ``joblib.parallel_config`` says) the same groups of prompts travel together as
-    with one: numbers are the same, but for rounding where workers have other devices or another number of threads.
+    Args:
+        model: the model whose heads are patched.
+        prompts: corrupted prompts, from which the task cannot be read off.
+        means: mean outputs over clean prompts, [layer, head, d_head], that heads are patched to at the last token.
+        method: "exact" is the last-token sweep (``ivlens.models.streams``); "loop" runs one full forward pass per head;
+            "attribution" is the first-order estimate ``(zbar - z) . d metric / d z`` (``ivlens.effects.attribution``).
+            A model that the sweep does not represent goes through the loop, with a FallbackWarning.
+        metric: "probability" of the whole answer, "log-probability" in nats, or "logit-difference", the answer's tokens
+            against the strongest wrong tokens of the unpatched run. The log-probability is the default because on
+            prompts that hide the task the probability is close to zero whatever is patched.
+        stream_budget: rows of streams that travel together, which bounds memory (None: a sixth of the weights' memory,
+            or half of what is free).
+        stream_dtype: with the exact method, a wider dtype for the streams, each block's weights widened on the way.
+            With weights in half precision a PrecisionWarning says where effects are near its noise.
+        steps: with attribution, gradients along the path; above 1 these are integrated gradients.
+        n_jobs: workers that share the prompts (None: what ``joblib.parallel_config`` says).
+
+    Returns:
+        Effects, [prompt, layer, head], in the metric's unit; ``.method`` names what was done.
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
@@ -65,6 +76,12 @@ def indirect_effects(
         HookError, WorkerError: hooks are active, which streams and workers would not run; a worker died.
         UnsupportedError: attribution on a model that was made in inference mode; ``stream_dtype`` for a model that
             streams do not represent.
+
+    Example:
+        >>> corrupted = task.prompts(4, shots=0, instruction=False)
+        >>> effects = iv.indirect_effects(model, corrupted, means)
+        >>> effects.values.shape == (4, model.cfg.n_layers, model.cfg.n_heads)
+        True
     """
     check_asked(method, METHODS, metric, steps)
     check_stream_dtype(model, method, stream_dtype)
@@ -103,8 +120,8 @@ def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -
     except UnsupportedError as error:
         if stream_dtype is not None:
             raise
-        said = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
-        warnings.warn(f"{said}, one forward pass a head", FallbackWarning, stacklevel=5)
+        reason = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
+        warnings.warn(f"{reason}, one forward pass per head", FallbackWarning, stacklevel=5)
         return "loop"
     return "exact"
 
@@ -118,7 +135,10 @@ def _attributed(
     budget: int,
     n_jobs: int | None,
 ) -> Effects:
-    """First-order effects at the last token. A token of the graph keeps every layer's activations, a stream one's."""
+    """First-order effects at the last token.
+
+    Autograd stores every layer's activations per token, so a batch holds budget / n_layers tokens.
+    """
     longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
     batch_size = max(1, budget // (model.cfg.n_layers * longest))
     last = [[[len(prompt) - 1]] for prompt, _ in pairs]
@@ -143,3 +163,38 @@ def _patched(
     scores = map_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, n_jobs)
     columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
     return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]
+
+
+def map_scores(
+    run: Callable[..., list[Scores]],
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
+    n_jobs: int | None,
+) -> list[Scores]:
+    """Scores of all prompts by ``exact_scores`` or ``loop_scores``; workers have the same groups of prompts."""
+    work = partial(_scores, run=run, means=means, heads=heads, against_foil=against_foil, budget=budget)
+    if workers(n_jobs) == 1:
+        return work(model, pairs)
+    groups = [[pair] for pair in pairs] if run is loop_scores else within(pairs, len(heads) + 1, budget)
+    ends = list(accumulate(map(len, groups)))
+    names = [f"prompts {end - len(group) + 1} to {end}" for group, end in zip(groups, ends, strict=True)]
+    with tqdm(total=len(pairs), desc="indirect effects", unit="prompt", leave=False, disable=None) as bar:
+        results = map_with_model(model, work, groups, n_jobs, names, finished=lambda group, _: bar.update(len(group)))
+    return [of_prompt for group in results for of_prompt in group]
+
+
+@torch.no_grad()
+def _scores(
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    run: Callable[..., list[Scores]],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
+) -> list[Scores]:
+    return [of_prompt.cpu() for of_prompt in run(model, pairs, means, heads, against_foil, budget)]

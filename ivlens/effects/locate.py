@@ -5,13 +5,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
+
 from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
+from ..errors import ArgumentError
 from ..models import HookedTransformer, shared_weights
 from ..records import HeadEffects, Record
 from ..scoring import all_ids
 from ..tasks import Task, load_task
-from .indirect import indirect_effects
+from .checks import check_asked, check_stream_dtype
+from .indirect import METHODS, indirect_effects
 
 R = TypeVar("R", bound=Record)
 
@@ -25,40 +29,83 @@ def locate_heads(
     n_corrupted: Count = 25,
     shots: Natural = 2,
     format: str | Callable[..., str] = "labelled",
+    instruction: bool | int | str | None = None,
     corruption: str = "no-instruction",
     metric: str = "log-probability",
     method: str = "exact",
+    steps: Count = 1,
+    stream_dtype: torch.dtype | None = None,
     split: str = "train",
     seed: Seed = 0,
     n_jobs: Count | None = 1,
 ) -> HeadEffects:
     """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
 
-    Means are taken over ``n_clean`` prompts (instruction, field labels and ``shots`` demonstrations), effects over
-    ``n_corrupted`` ones, both from the task's ``split``. The log-probability is the default because on bare prompts the
-    probability lies at its floor. ``n_jobs`` workers share the work (``indirect_effects``).
+    Means are taken over clean prompts (instruction, field labels, demonstrations), effects over corrupted ones, both
+    from the task's ``split``. The log-probability is the default because on bare prompts the probability is close to
+    zero whatever is patched.
+
+    Args:
+        model: the model whose heads are patched.
+        task: a task, the name of a built-in one, or a task file.
+        n_clean: number of clean prompts.
+        n_corrupted: number of corrupted prompts.
+        shots: demonstrations in a prompt.
+        format: how prompts are written: "labelled", "plain", "qa", "chat" or a callable (``Task.prompts``).
+        instruction: True for the task's first instruction, a number for that paraphrase, a text of your own, False for
+            demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
+        corruption: "no-instruction", "other-instruction" or "shuffled-labels".
+        metric: "probability", "log-probability" in nats, or "logit-difference".
+        method: "exact", "loop" or "attribution" (``indirect_effects``).
+        steps: gradients along the path, with attribution.
+        stream_dtype: a wider dtype for the exact sweep's streams.
+        split: examples that prompts are drawn from: "train", "validation", "test" or "all".
+        seed: seed of the prompts.
+        n_jobs: workers that share the work (``indirect_effects``).
+
+    Returns:
+        Effects, [prompt, layer, head], with the means that heads were patched to.
 
     Raises:
-        ArgumentError: an option outside its values, or more prompts than the split has.
+        ArgumentError: an option outside its values, more prompts than the split has, or clean prompts without
+            instruction and demonstrations.
         PromptError, UnsupportedError, HookError, WorkerError: see ``indirect_effects``.
+
+    Example:
+        >>> effects = iv.locate_heads(model, task, n_clean=4, n_corrupted=4)
+        >>> len(effects.top(3))
+        3
     """
     task = load_task(task) if isinstance(task, str) else task
-    draw = partial(task.prompts, shots=shots, format=format, split=split, seed=seed, tokenizer=model.tokenizer)
+    instruction = bool(task.instructions) if instruction is None else instruction
+    if instruction is False and not shots:
+        raise ArgumentError(
+            "clean prompts that tell the task", f"no instruction, and {shots} demonstrations",
+            "pass shots=, or instruction= with a text",
+        )  # fmt: skip
+    check_asked(method, METHODS, metric, steps)
+    check_stream_dtype(model, method, stream_dtype)
+    draw = partial(
+        task.prompts, shots=shots, format=format, instruction=instruction, split=split, seed=seed,
+        tokenizer=model.tokenizer,
+    )  # fmt: skip
     template = {
         "task": task.name,
         "format": format if isinstance(format, str) else getattr(format, "__name__", "own"),
-        "shots": shots,
-    }
-    template |= {"split": split, "seed": seed}
-    broken = draw(n_corrupted, corruption=corruption)
-    all_ids(model, broken)  # before the means: prompts that cannot be used are named at once
+        "shots": shots, "instruction": instruction, "split": split, "seed": seed,
+    }  # fmt: skip
+    corrupted = draw(n_corrupted, corruption=corruption)
+    all_ids(model, corrupted)  # before the means: prompts that cannot be used are named at once
     with shared_weights(model, n_jobs):
-        means = _noted(mean_head_activations(model, draw(n_clean), n_jobs=n_jobs), **template)
-        effects = indirect_effects(model, broken, means, method=method, metric=metric, n_jobs=n_jobs)
-    return _noted(effects, **template, corruption=corruption, n_clean=n_clean)
+        means = _with_settings(mean_head_activations(model, draw(n_clean), n_jobs=n_jobs), **template)
+        effects = indirect_effects(
+            model, corrupted, means, method=method, metric=metric, steps=steps, stream_dtype=stream_dtype,
+            n_jobs=n_jobs,
+        )  # fmt: skip
+    return _with_settings(effects, **template, corruption=corruption, n_clean=n_clean)
 
 
-def _noted(record: R, **settings: Any) -> R:
+def _with_settings(record: R, **settings: Any) -> R:
     """The record with further settings in its provenance."""
     origin = dict(record.provenance)
     return replace(record, provenance=origin | {"settings": {**origin["settings"], **settings}})

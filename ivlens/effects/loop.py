@@ -1,6 +1,8 @@
-"""The plain loop: one forward pass a head. It is slow, and the oracle of the exact sweep."""
+"""The plain loop over patches: slow, and the oracle of the exact sweep and of attribution."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -13,12 +15,16 @@ from ..models import (
     answer_scores,
     hooked,
     last_token,
+    map_with_model,
     padded,
     strongest_wrong,
     z_name,
 )
 from ..records import Head
-from .metric import Pair, Scores
+from .attribution import Sites
+from .metric import Measure, Pair, Scores
+
+Patch = tuple[int, int, int]  # layer, head, place
 
 
 def loop_scores(
@@ -47,3 +53,65 @@ def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Ten
         return z
 
     return edit
+
+
+def patched_effects(
+    model: HookedTransformer,
+    pairs: Sequence[Pair],
+    sites: Sequence[Sites],
+    means: Float[Tensor, "place layer head d_head"],
+    metric: str,
+    *,
+    batch_size: int,
+    n_jobs: int | None,
+) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
+    """Effects of every head at every place, whose tokens are patched together; the prompts' own metric.
+
+    Copies of a prompt run together, each with one patch. ``n_jobs`` workers share the prompts.
+    """
+    work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
+    names = [f"prompt {number}" for number in range(1, len(pairs) + 1)]
+    pieces = [*zip(pairs, sites, strict=True)]
+    with tqdm(total=len(pairs), desc="position effects", unit="prompt", leave=False, disable=None) as bar:
+        results = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
+    effects, baseline = zip(*results, strict=True)
+    return torch.stack(effects), torch.cat(baseline)
+
+
+@torch.no_grad()
+def _of_prompt(
+    model: HookedTransformer,
+    piece: tuple[Pair, Sites],
+    means: Float[Tensor, "place layer head d_head"],
+    metric: str,
+    batch_size: int,
+) -> tuple[Float[Tensor, "layer head place"], Float[Tensor, " one"]]:
+    """One prompt's effects and its own metric, on the CPU."""
+    pair, sites = piece
+    places, layers, heads, _ = means.shape
+    patches = [*product(range(layers), range(heads), range(places))]
+    measure = Measure(metric, pair[1:])
+    baseline = measure(answer_logits(model, padded([pair], model.cfg.device)))
+    patched = []
+    with tqdm(total=len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
+        for start in range(0, len(patches), batch_size):
+            chunk = patches[start : start + batch_size]
+            with hooked(model, _edits(chunk, sites, means)):
+                logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
+            patched.append(measure.copies(0, len(chunk))(logits))
+            bar.update(len(chunk))
+    return (torch.cat(patched) - baseline).view(layers, heads, places).cpu(), baseline.cpu()
+
+
+def _edits(
+    chunk: Sequence[Patch], sites: Sites, means: Float[Tensor, "place layer head d_head"]
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Edits of ``hook_z`` that give the copies their patches, copy i the i-th."""
+
+    def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        for copy, (patched, head, place) in enumerate(chunk):
+            if patched == layer:
+                z[copy, list(sites[place]), head] = means[place, layer, head].to(z)
+        return z
+
+    return {z_name(layer): partial(edit, layer) for layer in {layer for layer, _, _ in chunk}}

@@ -12,7 +12,7 @@ from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_place
 from .attribution import attributed_effects
 from .checks import check_asked, check_effects, check_means
-from .copies import patched_effects
+from .loop import patched_effects
 
 POSITION_METHODS = ("loop", "attribution")
 
@@ -32,11 +32,21 @@ def position_effects(
 ) -> PositionEffects:
     """Indirect effect of every head at every place of corrupted prompts, by role (2310.15213's token classes).
 
-    ``.values`` is [prompt, layer, head, place], in the metric's unit: all tokens of the place are patched together.
-    Places are those of ``means`` (``mean_position_activations``) that all prompts have, aligned by role, whatever the
-    prompts' lengths, or by position where all prompts, clean and corrupted, are of one length. ``method="loop"`` runs
-    every patch, ``batch_size`` copies of a prompt at once; ``"attribution"`` is the first-order estimate, all heads and
-    places from one forward and one backward pass (``steps`` and ``n_jobs``: see ``indirect_effects``).
+    Args:
+        model: the model whose heads are patched.
+        prompts: corrupted prompts.
+        means: mean outputs at each place (``mean_position_activations``), aligned by role, whatever the prompts'
+            lengths, or by position where all prompts, clean and corrupted, are of one length.
+        method: "loop" runs every patch, "attribution" is the first-order estimate, all heads and places from one
+            forward and one backward pass.
+        metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
+        batch_size: copies of a prompt per forward pass.
+        steps: gradients along the path, with attribution.
+        n_jobs: workers that share the work (``indirect_effects``).
+
+    Returns:
+        Effects, [prompt, layer, head, place], in the metric's unit: all tokens of the place are patched together.
+        Places are those of ``means`` that all prompts have.
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
@@ -45,21 +55,27 @@ def position_effects(
         MismatchError: the means were computed on another model, or on prompts of another length.
         UnsupportedError: attribution on a model that was made in inference mode.
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
+
+    Example:
+        >>> means = iv.mean_position_activations(model, prompts)
+        >>> effects = iv.position_effects(model, prompts, means, method="attribution")
+        >>> effects.values.shape[:3] == (4, model.cfg.n_layers, model.cfg.n_heads)
+        True
     """
     check_asked(method, POSITION_METHODS, metric, steps)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
-    found = positions_by_place(model.tokenizer, prompts, means.by)
-    if means.by == "position" and len(found[0]) != len(means.places):
+    positions = positions_by_place(model.tokenizer, prompts, means.by)
+    if means.by == "position" and len(positions[0]) != len(means.places):
         raise MismatchError(
             f"corrupted prompts of {len(means.places)} tokens, as the clean ones have",
-            f"{len(found[0])}",
+            f"{len(positions[0])}",
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
-    places = [name for name in means.places if all(name in each for each in found)]
+    places = [name for name in means.places if all(name in each for each in positions)]
     values = means.values[[means.places.index(name) for name in places]]
-    sites = [[each[name] for name in places] for each in found]
+    sites = [[each[name] for name in places] for each in positions]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
     effects, baseline = run(model, pairs, sites, values, metric, **options, n_jobs=n_jobs)

@@ -31,7 +31,7 @@ from ..steering import (
     steer,
     steering_sweep,
 )
-from ..steering.compare import Condition
+from ..steering.controls import Condition
 from ..tasks import Prompt, load_task
 from ..vectors import InstructionVector, instruction_vector
 

@@ -1,8 +1,10 @@
-"""Controls that belong beside every steering result."""
+"""Controls that belong beside every steering result, and conditions compared on the same queries."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,15 +14,29 @@ from ..checks import Count, Seed, check_layer, checked
 from ..errors import ArgumentError, refuse_odd
 from ..heads import random_heads
 from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
-from ..records import HeadMeans
-from ..scoring import listed, prompt_ids
+from ..records import ConditionComparison, HeadMeans
+from ..scoring import evaluate, listed, prompt_ids
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
+
+Condition = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 
 
 @checked
 def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector:
-    """A vector of random direction and the same norm: the control that any vector must beat."""
+    """A vector of random direction and the same norm: the control that any vector must beat.
+
+    Args:
+        vector: the vector whose norm is taken.
+        seed: seed of the direction.
+
+    Returns:
+        A vector without heads.
+
+    Example:
+        >>> abs(iv.random_vector(vector, seed=0).norm - vector.norm) < 1e-4
+        True
+    """
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
     values = (direction / direction.norm() * vector.norm).to(vector.values)
@@ -33,8 +49,21 @@ def random_heads_vector(
 ) -> InstructionVector:
     """The vector of as many random other heads out of the same means, scaled to the same norm.
 
+    Args:
+        model: the model that the means were computed on.
+        means: mean outputs over clean prompts, [layer, head, d_head].
+        vector: the vector whose number of heads and norm are taken.
+        seed: seed of the heads.
+
+    Returns:
+        A vector of other heads, scaled to the same norm.
+
     Raises:
         ArgumentError: fewer other heads than the vector has, or ones that write nothing.
+
+    Example:
+        >>> len(iv.random_heads_vector(model, means, vector, seed=0).heads)
+        3
     """
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     heads = random_heads(shape, len(vector.heads), seed=seed, exclude=vector.heads)
@@ -56,9 +85,23 @@ def mean_difference(
 ) -> InstructionVector:
     """The classical steering vector: mean residual stream entering ``layer`` at the last token, clean minus corrupted.
 
+    Args:
+        model: the model to record.
+        clean: prompts that show the task.
+        corrupted: prompts that do not.
+        layer: the layer whose entering stream is averaged.
+        batch_size: prompts per forward pass.
+
+    Returns:
+        A vector without heads, in the residual stream's units.
+
     Raises:
         ArgumentError: a layer that the model does not have.
         PromptError: no prompts, or one that cannot be tokenised.
+
+    Example:
+        >>> iv.mean_difference(model, prompts, task.prompts(4, shots=0, instruction=False), layer=1).values.shape
+        torch.Size([32])
     """
     check_layer(model.cfg.n_layers, layer)
     clean, corrupted = listed(clean), listed(corrupted)
@@ -87,3 +130,43 @@ def _mean_residual(
             final_residual(model, padded(batch, model.cfg.device))
     refuse_odd("activations", [prompt.text for prompt in prompts], odd)
     return total / len(pairs)
+
+
+@checked
+def compare_conditions(
+    model: HookedTransformer, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
+) -> ConditionComparison:
+    """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
+
+    All conditions ask the same queries, so that they compare prompt by prompt.
+
+    Args:
+        model: the model to evaluate.
+        conditions: by name, prompts and a context such as ``steer`` or ``ablate``, or None.
+        task: name of the task, for tables.
+        settings: further facts for the provenance.
+
+    Returns:
+        Answers under each condition.
+
+    Raises:
+        ArgumentError: no conditions, or ones on different queries.
+        PromptError: see ``evaluate``.
+
+    Example:
+        >>> iv.compare_conditions(model, {"plain": (prompts, None), "steered": (prompts, iv.steer(model, vector, 1))}).n
+        4
+    """
+    evaluated = [(listed(prompts), context) for prompts, context in conditions.values()]
+    queries = {tuple(prompt.input for prompt in prompts) for prompts, _ in evaluated}
+    if len(queries) != 1:
+        raise ArgumentError("conditions, one or more, on the same queries", f"{len(queries)} different sets of queries")
+    results = []
+    for prompts, context in evaluated:
+        with context or nullcontext():
+            results.append(evaluate(model, prompts))
+    correct = torch.stack([result.correct for result in results])
+    probabilities = torch.stack([result.probabilities for result in results])
+    return ConditionComparison(
+        correct, probabilities, tuple(conditions), task, provenance=provenance(model, **settings)
+    )

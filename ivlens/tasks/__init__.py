@@ -1,4 +1,4 @@
-"""What is asked: tasks, their prompts and corruptions, and the files they come from."""
+"""Tasks, their prompts and corruptions, and the files they come from."""
 
 from .builtin import list_tasks as list_tasks
 from .corruptions import CORRUPTIONS as CORRUPTIONS

@@ -14,7 +14,15 @@ def _names() -> tuple[str, ...]:
 
 
 def list_tasks() -> list[str]:
-    """The names of the built-in tasks, sorted."""
+    """The names of the built-in tasks, sorted.
+
+    Returns:
+        Names that ``load_task`` takes.
+
+    Example:
+        >>> "country-capital" in iv.list_tasks()
+        True
+    """
     return list(_names())
 
 

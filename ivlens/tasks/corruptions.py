@@ -32,12 +32,12 @@ def with_shuffled_labels(turns: Turns) -> tuple[Turns, float]:
 
 
 def derange(values: Sequence[str]) -> list[str]:
-    """The same values in another order, in which as many places as possible hold a value they did not hold.
+    """The same values in another order, in which as many positions as possible hold a value they did not hold.
 
-    Equal values stand together once sorted, so that a rotation by the size of the largest class moves every place out
+    Equal values stand together once sorted, so that a rotation by the size of the largest class moves every value out
     of its own class, except those of a class of more than half, which the others are too few to fill.
     """
     order = sorted(range(len(values)), key=values.__getitem__)
     shift = max(Counter(values).values(), default=0)
     source = dict(zip(order, order[shift:] + order[:shift], strict=True))
-    return [values[source[place]] for place in range(len(values))]
+    return [values[source[index]] for index in range(len(values))]

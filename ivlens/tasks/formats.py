@@ -47,12 +47,12 @@ FORMATS: dict[str, Format] = {"labelled": labelled, "plain": plain, "qa": qa}
 
 
 def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
-    asked, answered = (f"{label}:" for label in labels)
+    input_label, output_label = (f"{label}:" for label in labels)
     blocks: list[list[Part]] = [] if turns.instruction is None else [[(INSTRUCTION, turns.instruction)]]
     for shot in turns.demonstrations:
-        shown = asked, f" {shot.input}", f"\n{answered}", f" {shot.answers[0]}"
-        blocks.append([*zip(DEMONSTRATION, shown, strict=True)])
-    blocks.append([*zip(QUERY, (asked, f" {turns.query}", f"\n{answered}"), strict=True)])
+        texts = input_label, f" {shot.input}", f"\n{output_label}", f" {shot.answers[0]}"
+        blocks.append([*zip(DEMONSTRATION, texts, strict=True)])
+    blocks.append([*zip(QUERY, (input_label, f" {turns.query}", f"\n{output_label}"), strict=True)])
     return Composed([part for block in blocks for part in [(SEPARATOR, "\n\n"), *block]][1:])
 
 
@@ -85,25 +85,25 @@ class _Chat:
             whole: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **dict(self.options))
         except Exception as error:  # a template is code of the model's makers: it may raise anything
             raise self._refused(reason(error, 200)) from error
-        text, found, _ = whole.rpartition(ANSWER)
-        if not found:
+        text, marker, _ = whole.rpartition(ANSWER)
+        if not marker:
             raise self._refused("a text without the assistant's turn")
         if self.system is not None and self.system.strip() not in text:
             raise self._refused("a text without it")
         begun = text + self.assistant_prefix
-        shown = begun.rstrip(" ")
+        stripped = begun.rstrip(" ")
         apart = " " if self.assistant_prefix and not begun[-1].isspace() else ""
-        return ChatText(shown, begun[len(shown) :] or apart)
+        return ChatText(stripped, begun[len(stripped) :] or apart)
 
     def _messages(self, turns: Turns) -> list[dict[str, str]]:
-        asked = [*(shot.input for shot in turns.demonstrations), turns.query]
+        questions = [*(shot.input for shot in turns.demonstrations), turns.query]
         if turns.instruction is not None:
-            asked[0] = f"{turns.instruction}\n\n{asked[0]}"
+            questions[0] = f"{turns.instruction}\n\n{questions[0]}"
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
-        for question, shot in zip(asked, turns.demonstrations, strict=False):
+        for question, shot in zip(questions, turns.demonstrations, strict=False):
             messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": shot.answers[0]})
-        return [*messages, {"role": "user", "content": asked[-1]}]
+        return [*messages, {"role": "user", "content": questions[-1]}]
 
     def _refused(self, came: str) -> PromptError:
         if self.system is None:

@@ -131,12 +131,12 @@ def _json(text: str) -> Any:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object, or a ValueError where a name comes twice in it: Python would keep the last value only."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in fields:
             raise ValueError(f"{brief(name)} twice in one object")
-        found[name] = value
-    return found
+        fields[name] = value
+    return fields
 
 
 def _is_object(line: str) -> bool:

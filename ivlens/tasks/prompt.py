@@ -53,7 +53,18 @@ class Prompt:
         object.__setattr__(self, "parts", as_parts(self.parts, self.text))
 
     def token_ids(self, tokenizer: Any) -> list[int]:
-        """The ids of the text, as the tokenizer gives them, without an end-of-text token that it appends."""
+        """The ids of the text, as the tokenizer gives them, without an end-of-text token that it appends.
+
+        Args:
+            tokenizer: the model's tokenizer.
+
+        Returns:
+            Token ids.
+
+        Example:
+            >>> len(prompts[0].token_ids(model.tokenizer)) > 10
+            True
+        """
         return _ids(tokenizer, self.text, self.special_tokens)
 
     @checked
@@ -62,8 +73,21 @@ class Prompt:
 
         An answer may begin with a blank token, as " 7" does where digits stand alone: it is scored with the rest.
 
-        Raises: PromptError where the text has no tokens, where the answer has none or holds the unknown token, and
-        where text and answer share a token.
+        Args:
+            tokenizer: the model's tokenizer.
+            answer: an accepted answer (None: the first).
+
+        Returns:
+            Ids of the prompt and of the answer.
+
+        Raises:
+            PromptError: a text without tokens, an answer without tokens or with the unknown token, or a text and an
+                answer that share a token.
+
+        Example:
+            >>> encoded = prompts[0].encode(model.tokenizer)
+            >>> len(encoded.answer_ids)
+            1
         """
         answer = self.answers[0] if answer is None else answer
         prompt = self.token_ids(tokenizer)
@@ -76,9 +100,9 @@ class Prompt:
         if not suffix:
             raise PromptError("the answer to add tokens to the prompt", f"none for the answer {brief(answer)}")
         if self.special_tokens and answer.startswith(" ") and prompt[-1] in tokenizer.all_special_ids:
-            shown = token_text(tokenizer, prompt[-1])
+            token = token_text(tokenizer, prompt[-1])
             warnings.warn(
-                f"a space stands between {shown} and the answer {brief(answer)}: chat templates rarely have one there; "
+                f"a space stands between {token} and the answer {brief(answer)}: chat templates rarely have one there; "
                 "chat_format(tokenizer, ...) follows the template",
                 stacklevel=2,
             )
@@ -96,7 +120,18 @@ class Prompt:
 
         Tokens that the tokenizer adds have no role.
 
-        Raises: PromptError where the prompt has no parts, or the tokenizer does not say where tokens are.
+        Args:
+            tokenizer: the model's tokenizer.
+
+        Returns:
+            A role per token.
+
+        Raises:
+            PromptError: the prompt has no parts, or the tokenizer does not say where tokens are.
+
+        Example:
+            >>> prompts[0].token_roles(model.tokenizer)[-1]
+            'last'
         """
         if not self.parts:
             raise PromptError(
@@ -107,7 +142,18 @@ class Prompt:
         return token_roles(tokenizer, self.parts, self.special_tokens, self.token_ids(tokenizer))
 
     def show(self, tokenizer: Any) -> str:
-        """The tokens of the prompt and its canonical answer, one a line: position, id, text, and what it is."""
+        """The tokens of the prompt and its canonical answer, one a line: position, id, text, and what it is.
+
+        Args:
+            tokenizer: the model's tokenizer.
+
+        Returns:
+            One line per token.
+
+        Example:
+            >>> "<- last prompt token" in prompts[0].show(model.tokenizer)
+            True
+        """
         encoded = self.encode(tokenizer)
         ids = encoded.prompt_ids + encoded.answer_ids
         last = len(encoded.prompt_ids) - 1

@@ -26,31 +26,53 @@ def load_task(
     cloze: str | None = None,
     fields: Sequence[str] | None = None,
 ) -> Task:
-    """A built-in task by its name, or a task from a file or from rows: dicts, pairs, a frame, a Hugging Face Dataset.
+    """A built-in task by its name, or a task from a file or from rows.
 
     Files: ivlens' own JSON, JSON lists of ``{"input", "output"}`` (function vectors), Super-NaturalInstructions, TRACE
     (``{"prompt", "answer"}``; rows with an empty answer are skipped with a warning), JSON lines, CSV and TSV with a
-    header, and JSON mappings of inputs to answers. ``fields`` names the columns of the input and of the answers where
-    they are called something else. Several answers to one input are all accepted. A column ``instruction`` that says
-    the same in every row is the task's; other columns are named in a warning, and an error where an answer depends on
-    them (choices, context, an instruction of each row), unless ``fields`` says what to read. Numbers of a Dataset's
-    classes become their names. The other options replace what the source says.
+    header, and JSON mappings of inputs to answers. Several answers to one input are all accepted. A column
+    ``instruction`` that says the same in every row is the task's; other columns are named in a warning, and an error
+    where an answer depends on them (choices, context, an instruction of each row), unless ``fields`` says what to read.
+    Numbers of a Dataset's classes become their names.
 
-    Raises: TaskError that names the file, the row or line, and the field where something is missing or malformed;
-    ArgumentError where ``fields`` is not two names.
+    Args:
+        source: a built-in name, a path, or rows: dicts, pairs, a frame, a Hugging Face Dataset, a mapping of inputs to
+            answers.
+        name: the task's name.
+        instructions: one instruction, or paraphrases of it.
+        labels: names of the input and the output in a prompt.
+        cloze: a text with one ``{input}`` that asks for the same knowledge without an instruction.
+        fields: the columns of the input and of the answers, where they are called something else.
+
+    Returns:
+        The task; ``name``, ``instructions``, ``labels`` and ``cloze`` replace what the source says.
+
+    Raises:
+        TaskError: names the file, the row or line, and the field where something is missing or malformed
+        ArgumentError: ``fields`` is not two names.
+
+    Raises:
+        TaskError: naming the file, the row or line, and the field where something is missing or malformed.
+        ArgumentError: ``fields`` that are not two names.
+
+    Example:
+        >>> iv.load_task("country-capital").name
+        'country-capital'
+        >>> len(iv.load_task([("hot", "cold"), ("big", "small")], name="opposites").examples)
+        2
     """
     if fields is not None and (len(fields) != 2 or fields[0] == fields[1]):
         raise ArgumentError("fields to be the names of two columns, of the input and of the answers", brief(fields))
     options = {"name": name, "instructions": instructions, "labels": labels, "cloze": cloze}
-    given: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
+    overrides: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     if isinstance(source, str) and source in list_tasks():
-        return replace(Task(**read_builtin(source), source="ivlens"), **given)
+        return replace(Task(**read_builtin(source), source="ivlens"), **overrides)
     if isinstance(source, (str, Path)):
         path = Path(expanduser(source))
         origin, called = str(path), path.stem
         parsed = parse(_read(source, path), origin, path.suffix.lower(), mapping=fields is None)
     else:
-        origin, called = "the rows given", "custom"
+        origin, called = "the given rows", "custom"
         pairs = of_mapping(source, origin) if isinstance(source, dict) and fields is None else None
         parsed = pairs or Parsed(numbered(source, origin))
     columns = None if fields is None else (fields[0], fields[1])
@@ -61,8 +83,8 @@ def load_task(
     about = {} if reader.instruction is None else {"instructions": reader.instruction}
     for note in (*parsed.notes, *reader.notes()):
         warnings.warn(note, stacklevel=3)
-    said = {"name": called, **about, **parsed.about, **given}
-    return Task(**said, examples=reader.examples, source=origin)
+    facts = {"name": called, **about, **parsed.about, **overrides}
+    return Task(**facts, examples=reader.examples, source=origin)
 
 
 def _read(source: str | Path, path: Path) -> str:

@@ -30,7 +30,7 @@ PART_OF_THE_PROMPT = frozenset(
 class RowReader:
     """Reads rows, one after another, from the columns ``fields``, or from those of a known format that they have.
 
-    ``classes`` are the names of the classes, for columns that hold their numbers. What is found: answers by input,
+    ``classes`` are the names of the classes, for columns that hold their numbers. It collects answers by input,
     instructions that rows give, columns left unread; ``several`` are inputs of more than one row, with different
     answers, and ``alike`` those that differ from an earlier one in whitespace or in the unicode form of a letter only.
     """
@@ -55,14 +55,14 @@ class RowReader:
         forms: dict[str, str] = {}
         for where, row in rows:
             columns = columns or _columns(row, where)
-            asked, answered = (_cell(row, column, where, self.classes.get(column)) for column in columns)
-            if columns == TRACE and isinstance(answered, str) and not answered.strip():
+            input, answer = (_cell(row, column, where, self.classes.get(column)) for column in columns)
+            if columns == TRACE and isinstance(answer, str) and not answer.strip():
                 self.unanswered += 1
                 continue
-            asked = _text(asked, columns[0], where)
-            self._add(asked, _texts(answered, columns[1], where))
-            if forms.setdefault(" ".join(normalize("NFC", asked).split()), asked) != asked:
-                self.alike[asked] = None
+            input = _text(input, columns[0], where)
+            self._add(input, _texts(answer, columns[1], where))
+            if forms.setdefault(" ".join(normalize("NFC", input).split()), input) != input:
+                self.alike[input] = None
             if isinstance(row, Mapping):
                 self._note_others(row, columns, where)
         if columns is None or not self.answers:
@@ -74,7 +74,7 @@ class RowReader:
     @property
     def examples(self) -> tuple[Example, ...]:
         """One example per input, in the order of the rows."""
-        return tuple(Example(asked, tuple(answers)) for asked, answers in self.answers.items())
+        return tuple(Example(input, tuple(answers)) for input, answers in self.answers.items())
 
     @property
     def instruction(self) -> str | None:
@@ -83,27 +83,27 @@ class RowReader:
 
     def notes(self) -> list[str]:
         """What a user should know of how the rows were read."""
-        told = {
+        notices = {
             f"fields of {self.origin} were not read": self.unread,
             f"inputs of {self.origin} have several rows, whose answers are all accepted": self.several,
             f"inputs of {self.origin} read the same as others, which may be in another split": self.alike,
         }
         left_out = f"{self.unanswered} rows of {self.origin} have no answer and were left out"
-        notes = [f"{what}: {few(map(brief, names), 12)}" for what, names in told.items() if names]
+        notes = [f"{what}: {few(map(brief, names), 12)}" for what, names in notices.items() if names]
         return [*notes, left_out] if self.unanswered else notes
 
-    def _add(self, asked: str, answers: dict[str, None]) -> None:
-        known = self.answers.setdefault(asked, {})
+    def _add(self, input: str, answers: dict[str, None]) -> None:
+        known = self.answers.setdefault(input, {})
         if known and known.keys() != answers.keys():
-            self.several[asked] = None
+            self.several[input] = None
         known.update(answers)
 
     def _note_others(self, row: Mapping[Any, Any], columns: Columns, where: str) -> None:
         """Note the row's instruction, where ``fields`` does not say what to read, and the columns that are not read."""
         others = {name: row[name] for name in row if name not in columns and not _missing(row[name])}
         if self.fields is None:
-            given = others.pop(INSTRUCTION, None)
-            self.instructions[None if given is None else _text(given, INSTRUCTION, where)] = None
+            instruction = others.pop(INSTRUCTION, None)
+            self.instructions[None if instruction is None else _text(instruction, INSTRUCTION, where)] = None
         self.unread.update(dict.fromkeys(others))
 
     def _check_whole(self, columns: Columns) -> None:
@@ -123,14 +123,14 @@ def _columns(row: Any, where: str) -> Columns:
     """The columns of the input and the answers, as the first row shows them."""
     if not isinstance(row, Mapping):
         return COLUMNS[0]
-    found = known_columns(row)
-    if found is None:
+    columns = known_columns(row)
+    if columns is None:
         raise TaskError(
-            f"{where} to have the fields " + " or ".join(f"{asked}/{answered}" for asked, answered in COLUMNS),
+            f"{where} to have the fields " + " or ".join(f"{input}/{answer}" for input, answer in COLUMNS),
             f"the fields {few(map(brief, row))}",
             "call two columns so, or name those of the input and the answer with fields=(..., ...)",
         )
-    return found
+    return columns
 
 
 def known_columns(row: Mapping[Any, Any]) -> Columns | None:
@@ -150,7 +150,7 @@ def _cell(row: Any, column: str, where: str, classes: list[str] | None) -> Any:
 
 
 def _class_name(number: Any, classes: list[str], what: str) -> Any:
-    """The name of a class, or of each of a list, in place of its number; a missing one stays missing."""
+    """The name of a class, or of each of a list, instead of its number; a missing one stays missing."""
     if isinstance(number, list):
         return [_class_name(each, classes, what) for each in number]
     if number is None:

@@ -56,15 +56,27 @@ class Task:
     @property
     def digest(self) -> str:
         """Hash of all that prompts are made of: examples, instructions, labels, cloze."""
-        told = (self.name, self.instructions, self.labels, self.cloze)
+        asks = (self.name, self.instructions, self.labels, self.cloze)
         examples = [(example.input, example.answers) for example in self.examples]
-        return sha256(repr((told, examples)).encode()).hexdigest()[:16]
+        return sha256(repr((asks, examples)).encode()).hexdigest()[:16]
 
     @checked
     def split(self, name: str, seed: Seed = 0) -> tuple[Example, ...]:
-        """The examples of "train" (50%), "validation" (20%) or "test" (30%), disjoint for one seed, or of "all".
+        """The examples of a split.
 
-        Raises: ArgumentError for another name.
+        Args:
+            name: "train" (50%), "validation" (20%), "test" (30%) or "all".
+            seed: seed of the split.
+
+        Returns:
+            The examples; splits are disjoint for one seed.
+
+        Raises:
+            ArgumentError: another name.
+
+        Example:
+            >>> len(task.split("train")), len(task.split("test"))
+            (6, 4)
         """
         one_of("split", name, SPLITS)
         if name == "all":
@@ -91,19 +103,36 @@ class Task:
         system: str | None = None,
         assistant_prefix: str = "",
     ) -> list[Prompt]:
-        """Prompts for ``n`` queries of a split (None: all), each after ``shots`` demonstrations out of "train".
+        """Prompts for queries of a split, each after demonstrations.
 
-        A seed draws the same queries and demonstrations whatever the other options, so that clean and corrupted prompts
-        pair up; the splits do not depend on it. ``instruction``: True for the first, a number for that paraphrase, a
-        text of your own, or False for none. The labels belong to the instruction: without it they are Input and Output.
-        ``corruption``: None, "no-instruction", "other-instruction" (of ``other``; by default the seed draws a built-in
-        task of another kind that shares no answers) or "shuffled-labels"; the answers stay those of this task.
-        ``format``: "labelled", "plain", "qa", "chat" (with ``tokenizer``, ``system``, ``assistant_prefix``) or a
-        callable from Turns to text, after which answers follow a space unless it ends in whitespace (``chat_format``
-        passes a chat template its own options). A system message stays in corrupted prompts: it should not tell the
-        task.
+        Args:
+            n: number of queries (None: all of the split).
+            shots: demonstrations before each query, out of "train".
+            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none. The
+                labels belong to the instruction: without it they are Input and Output.
+            format: "labelled", "plain", "qa", "chat", or a callable from Turns to text, after which answers follow a
+                space unless it ends in whitespace (``chat_format`` passes a chat template its own options).
+            corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
+                this task.
+            seed: draws the same queries and demonstrations whatever the other options, so that clean and corrupted
+                prompts pair up; the splits do not depend on it.
+            split: examples that queries are drawn from.
+            other: the task of "other-instruction"; None: the seed draws a built-in one of another kind that shares no
+                answers.
+            tokenizer: for "chat".
+            system: a system message for "chat"; it stays in corrupted prompts, so it should not tell the task.
+            assistant_prefix: what the answer begins with, for "chat".
 
-        Raises: ArgumentError for an option outside its values; PromptError where the chat template refuses.
+        Returns:
+            The prompts, one per query.
+
+        Raises:
+            ArgumentError: an option outside its values
+            PromptError: the chat template refuses.
+
+        Example:
+            >>> print(task.prompts(1, shots=0)[0].text.splitlines()[0])
+            the quick fox jumps
         """
         render = find_format(format, tokenizer, system, assistant_prefix)
         if corruption is not None:
@@ -114,11 +143,11 @@ class Task:
             )
         queries = self._queries(n, split, seed)
         if corruption == "other-instruction":
-            asked = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
+            all_turns = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
         else:
-            asked = self._turns(queries, shots, instruction if corruption is None else False, seed)
+            all_turns = self._turns(queries, shots, instruction if corruption is None else False, seed)
         prompts = []
-        for query, turns in zip(queries, asked, strict=True):
+        for query, turns in zip(queries, all_turns, strict=True):
             changed = None
             if corruption == "no-instruction":
                 turns = without_instruction(turns)
@@ -131,7 +160,21 @@ class Task:
     def cloze_prompts(self, n: Count | None = None, *, seed: Seed = 0, split: str = "all") -> list[Prompt]:
         """The same queries as ``prompts`` draws, asked for by the cloze: no instruction, no demonstrations.
 
-        Raises: TaskError where the task has no cloze; ArgumentError for an option outside its values.
+        Args:
+            n: number of queries (None: all of the split).
+            seed: seed of the queries.
+            split: examples that queries are drawn from.
+
+        Returns:
+            Prompts without instruction and demonstrations.
+
+        Raises:
+            TaskError: the task has no cloze
+            ArgumentError: an option outside its values.
+
+        Example:
+            >>> iv.load_task("country-capital").cloze_prompts(1)[0].text.startswith("The capital of")
+            True
         """
         if self.cloze is None:
             raise TaskError(f"a task with a cloze, a text with one {{input}}, for {self.name!r}", "none", "pass cloze=")

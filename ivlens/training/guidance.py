@@ -5,7 +5,7 @@ from typing import Annotated
 
 from ..checks import Between, Count, Natural, NotNegative, check_layer, checked
 from ..errors import one_of
-from ..steering.steer import SITES
+from ..steering import SITES
 from .objective import DIRECTIONS, SCHEDULES
 
 REDUCTIONS = ("sum", "mean")

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..models import HookedTransformer, Rows, answer_residual, batches, final_logits, hooked, padded, z_name
 from ..models.hooks import Edit
 from ..records import Head
-from ..steering.steer import SITES
+from ..steering import SITES
 from .lesson import Lesson
 
 Said = tuple[Float[Tensor, "token d_model"], Float[Tensor, "row chosen d_head"]]

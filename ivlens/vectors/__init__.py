@@ -1,8 +1,8 @@
 """The instruction vector: heads and means -> a vector; arithmetic, files, and what it reads as."""
 
+from .instruction import InstructionVector as InstructionVector
+from .instruction import instruction_vector as instruction_vector
+from .instruction import vector_values as vector_values
 from .library import list_vectors as list_vectors
 from .library import load_vector as load_vector
 from .reading import logit_lens as logit_lens
-from .vector import InstructionVector as InstructionVector
-from .vector import instruction_vector as instruction_vector
-from .vector import vector_values as vector_values

@@ -13,7 +13,7 @@ from ..errors import RecordError
 from ..models import HookedTransformer, check_fits, model_facts
 from ..records.gather import class_name, find_files
 from ..visible import visible
-from .vector import InstructionVector
+from .instruction import InstructionVector
 
 log = logging.getLogger("ivlens")
 
@@ -24,9 +24,22 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
 
     A forced vector keeps the facts of the model it came from under ``"forced from"``, and passes later checks.
 
+    Args:
+        path: a file that ``vector.save`` wrote.
+        model: the model that it is for.
+        force: also load a vector of another kind of model of the same width.
+
+    Returns:
+        The vector.
+
     Raises:
         RecordError: no readable vector at ``path``.
         MismatchError: the vector does not fit the model; always if its width differs.
+
+    Example:
+        >>> path = vector.save(tmp_path / "next.safetensors")
+        >>> iv.load_vector(path, model).heads == vector.heads
+        True
     """
     vector = InstructionVector.load(path)
     if force and vector.values.shape == (model.cfg.d_model,):
@@ -38,12 +51,23 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
 
 @checked
 def list_vectors(folder: str | Path) -> pd.DataFrame:
-    """The vectors in a folder and below it: file, task, heads, norm, model, dtype, weights; other records are left out.
+    """The vectors in a folder and below it; other records are left out.
 
     Files and folders that cannot be read are named in the log; the others go on.
 
+    Args:
+        folder: the folder to look in.
+
+    Returns:
+        One row per vector: file, task, heads, norm, model, dtype, weights.
+
     Raises:
         RecordError: no such folder.
+
+    Example:
+        >>> path = vector.save(tmp_path / "next.safetensors")
+        >>> len(iv.list_vectors(tmp_path))
+        1
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, one_of
 from ..models import HookedTransformer, final_logits, unembedding
 from ..records import check_finite
 from ..tasks import token_text
-from .vector import InstructionVector, vector_values
+from .instruction import InstructionVector, vector_values
 
 LENSES = ("logit", "cosine")
 
@@ -24,13 +24,26 @@ def logit_lens(
 ) -> pd.DataFrame:
     """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.
 
-    ``lens="logit"`` is the logit lens: the vector alone through the model's final norm and unembedding, in logits above
-    the mean over the vocabulary. ``"cosine"`` compares it with each token's unembedding direction. Columns: of (the
-    vector, or "layer.head"), rank from 1, token, value.
+    What a vector reads as is not what it does: function vectors often steer without a readable lens (2604.02608).
+
+    Args:
+        model: the model whose final norm and unembedding are used.
+        vector: the vector to read.
+        k: how many tokens.
+        parts: also read each head's part.
+        lens: "logit": the vector alone through the final norm and the unembedding, in logits above the mean over the
+            vocabulary; "cosine": the cosine with each token's unembedding direction.
+
+    Returns:
+        Columns: of ("vector", or "layer.head"), rank from 1, token, value.
 
     Raises:
         ArgumentError: an option outside its values, ``k`` beyond the vocabulary, or zeros, which point nowhere.
         MismatchError: the vector does not fit the model.
+
+    Example:
+        >>> list(iv.logit_lens(model, vector, k=3))
+        ['of', 'rank', 'token', 'value']
     """
     one_of("lens", lens, LENSES)
     check_count(k, unembedding(model).shape[0], "tokens")
@@ -57,8 +70,8 @@ def _cosines(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Fl
 
 def _ranked(model: HookedTransformer, names: Sequence[str], scores: Float[Tensor, "row vocab"], k: int) -> pd.DataFrame:
     best = scores.topk(k)
-    found = []
+    table = []
     for name, values, ids in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
         for rank, (value, token) in enumerate(zip(values, ids, strict=True), 1):
-            found.append({"of": name, "rank": rank, "token": token_text(model.tokenizer, token), "value": value})
-    return pd.DataFrame(found)
+            table.append({"of": name, "rank": rank, "token": token_text(model.tokenizer, token), "value": value})
+    return pd.DataFrame(table)

@@ -99,7 +99,7 @@ def test_rows_given_as_they_are(pairs):
 def test_hugging_face_dataset():
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_list([{"q": "a", "label": 1, "idx": 0}, {"q": "b", "label": 0, "idx": 1}])
-    with pytest.warns(UserWarning, match="fields of the rows given were not read: 'idx'"):
+    with pytest.warns(UserWarning, match="fields of the given rows were not read: 'idx'"):
         task = load_task(data, fields=("q", "label"), name="mine", instructions="Classify.")
     assert task.examples == (Example("a", ("1",)), Example("b", ("0",)))
     assert task.instructions == ("Classify.",)
@@ -121,9 +121,9 @@ def test_class_labels_are_names(listed):
 
     for data in (of([0, 1]), of([0, 1]).to_iterable_dataset()):
         assert load_task(data).examples == (Example("bad", ("negative",)), Example("good", ("positive",)))
-    with pytest.raises(TaskError, match="field 'output' in row 2 of the rows given to be one of 2 classes; got -1"):
+    with pytest.raises(TaskError, match="field 'output' in row 2 of the given rows to be one of 2 classes; got -1"):
         load_task(of([0, -1]))
-    with pytest.raises(TaskError, match="field 'output' in row 1 of the rows given to be a text; got None"):
+    with pytest.raises(TaskError, match="field 'output' in row 1 of the given rows to be a text; got None"):
         load_task(of([None, 1]))
     other = of([0, -1]).add_column("answer", ["a", "b"])
     with pytest.warns(UserWarning, match="not read: 'output'"):
@@ -136,7 +136,7 @@ def test_frames():
     with pytest.warns(UserWarning, match="not read: 'note'"):
         assert load_task(frame).examples == (Example("a", ("yes",)), Example("b", ("no",)))
     for missing in (None, float("nan"), pd.NA, pd.NaT):
-        with pytest.raises(TaskError, match="field 'output' in row 2 of the rows given to be a text"):
+        with pytest.raises(TaskError, match="field 'output' in row 2 of the given rows to be a text"):
             load_task(pd.DataFrame({"input": ["a", "b"], "output": ["c", missing]}))
     with pytest.raises(TaskError, match="name every column once; got 'input', 'output', 'input'"):
         load_task(pd.DataFrame([["a", "b", "c"]], columns=["input", "output", "input"]))
@@ -166,15 +166,15 @@ OTHERS = [
 def test_rows_with_their_own_instruction_are_refused(other):
     rows = [{"instruction": "Translate.", "input": "dog", "output": "chien"}, other]
     with pytest.raises(
-        TaskError, match=r"one instruction in all rows of the rows given; got 'Translate\.', "
+        TaskError, match=r"one instruction in all rows of the given rows; got 'Translate\.', "
     ) as caught:
         load_task(rows)
     assert "fields=('input', 'output')" in str(caught.value)
     with pytest.warns(UserWarning, match="not read|all accepted") as told:
         assert load_task(rows, fields=("input", "output")).examples == (Example("dog", ("chien", "puppy")),)
     assert [str(each.message) for each in told] == [
-        "fields of the rows given were not read: 'instruction'",
-        "inputs of the rows given have several rows, whose answers are all accepted: 'dog'",
+        "fields of the given rows were not read: 'instruction'",
+        "inputs of the given rows have several rows, whose answers are all accepted: 'dog'",
     ]
 
 
@@ -191,7 +191,7 @@ def test_rows_with_more_to_a_prompt_are_refused(folder, column):
 
 def test_columns_that_are_not_read_are_named(folder):
     rows = [{"input": "a", "output": "b", "subject": "x"}, {"input": "c", "output": "d", "idx": 0}]
-    with pytest.warns(UserWarning, match="rows given were not read: 'subject', 'idx'") as caught:
+    with pytest.warns(UserWarning, match="given rows were not read: 'subject', 'idx'") as caught:
         load_task(rows)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match=r"table\.csv were not read: '', 'more'"):
@@ -246,7 +246,7 @@ def test_errors_name_the_first_few(folder):
         assert len(str(caught.value)) < 500
     with pytest.raises(TaskError) as caught:
         load_task([("a", 10**5000)])
-    assert "field 'output' in row 1 of the rows given to be a text or a number" in str(caught.value)
+    assert "field 'output' in row 1 of the given rows to be a text or a number" in str(caught.value)
 
 
 def test_quotes_after_a_space_are_quotes(folder):
@@ -335,7 +335,7 @@ def test_a_malformed_row_is_named(folder, pairs, data, bad, field):
     path = written(folder, "rows.json", json.dumps(rows))
     lines = written(folder, "rows.jsonl", "\n".join(map(json.dumps, [rows[0], *rows])))
     for source, place in (
-        (rows, f"row {at + 1} of the rows given"),
+        (rows, f"row {at + 1} of the given rows"),
         (path, f"row {at + 1} of {path}"),
         (lines, f"line {at + 2 if at else 1} of {lines}"),
     ):

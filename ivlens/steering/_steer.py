@@ -29,20 +29,34 @@ def steer(
 ) -> Hooks:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
-    ``position``: ``"last"``, the prompt's last token; ``"generated"``, that and every token after it (answer tokens,
-    steps of ``model.generate``); ``"all"``, all tokens; or indices into the prompt, negative ones from its end.
-    ``site``: ``"resid_pre"``, where the stream enters the block (2310.15213), or ``"attn_out"``, on what its attention
-    adds (2502.11019). The hook is removed on leaving, whatever happens.
-
     Every row of a batch is steered as its prompt alone: padding does not count. A forward pass takes its rows for
     prompts; ``model.generate`` goes through its key-value cache, and what it adds is no prompt. The context may be
     entered again once it was left, and is of the thread that entered it.
+
+    Args:
+        model: the model to steer.
+        vector: an instruction vector, or values of your own, [d_model].
+        layer: the block whose residual stream is steered.
+        scale: factor of the vector.
+        position: "last", the prompt's last token; "generated", that and every token after it (answer tokens, steps of
+            ``model.generate``); "all", all tokens; or indices into the prompt, negative ones from its end.
+        site: "resid_pre", where the stream enters the block (2310.15213), or "attn_out", on what its attention adds
+            (2502.11019).
+
+    Returns:
+        A context; the hook is removed on leaving, whatever happens.
 
     Raises:
         ArgumentError: a layer, scale, position or site that does not exist.
         MismatchError: a vector of another width, or computed on a model that it does not fit.
         HookError: on leaving, when no forward pass ran inside; in a pass, when it cannot be known which of a row's
             tokens are padding, or another thread runs it.
+
+    Example:
+        >>> with iv.steer(model, vector, layer=1, scale=2.0):
+        ...     steered = iv.evaluate(model, prompts)
+        >>> steered.n
+        4
     """
     _check_position(position)
     one_of("site", site, tuple(SITES))
@@ -51,13 +65,13 @@ def steer(
     check_finite("values of the vector times scale", added)
 
     def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        return stream + _places(position, stream)[..., None] * added.to(stream)
+        return stream + _steered_tokens(position, stream)[..., None] * added.to(stream)
 
-    told = {
+    facts = {
         "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
-    return Hooks(model, {SITES[site](layer): edit}, told)
+    return Hooks(model, {SITES[site](layer): edit}, facts)
 
 
 def _check_position(position: Position) -> None:
@@ -67,7 +81,7 @@ def _check_position(position: Position) -> None:
         raise ArgumentError("position to be indices, one or more whole numbers", "none")
 
 
-def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
+def _steered_tokens(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
     """Where the vector is added, in a pass over whole prompts or in one that continues them by a token."""
     at = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
     if position == "all":
@@ -82,8 +96,8 @@ def _places(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> B
     count = number[:, -1:] + 1
     nowhere = at < 0
     for index in [position] if isinstance(position, int) else position:
-        place = count + index if index < 0 else torch.full_like(count, index)
-        if (place < 0).any() or (place >= count).any():
+        target = count + index if index < 0 else torch.full_like(count, index)
+        if (target < 0).any() or (target >= count).any():
             raise ArgumentError("position to lie within every prompt", f"index {index} for {int(count.min())} tokens")
-        nowhere = nowhere | (rows.prompt & (number == place))
+        nowhere = nowhere | (rows.prompt & (number == target))
     return nowhere

@@ -16,13 +16,27 @@ from ..records import Head, HeadMeans
 def ablate(model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None) -> Hooks:
     """Within this context, replace the heads' outputs at the last prompt token by zero, or by ``means``.
 
-    Means over bare prompts keep what a head writes for any task, and remove the rest.
     Rows of a batch, generation, entering again and threads: see ``steer``.
+
+    Args:
+        model: the model whose heads are ablated.
+        heads: heads as (layer, head).
+        means: outputs to replace theirs with, [layer, head, d_head]; None for zeros. Means over bare prompts keep a
+            head's task-independent output and remove the rest.
+
+    Returns:
+        A context; the hooks are removed on leaving, whatever happens.
 
     Raises:
         ArgumentError: no heads, or one that the model does not have.
         MismatchError: the means do not fit the model.
         HookError: see ``steer``.
+
+    Example:
+        >>> with iv.ablate(model, effects.top(2)):
+        ...     ablated = iv.evaluate(model, prompts)
+        >>> ablated.n
+        4
     """
     heads, cfg = list(dict.fromkeys(heads)), model.cfg
     check_heads((cfg.n_layers, cfg.n_heads), heads)

@@ -29,43 +29,59 @@ def steering_sweep(
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
-    ``ks`` are numbers of the vector's first heads (default: all of them). The same numbers as ``steer`` and
-    ``evaluate`` in each cell, but a prompt's earlier tokens are run once, and a cell from its layer on. Choose a
-    cell on one set of prompts with ``.best()`` and report it on another.
+    The same numbers as ``steer`` and ``evaluate`` for each choice, but a prompt's earlier tokens are run once, and a
+    choice from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
+
+    Args:
+        model: the model to steer.
+        vector: an instruction vector.
+        prompts: prompts to answer under steering.
+        layers: layers to add the vector at.
+        scales: factors of the vector.
+        ks: numbers of the vector's first heads to sum (None: all of them).
+        stream_budget: rows of streams that travel together, which bounds memory.
+
+    Returns:
+        Answers for each layer, scale and number of heads.
 
     Raises:
         ArgumentError: no layers or scales, ones that do not exist or overflow, or more heads than the vector has.
         MismatchError: the vector does not fit the model.
         PromptError: see ``evaluate``.
         UnsupportedError, HookError: the model has a part that streams do not represent, or active hooks.
+
+    Example:
+        >>> sweep = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0, 2.0])
+        >>> sweep.correct.shape  # layer scale k prompt
+        torch.Size([2, 2, 1, 4])
     """
     layers, scales, ks = _checked(model, vector, layers, scales, ks)
     vectors = [vector_values(model, vector.first(k) if vector.heads else vector) for k in ks]
-    cell = torch.stack([scale * values for scale in scales for values in vectors])  # scale*k d_model
+    added = torch.stack([scale * values for scale in scales for values in vectors])  # scale*k d_model
     prompts = listed(prompts)
-    check_finite("values of the vector times scale", cell)
+    check_finite("values of the vector times scale", added)
     owners, first, pairs = answers_of(model, prompts)
     shape = (len(layers), len(scales), len(ks), owners[-1] + 1)
     correct, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
     widest = max(len(answer) for _, answer in pairs)
     longest = max(len(ids) + len(answer) for ids, answer in pairs)
     budget = stream_budget or rows_that_fit(model, longest)
-    size = max(1, budget // (longest + widest * (len(layers) * len(cell) + 1)))
+    size = max(1, budget // (longest + widest * (len(layers) * len(added) + 1)))
     order = sorted(set(layers))
     odd = set[int]()
     with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
-        for places, batch in batches(pairs, size):
-            found = sweep_additions(model, batch, dict.fromkeys(order, cell))
-            for place, (scores, greedy) in zip(places, found, strict=True):
+        for numbers, batch in batches(pairs, size):
+            results = sweep_additions(model, batch, dict.fromkeys(order, added))
+            for number, (scores, greedy) in zip(numbers, results, strict=True):
                 by_layer = scores.sum(-1).double().exp()[1:].cpu().view(len(order), *shape[1:3])
-                prompt, back = owners[place], [order.index(layer) for layer in layers]
+                prompt, back = owners[number], [order.index(layer) for layer in layers]
                 if scores.isnan().any():
                     odd.add(prompt)
                 correct[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
-                if first[place]:
+                if first[number]:
                     probabilities[..., prompt] = by_layer[back]
-            bar.update(len(places))
-    refuse_odd("probabilities in every cell", [prompt.text for prompt in prompts], odd)
+            bar.update(len(numbers))
+    refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
         correct, probabilities, layers, scales, ks, vector.task, provenance=provenance(model, **settings)

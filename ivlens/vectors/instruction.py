@@ -42,6 +42,12 @@ class InstructionVector(Record):
     def cosine(self, other: "InstructionVector") -> float:
         """Cosine of the angle to another vector.
 
+        Args:
+            other: another vector, of a model of the same kind.
+
+        Returns:
+            The cosine, -1 to 1.
+
         Raises:
             MismatchError: vectors of models that differ in shape, architecture or weight processing.
             ArgumentError: a vector of zeros, which has no direction.
@@ -56,8 +62,15 @@ class InstructionVector(Record):
     def first(self, k: int) -> "InstructionVector":
         """The vector of its first ``k`` heads only.
 
+        Args:
+            k: how many heads.
+
         Raises:
             ArgumentError: it has fewer heads.
+
+        Example:
+            >>> len(vector.first(2).heads)
+            2
         """
         if not 1 <= k <= len(self.heads):
             raise ArgumentError(f"a number of heads from 1 to {len(self.heads)}, those of the vector", repr(k))
@@ -65,7 +78,12 @@ class InstructionVector(Record):
 
     @checked
     def interpolate(self, other: "InstructionVector", weight: float) -> "InstructionVector":
-        """``(1 - weight)`` times this vector plus ``weight`` times another."""
+        """``(1 - weight)`` times this vector plus ``weight`` times another.
+
+        Args:
+            other: another vector, of a model of the same kind.
+            weight: 0 for this vector, 1 for the other.
+        """
         return (1 - weight) * self + weight * other
 
     @checked
@@ -107,7 +125,12 @@ class InstructionVector(Record):
         return self + -1 * other
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head: layer, head, norm of its part, cosine of its part to the vector (nan where one is zero)."""
+        """One row a head: layer, head, norm of its part, cosine of its part to the vector (nan where one is zero).
+
+        Example:
+            >>> list(vector.to_frame())
+            ['layer', 'head', 'norm', 'cosine']
+        """
         parts, values = self.parts.double(), self.values.double()
         cosines = parts @ values / (parts.norm(dim=1) * values.norm())
         frame = pd.DataFrame(list(self.heads), columns=["layer", "head"])
@@ -147,9 +170,17 @@ def instruction_vector(
         heads: the heads to sum, as (layer, head); None for the ``k`` heads of largest average effect.
         k: how many heads, where ``heads`` is None.
 
+    Returns:
+        The vector, [d_model], with each head's part.
+
     Raises:
         ArgumentError: no heads, a head twice, one that the model does not have, or means alone without ``heads``.
         MismatchError: the means were not computed on these weights.
+
+    Example:
+        >>> vector = iv.instruction_vector(model, effects, k=3)
+        >>> vector.values.shape, len(vector.heads)
+        (torch.Size([32]), 3)
     """
     if heads is None:
         if isinstance(source, HeadMeans):
