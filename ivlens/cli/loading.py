@@ -71,7 +71,7 @@ def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | N
     try:
         local = Path(source).expanduser() / CONFIG
         path = local if local.exists() else try_to_load_from_cache(source, CONFIG, revision=revision)
-        config = json.loads(Path(path).read_text(encoding="utf-8"))  # type: ignore[arg-type]  (no path: TypeError)
+        config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
         return int(config["num_hidden_layers"]), int(config["num_attention_heads"])
     except (OSError, ValueError, KeyError, TypeError):  # the model's own loading says what is wrong
         return None

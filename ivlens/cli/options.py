@@ -25,7 +25,7 @@ SEVERAL = {"tuple", "list", "Sequence", "Iterable", "Collection"}
 class Value:
     """What an option takes: ``read`` makes it out of its text; ``choices`` are all the values, where they are few."""
 
-    read: Callable[[str], Any]
+    read: Callable[..., Any]
     metavar: str
     choices: tuple[str, ...] = ()
 
@@ -164,8 +164,7 @@ def _value(annotation: ast.expr) -> Value | None:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _value(left) or _value(right)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
-            values = tuple(each.value for each in _items(inside) if isinstance(each, ast.Constant))
-            return Value(str, "NAME", values) if all(isinstance(each, str) for each in values) else None
+            return Value(str, "NAME", tuple(str(_default(each)) for each in _items(inside)))
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[of, *conditions])):
             return _bounded(_value(of), conditions)
         case ast.Subscript(value=ast.Name(id=name), slice=inside) if name in SEVERAL:
@@ -183,15 +182,16 @@ def _named(name: str) -> Value | None:
         node = definition(name)
     except LookupError:
         return None
-    return _value(node.value) if isinstance(node, ast.Assign) else None
+    return _value(node.value) if isinstance(node, ast.Assign | ast.AnnAssign) and node.value else None
 
 
 def _bounded(value: Value | None, conditions: list[ast.expr]) -> Value | None:
     """A number within ``Between(least, most)``."""
     for each in conditions:
         if value is not None and isinstance(each, ast.Call) and getattr(each.func, "id", "") == "Between":
-            bounds = [_default(bound) for bound in each.args]
-            return replace(value, read=partial(value.read, least=bounds[0], most=(*bounds, math.inf)[1]))
+            least = _default(each.args[0])
+            most = _default(each.args[1]) if len(each.args) > 1 else math.inf
+            return replace(value, read=partial(value.read, least=least, most=most))
     return value
 
 
@@ -212,7 +212,7 @@ def _default(node: ast.expr) -> Any:
             return name
         case ast.Name(id=name):
             assigned = definition(name)
-            if isinstance(assigned, ast.Assign):
+            if isinstance(assigned, ast.Assign | ast.AnnAssign) and assigned.value:
                 return _default(assigned.value)
         case ast.BinOp(left=ast.BinOp(op=ast.Pow(), left=base, right=power), op=ast.Sub(), right=less):  # 2**63 - 1
             return _default(base) ** _default(power) - _default(less)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ..checks import check_count
 from ..errors import ArgumentError, RecordError, brief, few
 from ..experiments.kept_vectors import load_or_compute_vector
 from ..files import held, safe_name
@@ -38,6 +39,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     replay = _replay(kept, options.seed) if config.guidance.replay else []
     if shape := model_shape(options.model, options.revision):
         config.guidance.layer_in(shape[0])
+        check_count(options.k, shape[0] * shape[1], name="--k")
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     model = read_model(options)

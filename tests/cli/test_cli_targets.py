@@ -98,6 +98,42 @@ def test_every_verb_tries_its_target_before_it_works(
     assert os.stat(os.devnull).st_rdev == before.st_rdev
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("heads model task.json", "n to be at most 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 99", "n to be at most 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 2 --k 10000", "--k to be at most"),
+        ("heads model task.json --n-clean 6 --n-corrupted 2 --corruption shuffled-labels --shots 1", "shots to be"),
+        ("sweep model foreign.safetensors --task task.json --n-validation 2 --n-test 2 --layers 99", "--layers to be"),
+        ("sweep model foreign.safetensors --task task.json --n-validation 99", "n to be"),
+        ("train model --task task.json --out new --layer 99 --guidance iv", "layer to be from 0 to"),
+        ("train model --task task.json --out new --k 10000", "--k to be at most"),
+        ("train model --task task.json --keep old.json old.json --out new", "'old' twice"),
+        ("train model --task task.json --out new --guidance x", "guidance to be"),
+        ("compare model other --tasks task.json --out new --k 10000", "k to be at most"),
+        ("compare model other --tasks task.json --out new --layers 99", "layers from 0 to"),
+        ("compare model a=other a=model --tasks task.json --out new", "different names"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_weights_is_refused_before_a_model_is_loaded(
+    command: str, reason: str, unloaded: None, workshop: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(workshop)
+    monkeypatch.setattr("ivlens.checkpoints.compare.Measuring", None)  # what a comparison begins with
+    assert cli.main(command.split()) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_is_not_there_is_called_one(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, task = str(workshop / "model"), str(workshop / "task.json")
+    assert cli.main(["heads", model, task, *SMALL, "--tokenizer", "no-such/tokenizer.gguf"]) == 1
+    said = capsys.readouterr().err
+    assert "expected a readable tokenizer at no-such/tokenizer.gguf" in said
+    assert "smollm2" not in said
+
+
 def test_trying_leaves_nothing_behind(tmp_path: Path) -> None:
     check_targets(tmp_path / "new" / "er" / "file")
     assert not [*tmp_path.iterdir()]
