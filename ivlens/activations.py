@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .checks import Count, check_heads, checked
+from .checks import Count, checked
 from .errors import one_of, refuse_odd
 from .models import (
     HookedTransformer,
@@ -25,6 +25,7 @@ from .models import (
 from .records import Head, HeadMeans, PositionMeans
 from .scoring import Ids, listed, prompt_ids
 from .tasks import Prompt, positions_by_place, token_text
+from .vocabulary import check_heads
 
 
 @checked

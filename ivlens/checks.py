@@ -10,7 +10,7 @@ interrupt), the caller's gradient mode is as it was.
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -68,27 +68,6 @@ def checked(function: F) -> F:
 def is_checked(function: Any) -> bool:
     """Whether ``checked`` stands before a function or class."""
     return getattr(function, "__checked__", False)
-
-
-def check_heads(shape: tuple[int, int], heads: Collection[tuple[int, int]]) -> None:
-    """Raise ArgumentError unless there are heads, all of them those of a model of ``shape`` (layers, heads)."""
-    if not heads:
-        raise ArgumentError("heads as (layer, head), one or more", "none")
-    for layer, head in heads:
-        if not (0 <= layer < shape[0] and 0 <= head < shape[1]):
-            raise ArgumentError(f"layers below {shape[0]} and heads below {shape[1]}", repr((layer, head)))
-
-
-def check_count(k: int, count: int, of: str = "heads", name: str = "k") -> None:
-    """Raise ArgumentError unless ``k``, the argument called ``name``, is at most ``count``."""
-    if k > count:
-        raise ArgumentError(f"{name} to be at most {count}, the number of {of}", repr(k))
-
-
-def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
-    """Raise ArgumentError unless a model of so many layers has the ``layer``."""
-    if not 0 <= layer < n_layers:
-        raise ArgumentError(f"{name} to be from 0 to {n_layers - 1}", repr(layer))
 
 
 def _taken(name: str, kind: Kind, value: object) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .activations import attention_patterns, mean_head_activations
-from .checks import Count, Natural, Seed, check_layer, checked
+from .checks import Count, Natural, Seed, checked
 from .effects import indirect_effects
 from .errors import ArgumentError
 from .models import HookedTransformer, answer_logits, check_fits, padded
@@ -20,6 +20,7 @@ from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
+from .vocabulary import Metric, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
@@ -54,7 +55,7 @@ class Explorer:
         """Layers, and heads in each."""
         return self.model.cfg.n_layers, self.model.cfg.n_heads
 
-    def work(self, task: str, metric: str) -> Iterator[tuple[int, int]]:
+    def work(self, task: str, metric: Metric) -> Iterator[tuple[int, int]]:
         """Compute a task's effects, a few prompts at a time: of how many there are effects, and of how many prompts.
 
         What is there when the caller goes no further is kept: effects over fewer prompts.
@@ -70,7 +71,7 @@ class Explorer:
             done = self.found[place].n
             yield done, len(prompts)
 
-    def ranks(self, head: Head, metric: str) -> pd.DataFrame:
+    def ranks(self, head: Head, metric: Metric) -> pd.DataFrame:
         """The head's effect and rank (from 1) on every task whose effects are there; columns task, effect, rank, n."""
         rows = [
             (task, effects.aie[head].item(), heads_by_effect(effects.aie).index(head) + 1, effects.n)

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .checks import Count, Resamples, Seed, check_count, checked
+from .checks import Count, Resamples, Seed, checked
 from .errors import ArgumentError, MismatchError
 from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_finite, heads_by_effect
+from .vocabulary import all_heads, check_count
 
 
 @checked
@@ -78,9 +79,8 @@ def random_heads(shape: tuple[Count, Count], k: Count, *, seed: Seed, exclude: S
         >>> len(iv.random_heads((2, 4), 3, seed=0))
         3
     """
-    left = [(layer, head) for layer in range(shape[0]) for head in range(shape[1]) if (layer, head) not in set(exclude)]
-    if k > len(left):
-        raise ArgumentError(f"k to be at most {len(left)}, the heads that are left", str(k))
+    left = [head for head in all_heads(*shape) if head not in set(exclude)]
+    check_count(k, len(left), "heads that are left")
     return Random(seed).sample(left, k)
 
 

@@ -43,7 +43,8 @@ MAKERS = {
     "PositionMeans": "mean_position_activations(model, prompts) gives them",
     "HeadEffects": "locate_heads(model, task) gives them",
     "HeadMap": "locate_heads(model, task) gives one",
-    "InstructionVector": "instruction_vector(model, means, heads) gives one",
+    "Head": "effects.top(k) gives some",
+    "InstructionVector": "instruction_vector(model, effects) gives one",
     "dtype": "torch.float32 is one",
 }
 
@@ -85,6 +86,8 @@ def kind_of(hint: Any) -> Kind:
         return _tensor(hint)
     if origin is tuple and inside[-1] is not ...:
         return _row([kind_of(each) for each in inside])
+    if inspect.isclass(hint) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
+        return _named_row(hint)
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return mapping_of(*map(kind_of, inside))
     if inspect.isclass(origin) and issubclass(origin, Iterable):
@@ -200,18 +203,25 @@ def _union(kinds: Sequence[Kind]) -> Kind:
     return kind
 
 
-def _row(kinds: Sequence[Kind]) -> Kind:
-    """A tuple with a kind for each place, as a head (layer, head)."""
+def _named_row(hint: Any) -> Kind:
+    """A NamedTuple, out of any sequence of as many items of its fields' kinds, as a head out of [0, 1]."""
+    fields = typing.get_type_hints(hint, include_extras=True)
+    words = f"({', '.join(fields)})"
+    return _row([kind_of(each) for each in fields.values()], hint._make, words, MAKERS.get(hint.__name__, ""))
 
-    def take(value: Any) -> tuple[Any, ...]:
+
+def _row(kinds: Sequence[Kind], make: Callable[[Iterable[Any]], Any] = tuple, words: str = "", maker: str = "") -> Kind:
+    """A tuple with a kind for each of its items."""
+
+    def take(value: Any) -> Any:
         if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
             raise Refused(kind, value)
         items = list(_items(kind, value))
         if len(items) != len(kinds):
             raise Refused(kind, value)
-        return tuple(_within(f"[{at}]", each, item) for at, (each, item) in enumerate(zip(kinds, items, strict=True)))
+        return make(_within(f"[{at}]", each, item) for at, (each, item) in enumerate(zip(kinds, items, strict=True)))
 
-    kind = Kind(f"({', '.join(each.words for each in kinds)})", take)
+    kind = Kind(words or f"({', '.join(each.words for each in kinds)})", take, maker)
     return kind
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import ivlens
 from ivlens import ArgumentError, Prompt
-from ivlens.checks import Between, Count, Fraction, Natural, Seed, check_heads, checked, is_checked
+from ivlens.checks import Between, Count, Fraction, Natural, Seed, checked, is_checked
+from ivlens.vocabulary import check_heads
 
 HINTS = {
     "count": Count, "seed": Seed, "share": Fraction, "temperature": Annotated[float, Between(1e-3)], "on": bool,

@@ -8,6 +8,7 @@ import torch
 
 from ivlens.records import CheckpointComparison, findings
 from ivlens.records.findings import INSTRUCTION, RECOVERY
+from ivlens.vocabulary import Head
 
 TASKS = ("one", "two", "three", "four")
 NAMES = ("base", "first", "second", "third")
@@ -30,7 +31,7 @@ def comparison(
     n, cells = len(NAMES), torch.zeros(len(NAMES), len(tasks), 1)
     return CheckpointComparison(
         tuple(rows), (), cells[..., None], cells[..., None], torch.zeros(n, 4, 1, 1), cells, cells, cells, cells, cells,
-        NAMES, tasks, (((0, 0),),) * len(tasks), "probability", learned,
+        NAMES, tasks, ((Head(0, 0),),) * len(tasks), "probability", learned,
     )  # fmt: skip
 
 

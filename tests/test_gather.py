@@ -10,12 +10,20 @@ from safetensors.torch import save_file
 from ivlens import ConditionComparison, HeadMeans, InstructionVector, Stability
 from ivlens.errors import ArgumentError, RecordError
 from ivlens.records import CheckpointComparison, HiddenStates, gather_records, load_record
+from ivlens.vocabulary import Head
 
 STABLE = Stability(torch.ones(2, 3), 0.5, 3, 7, 100, "a task")
 ANSWERS = ConditionComparison(torch.ones(1, 2).bool(), torch.ones(1, 2), ("bare",), "a task")
-VECTOR = InstructionVector(torch.ones(4), torch.ones(1, 4), ((0, 1),), "a task")
+VECTOR = InstructionVector(torch.ones(4), torch.ones(1, 4), (Head(0, 1),), "a task")
 COMPARED = CheckpointComparison(
-    (), (), *(torch.ones(1, 1, 2, 3),) * 3, *(torch.ones(1, 1, 2),) * 5, ("base",), ("t",), (((0, 1),),), "probability"
+    (),
+    (),
+    *(torch.ones(1, 1, 2, 3),) * 3,
+    *(torch.ones(1, 1, 2),) * 5,
+    ("base",),
+    ("t",),
+    ((Head(0, 1),),),
+    "probability",
 )
 
 

@@ -15,6 +15,7 @@ ORDER = [
     ["errors", "visible"],
     ["kinds", "folders"],
     ["checks"],
+    ["vocabulary"],
     ["files"],
     ["records", "parallel"],
     ["models", "tasks"],
@@ -34,10 +35,11 @@ ORDER = [
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 PURE = {
     "errors": set(), "visible": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
-    "files": {"errors", "folders"}, "records": {"errors", "visible", "checks", "files"},
-    "heads": {"errors", "checks", "records"},
+    "vocabulary": {"errors", "checks"},
+    "files": {"errors", "folders"}, "records": {"errors", "visible", "checks", "vocabulary", "files"},
+    "heads": {"errors", "checks", "vocabulary", "records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": {"errors", "visible", "checks", "files", "records", "heads"}}
+ALLOWED = PURE | {"views": {"errors", "visible", "checks", "vocabulary", "files", "records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

@@ -12,8 +12,11 @@ from ivlens.cli import main
 from ivlens.errors import RecordError
 from ivlens.files import save_tensors
 from ivlens.records import Record, gather_records, load_record
+from ivlens.vocabulary import Head
 
-VECTOR = InstructionVector(torch.ones(4), torch.ones(2, 4), ((0, 1), (1, 0)), "a task", provenance={"model": {}})
+VECTOR = InstructionVector(
+    torch.ones(4), torch.ones(2, 4), (Head(0, 1), Head(1, 0)), "a task", provenance={"model": {}}
+)
 RECORDS = EXAMPLES | {"InstructionVector": VECTOR}
 ODD: tuple[Any, ...] = (None, [], {}, "x", -7, 0.5, [1], ["x", None], [[1, "x"]], {"a": 1}, True, [[10**9, -1]])
 PARTS = [(name, part) for name, record in RECORDS.items() for part in (*record._pack("")[1], *record._pack("")[0])]

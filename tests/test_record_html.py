@@ -11,6 +11,7 @@ import torch
 from ivlens import ConditionComparison, Evaluation, HeadEffects, HeadMeans, InstructionVector, TrainingRun
 from ivlens.records import CheckpointComparison, Record
 from ivlens.records.html import POINTS, line
+from ivlens.vocabulary import Head
 
 MALICE = "<img src=x onerror=alert(1)>"
 
@@ -28,8 +29,8 @@ def compared(
         "rows": rows, "recovery": (), "aie": torch.zeros(*shape, 1, 1), "stderr": torch.zeros(*shape, 1, 1),
         "weights": torch.zeros(len(names), 4, 1, 1), "alignment": torch.zeros(*shape, 1),
         "stream_cosine": torch.zeros(*shape, 1), "cka": torch.zeros(*shape, 1), "head_cosine": torch.zeros(*shape, 1),
-        "head_norm": torch.zeros(*shape, 1), "checkpoints": names, "tasks": tasks, "heads": (((0, 0),),) * len(tasks),
-        "metric": "probability",
+        "head_norm": torch.zeros(*shape, 1), "checkpoints": names, "tasks": tasks,
+        "heads": ((Head(0, 0),),) * len(tasks), "metric": "probability",
     } | more)  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def test_other_records_show_their_first_rows() -> None:
         "bare",
         "0.5",
     ]
-    vector = InstructionVector(torch.ones(4), torch.ones(1, 4), ((3, 7),), "antonym")
+    vector = InstructionVector(torch.ones(4), torch.ones(1, 4), (Head(3, 7),), "antonym")
     assert cells(shown(vector))[1] == ["3", "7", "2", "1"]
     assert HeadMeans(torch.zeros(1, 1, 1), 1)._repr_html_() is None
 

@@ -39,6 +39,7 @@ from ivlens.records import (
     write_atomically,
     write_text,
 )
+from ivlens.vocabulary import Head
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
 
@@ -65,7 +66,7 @@ EXAMPLES: dict[str, Record] = {
     ),
     "HeadReading": HeadReading(
         HeadEffects(rand(5, 2, 3), rand(5), "probability", "exact", means=MEANS), rand(3, 2, 4), rand(3, 2, 8),
-        rand(3, 8), ((0, 1), (1, 2)), provenance=PROVENANCE,
+        rand(3, 8), (Head(0, 1), Head(1, 2)), provenance=PROVENANCE,
     ),
     "PositionMeans": PositionMeans(rand(2, 2, 3, 4), 7, ("query input", "last"), "role", "a task"),
     "PositionEffects": PositionEffects(
@@ -80,7 +81,7 @@ EXAMPLES: dict[str, Record] = {
         ({"checkpoint": "base", "task": "t", "accuracy": 1.0, "heads_gained": [[0, 1]]},),
         ({"checkpoint": "base", "task": "t", "condition": "bare"},),
         rand(2, 1, 2, 3), rand(2, 1, 2, 3), rand(2, 4, 2, 3), rand(2, 1, 2), rand(2, 1, 2), rand(2, 1, 2),
-        rand(2, 1, 2), rand(2, 1, 2), ("base", "tuned"), ("t",), (((0, 1), (1, 2)),), "probability", ("t",),
+        rand(2, 1, 2), rand(2, 1, 2), ("base", "tuned"), ("t",), ((Head(0, 1), Head(1, 2)),), "probability", ("t",),
         {"bad": "SourceError: none"}, provenance=PROVENANCE,
     ),
 }  # fmt: skip

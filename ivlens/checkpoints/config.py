@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ..checks import Between, Count, Fraction, Natural, Seed, check_count, checked
+from ..checks import Between, Count, Fraction, Natural, Seed, checked
 from ..errors import ArgumentError, one_of
 from ..records import METRICS
 from ..tasks import CORRUPTIONS
+from ..vocabulary import check_count, check_layers
 
 
 @checked
@@ -73,6 +74,5 @@ class CheckpointConfig:
         """The layers at which the base's vector is tried."""
         middle = range(n_layers // 4, max(n_layers * 3 // 4, n_layers // 4 + 1))
         layers = tuple(middle[::3]) if self.layers is None else self.layers
-        if not layers or not all(0 <= layer < n_layers for layer in layers):
-            raise ArgumentError(f"layers from 0 to {n_layers - 1}, one or more", repr(self.layers))
+        check_layers(n_layers, layers)
         return layers

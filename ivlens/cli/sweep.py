@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_layer
 from ..models import HookedTransformer
 from ..records import ConditionComparison, SteeringSweep
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..tasks import Prompt
 from ..vectors import InstructionVector, load_vector
+from ..vocabulary import check_layers
 from .loading import given, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_targets
@@ -29,9 +29,8 @@ def run(options: argparse.Namespace) -> None:
         split: task.prompts(n, shots=0, instruction=False, split=split, seed=options.seed)
         for split, n in (("validation", options.n_validation), ("test", options.n_test))
     }
-    if shape := model_shape(options.model, options.revision):
-        for layer in options.layers or ():
-            check_layer(shape[0], layer, name="--layers")
+    if options.layers and (shape := model_shape(options.model, options.revision)):
+        check_layers(shape[0], options.layers)
     model = read_model(options)
     vector = load_vector(options.vector, model, **given(options, "load_vector"))
     layers = options.layers or tuple(range(0, model.cfg.n_layers, 3))

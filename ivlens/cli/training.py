@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..checks import check_count
 from ..errors import ArgumentError, RecordError, brief, few
 from ..experiments.kept_vectors import load_or_compute_vector
 from ..files import held, safe_name
@@ -16,6 +15,7 @@ from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
+from ..vocabulary import check_count
 from .loading import given, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_targets

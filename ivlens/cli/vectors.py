@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import check_count
 from ..effects import locate_heads
 from ..errors import ArgumentError, RecordError
 from ..files import safe_name
 from ..models import HookedTransformer, model_facts
 from ..vectors import InstructionVector, instruction_vector, list_vectors, logit_lens
+from ..vocabulary import check_count
 from .loading import check_prompts, given, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_targets

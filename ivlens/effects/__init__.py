@@ -5,8 +5,8 @@ prompt token is replaced by its mean over clean prompts (2310.15213, eq. 4; 2406
 patches heads at other tokens too.
 """
 
+from ..vocabulary import METHODS as METHODS
 from .agreement import compare_methods as compare_methods
-from .indirect import METHODS as METHODS
 from .indirect import indirect_effects as indirect_effects
 from .locate import locate_heads as locate_heads
 from .positions import position_effects as position_effects

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, check_count, checked
+from ..checks import Count, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, provenance, shared_weights
 from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
 from ..scoring import listed
 from ..tasks import Prompt
+from ..vocabulary import Method, Metric, check_count
 from .indirect import indirect_effects
 
 
@@ -22,8 +23,8 @@ def compare_methods(
     prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans,
     *,
-    methods: Sequence[str] = ("exact", "attribution"),
-    metric: str = "log-probability",
+    methods: Sequence[Method] = ("exact", "attribution"),
+    metric: Metric = "log-probability",
     k: Count = 10,
     steps: Count = 1,
     n_jobs: Count | None = 1,

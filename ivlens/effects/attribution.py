@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import HookedTransformer, Rows, answer_logits, differentiable, hooked, map_batches, padded, z_name
+from ..vocabulary import Metric
 from .metric import Measure, Pair
 
 Sites = Sequence[Sequence[int]]  # for each place its positions in a prompt
@@ -31,7 +32,7 @@ def attributed_effects(
     pairs: Sequence[Pair],
     sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
-    metric: str,
+    metric: Metric,
     *,
     steps: int,
     batch_size: int,
@@ -58,7 +59,7 @@ def _of_batch(
     numbered: tuple[list[int], Sequence[Pair]],
     sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
-    metric: str,
+    metric: Metric,
     steps: int,
     batch_size: int,
 ) -> Batch:

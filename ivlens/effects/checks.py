@@ -6,16 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ArgumentError, MismatchError, one_of, refuse_odd
+from ..errors import ArgumentError, MismatchError, refuse_odd
 from ..models import HookedTransformer, check_fits
-from ..records import METRICS, HeadMeans, PositionMeans, check_finite
+from ..records import HeadMeans, PositionMeans, check_finite
 from ..tasks import Prompt
 
 
-def check_asked(method: str, methods: tuple[str, ...], metric: str, steps: int) -> None:
-    """Raise ArgumentError for a method or metric that there is not, or steps that the method does not take."""
-    one_of("method", method, methods)
-    one_of("metric", metric, METRICS)
+def check_steps(method: str, steps: int) -> None:
+    """Raise ArgumentError for steps that the method does not take."""
     if steps > 1 and method != "attribution":
         raise ArgumentError("steps above 1 with method='attribution' only", f"{steps} with method={method!r}")
 

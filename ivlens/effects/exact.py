@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..errors import PrecisionWarning
 from ..models import HookedTransformer, sweep_heads
 from ..records import Head
+from ..vocabulary import Metric
 from .metric import Pair, Scores, in_metric
 
 STRONGEST = 10  # heads whose effects are compared with the noise of half precision
@@ -60,7 +61,7 @@ def warn_of_noise(
     pairs: Sequence[Pair],
     means: Float[Tensor, "layer head d_head"],
     effects: Float[Tensor, "prompt layer head"],
-    metric: str,
+    metric: Metric,
 ) -> None:
     """Warn where the strongest average effects are less than three times the noise of half precision.
 
@@ -68,7 +69,7 @@ def warn_of_noise(
     """
     aie = effects.double().mean(0)
     top = aie.flatten().topk(min(STRONGEST, aie.numel())).indices.sort().values.tolist()
-    heads = [divmod(index, aie.shape[1]) for index in top]
+    heads = [Head(*divmod(index, aie.shape[1])) for index in top]
     against = metric == "logit-difference"
     (scores,) = sweep_heads(model, pairs[:1], means, heads, against_foil=against, dtype=torch.float32)
     exact = in_metric(scores, metric).double()

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -18,13 +18,13 @@ from ..parallel import workers
 from ..records import Head, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt
+from ..vocabulary import Method, Metric, all_heads
 from .attribution import attributed_effects
-from .checks import check_asked, check_effects, check_means, check_stream_dtype
+from .checks import check_effects, check_means, check_steps, check_stream_dtype
 from .exact import exact_scores, warn_of_noise, within
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
 
-METHODS = ("exact", "loop", "attribution")
 Run = Callable[..., list[Scores]]
 Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
 
@@ -36,8 +36,8 @@ def indirect_effects(
     prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans,
     *,
-    method: str = "exact",
-    metric: str = "log-probability",
+    method: Method = "exact",
+    metric: Metric = "log-probability",
     stream_budget: Annotated[int, Between(2)] | None = None,
     stream_dtype: torch.dtype | None = None,
     steps: Count = 1,
@@ -83,12 +83,12 @@ def indirect_effects(
         >>> effects.values.shape == (4, model.cfg.n_layers, model.cfg.n_heads)
         True
     """
-    check_asked(method, METHODS, metric, steps)
+    check_steps(method, steps)
     check_stream_dtype(model, method, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
-    settings = {"metric": metric, "prompts": len(pairs)}
+    settings: dict[str, Any] = {"metric": metric, "prompts": len(pairs)}
     budget = stream_budget or rows_that_fit(model, max(len(ids) + len(answer) for ids, answer in pairs), stream_dtype)
     if method == "exact":
         method = _exact_or_loop(model, stream_dtype)
@@ -113,7 +113,7 @@ def indirect_effects(
     )
 
 
-def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -> str:
+def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -> Method:
     """The method that is exact for this model; a warning says why where it is not the sweep."""
     try:
         check_streamable(model)
@@ -130,7 +130,7 @@ def _attributed(
     model: HookedTransformer,
     pairs: Sequence[Pair],
     means: Tensor,
-    metric: str,
+    metric: Metric,
     steps: int,
     budget: int,
     n_jobs: int | None,
@@ -153,13 +153,13 @@ def _patched(
     model: HookedTransformer,
     pairs: Sequence[Pair],
     means: Tensor,
-    metric: str,
+    metric: Metric,
     budget: int,
     n_jobs: int | None,
 ) -> Effects:
     """Effects from the scores of every head's patch."""
     shape = model.cfg.n_layers, model.cfg.n_heads
-    heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    heads = all_heads(*shape)
     scores = map_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, n_jobs)
     columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, the clean one first
     return (columns[:, 1:] - columns[:, :1]).unflatten(1, shape), columns[:, 0]

@@ -14,8 +14,9 @@ from ..models import HookedTransformer, shared_weights
 from ..records import HeadEffects, Record
 from ..scoring import all_ids
 from ..tasks import Task, load_task
-from .checks import check_asked, check_stream_dtype
-from .indirect import METHODS, indirect_effects
+from ..vocabulary import Corruption, Method, Metric, Split
+from .checks import check_steps, check_stream_dtype
+from .indirect import indirect_effects
 
 R = TypeVar("R", bound=Record)
 
@@ -30,12 +31,12 @@ def locate_heads(
     shots: Natural = 2,
     format: str | Callable[..., str] = "labelled",
     instruction: bool | int | str | None = None,
-    corruption: str = "no-instruction",
-    metric: str = "log-probability",
-    method: str = "exact",
+    corruption: Corruption = "no-instruction",
+    metric: Metric = "log-probability",
+    method: Method = "exact",
     steps: Count = 1,
     stream_dtype: torch.dtype | None = None,
-    split: str = "train",
+    split: Split = "train",
     seed: Seed = 0,
     n_jobs: Count | None = 1,
 ) -> HeadEffects:
@@ -83,7 +84,7 @@ def locate_heads(
             "clean prompts that tell the task", f"no instruction, and {shots} demonstrations",
             "pass shots=, or instruction= with a text",
         )  # fmt: skip
-    check_asked(method, METHODS, metric, steps)
+    check_steps(method, steps)
     check_stream_dtype(model, method, stream_dtype)
     draw = partial(
         task.prompts, shots=shots, format=format, instruction=instruction, split=split, seed=seed,

@@ -21,6 +21,7 @@ from ..models import (
     z_name,
 )
 from ..records import Head
+from ..vocabulary import Metric
 from .attribution import Sites
 from .metric import Measure, Pair, Scores
 
@@ -60,7 +61,7 @@ def patched_effects(
     pairs: Sequence[Pair],
     sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
-    metric: str,
+    metric: Metric,
     *,
     batch_size: int,
     n_jobs: int | None,
@@ -83,7 +84,7 @@ def _of_prompt(
     model: HookedTransformer,
     piece: tuple[Pair, Sites],
     means: Float[Tensor, "place layer head d_head"],
-    metric: str,
+    metric: Metric,
     batch_size: int,
 ) -> tuple[Float[Tensor, "layer head place"], Float[Tensor, " one"]]:
     """One prompt's effects and its own metric, on the CPU."""

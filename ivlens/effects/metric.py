@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ..models import answer_scores, strongest_wrong
 from ..scoring import Ids
+from ..vocabulary import Metric
 
 Pair = tuple[Ids, Ids]
 Scores = Float[Tensor, "stream answer"]
 Foils = tuple[Int[Tensor, " answer"] | None, ...]
 
 
-def in_metric(scores: Scores, metric: str) -> Float[Tensor, " stream"]:
+def in_metric(scores: Scores, metric: Metric) -> Float[Tensor, " stream"]:
     """The metric of the whole answer: log probabilities, or logit differences, of its tokens add up."""
     total = scores.sum(-1)
     return total.exp() if metric == "probability" else total
@@ -25,7 +26,7 @@ def in_metric(scores: Scores, metric: str) -> Float[Tensor, " stream"]:
 class Measure:
     """Reads the metric of rows with these answers off their logits, against the strongest wrong tokens at first."""
 
-    metric: str
+    metric: Metric
     answers: tuple[Ids, ...]
     foils: Foils | None = None
 

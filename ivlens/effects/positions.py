@@ -10,11 +10,10 @@ from ..models import HookedTransformer, provenance
 from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_place
+from ..vocabulary import Metric, PositionMethod
 from .attribution import attributed_effects
-from .checks import check_asked, check_effects, check_means
+from .checks import check_effects, check_means, check_steps
 from .loop import patched_effects
-
-POSITION_METHODS = ("loop", "attribution")
 
 
 @checked
@@ -24,8 +23,8 @@ def position_effects(
     prompts: Iterable[Prompt] | Prompt,
     means: PositionMeans,
     *,
-    method: str = "loop",
-    metric: str = "log-probability",
+    method: PositionMethod = "loop",
+    metric: Metric = "log-probability",
     batch_size: Count = 32,
     steps: Count = 1,
     n_jobs: Count | None = 1,
@@ -62,7 +61,7 @@ def position_effects(
         >>> effects.values.shape[:3] == (4, model.cfg.n_layers, model.cfg.n_heads)
         True
     """
-    check_asked(method, POSITION_METHODS, metric, steps)
+    check_steps(method, steps)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)

@@ -19,6 +19,7 @@ from transformer_lens import HookedTransformer
 
 from ..checks import checked
 from ..errors import ArgumentError, at_least
+from ..vocabulary import check_layers
 from .naming import as_linear, from_linear, own_name
 
 HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_gate": "mlp", "W_out": "mlp"}
@@ -76,8 +77,10 @@ def add_lora(
     if any(parametrize.is_parametrized(module) for module in model.modules()):
         raise ArgumentError("a model without LoRA", "one that has it", "call merge_lora(model) first")
     layers = range(model.cfg.n_layers) if layers is None else layers
-    _check_chosen("layers", layers, range(model.cfg.n_layers))
-    _check_chosen("targets", targets, [name for name in HOMES if _home(model, 0, name) is not None])
+    check_layers(model.cfg.n_layers, layers)
+    there = [name for name in HOMES if _home(model, 0, name) is not None]
+    if not targets or not set(targets) <= set(there):
+        raise ArgumentError(f"targets out of {', '.join(there)}", ", ".join(map(str, targets)) or "none")
     learnt = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     updates = Updates(rank, alpha, learnt)
     model.requires_grad_(False)
@@ -86,11 +89,6 @@ def add_lora(
             home, name = _home(model, layer, target), own_name(model.cfg, target)
             update = LowRank(target, getattr(home, name), updates, f"{seed}/{layer}/{target}")
             parametrize.register_parametrization(home, name, update, unsafe=True)  # unsafe: not computed to be checked
-
-
-def _check_chosen(what: str, chosen: Sequence[object], there: Sequence[object]) -> None:
-    if not chosen or not all(each in there for each in chosen):
-        raise ArgumentError(f"{what} out of {', '.join(map(str, there))}", ", ".join(map(str, chosen)) or "none")
 
 
 def _home(model: HookedTransformer, layer: int, target: str) -> Any:

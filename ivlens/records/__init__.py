@@ -3,14 +3,14 @@
 from ..files import safe_name as safe_name
 from ..files import write_atomically as write_atomically
 from ..files import write_text as write_text
+from ..vocabulary import METRICS as METRICS
+from ..vocabulary import Head as Head
 from .agreement import MethodAgreement as MethodAgreement
 from .checkpoints import MATRICES as MATRICES
 from .checkpoints import CheckpointComparison as CheckpointComparison
 from .checkpoints import HeadReading as HeadReading
 from .checkpoints import HiddenStates as HiddenStates
 from .checkpoints import WeightChange as WeightChange
-from .effects import METRICS as METRICS
-from .effects import Head as Head
 from .effects import HeadEffects as HeadEffects
 from .effects import HeadMap as HeadMap
 from .effects import HeadMeans as HeadMeans

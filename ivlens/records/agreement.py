@@ -6,6 +6,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from ..vocabulary import Metric
 from .store import Record
 
 
@@ -24,7 +25,7 @@ class MethodAgreement(Record):
     aie_overlap: Float[Tensor, " method"]
     methods: tuple[str, ...] = field(metadata={"axis": "method"})
     reference: str
-    metric: str
+    metric: Metric
     k: int
     task: str = ""
 

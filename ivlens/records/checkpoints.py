@@ -8,7 +8,9 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from .effects import Head, HeadEffects, heads_by_effect
+from ..checks import checked
+from ..vocabulary import Head, Metric
+from .effects import HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
 from .store import Record
 
@@ -16,6 +18,7 @@ MATRICES = ("W_Q", "W_K", "W_V", "W_O")
 COLUMNS = 6  # a notebook shows so many checkpoints in full, the last ones
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class HeadReading(Record):
     """A task's heads on one checkpoint: effects, and its vector as groups of clean prompts give it, for intervals.
@@ -48,6 +51,7 @@ class WeightChange(Record):
     values: Float[Tensor, "matrix layer head"]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class CheckpointComparison(Record):
     """A base model and its checkpoints, task by task (2406.12227, section 4; 2502.11019, section 3).
@@ -74,7 +78,7 @@ class CheckpointComparison(Record):
     checkpoints: tuple[str, ...] = field(metadata={"axis": "checkpoint"})
     tasks: tuple[str, ...] = field(metadata={"axis": "task"})
     heads: tuple[tuple[Head, ...], ...] = field(metadata={"axis": "task"})
-    metric: str
+    metric: Metric
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 

@@ -8,13 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Natural, Resamples, Seed, check_count, checked
+from ..checks import Count, Resamples, Seed, checked
 from ..errors import ArgumentError, one_of
+from ..vocabulary import METRICS, Head, Metric, check_count
 from .finite import check_finite
 from .store import Record
-
-Head = tuple[Natural, Natural]
-METRICS = ("probability", "log-probability", "logit-difference")
 
 
 def heads_by_effect(values: Float[Tensor, "layer head"]) -> list[Head]:
@@ -25,7 +23,7 @@ def heads_by_effect(values: Float[Tensor, "layer head"]) -> list[Head]:
     """
     check_finite("effects [layer, head] to rank", values)
     order = torch.sort(values.flatten(), descending=True, stable=True).indices.tolist()
-    return [divmod(index, values.shape[1]) for index in order]
+    return [Head(*divmod(index, values.shape[1])) for index in order]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ class HeadEffects(OverPrompts, HeadMap):
 
     values: Float[Tensor, "prompt layer head"]
     baseline: Float[Tensor, " prompt"]
-    metric: str
+    metric: Metric
     method: str
     task: str = ""
     means: HeadMeans | None = field(default=None, metadata={"record": HeadMeans})
@@ -144,7 +142,7 @@ class UniversalEffects(HeadMap):
 
     mean: Float[Tensor, "layer head"]
     error: Float[Tensor, "layer head"]
-    metric: str
+    metric: Metric
     tasks: tuple[str, ...]
     n: int
 

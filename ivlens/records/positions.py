@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, check_count, checked
+from ..checks import Count, checked
 from ..errors import one_of
-from .effects import METRICS, Head, HeadEffects, OverPrompts
+from ..vocabulary import METRICS, Head, Metric, check_count
+from .effects import HeadEffects, OverPrompts
 from .finite import check_finite
 from .store import Record
 
@@ -45,7 +46,7 @@ class PositionEffects(OverPrompts, Record):
 
     values: Float[Tensor, "prompt layer head place"]
     baseline: Float[Tensor, " prompt"]
-    metric: str
+    metric: Metric
     method: str
     places: tuple[str, ...] = field(metadata={"axis": "place"})
     task: str = ""
@@ -84,7 +85,7 @@ class PositionEffects(OverPrompts, Record):
             ArgumentError: ``k`` beyond the number of heads.
         """
         check_count(k, self.aie[..., 0].numel())
-        heads = dict.fromkeys((layer, head) for layer, head, _ in self._ranked().tolist())
+        heads = dict.fromkeys(Head(layer, head) for layer, head, _ in self._ranked().tolist())
         return list(heads)[:k]
 
     def to_frame(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 import torch
 from jaxtyping import jaxtyped
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import RecordError
 from ..files import load_facts, load_tensors, save_tensors
+from ..vocabulary import Head
 from .html import block, frame_table
 
 # Names in files that were written before the names of today.
@@ -106,6 +107,7 @@ class Record:
     @classmethod
     def _unpack(cls, prefix: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
         values: dict[str, Any] = {}
+        hints = get_type_hints(cls)
         for each in fields(cls):
             inner, name = each.metadata.get("record"), each.name
             if not {prefix + name, name} & {*tensors, *facts}:
@@ -115,7 +117,7 @@ class Record:
             elif inner and isinstance(facts[name], Mapping):
                 values[each.name] = inner._unpack(f"{prefix}{name}.", tensors, facts[name])
             else:
-                values[each.name] = _tuples(facts[name])
+                values[each.name] = _tuples(facts[name], hints[each.name])
         _check(cls, values)
         return cls(**values)
 
@@ -172,6 +174,11 @@ def _one_line(error: Exception) -> str:
     return f"{' '.join(str(error).split())[:200]}, which is missing or odd"
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists back to the tuples that they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _tuples(value: Any, hint: Any = None) -> Any:
+    """JSON's lists back to the tuples that they were, of ``Head``s where the annotation says so."""
+    if not isinstance(value, list):
+        return value
+    if hint is Head and len(value) == len(Head._fields):
+        return Head(*value)
+    of_each = get_args(hint)[0] if get_args(hint)[1:] == (...,) else None
+    return tuple(_tuples(each, of_each) for each in value)

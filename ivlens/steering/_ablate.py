@@ -6,10 +6,11 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import check_heads, checked
+from ..checks import checked
 from ..effects.checks import check_means
 from ..models import HookedTransformer, Hooks, last_token, this_pass, z_name
 from ..records import Head, HeadMeans
+from ..vocabulary import check_heads
 
 
 @checked

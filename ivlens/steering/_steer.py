@@ -6,15 +6,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import Index, check_layer, checked
-from ..errors import ArgumentError, brief, one_of
+from ..checks import Index, checked
+from ..errors import ArgumentError, brief
 from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
 from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
+from ..vocabulary import POSITIONS, Site, check_layer
 
-Position = str | Index | Sequence[Index]
-
-POSITIONS = ("last", "generated", "all")
+Tokens = str | Index | Sequence[Index]
 SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
 
 
@@ -24,8 +23,8 @@ def steer(
     vector: InstructionVector | Float[Tensor, " d_model"],
     layer: int,
     scale: float = 1.0,
-    position: Position = "last",
-    site: str = "resid_pre",
+    position: Tokens = "last",
+    site: Site = "resid_pre",
 ) -> Hooks:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
@@ -59,7 +58,6 @@ def steer(
         4
     """
     _check_position(position)
-    one_of("site", site, tuple(SITES))
     check_layer(model.cfg.n_layers, layer)
     added = scale * vector_values(model, vector)
     check_finite("values of the vector times scale", added)
@@ -74,14 +72,14 @@ def steer(
     return Hooks(model, {SITES[site](layer): edit}, facts)
 
 
-def _check_position(position: Position) -> None:
+def _check_position(position: Tokens) -> None:
     if isinstance(position, str) and position not in POSITIONS:
         raise ArgumentError(f"position to be one of {', '.join(map(repr, POSITIONS))}, or indices", brief(position))
     if not isinstance(position, (str, int)) and not position:
         raise ArgumentError("position to be indices, one or more whole numbers", "none")
 
 
-def _steered_tokens(position: Position, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
+def _steered_tokens(position: Tokens, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
     """Where the vector is added, in a pass over whole prompts or in one that continues them by a token."""
     at = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
     if position == "all":

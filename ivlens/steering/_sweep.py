@@ -13,6 +13,7 @@ from ..records import SteeringSweep, check_finite
 from ..scoring import answers_of, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
+from ..vocabulary import check_layers
 
 
 @checked
@@ -97,9 +98,7 @@ def _checked(
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
     if not layers or not scales or ks == []:
         raise ArgumentError("at least one layer, scale and number of heads", f"{layers}, {scales}, {ks}")
-    odd = [layer for layer in layers if not 0 <= layer < model.cfg.n_layers]
-    if odd:
-        raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}", f"{odd}")
+    check_layers(model.cfg.n_layers, layers)
     if ks is not None and not vector.heads:
         raise ArgumentError("ks only for a vector that comes from heads", f"{vector.task!r}, which has none")
     ks = tuple(ks) if ks is not None else (len(vector.heads),)

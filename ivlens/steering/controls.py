@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Seed, check_layer, checked
+from ..checks import Count, Seed, checked
 from ..errors import ArgumentError, refuse_odd
 from ..heads import random_heads
 from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
@@ -18,6 +18,7 @@ from ..records import ConditionComparison, HeadMeans
 from ..scoring import evaluate, listed, prompt_ids
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
+from ..vocabulary import check_layer
 
 Condition = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 

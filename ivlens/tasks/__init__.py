@@ -1,7 +1,7 @@
 """Tasks, their prompts and corruptions, and the files they come from."""
 
+from ..vocabulary import CORRUPTIONS as CORRUPTIONS
 from .builtin import list_tasks as list_tasks
-from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format

@@ -14,8 +14,6 @@ from dataclasses import replace
 from .examples import Example
 from .formats import NEUTRAL, Turns
 
-CORRUPTIONS = ("no-instruction", "other-instruction", "shuffled-labels")
-
 
 def without_instruction(turns: Turns) -> Turns:
     """The query alone, under neutral labels."""

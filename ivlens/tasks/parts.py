@@ -32,8 +32,8 @@ class Composed(str):
 
 def as_parts(value: object, text: str) -> tuple[Part, ...]:
     """``value`` as the parts of ``text``, or none, or a PromptError."""
-    pairs = value if isinstance(value, (list, tuple)) else [value]
-    pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in pairs]
+    items = value if isinstance(value, (list, tuple)) else [value]
+    pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in items]
     if not all(len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in pairs):
         raise PromptError("the parts of a prompt to be pairs of a role and a text", brief(value))
     if pairs and "".join(pair[1] for pair in pairs) != text:

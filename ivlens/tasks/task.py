@@ -7,14 +7,13 @@ from random import Random
 from typing import Any
 
 from ..checks import Count, Natural, Seed, checked
-from ..errors import ArgumentError, PromptError, TaskError, brief, one_of
+from ..errors import ArgumentError, PromptError, TaskError, brief
+from ..vocabulary import Corruption, Split
 from .builtin import list_tasks, read_builtin
-from .corruptions import CORRUPTIONS, with_shuffled_labels, without_instruction
+from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
 from .formats import NEUTRAL, ChatText, Format, Turns, find_format
 from .prompt import Prompt
-
-SPLITS = ("train", "validation", "test", "all")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,11 @@ class Task:
         return sha256(repr((asks, examples)).encode()).hexdigest()[:16]
 
     @checked
-    def split(self, name: str, seed: Seed = 0) -> tuple[Example, ...]:
+    def split(self, split: Split, seed: Seed = 0) -> tuple[Example, ...]:
         """The examples of a split.
 
         Args:
-            name: "train" (50%), "validation" (20%), "test" (30%) or "all".
+            split: "train" (50%), "validation" (20%), "test" (30%) or "all".
             seed: seed of the split.
 
         Returns:
@@ -78,14 +77,13 @@ class Task:
             >>> len(task.split("train")), len(task.split("test"))
             (6, 4)
         """
-        one_of("split", name, SPLITS)
-        if name == "all":
+        if split == "all":
             return self.examples
         shuffled = list(self.examples)
         Random(f"{self.name}:{seed}").shuffle(shuffled)
         half, rest = len(shuffled) // 2, len(shuffled) * 7 // 10
         bounds = {"train": (0, half), "validation": (half, rest), "test": (rest, len(shuffled))}
-        return tuple(shuffled[slice(*bounds[name])])
+        return tuple(shuffled[slice(*bounds[split])])
 
     @checked
     def prompts(
@@ -95,9 +93,9 @@ class Task:
         shots: Natural = 2,
         instruction: bool | int | str = True,
         format: str | Format = "labelled",
-        corruption: str | None = None,
+        corruption: Corruption | None = None,
         seed: Seed = 0,
-        split: str = "all",
+        split: Split = "all",
         other: "Task | None" = None,
         tokenizer: Any = None,
         system: str | None = None,
@@ -135,8 +133,6 @@ class Task:
             the quick fox jumps
         """
         render = find_format(format, tokenizer, system, assistant_prefix)
-        if corruption is not None:
-            one_of("corruption", corruption, CORRUPTIONS)
         if corruption == "shuffled-labels" and shots < 2:
             raise ArgumentError(
                 "shots to be a whole number of 2 or more", str(shots), "a single label cannot be shuffled"
@@ -157,7 +153,7 @@ class Task:
         return prompts
 
     @checked
-    def cloze_prompts(self, n: Count | None = None, *, seed: Seed = 0, split: str = "all") -> list[Prompt]:
+    def cloze_prompts(self, n: Count | None = None, *, seed: Seed = 0, split: Split = "all") -> list[Prompt]:
         """The same queries as ``prompts`` draws, asked for by the cloze: no instruction, no demonstrations.
 
         Args:
@@ -190,7 +186,7 @@ class Task:
         answers = tuple(space + answer for answer in query.answers)
         return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()))
 
-    def _queries(self, n: int | None, split: str, seed: int) -> list[Example]:
+    def _queries(self, n: int | None, split: Split, seed: int) -> list[Example]:
         queries = list(self.split(split))
         if n is not None and n > len(queries):
             raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))

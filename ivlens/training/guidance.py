@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from ..checks import Between, Count, Natural, NotNegative, check_layer, checked
+from ..checks import Between, Count, Natural, NotNegative, checked
 from ..errors import one_of
 from ..steering import SITES
+from ..vocabulary import check_layer
 from .objective import DIRECTIONS, SCHEDULES
 
 REDUCTIONS = ("sum", "mean")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..models import HookedTransformer, add_lora, has_lora, only_trainable, trainable_names
+from ..vocabulary import check_layers
 from .config import TrainingConfig
 from .objective import pull_back
 
@@ -83,9 +84,8 @@ def check_learnable(model: HookedTransformer, config: TrainingConfig) -> None:
             "a model in float32 or float64 to train", str(model.cfg.dtype),
             "load it with dtype=torch.float32; precision='bfloat16' computes in mixed precision",
         )  # fmt: skip
-    layers = range(model.cfg.n_layers)
-    if config.layers is not None and not (config.layers and set(config.layers) <= set(layers)):
-        raise ArgumentError(f"layers from 0 to {model.cfg.n_layers - 1}, one or more", repr(config.layers))
+    if config.layers is not None:
+        check_layers(model.cfg.n_layers, config.layers)
     if has_lora(model):
         raise ArgumentError("a model without LoRA", "one with it", "merge_lora(model) folds the updates in")
 

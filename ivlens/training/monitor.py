@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..activations import mean_head_activations
-from ..checks import Count, Natural, check_layer, checked
+from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
+from ..vocabulary import check_layer
 
 
 @checked

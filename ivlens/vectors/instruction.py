@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, check_heads, checked
+from ..checks import Count, checked
 from ..errors import ArgumentError, MismatchError, brief
 from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
 from ..records import Head, HeadEffects, HeadMeans, Record, check_finite
+from ..vocabulary import check_heads
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class InstructionVector(Record):
     """An instruction vector with its heads' parts (2406.12227, eq. 4; 2310.15213, eq. 5).

@@ -1,26 +1,31 @@
 """Reading a vector in the vocabulary's terms: logit lens through the final norm, nearest unembedding directions."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, check_count, checked
-from ..errors import ArgumentError, one_of
+from ..checks import Count, checked
+from ..errors import ArgumentError
 from ..models import HookedTransformer, final_logits, unembedding
 from ..records import check_finite
 from ..tasks import token_text
+from ..vocabulary import check_count
 from .instruction import InstructionVector, vector_values
-
-LENSES = ("logit", "cosine")
 
 
 @checked
 @torch.no_grad()
 def logit_lens(
-    model: HookedTransformer, vector: InstructionVector, k: Count = 10, *, parts: bool = False, lens: str = "logit"
+    model: HookedTransformer,
+    vector: InstructionVector,
+    k: Count = 10,
+    *,
+    parts: bool = False,
+    lens: Literal["logit", "cosine"] = "logit",
 ) -> pd.DataFrame:
     """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.
 
@@ -45,7 +50,6 @@ def logit_lens(
         >>> list(iv.logit_lens(model, vector, k=3))
         ['of', 'rank', 'token', 'value']
     """
-    one_of("lens", lens, LENSES)
     check_count(k, unembedding(model).shape[0], "tokens")
     total = vector_values(model, vector)
     names = ["vector"] + [f"{layer}.{head}" for layer, head in vector.heads] * parts

@@ -178,7 +178,7 @@ def _gained(comparison: CheckpointComparison, checkpoint: int, task: str) -> lis
     """The heads that are among the strongest of a checkpoint and not of the base."""
     name = comparison.checkpoints[checkpoint]
     found = (row for row in comparison.rows if (row["checkpoint"], row["task"]) == (name, task))
-    return [(layer, head) for row in found for layer, head in row.get("heads_gained") or ()]
+    return [Head(layer, head) for row in found for layer, head in row.get("heads_gained") or ()]
 
 
 def _said(comparison: CheckpointComparison, task: str, what: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import ipywidgets as ipw
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import METRICS, Head, HeadEffects
+from ..vocabulary import check_heads
 from .explorer_panels import GAP, HeadPanel, VectorPanel, label
 from .explorer_parts import STYLE, Callbacks, draw_map, empty_map, mark_map, note, of_prompt, row
 
@@ -207,8 +208,6 @@ class ExplorerWidget(ipw.VBox):
         mark_map(self.map, self.looked, self.heads)
 
     def _checked(self, head: Head) -> Head:
-        layers, heads = self.explorer.shape
-        layer, number = (int(each) for each in head)
-        if not (0 <= layer < layers and 0 <= number < heads):
-            raise ArgumentError(f"a head from (0, 0) to ({layers - 1}, {heads - 1})", repr(head))
-        return layer, number
+        chosen = Head(*map(int, head))
+        check_heads(self.explorer.shape, [chosen])
+        return chosen

@@ -8,6 +8,7 @@ import ipywidgets as ipw
 
 from ..records import Head, HeadEffects
 from ..records.visible import one_line
+from ..vocabulary import all_heads
 from .attention import attention_view
 from .explorer_parts import (
     PANEL,
@@ -76,7 +77,7 @@ class VectorPanel(ipw.VBox):
     def __init__(self, explorer: Any, layer: int, scale: float) -> None:
         self.explorer, self.callbacks, self.task = explorer, Callbacks(), ""
         layers, heads = explorer.shape
-        names = [name_of((layer, head)) for layer in range(layers) for head in range(heads)]
+        names = [name_of(head) for head in all_heads(layers, heads)]
         late = {"continuous_update": False}
         text = late | {"rows": 7, "layout": {"width": "300px"}}
         self.chosen = ipw.TagsInput(allowed_tags=names, allow_duplicates=False, placeholder=TAGS)

@@ -50,7 +50,7 @@ def name_of(head: Head) -> str:
 def head_of(name: str) -> Head:
     """The head of a "layer.head"."""
     layer, head = name.split(".")
-    return int(layer), int(head)
+    return Head(int(layer), int(head))
 
 
 def note(text: str, kind: str = "faint") -> str:

@@ -118,7 +118,7 @@ def _cells(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any
     errors = effects.stderr.tolist()
     for rank, (layer, head) in enumerate(order, start=1):
         error = errors[layer][head]
-        facts[layer, head] = _name((layer, head)), f"{error:.2g}" if np.isfinite(error) else "n/a", rank
+        facts[layer, head] = _name(Head(layer, head)), f"{error:.2g}" if np.isfinite(error) else "n/a", rank
     return go.Heatmap(
         z=effects.aie.double().numpy(),
         customdata=facts,

@@ -12,6 +12,7 @@ import torch
 
 from ivlens import InstructionVector, TrainingRun, cli
 from ivlens.views import write_comparison_report
+from ivlens.vocabulary import Head
 
 TESTS = Path(__file__).parents[1]
 RECORDS = TESTS.parent / "figures" / "records" / "smollm2"
@@ -74,7 +75,7 @@ def mixed(folder: Path) -> Path:
     measured = tuple({"step": step, "ability": "a" * 60, "role": "new", "accuracy": 0.5} for step in (0, 15, 30))
     comparison(LONG, [f"a task of a long name {at}" for at in range(6)]).save(folder / "compared.safetensors")
     TrainingRun(values.double(), ("loss", "kl", "seconds"), measured).save(folder / "run.safetensors")
-    InstructionVector(torch.ones(8), torch.ones(1, 8), ((3, 1),), "w" * 200).save(folder / "vector.safetensors")
+    InstructionVector(torch.ones(8), torch.ones(1, 8), (Head(3, 1),), "w" * 200).save(folder / "vector.safetensors")
     return reported(folder, folder)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ivlens import InstructionVector, Stability
+from ivlens.vocabulary import Head
 
 PAIRS = [(f"w{at}", ("quick", "brown")[at % 2]) for at in range(24)]
 
@@ -35,5 +36,5 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_hf: Any, tiny_tokeni
     for name in ("task", "old"):
         written(folder / f"{name}.json", name)
     Stability(torch.rand(2, 4), 0.5, 3, 7, 100, "a task").save(folder / "stable.safetensors")
-    InstructionVector(torch.ones(32), torch.ones(1, 32), ((0, 1),), "task").save(folder / "foreign.safetensors")
+    InstructionVector(torch.ones(32), torch.ones(1, 32), (Head(0, 1),), "task").save(folder / "foreign.safetensors")
     return folder

@@ -226,9 +226,9 @@ def test_layers_without_updates_stay(tiny_hooked: Any) -> None:
         ({"targets": ("W_Q", "W_gate")}, "targets out of W_Q, W_K, W_V, W_O, W_in, W_out; got W_Q, W_gate"),
         ({"targets": ("W_E",)}, "targets out of .*; got W_E"),
         ({"targets": ()}, "targets out of .*; got none"),
-        ({"layers": [0, 2]}, "layers out of 0, 1; got 0, 2"),
-        ({"layers": [-1]}, "layers out of 0, 1; got -1"),
-        ({"layers": []}, "layers out of 0, 1; got none"),
+        ({"layers": [0, 2]}, "layers from 0 to 1, one or more; got .0, 2."),
+        ({"layers": [-1]}, "layers from 0 to 1, one or more; got .-1."),
+        ({"layers": []}, "layers from 0 to 1, one or more; got .."),
     ],
 )
 def test_what_cannot_be_updated_is_refused_and_nothing_is_changed(tiny_hooked: Any, options: Any, text: str) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ivlens.errors import ArgumentError
 from ivlens.tasks import Example, Task, Turns, list_tasks, load_task
-from ivlens.tasks.corruptions import CORRUPTIONS, derange, with_shuffled_labels
+from ivlens.tasks.corruptions import derange, with_shuffled_labels
+from ivlens.vocabulary import CORRUPTIONS
 
 PAST = Task(
     "past",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ivlens.records import CheckpointComparison
+from ivlens.vocabulary import Head
 
 TASKS = ("present-past", "country-capital", "capitalize", "landmark-country")
 NAMES = ("base", "after-1", "after-2", "after-3")
@@ -70,7 +71,7 @@ def made(names=NAMES, tasks=TASKS, layers=6, k=8, learned=("capitalize",), rows=
         "stderr": torch.full_like(aie, 0.01), "weights": weights[:, :, None, None] * noise, "alignment": alignment,
         "stream_cosine": torch.ones(*shape, layers), "cka": torch.ones(*shape, layers),
         "head_cosine": torch.ones(*shape, 2), "head_norm": torch.ones(*shape, 2), "checkpoints": tuple(names),
-        "tasks": tuple(tasks), "heads": (((0, 0), (1, 1)),) * len(tasks), "metric": "log-probability",
+        "tasks": tuple(tasks), "heads": ((Head(0, 0), Head(1, 1)),) * len(tasks), "metric": "log-probability",
         "learned": tuple(learned), "provenance": facts,
     }  # fmt: skip
     return CheckpointComparison(**fields | more)

@@ -28,6 +28,7 @@ from ivlens.records import (
 )
 from ivlens.views import write_report
 from ivlens.views.report_parts import heads_parts
+from ivlens.vocabulary import Head
 
 MALICE = "<img src=x onerror=alert(1)>"
 FACTS = {"model": {"source": "smollm2", "weights_sha256": "abc"}, "settings": {"shots": 2}}
@@ -78,7 +79,7 @@ def example(kind: str, task: str = "antonym", prompts: int = 6, steps: int = 3) 
         "answers": lambda: Evaluation(
             *(rand(prompts),) * 3, correct[0, 0], (task,) * prompts, ("a",) * prompts, **facts
         ),
-        "vector": lambda: InstructionVector(rand(8), rand(1, 8), ((3, 1),), task, **facts),
+        "vector": lambda: InstructionVector(rand(8), rand(1, 8), (Head(3, 1),), task, **facts),
     }
     return makers[kind]()
 

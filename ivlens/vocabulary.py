@@ -1,0 +1,121 @@
+"""The field's words, each with one meaning: heads, tokenised prompts, closed sets of names, and what a model has."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Literal, NamedTuple, get_args
+
+from .checks import Natural
+from .errors import ArgumentError, brief
+
+Ids = tuple[int, ...]
+
+
+class Head(NamedTuple):
+    """An attention head by its layer and its number in the layer, both from 0; equal to the plain tuple."""
+
+    layer: Natural
+    head: Natural
+
+    def __repr__(self) -> str:
+        return f"({self.layer}, {self.head})"
+
+
+class TokenizedPrompt(NamedTuple):
+    """The token ids of a prompt, and of the answer that follows it; () where no answer is asked for."""
+
+    prompt_ids: Ids
+    answer_ids: Ids
+
+
+# What an indirect effect is measured in: the answer's probability, its logarithm in nats, or its logits minus those of
+# the strongest wrong tokens.
+Metric = Literal["probability", "log-probability", "logit-difference"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+# How effects are computed: last-token streams, one forward pass per head, or first-order estimates from gradients.
+Method = Literal["exact", "loop", "attribution"]
+METHODS: tuple[Method, ...] = get_args(Method)
+PositionMethod = Literal["loop", "attribution"]
+POSITION_METHODS: tuple[PositionMethod, ...] = get_args(PositionMethod)
+
+# How a prompt is made one that does not say what the task is.
+Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
+CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
+
+# The disjoint parts of a task's examples, or all of them.
+Split = Literal["train", "validation", "test", "all"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+# Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
+Site = Literal["resid_pre", "attn_out"]
+SITES: tuple[Site, ...] = get_args(Site)
+
+# Which tokens are edited: the prompt's last one, that and all later ones, or every token.
+Position = Literal["last", "generated", "all"]
+POSITIONS: tuple[Position, ...] = get_args(Position)
+
+# What means over positions are taken by: the parts that prompts are composed of, or positions from the end.
+PositionsBy = Literal["role", "position"]
+
+
+class Verdict(StrEnum):
+    """What became of a base model's ability in a checkpoint."""
+
+    BASE = "base"
+    KEPT = "kept"
+    DROWNED = "activation drowned, recoverable"
+    CHANGED = "function changed"
+    LOST = "knowledge lost"
+    UNDECIDED = "undecided"
+    UNKNOWN = "not an ability of the base"
+
+
+class RecoveryCondition(StrEnum):
+    """Under what a checkpoint is asked again: bare or clean prompts, or bare ones with a vector added."""
+
+    BARE = "bare"
+    CLEAN = "clean"
+    BASE_VECTOR = "bare + base's vector"
+    OWN_VECTOR = "bare + own vector"
+    OTHER_VECTOR = "bare + vector of another task"
+
+
+class Finding(StrEnum):
+    """What measurements say of a claim."""
+
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+
+
+def all_heads(n_layers: int, n_heads: int) -> list[Head]:
+    """Every head of a model, layer by layer."""
+    return [Head(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+
+
+def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> None:
+    """Raise ArgumentError unless there are heads, all of them those of a model of ``shape`` (layers, heads)."""
+    heads = list(heads)
+    if not heads:
+        raise ArgumentError("heads as (layer, head), one or more", "none")
+    for layer, head in heads:
+        if not (0 <= layer < shape[0] and 0 <= head < shape[1]):
+            raise ArgumentError(f"layers below {shape[0]} and heads below {shape[1]}", repr((layer, head)))
+
+
+def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
+    """Raise ArgumentError unless a model of ``n_layers`` has the ``layer``, the argument called ``name``."""
+    if not 0 <= layer < n_layers:
+        raise ArgumentError(f"{name} to be from 0 to {n_layers - 1}", repr(layer))
+
+
+def check_layers(n_layers: int, layers: Sequence[int]) -> None:
+    """Raise ArgumentError unless there are layers, all of them those of a model of ``n_layers``."""
+    if not layers or not all(0 <= layer < n_layers for layer in layers):
+        raise ArgumentError(f"layers from 0 to {n_layers - 1}, one or more", brief(layers))
+
+
+def check_count(k: int, count: int, of: str = "heads", name: str = "k") -> None:
+    """Raise ArgumentError unless ``k``, the argument called ``name``, is at most ``count``, the number of ``of``."""
+    if k > count:
+        raise ArgumentError(f"{name} to be at most {count}, the number of {of}", repr(k))
