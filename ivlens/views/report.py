@@ -169,7 +169,8 @@ def _visible(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_visible(name): _visible(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(map(_visible, value))
+        made_of: Any = getattr(value, "_make", type(value))  # a NamedTuple takes its fields one by one
+        return made_of(map(_visible, value))
     if isinstance(value, Record):
         return replace(value, **{each.name: _visible(getattr(value, each.name)) for each in fields(value)})
     return value
