@@ -105,7 +105,7 @@ def test_every_verb_tries_its_target_before_it_works(
         ("vector model task.json --n-clean 6 --n-corrupted 99", "n to be at most 12"),
         ("vector model task.json --n-clean 6 --n-corrupted 2 --k 10000", "--k to be at most"),
         ("heads model task.json --n-clean 6 --n-corrupted 2 --corruption shuffled-labels --shots 1", "shots to be"),
-        ("sweep model foreign.safetensors --task task.json --n-test 2 --n-validation 2 --layers 99", "layers from 0 to"),
+        ("sweep model foreign.safetensors --task task.json --n-test 2 --n-validation 2 --layers 99", "layers from"),
         ("sweep model foreign.safetensors --task task.json --n-validation 99", "n to be"),
         ("train model --task task.json --out new --layer 99 --guidance iv", "layer to be from 0 to"),
         ("train model --task task.json --out new --k 10000", "--k to be at most"),
