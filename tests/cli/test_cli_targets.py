@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ivlens import ArgumentError, InstructionVector, cli
-from ivlens.cli import demo, loading
+from ivlens.cli import checkpoints, demo, loading
 from ivlens.cli.targets import check_targets
 
 SMALL = ("--n-clean", "6", "--n-corrupted", "2")
@@ -47,8 +47,8 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: Any, **options: Any) -> None:
         pytest.fail("a model was loaded")
 
-    for module in (loading, demo):
-        monkeypatch.setattr(module, "load_model", fail)
+    for module, name in ((loading, "load_model"), (demo, "load_model"), (checkpoints, "compare_checkpoints")):
+        monkeypatch.setattr(module, name, fail)
 
 
 @pytest.fixture(params=["fifo", "socket", "device", "file/below", "folder"])
@@ -121,7 +121,6 @@ def test_what_needs_no_weights_is_refused_before_a_model_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(workshop)
-    monkeypatch.setattr("ivlens.checkpoints.compare.Measuring", None)  # what a comparison begins with
     assert cli.main(command.split()) == 1
     assert reason in capsys.readouterr().err
 
