@@ -47,7 +47,7 @@ class Parameter:
     def add_to(self, group: Any) -> None:
         """Add the option to a parser's group."""
         help = self.help
-        if self.value.choices and self.value.choices[-1] not in help:
+        if not all(choice in help for choice in self.value.choices):
             help = f"{help}: {', '.join(self.value.choices)}"
         if self.default is not None:
             help = f"{help} (default: {_shown(self.default)})"

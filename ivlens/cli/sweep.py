@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,8 @@ def run(options: argparse.Namespace) -> None:
     task = read_task(options.task, options.instruction)
     if options.out:
         check_targets(*(options.out / name for name in WRITTEN))
-    bare = {
-        split: task.prompts(n, shots=0, instruction=False, split=split, seed=options.seed)
-        for split, n in (("validation", options.n_validation), ("test", options.n_test))
-    }
+    draw = partial(task.prompts, shots=0, instruction=False, seed=options.seed)
+    tuning, held_out = draw(options.n_validation, split="validation"), draw(options.n_test, split="test")
     if options.layers and (shape := model_shape(options.model, options.revision)):
         check_layers(shape[0], options.layers)
     model = read_model(options)
@@ -36,10 +35,10 @@ def run(options: argparse.Namespace) -> None:
     layers = options.layers or tuple(range(0, model.cfg.n_layers, 3))
     log.info(f"{task.name}: {len(layers)} layers x {len(options.scales)} scales on {options.n_validation} prompts")
     settings = given(options, "steering_sweep")
-    sweep = steering_sweep(model, vector, bare["validation"], layers, options.scales, **settings)
+    sweep = steering_sweep(model, vector, tuning, layers, options.scales, **settings)
     layer, scale, _ = sweep.best()
     clean = task.prompts(options.n_test, split="test", seed=options.seed) if task.instructions else None
-    conditions = _conditions(model, vector, bare["test"], clean, layer, scale)
+    conditions = _conditions(model, vector, held_out, clean, layer, scale)
     comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
     best = f"test prompts, layer {layer}, scale {scale:g}"
     show(options, {"sweep (validation prompts)": sweep.to_frame(), best: comparison.to_frame()})
