@@ -2,11 +2,13 @@
 
 import argparse
 import logging
+from pathlib import Path
 
 import pandas as pd
 
 from ..errors import ArgumentError, RecordError
-from ..records import gather_records
+from ..records import CheckpointComparison, gather_records
+from ..records.gather import CELLS, Gathered
 from .tables import show
 from .targets import check_targets
 
@@ -23,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     found = gather_records(options.runs)
     for name, why in found.broken.items():
         log.warning(f"{name} could not be read: {why}")
-    if count := len(found.passed_over):
+    if count := _without_record(found):
         files = "file" if count == 1 else "files"
         log.info(f"passed over {count} safetensors {files} without a record to show")
     if not found.records:
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         found.records,
         title=options.title,
         broken=found.broken,
-        passed_over=len(found.passed_over),
+        passed_over=count,
         failed=odd.__setitem__,
     )
     for name, why in odd.items():
@@ -42,3 +44,10 @@ def run(options: argparse.Namespace) -> None:
     log.info(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     shown = {name: type(record).__name__ for name, record in found.records.items() if name not in odd}
     show(options, {"records": pd.DataFrame({"file": list(shown), "record": list(shown.values())})})
+
+
+def _without_record(found: Gathered) -> int:
+    """How many files hold no record to show; what a comparison on the page was made from is not counted."""
+    comparisons = [Path(name) for name, record in found.records.items() if isinstance(record, CheckpointComparison)]
+    measures = {path.parent / CELLS for path in comparisons}
+    return sum(Path(name).parent not in measures for name in found.passed_over)
