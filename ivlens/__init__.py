@@ -1,10 +1,14 @@
 """ivlens: find the heads that carry an instruction, sum them into its vector, and see what fine-tuning forgot."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._laboratory import LabConfig as LabConfig
+    from ._laboratory import laboratory as laboratory
     from .activations import attention_patterns as attention_patterns
+    from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
     from .records import HeadMeans as HeadMeans
+    from .records import Laboratory as Laboratory
     from .records import MethodAgreement as MethodAgreement
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
@@ -75,82 +80,99 @@ if TYPE_CHECKING:
     from .vectors import load_vector as load_vector
     from .vectors import logit_lens as logit_lens
 
-__all__ = [
-    "Ability",
-    "ArgumentError",
-    "CheckpointComparison",
-    "CheckpointConfig",
-    "ConditionComparison",
-    "DownloadError",
-    "Evaluation",
-    "FallbackWarning",
-    "Guidance",
-    "HeadEffects",
-    "HeadMeans",
-    "HookError",
-    "InstructionVector",
-    "IvlensError",
-    "LoRA",
-    "MethodAgreement",
-    "MismatchError",
-    "PositionEffects",
-    "PositionMeans",
-    "PrecisionWarning",
+__all__ = [  # noqa: RUF022  (by job)
+    # models
+    "load_model",
+    "export_hf",
+    "export_adapter",
+    "merge_lora",
+    # tasks, and how a model answers their prompts
+    "Task",
     "Prompt",
+    "load_task",
+    "list_tasks",
+    "evaluate",
+    # finding the heads that carry an instruction
+    "locate_heads",
+    "indirect_effects",
+    "position_effects",
+    "compare_methods",
+    "mean_head_activations",
+    "mean_position_activations",
+    "capture",
+    "attention_patterns",
+    # sets of heads
+    "universal_effects",
+    "rank_aggregate",
+    "top_k_stability",
+    "prompts_needed",
+    "head_overlap",
+    "random_heads",
+    # instruction vectors
+    "InstructionVector",
+    "instruction_vector",
+    "load_vector",
+    "list_vectors",
+    "logit_lens",
+    # steering, and its controls
+    "steer",
+    "ablate",
+    "steering_sweep",
+    "compare_conditions",
+    "random_vector",
+    "random_heads_vector",
+    "mean_difference",
+    # the controls that a reviewer asks for
+    "laboratory",
+    "LabConfig",
+    "Laboratory",
+    # comparing checkpoints
+    "CheckpointConfig",
+    "compare_checkpoints",
+    # training
+    "fine_tune",
+    "TrainingConfig",
+    "Guidance",
+    "LoRA",
+    "Ability",
+    "rehearsal_prompts",
+    # looking at it in a notebook
+    "explore",
+    # records
+    "HeadMeans",
+    "HeadEffects",
+    "UniversalEffects",
+    "Stability",
+    "PositionMeans",
+    "PositionEffects",
+    "MethodAgreement",
+    "Evaluation",
+    "SteeringSweep",
+    "ConditionComparison",
+    "TransferMatrix",
+    "CheckpointComparison",
+    "TrainingRun",
+    # errors and warnings
+    "IvlensError",
+    "ArgumentError",
+    "DownloadError",
+    "HookError",
+    "MismatchError",
     "PromptError",
     "RecordError",
     "SourceError",
-    "SourceWarning",
-    "Stability",
-    "SteeringSweep",
-    "Task",
     "TaskError",
-    "TrainingConfig",
-    "TrainingRun",
-    "TransferMatrix",
-    "UniversalEffects",
     "UnsupportedError",
     "WorkerError",
-    "ablate",
-    "attention_patterns",
-    "compare_checkpoints",
-    "compare_conditions",
-    "compare_methods",
-    "evaluate",
-    "explore",
-    "export_adapter",
-    "export_hf",
-    "fine_tune",
-    "head_overlap",
-    "indirect_effects",
-    "instruction_vector",
-    "list_tasks",
-    "list_vectors",
-    "load_model",
-    "load_task",
-    "load_vector",
-    "locate_heads",
-    "logit_lens",
-    "mean_difference",
-    "mean_head_activations",
-    "mean_position_activations",
-    "merge_lora",
-    "position_effects",
-    "prompts_needed",
-    "random_heads",
-    "random_heads_vector",
-    "random_vector",
-    "rank_aggregate",
-    "rehearsal_prompts",
-    "steer",
-    "steering_sweep",
-    "top_k_stability",
-    "universal_effects",
+    "FallbackWarning",
+    "PrecisionWarning",
+    "SourceWarning",
 ]
 
 # where each public name is defined
 _ROOMS = {
-    "activations": "attention_patterns mean_head_activations mean_position_activations",
+    "_laboratory": "LabConfig laboratory",
+    "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
@@ -161,8 +183,8 @@ _ROOMS = {
     "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",
     "models": "export_adapter export_hf load_model merge_lora",
     "records": (
-        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans MethodAgreement PositionEffects "
-        "PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
+        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
+        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
@@ -175,6 +197,8 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split
 
 def __getattr__(name: str) -> Any:
     """Import a public name, or a room of the package, at its first use: ``import ivlens`` itself loads nothing."""
+    if name == "__version__":
+        return version(__name__)
     if name in _ROOM_OF:
         found = globals()[name] = getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
         return found
@@ -187,4 +211,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "views"})
+    return sorted([*__all__, "views", "__version__"])

@@ -1,18 +1,21 @@
-"""Mean output of every head at the last token of clean prompts, and heads' attention on one prompt."""
+"""Recording: activations at hook points over prompts by one function, and what is read off them.
 
-from collections.abc import Iterable, Sequence
+``capture`` is the one way to record. Batches stream through; of each only the wanted tokens of the wanted hook points
+are kept, and means over prompts are summed in float64.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .checks import Count, checked
-from .errors import one_of, refuse_odd
+from .errors import ArgumentError, refuse_odd
 from .models import (
     HookedTransformer,
-    batches,
     final_residual,
     hooked,
     last_token,
@@ -22,141 +25,252 @@ from .models import (
     provenance,
     z_name,
 )
-from .records import Head, HeadMeans, PositionMeans
-from .scoring import Ids, listed, prompt_ids
+from .records import HeadMeans, PositionMeans
+from .scoring import listed, prompt_ids
 from .tasks import Prompt, positions_by_place, token_text
-from .vocabulary import check_heads
+from .vocabulary import Head, PositionsBy, TokenizedPrompt, check_heads
+
+Places = Mapping[str, Sequence[int]]
+
+
+class _Batch(NamedTuple):
+    """What one batch gives: its activations by hook point, and the numbers of prompts where one is not finite."""
+
+    values: dict[str, Tensor]
+    odd: set[int]
 
 
 @checked
 @torch.no_grad()
+def capture(
+    model: HookedTransformer,
+    prompts: Iterable[Prompt] | Prompt,
+    points: Sequence[str],
+    *,
+    at: Literal["last", "all"] | Sequence[Places] = "last",
+    reduce: Literal["mean", "none"] = "mean",
+    batch_size: Count = 32,
+    n_jobs: Count | None = 1,
+    what: str = "activations",
+) -> dict[str, Tensor]:
+    """Record activations at hook points over prompts: the mean over them, or each prompt's own.
+
+    Args:
+        model: the model, with whatever edits are active on it.
+        prompts: one prompt or several, of any lengths.
+        points: TransformerLens' names of hook points, such as ``"blocks.3.hook_resid_pre"`` (``model.hook_dict``).
+        at: ``"last"``, the prompt's last token; ``"all"``, all tokens of prompts of one length; or, for each prompt,
+            named groups of positions, the same names for all, of which each gives the mean over its tokens.
+        reduce: ``"mean"`` over prompts, or ``"none"``.
+        batch_size: prompts in one forward pass.
+        n_jobs: workers that share the batches (``indirect_effects``).
+        what: what is recorded, as an error calls it.
+
+    Returns:
+        For each hook point, in the model's activation units, ``[*activation]`` in float64 for the mean, or
+        ``[prompt, *activation]`` in float32 or wider, on the CPU. With ``at="last"`` an activation has no axis of
+        positions, with ``"all"`` it is whole, and with groups these are its first axis.
+
+    Raises:
+        ArgumentError: ``"all"`` of prompts of several lengths, or groups that do not fit the prompts.
+        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
+            activations are not finite.
+        HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
+
+    Example:
+        >>> residual = iv.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
+        >>> residual["blocks.1.hook_resid_pre"].shape == (len(prompts), model.cfg.d_model)
+        True
+    """
+    prompts = listed(prompts)
+    pairs = [TokenizedPrompt(ids) for ids in prompt_ids(model, prompts)]
+    _check_positions(at, pairs)
+    record = partial(_record, points=points, at=at, total=reduce == "mean")
+    found: list[tuple[list[int], _Batch]] = map_batches(
+        model, record, pairs, batch_size, n_jobs, kind="clean", doing=f"recording {what}"
+    )
+    refuse_odd(what, [prompt.text for prompt in prompts], (number for _, batch in found for number in batch.odd))
+    if reduce == "mean":
+        return {point: _total([batch.values[point] for _, batch in found]) / len(pairs) for point in points}
+    order = torch.tensor([number for numbers, _ in found for number in numbers]).argsort()
+    return {point: torch.cat([batch.values[point] for _, batch in found])[order] for point in points}
+
+
+def _check_positions(at: str | Sequence[Places], pairs: Sequence[TokenizedPrompt]) -> None:
+    """Raise ArgumentError unless the positions are those of the prompts."""
+    lengths = {len(ids) for ids, _ in pairs}
+    if at == "all" and len(lengths) > 1:
+        raise ArgumentError("prompts of one length for at='all'", f"{len(lengths)} lengths", "record them one by one")
+    if isinstance(at, str):
+        return
+    if len(at) != len(pairs) or len({tuple(groups) for groups in at}) > 1:
+        raise ArgumentError(
+            f"at with the same names for each of {len(pairs)} prompts", f"{len(at)} groups of positions"
+        )
+    for groups, (ids, _) in zip(at, pairs, strict=True):
+        for name, positions in groups.items():
+            if not positions or not all(0 <= position < len(ids) for position in positions):
+                raise ArgumentError(f"positions from 0 to {len(ids) - 1} for {name!r}", repr(list(positions))[:60])
+
+
+def _record(
+    model: HookedTransformer,
+    numbered: tuple[list[int], Sequence[TokenizedPrompt]],
+    points: Sequence[str],
+    at: str | Sequence[Places],
+    total: bool,
+) -> _Batch:
+    """One batch's activations: their sum over its prompts in float64, or each prompt's own."""
+    numbers, batch = numbered
+    rows = padded(batch, model.cfg.device)
+    shares = None if isinstance(at, str) else _shares([at[number] for number in numbers], rows.tokens)
+    wide = torch.float64 if total or model.cfg.dtype == torch.float64 else torch.float32
+    found = _Batch({}, set())
+
+    def keep(point: str, activation: Float[Tensor, "batch ..."]) -> None:
+        if at == "last":
+            activation = activation[last_token(activation)]
+        odd = ~activation.isfinite().flatten(1).all(1)
+        found.odd.update(numbers[row] for row in odd.nonzero().flatten().tolist())
+        if shares is None:
+            values = activation.to(wide).cpu()
+            found.values[point] = values.sum(0) if total else values
+        elif total:
+            found.values[point] = torch.einsum("bpg,bp...->g...", shares, activation.double()).cpu()
+        else:
+            found.values[point] = torch.einsum("bpg,bp...->bg...", shares, activation.double()).to(wide).cpu()
+
+    with hooked(model, {point: partial(keep, point) for point in points}):
+        final_residual(model, rows)
+    return found
+
+
+def _shares(groups: Sequence[Places], tokens: Tensor) -> Float[Tensor, "batch pos group"]:
+    """The share of each token in the mean of each group of positions."""
+    shares = torch.zeros(*tokens.shape, len(groups[0]), dtype=torch.float64)
+    for row, positions_of in enumerate(groups):
+        for group, positions in enumerate(positions_of.values()):
+            shares[row, list(positions), group] = 1 / len(positions)
+    return shares.to(tokens.device)
+
+
+@checked
 def mean_head_activations(
     model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32, n_jobs: Count | None = 1
 ) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
-    ``.values`` is [layer, head, d_head], in float32 or wider. Batches stream through: of each, only ``hook_z`` at the
-    last token is kept, summed in float64. ``n_jobs`` workers share the batches (``indirect_effects``).
+    Args:
+        model: the model.
+        prompts: clean prompts, which show the task.
+        batch_size: prompts in one forward pass.
+        n_jobs: workers that share the batches (``indirect_effects``).
+
+    Returns:
+        ``.values`` is [layer, head, d_head], in the model's activation units, in float32 or wider.
 
     Raises:
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             activations are not finite.
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
+
+    Example:
+        >>> means = iv.mean_head_activations(model, prompts)
+        >>> means.values.shape == (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+        True
     """
     prompts = listed(prompts)
-    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    found = map_batches(model, _summed, pairs, batch_size, n_jobs, kind="clean", doing="mean activations")
-    dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
-    tasks = sorted({prompt.task for prompt in prompts})
-    refuse_odd("activations", [prompt.text for prompt in prompts], (each for _, (_, odd) in found for each in odd))
+    points = [z_name(layer) for layer in range(model.cfg.n_layers)]
+    means = capture(model, prompts, points, batch_size=batch_size, n_jobs=n_jobs)
     return HeadMeans(
-        (sum(sums for _, (sums, _) in found) / len(pairs)).to(dtype),
-        len(pairs),
-        task=", ".join(tasks),
-        provenance=provenance(model, prompts=len(pairs)),
+        torch.stack([means[point] for point in points]).to(_wide(model)),
+        len(prompts),
+        task=_tasks(prompts),
+        provenance=provenance(model, prompts=len(prompts)),
     )
 
 
 @checked
-@torch.no_grad()
 def mean_position_activations(
-    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, by: str = "role", batch_size: Count = 32
+    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", batch_size: Count = 32
 ) -> PositionMeans:
     """Mean over clean prompts of each head's output before W_O at each place: the means for ``position_effects``.
 
-    ``.values`` is [place, layer, head, d_head], in float32 or wider; a place of several tokens counts by their mean.
-    ``by="role"``: the parts that all prompts are composed of (instruction, query input ...) and "last", whatever their
-    lengths. ``by="position"``: every position, counted from the end, of prompts of one length.
+    Args:
+        model: the model.
+        prompts: clean prompts, which show the task.
+        by: ``"role"``, the parts that all prompts are composed of (instruction, query input ...) and "last", whatever
+            their lengths; or ``"position"``, every position, counted from the end, of prompts of one length.
+        batch_size: prompts in one forward pass.
+
+    Returns:
+        ``.values`` is [place, layer, head, d_head], in the model's activation units, in float32 or wider; a place of
+        several tokens counts by their mean.
 
     Raises:
         ArgumentError: another ``by``.
         PromptError: no prompts, one that cannot be tokenised or does not know its parts, or on which activations are
             not finite, or prompts of several lengths.
+
+    Example:
+        >>> means = iv.mean_position_activations(model, prompts)
+        >>> means.places[-1]
+        'last'
     """
-    one_of("by", by, ("role", "position"))
     prompts = listed(prompts)
-    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
+    prompt_ids(model, prompts)  # prompts that cannot be used are named before their parts are looked at
     found = positions_by_place(model.tokenizer, prompts, by)
     places = [name for name in found[0] if all(name in each for each in found)]
-    cfg = model.cfg
-    sums = torch.zeros(len(places), cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
-    odd: list[int] = []
-
-    def add(
-        layer: int, numbers: list[int], shares: Float[Tensor, "batch pos place"],
-        z: Float[Tensor, "batch pos head d_head"],
-    ) -> None:  # fmt: skip
-        odd.extend(numbers[row] for row in _odd_rows(z))
-        sums[:, layer] += torch.einsum("bpl,bphd->lhd", shares, z.double()).cpu()
-
-    with tqdm(total=len(pairs), desc="mean activations", unit="prompt", leave=False, disable=None) as bar:
-        for numbers, batch in batches(pairs, batch_size):
-            rows = padded(batch, cfg.device)
-            shares = torch.zeros(*rows.tokens.shape, len(places), dtype=torch.float64)
-            for row, number in enumerate(numbers):
-                for place, name in enumerate(places):
-                    at = found[number][name]
-                    shares[row, list(at), place] = 1 / len(at)
-            shares = shares.to(rows.tokens.device)
-            with hooked(model, {z_name(layer): partial(add, layer, numbers, shares) for layer in range(cfg.n_layers)}):
-                final_residual(model, rows)
-            bar.update(len(batch))
-    refuse_odd("activations", [prompt.text for prompt in prompts], odd)
+    points = [z_name(layer) for layer in range(model.cfg.n_layers)]
+    at = [{name: tuple(each[name]) for name in places} for each in found]
+    means = capture(model, prompts, points, at=at, batch_size=batch_size)
     return PositionMeans(
-        (sums / len(pairs)).to(torch.float64 if cfg.dtype == torch.float64 else torch.float32),
-        len(pairs),
+        torch.stack([means[point] for point in points], 1).to(_wide(model)),
+        len(prompts),
         tuple(places),
         by,
-        task=", ".join(sorted({prompt.task for prompt in prompts})),
-        provenance=provenance(model, prompts=len(pairs), by=by),
+        task=_tasks(prompts),
+        provenance=provenance(model, prompts=len(prompts), by=by),
     )
 
 
-def _summed(
-    model: HookedTransformer, numbered: tuple[list[int], Sequence[tuple[Ids, Ids]]]
-) -> tuple[Float[Tensor, "layer head d_head"], set[int]]:
-    """Sum over a batch of each head's output at the last token; the numbers of prompts where one is not finite."""
-    cfg, (numbers, batch) = model.cfg, numbered
-    sums = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, dtype=torch.float64)
-    odd: set[int] = set()
-
-    def keep(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
-        outputs = z[last_token(z)].double().cpu()
-        odd.update(numbers[row] for row in _odd_rows(outputs))
-        sums[layer] = outputs.sum(0)
-
-    with hooked(model, {z_name(layer): partial(keep, layer) for layer in range(cfg.n_layers)}):
-        final_residual(model, padded(batch, cfg.device))
-    return sums, odd
+def _wide(model: HookedTransformer) -> torch.dtype:
+    """The dtype of means: the model's, but float32 at least."""
+    return torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
 
 
-def _odd_rows(values: Float[Tensor, "batch *rest"]) -> list[int]:
-    """Rows with a value that is infinite or not a number."""
-    return (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+def _tasks(prompts: Sequence[Prompt]) -> str:
+    return ", ".join(sorted({prompt.task for prompt in prompts}))
 
 
 @checked
-@torch.no_grad()
 def attention_patterns(
     model: HookedTransformer, prompt: Prompt, heads: Sequence[Head]
 ) -> tuple[list[str], Float[Tensor, "chosen query key"]]:
     """The prompt's tokens as text, and the attention pattern of each of ``heads`` on it.
 
+    Args:
+        model: the model.
+        prompt: one prompt.
+        heads: the heads to look at, as (layer, head).
+
+    Returns:
+        The tokens, and for each head its attention [query, key], from 0 to 1, each query's row summing to 1.
+
     Raises:
         ArgumentError: no heads, or one that the model does not have.
         PromptError: the prompt cannot be tokenised, or its patterns are not finite.
+
+    Example:
+        >>> tokens, patterns = iv.attention_patterns(model, prompts[0], [(0, 1)])
+        >>> patterns.shape == (1, len(tokens), len(tokens))
+        True
     """
     check_heads((model.cfg.n_layers, model.cfg.n_heads), heads)
     (tokens,) = prompt_ids(model, [prompt])
-    patterns: dict[int, Tensor] = {}
-
-    def keep(layer: int, pattern: Float[Tensor, "batch head query key"]) -> None:
-        patterns[layer] = pattern[0]
-
-    edits = {pattern_name(layer): partial(keep, layer) for layer, _ in heads}
-    with hooked(model, edits):
-        final_residual(model, padded([(tokens, ())], model.cfg.device))
-    chosen = torch.stack([patterns[layer][head] for layer, head in heads]).cpu()
+    points = list(dict.fromkeys(pattern_name(head.layer) for head in heads))
+    found = capture(model, prompt, points, at="all", reduce="none", what="attention patterns")
+    chosen = torch.stack([found[pattern_name(layer)][0, head] for layer, head in heads])
     if not (chosen.sum(-1) > 0).all():  # TransformerLens turns not-a-numbers of a query into zeros; NaN > 0 is false
         refuse_odd("attention patterns", [prompt.text], [0])
     return [token_text(model.tokenizer, token) for token in tokens], chosen

@@ -1,10 +1,10 @@
-"""The door: arguments are what their annotations say, or refused by name before anything is computed.
+"""Arguments are checked against their annotations before anything is computed, and refused by name.
 
-``@checked`` reads a function's annotations (or a dataclass's) and hands it each argument in the form that they name:
-NumPy's whole numbers become ints, a generator becomes a list that can be read twice, a list of lists becomes a tuple of
-tuples. What has no such form is an ArgumentError that names the argument. Nothing is guessed: 1.7 is no layer, True is
-no number, a text is no sequence of names. Whatever happens behind the door (torch's own contexts do not survive every
-interrupt), the caller's gradient mode is as it was.
+``@checked`` reads the annotations of a function or dataclass and converts each argument to its annotated type: NumPy's
+whole numbers become ints, a generator becomes a list that can be read twice, a list [layer, head] becomes a ``Head``,
+a value outside a ``Literal`` is refused with the list of allowed ones. An argument that cannot be converted is an
+ArgumentError that names it. Nothing is guessed: 1.7 is no layer, True is no number, a text is no sequence of names.
+After the call the caller's gradient mode is as it was, since torch's own contexts do not survive every interrupt.
 """
 
 import inspect
@@ -15,6 +15,7 @@ from functools import wraps
 from typing import Annotated, Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from .errors import ArgumentError, brief
 from .kinds import ANYTHING, Kind, Refused, collection_of, kind_of, mapping_of
@@ -68,6 +69,16 @@ def checked(function: F) -> F:
 def is_checked(function: Any) -> bool:
     """Whether ``checked`` stands before a function or class."""
     return getattr(function, "__checked__", False)
+
+
+def check_finite(what: str, values: Tensor) -> None:
+    """Raise ArgumentError where ``values`` are infinite or not a number: nothing is averaged or ranked with such."""
+    odd = (~values.isfinite()).nonzero().tolist()
+    if odd:
+        raise ArgumentError(
+            f"finite {what}", f"{len(odd)} of {values.numel()} infinite or not a number, the first at {tuple(odd[0])}",
+            "measure them anew, in float32 if half precision overflowed",
+        )  # fmt: skip
 
 
 def _taken(name: str, kind: Kind, value: object) -> Any:

@@ -145,7 +145,7 @@ def refuse_odd(what: str, prompts: Sequence[str], odd: Iterable[int], of: str = 
     if not numbers:
         return
     told = [f"prompt {number + 1} ({prompts[number][-NAMED_BY:]!r})" for number in numbers[:NAMED]]
-    more = [f"{len(numbers) - NAMED} more"] * (len(numbers) > NAMED)
+    more = [f"{len(numbers) - NAMED} more"] if len(numbers) > NAMED else []
     raise PromptError(
         f"finite {what} on every prompt", f"infinite values or not-a-numbers{of} on {', '.join(told + more)}",
         "half precision may overflow: load the model with dtype=torch.float32; or look for damaged weights",

@@ -20,34 +20,38 @@ from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
-from .vocabulary import Metric, check_layer
+from .vocabulary import Metric, TokenizedPrompt, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
 
 AT_ONCE = 2  # corrupted prompts between two looks at the Stop button
-DRAWN = {"shots": 2, "format": "labelled", "split": "train", "seed": 0, "corruption": "no-instruction"}
+DRAWS = {"shots": 2, "format": "labelled", "split": "train", "seed": 0, "corruption": "no-instruction"}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The prompts of one task: ``clean`` ones, each ``corrupted``, and pairs of ``bare`` and ``asked`` ones to try."""
+class TaskPrompts:
+    """The prompts of one task: training prompts, clean and corrupted, and test prompts to try, bare and clean."""
 
     clean: list[Prompt]
     corrupted: list[Prompt]
-    bare: list[Prompt]
-    asked: list[Prompt]
+    test_bare: list[Prompt]
+    test_clean: list[Prompt]
 
 
 @dataclass(frozen=True)
 class Explorer:
-    """What a model's heads are and do on some tasks: computed where it is asked for, and kept where that takes long."""
+    """What a model's heads are and do on some tasks: computed when asked for, and kept where that takes long.
+
+    Kept are ``effects`` by task and metric, ``means`` and the ``answers`` to bare and clean test prompts by task, and
+    the likeliest tokens after prompts without a vector (``unsteered``).
+    """
 
     model: HookedTransformer
-    subjects: dict[str, Subject]
-    found: dict[tuple[str, str], HeadEffects] = field(default_factory=dict)
+    prompts: dict[str, TaskPrompts]
+    effects: dict[tuple[str, str], HeadEffects] = field(default_factory=dict)
     means: dict[str, HeadMeans] = field(default_factory=dict)
-    answered: dict[str, tuple[Evaluation, Evaluation]] = field(default_factory=dict)
+    answers: dict[str, tuple[Evaluation, Evaluation]] = field(default_factory=dict)
     unsteered: dict[tuple[Prompt, int], pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -55,27 +59,27 @@ class Explorer:
         """Layers, and heads in each."""
         return self.model.cfg.n_layers, self.model.cfg.n_heads
 
-    def work(self, task: str, metric: Metric) -> Iterator[tuple[int, int]]:
-        """Compute a task's effects, a few prompts at a time: of how many there are effects, and of how many prompts.
+    def compute(self, task: str, metric: Metric) -> Iterator[tuple[int, int]]:
+        """Compute a task's effects, a few prompts at a time; yields how many prompts are done, and how many there are.
 
-        What is there when the caller goes no further is kept: effects over fewer prompts.
+        If the caller stops early, the effects over the prompts so far are kept.
         """
-        place, prompts = (task, metric), self.subjects[task].corrupted
-        done = self.found[place].n if place in self.found else 0
+        key, prompts = (task, metric), self.prompts[task].corrupted
+        done = self.effects[key].n if key in self.effects else 0
         yield done, len(prompts)
-        self._answered(task)
+        self._test_answers(task)
         while done < len(prompts):
-            part = prompts[done : done + AT_ONCE]
-            more = indirect_effects(self.model, part, self._means(task), metric=metric)
-            self.found[place] = _joined(self.found[place], more) if done else more
-            done = self.found[place].n
+            batch = prompts[done : done + AT_ONCE]
+            more = indirect_effects(self.model, batch, self._means(task), metric=metric)
+            self.effects[key] = _joined(self.effects[key], more) if done else more
+            done = self.effects[key].n
             yield done, len(prompts)
 
     def ranks(self, head: Head, metric: Metric) -> pd.DataFrame:
-        """The head's effect and rank (from 1) on every task whose effects are there; columns task, effect, rank, n."""
+        """The head's effect and rank (from 1) on every task that has effects; columns task, effect, rank, n."""
         rows = [
             (task, effects.aie[head].item(), heads_by_effect(effects.aie).index(head) + 1, effects.n)
-            for (task, known), effects in self.found.items()
+            for (task, known), effects in self.effects.items()
             if known == metric
         ]
         return pd.DataFrame(rows, columns=["task", "effect", "rank", "n"])
@@ -84,21 +88,21 @@ class Explorer:
         """The instruction vector of ``heads`` on the task."""
         return instruction_vector(self.model, self._means(task), heads)
 
-    def read(self, task: str, head: Head, k: int = 8) -> pd.DataFrame:
+    def logit_lens(self, task: str, head: Head, k: int = 8) -> pd.DataFrame:
         """The ``k`` tokens that the head's mean output on the task points to; columns token, value (in logits)."""
         return logit_lens(self.model, self.vector(task, [head]), k)[["token", "value"]]
 
-    def attention(self, task: str, head: Head, at: int) -> tuple[list[str], Float[Tensor, "1 query key"]]:
-        """The tokens of the task's clean prompt ``at``, and the head's attention pattern on it."""
-        return attention_patterns(self.model, self.subjects[task].clean[at], [head])
+    def attention(self, task: str, head: Head, prompt: int) -> tuple[list[str], Float[Tensor, "1 query key"]]:
+        """The tokens of the task's clean prompt of this index, and the head's attention pattern on it."""
+        return attention_patterns(self.model, self.prompts[task].clean[prompt], [head])
 
     def accuracy(self, task: str, vector: InstructionVector | None, layer: int, scale: float) -> pd.DataFrame:
-        """Accuracy on the prompts to try: columns condition, accuracy, low, high (95% interval), probability, n."""
-        bare, clean = self._answered(task)
+        """Accuracy on the test prompts: columns condition, accuracy, low, high (95% interval), probability, n."""
+        bare, clean = self._test_answers(task)
         scores = {"bare": bare, "clean": clean}
         if vector is not None:
             with steer(self.model, vector, layer, scale):
-                scores = {"bare": bare, "steered": evaluate(self.model, self.subjects[task].bare), "clean": clean}
+                scores = {"bare": bare, "steered": evaluate(self.model, self.prompts[task].test_bare), "clean": clean}
         return pd.DataFrame([
             {"condition": name, "accuracy": each.accuracy, "low": low, "high": high,
              "probability": each.probability, "n": each.n}
@@ -106,38 +110,38 @@ class Explorer:
         ])  # fmt: skip
 
     def tokens(
-        self, bare: Prompt, asked: Prompt, vector: InstructionVector | None, layer: int, scale: float, k: int = 5
+        self, bare: Prompt, clean: Prompt, vector: InstructionVector | None, layer: int, scale: float, k: int = 5
     ) -> pd.DataFrame:
         """The ``k`` likeliest next tokens after the bare prompt, the same steered, and the clean one.
 
         Columns: rank, token, probability, condition.
         """
-        for prompt in (bare, asked):
+        for prompt in (bare, clean):
             if (prompt, k) not in self.unsteered:
                 self.unsteered[prompt, k] = self._likeliest(prompt, k)
-        found = {"bare": self.unsteered[bare, k], "clean": self.unsteered[asked, k]}
+        tokens = {"bare": self.unsteered[bare, k], "clean": self.unsteered[clean, k]}
         if vector is not None:
             with steer(self.model, vector, layer, scale):
-                found = {"bare": found["bare"], "steered": self._likeliest(bare, k), "clean": found["clean"]}
-        return pd.concat([frame.assign(condition=name) for name, frame in found.items()], ignore_index=True)
+                tokens = {"bare": tokens["bare"], "steered": self._likeliest(bare, k), "clean": tokens["clean"]}
+        return pd.concat([frame.assign(condition=name) for name, frame in tokens.items()], ignore_index=True)
 
     def _means(self, task: str) -> HeadMeans:
         if task not in self.means:
-            self.means[task] = mean_head_activations(self.model, self.subjects[task].clean)
+            self.means[task] = mean_head_activations(self.model, self.prompts[task].clean)
         return self.means[task]
 
-    def _answered(self, task: str) -> tuple[Evaluation, Evaluation]:
-        """How the bare and the clean prompts to try are answered without a vector."""
-        if task not in self.answered:
-            subject = self.subjects[task]
-            self.answered[task] = evaluate(self.model, subject.bare), evaluate(self.model, subject.asked)
-        return self.answered[task]
+    def _test_answers(self, task: str) -> tuple[Evaluation, Evaluation]:
+        """How the bare and the clean test prompts are answered without a vector."""
+        if task not in self.answers:
+            prompts = self.prompts[task]
+            self.answers[task] = evaluate(self.model, prompts.test_bare), evaluate(self.model, prompts.test_clean)
+        return self.answers[task]
 
     @torch.no_grad()
     def _likeliest(self, prompt: Prompt, k: int) -> pd.DataFrame:
         (ids,) = prompt_ids(self.model, [prompt])
         # an answer of one token, whichever, is read off the prompt's last token
-        (logits,) = answer_logits(self.model, padded([(ids, (0,))], self.model.cfg.device))
+        (logits,) = answer_logits(self.model, padded([TokenizedPrompt(ids, (0,))], self.model.cfg.device))
         best = logits[0].double().softmax(-1).topk(min(k, logits.shape[-1]))
         tokens = [token_text(self.model.tokenizer, token) for token in best.indices.tolist()]
         return pd.DataFrame({"rank": range(1, len(tokens) + 1), "token": tokens, "probability": best.values.tolist()})
@@ -150,8 +154,8 @@ def explore(
     *,
     corrupted: Sequence[Prompt] = (),
     effects: HeadEffects | Sequence[HeadEffects] = (),
-    prompts: Count = 20,
-    tried: Count = 12,
+    n_clean: Count = 20,
+    n_test: Count = 12,
     shots: Natural = 2,
     layer: Natural | None = None,
     scale: float = 4.0,
@@ -159,82 +163,103 @@ def explore(
 ) -> "ivlens.views.ExplorerWidget":
     """A widget for notebooks: the map of heads' effects, what a clicked head does, and the chosen heads' vector tried.
 
-    Of each task ``prompts`` training prompts with ``shots`` demonstrations give means and effects, and the vector is
-    tried on ``tried`` test prompts; ``effects`` that are there already (``locate_heads``) bring theirs along. Hand-made
-    clean prompts need as many ``corrupted`` ones, on which their vector is tried. ``layer`` (None: at two fifths) and
-    ``scale`` are where the sliders begin. The widget's ``heads`` can be assigned; ``vector`` is what they add up to.
+    Args:
+        model: the model to explore.
+        tasks_or_prompts: tasks or their names, or clean prompts made by hand.
+        corrupted: with prompts made by hand, as many without what asks for their task; the vector is tried on them.
+        effects: effects that were computed before (``locate_heads``), on the prompts that they say.
+        n_clean: training prompts of each task, which give means and effects.
+        n_test: test prompts of each task, on which the vector is tried.
+        shots: demonstrations in each clean prompt.
+        layer: where the slider of the steered layer begins; None: at two fifths of the layers.
+        scale: where the slider of the vector's factor begins.
+        seed: draws the prompts.
+
+    Returns:
+        The widget, which a notebook shows; its ``heads`` can be assigned, ``vector`` is their instruction vector.
 
     Raises:
         ArgumentError: no tasks, prompts that do not pair up, or an option outside its values.
         MismatchError: effects of another model.
         TaskError, PromptError: see ``load_task`` and ``Task.prompts``.
+
+    Example:
+        >>> widget = iv.explore(model, task, n_clean=2, n_test=2)
+        >>> widget.heads = [(0, 1)]
+        >>> widget.vector.heads
+        ((0, 1),)
     """
-    layers = model.cfg.n_layers
-    layer = layers * 2 // 5 if layer is None else layer
-    check_layer(layers, layer)
-    given = [tasks_or_prompts] if isinstance(tasks_or_prompts, (Task, str, Prompt)) else list(tasks_or_prompts)
+    n_layers = model.cfg.n_layers
+    layer = n_layers * 2 // 5 if layer is None else layer
+    check_layer(n_layers, layer)
+    several = [tasks_or_prompts] if isinstance(tasks_or_prompts, (Task, str, Prompt)) else list(tasks_or_prompts)
     known = [effects] if isinstance(effects, HeadEffects) else list(effects)
     for each in known:
         check_fits(model, each.provenance, f"the effects on {each.task or 'prompts'}", same_weights=True)
-    if given and all(isinstance(each, Prompt) for each in given):
-        subjects = _by_hand(given, list(corrupted))
+    if several and all(isinstance(each, Prompt) for each in several):
+        prompts = _made_by_hand(several, list(corrupted))
     elif corrupted:
         raise ArgumentError("corrupted= beside clean prompts made by hand", "it beside tasks", "leave it out")
     else:
-        drawn = DRAWN | {"shots": shots, "seed": seed}
-        subjects = {task.name: _of_task(model, task, known, prompts, tried, drawn) for task in _tasks(given)}
+        draws = DRAWS | {"shots": shots, "seed": seed}
+        prompts = {task.name: _drawn(model, task, known, n_clean, n_test, draws) for task in _tasks(several)}
     from .views import ExplorerWidget
 
-    return ExplorerWidget(_with(Explorer(model, subjects), known), layer=layer, scale=scale)
+    return ExplorerWidget(_with_effects(Explorer(model, prompts), known), layer=layer, scale=scale)
 
 
-def _by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, Subject]:
-    """Clean and corrupted prompts that pair up, as the one subject there is."""
+def _made_by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, TaskPrompts]:
+    """Clean and corrupted prompts that pair up, as those of one task."""
     if len(corrupted) != len(clean):
         do = "pass corrupted=, for each prompt the same without what asks for its task"
         raise ArgumentError(f"as many corrupted prompts as clean ones, {len(clean)}", str(len(corrupted)), do)
     name = ", ".join(sorted({prompt.task for prompt in clean})) or "prompts"
-    return {name: Subject(clean, corrupted, bare=corrupted, asked=clean)}
+    return {name: TaskPrompts(clean, corrupted, test_bare=corrupted, test_clean=clean)}
 
 
-def _tasks(given: list[Any]) -> list[Task]:
-    if any(isinstance(each, Prompt) for each in given):
+def _tasks(tasks_or_names: list[Any]) -> list[Task]:
+    if any(isinstance(each, Prompt) for each in tasks_or_names):
         raise ArgumentError("every task to be a Task or a name", "a Prompt", "pass prompts alone, or tasks alone")
-    tasks = [load_task(each) if isinstance(each, str) else each for each in given]
+    tasks = [load_task(each) if isinstance(each, str) else each for each in tasks_or_names]
     if not tasks or len({task.name for task in tasks}) < len(tasks):
         raise ArgumentError("tasks of different names, one or more", f"{[task.name for task in tasks]}")
     return tasks
 
 
-def _of_task(
-    model: HookedTransformer, task: Task, known: list[Any], prompts: int, tried: int, drawn: dict[str, Any]
-) -> Subject:
-    """A task's prompts, drawn as ``drawn`` says or, where there are known effects on it, as theirs were."""
-    count = min(prompts, len(task.split("train")))
-    own = [each for each in known if each.task == task.name]
-    if own:
-        told = [each.provenance.get("settings", {}) for each in own]
-        drawn, count = {name: told[0].get(name) for name in DRAWN}, own[0].n
-        if None in drawn.values() or any({name: each.get(name) for name in DRAWN} != drawn for each in told):
-            expected = f"effects on {task.name!r} that say how their prompts were drawn, all of them alike"
-            raise ArgumentError(expected, f"{told}"[:200], "locate_heads computes such")
-    how = {"format": drawn["format"], "seed": drawn["seed"], "tokenizer": model.tokenizer}
-    draw = partial(task.prompts, count, shots=drawn["shots"], split=drawn["split"], **how)
-    held = partial(task.prompts, min(tried, len(task.split("test"))), split="test", **how)
-    bare, asked = held(shots=0, instruction=False), held(shots=drawn["shots"])
-    return Subject(draw(), draw(corruption=drawn["corruption"]), bare, asked)
+def _drawn(
+    model: HookedTransformer, task: Task, known: list[Any], n_clean: int, n_test: int, draws: dict[str, Any]
+) -> TaskPrompts:
+    """A task's prompts, drawn as ``draws`` says or, where there are known effects on it, as theirs were."""
+    count = min(n_clean, len(task.split("train")))
+    if known := [each for each in known if each.task == task.name]:
+        draws, count = _common_draws(task, known), known[0].n
+    how = {"format": draws["format"], "seed": draws["seed"], "tokenizer": model.tokenizer}
+    draw = partial(task.prompts, count, shots=draws["shots"], split=draws["split"], **how)
+    draw_test = partial(task.prompts, min(n_test, len(task.split("test"))), split="test", **how)
+    bare, clean = draw_test(shots=0, instruction=False), draw_test(shots=draws["shots"])
+    return TaskPrompts(draw(), draw(corruption=draws["corruption"]), test_bare=bare, test_clean=clean)
 
 
-def _with(explorer: Explorer, known: Sequence[HeadEffects]) -> Explorer:
+def _common_draws(task: Task, known: list[HeadEffects]) -> dict[str, Any]:
+    """How the prompts of all known effects on a task were drawn."""
+    settings = [each.provenance.get("settings", {}) for each in known]
+    draws = [{name: each.get(name) for name in DRAWS} for each in settings]
+    if None in draws[0].values() or any(each != draws[0] for each in draws):
+        expected = f"effects on {task.name!r} that say how their prompts were drawn, all of them alike"
+        raise ArgumentError(expected, f"{settings}"[:200], "locate_heads computes such")
+    return draws[0]
+
+
+def _with_effects(explorer: Explorer, known: Sequence[HeadEffects]) -> Explorer:
     """The explorer with effects that need not be computed again, and the means that they were computed with."""
     for each in known:
         name = each.task or "prompts"
-        if name not in explorer.subjects:
-            raise ArgumentError(f"effects on {', '.join(explorer.subjects)}", f"some on {name!r}")
-        count = len(explorer.subjects[name].corrupted)
+        if name not in explorer.prompts:
+            raise ArgumentError(f"effects on {', '.join(explorer.prompts)}", f"some on {name!r}")
+        count = len(explorer.prompts[name].corrupted)
         if each.n != count:
             raise ArgumentError(f"effects on {count} corrupted prompts", f"on {each.n}")
-        explorer.found[name, each.metric] = each
+        explorer.effects[name, each.metric] = each
         if each.means is not None:
             explorer.means.setdefault(name, each.means)
     return explorer

@@ -1,32 +1,31 @@
-"""Files that are whole or not there, that say when they are damaged, and that one process at a time works on.
+"""Files and folders that are whole or not there, and that one process at a time works on.
 
-A file is written beside its target, brought to the disk, and moved over the target in one step, so that a power cut
-leaves the old one or the new one. Kept work carries a SHA-256 of what it holds, without which it is not believed.
+A file, or a folder, is written beside its target, brought to the disk, and moved over the target in one step: whenever
+the process is killed or the power cut, the old content or the new one has the name.
 """
 
-import json
+import ctypes
 import os
 import re
+import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import SafetensorError
 
 from .errors import RecordError, reason
-from .folders import to_disk
 
-HEADER, SEAL = "ivlens", "sha256"  # keys of a safetensors file's metadata: facts as JSON, and the digest of all
+if sys.platform != "win32":
+    import fcntl
+
 LONGEST = 120  # bytes of a name, which leaves room for suffixes in the 255 that file systems allow
-UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OSError)
+UNFINISHED, ASIDE = ".ivlens-unfinished", ".ivlens-old"  # ends of names that nobody else gives
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -86,57 +85,8 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-    """Write tensors and facts (as JSON) to one safetensors file with their digest, atomically.
-
-    Raises:
-        RecordError: see ``write_atomically``.
-        TypeError: facts that JSON does not know.
-    """
-    header = json.dumps(facts)
-    metadata = {HEADER: header, SEAL: _digest(header, tensors)}
-    return write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata=metadata))
-
-
-def load_tensors(path: str | Path, *, unsealed: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts that ``save_tensors`` wrote; with ``unsealed`` also those of a file that has no digest.
-
-    Raises:
-        RecordError: the file is missing, is another kind of file, or is damaged.
-    """
-    _check_there(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no view of it)
-        facts = json.loads(metadata[HEADER])
-        if not isinstance(facts, dict):
-            raise ValueError(f"a header that holds a {type(facts).__name__}")
-        if not (unsealed and set(metadata) == {HEADER}) and metadata[SEAL] != _digest(metadata[HEADER], tensors):
-            raise ValueError("its digest differs: the file is damaged")
-    except UNREADABLE as error:
-        raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})") from error
-    return tensors, facts
-
-
-def load_facts(path: str | Path) -> dict[str, Any]:
-    """The facts of a safetensors file of ours, its tensors unread and its digest unchecked; none of another's file.
-
-    Raises:
-        RecordError: the file is missing or cannot be read.
-    """
-    _check_there(path)
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-        if not isinstance(facts, dict):
-            raise ValueError(f"a header that holds a {type(facts).__name__}")
-    except UNREADABLE as error:
-        raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})") from error
-    return facts
-
-
-def _check_there(path: str | Path) -> None:
+def check_there(path: str | Path) -> None:
+    """Raise RecordError unless there is a file at ``path``."""
     try:
         found = Path(path).stat().st_mode
     except (OSError, ValueError) as error:
@@ -146,30 +96,110 @@ def _check_there(path: str | Path) -> None:
         raise RecordError(f"a file at {path}", _kind(found))
 
 
-def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the header and of all tensors' names, types, shapes and bytes."""
-    digest = sha256(header.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
-    return digest.hexdigest()
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder to write to, and put it in place of ``target`` when the block ends without an error.
 
-
-def seal(facts: Mapping[str, Any]) -> str:
-    """The facts as one line of JSON that ends in a digest of them, for ``unseal``."""
-    line = json.dumps(facts)
-    return json.dumps({**facts, SEAL: sha256(line.encode()).hexdigest()[:16]})
-
-
-def unseal(line: str | bytes) -> dict[str, Any] | None:
-    """The facts that ``seal`` made the line of; None where a byte of it has changed, or it is something else."""
+    On Linux and macOS the two change their names in one step. Where the file system cannot do that, the old folder
+    has another name for the moment between two renames; after a kill in it, the next call brings the old one back.
+    Folders that killed processes left unfinished are removed. Someone who reads file by file while the folder is
+    replaced can get some of each.
+    """
+    target = target.absolute()
+    _tidy(target)
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}{UNFINISHED}")
+    unfinished.mkdir(parents=True)
     try:
-        facts = json.loads(line)
-        expected = facts.pop(SEAL)
-        return facts if sha256(json.dumps(facts).encode()).hexdigest()[:16] == expected else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+        with in_use(unfinished):
+            yield unfinished
+            for path in (*unfinished.rglob("*"), unfinished):
+                to_disk(path)
+            _move_into_place(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Within this context ``remove_abandoned`` spares the folder; a killed process has left the context."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that no living process of this machine has ``in_use``; on Windows none."""
+    if sys.platform == "win32":
+        return
+    for folder in folders:
+        with suppress(OSError):  # another user's, or one on a file system without locks
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _tidy(target: Path) -> None:
+    """Undo what a killed process left beside ``target``."""
+    if not target.parent.is_dir():
+        return
+    aside = _aside(target)
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+    beside = [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.")]
+    remove_abandoned(path for path in beside if path.name.endswith(UNFINISHED))
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}{ASIDE}")
+
+
+def to_disk(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk: a power cut after that loses nothing."""
+    if path.is_dir() and os.name != "posix":  # only there can a folder be opened
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _move_into_place(unfinished: Path, target: Path) -> None:
+    """Give a finished folder its name; what had the name before is then under the other, or removed."""
+    if not target.exists():
+        unfinished.rename(target)
+    elif not _exchange(unfinished, target):
+        aside = _aside(target)
+        target.rename(aside)
+        try:
+            unfinished.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    to_disk(target.parent)
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Let two paths change places in one step; False where the system cannot."""
+    paths = os.fsencode(one), os.fsencode(two)
+    if sys.platform == "darwin":
+        return bool(ctypes.CDLL(None).renamex_np(*paths, 2) == 0)  # RENAME_SWAP
+    if sys.platform == "linux" and hasattr(system := ctypes.CDLL(None), "renameat2"):
+        here = -100  # AT_FDCWD
+        return bool(system.renameat2(here, paths[0], here, paths[1], 2) == 0)  # RENAME_EXCHANGE
+    return False
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from .checks import Count, Resamples, Seed, checked
 from .errors import ArgumentError, MismatchError
 from .records import Head, HeadEffects, HeadMap, Stability, UniversalEffects, check_finite, heads_by_effect
+from .stats import resample, times_drawn
 from .vocabulary import all_heads, check_count
 
 
@@ -164,8 +165,7 @@ def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 50
     """
     check_count(k, effects.aie.numel())
     check_finite("effects [prompt, layer, head]", effects.values)
-    drawn = torch.randint(effects.n, (resamples, effects.n), generator=torch.Generator().manual_seed(seed))
-    chosen = _strongest(effects, drawn, k)
+    chosen = _strongest(effects, resample(effects.n, resamples, seed), k)
     whole = _strongest(effects, torch.arange(effects.n)[None], k)
     settings = {"k": k, "resamples": resamples, "seed": seed}
     return Stability(
@@ -222,9 +222,7 @@ def prompts_needed(
 
 def _strongest(effects: HeadEffects, drawn: Tensor, k: int) -> Bool[Tensor, "resample head"]:
     """Whether a head is among the ``k`` of highest mean effect over the prompts ``drawn``, [resample, prompt]."""
-    counts = torch.zeros(len(drawn), effects.n, dtype=torch.float64)
-    counts.scatter_add_(1, drawn, torch.ones_like(counts[:, : drawn.shape[1]]))
-    sums = counts @ effects.values.double().flatten(1)
+    sums = times_drawn(drawn, effects.n) @ effects.values.double().flatten(1)
     order = sums.sort(dim=1, descending=True, stable=True).indices
     return torch.zeros(sums.shape, dtype=torch.bool).scatter_(1, order[:, :k], True)
 

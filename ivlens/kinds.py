@@ -29,6 +29,9 @@ class Between:
     least: float
     most: float = math.inf
 
+    def __repr__(self) -> str:
+        return f">= {self.least}" if self.most == math.inf else f"{self.least} to {self.most}"
+
     def __str__(self) -> str:
         return f"of {self.least} or more" if self.most == math.inf else f"from {self.least} to {self.most}"
 
@@ -74,8 +77,9 @@ def kind_of(hint: Any) -> Kind:
         ranges = [each for each in inside[1:] if isinstance(each, Between)]
         return _number(inside[0], ranges[0]) if ranges else kind_of(inside[0])
     if origin in (Union, types.UnionType):
-        paths = (str, Path) if Path in inside else ()
-        return _union([_path()] * bool(paths) + [kind_of(each) for each in inside if each not in paths])
+        if Path in inside:
+            return _union([_path(), *(kind_of(each) for each in inside if each not in (str, Path))])
+        return _union([kind_of(each) for each in inside])
     if origin is Literal:
         return _literal(inside)
     if hint is int or hint is float:

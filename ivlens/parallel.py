@@ -57,11 +57,18 @@ def map_pieces(
     *shared: Any,
     finished: Callable[[P, Any], object] = lambda piece, result: None,
 ) -> list[Any]:
-    """Results of ``work(piece, *shared)`` in the order of the pieces; ``finished`` is told of each when it is there.
+    """Results of ``work(piece, *shared)`` in the order of the pieces, which several workers share.
 
-    ``names`` say in an error which piece it came from. A NumPy array in ``shared`` travels once: a memory-mapped one
-    by its file's name to processes of this machine, scattered to dask's workers; ray's get it with each piece. After a
-    piece that failed no other one begins; an interrupt stops the workers.
+    After a piece that failed no other one begins; an interrupt stops the workers.
+
+    Args:
+        work: what is done with each piece, in a worker.
+        pieces: the pieces.
+        n_jobs: how many workers; None for as many as ``joblib.parallel_config`` says.
+        names: what an error calls each piece.
+        shared: further arguments of ``work``. A NumPy array travels once: a memory-mapped one by its file's name to
+            processes of this machine, scattered to dask's workers; ray's get it with each piece.
+        finished: called with each piece and its result as they come.
 
     Raises:
         IvlensError: what a piece raised, with its name; other errors of a piece as they are.
@@ -130,7 +137,7 @@ def _outcomes(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, 
 
 
 def _as_they_come(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, Any]]:
-    """One by one, or, where the engine returns lists only as ray's does, a piece for each worker at a time."""
+    """Outcomes one by one; where the engine returns only lists, as ray's does, one piece per worker at a time."""
     from joblib import Parallel, effective_n_jobs
     from joblib.parallel import get_active_backend
 
@@ -142,18 +149,18 @@ def _as_they_come(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[i
             yield from parallel(some)
 
 
-def _attempt(at: int, name: str, work: Callable[..., Any], piece: Any, *shared: Any) -> tuple[int, Any]:
-    """In the worker: the piece's place and its result, or its error, which names the piece."""
+def _attempt(index: int, name: str, work: Callable[..., Any], piece: Any, *shared: Any) -> tuple[int, Any]:
+    """In the worker: the piece's index and its result, or its error, which names the piece."""
     _end_with_parent()
     try:
         with _one_piece, redirect_stderr(_NoTerminal()):
-            return at, work(piece, *shared)
+            return index, work(piece, *shared)
     except IvlensError as error:
         do = "; ".join(filter(None, [error.do, f"in {name}"]))
-        return at, type(error)(error.expected, error.came, do)
+        return index, type(error)(error.expected, error.came, do)
     except Exception as error:
         error.add_note(f"in {name}, in a worker:\n{traceback.format_exc()}")
-        return at, error
+        return index, error
 
 
 @cache

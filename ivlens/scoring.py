@@ -10,8 +10,8 @@ from .errors import PromptError, brief, few, refuse_odd
 from .models import HookedTransformer, answer_logits, batches, check_dtype, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt, beginning
-
-Ids = tuple[int, ...]
+from .vocabulary import Ids as Ids
+from .vocabulary import TokenizedPrompt
 
 
 @checked
@@ -71,7 +71,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
 
 def answers_of(
     model: HookedTransformer, prompts: Iterable[Prompt] | Prompt
-) -> tuple[list[int], list[bool], list[tuple[Ids, Ids]]]:
+) -> tuple[list[int], list[bool], list[TokenizedPrompt]]:
     """Every accepted answer of every prompt: the prompt's number, whether the answer is its first, their token ids.
 
     Raises:
@@ -84,10 +84,9 @@ def answers_of(
     return owners, first, pairs
 
 
-def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> tuple[Ids, Ids]:
+def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> TokenizedPrompt:
     """Token ids of a prompt and of its answer (the first accepted one by default)."""
-    encoded = prompt.encode(model.tokenizer, answer)
-    return encoded.prompt_ids, encoded.answer_ids
+    return prompt.encode(model.tokenizer, answer)
 
 
 def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[Ids]:
@@ -99,7 +98,7 @@ def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> 
     return [ids for ids, _ in _encoded(model, [(prompt, None) for prompt in listed(prompts)])]
 
 
-def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[tuple[Ids, Ids]]:
+def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[TokenizedPrompt]:
     """Token ids of prompts and their first accepted answers, within the model's context.
 
     Raises:
@@ -108,14 +107,15 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
     return _encoded(model, [(prompt, prompt.answers[0]) for prompt in listed(prompts)])
 
 
-def _encoded(model: HookedTransformer, queries: Sequence[tuple[Prompt, str | None]]) -> list[tuple[Ids, Ids]]:
+def _encoded(model: HookedTransformer, queries: Sequence[tuple[Prompt, str | None]]) -> list[TokenizedPrompt]:
     """Token ids of prompts and their answers; those that cannot be used are named all at once."""
     check_dtype(model)
-    pairs: list[tuple[Ids, Ids]] = []
+    pairs: list[TokenizedPrompt] = []
     refused: list[tuple[str, PromptError]] = []
     for prompt, answer in queries:
         try:
-            pair = (tuple(prompt.token_ids(model.tokenizer)), ()) if answer is None else ids(model, prompt, answer)
+            alone = answer is None
+            pair = TokenizedPrompt(tuple(prompt.token_ids(model.tokenizer))) if alone else ids(model, prompt, answer)
             if not pair[0]:
                 raise PromptError("prompts that have tokens", "one without")
             check_length(model, [pair])

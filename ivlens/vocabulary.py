@@ -24,7 +24,7 @@ class TokenizedPrompt(NamedTuple):
     """The token ids of a prompt, and of the answer that follows it; () where no answer is asked for."""
 
     prompt_ids: Ids
-    answer_ids: Ids
+    answer_ids: Ids = ()
 
 
 # What an indirect effect is measured in: the answer's probability, its logarithm in nats, or its logits minus those of

@@ -9,19 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ivlens import folders
-from ivlens.folders import atomic_folder, in_use, remove_abandoned
+from ivlens import files
+from ivlens.files import atomic_folder, in_use, remove_abandoned
 
 WRITING = """
-import importlib.util
 import sys
 from pathlib import Path
-
-spec = importlib.util.spec_from_file_location("files", sys.argv[3])  # alone, since it is started often
-files = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(files)
+from ivlens import files
 if sys.argv[2] == "renames":
-    folders._exchange = lambda *_: False
+    files._exchange = lambda *_: False
 print("ready", flush=True)
 for number in range(1, 100_000):
     with files.atomic_folder(Path(sys.argv[1])) as folder:
@@ -43,7 +39,7 @@ def content(target: Path) -> list[str]:
 @pytest.fixture(params=["exchange", "renames"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "renames":
-        monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     return request.param
 
 
@@ -70,7 +66,7 @@ def test_killed_at_random_moments_the_old_folder_or_the_new_is_there(tmp_path: P
     target, chance = tmp_path / "target", random.Random(time.time_ns())
     fill(target, "0")
     for _ in range(10):
-        arguments = [str(target), way, folders.__file__]
+        arguments = [str(target), way]
         process = subprocess.Popen([sys.executable, "-c", WRITING, *arguments], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
@@ -89,7 +85,7 @@ def test_killed_at_random_moments_the_old_folder_or_the_new_is_there(tmp_path: P
 def test_a_kill_between_two_renames_is_undone_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "target"
     fill(target, "old")
-    target.rename(folders._aside(target))
+    target.rename(files._aside(target))
     with pytest.raises(KeyboardInterrupt), atomic_folder(target):
         raise KeyboardInterrupt
     assert content(target) == ["old"] * 3

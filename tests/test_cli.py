@@ -23,9 +23,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:
     monkeypatch.setattr(loading, "load_model", lambda source, **options: smollm2)
 
 
-@pytest.mark.parametrize(
-    "verb", ["", "demo", "heads", "vector", "sweep", "vectors", "tasks", "figures", "train", "experiment"]
-)
+@pytest.mark.parametrize("verb", ["", "demo", "heads", "vector", "sweep", "vectors", "tasks", "train"])
 def test_help_reads_well(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main([*verb.split(), "--help"])

@@ -12,8 +12,8 @@ import torch
 from ivlens import Stability, TrainingRun
 from ivlens.cli import main
 from ivlens.files import held
+from tiny_models import WORDS
 
-WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog"
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -29,8 +29,7 @@ def tiny(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.
 
 
 def write_task(path: Path, name: str, by: int) -> None:
-    words = WORDS.split()
-    examples = [[word, words[(at + by) % len(words)]] for at, word in enumerate(words)]
+    examples = [[word, WORDS[(at + by) % len(WORDS)]] for at, word in enumerate(WORDS)]
     task = {"name": name, "instructions": ["the quick fox jumps"], "labels": ["Q", "A"], "examples": examples}
     path.write_text(json.dumps(task))
 
@@ -121,8 +120,8 @@ def test_an_empty_attention_file_is_written_again(tiny: Path, capsys: pytest.Cap
     command = ["compare", "tiny", "again=tiny", "--tasks", "new.json", *options.split()]
     assert main(command) == 0
     first = (tiny / "out" / "tasks.csv").read_text()
-    next((tiny / "out" / "cells").glob("attention-*")).write_bytes(b"")
-    for path in (tiny / "out" / "cells").glob("*weights*"):
+    next((tiny / "out" / "measures").glob("attention-*")).write_bytes(b"")
+    for path in (tiny / "out" / "measures").glob("*weights*"):
         path.unlink()
     for _ in range(2):
         assert main(command) == 0

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from ivlens import Stability, cli
 
-RECORDS = Path(__file__).parents[1] / "figures" / "records"
+RECORDS = Path(__file__).parents[1] / "figures" / "laboratory" / "records"
 STABLE = Stability(torch.rand(4, 3), 0.5, 3, 7, 100, "a task")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import ivlens as iv
+from comparisons import made
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
@@ -41,7 +42,8 @@ def names(tiny_hooked: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.M
     effects = iv.locate_heads(model, task, n_clean=4, n_corrupted=4)
     return {
         "iv": iv, "model": model, "task": task, "prompts": task.prompts(4), "effects": effects, "means": effects.means,
-        "vector": iv.instruction_vector(model, effects, k=3), "tmp_path": tmp_path,
+        "vector": iv.instruction_vector(model, effects, k=3), "comparison": made(),
+        "tmp_path": tmp_path,
     }  # fmt: skip
 
 

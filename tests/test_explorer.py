@@ -12,8 +12,7 @@ from ivlens import ArgumentError, Prompt, Task
 from ivlens import explorer as room
 from ivlens.errors import MismatchError
 from ivlens.explorer import Explorer, explore
-
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
+from tiny_models import WORDS
 
 
 def shift(by: int) -> list[tuple[str, str]]:
@@ -34,7 +33,7 @@ def model(tiny_hooked: Callable[..., Any]) -> Any:
 @pytest.fixture
 def explorer(model: Any) -> Explorer:
     """Five training prompts and four test prompts of two tasks."""
-    return handed(model, [NEXT, SKIP], prompts=5, tried=4)
+    return handed(model, [NEXT, SKIP], n_clean=5, n_test=4)
 
 
 def handed(*given: Any, **options: Any) -> Explorer:
@@ -49,46 +48,46 @@ def handed(*given: Any, **options: Any) -> Explorer:
 
 
 def run(explorer: Explorer, task: str = "next") -> list[tuple[int, int]]:
-    return list(explorer.work(task, METRIC))
+    return list(explorer.compute(task, METRIC))
 
 
 def test_groups_of_prompts_add_up_to_the_effects_of_all(explorer: Explorer) -> None:
     assert run(explorer) == [(0, 5), (2, 5), (4, 5), (5, 5)]
     expected = ivlens.locate_heads(explorer.model, NEXT, n_clean=5, n_corrupted=5)
-    found = explorer.found["next", METRIC]
+    found = explorer.effects["next", METRIC]
     torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.baseline, expected.baseline)
     assert found.provenance["settings"]["prompts"] == 5
 
 
 def test_what_is_there_at_a_stop_is_kept_and_gone_on_from(explorer: Explorer) -> None:
-    work = explorer.work("next", METRIC)
+    work = explorer.compute("next", METRIC)
     assert [next(work), next(work)] == [(0, 5), (2, 5)]
     work.close()
-    kept = explorer.found["next", METRIC].values
+    kept = explorer.effects["next", METRIC].values
     assert run(explorer) == [(2, 5), (4, 5), (5, 5)]
-    assert torch.equal(explorer.found["next", METRIC].values[:2], kept)
+    assert torch.equal(explorer.effects["next", METRIC].values[:2], kept)
 
 
 def test_effects_that_are_there_are_not_computed_again(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     effects = ivlens.locate_heads(model, NEXT, n_clean=4, n_corrupted=3, shots=1, seed=7, metric="probability")
-    explorer = handed(model, [NEXT, SKIP], effects=effects, prompts=5, tried=2)
+    explorer = handed(model, [NEXT, SKIP], effects=effects, n_clean=5, n_test=2)
     monkeypatch.setattr(room, "indirect_effects", None)
     monkeypatch.setattr(room, "mean_head_activations", None)
-    assert list(explorer.work("next", "probability")) == [(3, 3)]
-    assert explorer.found["next", "probability"] is effects
+    assert list(explorer.compute("next", "probability")) == [(3, 3)]
+    assert explorer.effects["next", "probability"] is effects
     assert explorer.vector("next", [(1, 2)]).heads == ((1, 2),)
     drawn = {"shots": 1, "seed": 7, "split": "train"}
-    assert explorer.subjects["next"].corrupted == NEXT.prompts(3, corruption="no-instruction", **drawn)
-    assert explorer.subjects["next"].clean == NEXT.prompts(3, **drawn)
+    assert explorer.prompts["next"].corrupted == NEXT.prompts(3, corruption="no-instruction", **drawn)
+    assert explorer.prompts["next"].clean == NEXT.prompts(3, **drawn)
 
 
 def test_clean_and_corrupted_bare_and_asked_prompts_pair_up(explorer: Explorer) -> None:
-    subject = explorer.subjects["skip"]
-    for one, other in ((subject.clean, subject.corrupted), (subject.bare, subject.asked)):
+    prompts = explorer.prompts["skip"]
+    for one, other in ((prompts.clean, prompts.corrupted), (prompts.test_bare, prompts.test_clean)):
         assert [prompt.input for prompt in one] == [prompt.input for prompt in other]
         assert not {prompt.text for prompt in one} & {prompt.text for prompt in other}
-    assert not {prompt.input for prompt in subject.clean} & {prompt.input for prompt in subject.bare}
+    assert not {prompt.input for prompt in prompts.clean} & {prompt.input for prompt in prompts.test_bare}
 
 
 def test_ranks_are_those_of_the_effects_on_every_task_that_has_some(explorer: Explorer) -> None:
@@ -97,21 +96,21 @@ def test_ranks_are_those_of_the_effects_on_every_task_that_has_some(explorer: Ex
     run(explorer, "skip")
     ranks = explorer.ranks((1, 2), METRIC).set_index("task")
     for task in ("next", "skip"):
-        frame = explorer.found[task, METRIC].to_frame().set_index(["layer", "head"])
+        frame = explorer.effects[task, METRIC].to_frame().set_index(["layer", "head"])
         assert ranks.loc[task, "rank"] == frame.loc[(1, 2), "rank"]
         assert ranks.loc[task, "effect"] == pytest.approx(frame.loc[(1, 2), "aie"])
     assert explorer.ranks((1, 2), "probability").empty
 
 
 def test_accuracy_is_that_of_evaluate_bare_steered_and_clean(explorer: Explorer) -> None:
-    subject, vector = explorer.subjects["next"], explorer.vector("next", [(0, 1), (1, 3)])
+    prompts, vector = explorer.prompts["next"], explorer.vector("next", [(0, 1), (1, 3)])
     found = explorer.accuracy("next", vector, 1, 3.0).set_index("condition")
     assert list(found.index) == ["bare", "steered", "clean"]
     with ivlens.steer(explorer.model, vector, 1, 3.0):
-        steered = ivlens.evaluate(explorer.model, subject.bare)
+        steered = ivlens.evaluate(explorer.model, prompts.test_bare)
     assert found.loc["steered", "probability"] == pytest.approx(steered.probability)
-    for name, prompts in (("bare", subject.bare), ("clean", subject.asked)):
-        assert found.loc[name, "probability"] == pytest.approx(ivlens.evaluate(explorer.model, prompts).probability)
+    for name, each in (("bare", prompts.test_bare), ("clean", prompts.test_clean)):
+        assert found.loc[name, "probability"] == pytest.approx(ivlens.evaluate(explorer.model, each).probability)
     assert found.loc["bare", "probability"] != pytest.approx(found.loc["steered", "probability"])
     assert list(explorer.accuracy("next", None, 1, 3.0)["condition"]) == ["bare", "clean"]
 
@@ -138,19 +137,19 @@ def test_tokens_are_the_models_likeliest_with_the_vector_and_without(explorer: E
 
 def test_read_out_and_attention_are_those_of_the_head(explorer: Explorer) -> None:
     whole = ivlens.logit_lens(explorer.model, explorer.vector("next", [(1, 2)]), 8)
-    assert list(explorer.read("next", (1, 2))["token"]) == list(whole["token"])
+    assert list(explorer.logit_lens("next", (1, 2))["token"]) == list(whole["token"])
     tokens, patterns = explorer.attention("next", (1, 2), 3)
-    assert "".join(tokens) == explorer.subjects["next"].clean[3].text
+    assert "".join(tokens) == explorer.prompts["next"].clean[3].text
     torch.testing.assert_close(patterns.sum(-1), torch.ones(1, len(tokens)))
 
 
-def test_prompts_made_by_hand_are_one_subject(model: Any) -> None:
+def test_prompts_made_by_hand_are_one_prompts(model: Any) -> None:
     clean, corrupted = [Prompt("the capital of France", " is")], [Prompt("the fox of France", " is")]
     explorer = handed(model, clean, corrupted=corrupted)
-    assert list(explorer.work("prompts", METRIC)) == [(0, 1), (1, 1)]
-    assert explorer.subjects["prompts"].bare == corrupted
-    effects = explorer.found["prompts", METRIC]
-    assert handed(model, clean, corrupted=corrupted, effects=effects).found == explorer.found
+    assert list(explorer.compute("prompts", METRIC)) == [(0, 1), (1, 1)]
+    assert explorer.prompts["prompts"].test_bare == corrupted
+    effects = explorer.effects["prompts", METRIC]
+    assert handed(model, clean, corrupted=corrupted, effects=effects).effects == explorer.effects
 
 
 ONE = [Prompt("the fox", " is")]
@@ -168,7 +167,7 @@ ONE = [Prompt("the fox", " is")]
         (NEXT, {"layer": 2}, "layer to be from 0 to 1"),
         (NEXT, {"layer": -1}, "layer to be a whole number"),
         (NEXT, {"scale": float("inf")}, "scale to be a finite number"),
-        (NEXT, {"prompts": 0}, "prompts to be a whole number of 1 or more"),
+        (NEXT, {"n_clean": 0}, "n_clean to be a whole number of 1 or more"),
     ],
 )
 def test_what_cannot_be_explored_is_refused(model: Any, given: Any, options: dict[str, Any], message: str) -> None:
@@ -192,7 +191,7 @@ def test_effects_that_do_not_belong_here_are_refused(model: Any, tiny_hooked: An
 
 
 def test_explore_gives_the_widget_which_computes_at_once_without_an_event_loop(model: Any) -> None:
-    widget = explore(model, NEXT, prompts=3, tried=2, layer=1, scale=2.5)
+    widget = explore(model, NEXT, n_clean=3, n_test=2, layer=1, scale=2.5)
     assert widget.effects.n == 3
     widget.heads = widget.effects.top(2)
     assert widget.vector.heads == tuple(widget.effects.top(2))
@@ -201,7 +200,7 @@ def test_explore_gives_the_widget_which_computes_at_once_without_an_event_loop(m
 
 
 def test_a_composed_prompt_can_be_edited_by_hand(model: Any) -> None:
-    widget = explore(model, [NEXT], prompts=2, tried=2)
+    widget = explore(model, [NEXT], n_clean=2, n_test=2)
     panel = widget.vector_panel
     widget.heads = [(1, 2)]
     before = panel.tokens.value

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from ivlens import files
 from ivlens.errors import RecordError
-from ivlens.files import held, load_facts, load_tensors, safe_name, save_tensors, seal, unseal, write_text
+from ivlens.files import held, safe_name, write_text
+from ivlens.tensor_files import load_facts, load_tensors, save_tensors, seal, unseal
 
 TENSORS = {
     "a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([True, False]), "step": torch.tensor(3.0),

@@ -10,8 +10,8 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HeadEffects, HeadMeans, IvlensError, MismatchError, PositionMeans, Prompt, PromptError
-from ivlens.checkpoints.statistics import cosine
 from ivlens.effects.checks import check_means
+from ivlens.stats import cosine
 
 SOUND = [Prompt("the capital of", " France"), Prompt("the quick brown fox", " jumps")]
 ODD = [Prompt("the lazy dog", " is"), Prompt("and the dog", " is")]  # both have " dog"

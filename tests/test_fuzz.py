@@ -19,10 +19,12 @@ import torch
 import ivlens as iv
 from ivlens.errors import brief
 from tests.test_checks import public_functions
+from tiny_models import WORDS
+
+pytestmark = pytest.mark.slow
 
 SEED = 14
 SECONDS = 60
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 UNHOOKED = "IVLENS_UNHOOKED" in os.environ
 LARGE = {"resamples", "steps", "n_jobs"}  # options in which a large number only takes long
 
@@ -77,7 +79,6 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "ConditionComparison.accuracy": {"self": of("conditions"), "condition": "bare"},
         "CheckpointConfig.tried_layers": {"self": iv.CheckpointConfig(), "n_layers": 2},
         "Evaluation.accuracy_interval": {"self": of("evaluation")},
-        "Guidance.layer_in": {"self": iv.Guidance(), "n_layers": 2},
         "Guidance.preset": {"name": "iv"},
         "Guidance.scaled": {"self": iv.Guidance(), "factor": 2.0},
         "HeadEffects.interval": {"self": effects},
@@ -96,6 +97,7 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "attention_patterns": {"model": model, "prompt": of("prompt"), "heads": heads},
         "attention_view": {"tokens": ["a"], "patterns": torch.ones(1, 1, 1), "head_names": ["0.1"]},
         "comparison_bars": {"comparisons": [of("conditions")]},
+        "capture": {"model": model, "prompts": of("clean"), "points": ["blocks.0.attn.hook_z"]},
         "compare_checkpoints": {"base": model, "checkpoints": [], "tasks": [of("task")]},
         "compare_conditions": {"model": model, "conditions": {"bare": (of("bare"), None)}},
         "compare_methods": {"model": model, "prompts": of("corrupted"), "means": of("means"), "k": 2},

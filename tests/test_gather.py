@@ -83,14 +83,14 @@ def test_files_and_folders_are_read_once_and_named_below_what_they_share(tmp_pat
     assert list(gather_records([one]).records) == ["record.safetensors"]
 
 
-def test_the_cells_of_a_comparison_stand_back_behind_it(tmp_path: Path) -> None:
-    ANSWERS.save(tmp_path / "cells" / "recovery.safetensors")
-    HiddenStates(torch.ones(1, 1, 1)).save(tmp_path / "cells" / "hidden.safetensors")
-    assert list(gather_records([tmp_path]).records) == ["cells/recovery.safetensors"]
+def test_the_measures_of_a_comparison_stand_back_behind_it(tmp_path: Path) -> None:
+    ANSWERS.save(tmp_path / "measures" / "recovery.safetensors")
+    HiddenStates(torch.ones(1, 1, 1)).save(tmp_path / "measures" / "hidden.safetensors")
+    assert list(gather_records([tmp_path]).records) == ["measures/recovery.safetensors"]
     COMPARED.save(tmp_path / "comparison.safetensors")
     found = gather_records([tmp_path])
     assert list(found.records) == ["comparison.safetensors"]
-    assert found.passed_over == ("cells/hidden.safetensors", "cells/recovery.safetensors")
+    assert found.passed_over == ("measures/hidden.safetensors", "measures/recovery.safetensors")
 
 
 def test_a_missing_path_is_an_error(tmp_path: Path) -> None:

@@ -1,22 +1,31 @@
-"""The never-rules of the house: who may import whom, and what ``import ivlens`` must not do."""
+"""The rules of the house: who may import whom, what ``import ivlens`` does not do, how things are named and said."""
 
 import ast
+import functools
+import inspect
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import ivlens
+from ivlens.records import Record, load_record
 
 PACKAGE = Path(__file__).parents[1] / "ivlens"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
-    ["errors", "visible"],
-    ["kinds", "folders"],
+    ["errors", "text"],
+    ["kinds"],
     ["checks"],
-    ["vocabulary"],
+    ["vocabulary", "stats"],
     ["files"],
+    ["tensor_files"],
     ["records", "parallel"],
     ["models", "tasks"],
     ["scoring"],
@@ -28,18 +37,20 @@ ORDER = [
     ["checkpoints", "training"],
     ["views"],
     ["explorer"],
-    ["experiments"],
+    ["_laboratory"],
+    ["demo"],
     ["cli"],
     ["__init__", "__main__"],
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
+GROUND = {"errors", "text", "checks", "vocabulary", "stats", "files", "tensor_files"}
 PURE = {
-    "errors": set(), "visible": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "folders": set(),
+    "errors": set(), "text": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"},
     "vocabulary": {"errors", "checks"},
-    "files": {"errors", "folders"}, "records": {"errors", "visible", "checks", "vocabulary", "files"},
-    "heads": {"errors", "checks", "vocabulary", "records"},
+    "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
+    "heads": GROUND | {"records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": {"errors", "visible", "checks", "vocabulary", "files", "records", "heads"}}
+ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records", "heads"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 
@@ -153,3 +164,123 @@ def test_importing_ivlens_loads_no_plotting_and_changes_nothing() -> None:
         capture_output=True, text=True, cwd=PACKAGE.parent, check=False,
     )  # fmt: skip
     assert (answer.stdout, answer.stderr) == ("[]\n", "")
+
+
+def names_defined(path: Path) -> set[str]:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def names_from_modules(path: Path) -> set[str]:
+    """Names that a file imports out of modules of its package."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    nodes = [node for node in body if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
+    return {alias.asname or alias.name for node in nodes for alias in node.names}
+
+
+@pytest.mark.xfail(strict=False, reason="modules of other rooms are being renamed")
+def test_no_module_shares_its_name_with_what_it_or_its_package_holds(path: Path) -> None:
+    """``import ivlens.steering.steer as m`` would give the function."""
+    held = names_defined(path) | names_from_modules(path.parent / "__init__.py")
+    assert path.stem not in held - {"__init__"}
+    assert path.parent == PACKAGE or path.parent.name not in {*ivlens.__all__}
+
+
+def test_dir_is_the_api() -> None:
+    assert dir(ivlens) == sorted([*ivlens.__all__, "__version__", "views"])
+    assert all(hasattr(ivlens, name) for name in dir(ivlens))
+    assert ivlens.__version__ == version("ivlens")
+
+
+def public(kind: Callable[[Any], bool]) -> dict[str, Any]:
+    """Functions, or classes that a caller makes or gets, by their public names."""
+    found = {name: getattr(ivlens, name) for name in ivlens.__all__}
+    return {name: each for name, each in found.items() if kind(each)}
+
+
+def methods() -> dict[str, Any]:
+    """Public methods that public classes define here."""
+    return {
+        f"{name}.{method.__name__}": method
+        for name, kind in public(inspect.isclass).items()
+        for method in map(inspect.unwrap, filter(callable, map(functools.partial(getattr, kind), dir(kind))))
+        if (getattr(method, "__module__", "") or "").startswith("ivlens.") and not method.__name__.startswith("_")
+    }
+
+
+def undocumented(section: str, things: dict[str, Any]) -> list[str]:
+    return [name for name, each in things.items() if f"\n{section}:\n" not in (inspect.getdoc(each) or "")]
+
+
+@pytest.mark.xfail(strict=False, reason="docstrings are being written")
+def test_every_public_function_and_method_says_its_arguments() -> None:
+    things = public(inspect.isfunction) | methods()
+    asked = {name: each for name, each in things.items() if {*inspect.signature(each).parameters} - {"self", "cls"}}
+    assert undocumented("Args", asked) == []
+
+
+@pytest.mark.xfail(strict=False, reason="docstrings are being written")
+def test_every_public_function_and_class_has_an_example() -> None:
+    raised = public(lambda each: inspect.isclass(each) and issubclass(each, Exception))
+    things = public(inspect.isfunction) | public(inspect.isclass)
+    assert undocumented("Example", {name: each for name, each in things.items() if name not in raised}) == []
+
+
+@pytest.mark.xfail(strict=False, reason="the README is being rewritten")
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len((PACKAGE.parent / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+SAVED = sorted((PACKAGE.parent / "figures").rglob("*.safetensors"))
+
+
+def test_the_repr_of_every_record_is_a_line() -> None:
+    shown = [repr(load_record(path)) for path in SAVED]
+    assert len(shown) > 100
+    assert [line for line in shown if len(line) > 120 or "\n" in line or "tensor(" in line] == []
+    kinds = {each for name, each in public(inspect.isclass).items() if issubclass(each, Record)}
+    assert {kind.__repr__ for kind in kinds} == {Record.__repr__}
+
+
+# Private vocabulary, code golf and riddles, as patterns, with how many are left: a number may only fall.
+RIDDLES = {
+    r"-\(-": 14,
+    r"\* \([^()]+ (?:!=|==|>) [^()]+\)": 17,
+    r"\* bool\(": 12,
+    r"\[::sign\]": 1,
+    r"\bsay[(:=]": 57,
+    r"\bjobs\s*[:=]": 0,
+    r"\bspread(?:_\w+)?\b": 6,
+    r"\bslopes?(?:_\w+)?\b": 3,
+    r"\b(?:Course|Lesson|Learner|learner|Said|Cells|Measuring)\b": 52,
+    r"\b(?:told|ledger|read_out|hits)\b": 60,
+    r"\brecall\w*\(": 2,
+    r"\bplaces?\b": 379,
+    r"\bcells?\b": 231,
+    r"\b[Oo]ne row an? ": 19,
+    r"\bof which each\b": 3,
+    r"\b[Ww]hat is asked\b": 3,
+    r"\b(?:that|as it) (?:is|are) there\b": 8,
+    r"\bon the way\b": 4,
+    r"\bso many\b": 13,
+}
+
+
+@pytest.mark.parametrize("pattern", RIDDLES)
+def test_riddles_only_become_fewer(pattern: str) -> None:
+    found = sum(len(re.findall(pattern, path.read_text(encoding="utf-8"))) for path in FILES)
+    assert found <= RIDDLES[pattern]
+
+
+OWN_FILES = sorted(Path(__file__).parent.rglob("*.py"))
+OUTSIDE = ("/work/", "shared/", "Path.home(", "expanduser(")
+
+
+def test_no_test_reads_outside_the_clone() -> None:
+    """Temporary folders, and the cache of packaged models in the tier that has real models, are no reading outside."""
+    for path in OWN_FILES:
+        text = path.read_text(encoding="utf-8")
+        above = [int(number) for number in re.findall(r"parents\[(\d)\]", text)]
+        assert max(above, default=0) < len(path.relative_to(PACKAGE.parent).parts), path
+        if path.name not in ("test_house.py", "test_notebooks.py"):  # which look for such paths elsewhere
+            assert [name for name in OUTSIDE if name in text] == [], path

@@ -73,6 +73,7 @@ def test_what_is_committed_shows_without_running(path: Path) -> None:
     assert path.stat().st_size < LARGEST
 
 
+@pytest.mark.notebook
 def test_it_runs_from_a_fresh_kernel_without_a_warning(path: Path, tmp_path: Path) -> None:
     notebook = executed(path, tmp_path)
     assert complaints(notebook) == []

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_records import EXAMPLES
 
 from ivlens import InstructionVector, list_vectors
 from ivlens.cli import main
 from ivlens.errors import RecordError
-from ivlens.files import save_tensors
 from ivlens.records import Record, gather_records, load_record
+from ivlens.tensor_files import save_tensors
 from ivlens.vocabulary import Head
+from test_records import EXAMPLES
 
 VECTOR = InstructionVector(
     torch.ones(4), torch.ones(2, 4), (Head(0, 1), Head(1, 0)), "a task", provenance={"model": {}}

@@ -2,4 +2,4 @@
 
 from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
-from .config import VerdictRule as VerdictRule
+from .verdict import VerdictRule as VerdictRule

@@ -1,8 +1,11 @@
 """``compare_checkpoints``: what was forgotten, where, and is it still in there?"""
 
+import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +16,16 @@ from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
-from ..records import CheckpointComparison
+from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, load_task
-from .cells import Cells
+from ..vocabulary import RecoveryCondition
 from .config import CheckpointConfig
-from .measuring import Found, Measuring
-from .sources import Checkpoint, named
-from .subject import Subject
+from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
+from .prompts import TaskPrompts, check_same_tokens, draw_prompts
+from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, name_sources
+from .summary import CheckpointMeasurements, summarize
 
-LEDGER = "checkpoints"
+MEASURES, FACTS = "measures", "facts"  # folders in ``out``
 
 
 @checked
@@ -33,112 +37,216 @@ def compare_checkpoints(
     *,
     out: str | Path | None = None,
     learned: Sequence[str] = (),
-    say: Callable[[str], None] = lambda line: None,
     n_jobs: Count | None = 1,
     **options: Any,
 ) -> CheckpointComparison:
     """Measure a base model and its checkpoints on tasks, one checkpoint in memory at a time, and compare them.
 
-    ``base`` and ``checkpoints`` are anything that ``load_model`` reads (``options`` go to it), hub names with
-    ``@revision``, adapters of the base, or folders of training runs; a mapping names them. Every measure of a task on a
-    checkpoint is kept in ``out`` when it is finished and found again by its content: an interrupted comparison resumes,
-    another checkpoint costs itself only. ``learned``: for a sequence, what each checkpoint was trained on.
+    Every measure is kept in ``out`` when it is finished, and found again by its content: an interrupted comparison
+    resumes, another checkpoint costs itself only. The logger "ivlens" says at level INFO what is measured. Numbers do
+    not depend on ``n_jobs``, but for rounding where workers have other devices or another number of threads.
 
-    With ``n_jobs`` workers (None: what ``joblib.parallel_config`` says) the base is measured here, then each checkpoint
-    by a worker that loads it; ``say`` is told of its cells when it is finished. Numbers do not depend on ``n_jobs``,
-    but for rounding where workers have other devices or another number of threads. All workers must see ``out``.
+    Args:
+        base: anything that ``load_model`` reads.
+        checkpoints: of the base: what ``load_model`` reads, hub names with ``@revision``, adapters of the base, or
+            folders of training runs. A mapping names them.
+        tasks: tasks of different names, or names of built-in ones or files.
+        config: what is measured and how (None: the defaults of ``CheckpointConfig``).
+        out: folder that keeps the measures, seen by all workers (None: a temporary one).
+        learned: for a sequence of checkpoints, the task that each was trained on.
+        n_jobs: workers; the base is measured here, then each checkpoint by one of them. None: what
+            ``joblib.parallel_config`` says.
+        options: of ``load_model``, for all models: ``device``, ``dtype``, ``tokenizer``.
 
-    A checkpoint that cannot be loaded or compared is named in ``failures``, and the others go on.
+    Returns:
+        The comparison, the base first; a checkpoint that could not be loaded or compared is named in ``failures``.
 
     Raises:
-        ArgumentError: no checkpoints or tasks, or two of one name; with workers, a checkpoint that is a model object.
+        ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
+            demonstrations; with workers, a checkpoint that is a model object.
         SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
         WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
+
+    Example:
+        >>> config = iv.CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2)
+        >>> iv.compare_checkpoints(model, {"same": model}, [task], config).checkpoints
+        ('base', 'same')
     """
     config = config or CheckpointConfig()
     check_device(options.get("device"))
     asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
     if not asked or len({task.name for task in asked}) < len(asked):
         raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")
-    sources = named(checkpoints, base)
+    sources = name_sources(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
-    alone = workers(n_jobs) == 1 or len(sources) == 1
-    sources = sources if alone else [_loadable(each) for each in sources]
+    share = workers(n_jobs) > 1 and len(sources) > 1
+    sources = [each.for_worker() for each in sources] if share else sources
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
-        everyone = (Checkpoint("base", base), *sources)
-        first, *others = [Subject(each, each.loading(options), folder / LEDGER) for each in everyone]
-        measuring = Measuring(Cells(folder / "cells", config, say), asked, first)
+        first, *others = [
+            CheckpointUnderTest(each, each.options(options), folder / FACTS)
+            for each in (CheckpointSource("base", base), *sources)
+        ]
+        tokenizer = first.tokenizer() if config.format == "chat" else None
+        prompts = [draw_prompts(task, config, tokenizer) for task in asked]
         with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
-            found = {"base": measuring.measure(first)}
-            first.release()
+            reference = _measure_base(KeptMeasures(folder / MEASURES, config), first, prompts)
             bar.update()
-            outcomes = (_here if alone else _spread)(measuring, others, n_jobs, bar)
-        outcome_of = dict(zip((each.name for each in sources), outcomes, strict=True))
-        found |= {name: outcome for name, outcome in outcome_of.items() if not isinstance(outcome, str)}
-        failures = {name: outcome for name, outcome in outcome_of.items() if isinstance(outcome, str)}
-        trained = dict(zip(outcome_of, learned, strict=False))
-        return measuring.record(found, failures, tuple(trained.get(name, "") for name in found if name != "base"))
+            outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
+    outcome_of = dict(zip([each.name for each in sources], outcomes, strict=True))
+    measured = {name: each for name, each in outcome_of.items() if not isinstance(each, str)}
+    failures = {name: each for name, each in outcome_of.items() if isinstance(each, str)}
+    trained_on = dict(zip(outcome_of, learned, strict=False))
+    return summarize(
+        {"base": reference.measured, **measured}, config, reference.facts, failures,
+        tuple(trained_on.get(name, "") for name in measured),
+    )  # fmt: skip
 
 
-def _loadable(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint as a worker finds it, whatever its working directory."""
-    source, adapter = checkpoint.source, checkpoint.adapter
-    if not isinstance(source, (str, Path)):
-        raise ArgumentError(
-            "checkpoints that a worker can load: names, folders or files",
-            f"{checkpoint.name}: a {type(source).__name__} object",
-            "save it, or use n_jobs=1",
-        )
-    path = Path(source).expanduser()
-    return replace(
-        checkpoint, source=path.absolute() if path.exists() else source, adapter=adapter and adapter.absolute()
-    )
+@dataclass(frozen=True)
+class Reference:
+    """The base as every checkpoint is compared with it: its facts, tokenizer and measures, and the prompts."""
+
+    measures: KeptMeasures
+    prompts: list[TaskPrompts]
+    facts: dict[str, Any]
+    tokenizer: Any
+    measured: CheckpointMeasurements
+
+    @property
+    def readings(self) -> dict[str, HeadReading]:
+        """The base's heads and vector of each task."""
+        return {task: each.heads for task, each in self.measured.tasks.items()}
 
 
-def _here(measuring: Measuring, subjects: Sequence[Subject], n_jobs: int | None, bar: tqdm) -> list[Found | str]:
+def _measure_base(measures: KeptMeasures, base: CheckpointUnderTest, prompts: list[TaskPrompts]) -> Reference:
+    """All measures of the base, and the layer and scale at which each task's vector works best on it."""
+    try:
+        measures.config.check_model(base.facts["n_layers"], base.facts["n_heads"])
+        measures.keep_attention(base)
+        tokenizer = base.tokenizer()
+        readings = {each.task: measures.heads(base, each, None) for each in prompts}
+        steered = {}
+        for each in prompts:
+            sweep = measures.sweep(base, each, vector_of(readings[each.task], each.task))
+            steered[each.task] = SteeringPoint(*sweep.best()[:2])
+        measured = _measure_all(measures, base, prompts, readings, readings, steered, base.facts)
+        return Reference(measures, prompts, base.facts, tokenizer, measured)
+    finally:
+        base.release()
+
+
+def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> CheckpointMeasurements:
+    """All measures of a checkpoint.
+
+    Raises:
+        MismatchError: its numbers and the base's do not mean the same.
+    """
+    measures, facts = reference.measures, checkpoint.facts
+    check_comparable(reference.facts, facts)
+    if any(reference.facts.get(name) != facts.get(name) for name in ("tokenizer_sha256", "bos")):
+        clean = chain.from_iterable((*each.clean, *each.test) for each in reference.prompts)
+        check_same_tokens(checkpoint.name, reference.tokenizer, checkpoint.tokenizer(), clean)
+    readings = {
+        each.task: measures.heads(checkpoint, each, reference.readings[each.task].heads) for each in reference.prompts
+    }
+    steered = reference.measured.steered
+    return _measure_all(measures, checkpoint, reference.prompts, readings, reference.readings, steered, reference.facts)
+
+
+def _measure_all(
+    measures: KeptMeasures,
+    checkpoint: CheckpointUnderTest,
+    prompts: list[TaskPrompts],
+    own: Mapping[str, HeadReading],
+    base: Mapping[str, HeadReading],
+    steered: Mapping[str, SteeringPoint],
+    base_facts: Mapping[str, Any],
+) -> CheckpointMeasurements:
+    """What is measured with the heads known, the checkpoint's ``own`` and those of the base."""
+    names = [each.task for each in prompts]
+    by_task = {}
+    for number, each in enumerate(prompts):
+        task = each.task
+        vectors = {
+            RecoveryCondition.BASE_VECTOR.value: vector_of(base[task], task),
+            RecoveryCondition.OWN_VECTOR.value: reselected_vector_of(own[task], task),
+        }
+        if len(names) > 1:
+            other = names[(number + 1) % len(names)]
+            vectors[RecoveryCondition.OTHER_VECTOR.value] = vector_of(base[other], other)
+        by_task[task] = Measurement(
+            measures.answers(checkpoint, each), measures.knowledge(checkpoint, each), own[task],
+            measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task]),
+            steered[task],
+        )  # fmt: skip
+    return CheckpointMeasurements(by_task, measures.weights(checkpoint, base_facts).values)
+
+
+def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> CheckpointMeasurements | str:
+    """All measures of a checkpoint, or why it could not be measured."""
+    try:
+        return _measure(reference, checkpoint)
+    except Exception as error:  # of any library: the other checkpoints go on
+        return reason(error, 1000)
+    finally:
+        checkpoint.release()
+
+
+def _here(
+    reference: Reference, checkpoints: Sequence[CheckpointUnderTest], bar: tqdm
+) -> list[CheckpointMeasurements | str]:
     """The checkpoints' outcomes, one after the other."""
     outcomes = []
-    for subject in subjects:
-        outcomes.append(_outcome(measuring, subject))
+    for checkpoint in checkpoints:
+        outcomes.append(_outcome(reference, checkpoint))
         bar.update()
     return outcomes
 
 
-def _outcome(measuring: Measuring, subject: Subject) -> Found | str:
-    """All that is measured of a checkpoint, or why it could not be."""
-    try:
-        return measuring.measure(subject)
-    except Exception as error:  # of any library: the other checkpoints go on
-        return reason(error, 1000)
-    finally:
-        subject.release()
+def _by_workers(
+    reference: Reference, checkpoints: Sequence[CheckpointUnderTest], n_jobs: int | None, bar: tqdm
+) -> list[CheckpointMeasurements | str]:
+    """The checkpoints' outcomes by workers, each of which has one of them at a time; their messages are logged here."""
 
-
-def _spread(measuring: Measuring, subjects: Sequence[Subject], n_jobs: int | None, bar: tqdm) -> list[Found | str]:
-    """The checkpoints' outcomes by workers, each of which has one of them at a time."""
-    base = measuring.base
-    known = Subject(Checkpoint("base", None), {}, base.ledger, known=base.facts)
-    sent = replace(measuring, base=known, cells=replace(measuring.cells, say=print))
-
-    def finished(_: Subject, result: tuple[Found | str, list[str]]) -> None:
-        for line in result[1]:
-            measuring.cells.say(line)
+    def finished(_: CheckpointUnderTest, result: tuple[CheckpointMeasurements | str, list[str]]) -> None:
+        for message in result[1]:
+            log.info("%s", message)
         bar.update()
 
-    names = [f"checkpoint {subject.name}" for subject in subjects]
-    return [outcome for outcome, _ in map_pieces(_in_worker, subjects, n_jobs, names, sent, finished=finished)]
+    names = [f"checkpoint {checkpoint.name}" for checkpoint in checkpoints]
+    results = map_pieces(_in_worker, checkpoints, n_jobs, names, reference, finished=finished)
+    return [outcome for outcome, _ in results]
 
 
-def _in_worker(subject: Subject, measuring: Measuring) -> tuple[Found | str, list[str]]:
-    """In the worker: a checkpoint's outcome, and what was said of it."""
-    kept = measuring.cells.attention(measuring.base)
-    if not kept.is_file():
-        raise WorkerError(f"out to be a folder that every worker sees, with {kept.name}", f"none in {kept.parent}")
-    said: list[str] = []
-    device = worker_device(subject.options.get("device"))
-    here = replace(measuring, cells=replace(measuring.cells, say=said.append))
-    return _outcome(here, replace(subject, options={**subject.options, "device": device})), said
+def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:
+    """In the worker: a checkpoint's outcome, and what was logged of it."""
+    path = reference.measures.attention_file(reference.facts)
+    if not path.is_file():
+        raise WorkerError(f"out to be a folder that every worker sees, with {path.name}", f"none in {path.parent}")
+    device = worker_device(checkpoint.options.get("device"))
+    checkpoint = replace(checkpoint, options={**checkpoint.options, "device": device})
+    with _messages() as messages:
+        return _outcome(reference, checkpoint), messages
+
+
+@contextmanager
+def _messages() -> Iterator[list[str]]:
+    """The messages of ivlens within this context, which go nowhere else: a worker has no one who reads them."""
+    messages: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    before = log.handlers, log.level, log.propagate
+    log.handlers, log.propagate = [Collect()], False
+    log.setLevel(logging.INFO)
+    try:
+        yield messages
+    finally:
+        log.handlers, log.propagate = before[0], before[2]
+        log.setLevel(before[1])

@@ -1,50 +1,58 @@
-"""What is measured on a checkpoint, and the rule by which a verdict is given."""
+"""What is measured on a checkpoint, and how."""
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
 
-from ..checks import Between, Count, Fraction, Natural, Seed, checked
-from ..errors import ArgumentError, one_of
-from ..records import METRICS
-from ..tasks import CORRUPTIONS
-from ..vocabulary import check_count, check_layers
+import torch
 
-
-@checked
-@dataclass(frozen=True)
-class VerdictRule:
-    """Thresholds of the verdict (``verdict`` says how they are used); accuracies and fractions of the base's, 0 to 1.
-
-    ``known``: accuracy from which a task counts as an ability of the base; ``tolerated``: drop of accuracy up to which
-    it is kept; ``recovered``: fraction of what the base's vector does on the base from which the function is still
-    there; ``remembered``: fraction of the base's knowledge probability from which the knowledge is still there.
-    """
-
-    known: Fraction = 0.3
-    tolerated: Fraction = 0.1
-    recovered: Fraction = 0.5
-    remembered: Fraction = 0.5
+from ..checks import Between, Count, Natural, Seed, checked
+from ..errors import ArgumentError
+from ..vocabulary import Corruption, Method, Metric, check_count, check_layers
+from .verdict import VerdictRule
 
 
 @checked
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How checkpoints are measured; a changed field recomputes only what it touches.
+    """How checkpoints are measured; a changed field measures again only what it touches.
 
-    ``n_clean`` prompts of the train split, in ``groups`` for intervals, give the means; ``n_corrupted`` ones the
-    effects; the ``k`` strongest heads are summed into the vector. ``n_test`` prompts are answered. Where the base's
-    vector is added, among ``layers`` (None: every third of the middle half) and ``scales``, is chosen on
-    ``n_validation`` prompts of the base.
+    Args:
+        n_clean: clean prompts of the train split for mean activations, at most as many as the split has.
+        groups: groups of the clean prompts, for the intervals of vectors.
+        n_corrupted: corrupted prompts of the train split for the effects.
+        corruption: what is taken from the corrupted prompts, see ``Task.prompts``.
+        metric: of the effects, see ``indirect_effects``.
+        k: the number of strongest heads that are summed into the vector.
+        shots: demonstrations in clean and corrupted prompts.
+        n_test: prompts of the test split that are answered, with and without instruction.
+        n_validation: bare prompts of the validation split on which the base chooses layer and scale of its vector.
+        layers: layers at which the base's vector is tried (None: every third of the middle half).
+        scales: factors of the vector that are tried.
+        random_seeds: seeds of the random vectors that stand beside the base's.
+        seed: seed of the prompts.
+        rule: thresholds of the verdict.
+        instruction: True for each task's first instruction, a number for that paraphrase, a text of your own, False for
+            demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
+        format: of the prompts, see ``Task.prompts``; "chat" is the chat template of the base's tokenizer.
+        method: of the effects, "exact", "loop" or "attribution", see ``indirect_effects``.
+        steps: gradients of attribution.
+        stream_dtype: of the exact sweep's streams, where half precision is too coarse for the effects (None: the
+            model's own).
 
     Raises:
         ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> iv.CheckpointConfig(n_clean=10, groups=2, k=5).tried_layers(12)
+        (3, 6)
     """
 
     n_clean: Count = 40
     groups: Annotated[int, Between(2)] = 5
     n_corrupted: Count = 20
-    corruption: str = "no-instruction"
-    metric: str = "log-probability"
+    corruption: Corruption = "no-instruction"
+    metric: Metric = "log-probability"
     k: Count = 20
     shots: Natural = 2
     n_test: Count = 30
@@ -54,25 +62,72 @@ class CheckpointConfig:
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     rule: VerdictRule = field(default_factory=VerdictRule)
+    instruction: bool | int | str | None = None
+    format: str | Callable[..., str] = "labelled"
+    method: Method = "exact"
+    steps: Count = 1
+    stream_dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         if self.groups > self.n_clean:
             raise ArgumentError(f"groups to be at most n_clean, {self.n_clean}", repr(self.groups))
-        one_of("corruption", self.corruption, CORRUPTIONS)
-        one_of("metric", self.metric, METRICS)
         if not self.scales or not self.random_seeds:
             raise ArgumentError("scales and random_seeds, one or more of each", "none")
+        if self.steps > 1 and self.method != "attribution":
+            raise ArgumentError("steps above 1 with method='attribution' only", f"{self.steps}, {self.method!r}")
+        if self.stream_dtype is not None and self.method != "exact":
+            raise ArgumentError("stream_dtype with method='exact' only", f"{self.stream_dtype}, {self.method!r}")
 
     @checked
     def check_model(self, n_layers: Count, n_heads: Count) -> None:
-        """Raise ArgumentError where a model has not the layers that are to be tried, or as many heads."""
+        """Refuse a model that this configuration does not fit, before anything is measured.
+
+        Args:
+            n_layers: layers of the model.
+            n_heads: heads of each layer.
+
+        Raises:
+            ArgumentError: the model has not the layers that are to be tried, or not as many heads as ``k``.
+
+        Example:
+            >>> iv.CheckpointConfig(k=20).check_model(n_layers=12, n_heads=12)
+        """
         self.tried_layers(n_layers)
         check_count(self.k, n_layers * n_heads, name="k")
 
     @checked
     def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:
-        """The layers at which the base's vector is tried."""
-        middle = range(n_layers // 4, max(n_layers * 3 // 4, n_layers // 4 + 1))
+        """The layers at which the base's vector is tried.
+
+        Args:
+            n_layers: layers of the model.
+
+        Returns:
+            ``layers``, or where these are None every third layer of the model's middle half.
+
+        Raises:
+            ArgumentError: a layer that such a model has not, or none.
+
+        Example:
+            >>> iv.CheckpointConfig().tried_layers(30)
+            (7, 10, 13, 16, 19)
+        """
+        first = n_layers // 4
+        middle = range(first, max(n_layers * 3 // 4, first + 1))
         layers = tuple(middle[::3]) if self.layers is None else self.layers
         check_layers(n_layers, layers)
         return layers
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as a record's provenance holds them: dtype and format by name.
+
+        Returns:
+            One entry per field, all of them JSON's.
+
+        Example:
+            >>> iv.CheckpointConfig(k=5).settings()["k"]
+            5
+        """
+        name = self.format if isinstance(self.format, str) else getattr(self.format, "__name__", "own")
+        dtype = None if self.stream_dtype is None else str(self.stream_dtype)
+        return {**asdict(replace(self, format="labelled")), "format": name, "stream_dtype": dtype}

@@ -1,17 +1,29 @@
 """Checkpoints by name: anything that ``load_model`` reads, a training run's folder, an adapter of the base."""
 
+import gc
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, SourceWarning
-from ..models import HookedTransformer, adapter_tokenizer, check_alike, lacks_tokenizer, load_model, open_tokenizer
+from ..errors import ArgumentError, HookError, SourceWarning
+from ..models import (
+    HookedTransformer,
+    adapter_tokenizer,
+    check_alike,
+    has_hooks,
+    kind_of_device,
+    lacks_tokenizer,
+    load_model,
+    model_facts,
+    open_tokenizer,
+)
+from .facts_cache import cached_facts
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointSource:
     """A named source, with the revision or the adapter that makes a checkpoint of it.
 
     ``tokenizer``: the source of the base's, for a checkpoint without one of its own.
@@ -23,35 +35,95 @@ class Checkpoint:
     adapter: Path | None = None
     tokenizer: Any = None
 
-    def loading(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of ``load_model``, with the base's tokenizer where the checkpoint has none, and a word of it."""
+    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of ``load_model``; a checkpoint without a tokenizer gets the base's, with a warning."""
         if self.tokenizer is None or options.get("tokenizer") is not None:
             return dict(options)
         message = f"{self.name} has no tokenizer of its own; it is given the base's"
         warnings.warn(message, SourceWarning, stacklevel=3)
         return {**options, "tokenizer": self.tokenizer}
 
-    def load(self, **options: Any) -> HookedTransformer:
-        """The checkpoint's model.
+    def for_worker(self) -> "CheckpointSource":
+        """The source as a worker finds it, whatever its working directory.
+
+        Raises:
+            ArgumentError: a model object, which stays in this process.
+        """
+        if not isinstance(self.source, (str, Path)):
+            raise ArgumentError(
+                "checkpoints that a worker can load: names, folders or files",
+                f"{self.name}: a {type(self.source).__name__} object",
+                "save it, or use n_jobs=1",
+            )
+        path = Path(self.source).expanduser()
+        source = path.absolute() if path.exists() else self.source
+        return replace(self, source=source, adapter=self.adapter and self.adapter.absolute())
+
+
+@dataclass
+class CheckpointUnderTest:
+    """One checkpoint of a comparison; its model is loaded when it is first needed, and held until ``release``.
+
+    ``options`` go to ``load_model``; facts that are known without loading lie in ``facts_folder``.
+    """
+
+    source: CheckpointSource
+    options: Mapping[str, Any]
+    facts_folder: Path
+    loaded: HookedTransformer | None = None
+    known_facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+        return self.source.name
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The model's facts and kind of device, without loading it where its files are those of the last time."""
+        if not self.known_facts:
+            sources = [each for each in (self.source.source, self.source.adapter) if each is not None]
+            self.known_facts = cached_facts(self.facts_folder, sources, self.options, self._facts)
+        return self.known_facts
+
+    def _facts(self) -> dict[str, Any]:
+        model = self.model()
+        return model_facts(model) | {"device": kind_of_device(model)}
+
+    def model(self) -> HookedTransformer:
+        """The model, loaded once.
 
         Raises:
             SourceError, UnsupportedError, MismatchError, DownloadError: see ``load_model``.
+            HookError: hooks are active on a model object, whose numbers would be kept as the model's own.
         """
-        return load_model(self.source, revision=self.revision, adapter=self.adapter, **options)
+        if self.loaded is None:
+            source = self.source
+            self.loaded = load_model(source.source, revision=source.revision, adapter=source.adapter, **self.options)
+        if has_hooks(self.loaded):
+            raise HookError("a checkpoint without active hooks", f"some on {self.name}", "leave their context first")
+        return self.loaded
 
-    def load_tokenizer(self, **options: Any) -> Any:
-        """The tokenizer that the checkpoint's model would have.
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, read alone where the model is not loaded.
 
         Raises:
             SourceError: there is none.
         """
-        given = options.get("tokenizer")
-        if given is None and self.adapter is not None:
-            given = adapter_tokenizer(self.adapter)
-        return open_tokenizer(self.source, self.revision) if given is None else open_tokenizer(given)
+        if self.loaded is not None:
+            return self.loaded.tokenizer
+        own = self.options.get("tokenizer")
+        if own is None and self.source.adapter is not None:
+            own = adapter_tokenizer(self.source.adapter)
+        return open_tokenizer(self.source.source, self.source.revision) if own is None else open_tokenizer(own)
+
+    def release(self) -> None:
+        """Let go of the model, so that the next one has its memory."""
+        self.loaded = None
+        gc.collect()
 
 
-def named(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[Checkpoint]:
+def name_sources(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[CheckpointSource]:
     """Checkpoints of sources, in order: under the names of a mapping, or named after themselves.
 
     Raises:
@@ -60,30 +132,30 @@ def named(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[Checkpo
     pairs = list(sources.items()) if isinstance(sources, Mapping) else [(None, source) for source in sources]
     if not pairs:
         raise ArgumentError("one checkpoint or more", "none")
-    found = [_with_tokenizer(_checkpoint(name, source, base), base) for name, source in pairs]
-    names = [each.name for each in found]
+    checkpoints = [_with_tokenizer(_name_source(name, source, base), base) for name, source in pairs]
+    names = [each.name for each in checkpoints]
     if len({*names, "base"}) <= len(names):
         raise ArgumentError("checkpoints of different names, none of them 'base'", ", ".join(names), "pass a mapping")
-    return found
+    return checkpoints
 
 
-def _checkpoint(name: str | None, source: Any, base: Any) -> Checkpoint:
+def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
     """A hub name may carry ``@revision``; of a run's folder its model is taken, or else its adapter."""
     if not isinstance(source, (str, Path)):
-        return Checkpoint(name or type(source).__name__, source)
+        return CheckpointSource(name or type(source).__name__, source)
     path = Path(source).expanduser()
     if not str(source).strip() or not path.exists():  # an empty text would be the working directory
-        hub, at, revision = str(source).partition("@")
-        return Checkpoint(name or str(source), hub, revision if at else None)
+        hub_name, separator, revision = str(source).partition("@")
+        return CheckpointSource(name or str(source), hub_name, revision if separator else None)
     own = name or path.name
     for folder in (path, path / "adapter"):
-        whole = (folder / "config.json").is_file() or (path / "model" / "config.json").is_file()
-        if (folder / "adapter_config.json").is_file() and not whole:
-            return Checkpoint(own, base, adapter=folder)
-    return Checkpoint(own, path / "model" if (path / "model" / "config.json").is_file() else path)
+        has_model = (folder / "config.json").is_file() or (path / "model" / "config.json").is_file()
+        if (folder / "adapter_config.json").is_file() and not has_model:
+            return CheckpointSource(own, base, adapter=folder)
+    return CheckpointSource(own, path / "model" if (path / "model" / "config.json").is_file() else path)
 
 
-def _with_tokenizer(checkpoint: Checkpoint, base: Any) -> Checkpoint:
+def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource:
     """The checkpoint, told where the base's tokenizer is if it has none; by a path that every process understands."""
     if not lacks_tokenizer(checkpoint.source):
         return checkpoint
@@ -94,7 +166,7 @@ def _with_tokenizer(checkpoint: Checkpoint, base: Any) -> Checkpoint:
     return replace(checkpoint, tokenizer=getattr(base, "tokenizer", None) or getattr(config, "name_or_path", None))
 
 
-def check_comparable(base: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise MismatchError unless a checkpoint's facts have the base's architecture, weight processing and dtype."""
+def check_comparable(base: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise MismatchError unless a checkpoint's ``own`` facts have the base's architecture, processing and dtype."""
     expected = "a checkpoint of the base's architecture, weight processing and dtype"
-    check_alike({"model": base}, {"model": now}, expected, "compare models of one family", ("dtype",))
+    check_alike({"model": base}, {"model": own}, expected, "compare models of one family", ("dtype",))

@@ -1,6 +1,6 @@
-"""From cells to rows: one checkpoint's task beside the base's, every number with what it needs."""
+"""A comparison's record from its measures: each task on each checkpoint beside the base, with intervals and verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,132 +9,209 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import head_overlap
-from ..records import ConditionComparison, Evaluation, HeadReading, HiddenStates, spearman
-from .cells import BASE_VECTOR, OWN_VECTOR
+from ..records import CheckpointComparison, ConditionComparison, HeadReading
+from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
+from ..vocabulary import RecoveryCondition, Verdict
 from .config import CheckpointConfig
-from .statistics import (
-    NOTHING,
-    cosine,
-    jackknife,
-    linear_cka,
-    paired_drop,
-    recovered_fraction,
-    remembered_fraction,
-)
-from .verdict import verdict
+from .measure import Measurement, SteeringPoint
+from .verdict import decide_verdict
+
+NAN = float("nan")
+RECOVERY_COLUMNS = {"bare": RecoveryCondition.BARE, "recovered": RecoveryCondition.BASE_VECTOR,
+                    "recovered_own": RecoveryCondition.OWN_VECTOR}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Measured:
-    """All cells of one task on one checkpoint, and where the vectors were added."""
+class CheckpointMeasurements:
+    """All measures of one checkpoint, by task, and how far its heads' weights are from the base's."""
 
-    answers: Evaluation
-    knowledge: Evaluation | None
-    reading: HeadReading
-    hidden: HiddenStates
-    recovery: ConditionComparison
-    layer: int
+    tasks: dict[str, Measurement]
+    weight_change: Float[Tensor, "matrix layer head"]
+
+    @property
+    def steered(self) -> dict[str, SteeringPoint]:
+        """Where each task's vectors were added."""
+        return {task: each.steered for task, each in self.tasks.items()}
 
 
-def task_row(now: Measured, base: Measured, shared: Sequence[Tensor], config: CheckpointConfig) -> dict[str, Any]:
+def summarize(
+    measurements: Mapping[str, CheckpointMeasurements],
+    config: CheckpointConfig,
+    base_facts: Mapping[str, Any],
+    failures: Mapping[str, str],
+    learned: tuple[str, ...],
+) -> CheckpointComparison:
+    """The comparison of all that was measured, checkpoints by name with the base first."""
+    names = tuple(measurements)
+    base = measurements[names[0]]
+    tasks = tuple(base.tasks)
+
+    def table(value: Callable[[Measurement, Measurement], Tensor]) -> Float[Tensor, "checkpoint task *value"]:
+        rows = [[value(each.tasks[task], base.tasks[task]) for task in tasks] for each in measurements.values()]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    rows, recovery = [], []
+    for name, checkpoint in measurements.items():
+        shared = [_mean_vector(each) for each in (base, checkpoint)] if len(tasks) > 1 else []
+        for task, own in checkpoint.tasks.items():
+            labels = {"checkpoint": name, "task": task}
+            row = task_row(own, base.tasks[task], shared, config)
+            rows.append(labels | row | _weight_columns(checkpoint.weight_change, base.tasks[task].heads))
+            conditions = own.recovery.to_frame().drop(columns="task").to_dict("records")
+            recovery += [labels | {str(key): value for key, value in each.items()} for each in conditions]
+    settings = {"comparison": config.settings(), "steered": base.steered}
+    return CheckpointComparison(
+        tuple(rows), tuple(recovery),
+        aie=table(lambda own, base: own.heads.effects.aie),
+        stderr=table(lambda own, base: own.heads.effects.stderr),
+        weights=torch.stack([each.weight_change for each in measurements.values()]),
+        alignment=table(lambda own, base: alignment(own, base).mean(1)),
+        stream_cosine=table(stream_cosine), cka=table(stream_cka),
+        head_cosine=table(head_cosine), head_norm=table(head_norm),
+        checkpoints=names, tasks=tasks, heads=tuple(each.heads.heads for each in base.tasks.values()),
+        metric=config.metric, learned=learned, failures=dict(failures),
+        provenance={"model": dict(base_facts), "settings": settings},
+    )  # fmt: skip
+
+
+def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], config: CheckpointConfig) -> dict[str, Any]:
     """The numbers of one task; ``shared`` are the mean vectors over tasks of the base and of the checkpoint."""
-    drop = paired_drop(base.answers.correct, now.answers.correct)
-    fraction = _fraction(now, base)
-    known = NOTHING
-    if now.knowledge is not None and base.knowledge is not None:
-        known = remembered_fraction(base.knowledge.probabilities, now.knowledge.probabilities)
-    said, because = verdict(base.answers.accuracy, drop, fraction, known, config.rule)
-    if now is base:
-        said, because = "base", f"accuracy {base.answers.accuracy:.2f}"
-    low, high = now.answers.accuracy_interval()
-    row = {"n": now.answers.n, "accuracy": now.answers.accuracy, "accuracy_low": low, "accuracy_high": high}
-    row |= {"probability": now.answers.probability, "probability_stderr": now.answers.probability_stderr}
-    row |= {"token_probability": now.answers.token_probability}
-    row |= _known(now) | _interval("forgetting", drop)
-    row |= {"knowledge_fraction": known[0]} | _vector(now.reading, base.reading, shared)
-    aligned, before = (float(alignment(each, base)[each.layer].mean()) for each in (now, base))
-    row |= {"alignment": aligned, "alignment_change": aligned - before}
-    row |= _heads(now.reading, base.reading, config.k)
-    row |= {name: now.recovery.accuracy(condition) for name, condition in _CONDITIONS.items()}
-    row |= {"recovered_random": _random(now.recovery)} | _interval("recovered_fraction", fraction)
-    return row | {"verdict": said, "because": because}
-
-
-_CONDITIONS = {"bare": "bare", "recovered": BASE_VECTOR, "recovered_own": OWN_VECTOR}
-
-
-def alignment(now: Measured, base: Measured) -> Float[Tensor, "layer prompt"]:
-    """Cosine of the hidden state entering each layer with the base's vector, for each prompt."""
-    theta = base.reading.parts.mean(0).sum(0).double()
-    return cosine(now.hidden.residual, theta[None, None]).T
-
-
-def stream_cosine(now: Measured, base: Measured) -> Float[Tensor, " layer"]:
-    """Mean over prompts of the cosine between the hidden state and the base's, in each layer."""
-    return cosine(now.hidden.residual, base.hidden.residual).mean(0)
-
-
-def stream_cka(now: Measured, base: Measured) -> Float[Tensor, " layer"]:
-    """Linear CKA of the hidden states with the base's, in each layer."""
-    pairs = zip(now.hidden.residual.unbind(1), base.hidden.residual.unbind(1), strict=True)
-    return torch.tensor([linear_cka(one, two) for one, two in pairs], dtype=torch.float64)
-
-
-def head_change(now: HeadReading, base: HeadReading) -> tuple[Float[Tensor, " chosen"], Float[Tensor, " chosen"]]:
-    """Of what the base's heads write: cosine with, and norm relative to, what they wrote in the base."""
-    one, two = (each.parts.mean(0).double() for each in (now, base))
-    return cosine(one, two), one.norm(dim=-1) / two.norm(dim=-1)
-
-
-def _vector(now: HeadReading, base: HeadReading, shared: Sequence[Tensor]) -> dict[str, float]:
-    """Both readings of the vector: the base's heads kept, and heads chosen anew; and without what all tasks share."""
-    kept, before = now.parts.sum(1), base.parts.sum(1)
-    row = _interval("cosine", jackknife(before, kept, cosine))
-    row |= _interval("reselected_cosine", jackknife(base.reselected, now.reselected, cosine))
-    row["norm"] = kept.mean(0).norm().item()
-    row["norm_ratio"] = (kept.mean(0).norm() / before.mean(0).norm()).item()
-    row["reselected_norm_ratio"] = (now.reselected.mean(0).norm() / base.reselected.mean(0).norm()).item()
-    centred = cosine(before.mean(0) - shared[0], kept.mean(0) - shared[1]).item() if shared else float("nan")
-    row["centred_cosine"] = centred
-    z = [each.z.mean(0).flatten() for each in (base, now)]
-    return row | {"z_cosine": cosine(z[0], z[1]).item()}
-
-
-def _heads(now: HeadReading, base: HeadReading, k: int) -> dict[str, Any]:
-    one, two = base.effects.top(k), now.effects.top(k)
+    drop = paired_drop(base.answers.correct, own.answers.correct)
+    recovered, knowledge = recovered_fraction(own.recovery, base.recovery), NOTHING
+    if own.knowledge is not None and base.knowledge is not None:
+        knowledge = ratio_of_means(own.knowledge.probabilities.double(), base.knowledge.probabilities.double())
+    verdict, because = decide_verdict(base.answers.accuracy, drop, recovered, knowledge, config.rule)
+    if own is base:
+        verdict, because = Verdict.BASE, f"accuracy {base.answers.accuracy:.2f}"
     return {
-        "aie_correlation": spearman(base.effects.aie, now.effects.aie), "overlap": head_overlap(one, two),
-        "heads_gained": [list(head) for head in two if head not in one],
-        "heads_lost": [list(head) for head in one if head not in two],
-    }  # fmt: skip
-
-
-def _fraction(now: Measured, base: Measured) -> tuple[float, float, float]:
-    correct = [
-        each.recovery.correct[each.recovery.conditions.index(condition)]
-        for each in (base, now) for condition in ("bare", BASE_VECTOR)
-    ]  # fmt: skip
-    return recovered_fraction(*correct)
-
-
-def _known(now: Measured) -> dict[str, float]:
-    known = now.knowledge
-    nothing = float("nan")
-    return {
-        "knowledge": nothing if known is None else known.probability,
-        "knowledge_stderr": nothing if known is None else known.probability_stderr,
+        **_answer_columns(own),
+        **_interval("forgetting", drop),
+        "knowledge_fraction": knowledge.value,
+        **_vector_columns(own.heads, base.heads, shared),
+        **_alignment_columns(own, base),
+        **_head_columns(own.heads, base.heads, config.k),
+        **{name: own.recovery.accuracy(condition) for name, condition in RECOVERY_COLUMNS.items()},
+        "recovered_random": _random_accuracy(own.recovery),
+        **_interval("recovered_fraction", recovered),
+        "verdict": verdict.value,
+        "because": because,
     }
 
 
-def _random(recovery: ConditionComparison) -> float:
-    found = [recovery.accuracy(name) for name in recovery.conditions if name.startswith("random")]
-    return sum(found) / len(found)
+def recovered_fraction(own: ConditionComparison, base: ConditionComparison) -> Interval:
+    """What the base's vector adds to the accuracy on bare prompts, as a fraction of what it adds on the base."""
+
+    def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
+        steered, bare = (
+            recovery.correct[recovery.conditions.index(condition)].double()
+            for condition in (RecoveryCondition.BASE_VECTOR, RecoveryCondition.BARE)
+        )
+        return steered - bare
+
+    return ratio_of_means(added(own), added(base))
 
 
-def _interval(name: str, value: tuple[float, float, float]) -> dict[str, float]:
-    return {name: value[0], f"{name}_low": value[1], f"{name}_high": value[2]}
+def alignment(own: Measurement, base: Measurement) -> Float[Tensor, "layer prompt"]:
+    """Cosine of the hidden state entering each layer with the base's vector, for each prompt."""
+    vector = base.heads.parts.mean(0).sum(0).double()
+    return cosine(own.hidden.residual, vector[None, None]).T
 
 
-def mean_vector(readings: Sequence[HeadReading]) -> Tensor:
+def stream_cosine(own: Measurement, base: Measurement) -> Float[Tensor, " layer"]:
+    """Mean over prompts of the cosine between the hidden state and the base's, in each layer."""
+    return cosine(own.hidden.residual, base.hidden.residual).mean(0)
+
+
+def stream_cka(own: Measurement, base: Measurement) -> Float[Tensor, " layer"]:
+    """Linear CKA of the hidden states with the base's, in each layer."""
+    pairs = zip(own.hidden.residual.unbind(1), base.hidden.residual.unbind(1), strict=True)
+    return torch.tensor([linear_cka(one, other) for one, other in pairs], dtype=torch.float64)
+
+
+def head_cosine(own: Measurement, base: Measurement) -> Float[Tensor, " chosen"]:
+    """Cosine of what each of the base's heads writes with what it wrote in the base."""
+    return cosine(*_written(own, base))
+
+
+def head_norm(own: Measurement, base: Measurement) -> Float[Tensor, " chosen"]:
+    """Norm of what each of the base's heads writes, relative to what it wrote in the base."""
+    now, before = _written(own, base)
+    return now.norm(dim=-1) / before.norm(dim=-1)
+
+
+def _written(own: Measurement, base: Measurement) -> tuple[Tensor, Tensor]:
+    now, before = (each.heads.parts.mean(0).double() for each in (own, base))
+    return now, before
+
+
+def _mean_vector(checkpoint: CheckpointMeasurements) -> Float[Tensor, " d_model"]:
     """The mean over tasks of the vectors of the base's heads."""
-    return torch.stack([each.parts.mean(0).sum(0) for each in readings]).mean(0)
+    return torch.stack([each.heads.parts.mean(0).sum(0) for each in checkpoint.tasks.values()]).mean(0)
+
+
+def _answer_columns(own: Measurement) -> dict[str, Any]:
+    """How the clean prompts and the cloze texts are answered."""
+    answers, knowledge = own.answers, own.knowledge
+    low, high = answers.accuracy_interval()
+    return {
+        "n": answers.n, "accuracy": answers.accuracy, "accuracy_low": low, "accuracy_high": high,
+        "probability": answers.probability, "probability_stderr": answers.probability_stderr,
+        "token_probability": answers.token_probability,
+        "knowledge": NAN if knowledge is None else knowledge.probability,
+        "knowledge_stderr": NAN if knowledge is None else knowledge.probability_stderr,
+    }  # fmt: skip
+
+
+def _vector_columns(own: HeadReading, base: HeadReading, shared: Sequence[Tensor]) -> dict[str, float]:
+    """The vector of the base's heads, that of heads chosen anew, and the former without what all tasks share."""
+    now, before = own.parts.sum(1), base.parts.sum(1)
+    norm, base_norm = now.mean(0).norm(), before.mean(0).norm()
+    reselected_ratio = own.reselected.mean(0).norm() / base.reselected.mean(0).norm()
+    centred = NAN
+    if shared:
+        centred = cosine(before.mean(0) - shared[0], now.mean(0) - shared[1]).item()
+    z, base_z = own.z.mean(0).flatten(), base.z.mean(0).flatten()
+    return {
+        **_interval("cosine", jackknife(before, now, cosine)),
+        **_interval("reselected_cosine", jackknife(base.reselected, own.reselected, cosine)),
+        "norm": norm.item(),
+        "norm_ratio": (norm / base_norm).item(),
+        "reselected_norm_ratio": reselected_ratio.item(),
+        "centred_cosine": centred,
+        "z_cosine": cosine(base_z, z).item(),
+    }
+
+
+def _alignment_columns(own: Measurement, base: Measurement) -> dict[str, float]:
+    """The cosine of the hidden state with the base's vector, in the layer where the vector is added."""
+    now, before = (float(alignment(each, base)[each.steered.layer].mean()) for each in (own, base))
+    return {"alignment": now, "alignment_change": now - before}
+
+
+def _head_columns(own: HeadReading, base: HeadReading, k: int) -> dict[str, Any]:
+    """Effects of all heads, and the ``k`` strongest ones, beside the base's."""
+    before, now = base.effects.top(k), own.effects.top(k)
+    return {
+        "aie_correlation": spearman(base.effects.aie, own.effects.aie),
+        "overlap": head_overlap(before, now),
+        "heads_gained": [list(head) for head in now if head not in before],
+        "heads_lost": [list(head) for head in before if head not in now],
+    }
+
+
+def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: HeadReading) -> dict[str, float]:
+    """Mean relative change over the four matrices: of the base's heads of a task, and of all others."""
+    mean = weight_change.double().mean(0)
+    chosen = torch.zeros_like(mean, dtype=torch.bool)
+    for layer, head in base.heads:
+        chosen[layer, head] = True
+    return {"weight_change_top": mean[chosen].mean().item(), "weight_change_rest": mean[~chosen].mean().item()}
+
+
+def _random_accuracy(recovery: ConditionComparison) -> float:
+    accuracies = [recovery.accuracy(name) for name in recovery.conditions if name.startswith("random")]
+    return sum(accuracies) / len(accuracies)
+
+
+def _interval(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

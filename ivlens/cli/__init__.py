@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..errors import IvlensError
-from ..visible import one_line
+from ..text import one_line
 from .parser import build_parser
 from .streams import LONGEST, readable_streams, say_line
 

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
     tasks = read_tasks(options.tasks, options.instruction)
     sources = _by_name(options.checkpoints)
-    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "cells/any")))
+    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
     if shape := model_shape(options.base):
         config.check_model(*shape)
     with held(options.out):

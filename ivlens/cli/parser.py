@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..visible import one_line
+from ..text import one_line
 from .streams import LONGEST
 from .verbs import VERBS, Verb
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import ArgumentError, RecordError
 from ..records import CheckpointComparison, gather_records
-from ..records.gather import CELLS, Gathered
+from ..records.gather import MEASURES, Gathered
 from .tables import show
 from .targets import check_targets
 
@@ -49,5 +49,5 @@ def run(options: argparse.Namespace) -> None:
 def _without_record(found: Gathered) -> int:
     """How many files hold no record to show; what a comparison on the page was made from is not counted."""
     comparisons = [Path(name) for name, record in found.records.items() if isinstance(record, CheckpointComparison)]
-    measures = {path.parent / CELLS for path in comparisons}
+    measures = {path.parent / MEASURES for path in comparisons}
     return sum(Path(name).parent not in measures for name in found.passed_over)

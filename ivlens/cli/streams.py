@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ..visible import one_line
+from ..text import one_line
 
 LONGEST = 1000  # letters of an error or a warning
 

@@ -5,7 +5,7 @@ import json
 
 import pandas as pd
 
-from ..visible import one_line
+from ..text import one_line
 
 WIDEST = 80  # letters of a text in a printed table
 

@@ -6,7 +6,7 @@ import json
 import pandas as pd
 
 from ..tasks import list_tasks, load_task
-from ..visible import one_line, visible
+from ..text import one_line, visible
 from .tables import as_text
 
 

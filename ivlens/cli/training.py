@@ -3,18 +3,16 @@
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..errors import ArgumentError, RecordError, brief, few
-from ..experiments.kept_vectors import load_or_compute_vector
 from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
-from ..vectors import InstructionVector
+from ..vectors import InstructionVector, load_or_compute_vector
 from ..vocabulary import check_count
 from .loading import given, model_shape, read_model, read_task
 from .tables import show
@@ -36,9 +34,10 @@ def _run_alone(options: argparse.Namespace) -> None:
     task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
     config = _config(options)
     _check_tasks(task, kept, config.guidance)
-    replay = _replay(kept, options.seed) if config.guidance.replay else []
+    replay = _replay(kept, options.seed) if "replay" in config.guidance.needs else []
     if shape := model_shape(options.model, options.revision):
-        config.guidance.layer_in(shape[0])
+        for term in config.guidance:
+            term.check(shape[0], config.learning_rate)
         check_count(options.k, shape[0] * shape[1], name="--k")
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
@@ -49,10 +48,10 @@ def _run_alone(options: argparse.Namespace) -> None:
         model,
         task.prompts(shots=options.shots, split="train", instruction=bool(task.instructions)),
         config,
-        vector=vector(task) if config.guidance.uses_vector else None,
+        vector=vector(task) if "vector" in config.guidance.needs else None,
         new=[Ability.of(task, shots=options.shots)],
         keep=[Ability.of(each, vector=vector(each)) for each in kept],
-        rehearse=rehearsal_prompts(task, others) if config.guidance.rehearsal else (),
+        rehearse=rehearsal_prompts(task, others) if "rehearse" in config.guidance.needs else (),
         replay=replay,
         out=options.out,
     )
@@ -67,13 +66,12 @@ def _run_alone(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> TrainingConfig:
-    """The training's settings: TrainingConfig's own, with the preset, layer and scale that are given."""
+    """The training's settings: TrainingConfig's own, with the preset that is given."""
     settings = given(options, "TrainingConfig")
     if options.lora is not None:
         settings["lora"] = LoRA(options.lora, 2.0 * options.lora)
-    guidance = TrainingConfig().guidance if options.guidance is None else Guidance.preset(options.guidance)
-    where = {name: getattr(options, name) for name in ("layer", "scale") if getattr(options, name) is not None}
-    return TrainingConfig(replace(guidance, **where), **settings)
+    name = {} if options.guidance is None else {"name": options.guidance}
+    return TrainingConfig(Guidance.preset(**name, **given(options, "Guidance.preset")), **settings)
 
 
 def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
@@ -81,7 +79,7 @@ def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
     names = [task.name, *(each.name for each in kept)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")
-    if guidance.uses_vector and not task.instructions:
+    if "vector" in guidance.needs and not task.instructions:
         raise _without_instruction([task.name], "write 'instructions' into its file, or pass --instruction")
     if bare := [each.name for each in kept if not each.instructions]:
         raise _without_instruction(bare, "write 'instructions' into their files; --instruction is that of --task")

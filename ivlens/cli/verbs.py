@@ -153,17 +153,6 @@ VERBS = {
         "List the built-in tasks; with a name or a file, show the task and one of its prompts.",
         (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"),),
     ),
-    "figures": Verb(
-        "studies.run_figures",
-        "rebuild every figure and table of figures/ from saved records",
-        "Draw the figures and tables of the README from the records in figures/records, and put the tables into the "
-        "README beside the folder; needs kaleido and a Chrome or Chromium for images. Missing records are measured.",
-        (
-            out("folder (default: figures)", default=Path("figures")),
-            Argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)"),
-        ),
-        keeps=True,
-    ),
     "train": Verb(
         "training.run",
         "fine-tune a model on a task and keep what it could do",
@@ -175,29 +164,15 @@ VERBS = {
             Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
             Argument("--instruction", metavar="TEXT", help="the instruction of --task, where its file holds none"),
             Argument("--guidance", metavar="PRESET", help="a preset of iv.Guidance (default: TrainingConfig's)"),
-            Argument("--layer", type=lambda text: whole_number(text, 0), metavar="N",
-                     help="layer of the vector (default: the preset's)"),
-            Argument("--scale", type=finite_number, metavar="X", help="scale of the vector (default: the preset's)"),
             number("--lora", None, "train updates of this rank only, alpha twice the rank"),
             out("folder for state, log, record and model", required=True),
         ),
         (
             LOADING,
             Options("TrainingConfig"),
+            Options("Guidance.preset", only=("layer", "scale")),
             Options("Ability.of", only=("shots",)),
             Options("instruction_vector", only=("k",)),
-        ),
-        keeps=True,
-    ),
-    "experiment": Verb(
-        "studies.run_experiment",
-        "run a study behind the figures (an hour on 2 cores)",
-        "forgetting: every guidance learns the same three tasks in turn, three seeds, learning rates and weights "
-        "chosen on other tasks; what becomes of four old abilities. diagnosis: checkpoints of such sequences compared "
-        "with their base. What is finished is kept: the same command resumes.",
-        (
-            Argument("study", choices=("forgetting", "diagnosis"), metavar="STUDY", help="forgetting or diagnosis"),
-            out("folder of the figure and tables, records below it (default: figures)", default=Path("figures")),
         ),
         keeps=True,
     ),

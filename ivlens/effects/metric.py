@@ -8,10 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import answer_scores, strongest_wrong
-from ..scoring import Ids
-from ..vocabulary import Metric
+from ..vocabulary import Ids, Metric, TokenizedPrompt
 
-Pair = tuple[Ids, Ids]
+Pair = TokenizedPrompt
 Scores = Float[Tensor, "stream answer"]
 Foils = tuple[Int[Tensor, " answer"] | None, ...]
 

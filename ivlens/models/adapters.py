@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from ..errors import MismatchError, SourceError, SourceWarning
 from .export import MARK
-from .library_errors import few_of, library_errors
 from .model_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -24,6 +23,7 @@ from .model_folder import (
     refuse_pickles,
     tensor_shapes,
 )
+from .outside_errors import few_of, library_errors
 from .precision import TOLERANCE, check_finite_weights
 from .tokenizers import has_tokenizer, read_tokenizer
 

@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError, reason
-from ..folders import atomic_folder
+from ..files import atomic_folder
+from .facts import model_facts, provenance, weights_sha256
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
-from .provenance import model_facts, provenance, weights_sha256
 
 MARK = "ivlens.json"
 
@@ -51,11 +51,23 @@ def trainable_names(model: HookedTransformer) -> list[str]:
 def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
     """Write the model as a Hugging Face folder, tokenizer and provenance (``ivlens.json``) included.
 
+    Args:
+        model: a model that ``load_model`` made; trained weights are written as they are.
+        folder: a new or empty folder, or an earlier export, which is replaced as a whole.
+
+    Returns:
+        The folder, which plain transformers loads.
+
     Raises:
         UnsupportedError: ``load_model`` did not make the model, or its weights were processed.
         ArgumentError: LoRA is on the model.
         MismatchError: a bias that the family has not is no longer zero.
         RecordError: the folder cannot be written, or holds something other than an earlier export.
+
+    Example:
+        >>> folder = iv.export_hf(model, tmp_path / "exported")
+        >>> (folder / "config.json").is_file()
+        True
     """
     family, config = _origin(model)
     if has_lora(model):
@@ -82,10 +94,24 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
 def export_adapter(model: HookedTransformer, folder: str | Path) -> Path:
     """Write LoRA's updates as a PEFT adapter folder, provenance included.
 
+    Args:
+        model: a model that ``load_model`` made, with LoRA on it (``fine_tune`` with ``LoRA``).
+        folder: a new or empty folder, or an earlier export, which is replaced as a whole.
+
+    Returns:
+        The folder, which PEFT loads.
+
     Raises:
         UnsupportedError: ``load_model`` did not make the model, or its weights were processed.
         ArgumentError: no LoRA is on the model, or it is switched off.
         RecordError: the folder cannot be written, or holds something other than an earlier export.
+
+    Example:
+        >>> from ivlens.models import add_lora
+        >>> add_lora(model, rank=2, alpha=4.0, targets=("W_Q",), layers=None, seed=0)
+        >>> (iv.export_adapter(model, tmp_path / "adapter") / "adapter_config.json").is_file()
+        True
+        >>> iv.merge_lora(model)
     """
     family, config = _origin(model)
     settings, tensors = _adapter_of(model, family.naming)

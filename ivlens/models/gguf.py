@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.gguf import read_gguf_metadata
 
 from ..errors import SourceError, UnsupportedError
-from .library_errors import few_of
+from .outside_errors import few_of
 from .tokenizers import PASS_ONE
 
 SHAPE = {

@@ -1,4 +1,4 @@
-"""Hook names, and edits of activations that act within their ``with`` block only, whatever interrupts it."""
+"""Names of hook points, and edits of activations that end with their ``with`` block, whatever interrupts it."""
 
 import inspect
 import sys
@@ -111,7 +111,7 @@ class Hooks(ContextDecorator):
         """End the context."""
         self.owner = None
         removed = [name for name in self.edits if not any(hook.hooks is self for hook in _ours(self.model, name))]
-        sweep(self.model)
+        remove_left_behind(self.model)
         if kind is not None:
             return
         if removed:
@@ -158,11 +158,11 @@ def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
 
 def has_hooks(model: HookedTransformer) -> bool:
     """Whether something runs in the model's forward pass beside its own modules: edits, or hooks of any kind."""
-    sweep(model)
+    remove_left_behind(model)
     return any(_on(module) for module in model.modules())
 
 
-def sweep(model: HookedTransformer) -> None:
+def remove_left_behind(model: HookedTransformer) -> None:
     """Remove hooks whose context is not active any more."""
     for name, point in model.hook_dict.items():
         dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
@@ -205,7 +205,7 @@ class _Watch:
         self.before = {name: vars(model)[name] for name in STANDS_IN if name in vars(model)}
 
     def install(self) -> None:
-        """Take the functions' place, ``forward`` first: an interrupt leaves what ``sweep`` finds by it."""
+        """Take the functions' place, ``forward`` first: an interrupt leaves what ``remove_left_behind`` finds by it."""
         for name in STANDS_IN:
             stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
             vars(self.model)[name] = stand_in
@@ -266,7 +266,7 @@ def _generating() -> bool:
 
 def _watched(model: HookedTransformer) -> _Watch:
     """What stands in for the model's forward function; what earlier contexts left behind is gone."""
-    sweep(model)
+    remove_left_behind(model)
     watch = vars(model).get("forward")
     if not isinstance(watch, _Watch):
         watch = _Watch(model)

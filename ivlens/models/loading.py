@@ -17,14 +17,14 @@ from ..checks import checked
 from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, UnsupportedError
 from .adapters import adapter_tokenizer, recorded_base
 from .export import remember_origin
+from .facts import model_facts, stamp, weights_sha256
 from .families import family_of, hooked_config
-from .layout import copy_from_file, store_transposed
-from .library_errors import library_errors
 from .naming import share
+from .outside_errors import library_errors
 from .precision import TOLERANCE, check_dtype, check_finite_weights
-from .provenance import model_facts, stamp, weights_sha256
 from .sources import Source, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
+from .weight_memory import copy_from_file, store_transposed
 
 
 @checked
@@ -41,12 +41,20 @@ def load_model(
 ) -> HookedTransformer:
     """Load a model as a HookedTransformer: weights unprocessed, evaluation mode, tokenizer attached.
 
-    ``source`` is a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
-    name, or a model object, PEFT's too; ``adapter`` a PEFT folder or hub name merged into it; ``device`` defaults to
-    CUDA where there is one. ``tokenizer`` is a tokenizer, or a source that has one, in place of the adapter's or else
-    the model's own. With ``verify`` the logits of one short prompt are compared with Hugging Face's.
-
     No code of a source is ever run and no pickle opened.
+
+    Args:
+        source: a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
+            name, or a model object: Hugging Face's, PEFT's, or a HookedTransformer, which is passed through.
+        device: where the model computes; CUDA where there is one, else the CPU.
+        dtype: the weights' dtype, one of torch's float32, float64, bfloat16 and float16.
+        revision: of a hub name.
+        adapter: a PEFT folder or hub name, merged into the weights.
+        tokenizer: a tokenizer, or a source that has one, in place of the adapter's or else the model's own.
+        verify: compare the logits of one short prompt with Hugging Face's.
+
+    Returns:
+        The model, with the provenance of its weights attached.
 
     Raises:
         SourceError: nothing loadable is there: not all tensors and no others, not finite, no tokenizer that fits.
@@ -56,6 +64,10 @@ def load_model(
 
     Warns:
         SourceWarning: what is loaded may not be what was meant.
+
+    Example:
+        >>> iv.load_model(model) is model
+        True
     """
     if dtype not in TOLERANCE:
         raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
@@ -67,6 +79,17 @@ def load_model(
     if isinstance(source, HookedTransformer):
         return _pass_through(source, device, revision, adapter, tokenizer)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    opened = _opened(source, dtype, revision, adapter, tokenizer)
+    model = _converted(opened, device, dtype, verify)
+    facts: dict[str, Any] = {"source": opened.name, "revision": opened.revision}
+    stamp(model, **facts, adapter=str(adapter) if adapter else None)
+    return model
+
+
+def _opened(
+    source: Any, dtype: torch.dtype, revision: str | None, adapter: str | Path | None, tokenizer: Any
+) -> Source:
+    """The Hugging Face model with the adapter merged, weights finite, and the tokenizer that it is used with."""
     tokenizer = open_tokenizer(tokenizer)
     if tokenizer is None and adapter is not None:
         tokenizer = adapter_tokenizer(adapter)
@@ -75,18 +98,17 @@ def load_model(
         _check_base(opened, adapter, dtype)
         opened = merge_adapter(opened, adapter)
     check_finite_weights(opened.model.state_dict(), opened.name)
+    return opened
+
+
+def _converted(opened: Source, device: torch.device, dtype: torch.dtype, verify: bool) -> HookedTransformer:
+    """The HookedTransformer, its memory its own, its logits compared with Hugging Face's."""
     with library_errors(f"a model that {opened.name} describes"):
         if device.type == "cpu":  # another device has a copy anyway
             copy_from_file(opened.model)
         model = to_hooked(opened, device, dtype)
         if verify:
             check_against_hugging_face(model, opened.model)
-    facts: dict[str, Any] = {
-        "source": opened.name,
-        "revision": opened.revision,
-        "adapter": str(adapter) if adapter else None,
-    }
-    stamp(model, **facts)
     return model
 
 

@@ -63,9 +63,16 @@ def add_lora(
     layers: Sequence[int] | None,
     seed: int,
 ) -> None:
-    """Give the ``targets`` (W_Q, W_K, W_V, W_O, W_in, W_gate, W_out) of some or all layers updates, which alone learn.
+    """Give weights low-rank updates, which alone learn from then on.
 
-    With grouped queries W_K and W_V are those that the heads share.
+    Args:
+        model: the model, changed in place.
+        rank: of each update.
+        alpha: an update is scaled by alpha / rank.
+        targets: which weights of a layer, out of W_Q, W_K, W_V, W_O, W_in, W_gate and W_out; with grouped queries
+            W_K and W_V are those that the heads share.
+        layers: which layers; None for all.
+        seed: of the factors A, which start at random.
 
     Raises:
         ArgumentError: a rank below 1, an alpha that is not positive, a target or layer that the model has not, none
@@ -163,10 +170,22 @@ def lora_off(model: HookedTransformer) -> Iterator[None]:
 @checked
 @torch.no_grad()
 def merge_lora(model: HookedTransformer) -> None:
-    """Fold the updates into the weights, in place, and take LoRA off the model; what learnt before it learns again.
+    """Fold the updates into the weights, in place, and take LoRA off the model (2106.09685, section 4.2).
+
+    Parameters that learnt before LoRA was added learn again.
+
+    Args:
+        model: a model with LoRA on it.
 
     Raises:
         ArgumentError: the model has no LoRA, or it is switched off.
+
+    Example:
+        >>> from ivlens.models import add_lora, has_lora
+        >>> add_lora(model, rank=2, alpha=4.0, targets=("W_Q",), layers=None, seed=0)
+        >>> iv.merge_lora(model)
+        >>> has_lora(model)
+        False
     """
     updates = updates_in_use(model)
     merged = list(_updated(model))

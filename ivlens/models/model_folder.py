@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from ..errors import SourceError, SourceWarning, UnsupportedError
 from .families import family_of
-from .library_errors import REMEDY, few_of, library_errors
+from .outside_errors import REMEDY, few_of, library_errors
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

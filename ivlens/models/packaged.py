@@ -28,7 +28,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import DownloadError, reason
-from ..folders import atomic_folder
+from ..files import atomic_folder
 
 CHECKSUMS = "checksums.json"
 CONVERSION = 1  # raised when the same GGUF file is converted to something else

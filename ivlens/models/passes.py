@@ -1,8 +1,8 @@
-"""Where the prompts are in the rows of a forward pass: each row's own tokens, whatever it is padded with.
+"""Which tokens of a forward pass are a prompt's own, and which are padding.
 
-A row of a batch is to be edited as its prompt alone would be, so an edit counts in the prompt's own tokens. Which these
-are, a pass knows from what the model was called with: from ivlens' own batches exactly, from an attention mask, from
-the texts, or from token ids, where padding cannot be taken for text. What cannot be known is refused.
+A prompt in a padded batch must be edited as it would be alone, so positions of an edit count the prompt's own tokens.
+These are known from what the model was called with: ivlens' own batches, an attention mask, texts, or token ids where
+padding cannot be confused with text. Where they cannot be known, the call is refused.
 """
 
 import inspect

@@ -1,21 +1,18 @@
-"""Precision: how far logits may differ, weights that are no numbers, computing in a wider dtype than the weights'."""
+"""Precision: tolerances of logits, checks of weights, and computing in a wider dtype than the weights'."""
 
 import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import psutil
 import torch
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError, SourceError
-from .library_errors import few_of
+from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-SHARE = 6  # streams take up to this part of the weights' memory,
-LEAST = 64 << 20  # or these bytes, where a model is small
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -61,29 +58,3 @@ def _widened(weight: Tensor, dtype: torch.dtype) -> Tensor:
         return weight
     wide = weight.detach().to(dtype)
     return nn.Parameter(wide, requires_grad=False) if isinstance(weight, nn.Parameter) else wide
-
-
-def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:
-    """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
-
-    Half of what memory is free, beside a block widened to ``dtype``, bounds them, too.
-    """
-    cfg = model.cfg
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    free = free_memory(torch.device(cfg.device or "cpu"))
-    if dtype not in (None, cfg.dtype):
-        free -= sum(parameter.numel() for parameter in model.blocks[0].parameters()) * dtype.itemsize
-    room = min(max(weights // SHARE, LEAST), free // 2)
-    projected = 2 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * cfg.d_head
-    hidden = (4 if cfg.gated_mlp else 3) * (cfg.d_mlp or 0)
-    scores = 3 * cfg.n_heads * longest  # of the prefix, with those of the stream's own tokens, and the pattern
-    row = (6 * cfg.d_model + projected + hidden + scores) * (dtype or cfg.dtype).itemsize
-    return max(2, room // row)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device, or can be."""
-    if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + kept

@@ -1,4 +1,4 @@
-"""Plain forward passes: rows padded on the right with an explicit mask, logits only where an answer is read."""
+"""Plain forward passes: prompts padded on the right with an explicit mask, logits at the answers' tokens only."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,10 +13,9 @@ from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
+from ..vocabulary import Ids, TokenizedPrompt
 from .hooks import hooked, pattern_name
 from .passes import last_prompt_tokens
-
-Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,15 @@ class Rows:
     answers: tuple[Ids, ...]
 
 
-def batches(pairs: Sequence[tuple[Ids, Ids]], batch_size: int) -> Iterator[tuple[list[int], list[tuple[Ids, Ids]]]]:
-    """Groups of (prompt ids, answer ids) of similar length, each with their places in the sequence given."""
-    order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
+def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple[list[int], list[TokenizedPrompt]]]:
+    """Batches of prompts of similar length, each with the prompts' numbers in ``pairs``."""
+    order = sorted(range(len(pairs)), key=lambda number: sum(map(len, pairs[number])))
     for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        yield places, [pairs[place] for place in places]
+        numbers = order[start : start + batch_size]
+        yield numbers, [pairs[number] for number in numbers]
 
 
-def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) -> Rows:
+def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
     """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))
@@ -51,7 +50,7 @@ def padded(pairs: Sequence[tuple[Ids, Ids]], device: torch.device | str | None) 
     return Rows(tokens, mask, last, tuple(answer for _, answer in pairs))
 
 
-def check_length(model: HookedTransformer, pairs: Sequence[tuple[Ids, Ids]]) -> None:
+def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> None:
     """Raise PromptError where a prompt with its answer is longer than the model's context, or has no embedding."""
     longest = max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
     if longest > model.cfg.n_ctx:

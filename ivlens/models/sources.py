@@ -21,8 +21,8 @@ from ..errors import ArgumentError, MismatchError, SourceError, reason
 from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
 from .families import family_of, hooked_config
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
-from .library_errors import REMEDY, few_of, library_errors, without_bars
 from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
+from .outside_errors import REMEDY, few_of, library_errors, without_bars
 from .packaged import PACKAGED, packaged_folder
 from .precision import TOLERANCE
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer

@@ -13,8 +13,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import SourceError, SourceWarning
-from .library_errors import library_errors
 from .model_folder import check_config
+from .outside_errors import library_errors
 
 # Any of these sets of files holds a whole vocabulary; without one transformers makes up a vocabulary of its own.
 VOCABULARIES = (

@@ -1,4 +1,4 @@
-"""A model for several workers: its weights saved once, mapped into memory by every process, kept for the next piece."""
+"""A model on several workers: weights are saved once, memory-mapped by each process and kept between pieces."""
 
 import copy
 import hashlib
@@ -22,13 +22,14 @@ from tqdm.auto import tqdm
 from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError, reason
-from ..folders import in_use, remove_abandoned
+from ..files import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
+from ..vocabulary import TokenizedPrompt
+from .facts import model_facts
 from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
-from .provenance import model_facts
-from .runs import Ids, batches
+from .runs import batches
 
 P = TypeVar("P")
 ALIGNMENT = 64  # bytes, as torch allocates
@@ -37,8 +38,8 @@ _kept: dict[str, HookedTransformer] = {}  # in a worker: the one model that it h
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a weight lies in the array of all: its first byte, its axes in the order of memory, and their sizes."""
+class Span:
+    """Where a weight lies in the array of all weights: its first byte, its axes in the order of memory, their sizes."""
 
     start: int
     dtype: torch.dtype
@@ -47,21 +48,24 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What rebuilds a model around its weights; ``key`` says which model it is, ``logits`` that it is the same."""
+class Blueprint:
+    """What a worker needs to rebuild a model around its weights.
+
+    ``key`` identifies the model, ``spans`` say where its weights lie, and ``logits`` on a short text verify it.
+    """
 
     key: str
     cfg: Any
     tokenizer: Any
-    places: Mapping[str, Place]
+    spans: Mapping[str, Span]
     logits: Float[Tensor, "batch pos vocab"]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A plan, and the model's weights in a file mapped into memory."""
+    """A blueprint, and the model's weights in a file mapped into memory."""
 
-    plan: Plan
+    blueprint: Blueprint
     weights: np.memmap
 
 
@@ -92,13 +96,13 @@ def map_with_model(
     with shared_weights(model, n_jobs):
         shared = _shared.get()
         assert shared is not None
-        return map_pieces(_with_model, pieces, n_jobs, names, work, shared.plan, shared.weights, finished=finished)
+        return map_pieces(_with_model, pieces, n_jobs, names, work, shared.blueprint, shared.weights, finished=finished)
 
 
 def map_batches(
     model: HookedTransformer,
     work: Callable[..., Any],
-    pairs: Sequence[tuple[Ids, Ids]],
+    pairs: Sequence[TokenizedPrompt],
     batch_size: int,
     n_jobs: int | None,
     *,
@@ -136,14 +140,14 @@ def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[Non
     facts = (model_facts(model)["weights_sha256"], model.cfg.to_dict(), logits.numpy().tobytes())
     key = hashlib.sha256(repr(facts).encode()).hexdigest()
     open_now = _shared.get()
-    if open_now is not None and open_now.plan.key == key:
+    if open_now is not None and open_now.blueprint.key == key:
         yield
         return
     with _temporary_folder() as folder:
         path = folder / "weights"
-        places = _saved(model, path)
+        spans = _saved(model, path)
         weights = np.memmap(path, np.uint8, "c")  # copy on write: a worker that wrote to it would not change the file
-        token = _shared.set(Shared(Plan(key, model.cfg, model.tokenizer, places, logits), weights))
+        token = _shared.set(Shared(Blueprint(key, model.cfg, model.tokenizer, spans, logits), weights))
         try:
             yield
         finally:
@@ -178,32 +182,32 @@ def worker_device(device: str | torch.device | None) -> str | torch.device | Non
     return f"cuda:{(identity[-1] - 1) % count}" if wanted == "cuda" and identity and count > 1 else device
 
 
-def _with_model(piece: Any, work: Callable[..., Any], plan: Plan, weights: np.ndarray) -> Any:
+def _with_model(piece: Any, work: Callable[..., Any], blueprint: Blueprint, weights: np.ndarray) -> Any:
     """In the worker: the piece's work on the model, rebuilt if it is not the one that is kept from before."""
     if isinstance(weights, np.memmap):
         left_behind.add(Path(str(weights.filename)).parent)
-    if plan.key not in _kept:
+    if blueprint.key not in _kept:
         _kept.clear()
-        _kept[plan.key] = _rebuilt(plan, weights)
-    return work(_kept[plan.key], piece)
+        _kept[blueprint.key] = _rebuilt(blueprint, weights)
+    return work(_kept[blueprint.key], piece)
 
 
-def _saved(model: HookedTransformer, path: Path) -> dict[str, Place]:
-    places = {}
+def _saved(model: HookedTransformer, path: Path) -> dict[str, Span]:
+    spans = {}
     try:
         with path.open("wb") as file:
             for name in weight_names(model, once=False):
-                places[name] = _append(file, attrgetter(name)(model).detach())
+                spans[name] = _append(file, attrgetter(name)(model).detach())
     except OSError as error:
         raise WorkerError(
             f"room for the model's weights in {path.parent.parent}",
             reason(error),
             "set TMPDIR to a folder with room",
         ) from error
-    return places
+    return spans
 
 
-def _append(file: BinaryIO, weight: Tensor) -> Place:
+def _append(file: BinaryIO, weight: Tensor) -> Span:
     """Write a weight's bytes in the order of its memory."""
     strides = torch.empty_like(weight, device="meta").stride()
     order = tuple(sorted(range(weight.ndim), key=lambda axis: -strides[axis]))
@@ -211,30 +215,30 @@ def _append(file: BinaryIO, weight: Tensor) -> Place:
     file.write(b"\0" * (-file.tell() % ALIGNMENT))
     start = file.tell()
     file.write(stored.flatten().view(torch.uint8).cpu().numpy().data)
-    return Place(start, weight.dtype, order, tuple(stored.shape))
+    return Span(start, weight.dtype, order, tuple(stored.shape))
 
 
-def _read(weights: np.ndarray, place: Place) -> Tensor:
+def _read(weights: np.ndarray, span: Span) -> Tensor:
     """A weight as a view of the array, its axes as they were; aligned, so that sums are taken in the same order."""
-    stop = place.start + math.prod(place.sizes) * place.dtype.itemsize
+    stop = span.start + math.prod(span.sizes) * span.dtype.itemsize
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
-        raw = torch.from_numpy(weights[place.start : stop])
-    stored = (raw.clone() if raw.data_ptr() % ALIGNMENT else raw).view(place.dtype).view(place.sizes)
-    return stored.permute(sorted(range(stored.ndim), key=place.order.__getitem__))
+        raw = torch.from_numpy(weights[span.start : stop])
+    stored = (raw.clone() if raw.data_ptr() % ALIGNMENT else raw).view(span.dtype).view(span.sizes)
+    return stored.permute(sorted(range(stored.ndim), key=span.order.__getitem__))
 
 
-def _rebuilt(plan: Plan, weights: np.ndarray) -> HookedTransformer:
-    cfg = copy.deepcopy(plan.cfg)
+def _rebuilt(blueprint: Blueprint, weights: np.ndarray) -> HookedTransformer:
+    cfg = copy.deepcopy(blueprint.cfg)
     cfg.device = str(worker_device(cfg.device))
     cfg.init_weights = False
     model = without_weights(cfg)
-    values = {name: _read(weights, place) for name, place in plan.places.items()}
+    values = {name: _read(weights, span) for name, span in blueprint.spans.items()}
     model.load_state_dict(values, strict=False, assign=True)
-    model.tokenizer = plan.tokenizer
+    model.tokenizer = blueprint.tokenizer
     model.to(cfg.device, print_details=False).eval()
-    strange = set(weight_names(model, once=False)) ^ set(plan.places)
+    strange = set(weight_names(model, once=False)) ^ set(blueprint.spans)
     if strange:
         raise UnsupportedError("a model that its config describes", f"other weights: {', '.join(sorted(strange))}")
-    check_logits(model, plan.logits, "the model that the workers were given")
+    check_logits(model, blueprint.logits, "the model that the workers were given")
     return model

@@ -1,6 +1,6 @@
 """Records of checkpoints: what is measured on one of them, and many compared with their base."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import checked
-from ..vocabulary import Head, Metric
+from ..vocabulary import Head
 from .effects import HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
 from .store import Record
@@ -23,8 +23,12 @@ COLUMNS = 6  # a notebook shows so many checkpoints in full, the last ones
 class HeadReading(Record):
     """A task's heads on one checkpoint: effects, and its vector as groups of clean prompts give it, for intervals.
 
-    ``z`` is [group, chosen, d_head], the mean outputs of the base's heads, and ``parts`` [group, chosen, d_model] what
-    they write; ``reselected`` is [group, d_model], the vector of as many heads chosen anew on this checkpoint.
+    Args:
+        effects: of every head on the corrupted prompts.
+        z: [group, chosen, d_head], mean outputs of the base's heads at the last token, before W_O.
+        parts: [group, chosen, d_model], what these heads write; their sum over ``chosen`` is the vector.
+        reselected: [group, d_model], the vector of as many heads chosen anew on this checkpoint.
+        heads: the base's heads, in the order of ``chosen``.
     """
 
     effects: HeadEffects = field(metadata={"record": HeadEffects})
@@ -36,16 +40,23 @@ class HeadReading(Record):
 
 @dataclass(frozen=True, eq=False)
 class HiddenStates(Record):
-    """``residual`` is [prompt, layer, d_model]: the stream entering each block at the last token of clean prompts."""
+    """The streams that enter each block of one checkpoint at the last token of clean prompts.
+
+    Args:
+        residual: [prompt, layer, d_model].
+    """
 
     residual: Float[Tensor, "prompt layer d_model"]
 
 
 @dataclass(frozen=True, eq=False)
 class WeightChange(Record):
-    """``values`` is [matrix, layer, head]: how far each head's W_Q, W_K, W_V, W_O are from the base's, relative to it.
+    """How far each head's matrices are from the base's, in Frobenius norm relative to it.
 
     Query heads that share keys and values show the same change of W_K and W_V.
+
+    Args:
+        values: [matrix, layer, head], the matrices in the order of ``MATRICES``: W_Q, W_K, W_V, W_O.
     """
 
     values: Float[Tensor, "matrix layer head"]
@@ -56,13 +67,29 @@ class WeightChange(Record):
 class CheckpointComparison(Record):
     """A base model and its checkpoints, task by task (2406.12227, section 4; 2502.11019, section 3).
 
-    ``checkpoints`` are in the order given, the base first; ``rows`` hold one mapping for each checkpoint and task: the
-    columns of ``to_frame``. ``recovery`` has one for each checkpoint, task and condition. ``aie`` and ``stderr`` are
-    [checkpoint, task, layer, head]; ``weights`` [checkpoint, matrix, layer, head], see ``WeightChange``; ``alignment``,
-    the cosine of the hidden state with the base's vector, ``stream_cosine`` and ``cka``, of the hidden states with the
-    base's, are [checkpoint, task, layer]; ``head_cosine`` and ``head_norm`` [checkpoint, task, chosen] compare what the
-    base's heads write now and then. ``learned`` names what each checkpoint was trained on, where that is known, and
-    ``failures`` says why a checkpoint could not be measured.
+    Args:
+        rows: the columns of ``to_frame``, one mapping per checkpoint and task.
+        recovery: the columns of ``recovery_frame``, one mapping per checkpoint, task and condition.
+        aie: [checkpoint, task, layer, head], average indirect effects, in the unit of ``metric``.
+        stderr: [checkpoint, task, layer, head], their standard errors over prompts.
+        weights: [checkpoint, matrix, layer, head], see ``WeightChange``.
+        alignment: [checkpoint, task, layer], cosine of the hidden state with the base's vector.
+        stream_cosine: [checkpoint, task, layer], cosine of the hidden state with the base's.
+        cka: [checkpoint, task, layer], linear CKA of the hidden states with the base's.
+        head_cosine: [checkpoint, task, chosen], cosine of what the base's heads write with what they wrote in the base.
+        head_norm: [checkpoint, task, chosen], the norm of it relative to the base's.
+        checkpoints: names, in the order of the arguments, the base first.
+        tasks: names.
+        heads: the base's heads of each task, in the order of ``chosen``.
+        metric: of the effects.
+        learned: what each checkpoint but the base was trained on, where that is known.
+        failures: why a checkpoint could not be measured, by its name.
+
+    Example:
+        >>> comparison.checkpoints  # of iv.compare_checkpoints(model, {"copy": model}, [task])
+        ('base', 'copy')
+        >>> comparison.aie.shape == (2, 1, model.cfg.n_layers, model.cfg.n_heads)
+        True
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -78,20 +105,44 @@ class CheckpointComparison(Record):
     checkpoints: tuple[str, ...] = field(metadata={"axis": "checkpoint"})
     tasks: tuple[str, ...] = field(metadata={"axis": "task"})
     heads: tuple[tuple[Head, ...], ...] = field(metadata={"axis": "task"})
-    metric: Metric
+    metric: str
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict."""
+        """One row per checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict.
+
+        Returns:
+            The columns of ``rows``; forgetting is the base's accuracy minus the checkpoint's.
+
+        Example:
+            >>> comparison.to_frame()["forgetting"].tolist()
+            [0.0, 0.0]
+        """
         return pd.DataFrame(list(self.rows))
 
     def recovery_frame(self) -> pd.DataFrame:
-        """One row a checkpoint, task and condition: accuracy with its 95% interval (low, high), probability, n."""
+        """One row per checkpoint, task and condition: how bare prompts are answered with vectors added, and clean ones.
+
+        Returns:
+            checkpoint, task, condition, accuracy with its 95% interval (low, high), probability, n.
+
+        Example:
+            >>> comparison.recovery_frame()["condition"].tolist()[:3]
+            ['bare', 'clean', "bare + base's vector"]
+        """
         return pd.DataFrame(list(self.recovery))
 
     def layers_frame(self) -> pd.DataFrame:
-        """One row a checkpoint, task and layer: alignment, stream_cosine, cka."""
+        """One row per checkpoint, task and layer.
+
+        Returns:
+            checkpoint, task, layer, alignment, stream_cosine, cka.
+
+        Example:
+            >>> len(comparison.layers_frame()) == 2 * model.cfg.n_layers
+            True
+        """
         return pd.DataFrame([
             {"checkpoint": checkpoint, "task": task, "layer": layer, "alignment": self.alignment[i, j, layer].item(),
              "stream_cosine": self.stream_cosine[i, j, layer].item(), "cka": self.cka[i, j, layer].item()}
@@ -100,31 +151,53 @@ class CheckpointComparison(Record):
         ])  # fmt: skip
 
     def heads_frame(self) -> pd.DataFrame:
-        """One row a checkpoint, task and head: aie, stderr, rank, and the relative change of its weights."""
+        """One row per checkpoint, task and head, the strongest first.
+
+        Returns:
+            checkpoint, task, layer, head, rank (from 1), aie, stderr, and change_W_Q, change_W_K, change_W_V and
+            change_W_O: the change of the head's weights, relative to the base's.
+
+        Example:
+            >>> comparison.heads_frame()["change_W_O"].unique().tolist()
+            [0.0]
+        """
         rows = []
         for i, checkpoint in enumerate(self.checkpoints):
             for j, task in enumerate(self.tasks):
                 for rank, (layer, head) in enumerate(heads_by_effect(self.aie[i, j]), 1):
-                    place = {"checkpoint": checkpoint, "task": task, "layer": layer, "head": head, "rank": rank}
-                    effect = {
-                        "aie": self.aie[i, j, layer, head].item(),
-                        "stderr": self.stderr[i, j, layer, head].item(),
-                    }
-                    change = zip(MATRICES, self.weights[i, :, layer, head].tolist(), strict=True)
-                    rows.append(place | effect | {f"change_{name}": value for name, value in change})
+                    changes = zip(MATRICES, self.weights[i, :, layer, head].tolist(), strict=True)
+                    rows.append({
+                        "checkpoint": checkpoint, "task": task, "layer": layer, "head": head, "rank": rank,
+                        "aie": self.aie[i, j, layer, head].item(), "stderr": self.stderr[i, j, layer, head].item(),
+                        **{f"change_{name}": value for name, value in changes},
+                    })  # fmt: skip
         return pd.DataFrame(rows)
 
     def matrix(self) -> pd.DataFrame:
-        """Accuracy R[i, j] on task j at checkpoint i: the continual-learning matrix, the base first."""
+        """Accuracy R[i, j] on task j at checkpoint i: the continual-learning matrix (arXiv 1706.08840).
+
+        Returns:
+            One row per checkpoint, the base first; one column per task.
+
+        Example:
+            >>> comparison.matrix().shape
+            (2, 1)
+        """
         frame = self.to_frame().pivot(index="checkpoint", columns="task", values="accuracy")
         return frame.loc[list(self.checkpoints), list(self.tasks)]
 
     def sequence(self) -> pd.DataFrame:
-        """Of a sequence of checkpoints, one row a task: base, best, final, forgetting, backward transfer, plasticity.
+        """One row per task of a sequence of checkpoints: what it forgot and what it learned.
 
-        ``forgetting``: the best accuracy before the last checkpoint minus the final one (Chaudhry et al., arXiv
-        1801.10112). ``backward_transfer`` and ``plasticity`` are those of tasks that a checkpoint learned: final minus
-        right after learning (Lopez-Paz and Ranzato, arXiv 1706.08840), and right after learning minus the base.
+        Returns:
+            task, base and final (accuracies), forgetting (the best accuracy before the last checkpoint minus the final
+            one: Chaudhry et al., arXiv 1801.10112), and of tasks that a checkpoint learned, backward_transfer (final
+            minus right after learning: Lopez-Paz and Ranzato, arXiv 1706.08840) and plasticity (right after learning
+            minus base).
+
+        Example:
+            >>> comparison.sequence()["plasticity"].tolist()
+            [0.0]
         """
         matrix, rows = self.matrix(), []
         learned = dict(zip(self.learned, self.checkpoints[1:], strict=False))
@@ -133,23 +206,26 @@ class CheckpointComparison(Record):
             final = accuracy.iloc[-1]
             row = {"task": task, "base": accuracy.iloc[0], "final": final}
             row["forgetting"] = accuracy.iloc[:-1].max() - final if len(accuracy) > 1 else 0.0
-            at = accuracy[learned[task]] if task in learned else float("nan")
-            rows.append(row | {"backward_transfer": final - at, "plasticity": at - accuracy.iloc[0]})
+            after = accuracy[learned[task]] if task in learned else float("nan")  # right after learning the task
+            rows.append(row | {"backward_transfer": final - after, "plasticity": after - accuracy.iloc[0]})
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a row a task, with its accuracy from checkpoint to checkpoint, and the verdicts."""
+        """What a notebook shows: a row per task, its accuracy from checkpoint to checkpoint, and the verdicts."""
         base, *others = self.checkpoints
-        known = {(row["checkpoint"], row["task"]): row for row in self.rows}
-        shown, rows = others[-COLUMNS:], []
-        for task in self.tasks:
-            accuracy = [float(known.get((name, task), {}).get("accuracy", "nan")) for name in self.checkpoints]
-            values = dict(zip(self.checkpoints, accuracy, strict=True))
-            verdicts = [known.get((name, task), {}).get("verdict", "") for name in shown]
-            drawn = line(accuracy, f"{task}: accuracy, 0 to 1, from {base} to {self.checkpoints[-1]}", limits=(0, 1))
-            cells = [f"{text(values[name])} {said}" for name, said in zip(shown, verdicts, strict=True)]
-            rows.append([task, drawn, values[base], *cells])
-        notes = [f"the last {COLUMNS} of {len(others)} checkpoints"] * (len(others) > COLUMNS)
+        last = others[-COLUMNS:]
+        notes = [f"the last {COLUMNS} of {len(others)} checkpoints"] if len(others) > COLUMNS else []
         notes += [f"{name} could not be measured: {why}" for name, why in self.failures.items()]
-        count = f"{len(others)} checkpoint{'s' * (len(others) != 1)} beside the base"
-        return block("CheckpointComparison", count, table(["task", "accuracy", base, *shown], rows), *map(note, notes))
+        count = f"{len(others)} {'checkpoint' if len(others) == 1 else 'checkpoints'} beside the base"
+        rows = [self._html_row(task, last) for task in self.tasks]
+        return block("CheckpointComparison", count, table(["task", "accuracy", base, *last], rows), *map(note, notes))
+
+    def _html_row(self, task: str, last: Sequence[str]) -> list[Any]:
+        """A task, its accuracy as a line and on the base, then accuracy and verdict on the ``last`` checkpoints."""
+        base = self.checkpoints[0]
+        known = {row["checkpoint"]: row for row in self.rows if row["task"] == task}
+        accuracy = {name: float(known.get(name, {}).get("accuracy", "nan")) for name in self.checkpoints}
+        title = f"{task}: accuracy, 0 to 1, from {base} to {self.checkpoints[-1]}"
+        drawn = line(list(accuracy.values()), title, limits=(0, 1))
+        verdicts = [f"{text(accuracy[name])} {known.get(name, {}).get('verdict', '')}" for name in last]
+        return [task, drawn, accuracy[base], *verdicts]

@@ -1,4 +1,4 @@
-"""Records of heads: their mean outputs, and their effects."""
+"""Records of heads: their mean outputs, their effects, how firm these are, and how far methods agree on them."""
 
 from dataclasses import dataclass, field
 
@@ -8,15 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Resamples, Seed, checked
-from ..errors import ArgumentError, one_of
-from ..vocabulary import METRICS, Head, Metric, check_count
-from .finite import check_finite
+from ..checks import Count, Resamples, Seed, check_finite, checked
+from ..errors import one_of
+from ..stats import bootstrap_mean, check_level
+from ..vocabulary import METRICS, Head, check_count
 from .store import Record
 
 
 def heads_by_effect(values: Float[Tensor, "layer head"]) -> list[Head]:
-    """All heads as (layer, head), strongest first; ties in the order of layer and head.
+    """All heads, strongest first; ties in the order of layer and head.
+
+    Args:
+        values: one effect per head.
 
     Raises:
         ArgumentError: an effect is infinite or not a number.
@@ -43,31 +46,44 @@ class HeadMeans(Record):
 
 @dataclass(frozen=True, eq=False)
 class HeadMap(Record):
-    """One number a head with its standard error: ``aie`` and ``stderr``, both [layer, head]."""
+    """One number per head with its standard error: ``aie`` and ``stderr``, both [layer, head]."""
 
     @property
     def aie(self) -> Float[Tensor, "layer head"]:
+        """Average indirect effect of each head, in the metric's unit."""
         raise NotImplementedError
 
     @property
     def stderr(self) -> Float[Tensor, "layer head"]:
+        """Standard error of the average."""
         raise NotImplementedError
 
     @checked
     def top(self, k: Count) -> list[Head]:
-        """The ``k`` heads of highest average indirect effect as (layer, head), highest first.
+        """The ``k`` heads of highest average indirect effect, highest first.
+
+        Args:
+            k: how many heads.
+
+        Returns:
+            Heads (layer, head), equal to plain tuples.
 
         Raises:
             ArgumentError: ``k`` beyond the number of heads.
+
+        Example:
+            >>> len(effects.top(3))
+            3
         """
         check_count(k, self.aie.numel())
         return heads_by_effect(self.aie)[:k]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head, strongest first: layer, head, aie, stderr, rank (from 1)."""
+        """One row per head, strongest first: layer, head, aie, stderr, rank (from 1)."""
         heads = heads_by_effect(self.aie)
-        at = tuple(np.array(heads).T)
-        columns = {"layer": at[0], "head": at[1], "aie": self.aie.numpy()[at], "stderr": self.stderr.numpy()[at]}
+        index = tuple(np.array(heads).T)
+        columns = {"layer": index[0], "head": index[1]}
+        columns |= {"aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index]}
         return pd.DataFrame(columns | {"rank": range(1, len(heads) + 1)})
 
 
@@ -94,7 +110,7 @@ class OverPrompts:
 
 @dataclass(frozen=True, eq=False)
 class HeadEffects(OverPrompts, HeadMap):
-    """Indirect effects of all heads on corrupted prompts (2310.15213, eq. 4; ``method.md`` section 2).
+    """Indirect effects of all heads on corrupted prompts (2310.15213, eq. 4).
 
     ``values`` is [prompt, layer, head]: the metric with the head's output replaced by its clean mean, minus the
     metric without, in the metric's own unit (probability, nats, or logits); ``baseline`` [prompt] is the latter.
@@ -102,7 +118,7 @@ class HeadEffects(OverPrompts, HeadMap):
 
     values: Float[Tensor, "prompt layer head"]
     baseline: Float[Tensor, " prompt"]
-    metric: Metric
+    metric: str
     method: str
     task: str = ""
     means: HeadMeans | None = field(default=None, metadata={"record": HeadMeans})
@@ -116,24 +132,29 @@ class HeadEffects(OverPrompts, HeadMap):
     def interval(
         self, level: float = 0.95, *, resamples: Resamples = 2000, seed: Seed = 0
     ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-        """Lower and upper percentile-bootstrap bounds of the AIE, prompts being resampled (nan for a single prompt).
+        """Percentile-bootstrap interval of the average indirect effect, prompts being resampled.
+
+        Args:
+            level: the interval's level, between 0 and 1.
+            resamples: how many times the prompts are drawn anew.
+            seed: of the draws.
+
+        Returns:
+            Lower and upper ends, in the metric's unit (not a number for a single prompt).
 
         Raises:
             ArgumentError: a level outside (0, 1), or no resamples.
+
+        Example:
+            >>> low, high = effects.interval(0.9)
+            >>> low.shape == effects.aie.shape
+            True
         """
-        if not 0 < level < 1:
-            raise ArgumentError("level to be between 0 and 1", repr(level))
+        check_level(level)
         check_finite("effects [prompt, layer, head]", self.values)
         if self.n < 2:
             return torch.full_like(self.aie, torch.nan), torch.full_like(self.aie, torch.nan)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(self.n, (resamples, self.n), generator=generator)
-        counts = torch.zeros(resamples, self.n, dtype=self.values.dtype)
-        counts.scatter_add_(1, drawn, torch.ones_like(counts))
-        means = torch.einsum("rp,plh->rlh", counts / self.n, self.values)
-        tail = (1 - level) / 2
-        low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype), dim=0)
-        return low, high
+        return bootstrap_mean(self.values, level, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +163,7 @@ class UniversalEffects(HeadMap):
 
     mean: Float[Tensor, "layer head"]
     error: Float[Tensor, "layer head"]
-    metric: Metric
+    metric: str
     tasks: tuple[str, ...]
     n: int
 
@@ -176,6 +197,43 @@ class Stability(Record):
     task: str = ""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head, the surest first: layer, head, probability."""
-        at = tuple(np.array(heads_by_effect(self.probability)).T)
-        return pd.DataFrame({"layer": at[0], "head": at[1], "probability": self.probability.numpy()[at]})
+        """One row per head, the surest first: layer, head, probability."""
+        index = tuple(np.array(heads_by_effect(self.probability)).T)
+        columns = {"layer": index[0], "head": index[1], "probability": self.probability.numpy()[index]}
+        return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodAgreement(Record):
+    """Effects of all heads by several methods, each compared with those of the first, the reference.
+
+    For each compared method and prompt, [method, prompt], ``spearman`` is the rank correlation over heads and
+    ``overlap`` the fraction of the reference's ``k`` strongest heads among the method's; ``aie_spearman`` and
+    ``aie_overlap`` [method] are those of the average indirect effects.
+    """
+
+    spearman: Float[Tensor, "method prompt"]
+    overlap: Float[Tensor, "method prompt"]
+    aie_spearman: Float[Tensor, " method"]
+    aie_overlap: Float[Tensor, " method"]
+    methods: tuple[str, ...] = field(metadata={"axis": "method"})
+    reference: str
+    metric: str
+    k: int
+    task: str = ""
+
+    @property
+    def n(self) -> int:
+        """Number of corrupted prompts."""
+        return self.spearman.shape[1]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per method: method, reference, aie_spearman, aie_overlap; spearman and overlap, means over prompts;
+        lowest_spearman and lowest_overlap, those of the worst prompt; k, n."""
+        return pd.DataFrame({
+            "method": self.methods, "reference": self.reference,
+            "aie_spearman": self.aie_spearman.numpy(), "aie_overlap": self.aie_overlap.numpy(),
+            "spearman": self.spearman.mean(1).numpy(), "lowest_spearman": self.spearman.amin(1).numpy(),
+            "overlap": self.overlap.mean(1).numpy(), "lowest_overlap": self.overlap.amin(1).numpy(),
+            "k": self.k, "n": self.n,
+        })  # fmt: skip

@@ -7,18 +7,24 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import ArgumentError, IvlensError, RecordError, reason
-from ..files import load_facts
+from ..tensor_files import load_facts
+from ..text import visible
 from .checkpoints import CheckpointComparison
-from .store import Record
-from .visible import visible
+from .store import EARLIER_KINDS, Record
 
 SUFFIX = ".safetensors"
-CELLS = "cells"  # the folder beside a comparison that holds what it was made from
+MEASURES = "measures"  # the folder beside a comparison that holds what it was made from
 ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room defines, imported when a file holds one
 
 
 def load_record(path: str | Path) -> Record:
     """Read the record at ``path`` as the class that its file names.
+
+    Args:
+        path: a file that a record's ``save`` wrote.
+
+    Returns:
+        The record, of its own class.
 
     Raises:
         RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
@@ -39,8 +45,8 @@ def load_record(path: str | Path) -> Record:
 class Gathered:
     """Records that can be shown as tables by the names of their files, and what became of all other files.
 
-    ``passed_over`` are safetensors files that are no such record (weights, states, arrays, cells of a comparison that
-    is there itself); ``broken`` says why a file could not be read. Names are paths below what all of them share.
+    ``passed_over`` are safetensors files that are no such record (weights, states, arrays, measures of a comparison
+    that is there itself); ``broken`` says why a file could not be read. Names are paths below what all of them share.
     """
 
     records: dict[str, Record]
@@ -49,9 +55,13 @@ class Gathered:
 
 
 def gather_records(paths: Sequence[str | Path]) -> Gathered:
-    """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
+    """Read record files, and all safetensors files in folders and below; those that cannot be read are named.
 
-    So is a folder below that cannot be read.
+    Args:
+        paths: files and folders.
+
+    Returns:
+        The records by the names of their files, the files that are no records, and why others could not be read.
 
     Raises:
         ArgumentError: no path.
@@ -81,14 +91,14 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
             records[path] = record
         else:
             others.append(path)
-    cells = {path.parent / CELLS for path, record in records.items() if isinstance(record, CheckpointComparison)}
-    others += [path for path in records if path.parent in cells]
+    measures = {path.parent / MEASURES for path, record in records.items() if isinstance(record, CheckpointComparison)}
+    others += [path for path in records if path.parent in measures]
 
     def name(path: Path) -> str:
         return visible(path.relative_to(top).as_posix())
 
     return Gathered(
-        {name(path): record for path, record in records.items() if path.parent not in cells},
+        {name(path): record for path, record in records.items() if path.parent not in measures},
         tuple(sorted(map(name, others))), {name(path): visible(why) for path, why in broken.items()},
     )  # fmt: skip
 
@@ -119,9 +129,9 @@ def _absolute(path: Path) -> Path:
 
 
 def class_name(path: Path) -> str | None:
-    """The class that a file's header names; none where it is a safetensors file without a record."""
+    """The class that a file's header names, as it is called now; none for a safetensors file without a record."""
     name = load_facts(path).get("record")
-    return None if name is None else f"{name!s:.60}"
+    return None if name is None else EARLIER_KINDS.get(str(name), f"{name!s:.60}")
 
 
 def _kinds(of: type[Record]) -> Iterator[type[Record]]:

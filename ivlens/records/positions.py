@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, checked
+from ..checks import Count, check_finite, checked
 from ..errors import one_of
-from ..vocabulary import METRICS, Head, Metric, check_count
+from ..vocabulary import METRICS, Head, check_count
 from .effects import HeadEffects, OverPrompts
-from .finite import check_finite
 from .store import Record
 
 
@@ -46,7 +45,7 @@ class PositionEffects(OverPrompts, Record):
 
     values: Float[Tensor, "prompt layer head place"]
     baseline: Float[Tensor, " prompt"]
-    metric: Metric
+    metric: str
     method: str
     places: tuple[str, ...] = field(metadata={"axis": "place"})
     task: str = ""
@@ -60,8 +59,16 @@ class PositionEffects(OverPrompts, Record):
     def at(self, place: str) -> HeadEffects:
         """The effects at one place, as a head map.
 
+        Args:
+            place: one of ``places``, such as "last".
+
         Raises:
             ArgumentError: a place that was not patched.
+
+        Example:
+            >>> found = iv.position_effects(model, prompts, iv.mean_position_activations(model, prompts))
+            >>> found.at("last").aie.shape == effects.aie.shape
+            True
         """
         one_of("place", place, self.places)
         values = self.values[..., self.places.index(place)]
@@ -71,8 +78,16 @@ class PositionEffects(OverPrompts, Record):
     def top(self, k: Count) -> list[tuple[int, int, str]]:
         """The ``k`` strongest as (layer, head, place), highest average indirect effect first.
 
+        Args:
+            k: how many.
+
         Raises:
             ArgumentError: ``k`` beyond the number of heads and places.
+
+        Example:
+            >>> means = iv.mean_position_activations(model, prompts)
+            >>> len(iv.position_effects(model, prompts, means).top(2))
+            2
         """
         check_count(k, self.aie.numel(), "heads and places")
         return [(layer, head, self.places[place]) for layer, head, place in self._ranked()[:k].tolist()]
@@ -81,19 +96,27 @@ class PositionEffects(OverPrompts, Record):
     def strongest_heads(self, k: Count) -> list[Head]:
         """The ``k`` heads of highest average indirect effect at any place, highest first.
 
+        Args:
+            k: how many heads.
+
         Raises:
             ArgumentError: ``k`` beyond the number of heads.
+
+        Example:
+            >>> means = iv.mean_position_activations(model, prompts)
+            >>> len(iv.position_effects(model, prompts, means).strongest_heads(2))
+            2
         """
         check_count(k, self.aie[..., 0].numel())
         heads = dict.fromkeys(Head(layer, head) for layer, head, _ in self._ranked().tolist())
         return list(heads)[:k]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head and place, strongest first: layer, head, place, aie, stderr, rank (from 1)."""
-        layers, heads, places = at = tuple(self._ranked().T)
+        """One row per head and place, strongest first: layer, head, place, aie, stderr, rank (from 1)."""
+        layers, heads, places = index = tuple(self._ranked().T)
         return pd.DataFrame({
-            "layer": layers, "head": heads, "place": np.array(self.places)[places], "aie": self.aie.numpy()[at],
-            "stderr": self.stderr.numpy()[at], "rank": range(1, len(layers) + 1),
+            "layer": layers, "head": heads, "place": np.array(self.places)[places], "aie": self.aie.numpy()[index],
+            "stderr": self.stderr.numpy()[index], "rank": range(1, len(layers) + 1),
         })  # fmt: skip
 
     def _ranked(self) -> np.ndarray:

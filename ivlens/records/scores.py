@@ -1,17 +1,13 @@
 """Records of answers: how prompts are answered, and how that changes under steering."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import Count, Natural, checked
-from ..errors import ArgumentError
-from .finite import check_finite
+from ..checks import check_finite, checked
+from ..stats import standard_error, wilson_interval
 from .html import block, frame_table
 from .store import Record
 
@@ -65,7 +61,22 @@ class Evaluation(Record):
 
     @checked
     def accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Wilson score interval of the accuracy, prompts being the unit."""
+        """Wilson score interval of the accuracy, prompts being the unit (``ivlens.stats.wilson_interval``).
+
+        Args:
+            level: the interval's level, between 0 and 1.
+
+        Returns:
+            Lower and upper end, from 0 to 1.
+
+        Raises:
+            ArgumentError: a level outside (0, 1).
+
+        Example:
+            >>> low, high = iv.evaluate(model, prompts).accuracy_interval()
+            >>> 0 <= low <= high <= 1
+            True
+        """
         return wilson_interval(int(self.correct.sum()), self.n, level)
 
     @property
@@ -89,7 +100,7 @@ class Evaluation(Record):
         return standard_error(self.first_token_probabilities)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
+        """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
         return pd.DataFrame({
             "prompt": self.prompts, "answer": self.answers, "probability": self.probabilities.numpy(),
             "token_probability": self.token_probabilities.numpy(),
@@ -105,26 +116,3 @@ class Evaluation(Record):
             f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, "
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )
-
-
-def standard_error(values: Tensor | Sequence[float]) -> float:
-    """Standard error of the mean of independent values (not a number for fewer than two)."""
-    numbers = torch.as_tensor(values).double()
-    return (numbers.std(correction=1) / len(numbers) ** 0.5).item() if len(numbers) > 1 else float("nan")
-
-
-@checked
-def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion: honest also where all, or none, of a few prompts are correct.
-
-    Raises:
-        ArgumentError: a level outside (0, 1), or no trials.
-    """
-    if not 0 < level < 1:
-        raise ArgumentError("level to be between 0 and 1", repr(level))
-    if successes > n:
-        raise ArgumentError(f"successes to be at most n, {n}", repr(successes))
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (successes + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * (successes * (n - successes) / n + z * z / 4) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

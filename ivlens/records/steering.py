@@ -1,4 +1,4 @@
-"""Records of steering: cells swept, conditions compared, vectors moved between tasks."""
+"""Records of steering: settings swept, conditions compared, vectors moved between tasks."""
 
 from dataclasses import dataclass, field
 
@@ -6,10 +6,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import checked
+from ..checks import check_finite, checked
 from ..errors import one_of
-from .finite import check_finite
-from .scores import standard_error, wilson_interval
+from ..stats import standard_error, wilson_interval
 from .store import Record
 
 
@@ -38,12 +37,12 @@ class SteeringSweep(Record):
 
     @property
     def accuracy(self) -> Float[Tensor, "layer scale k"]:
-        """Fraction of prompts whose greedy answer is accepted, in each cell."""
+        """Fraction of prompts whose greedy answer is accepted."""
         return self.correct.double().mean(-1)
 
     @property
     def probability(self) -> Float[Tensor, "layer scale k"]:
-        """Mean probability of the whole answer, in each cell."""
+        """Mean probability of the whole answer."""
         return self.probabilities.double().mean(-1)
 
     def best(self) -> tuple[int, float, int]:
@@ -53,13 +52,13 @@ class SteeringSweep(Record):
         return int(layer), float(scale), int(k)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a cell: layer, scale, k, accuracy with its 95% interval (low, high), probability, n."""
+        """One row per setting: layer, scale, k, accuracy with its 95% interval (low, high), probability, n."""
         rows = []
         for i, layer in enumerate(self.layers):
             for j, scale in enumerate(self.scales):
-                for at, k in enumerate(self.ks):
-                    cell = {"layer": layer, "scale": scale, "k": k}
-                    rows.append(cell | _measured(self.correct[i, j, at], self.probabilities[i, j, at]))
+                for n, k in enumerate(self.ks):
+                    setting = {"layer": layer, "scale": scale, "k": k}
+                    rows.append(setting | _measured(self.correct[i, j, n], self.probabilities[i, j, n]))
         return pd.DataFrame(rows)
 
 
@@ -84,14 +83,25 @@ class ConditionComparison(Record):
     def accuracy(self, condition: str) -> float:
         """Accuracy under a condition.
 
+        Args:
+            condition: one of ``conditions``.
+
+        Returns:
+            The fraction of prompts whose greedy answer is accepted.
+
         Raises:
             ArgumentError: a condition that was not measured.
+
+        Example:
+            >>> compared = iv.compare_conditions(model, {"plain": (prompts, None)})
+            >>> 0 <= compared.accuracy("plain") <= 1
+            True
         """
         one_of("condition", condition, self.conditions)
         return self.correct[self.conditions.index(condition)].double().mean().item()
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a condition: task, condition, accuracy with its 95% interval (low, high), probability, n."""
+        """One row per condition: task, condition, accuracy with its 95% interval (low, high), probability, n."""
         rows = zip(self.conditions, self.correct, self.probabilities, strict=True)
         return pd.DataFrame([
             {"task": self.task, "condition": condition} | _measured(correct, probabilities)
@@ -124,7 +134,7 @@ class TransferMatrix(Record):
         return self.correct.double().mean(-1)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a pair of tasks: source, target, overlap, cosine, accuracy with its 95% interval, n."""
+        """One row per pair of tasks: source, target, overlap, cosine, accuracy with its 95% interval, n."""
         rows = []
         for i, source in enumerate(self.tasks):
             for j, target in enumerate(self.tasks):

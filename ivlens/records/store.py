@@ -4,11 +4,13 @@ Its tensors are the file's tensors, everything else is JSON in the file's header
 from the other; a digest of both says when the file is damaged.
 """
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import warnings
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, TypeVar, get_args, get_type_hints
 
 import torch
 from jaxtyping import jaxtyped
@@ -16,13 +18,15 @@ from torch import Tensor
 
 from ..checks import checked
 from ..errors import RecordError
-from ..files import load_facts, load_tensors, save_tensors
+from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..vocabulary import Head
 from .html import block, frame_table
 
+WIDTH = 120  # characters of a record's repr, at most
 # Names in files that were written before the names of today.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
 EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
+R = TypeVar("R", bound="Record")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +42,30 @@ class Record:
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = Record.__repr__  # type: ignore[method-assign]  # a subclass' @dataclass would write its own
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the record to ``path`` atomically and return the path.
+        """Write the record to one safetensors file, atomically.
 
-        An earlier record of this class from the same weights is replaced, anything else with ``overwrite`` only.
+        Args:
+            path: where to; an earlier record of this class from the same weights is replaced.
+            overwrite: replace anything else, too.
+
+        Returns:
+            The path.
 
         Raises:
             RecordError: something else is there, or ``path`` cannot be written.
+
+        Example:
+            >>> path = effects.save(tmp_path / "effects.safetensors")
+            >>> path.name
+            'effects.safetensors'
         """
         if not overwrite:
             check_replaceable(path, type(self), self.provenance)
@@ -57,8 +77,19 @@ class Record:
     def load(cls, path: str | Path) -> Self:
         """Read a record of this class from ``path``.
 
+        Args:
+            path: a file that ``save`` wrote.
+
+        Returns:
+            The record, equal to what was saved.
+
         Raises:
             RecordError: the file is missing or damaged, holds another kind of record, or fields that are not of it.
+
+        Example:
+            >>> path = effects.save(tmp_path / "effects.safetensors")
+            >>> iv.HeadEffects.load(path).top(1) == effects.top(1)
+            True
         """
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
@@ -88,7 +119,7 @@ class Record:
         model = self.provenance.get("model")
         source = model.get("source") if isinstance(model, Mapping) else model
         counted = [f"n = {self.n}"] if hasattr(self, "n") else []
-        return "; ".join([", ".join(map(str, tasks))] * bool(tasks) + counted + [str(source)] * bool(source))
+        return "; ".join(filter(None, [", ".join(map(str, tasks)), *counted, str(source or "")]))
 
     def _pack(self, prefix: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
@@ -120,6 +151,59 @@ class Record:
                 values[each.name] = _tuples(facts[name], hints[each.name])
         _check(cls, values)
         return cls(**values)
+
+
+def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: Callable[[], R]) -> R:
+    """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
+
+    Args:
+        path: the record's file; a missing one, or one kept under another key, is computed anew, and so is a damaged
+            one, with a warning.
+        kind: the record's class.
+        key: whatever the numbers depend on (weights' hash, settings, versions), as JSON.
+        compute: computes the record.
+
+    Returns:
+        The record, with ``key`` in its provenance.
+    """
+    key = json.loads(json.dumps(key))
+    if path.exists():
+        try:
+            kept = kind.load(path)
+            if kept.provenance.get("key") == key:
+                return kept
+        except RecordError as error:
+            warnings.warn(f"ivlens: {error}; it is measured again", stacklevel=2)
+    record = compute()
+    record = replace(record, provenance={**record.provenance, "key": key})
+    record.save(path, overwrite=True)
+    return record
+
+
+def short_repr(instance: Any) -> str:
+    """A dataclass in one line: names first, tensors as ``f32[25,30,9]``, what is long by its length, no provenance."""
+    values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name != "provenance"}
+    named = {name: value for name, value in values.items() if isinstance(value, str)}
+    parts = [f"{name}={_short(value)}" for name, value in (named | values).items() if not _is_empty(value)]
+    line = f"{type(instance).__name__}({', '.join(parts)})"
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 5].rpartition(', ')[0]}, ...)"
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Sized) and not isinstance(value, Tensor) and not len(value))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.").replace("float", "f").replace("int", "i")
+        return f"{kind}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, Record):
+        return type(value).__name__
+    names = isinstance(value, tuple) and len(value) <= 3 and all(isinstance(each, str) for each in value)
+    if isinstance(value, Sized) and not isinstance(value, str) and not names:
+        return f"{type(value).__name__}[{len(value)}]"
+    shown = repr(value)
+    return shown if len(shown) <= 50 else f"{shown[:46]}...{shown[-1]}"
 
 
 def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:

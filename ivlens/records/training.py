@@ -1,7 +1,8 @@
-"""Record of a training run: its terms step by step, and what became of abilities on the way."""
+"""Record of a training run: its losses step by step, and what became of abilities on the way."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import pandas as pd
 from jaxtyping import Float
@@ -10,16 +11,25 @@ from torch import Tensor
 from .html import block, line, note, table
 from .store import Record
 
+EARLIER_NAMES = {"hits": "correct"}  # of rows in files that were written before the names of today
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun(Record):
     """What a run logged.
 
-    ``values`` is [step, column]: for the steps ``0, 1, ...`` the columns named by ``columns`` (the loss and its terms
-    in nats, learning rate, gradient norm, seconds). ``measured`` holds one mapping for each ability and time of
-    measuring: step (how many had been taken), ability, role ("new" or "keep"), accuracy with its 95% interval,
-    probabilities, n, and, for abilities with a base vector, ``cosine`` and ``norm_ratio`` of the vector from the same
-    heads now, and ``alignment`` of the hidden state with the base's vector. ``stopped`` says why a run ended early.
+    Args:
+        values: [step, column], for the steps 0, 1, ...
+        columns: what is logged of a step: the loss and its unweighted terms in nats (``consistency`` in the squared
+            unit of activations), ``learning_rate``, ``gradient_norm``, ``seconds``.
+        measured: one mapping per ability and time of measuring: ``step`` (how many had been taken), ``role`` ("new" or
+            "keep"), and what ``training.measure`` returns.
+        stopped: why a run ended early.
+
+    Example:
+        >>> import torch
+        >>> iv.TrainingRun(torch.tensor([[2.5], [2.0]]).double(), ("loss",)).to_frame()["loss"].tolist()
+        [2.5, 2.0]
     """
 
     values: Float[Tensor, "step column"]
@@ -27,23 +37,29 @@ class TrainingRun(Record):
     measured: tuple[dict[str, Any], ...] = ()
     stopped: str = ""
 
+    @classmethod
+    def _unpack(cls, prefix: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
+        run = super()._unpack(prefix, tensors, facts)
+        rows = ({EARLIER_NAMES.get(name, name): value for name, value in row.items()} for row in run.measured)
+        return replace(run, measured=tuple(rows))
+
     @property
     def steps(self) -> int:
         """How many steps were taken."""
         return len(self.values)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a step: step, loss, each term, learning_rate, gradient_norm, seconds."""
+        """One row per step: step, loss, each term, learning_rate, gradient_norm, seconds."""
         frame = pd.DataFrame(self.values.numpy(), columns=list(self.columns))
         frame.insert(0, "step", range(len(frame)))
         return frame
 
     def abilities(self) -> pd.DataFrame:
-        """One row for each ability and time of measuring."""
+        """One row per ability and time of measuring."""
         return pd.DataFrame(list(self.measured))
 
     def final(self) -> pd.DataFrame:
-        """One row an ability, as last measured."""
+        """One row per ability, as last measured."""
         frame = self.abilities()
         return frame if frame.empty else frame[frame["step"] == frame["step"].max()].reset_index(drop=True)
 
@@ -54,11 +70,12 @@ class TrainingRun(Record):
             loss = self.values[:, self.columns.index("loss")].tolist()
             said = f"loss in nats, from {loss[0]:.3g} to {loss[-1]:.3g}"
             parts = [f"<div>{line(loss, said, size=(360, 64))}</div>", note(said)]
-        steps = f"{self.steps} step{'s' * (self.steps != 1)}{f'; stopped: {self.stopped}' * bool(self.stopped)}"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        steps += f"; stopped: {self.stopped}" if self.stopped else ""
         return block("TrainingRun", steps, *parts, self._abilities_table())
 
     def _abilities_table(self) -> str:
-        """One row an ability: its accuracy as a line over the times of measuring, the first, and the last."""
+        """One row per ability: its accuracy as a line over the times of measuring, the first, and the last."""
         rows, frame = [], self.abilities()
         if not {"ability", "accuracy"} <= {*frame}:
             return ""

@@ -1,21 +1,19 @@
 """Controls that belong beside every steering result, and conditions compared on the same queries."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from ..activations import capture
 from ..checks import Count, Seed, checked
-from ..errors import ArgumentError, refuse_odd
+from ..errors import ArgumentError
 from ..heads import random_heads
-from ..models import HookedTransformer, batches, final_residual, hooked, last_token, padded, provenance, resid_pre_name
+from ..models import HookedTransformer, provenance, resid_pre_name
 from ..records import ConditionComparison, HeadMeans
-from ..scoring import evaluate, listed, prompt_ids
+from ..scoring import evaluate, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
 from ..vocabulary import check_layer
@@ -106,31 +104,13 @@ def mean_difference(
     """
     check_layer(model.cfg.n_layers, layer)
     clean, corrupted = listed(clean), listed(corrupted)
-    values = _mean_residual(model, clean, layer, batch_size) - _mean_residual(model, corrupted, layer, batch_size)
-    values = values.to(torch.float64 if model.cfg.dtype == torch.float64 else torch.float32)
+    point = resid_pre_name(layer)
+    with_task, without = (capture(model, each, [point], batch_size=batch_size)[point] for each in (clean, corrupted))
+    values = (with_task - without).to(torch.float64 if model.cfg.dtype == torch.float64 else torch.float32)
     origin = provenance(model, layer=layer, clean=len(clean), corrupted=len(corrupted))
     return InstructionVector(
         values, values.new_zeros(0, len(values)), (), f"mean difference, layer {layer}", provenance=origin
     )
-
-
-def _mean_residual(
-    model: HookedTransformer, prompts: Sequence[Prompt], layer: int, batch_size: int
-) -> Float[Tensor, " d_model"]:
-    pairs = [(ids, ()) for ids in prompt_ids(model, prompts)]
-    odd: list[int] = []
-    total = torch.zeros(model.cfg.d_model, dtype=torch.float64)
-
-    def add(numbers: list[int], residual: Float[Tensor, "batch pos d_model"]) -> None:
-        states = residual[last_token(residual)].double().cpu()
-        odd.extend(numbers[row] for row in (~states.isfinite().all(1)).nonzero().flatten().tolist())
-        total.add_(states.sum(0))
-
-    for numbers, batch in batches(pairs, batch_size):
-        with hooked(model, {resid_pre_name(layer): partial(add, numbers)}):
-            final_residual(model, padded(batch, model.cfg.device))
-    refuse_odd("activations", [prompt.text for prompt in prompts], odd)
-    return total / len(pairs)
 
 
 @checked

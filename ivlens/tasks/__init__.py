@@ -5,17 +5,15 @@ from .builtin import list_tasks as list_tasks
 from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format
+from .loading import load_task as load_task
 from .parts import positions_by_place as positions_by_place
-from .prompt import Encoded as Encoded
 from .prompt import Prompt as Prompt
 from .prompt import beginning as beginning
 from .prompt import token_text as token_text
-from .readers import load_task as load_task
 from .task import Task as Task
 
 __all__ = [
     "CORRUPTIONS",
-    "Encoded",
     "Example",
     "Prompt",
     "Task",

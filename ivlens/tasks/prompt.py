@@ -8,16 +8,9 @@ from typing import Any
 
 from ..checks import checked
 from ..errors import PromptError, brief, reason
+from ..vocabulary import TokenizedPrompt
 from .examples import is_unicode
 from .parts import Part, as_parts, token_roles
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The ids of a prompt and of the answer that follows it, split where the answer begins."""
-
-    prompt_ids: tuple[int, ...]
-    answer_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class Prompt:
         return _ids(tokenizer, self.text, self.special_tokens)
 
     @checked
-    def encode(self, tokenizer: Any, answer: str | None = None) -> Encoded:
+    def encode(self, tokenizer: Any, answer: str | None = None) -> TokenizedPrompt:
         """Tokenise the text and an answer (by default the canonical one) together, and split where the answer begins.
 
         An answer may begin with a blank token, as " 7" does where digits stand alone: it is scored with the rest.
@@ -113,7 +106,7 @@ class Prompt:
                 f"{brief(answer)}, of which the vocabulary lacks a part ({tokenizer.unk_token})",
                 "leave the example out",
             )
-        return Encoded(tuple(prompt), tuple(suffix))
+        return TokenizedPrompt(tuple(prompt), tuple(suffix))
 
     def token_roles(self, tokenizer: Any) -> tuple[str | None, ...]:
         """What each token of the text is: the role of the part in which it ends; "last" for the last token.

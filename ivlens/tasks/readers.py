@@ -1,102 +1,231 @@
-"""Tasks from their built-in names, from files, and from rows."""
+"""From a file's text, or an object in memory, to rows.
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import replace
-from difflib import get_close_matches
-from os.path import expanduser
+A file's format is recognised by its content. To add one, write its reader and give it a row in ``READERS``.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..checks import checked
-from ..errors import ArgumentError, TaskError, brief
-from .builtin import list_tasks, read_builtin
-from .parse import Parsed, class_names, numbered, of_mapping, parse, read_text
-from .rows import Columns, RowReader
-from .task import Task
+import pandas as pd
+
+from ..errors import TaskError, brief, few
+from .rows import Rows, known_columns
+
+ABOUT = ("name", "kind", "instructions", "labels", "cloze")
+PACKED = {
+    b"\x1f\x8b": ("gzip", "unpack it first"),
+    b"PK\x03\x04": ("zip", "unpack it first, or save a spreadsheet as CSV"),
+    b"PAR1": ("Parquet", "pass the frame: load_task(pandas.read_parquet(...))"),
+}
 
 
-@checked
-def load_task(
-    source: Any,
-    *,
-    name: str | None = None,
-    instructions: str | list[str] | tuple[str, ...] | None = None,
-    labels: Columns | None = None,
-    cloze: str | None = None,
-    fields: Sequence[str] | None = None,
-) -> Task:
-    """A built-in task by its name, or a task from a file or from rows.
-
-    Files: ivlens' own JSON, JSON lists of ``{"input", "output"}`` (function vectors), Super-NaturalInstructions, TRACE
-    (``{"prompt", "answer"}``; rows with an empty answer are skipped with a warning), JSON lines, CSV and TSV with a
-    header, and JSON mappings of inputs to answers. Several answers to one input are all accepted. A column
-    ``instruction`` that says the same in every row is the task's; other columns are named in a warning, and an error
-    where an answer depends on them (choices, context, an instruction of each row), unless ``fields`` says what to read.
-    Numbers of a Dataset's classes become their names.
-
-    Args:
-        source: a built-in name, a path, or rows: dicts, pairs, a frame, a Hugging Face Dataset, a mapping of inputs to
-            answers.
-        name: the task's name.
-        instructions: one instruction, or paraphrases of it.
-        labels: names of the input and the output in a prompt.
-        cloze: a text with one ``{input}`` that asks for the same knowledge without an instruction.
-        fields: the columns of the input and of the answers, where they are called something else.
-
-    Returns:
-        The task; ``name``, ``instructions``, ``labels`` and ``cloze`` replace what the source says.
-
-    Raises:
-        TaskError: names the file, the row or line, and the field where something is missing or malformed
-        ArgumentError: ``fields`` is not two names.
-
-    Raises:
-        TaskError: naming the file, the row or line, and the field where something is missing or malformed.
-        ArgumentError: ``fields`` that are not two names.
-
-    Example:
-        >>> iv.load_task("country-capital").name
-        'country-capital'
-        >>> len(iv.load_task([("hot", "cold"), ("big", "small")], name="opposites").examples)
-        2
-    """
-    if fields is not None and (len(fields) != 2 or fields[0] == fields[1]):
-        raise ArgumentError("fields to be the names of two columns, of the input and of the answers", brief(fields))
-    options = {"name": name, "instructions": instructions, "labels": labels, "cloze": cloze}
-    overrides: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
-    if isinstance(source, str) and source in list_tasks():
-        return replace(Task(**read_builtin(source), source="ivlens"), **overrides)
-    if isinstance(source, (str, Path)):
-        path = Path(expanduser(source))
-        origin, called = str(path), path.stem
-        parsed = parse(_read(source, path), origin, path.suffix.lower(), mapping=fields is None)
-    else:
-        origin, called = "the given rows", "custom"
-        pairs = of_mapping(source, origin) if isinstance(source, dict) and fields is None else None
-        parsed = pairs or Parsed(numbered(source, origin))
-    columns = None if fields is None else (fields[0], fields[1])
-    reader = RowReader(origin, columns, class_names(source))
-    reader.read(parsed.rows)
-    if reader.instruction is not None and "instructions" in parsed.about:
-        raise TaskError(f"{origin} to say its instruction once", "one in its rows and another one beside them")
-    about = {} if reader.instruction is None else {"instructions": reader.instruction}
-    for note in (*parsed.notes, *reader.notes()):
-        warnings.warn(note, stacklevel=3)
-    facts = {"name": called, **about, **parsed.about, **overrides}
-    return Task(**facts, examples=reader.examples, source=origin)
-
-
-def _read(source: str | Path, path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8."""
+    if path.is_char_device():  # /dev/zero never ends
+        raise TaskError(f"{path} to be a file", "a device")
+    data = path.read_bytes()
+    for magic, (kind, advice) in PACKED.items():
+        if data.startswith(magic):
+            raise TaskError(f"{path} to be text in UTF-8", f"a {kind} file", advice)
     try:
-        return read_text(path)
-    except FileNotFoundError as error:
-        close = get_close_matches(str(source), list_tasks(), n=1)
-        advice = f"did you mean {close[0]!r}? " if close else ""
-        raise TaskError(
-            "a file that exists, or the name of a built-in task",
-            brief(str(source)),
-            f"{advice}The built-in tasks are: {', '.join(list_tasks())}",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} to be text in UTF-8", f"{error.reason} at byte {error.start}") from error
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Rows, each with where it stands, what their source says of the task, and what a user should know."""
+
+    rows: Rows
+    about: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file's text, its name in messages and its suffix; ``mapping`` allows {input: answer}."""
+
+    text: str
+    origin: str
+    suffix: str
+    mapping: bool
+
+    @cached_property
+    def payload(self) -> Any:
+        """The value that the text is as JSON.
+
+        Raises:
+            TaskError: it is no JSON.
+        """
+        try:
+            return _json(self.text)
+        except (ValueError, RecursionError) as error:
+            raise TaskError(f"{self.origin} to be JSON", f"{error}") from error
+
+
+def parse(source: Source) -> Parsed:
+    """The rows of a file, read by the first of the ``READERS`` that recognises it."""
+    if not source.text.strip():
+        raise TaskError(f"{source.origin} to hold a task", "an empty file")
+    for read in READERS.values():
+        if (parsed := read(source)) is not None:
+            return parsed
+    raise TaskError(f"{source.origin} to hold a list of rows", brief(source.payload))
+
+
+def _read_table(source: Source) -> Parsed | None:
+    other = source.suffix in (".json", ".jsonl") or source.text.lstrip()[0] in "[{"
+    if other and source.suffix not in (".csv", ".tsv"):
+        return None
+    return Parsed(_table_rows(source.text, source.origin, source.suffix))
+
+
+def _read_json_lines(source: Source) -> Parsed | None:
+    numbers = enumerate(source.text.split("\n"), 1)
+    lines = [(f"line {number} of {source.origin}", line) for number, line in numbers if line.strip()]
+    return Parsed(_json_lines(lines)) if len(lines) > 1 and _is_object(lines[0][1]) else None
+
+
+def _read_mapping(source: Source) -> Parsed | None:
+    allowed = source.mapping and source.suffix != ".jsonl" and isinstance(source.payload, dict)
+    return of_mapping(source.payload, source.origin) if allowed else None
+
+
+def _read_natural_instructions(source: Source) -> Parsed | None:
+    """Super-NaturalInstructions; its other fields are about the making of the task."""
+    if not isinstance(source.payload, dict) or "Instances" not in source.payload:
+        return None
+    definition = source.payload.get("Definition")
+    rows = _without_id(numbered(source.payload["Instances"], source.origin, "Instances"))
+    return Parsed(rows, {} if definition is None else {"instructions": definition})
+
+
+def _read_own(source: Source) -> Parsed | None:
+    if not isinstance(source.payload, dict) or "examples" not in source.payload:
+        return None
+    about = {key: source.payload[key] for key in ABOUT if source.payload.get(key) is not None}
+    others = [key for key in source.payload if key not in (*ABOUT, "examples")]
+    notes = (f"fields of {source.origin} were not read: {few(map(brief, others))}",) if others else ()
+    return Parsed(numbered(source.payload["examples"], source.origin, "examples"), about, notes)
+
+
+def _read_rows(source: Source) -> Parsed | None:
+    """A list of rows (function vectors' and TRACE's files), or a row alone."""
+    rows = [source.payload] if isinstance(source.payload, dict) else source.payload
+    return Parsed(numbered(rows, source.origin)) if isinstance(rows, list) else None
+
+
+# A file format is one row here: its reader returns None for files of another format. The first that does not, reads.
+READERS: dict[str, Callable[[Source], Parsed | None]] = {
+    "CSV, TSV": _read_table,
+    "JSON lines": _read_json_lines,
+    "{input: answer}": _read_mapping,
+    "Super-NaturalInstructions": _read_natural_instructions,
+    "ivlens": _read_own,
+    "JSON rows": _read_rows,
+}
+
+
+def numbered(rows: Any, origin: str, key: str = "") -> Rows:
+    """The rows of a list, a frame or a dataset, each with where it stands, counted from 1."""
+    what = f"field {key!r} of {origin}" if key else origin
+    if isinstance(rows, pd.DataFrame):
+        if not rows.columns.is_unique:
+            raise TaskError(f"{what} to name every column once", few(map(brief, rows.columns)))
+        rows = rows.to_dict("records")
+    if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__iter__") or getattr(rows, "shape", None) == ():
+        came = f"a mapping of {few(rows)}" if isinstance(rows, Mapping) else brief(rows)
+        raise TaskError(f"{what} to be a list of rows", came, "" if key else "pass one of its splits, or rows or pairs")
+    return ((f"row {at} of {what}", row) for at, row in enumerate(rows, 1))
+
+
+def of_mapping(mapping: dict[Any, Any], origin: str) -> Parsed | None:
+    """The pairs of a mapping of inputs to answers, such as {word: translation}; None where it is something else.
+
+    Fewer than three entries could as well be a row.
+
+    Raises: TaskError where it could be a table, columns under their names.
+    """
+    texts = all(isinstance(each, (str, int, float)) for each in mapping.values())
+    lists = all(isinstance(each, list) and each and isinstance(each[0], str) for each in mapping.values())
+    if len(mapping) < 3 or not (texts or lists) or mapping.keys() <= {*ABOUT} or (lists and "examples" in mapping):
+        return None
+    columns = known_columns(mapping)
+    if lists and columns:
+        raise TaskError(f"{origin} to be a list of rows", f"columns {few(mapping)}", "pass rows, or a pandas.DataFrame")
+    note = f"{origin} was read as {len(mapping):,} pairs, the words {columns} among them, not as one row"
+    pairs = [(f"entry {brief(pair[0])} of {origin}", pair) for pair in mapping.items()]
+    return Parsed(pairs, notes=(note,) if columns else ())
+
+
+def _without_id(rows: Rows) -> Rows:
+    for where, row in rows:
+        yield where, {name: row[name] for name in row if name != "id"} if isinstance(row, Mapping) else row
+
+
+def class_names(source: Any) -> dict[str, list[str]]:
+    """The names of the classes in those columns of a Hugging Face Dataset that hold their numbers."""
+    features: Any = getattr(source, "features", None)
+    if not isinstance(features, Mapping):
+        return {}
+    inner: dict[str, Any] = {name: getattr(each, "feature", each) for name, each in features.items()}
+    return {name: each.names for name, each in inner.items() if hasattr(each, "int2str")}
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, or a ValueError where a name comes twice in it: Python would keep the last value only."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"{brief(name)} twice in one object")
+        fields[name] = value
+    return fields
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(_json(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(lines: list[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    for where, line in lines:
+        try:
+            yield where, _json(line)
+        except (ValueError, RecursionError) as error:
+            raise TaskError(f"{where} to be JSON", f"{error}") from error
+
+
+def _table_rows(text: str, origin: str, suffix: str) -> Iterator[tuple[str, Any]]:
+    first = text.lstrip().partition("\n")[0]
+    tabs = suffix == ".tsv" or (suffix != ".csv" and "\t" in first and "," not in first)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", skipinitialspace=True, strict=True
+    )
+    header: list[str] = []
+    begins = 1
+    try:
+        for row in reader:
+            where, begins = f"line {begins} of {origin}", reader.line_num + 1
+            if not header:
+                header = [cell.strip() for cell in row]
+                if len(set(header)) < len(header):
+                    raise TaskError(f"{where} to name every column once", few(header))
+            elif row and len(row) != len(header):
+                raise TaskError(f"{where} to have {len(header)} fields, as the header", str(len(row)))
+            elif row:
+                yield where, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise TaskError(f"line {begins} of {origin} to be CSV", str(error)) from error

@@ -1,24 +1,130 @@
-"""``TrainingConfig``: how the loop runs; it checks itself."""
+"""How a run trains: ``Guidance`` and its presets, ``LoRA``, ``TrainingConfig``; each checks itself."""
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
 
 from ..checks import Between, Count, Natural, NotNegative, Seed, checked
 from ..errors import ArgumentError, one_of
-from .guidance import Guidance
 from .objective import remaining
+from .term import Need, Term
+from .terms import HeadConsistency, KLToBase, KLToGuidedTeacher, L2ToBase, ProgressiveVector, Rehearsal, Replay
 
-PRECISIONS = ("full", "bfloat16")
-DECAYS = ("none", "linear", "cosine")
-TEACHERS = ("cached", "live")
+DEFAULT_PRESET = "l2-strong"
+LOGGED = ("step", "supervised", "loss", "learning_rate", "gradient_norm", "seconds")  # of every run
+
+
+@checked
+@dataclass(frozen=True)
+class Guidance:
+    """The terms of the objective beside the supervised one: a tuple of terms, at most one of each class.
+
+    Args:
+        terms: instances of the classes of ``training.terms``, or of your own ``Term``; none is plain training.
+
+    Raises:
+        ArgumentError: two terms of one class, or of one name in the log.
+
+    Example:
+        >>> from ivlens.training import L2ToBase, Rehearsal
+        >>> iv.Guidance((Rehearsal(0.5), L2ToBase(300.0))).scaled(2.0).terms[1]
+        L2ToBase(weight=600.0)
+        >>> sorted(iv.Guidance.preset("guided").needs)
+        ['anchors', 'base', 'rehearse', 'vector']
+    """
+
+    terms: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        classes = Counter(type(term).__name__ for term in self.terms)
+        names = Counter([*LOGGED, *(name for term in self.terms for name in term.weights)])
+        if twice := [name for each in (classes, names) for name, count in each.items() if count > 1][:1]:
+            raise ArgumentError("terms of different classes and names", f"{twice[0]} twice")
+
+    def __iter__(self) -> Iterator[Term]:
+        return iter(self.terms)
+
+    @classmethod
+    @checked
+    def preset(
+        cls, name: str = DEFAULT_PRESET, *, layer: Natural | None = None, scale: float | None = None
+    ) -> "Guidance":
+        """A named combination, with the vector at another layer or scale where one is given.
+
+        Args:
+            name: plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided (see ``PRESETS``).
+            layer: the layer at which the vector is added (None: the preset's).
+            scale: how many times the vector is added (None: the preset's).
+
+        Raises:
+            ArgumentError: another name.
+
+        Example:
+            >>> iv.Guidance.preset("iv", layer=3).terms[0].layer
+            3
+        """
+        one_of("guidance", name, tuple(PRESETS))
+        given = {option: value for option, value in (("layer", layer), ("scale", scale)) if value is not None}
+        return cls(tuple(_with_options(term, given) for term in PRESETS[name]))
+
+    @checked
+    def scaled(self, factor: NotNegative) -> "Guidance":
+        """The same combination with every term's weights times ``factor``."""
+        return Guidance(tuple(term.scaled(factor) for term in self.terms))
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What any of the terms needs."""
+        return frozenset[Need]().union(*(term.needs for term in self.terms))
+
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """The terms' fields by the names of their classes, as provenance holds them."""
+        return {type(term).__name__: term.facts for term in self.terms}
+
+
+def _with_options(term: Term, options: Mapping[str, Any]) -> Term:
+    """The term with these fields, where it has them."""
+    own = {each.name for each in fields(term)}
+    return replace(term, **{name: value for name, value in options.items() if name in own})
+
+
+PRESETS = {
+    "plain": Guidance(),
+    # arXiv 2406.12227; handed over by half of the steps, since a learning rate that has decayed cannot take it up
+    "iv": Guidance((ProgressiveVector("linear", handover=0.5), KLToGuidedTeacher(last=1.0, temperature=1.0))),
+    # arXiv 2502.11019: weights of the paper, details of its code
+    "fv": Guidance((
+        KLToGuidedTeacher(last=20.0, answer=0.1, scale=1.0, site="attn_out", direction="reverse", temperature=2.0,
+                          temperature_squared=False, floor=0.1),
+        HeadConsistency(1.0, "mean", floor=0.01),
+    )),
+    "kl": Guidance((KLToBase(1.0, temperature=1.0),)),
+    "l2": Guidance((L2ToBase(1000.0),)),
+    # what kept most, of what learned as much as plain training and needs no old data, in figures/forgetting-tables.md
+    "l2-strong": Guidance((L2ToBase(3000.0),)),
+    "rehearsal": Guidance((Rehearsal(1.0),)),
+    "replay": Guidance((Replay(1.0),)),
+    "guided": Guidance((
+        ProgressiveVector("linear", handover=0.5, scale=2.0), Rehearsal(1.0, batch_size=2), L2ToBase(1000.0),
+    )),
+}  # fmt: skip
 
 
 @checked
 @dataclass(frozen=True)
 class LoRA:
-    """Rank-r updates: ``alpha / rank * B @ A`` on the ``targets``' weights (Hu et al., arXiv 2106.09685).
+    """Low-rank updates beside the weights, ``W + alpha / rank * B @ A`` (Hu et al., arXiv 2106.09685).
 
-    ``targets``: W_Q, W_K, W_V, W_O, W_in, W_gate, W_out. The defaults are those of 2502.11019.
+    Args:
+        rank: of the updates.
+        alpha: their scale.
+        targets: of W_Q, W_K, W_V, W_O, W_in, W_gate, W_out. The defaults are those of arXiv 2502.11019.
+
+    Example:
+        >>> iv.LoRA(rank=4).targets
+        ('W_Q', 'W_V')
     """
 
     rank: Count = 8
@@ -29,36 +135,56 @@ class LoRA:
 @checked
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How ``fine_tune`` runs: AdamW for ``steps`` steps of ``batch_size`` prompts in ``accumulate`` parts.
+    """How ``fine_tune`` trains: AdamW on the guidance's objective. The CLI's ``train`` has the same defaults.
 
-    ``learning_rate`` rises over ``warmup`` steps and falls by ``decay``; gradients are clipped to the norm ``clip``.
-    ``layers`` (None: all, and the final norm) are trained, in full or by ``lora``; embeddings only with ``embeddings``.
-    ``precision`` ``"bfloat16"`` computes in mixed precision; ``checkpointing`` recomputes blocks in the backward pass
-    for memory. ``teacher``: the base is asked once (``"cached"``) or at each step (``"live"``). The state is
-    saved every ``save_every`` steps, abilities are measured every ``evaluate_every`` (0: only at the end).
+    Args:
+        guidance: the objective's terms beside the supervised one. The default pulls the weights back to their initial
+            values (``l2-strong``): of what needs no old data, it kept most in figures/forgetting-tables.md.
+        steps: optimiser steps.
+        batch_size: prompts per step.
+        accumulate: parts that a step's prompts are computed in, for memory.
+        learning_rate: the highest; it rises over ``warmup`` steps, then falls by ``decay`` towards 0.
+        warmup: steps of rising learning rate.
+        decay: ``"none"``, ``"linear"`` or ``"cosine"``.
+        weight_decay, betas: of AdamW.
+        clip: the norm that gradients are scaled down to where they are above it (0: never).
+        lora: train low-rank updates beside the weights instead of the weights.
+        layers: the layers that are trained (None: all, and the final norm).
+        embeddings: train embeddings and unembedding too.
+        precision: ``"bfloat16"`` computes in mixed precision.
+        checkpointing: recompute blocks in the backward pass, for memory.
+        teacher: ``"cached"``: the base's outputs are computed once; ``"live"``: at each step.
+        save_every: steps between saved states.
+        evaluate_every: steps between measures of the abilities (0: at the end only).
+        seed: of the order of prompts and of LoRA's initial values.
 
     Raises:
         ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> config = iv.TrainingConfig(steps=10, warmup=2)
+        >>> [round(config.rate(step) / config.learning_rate, 3) for step in range(4)]
+        [0.5, 1.0, 1.0, 0.875]
     """
 
-    guidance: Guidance = field(default_factory=Guidance)
+    guidance: Guidance = field(default_factory=Guidance.preset)
     steps: Count = 100
     batch_size: Count = 8
     accumulate: Count = 1
     learning_rate: NotNegative = 1e-4
-    warmup: Natural = 0
-    decay: str = "linear"
+    warmup: Natural = 5
+    decay: Literal["none", "linear", "cosine"] = "linear"
     weight_decay: NotNegative = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     clip: NotNegative = 1.0
     lora: LoRA | None = None
     layers: tuple[Natural, ...] | None = None
     embeddings: bool = False
-    precision: str = "full"
+    precision: Literal["full", "bfloat16"] = "full"
     checkpointing: bool = False
-    teacher: str = "cached"
-    save_every: Count = 50
-    evaluate_every: Natural = 0
+    teacher: Literal["cached", "live"] = "cached"
+    save_every: Count = 25
+    evaluate_every: Natural = 25
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -68,16 +194,19 @@ class TrainingConfig:
             raise ArgumentError("betas to be two numbers from 0 to below 1", repr(self.betas))
         if self.embeddings and self.lora is not None:
             raise ArgumentError("embeddings only with full training", "LoRA", "leave one of the two out")
-        if self.accumulate > 1 and (self.guidance.kl_floor or self.guidance.consistency_floor):
+        if self.accumulate > 1 and any(term.whole_step for term in self.guidance):
             raise ArgumentError("floors only with accumulate=1", repr(self.accumulate), "they hold for a whole step")
-        one_of("decay", self.decay, DECAYS)
-        one_of("precision", self.precision, PRECISIONS)
-        one_of("teacher", self.teacher, TEACHERS)
 
     @checked
     def rate(self, step: Natural) -> float:
-        """The learning rate of a step: warm-up, then decay towards 0 after the last step."""
+        """The learning rate of a step, from 0: warm-up, then decay towards 0 after the last step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         schedule = "constant" if self.decay == "none" else self.decay
         return self.learning_rate * remaining(schedule, step - self.warmup, max(self.steps - self.warmup, 1))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields as provenance holds them, the guidance by its terms' classes."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"guidance": self.guidance.facts, "lora": None if self.lora is None else vars(self.lora)}

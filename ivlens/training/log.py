@@ -1,4 +1,4 @@
-"""A run's log: one JSON line a step and one for each ability measured, kept on disk as they come.
+"""A run's log: one JSON line per step and one per ability measured, written to disk as they come.
 
 The log on disk is for reading along. A run resumes with the rows that its state holds; of the log it believes only the
 lines that are whole and of this run, for what was measured after the state was saved.
@@ -15,14 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..files import seal, unseal, write_text
+from ..files import write_text
 from ..records import TrainingRun
+from ..tensor_files import seal, unseal
 
 Row = dict[str, Any]
 
 
 class Log:
-    """Lines of the run of these settings, in ``folder/log.jsonl`` where there is a folder."""
+    """The rows of a run of the settings ``key``, in ``folder/log.jsonl`` too where there is a folder."""
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.path = None if folder is None else folder / "log.jsonl"
@@ -45,9 +46,9 @@ class Log:
         if rows and rows[-1] is None and not text.endswith(b"\n"):  # at which an earlier process was killed
             rows.pop()
         own = [row for row in rows if row and {**row, **self.of} == row]
-        there = {(row["step"], row.get("ability")) for row in own}
+        on_disk = {(row["step"], row.get("ability")) for row in own}
         expected = {*self.measured, *((row["step"], None) for row in self.steps)}
-        if None in rows or not expected <= there:
+        if None in rows or not expected <= on_disk:
             warnings.warn(f"ivlens: {self.path} is damaged; it is put back from the state", stacklevel=2)
         if steps:  # measured after this state was saved
             late = [row for row in own if "ability" in row and row["step"] == len(steps)]
@@ -71,7 +72,7 @@ class Log:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What is logged of a step."""
+        """The names of what is logged of a step."""
         return tuple(name for name in (self.steps[0] if self.steps else {}) if name != "step")
 
     @property

@@ -1,21 +1,22 @@
-"""``fine_tune``: the loop, top to bottom."""
+"""``fine_tune``: the training loop, top to bottom."""
 
 import math
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import FrameType
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..checks import checked
-from ..errors import ArgumentError, HookError, RecordError
+from ..errors import HookError, RecordError
 from ..files import held
 from ..models import HookedTransformer, active_edits, identity, provenance
 from ..records import TrainingRun
@@ -23,12 +24,13 @@ from ..scoring import listed
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector
 from .config import TrainingConfig
-from .course import Course
-from .interrupts import interrupts
-from .learner import Learner, check_learnable, learner
 from .log import Log
-from .monitor import Ability, measure
-from .state import Store
+from .monitor import Abilities, Ability
+from .state import CheckpointManager
+from .step import TrainingStep
+from .trainable import Trainable, check_trainable
+
+NOT_OF_WEIGHTS = ("save_every", "evaluate_every")  # settings that a resumed run may change
 
 
 @checked
@@ -47,14 +49,23 @@ def fine_tune(
 ) -> TrainingRun:
     """Train the model in place on new prompts while ``config.guidance`` keeps what it could do; return the run's log.
 
-    ``data``: prompts, or a task, whose train split is learned and whose test split is measured. ``vector``: the
-    instruction vector of the guidance, from the model as it is now. ``new`` and ``keep``: abilities to measure; nothing
-    is trained on them. ``rehearse``: see ``rehearsal_prompts``; ``replay``: old examples. ``out``: a folder for the
-    state and the log; the same call on the same base model resumes there, to the same weights.
-
     With ``config.lora`` the updates stay beside the weights: ``merge_lora(model)`` folds them in. A loss or gradient
     that is not finite stops the run before it touches the weights. SIGINT and SIGTERM end it after the step, saved;
     to resume, load the base model anew.
+
+    Args:
+        model: the base model, in float32 or float64.
+        data: prompts, or a task, whose train split is trained on and whose test split is measured.
+        config: how it trains (None: ``TrainingConfig()``).
+        vector: the instruction vector that terms of the guidance need, of the model as it is now.
+        new: abilities to measure that are learned; nothing is trained on them.
+        keep: abilities, or tasks, to measure that are to be kept; nothing is trained on them.
+        rehearse: prompts for ``Rehearsal`` (see ``rehearsal_prompts``).
+        replay: examples of old tasks for ``Replay``.
+        out: a folder for state and log; the same call on the same base model resumes there, to the same weights.
+
+    Returns:
+        Losses step by step, and what was measured of the abilities.
 
     Raises:
         ArgumentError: something that a term needs is missing, or the model has LoRA already.
@@ -62,111 +73,140 @@ def fine_tune(
         HookError: within ``steer`` or ``ablate``, or with hooks on the model.
         MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings or abilities.
         RecordError: ``out`` cannot be written, or another process is at work in it.
+
+    Example:
+        >>> run = iv.fine_tune(model, task, iv.TrainingConfig(steps=2), keep=[iv.Ability("old", tuple(prompts))])
+        >>> run.steps, run.final()["ability"].tolist()[-1]
+        (2, 'old')
     """
-    if active_edits(model):
-        raise HookError(
-            "a model without active edits",
-            "training within steer or ablate, or with hooks",
-            "leave their context first",
-        )
+    _check_no_edits(model)
     config = config or TrainingConfig()
     if isinstance(data, Task):
         new = new or [Ability.of(data)]
         data = data.prompts(split="train", instruction=bool(data.instructions))
-    watched = _Watched(tuple(new), tuple(Ability.of(each) for each in keep))
-    watched.check(model)
-    check_learnable(model, config)
-    anchors: dict[str, Tensor] = {}
-    course = Course.of(model, config, listed(data), vector, _given(rehearse), _given(replay), anchors)
-    settings = {name: value for name, value in asdict(config).items() if name not in ("save_every", "evaluate_every")}
-    values = None if vector is None else vector.values.tolist()
-    shown = {name: sha256(repr(each).encode()).hexdigest()[:16] for name, each in course.shown.items()}
-    shown["vector"] = sha256(repr(values).encode()).hexdigest()[:16]
-    origin = provenance(model, training=settings, **shown)
+    abilities = Abilities(tuple(new), tuple(Ability.of(each) for each in keep))
+    abilities.check(model)
+    check_trainable(model, config)
+    step = TrainingStep.of(model, config, listed(data), vector, _listed_any(rehearse), _listed_any(replay))
+    settings = {name: value for name, value in config.facts.items() if name not in NOT_OF_WEIGHTS}
+    origin = provenance(model, training=settings, vector=_digest(vector), **step.digests)
     folder = None if out is None else Path(out)
     key = origin["settings"] | {name: fact for name, fact in identity(origin["model"]).items() if name != "versions"}
     with nullcontext() if folder is None else held(folder):
-        store, log = Store(folder, key, watched.asked, config.steps), Log(folder, key)
-        with learner(model, config, anchors) as learning:
-            course.prepare()
-            start = store.load(learning, log)
-            stopped = _run(course, learning, store, log, start, watched)
-    earlier = {"earlier_versions": store.versions[:-1]} if len(store.versions) > 1 else {}
-    return log.run(watched.names, stopped, origin | earlier)
-
-
-def _given(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
-    """Prompts, where there are any."""
-    return listed(prompts) if prompts else []
+        checkpoints = CheckpointManager(folder, key, abilities.digests, config.steps)
+        log = Log(folder, key)
+        with Trainable.of(model, config) as trainable:
+            step.prepare(trainable.anchors)
+            start = checkpoints.load(trainable, log)
+            stopped = _Loop(step, trainable, checkpoints, log, abilities).run(start)
+    earlier = {"earlier_versions": checkpoints.versions[:-1]} if len(checkpoints.versions) > 1 else {}
+    return log.run({*abilities.digests}, stopped, origin | earlier)
 
 
 @dataclass(frozen=True)
-class _Watched:
-    new: tuple[Ability, ...]
-    keep: tuple[Ability, ...]
+class _Loop:
+    """A run's steps with what they write."""
 
-    @property
-    def names(self) -> set[str]:
-        return {each.name for each in (*self.new, *self.keep)}
+    training_step: TrainingStep
+    trainable: Trainable
+    checkpoints: CheckpointManager
+    log: Log
+    abilities: Abilities
 
-    @property
-    def asked(self) -> dict[str, str]:
-        """By the abilities' names, a hash of what is asked."""
-        return {each.name: each.digest for each in (*self.new, *self.keep)}
+    def run(self, start: int) -> str:
+        """Take the steps from ``start`` on; return why they ended early, if they did."""
+        config = self.training_step.config
+        bar = tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None)
+        with interrupts() as received, bar:
+            self._measure_if_due(start)
+            for number in range(start, config.steps):
+                row = self._step(number)
+                if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+                    return self._stopped(number, row)
+                self.log.step(row)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+                bar.update()
+                done = number + 1
+                if received() or self._due(config.save_every, done):
+                    self._save()
+                if received():
+                    raise KeyboardInterrupt if received() == signal.SIGINT else SystemExit(128 + received())
+                self._measure_if_due(done)
+        return ""
 
-    def check(self, model: HookedTransformer) -> None:
-        """Raise before the first step what would be raised when the abilities are measured."""
-        if len(self.names) < len(self.new) + len(self.keep):
-            raise ArgumentError("abilities of different names", ", ".join(sorted(self.names)))
-        for ability in (*self.new, *self.keep):
-            ability.check(model)
+    def _step(self, number: int) -> dict[str, float]:
+        """Take a step, unless its loss or gradient is not finite; return its row of the log."""
+        began, rate = time.perf_counter(), self.training_step.config.rate(number)
+        losses = self.training_step.backward(number)
+        norm = self.trainable.clipped_norm()
+        if math.isfinite(losses["loss"]) and math.isfinite(norm):
+            self.trainable.step(rate)
+        seconds = time.perf_counter() - began
+        return {"step": number} | losses | {"learning_rate": rate, "gradient_norm": norm, "seconds": seconds}
 
-    def measure(self, model: HookedTransformer, log: Log, step: int) -> None:
-        """Log every ability, as it is after so many steps, that the log does not have."""
-        for role, abilities in (("new", self.new), ("keep", self.keep)):
-            for ability in abilities:
-                if not log.has(step, ability.name):
-                    log.ability({"step": step, "role": role} | measure(model, ability))
+    def _stopped(self, number: int, row: dict[str, float]) -> str:
+        if number:
+            self._save()
+        stopped = (
+            f"step {number}: loss {row['loss']}, gradient norm {row['gradient_norm']}; the weights are those before it"
+        )
+        warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=4)
+        return stopped
 
+    def _due(self, every: int, done: int) -> bool:
+        return done == self.training_step.config.steps or (every > 0 and done % every == 0)
 
-def _run(course: Course, learning: Learner, store: Store, log: Log, start: int, watched: _Watched) -> str:
-    """The steps from ``start`` on: why they ended early, if they did."""
-    model, config = course.model, course.config
+    def _measure_if_due(self, done: int) -> None:
+        if self._due(self.training_step.config.evaluate_every, done):
+            for row in self.abilities.measure(self.training_step.model, done, self.log.has):
+                self.log.ability(row)
 
-    def due(every: int, done: int) -> bool:
-        return done == config.steps or (every > 0 and done % every == 0)
-
-    bar = tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None)
-    with interrupts() as asked, bar:
-        if due(config.evaluate_every, start):
-            watched.measure(model, log, start)
-        for step in range(start, config.steps):
-            began, rate = time.perf_counter(), config.rate(step)
-            terms = course.learn(step)
-            norm = learning.clipped_norm()
-            if not (math.isfinite(terms["loss"]) and math.isfinite(norm)):
-                if step:
-                    _save(store, learning, log)
-                stopped = f"step {step}: loss {terms['loss']}, gradient norm {norm}; the weights are those before it"
-                warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=3)
-                return stopped
-            learning.step(rate, config.guidance.l2)
-            seconds = time.perf_counter() - began
-            log.step({"step": step} | terms | {"learning_rate": rate, "gradient_norm": norm, "seconds": seconds})
-            bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
-            bar.update()
-            done = step + 1
-            if asked() or due(config.save_every, done):
-                _save(store, learning, log)
-            if asked():
-                raise KeyboardInterrupt if asked() == signal.SIGINT else SystemExit(128 + asked())
-            if due(config.evaluate_every, done):
-                watched.measure(model, log, done)
-    return ""
+    def _save(self) -> None:
+        try:
+            self.checkpoints.save(self.trainable, self.log)
+        except RecordError as error:
+            warnings.warn(f"ivlens: {error}; training goes on", stacklevel=4)
 
 
-def _save(store: Store, learning: Learner, log: Log) -> None:
+@contextmanager
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Within this context SIGINT and SIGTERM only set what the call returns (0: none); a second signal acts at once.
+
+    Only the main thread can listen; elsewhere nothing is changed.
+    """
+    received = 0
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+
+    def listen(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = number
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, listen)
     try:
-        store.save(learning, log)
-    except RecordError as error:
-        warnings.warn(f"ivlens: {error}; training goes on", stacklevel=4)
+        yield lambda: received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_no_edits(model: HookedTransformer) -> None:
+    if active_edits(model):
+        raise HookError(
+            "a model without active edits", "training within steer or ablate, or with hooks",
+            "leave their context first",
+        )  # fmt: skip
+
+
+def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
+    """A list of the prompts, which may be none."""
+    return listed(prompts) if prompts else []
+
+
+def _digest(vector: InstructionVector | None) -> str:
+    values = None if vector is None else vector.values.tolist()
+    return sha256(repr(values).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
-"""Abilities watched while a model learns: how it answers, and what has become of their instruction vectors."""
+"""Abilities that are measured while a model trains: its answers, and what has become of their instruction vectors."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -12,6 +13,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
+from ..records import short_repr
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
@@ -21,44 +23,61 @@ from ..vocabulary import check_layer
 @checked
 @dataclass(frozen=True)
 class Ability:
-    """Prompts that are asked during training, and the base's instruction vector for them.
+    """Prompts to answer during training, and the base model's instruction vector for them.
 
-    ``layer`` is where the hidden state is compared with the vector (None: the middle one); ``watched`` prompts at most
-    go into the vector's measures.
+    Args:
+        name: of the ability in the log.
+        prompts: what is asked; nothing is trained on it.
+        vector: the base's instruction vector, which is compared with the vector of the same heads now.
+        layer: where the hidden state is compared with the vector (None: the middle one).
+        n_watched: how many of the prompts, at most, the vector's measures are of.
+
+    Example:
+        >>> iv.Ability.of(task, n=2).name == task.name
+        True
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     vector: InstructionVector | None = None
     layer: Natural | None = None
-    watched: Count = 16
+    n_watched: Count = 16
+
+    __repr__ = short_repr
 
     @classmethod
     @checked
     def of(
         cls, what: "Ability | Task", n: Count = 30, vector: InstructionVector | None = None, shots: Natural = 2
     ) -> "Ability":
-        """An ability, or that of a task: clean prompts of its test split."""
+        """The ability to do a task: clean prompts of its test split; an ability is returned as it is.
+
+        Args:
+            what: the task.
+            n: prompts, at most.
+            vector: the base's instruction vector.
+            shots: demonstrations in a prompt.
+        """
         if isinstance(what, Ability):
             return what
-        held = len(what.split("test"))
-        prompts = what.prompts(min(n, held), shots=shots, split="test", instruction=bool(what.instructions))
+        available = len(what.split("test"))
+        prompts = what.prompts(min(n, available), shots=shots, split="test", instruction=bool(what.instructions))
         return cls(what.name, tuple(prompts), vector)
 
     @property
     def digest(self) -> str:
-        """Hash of what is asked and compared: prompts, vector, layer."""
+        """Hash of what is measured: prompts, vector, layer."""
         vector = None if self.vector is None else (self.vector.heads, self.vector.values.tolist())
-        return sha256(repr((self.prompts, vector, self.layer, self.watched)).encode()).hexdigest()[:16]
+        return sha256(repr((self.prompts, vector, self.layer, self.n_watched)).encode()).hexdigest()[:16]
 
     @checked
     def check(self, model: HookedTransformer) -> None:
-        """Raise what measuring it would.
+        """Raise the errors that measuring the ability on the model would raise.
 
         Raises:
             PromptError: a prompt that cannot be tokenised or is longer than the model's context.
             MismatchError: a vector of another kind of model.
-            ArgumentError: a layer that the model has not, or a vector of zeros.
+            ArgumentError: a layer that the model does not have, or a vector of zeros.
         """
         answers_of(model, self.prompts)
         if self.layer is not None:
@@ -67,11 +86,53 @@ class Ability:
             raise ArgumentError(f"a vector of ability {self.name!r} that is not zero, to compare with", "zeros")
 
 
-def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
-    """Accuracy and probabilities on the ability's prompts; with a base vector, its cosine, norm ratio and alignment.
+@dataclass(frozen=True)
+class Abilities:
+    """The abilities of a run: new ones, which are learned, and those to keep."""
 
-    The vector is rebuilt from the same heads on the ability's prompts with the model's present weights (2406.12227);
-    alignment is the mean cosine of the hidden state at the last prompt token with the base's vector.
+    new: tuple[Ability, ...]
+    keep: tuple[Ability, ...]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """By the abilities' names, a hash of what is measured."""
+        return {each.name: each.digest for each in (*self.new, *self.keep)}
+
+    def check(self, model: HookedTransformer) -> None:
+        """Raise before the first step what would be raised when the abilities are measured."""
+        if len(self.digests) < len(self.new) + len(self.keep):
+            raise ArgumentError("abilities of different names", ", ".join(sorted(self.digests)))
+        for ability in (*self.new, *self.keep):
+            ability.check(model)
+
+    def measure(self, model: HookedTransformer, step: int, known: Callable[[int, str], bool]) -> Iterator[dict]:
+        """Measure each ability that is not ``known`` after so many steps: rows of the log."""
+        for role, abilities in (("new", self.new), ("keep", self.keep)):
+            for ability in abilities:
+                if not known(step, ability.name):
+                    yield {"step": step, "role": role} | measure(model, ability)
+
+
+def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
+    """Accuracy and probabilities on an ability's prompts; with a vector, its cosine, norm ratio and alignment.
+
+    The vector is computed again from the same heads on the ability's prompts with the model's present weights
+    (arXiv 2406.12227).
+
+    Args:
+        model: the model as it is now.
+        ability: what is measured.
+
+    Returns:
+        ``accuracy`` with its 95% interval (``low``, ``high``), ``probability`` of the answers with its standard error,
+        ``token_probability``, ``n``, and ``correct``, a 1 or 0 per prompt. With a vector: ``cosine`` and ``norm_ratio``
+        of the vector now with the base's, and ``alignment``, the mean cosine of the hidden state at the last prompt
+        token with the base's vector.
+
+    Example:
+        >>> from ivlens.training import measure
+        >>> measure(model, iv.Ability("old", tuple(prompts)))["n"]
+        4
     """
     found = evaluate(model, ability.prompts)
     low, high = found.accuracy_interval()
@@ -86,14 +147,14 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
 
 @torch.no_grad()
 def _of_vector(model: HookedTransformer, ability: Ability, base: InstructionVector) -> dict[str, float]:
-    prompts = ability.prompts[: ability.watched]
+    prompts = ability.prompts[: ability.n_watched]
     values, cosines = vector_values(model, base).double(), []
 
-    def look(stream: Float[Tensor, "batch pos d_model"]) -> None:
+    def compare(stream: Float[Tensor, "batch pos d_model"]) -> None:
         cosines.append(torch.cosine_similarity(stream[last_token(stream)].double(), values[None], dim=1))
 
     layer = model.cfg.n_layers // 2 if ability.layer is None else ability.layer
-    with hooked(model, {resid_pre_name(layer): look}):
+    with hooked(model, {resid_pre_name(layer): compare}):
         means = mean_head_activations(model, prompts)
     now = instruction_vector(model, means, base.heads)
     return {

@@ -1,22 +1,39 @@
-"""The terms of the objective as plain functions (method: 2406.12227 and 2502.11019); each gives a value a row or token.
+"""The mathematics of the objective as pure functions, each with its shapes, unit, paper, and where its code differs.
 
-The loop weighs their means and adds them up; which of them count is said by ``Guidance``.
+A term of ``terms.py`` takes the mean of one of these over tokens or prompts; a step adds up the weighted means.
+The methods are those of arXiv 2406.12227 (instruction vectors) and arXiv 2502.11019 (function vector guided training).
 """
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SCHEDULES = ("none", "linear", "cosine", "constant")
-DIRECTIONS = ("forward", "reverse")
+Schedule = Literal["linear", "cosine", "constant"]
+Direction = Literal["forward", "reverse"]
+Reduction = Literal["sum", "mean"]
 
 
 def cross_entropy(logits: Float[Tensor, "token vocab"], targets: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
-    """Supervised term: -log P of each answer token, teacher forced, in nats."""
+    """Negative log-probability of each target token, in nats: ``-log softmax(logits)[target]``.
+
+    Args:
+        logits: next-token logits, [token, vocab].
+        targets: ids of the tokens that follow, [token].
+
+    Returns:
+        One value per token, [token].
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import cross_entropy
+        >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3])).exp()
+        tensor([4., 4.])
+    """
     return F.cross_entropy(logits, targets, reduction="none")
 
 
@@ -24,14 +41,31 @@ def divergence(
     teacher: Float[Tensor, "token vocab"],
     student: Float[Tensor, "token vocab"],
     *,
-    direction: str = "forward",
+    direction: Direction = "forward",
     temperature: float = 1.0,
     temperature_squared: bool = False,
 ) -> Float[Tensor, " token"]:
-    """KL divergence of next-token distributions, in nats, at each place.
+    """KL divergence of the next-token distributions, in nats.
 
-    ``"forward"`` is KL(teacher || student), as in Hinton et al. (arXiv 1503.02531), whose factor of the temperature
-    squared keeps the gradient's size; ``"reverse"`` is KL(student || teacher), as the code of 2502.11019 computes.
+    With P = softmax(teacher / T) and Q = softmax(student / T), ``"forward"`` is KL(P || Q) = sum P log(P / Q), as in
+    Hinton et al. (arXiv 1503.02531), whose factor T^2 keeps the size of the gradient; ``"reverse"`` is KL(Q || P),
+    which the code of arXiv 2502.11019 computes.
+
+    Args:
+        teacher: logits of the frozen model, [token, vocab].
+        student: logits of the model that is trained, [token, vocab].
+        direction: which distribution the expectation is taken under.
+        temperature: T, which both logits are divided by.
+        temperature_squared: multiply by T^2.
+
+    Returns:
+        One value per token, [token].
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import divergence
+        >>> divergence(torch.zeros(2, 4), torch.zeros(2, 4), temperature=2.0)
+        tensor([0., 0.])
     """
     ours, theirs = (F.log_softmax(logits / temperature, -1) for logits in (student, teacher))
     true, other = (theirs, ours) if direction == "forward" else (ours, theirs)
@@ -40,33 +74,89 @@ def divergence(
 
 
 def consistency(
-    z: Float[Tensor, "row chosen d_head"], base_z: Float[Tensor, "row chosen d_head"], reduction: str = "sum"
-) -> Float[Tensor, " row"]:
-    """Head consistency: squared distance of the chosen heads' outputs to the base's (2502.11019).
+    z: Float[Tensor, "prompt chosen d_head"],
+    base_z: Float[Tensor, "prompt chosen d_head"],
+    reduction: Reduction = "sum",
+) -> Float[Tensor, " prompt"]:
+    """Head consistency: squared distance of the chosen heads' outputs to the base model's (arXiv 2502.11019).
 
-    The paper sums over heads and their dimensions; its code takes the ``"mean"``.
+    The paper sums over heads and their dimensions, ``sum_h ||z_h - z_h^base||^2``; its code takes the ``"mean"``.
+
+    Args:
+        z: outputs of the heads before W_O, [prompt, chosen head, d_head].
+        base_z: the same in the base model.
+        reduction: over heads and dimensions.
+
+    Returns:
+        One value per prompt, [prompt], in the squared unit of the activations.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import consistency
+        >>> consistency(torch.ones(1, 2, 3), torch.zeros(1, 2, 3))
+        tensor([6.])
     """
     squares = (z - base_z).square().flatten(1)
     return squares.sum(1) if reduction == "sum" else squares.mean(1)
 
 
 def floored(value: Float[Tensor, ""], floor: float) -> Float[Tensor, ""]:
-    """The value, or zero without a gradient while it is below the floor (the code of 2502.11019)."""
+    """The value, or zero without a gradient while it is below the floor (the code of arXiv 2502.11019).
+
+    Args:
+        value: a mean loss, a scalar.
+        floor: the least value that counts, in the same unit.
+
+    Returns:
+        A scalar; a value that is not a number stays so.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import floored
+        >>> floored(torch.tensor(0.05), 0.1), floored(torch.tensor(0.5), 0.1)
+        (tensor(0.), tensor(0.5000))
+    """
     return torch.zeros_like(value) if value.item() < floor else value
 
 
-def remaining(schedule: str, step: int, steps: float) -> float:
-    """How much is left at a step of what falls from 1 to 0 over so many steps (2406.12227: of the vector)."""
+def remaining(schedule: Schedule, step: int, steps: float) -> float:
+    """The factor at a step of what falls from 1 to 0 over ``steps`` steps (arXiv 2406.12227: the vector's).
+
+    Args:
+        schedule: ``"linear"``, ``"cosine"`` (half a period), or ``"constant"``, which stays at 1.
+        step: the number of the step, from 0.
+        steps: after how many steps the factor is 0.
+
+    Returns:
+        A number from 0 to 1.
+
+    Example:
+        >>> from ivlens.training.objective import remaining
+        >>> [remaining("linear", step, 4) for step in range(5)]
+        [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
     done = min(step / steps, 1.0)
-    return {
-        "none": 0.0,
-        "linear": 1 - done,
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "constant": 1.0,
-    }[schedule]
+    return {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[schedule]
 
 
 @torch.no_grad()
 def pull_back(parameters: Iterable[Tensor], anchors: Iterable[Tensor], strength: float) -> None:
-    """L2 to the initial weights, decoupled from Adam as in AdamW: w <- w + strength * (w0 - w)."""
+    """Pull parameters towards their initial values in place: ``w <- w + strength * (w0 - w)``.
+
+    This is L2 regularisation to the initial weights, decoupled from Adam as weight decay is in AdamW
+    (arXiv 1711.05101).
+
+    Args:
+        parameters: what is changed.
+        anchors: the initial values, in the same order.
+        strength: the fraction of the way, at most 1.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import pull_back
+        >>> weight = torch.tensor([4.0])
+        >>> pull_back([weight], [torch.zeros(1)], 0.25)
+        >>> weight
+        tensor([3.])
+    """
     torch._foreach_lerp_(list(parameters), list(anchors), min(strength, 1.0))

@@ -1,4 +1,4 @@
-"""A run's state on disk: weights that learn, optimiser, log; saved in one step, with the state before it as a spare."""
+"""A run's states on disk: trained weights, optimiser, log; written atomically, the one before it kept as a spare."""
 
 import json
 import os
@@ -10,26 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import MismatchError, RecordError
-from ..files import load_facts, load_tensors, save_tensors
+from ..errors import MismatchError, RecordError, few
 from ..models import package_versions
-from .learner import Learner
+from ..tensor_files import load_facts, load_tensors, save_tensors
 from .log import Log
+from .trainable import Trainable
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-class Store:
-    """The folder of a run, or nowhere; its states were made under ``key``, its abilities ``asked`` by these hashes.
+class CheckpointManager:
+    """The states of a run in its folder, if it has one, made under the settings ``key``.
 
-    ``versions`` are those of the packages that took its steps, the present ones last.
+    ``abilities`` are the digests of the abilities that are measured, by name. ``versions`` are those of the packages
+    that took the run's steps, the present ones last.
 
     Raises:
         MismatchError: the folder holds a run of other settings, or an ability of the same name that asks other prompts.
     """
 
-    def __init__(self, folder: Path | None, key: Mapping[str, Any], asked: Mapping[str, str], steps: int) -> None:
-        self.folder, self.key, self.asked = folder, _flat(json.loads(json.dumps(key))), dict(asked)
+    def __init__(self, folder: Path | None, key: Mapping[str, Any], abilities: Mapping[str, str], steps: int) -> None:
+        self.folder, self.key = folder, _flat(json.loads(json.dumps(key)))
+        self.abilities = dict(abilities)
         self.steps, self.versions = steps, [package_versions()]
         self.broken: set[Path] = set()
         for left in [] if folder is None else folder.glob(".state.*"):  # of a process that was killed while it saved
@@ -39,7 +41,7 @@ class Store:
                 if differing := self._differing(load_facts(path)):
                     load_tensors(path)  # a damaged file differs, too: it is reported when it is to be read
                     raise MismatchError(
-                        f"the settings of the run in {folder}", "; ".join(differing)[:500], "choose another folder"
+                        f"the settings of the run in {folder}", few(differing, 6), "choose another folder"
                     )
             except RecordError:
                 continue
@@ -50,7 +52,7 @@ class Store:
         kinds = ("", ".new", ".previous")
         return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in kinds]
 
-    def save(self, learning: Learner, log: Log) -> None:
+    def save(self, trainable: Trainable, log: Log) -> None:
         """Save the state after the steps of the log; the one before it is kept beside it.
 
         Raises:
@@ -60,10 +62,10 @@ class Store:
             return
         state, new, previous = self._states
         step = len(log.steps)
-        facts = {"step": step, "key": self.key, "asked": self.asked, "versions": self.versions}
+        facts = {"step": step, "key": self.key, "abilities": self.abilities, "versions": self.versions}
         facts |= {"columns": log.columns, "measured": [*log.measured.values()]}
         try:
-            save_tensors(new, _tensors(learning) | {"log": log.values}, facts)
+            save_tensors(new, _packed(trainable) | {"log": log.values}, facts)
             if state.exists() and state not in self.broken:
                 os.replace(state, previous)
             os.replace(new, state)
@@ -73,7 +75,7 @@ class Store:
                 f"to save the state after step {step} in {self.folder}", f"{error}", "the state before it is kept"
             ) from error
 
-    def load(self, learning: Learner, log: Log) -> int:
+    def load(self, trainable: Trainable, log: Log) -> int:
         """Put the last whole state into the parameters, the optimiser and the log; return its steps, 0 without one.
 
         Raises:
@@ -86,13 +88,13 @@ class Store:
             try:
                 tensors, facts = load_tensors(path)
                 steps, measured = self._rows(tensors, facts)
-                _put(tensors, learning)
+                _restore(tensors, trainable)
             except (RecordError, KeyError, ValueError, TypeError) as error:
                 broken.append(f"{path.name}: {error}")
                 self.broken.add(path)
                 warnings.warn(f"ivlens: {path} cannot be read ({error}); trying the state before it", stacklevel=2)
                 continue
-            self.asked = facts["asked"] | self.asked
+            self.abilities = facts["abilities"] | self.abilities
             self.versions = [*(each for each in facts["versions"] if each != self.versions[-1]), self.versions[-1]]
             log.resume(steps, measured)
             return len(steps)
@@ -110,13 +112,14 @@ class Store:
 
     def _differing(self, facts: Mapping[str, Any]) -> list[str]:
         """In what a state's settings are not those of this run; abilities may come and go, but not change."""
-        key, asked = facts.get("key", {}), facts.get("asked", {})
+        key, abilities = facts.get("key", {}), facts.get("abilities", {})
         differing = [
             f"{name} {key.get(name)!r} against {self.key.get(name)!r}"
             for name in sorted({*key, *self.key})
             if key.get(name) != self.key.get(name)
         ]
-        changed = [name for name in sorted({*asked} & {*self.asked}) if asked[name] != self.asked[name]]
+        common = sorted({*abilities} & {*self.abilities})
+        changed = [name for name in common if abilities[name] != self.abilities[name]]
         return differing + [f"other prompts or another vector of ability {name!r}" for name in changed]
 
 
@@ -128,22 +131,22 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _tensors(learning: Learner) -> dict[str, Tensor]:
+def _packed(trainable: Trainable) -> dict[str, Tensor]:
     moments = {
-        f"{moment}.{name}": learning.optimizer.state[parameter][moment]
-        for name, parameter in learning.moved.items() if learning.optimizer.state[parameter]
+        f"{moment}.{name}": trainable.optimizer.state[parameter][moment]
+        for name, parameter in trainable.views.items() if trainable.optimizer.state[parameter]
         for moment in MOMENTS
     }  # fmt: skip
-    tensors = moments | {f"weights.{name}": parameter for name, parameter in learning.moved.items()}
+    tensors = moments | {f"weights.{name}": parameter for name, parameter in trainable.views.items()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
-def _put(tensors: dict[str, Tensor], learning: Learner) -> None:
-    """All are looked up before any is put, so that a broken state changes nothing."""
+def _restore(tensors: dict[str, Tensor], trainable: Trainable) -> None:
+    """Put a state's tensors into the parameters and the optimiser; a broken state changes nothing."""
     found = [
         (parameter, tensors[f"weights.{name}"], {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS})
-        for name, parameter in learning.moved.items()
+        for name, parameter in trainable.views.items()
     ]
     for parameter, weight, moments in found:
         for tensor in (weight, moments["exp_avg"], moments["exp_avg_sq"]):
@@ -151,7 +154,7 @@ def _put(tensors: dict[str, Tensor], learning: Learner) -> None:
                 raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
     for parameter, weight, moments in found:
         parameter.copy_(weight)
-        learning.optimizer.state[parameter] = {
+        trainable.optimizer.state[parameter] = {
             moment: value.to(parameter.device) if moment == "step" else torch.empty_like(parameter).copy_(value)
             for moment, value in moments.items()
         }

@@ -1,7 +1,10 @@
-"""What the frozen base model says on a lesson: asked once and remembered, or asked anew at every step."""
+"""The teacher: outputs of the frozen base model, computed once and cached, or anew at every step.
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+There is no second model: the base is the trained model with its initial weights put back for a forward pass. Cached are
+final residual streams at the answer's tokens (d_model numbers per token, not a vocabulary's logits) and the z of heads.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,106 +12,135 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..models import HookedTransformer, Rows, answer_residual, batches, final_logits, hooked, padded, z_name
+from ..models import (
+    HookedTransformer,
+    Rows,
+    answer_residual,
+    base_weights,
+    batches,
+    final_logits,
+    hooked,
+    padded,
+    z_name,
+)
 from ..models.hooks import Edit
 from ..records import Head
 from ..steering import SITES
-from .lesson import Lesson
+from ..vocabulary import TokenizedPrompt
+from .sampler import PromptSampler
 
-Said = tuple[Float[Tensor, "token d_model"], Float[Tensor, "row chosen d_head"]]
+BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
 
 
 @dataclass(frozen=True)
-class Addition:
-    """A vector that is added to the last prompt token at a layer's site."""
+class VectorAddition:
+    """``scale`` times the instruction vector, added to the stream of the last prompt token at a layer's site."""
 
-    vector: Float[Tensor, " d_model"]
     layer: int
     site: str
+    scale: float
 
-    def edit(self, rows: Rows, scale: float) -> dict[str, Edit]:
-        """Hook point and edit that add ``scale`` times the vector in these rows.
+    def edits(self, rows: Rows, vector: Float[Tensor, " d_model"]) -> dict[str, Edit]:
+        """The hook point, and the edit that adds the vector in these rows.
 
-        The positions are the rows' own, not looked up: the backward pass may recompute blocks in another thread.
+        The positions are computed here, not in the hook: the backward pass may recompute blocks in another thread.
         """
-        at = torch.arange(rows.tokens.shape[1], device=rows.last.device) == rows.last[:, None]
+        last = torch.arange(rows.tokens.shape[1], device=rows.last.device) == rows.last[:, None]
 
         def add(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
-            return stream + at[..., None] * (scale * self.vector).to(stream)
+            return stream + last[..., None] * (self.scale * vector).to(stream)
 
         return {SITES[self.site](self.layer): add}
 
 
-def reading(
-    rows: Rows, heads: Sequence[Head]
-) -> tuple[dict[str, Edit], Callable[[], Float[Tensor, "row chosen d_head"]]]:
-    """Hook points and edits that take the heads' outputs at the last prompt token, and a call that gives them."""
-    taken: dict[int, Tensor] = {}
-    row = torch.arange(len(rows.last), device=rows.last.device)
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """The base model on a batch: final streams at the answer's tokens, and z of heads at the last prompt token.
 
-    def take(layer: int) -> Edit:
-        def keep(z: Float[Tensor, "batch pos head d_head"]) -> None:
-            taken[layer] = z[row, rows.last]
+    ``unembed`` computes the base's logits from the streams, which is done only for terms that read them.
+    """
 
-        return keep
+    residual: Float[Tensor, "token d_model"]
+    z: Float[Tensor, "prompt chosen d_head"]
+    unembed: Callable[[Tensor], Tensor] = field(repr=False)
 
-    def outputs() -> Float[Tensor, "row chosen d_head"]:
-        return torch.stack([taken[layer][:, head] for layer, head in heads], 1)
-
-    return {z_name(layer): take(layer) for layer in {layer for layer, _ in heads}}, outputs
+    @property
+    def logits(self) -> Float[Tensor, "token vocab"]:
+        """The base's next-token logits at the answer's tokens, without gradients."""
+        return self.unembed(self.residual)
 
 
 @dataclass
 class Teacher:
-    """The base model on one lesson, with the addition's vector (``scale`` not 0) or without, and its heads' outputs.
+    """The base model on one sampler's prompts, with a vector added or without; records z of the ``heads``.
 
-    ``base`` is the context in which ``model`` computes with its base weights.
+    ``anchors`` are the initial values of what is trained, which are put back for the teacher's forward passes.
     """
 
     model: HookedTransformer
-    base: Callable[[], AbstractContextManager[None]]
-    lesson: Lesson
-    addition: Addition | None = None
-    scale: float = 0.0
+    anchors: Mapping[str, Tensor]
+    sampler: PromptSampler
     heads: tuple[Head, ...] = ()
-    remembered: dict[int, Said] = field(default_factory=dict)
+    addition: VectorAddition | None = None
+    vector: Float[Tensor, " d_model"] | None = None
+    cache: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def remember(self, steps: int, batch_size: int) -> None:
-        """Ask for every prompt that so many steps show, and keep the answers: final residual streams, no logits."""
-        places = self.lesson.drawn_by(steps)
-        pairs = [self.lesson.pairs[place] for place in places]
+    def fill_cache(self, steps: int) -> None:
+        """Compute the outputs on every prompt that so many steps draw, while the weights are still the base's."""
+        indices = self.sampler.drawn_by(steps)
+        pairs = [self.sampler.pairs[index] for index in indices]
         with tqdm(total=len(pairs), desc="teacher", unit="prompt", leave=False, disable=None) as bar:
-            for found, batch in batches(pairs, batch_size):
-                residual, z = self._ask(batch)
-                counts = [len(answer) for _, answer in batch]
-                for at, tokens, outputs in zip(found, residual.split(counts), z, strict=True):
-                    self.remembered[places[at]] = tokens.clone(), outputs[None].clone()
+            for found, batch in batches(pairs, BATCH_SIZE):
+                residual, z = self._forward(batch)
+                per_prompt = residual.split([len(answer) for _, answer in batch])
+                for at, tokens, outputs in zip(found, per_prompt, z, strict=True):
+                    self.cache[indices[at]] = tokens.clone(), outputs[None].clone()
                 bar.update(len(batch))
 
-    def answers(self, places: Sequence[int]) -> Said:
-        """Final residual streams at the answer tokens of the prompts at these places, and the heads' outputs."""
-        if not self.remembered:
-            return self._ask([self.lesson.pairs[place] for place in places])
-        residuals, outputs = zip(*(self.remembered[place] for place in places), strict=True)
-        return torch.cat(residuals), torch.cat(outputs)
+    def outputs(self, indices: Sequence[int]) -> TeacherOutputs:
+        """The base's outputs on the sampler's prompts of these indices, from the cache if it was filled."""
+        if self.cache:
+            residuals, outputs = zip(*(self.cache[index] for index in indices), strict=True)
+            return TeacherOutputs(torch.cat(residuals), torch.cat(outputs), self._unembed)
+        residual, z = self._forward([self.sampler.pairs[index] for index in indices])
+        return TeacherOutputs(residual, z, self._unembed)
 
-    def logits(self, residual: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
-        """The base's next-token logits of its final residual streams."""
-        with self.base():
+    def _unembed(self, residual: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
+        with base_weights(self.model, self.anchors):
             return final_logits(self.model, residual)
 
-    def _ask(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Said:
+    def _forward(
+        self, pairs: Sequence[TokenizedPrompt]
+    ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "prompt chosen d_head"]]:
         rows = padded(pairs, self.model.cfg.device)
-        edits, outputs = reading(rows, self.heads)
-        if self.addition is not None and self.scale:
-            edits |= self.addition.edit(rows, self.scale)
-        with self.base(), hooked(self.model, edits):
+        edits, recorded_z = record_z(rows, self.heads)
+        if self.addition is not None and self.vector is not None:
+            edits |= self.addition.edits(rows, self.vector)
+        with base_weights(self.model, self.anchors), hooked(self.model, edits):
             residual = answer_residual(self.model, rows)
-        cfg = self.model.cfg
-        return residual, outputs() if self.heads else residual.new_zeros(len(pairs), 0, cfg.d_head)
+        return residual, recorded_z() if self.heads else residual.new_zeros(len(pairs), 0, self.model.cfg.d_head)
 
 
-def first_tokens(rows: Rows) -> Int[Tensor, " row"]:
-    """Where in the rows' answer tokens, laid one after the other, each row's first one stands."""
+def record_z(
+    rows: Rows, heads: Sequence[Head]
+) -> tuple[dict[str, Edit], Callable[[], Float[Tensor, "prompt chosen d_head"]]]:
+    """Hooks that record the heads' z at the last prompt token, and a function that gives it after the forward pass."""
+    by_layer: dict[int, Tensor] = {}
+    row = torch.arange(len(rows.last), device=rows.last.device)
+
+    def recorder(layer: int) -> Edit:
+        def record(z: Float[Tensor, "batch pos head d_head"]) -> None:
+            by_layer[layer] = z[row, rows.last]
+
+        return record
+
+    def recorded() -> Float[Tensor, "prompt chosen d_head"]:
+        return torch.stack([by_layer[layer][:, head] for layer, head in heads], 1)
+
+    return {z_name(layer): recorder(layer) for layer in {layer for layer, _ in heads}}, recorded
+
+
+def first_tokens(rows: Rows) -> Int[Tensor, " prompt"]:
+    """The index of each prompt's first answer token among the answer tokens of all rows, laid one after the other."""
     counts = torch.tensor([0] + [len(answer) for answer in rows.answers[:-1]])
     return counts.cumsum(0).to(rows.last.device)

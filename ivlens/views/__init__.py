@@ -3,33 +3,36 @@
 from .attention import Html as Html
 from .attention import attention_view as attention_view
 from .benchmark import benchmark_panels as benchmark_panels
-from .checkpoint_maps import checkpoint_heatmap as checkpoint_heatmap
-from .checkpoint_maps import head_change_maps as head_change_maps
-from .checkpoint_report import write_comparison_report as write_comparison_report
-from .checkpoint_summary import checkpoint_summary as checkpoint_summary
 from .checkpoints import alignment_by_layer as alignment_by_layer
+from .checkpoints import checkpoint_heatmap as checkpoint_heatmap
+from .checkpoints import checkpoint_summary as checkpoint_summary
 from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
+from .checkpoints import head_change_maps as head_change_maps
 from .checkpoints import recovery_bars as recovery_bars
-from .comparison import comparison_bars as comparison_bars
+from .checkpoints import write_comparison_report as write_comparison_report
+from .conditions import comparison_bars as comparison_bars
+from .documents import page as page
+from .documents import save_figure as save_figure
+from .documents import write_page as write_page
 from .explorer import ExplorerWidget as ExplorerWidget
-from .export import save_figure as save_figure
-from .heatmap import head_heatmap as head_heatmap
-from .heatmap import head_heatmaps as head_heatmaps
-from .page import page as page
-from .page import prose as prose
-from .page import write_page as write_page
+from .heads import head_heatmap as head_heatmap
+from .heads import head_heatmaps as head_heatmaps
+from .markup import prose as prose
 from .positions import position_heatmap as position_heatmap
 from .report import write_report as write_report
+from .sections import add_section as add_section
 from .stability import stability_curve as stability_curve
+from .stability import stability_heatmap as stability_heatmap
 from .sweep import sweep_heatmap as sweep_heatmap
 from .tables import frame_table as frame_table
-from .training import tradeoff_scatter as tradeoff_scatter
+from .tradeoff import tradeoff_scatter as tradeoff_scatter
 from .training import training_curves as training_curves
 from .transfer import transfer_heatmaps as transfer_heatmaps
 
 __all__ = [
     "ExplorerWidget",
     "Html",
+    "add_section",
     "alignment_by_layer",
     "attention_view",
     "benchmark_panels",
@@ -47,6 +50,7 @@ __all__ = [
     "recovery_bars",
     "save_figure",
     "stability_curve",
+    "stability_heatmap",
     "sweep_heatmap",
     "tradeoff_scatter",
     "training_curves",
@@ -55,3 +59,7 @@ __all__ = [
     "write_page",
     "write_report",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

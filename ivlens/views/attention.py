@@ -11,13 +11,21 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import write_text
-from ..records.visible import escaped, one_line
+from ..text import escaped, one_line
 from .style import OKABE_ITO
 
 
 @dataclass(frozen=True)
 class Html:
-    """A piece of HTML that a notebook shows, a page holds, and a file keeps; it needs no network."""
+    """A piece of HTML that a notebook shows, a page holds, and a file keeps; it needs no network.
+
+    Args:
+        html: the piece, which is shown as it is: escape what comes from models and tasks.
+
+    Example:
+        >>> iv.views.Html("<b>bold</b>").save(tmp_path / "piece.html").name
+        'piece.html'
+    """
 
     html: str
 
@@ -26,38 +34,59 @@ class Html:
 
     @checked
     def save(self, path: str | Path) -> Path:
-        """Write the piece to ``path`` as a document of its own, atomically, and return the path."""
+        """Write the piece to a file as a document of its own, atomically.
+
+        Args:
+            path: the file to write.
+
+        Returns:
+            The path.
+        """
         return write_text(path, f'<!doctype html>\n<meta charset="utf-8">\n{self.html}\n')
 
 
 @checked
 def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"], head_names: list[str]) -> Html:
-    """Attention patterns of heads over a prompt's tokens, to hover over: each weight a probability in [0, 1].
+    """Attention patterns of heads over a prompt's tokens, to hover over.
 
     Of several heads there is one to choose, of one its pattern under its name.
 
-    Raises: ArgumentError where the patterns are not one square a head over the tokens.
+    Args:
+        tokens: the texts of the prompt's tokens.
+        patterns: weights [head, query, key], probabilities from 0 to 1.
+        head_names: a name for each head, such as "3.1".
+
+    Returns:
+        A piece of HTML that a notebook shows and a page holds.
+
+    Raises:
+        ArgumentError: patterns that are not one square per head over the tokens, or weights that are not finite.
+
+    Example:
+        >>> tokens, patterns = iv.attention_patterns(model, prompts[0], [(0, 1)])
+        >>> type(iv.views.attention_view(tokens, patterns, ["0.1"])).__name__
+        'Html'
     """
     shape = len(head_names), len(tokens), len(tokens)
     if tuple(patterns.shape) != shape or 0 in shape:
         raise ArgumentError(
-            "patterns of shape [head, query, key], one a head name, over one token or more",
+            "patterns of shape [head, query, key], one per head name, over one token or more",
             f"{list(patterns.shape)} for {len(head_names)} head names and {len(tokens)} tokens",
         )
-    shown = [_visible(token) for token in tokens]
+    texts = [_visible(token) for token in tokens]
     weights = patterns.detach().double().round(decimals=4)
     if not weights.isfinite().all():
         raise ArgumentError("finite attention weights", "infinite ones or not-a-numbers", "compute them in float32")
     look = {"max_value": 1, "min_value": 0, "positive_color": OKABE_ITO[0]}
     # local_src is the one form of a circuitsvis view that needs no network; it leaves its <div> open
     if len(head_names) > 1:
-        source = attention_heads(weights.tolist(), shown, head_names, **look).local_src
+        source = attention_heads(weights.tolist(), texts, head_names, **look).local_src
         heading, sides = "", "0"
     else:
-        source = attention_pattern(shown, weights[0].tolist(), show_axis_labels=True, **look).local_src
+        source = attention_pattern(texts, weights[0].tolist(), show_axis_labels=True, **look).local_src
         heading, sides = f"<div><b>{escaped(head_names[0])}</b></div>", "15px 15px 12px"  # its axes stick out
-    for texts in (shown, head_names):
-        written = json.dumps(texts)
+    for names in (texts, head_names):
+        written = json.dumps(names)
         source = source.replace(written, written.replace("<", "\\u003c"))
     return Html(heading + source.replace('15px 0;"/>', f'15px {sides};"></div>', 1))
 

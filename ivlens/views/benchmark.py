@@ -1,41 +1,61 @@
-"""The exact sweep beside what is run instead of it, as a figure."""
+"""A benchmark of the exact sweep: how long other programs take, and how its time grows."""
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from ..checks import checked
-from .panels import Edges, Place, Size, check_columns, labels, panels
+from .axes import text_axis
+from .layout import Margins, Panel, Size, panel_grid
 from .style import FAINT, OKABE_ITO, plain
+from .tables import check_columns
 
-SIZE: Size = (330, 250)
-EDGES: Edges = (230, 30, 92)
-GAPS: Size = (70, 62)
+SIZE, GAPS, MARGINS = Size(330, 250), Size(70, 62), Margins(left=230, right=30, bottom=92)
 SCALES = {"tokens": "tokens of the prompt", "prompts": "prompts at once", "heads": "heads of the model"}
 LINES = {"loop / sweep": OKABE_ITO[0], "sweep / forward": OKABE_ITO[1]}
-NAME_WIDTH = 36
+LABEL_WIDTH = 36  # characters
 
 
 @checked
 def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: str, facts: str = "") -> go.Figure:
     """How long contenders take in sweeps, and the sweep's ratios as prompts, their length and the heads grow.
 
-    ``contenders`` has the columns contender, weights and "times the sweep"; ``scaling`` along (tokens, prompts or
-    heads), these three, and the ratios "loop / sweep" and "sweep / forward". All axes of ratios are logarithmic.
+    All axes of ratios are logarithmic.
+
+    Args:
+        contenders: the columns contender, weights (their layout in memory) and "times the sweep".
+        scaling: the columns along ("tokens", "prompts" or "heads"), these three, and the ratios "loop / sweep" and
+            "sweep / forward".
+        title: plain text.
+        facts: plain text under the title.
+
+    Returns:
+        A plotly figure; nothing is shown.
+
+    Raises:
+        ArgumentError: a column is missing.
+
+    Example:
+        >>> import pandas as pd
+        >>> contenders = pd.DataFrame({"contender": ["loop"], "weights": ["plain"], "times the sweep": [12.0]})
+        >>> scaling = {"tokens": [9], "prompts": [1], "heads": [8], "loop / sweep": [9.0], "sweep / forward": [3.0]}
+        >>> scaling = pd.DataFrame({"along": ["tokens"], **scaling})
+        >>> len(iv.views.benchmark_panels(contenders, scaling, title="On a toy").data)
+        7
     """
     check_columns(contenders, ("contender", "weights", "times the sweep"))
     check_columns(scaling, ("along", *SCALES, *LINES))
     names = ["Every head of one prompt", *(f"By {what}" for what in SCALES.values())]
-    figure, places = panels(names, SIZE, 2, GAPS, EDGES, title, facts)
-    _race(figure, contenders, places[0])
-    for what, place in zip(SCALES, places[1:], strict=True):
-        _scale(figure, scaling[scaling["along"] == what], what, place)
-    key = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yref": "container", "yanchor": "bottom"}
-    return figure.update_layout(showlegend=True, legend=key)
+    figure, panels = panel_grid(names, SIZE, 2, GAPS, MARGINS, title, facts)
+    _draw_times(figure, contenders, panels[0])
+    for what, panel in zip(SCALES, panels[1:], strict=True):
+        _draw_ratios(figure, scaling[scaling["along"] == what], what, panel)
+    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yref": "container", "yanchor": "bottom"}
+    return figure.update_layout(showlegend=True, legend=legend)
 
 
-def _race(figure: go.Figure, contenders: pd.DataFrame, place: Place) -> None:
-    """A row a contender: a point at its time, in sweeps."""
-    texts = [f"{plain(name, NAME_WIDTH)}<br><span style='color:{FAINT}'>{plain(layout, NAME_WIDTH)}</span>"
+def _draw_times(figure: go.Figure, contenders: pd.DataFrame, panel: Panel) -> None:
+    """A row per contender: a point at its time, in sweeps."""
+    texts = [f"{plain(name, LABEL_WIDTH)}<br><span style='color:{FAINT}'>{plain(layout, LABEL_WIDTH)}</span>"
              for name, layout in zip(contenders["contender"], contenders["weights"], strict=True)]  # fmt: skip
     times = contenders["times the sweep"]
     points = go.Scatter(
@@ -43,20 +63,20 @@ def _race(figure: go.Figure, contenders: pd.DataFrame, place: Place) -> None:
         textposition="middle right", textfont={"size": 11}, marker={"size": 9, "color": OKABE_ITO[2]},
         customdata=texts, hovertemplate="%{customdata}<br><b>%{x:.3g} sweeps</b><extra></extra>", showlegend=False,
     )  # fmt: skip
-    figure.add_trace(points, **place)
-    figure.update_xaxes(type="log", title_text="time, in sweeps", dtick=1, range=[-1, 3], **place)
-    figure.update_yaxes(labels(texts) | {"range": [len(texts) - 0.5, -0.5], "ticks": ""}, **place)
+    figure.add_trace(points, **panel)
+    figure.update_xaxes(type="log", title_text="time, in sweeps", dtick=1, range=[-1, 3], **panel)
+    figure.update_yaxes(text_axis(texts) | {"range": [len(texts) - 0.5, -0.5], "ticks": ""}, **panel)
 
 
-def _scale(figure: go.Figure, rows: pd.DataFrame, what: str, place: Place) -> None:
-    """Both ratios as lines along one thing that grows."""
+def _draw_ratios(figure: go.Figure, rows: pd.DataFrame, what: str, panel: Panel) -> None:
+    """Both ratios as lines over the tokens, the prompts or the heads."""
     for name, colour in LINES.items():
         line = go.Scatter(
             x=rows[what], y=rows[name], name=name, legendgroup=name, showlegend=what == "tokens",
             mode="lines+markers", line={"color": colour},
             hovertemplate=f"%{{x}} {what}<br><b>{name}: %{{y:.3g}}</b><extra></extra>",
         )  # fmt: skip
-        figure.add_trace(line, **place)
+        figure.add_trace(line, **panel)
     ticks = rows[what].tolist()
-    figure.update_xaxes(type="log", title_text=SCALES[what], tickvals=ticks, ticktext=list(map(str, ticks)), **place)
-    figure.update_yaxes(type="log", title_text="ratio", dtick=1, range=[-0.5, 2.7], **place)
+    figure.update_xaxes(type="log", title_text=SCALES[what], tickvals=ticks, ticktext=list(map(str, ticks)), **panel)
+    figure.update_yaxes(type="log", title_text="ratio", dtick=1, range=[-0.5, 2.7], **panel)

@@ -1,14 +1,13 @@
-"""Heads at every place of a prompt as a figure: the strongest heads are rows, the places columns."""
+"""Heads at every part of a prompt: the strongest heads are rows, the parts of the prompt columns."""
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ..checks import Count, checked
 from ..records import PositionEffects
-from .checkpoint_parts import shortened
-from .heatmap import UNITS
-from .panels import LETTER, Edges, labels, layout_around
-from .style import DIVERGING, plain
+from .axes import LETTER, SLANT, colour_bar, text_axis
+from .layout import Margins, Size, layout_around
+from .style import DIVERGING, EFFECT_UNITS, head_name, plain, shortened
 
 HOVER = (
     "<b>%{{customdata[0]}}</b> at %{{customdata[1]}}<br>effect %{{z:.3g}} {unit}<br>"
@@ -19,40 +18,52 @@ ROW, COLUMN, WIDEST = 22, 44, 1000  # pixels
 
 @checked
 def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | None = None) -> go.Figure:
-    """The average indirect effect of the ``top`` strongest heads at every place, in the metric's own unit.
+    """The average indirect effect of the strongest heads at every part of the prompt, in the metric's own unit.
 
-    A head is as strong as its strongest place; the strongest stands at the top. The colours are symmetric about zero.
-    ``title`` is plain text; without one it names the tasks.
+    A head is as strong as at the part where it is strongest; the strongest head stands at the top. The colours are
+    symmetric about zero.
+
+    Args:
+        effects: the effects [prompt, layer, head, part] of ``position_effects``.
+        top: how many heads to show.
+        title: plain text; without one it names the task.
+
+    Returns:
+        A plotly figure; nothing is shown.
+
+    Raises:
+        ArgumentError: ``top`` below 1.
+
+    Example:
+        >>> import torch
+        >>> values = torch.rand(2, 3, 4, 2)  # prompt, layer, head, part
+        >>> effects = iv.PositionEffects(values, torch.zeros(2), "probability", "loop", ("query", "last"))
+        >>> iv.views.position_heatmap(effects, top=5).data[0].z.shape
+        (5, 2)
     """
-    heads = effects.strongest_heads(min(top, effects.aie[..., 0].numel()))
+    n_all = effects.aie[..., 0].numel()
+    heads = effects.strongest_heads(min(top, n_all))
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))
-    names = [f"{layer}.{head}" for layer, head in heads]
+    names, parts = [head_name(head) for head in heads], [shortened(part) for part in effects.places]
     facts = np.empty((*values.shape, 3), dtype=object)
     for row, column in np.ndindex(*values.shape):
         error = errors[row, column]
-        shown = f"{error:.2g}" if np.isfinite(error) else "n/a"
-        facts[row, column] = names[row], plain(effects.places[column], 60), shown
+        text = f"{error:.2g}" if np.isfinite(error) else "n/a"
+        facts[row, column] = names[row], plain(effects.places[column], 60), text
     limit = np.abs(np.nan_to_num(values)).max() or 1.0
-    unit = UNITS[effects.metric]
+    unit = EFFECT_UNITS[effects.metric]
     cells = go.Heatmap(
-        z=values, customdata=facts, hovertemplate=HOVER.format(unit=unit), colorscale=DIVERGING, zmin=-limit, zmid=0,
-        zmax=limit, xgap=1, ygap=1,
-        colorbar={"title": {"text": f"effect ({unit})", "side": "right"}, "outlinewidth": 0, "thickness": 14},
+        z=values, customdata=facts, hovertemplate=HOVER.format(unit=unit), colorscale=DIVERGING,
+        zmin=-limit, zmid=0, zmax=limit, xgap=1, ygap=1, colorbar=colour_bar(f"effect ({unit})"),
     )  # fmt: skip
-    longest = max(len(shortened(place)) for place in effects.places)
-    edges: Edges = (60, 96, int(0.72 * LETTER * longest) + 56)
-    size = max(260, min(WIDEST, COLUMN * len(effects.places))), max(120, ROW * len(heads))
-    said = (
-        f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{_rows(effects, heads)}"
+    margins = Margins(left=60, right=96, bottom=int(SLANT * LETTER * max(map(len, parts))) + 56)
+    size = Size(max(260, min(WIDEST, COLUMN * len(parts))), max(120, ROW * len(heads)))
+    rows_are = (
+        "all heads" if len(heads) == n_all else f"the {len(heads)} heads of highest effect at any part of the prompt"
     )
-    figure = go.Figure(
-        cells, layout_around(size, edges, effects.task or "Heads at places" if title is None else title, said)
-    )
-    figure.update_xaxes(labels([plain(shortened(place), 99) for place in effects.places]) | {"tickangle": -45})
-    return figure.update_yaxes(labels(names) | {"autorange": "reversed", "title": {"text": "head"}})
-
-
-def _rows(effects: PositionEffects, heads: list[tuple[int, int]]) -> str:
-    every = len(heads) == effects.aie[..., 0].numel()
-    return "all heads" if every else f"the {len(heads)} heads of highest effect at any place"
+    facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
+    heading = (effects.task or "Heads along the prompt") if title is None else title
+    figure = go.Figure(cells, layout_around(size, margins, heading, facts_line))
+    figure.update_xaxes(text_axis([plain(part, 99) for part in parts]) | {"tickangle": -45})
+    return figure.update_yaxes(text_axis(names) | {"autorange": "reversed", "title": {"text": "head"}})

@@ -1,4 +1,4 @@
-"""The look that all figures share: one plotly template, one diverging colour scale, text and tick helpers."""
+"""The look that all figures share: a plotly template, colours, line styles, and texts that plotly shows as they are."""
 
 import html
 import textwrap
@@ -7,13 +7,21 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from ..records.visible import visible
+from ..records import Head
+from ..text import one_line, visible
 
 INK, FAINT, PAPER = "#1f2328", "#6e7781", "#ffffff"
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+SEQUENTIAL = ((0.0, "#f7f7f5"), (0.25, "#c7e9b4"), (0.5, "#41b6c4"), (0.75, "#225ea8"), (1.0, "#081d58"))
 DIVERGING = ((0.0, "#2166ac"), (0.25, "#85b8d8"), (0.5, "#f7f7f5"), (0.75, "#f0a383"), (1.0, "#b2182b"))
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-LINES = 6  # of a longer name the beginning is shown
+LINE_COLOURS = (*OKABE_ITO[:-1], "#882255", "#999933", "#332288")  # without black, which would hide the intervals
+GREY = "#afb8c1"  # of random controls
+DASHES = ("solid", "dash", "dot", "dashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "pentagon", "x", "hexagram")
+EFFECT_UNITS = {"probability": "probability", "log-probability": "nats", "logit-difference": "logits"}
+NAME_WIDTH = 24  # characters of a name beside an axis or in a legend
+LINES = 6  # a longer text is cut after so many lines
 TICK_STEPS = (1, 2, 5, 10, 20, 50)
 
 _AXIS: dict[str, Any] = {
@@ -56,19 +64,36 @@ pio.templates["ivlens"] = TEMPLATE
 
 
 def plain(text: str, width: int, lines: int = LINES) -> str:
-    """``text`` for plotly, letter by letter: wrapped at ``width`` characters, and cut after ``lines``."""
-    most = 4 * width * lines
-    wrapped = [line for part in text[:most].splitlines() for line in textwrap.wrap(visible(part), width)]
-    if len(wrapped) > lines or len(text) > most:
+    """``text`` for plotly, character by character: wrapped at ``width`` characters, and cut after ``lines``."""
+    longest = 4 * width * lines
+    wrapped = [line for part in text[:longest].splitlines() for line in textwrap.wrap(visible(part), width)]
+    if len(wrapped) > lines or len(text) > longest:
         wrapped = [*wrapped[: lines - 1], *(f"{line[: width - 1]}…" for line in wrapped[lines - 1 : lines])]
     return "<br>".join(map(_literal, wrapped))
 
 
 def _literal(line: str) -> str:
-    """What plotly would read as HTML, as TeX between dollars, or as the %{name} of a value, in entities."""
+    """``line`` with entities for what plotly would read as HTML, as TeX between dollars, or as a ``%{name}``."""
     return html.escape(line, quote=False).replace("$", "&#36;").replace("%{", "%&#123;")
 
 
-def tick_step(pixels: float, room: int) -> int:
-    """The smallest round step between ticks that leaves ``room`` pixels a label, where one unit has ``pixels``."""
-    return next((step for step in TICK_STEPS if step * pixels >= room), TICK_STEPS[-1])
+def shortened(name: str, width: int = NAME_WIDTH) -> str:
+    """``name`` in at most ``width`` characters, its middle left out: the names of checkpoints differ at their ends."""
+    name, tail = one_line(name), (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - tail]}…{name[-tail:]}"
+
+
+def head_name(head: Head) -> str:
+    """A head as "layer.head"."""
+    return f"{head[0]}.{head[1]}"
+
+
+def translucent(colour: str, opacity: float) -> str:
+    """A colour "#rrggbb" with an opacity from 0 to 1, as plotly writes it."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def line_style(number: int) -> tuple[str, str]:
+    """Colour and dash of the line of this number, from 0: the colours in turn, then again with the next dash."""
+    return LINE_COLOURS[number % len(LINE_COLOURS)], DASHES[number // len(LINE_COLOURS) % len(DASHES)]

@@ -1,4 +1,4 @@
-"""A steering sweep as a figure: layers from the bottom up, scales from left to right, a panel a number of heads."""
+"""A steering sweep: layers from the bottom up, scales from left to right, a panel per number of heads."""
 
 from typing import Any
 
@@ -8,8 +8,10 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from ..records import SteeringSweep
-from .panels import SEQUENTIAL, Edges, Size, columns_for, labels, panels
-from .style import OKABE_ITO, tick_step
+from ..text import plural
+from .axes import colour_bar, outlines, text_axis, tick_step
+from .layout import Margins, Size, columns_for, panel_grid
+from .style import OKABE_ITO, SEQUENTIAL
 
 HOVER = (
     "layer %{customdata[0]}, scale %{customdata[1]}<br><b>accuracy %{z:.2f}</b> "
@@ -17,84 +19,78 @@ HOVER = (
     "n = %{customdata[5]}<extra></extra>"
 )
 FACTS = ["layer", "scale", "low", "high", "probability", "n"]
-BAR = {
-    "title": {"text": "accuracy", "side": "right"}, "outlinewidth": 0, "thickness": 14,
-    "lenmode": "pixels", "y": 1, "yanchor": "top", "ypad": 0,
-}  # fmt: skip
-EDGES: Edges = (56, 84, 52)
-GAPS: Size = (36, 56)
+MARGINS = Margins(left=56, right=84, bottom=52)
+GAPS = Size(36, 56)
 
 
 @checked
 def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figure:
-    """Accuracy of steered prompts, 0 to 1, for each layer and scale; one panel for each number of heads.
+    """Accuracy of steered prompts, 0 to 1, for each layer and scale; a panel for each number of heads.
 
-    The best cell is outlined; being the best on these prompts, it flatters there. ``title`` is plain text; without
-    one it names the task.
+    The best combination is outlined; chosen on these prompts, its accuracy is too high an estimate for others.
+
+    Args:
+        sweep: the record of ``steering_sweep``.
+        title: plain text; without one it names the task.
+
+    Returns:
+        A plotly figure; nothing is shown.
+
+    Example:
+        >>> sweep = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0, 2.0])
+        >>> iv.views.sweep_heatmap(sweep).data[0].z.shape
+        (2, 2)
     """
-    frame = sweep.to_frame()
-    counts = sorted(sweep.ks)
-    size = max(120, min(440, 38 * len(sweep.scales))), max(120, min(600, 20 * len(sweep.layers)))
-    names = [f"{count} head{'s' * (count != 1)}" for count in counts]
+    frame, ks = sweep.to_frame(), sorted(sweep.ks)
+    best_layer, best_scale, best_k = best = sweep.best()
+    size = Size(max(120, min(440, 38 * len(sweep.scales))), max(120, min(600, 20 * len(sweep.layers))))
+    names = [plural(k, "head") for k in ks]
     heading = (sweep.task or "Steering sweep") if title is None else title
-    columns = columns_for(len(counts), size[0], GAPS[0], EDGES)
-    best = sweep.best()
-    figure, places = panels(names, size, columns, GAPS, EDGES, heading, _facts(sweep.n, frame, best))
-    for count, place in zip(counts, places, strict=True):
-        cells = frame[frame["k"] == count].sort_values(["layer", "scale"])
-        layers, scales = sorted(set(cells["layer"])), sorted(set(cells["scale"]))
-        figure.add_trace(_cells(cells, (len(layers), len(scales)), size, first=place == places[0]), **place)
-        if count == best[2]:
-            figure.add_trace(_outline(scales.index(best[1]), layers.index(best[0])), **place)
-        figure.update_xaxes(_axis("scale", scales, size[0], 34), **place)
-        figure.update_yaxes(_axis("layer" if place["col"] == 1 else "", layers, size[1], 16), **place)
+    columns = columns_for(len(ks), size.width, GAPS.width, MARGINS)
+    figure, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading, _facts(sweep.n, frame, best))
+    for k, panel in zip(ks, panels, strict=True):
+        rows = frame[frame["k"] == k].sort_values(["layer", "scale"])
+        layers, scales = sorted(set(rows["layer"])), sorted(set(rows["scale"]))
+        figure.add_trace(_map(rows, (len(layers), len(scales)), size, first=panel == panels[0]), **panel)
+        if k == best_k:
+            best_cell = layers.index(best_layer), scales.index(best_scale)
+            figure.add_trace(outlines([best_cell], "best", OKABE_ITO[1], width=3, reach=0.48), **panel)
+        figure.update_xaxes(_axis("scale", scales, size.width, 34), **panel)
+        figure.update_yaxes(_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
     return figure
 
 
-def _cells(cells: pd.DataFrame, shape: Size, size: Size, *, first: bool) -> go.Heatmap:
-    """The cells of one panel, with their values written where there is room; the ``first`` panel has the colour bar."""
-    across, up = size[0] / shape[1], size[1] / shape[0]
+def _map(rows: pd.DataFrame, shape: tuple[int, int], size: Size, *, first: bool) -> go.Heatmap:
+    """The map of one panel, its values written in the cells if there is room; the ``first`` one has the colour bar."""
+    width, height = size.width / shape[1], size.height / shape[0]
     return go.Heatmap(
-        z=cells["accuracy"].to_numpy().reshape(shape),
-        customdata=np.stack([cells[name].to_numpy() for name in FACTS], axis=-1).reshape(*shape, len(FACTS)),
+        z=rows["accuracy"].to_numpy().reshape(shape),
+        customdata=np.stack([rows[name].to_numpy() for name in FACTS], axis=-1).reshape(*shape, len(FACTS)),
         hovertemplate=HOVER,
-        texttemplate="%{z:.2f}" if across >= 28 and up >= 13 else None,
+        texttemplate="%{z:.2f}" if width >= 28 and height >= 13 else None,
         textfont={"size": 10},
         colorscale=SEQUENTIAL,
         zmin=0,
         zmax=1,
-        xgap=1 if across >= 9 else 0,
-        ygap=1 if up >= 9 else 0,
+        xgap=1 if width >= 9 else 0,
+        ygap=1 if height >= 9 else 0,
         showscale=first,
-        colorbar=BAR | {"len": min(size[1], 300)},
+        colorbar=colour_bar("accuracy", min(size.height, 300)),
     )
 
 
-def _outline(x: int, y: int) -> go.Scatter:
-    """An open square around the cell at ``x`` and ``y``."""
-    across, up = (-0.48, 0.48, 0.48, -0.48, -0.48), (-0.48, -0.48, 0.48, 0.48, -0.48)
-    return go.Scatter(
-        x=[x + step for step in across],
-        y=[y + step for step in up],
-        mode="lines",
-        line={"color": OKABE_ITO[1], "width": 3},
-        hoverinfo="skip",
-        name="best",
-    )
-
-
-def _axis(name: str, values: list[Any], pixels: int, room: int) -> dict[str, Any]:
-    """An axis of one cell a value, its ticks at least ``room`` pixels apart."""
+def _axis(title: str, values: list[Any], pixels: int, room: int) -> dict[str, Any]:
+    """An axis of one cell per value, its labels at least ``room`` pixels apart."""
     step = tick_step(pixels / len(values), room)
     texts = [f"{value:g}" if index % step == 0 else "" for index, value in enumerate(values)]
-    return labels(texts) | {"title": {"text": name}, "range": [-0.5, len(values) - 0.5]}
+    return text_axis(texts) | {"title": {"text": title}, "range": [-0.5, len(values) - 0.5]}
 
 
-def _facts(n: int, frame: pd.DataFrame, cell: tuple[int, float, int]) -> str:
-    layer, scale, count = cell
-    best = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["k"] == count)].iloc[0]
+def _facts(n: int, frame: pd.DataFrame, best: tuple[int, float, int]) -> str:
+    layer, scale, k = best
+    row = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["k"] == k)].iloc[0]
     return (
-        f"accuracy with the vector added, n = {n} prompt{'s' * (n != 1)}\n"
-        f"outlined, the best cell on these prompts:\nlayer {layer}, scale {scale:g}, {count} head{'s' * (count != 1)}: "
-        f"{best['accuracy']:.2f} (95% interval {best['low']:.2f} to {best['high']:.2f})"
+        f"accuracy with the vector added, n = {plural(n, 'prompt')}\n"
+        f"outlined, the best combination on these prompts:\nlayer {layer}, scale {scale:g}, {plural(k, 'head')}: "
+        f"{row['accuracy']:.2f} (95% interval {row['low']:.2f} to {row['high']:.2f})"
     )

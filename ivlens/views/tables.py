@@ -1,31 +1,47 @@
 """Frames as HTML tables."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
 from ..checks import checked
-from ..records.visible import escaped
+from ..errors import ArgumentError
+from .markup import render
 
-LETTERS = 2000  # of a longer text the beginning is shown
+MOST_CHARACTERS = 2000  # a longer text is cut
 
 
 @checked
 def frame_table(frame: pd.DataFrame, caption: str = "") -> str:
-    """A frame as an escaped HTML table: numbers to three digits, its index shown where it says something."""
+    """A frame as an HTML table, all text in it escaped: numbers to three digits, a longer text cut.
+
+    Args:
+        frame: any frame; its index is shown unless it only counts the rows.
+        caption: plain text over the table.
+
+    Returns:
+        The table as HTML.
+
+    Example:
+        >>> import pandas as pd
+        >>> "<td>a &lt; b</td>" in iv.views.frame_table(pd.DataFrame({"task": ["a < b"]}))
+        True
+    """
     if list(frame.index.names) != [None] or not is_integer_dtype(frame.index.dtype):
         frame = frame.reset_index()
-    marks = [' class="number"' if is_numeric_dtype(kind) and not is_bool_dtype(kind) else "" for kind in frame.dtypes]
-    title = f"<caption>{escaped(caption)}</caption>\n" if caption else ""
-    body = "\n".join(_row("td", row, marks) for row in frame.itertuples(index=False, name=None))
-    head = _row("th", tuple(frame.columns), marks)
-    return f'<div class="table"><table>\n{title}<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    numeric = [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in frame.dtypes]
+    rows = [list(zip(map(_text, row), numeric, strict=True)) for row in frame.itertuples(index=False, name=None)]
+    header = list(zip(map(_text, frame.columns), numeric, strict=True))
+    return render("table.html", caption=caption, header=header, rows=rows)
 
 
-def _row(tag: str, values: tuple[object, ...], marks: list[str]) -> str:
-    cells = zip(values, marks, strict=True)
-    return f"<tr>{''.join(f'<{tag}{mark}>{escaped(_text(value))}</{tag}>' for value, mark in cells)}</tr>"
+def check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Raise ArgumentError where a frame lacks a column."""
+    missing = [name for name in needed if name not in frame]
+    if missing:
+        raise ArgumentError(f"a frame with the columns {', '.join(needed)}", f"one without {', '.join(missing)}")
 
 
 def _text(value: object) -> str:
@@ -35,6 +51,6 @@ def _text(value: object) -> str:
         return "n/a"
     if not isinstance(value, Real) or isinstance(value, Integral):
         text = str(value)
-        return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+        return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
     number = float(value)
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:#.3g}".removesuffix(".")

@@ -7,20 +7,21 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from ..records import TransferMatrix
-from ..records.visible import one_line
-from .panels import LETTER, SEQUENTIAL, WIDEST, Edges, labels, panels
-from .style import DIVERGING, plain
+from ..text import one_line, plural
+from .axes import LETTER, SLANT, text_axis
+from .layout import WIDEST, Margins, Size, panel_grid
+from .style import DIVERGING, SEQUENTIAL, plain
 
-NAMES = {
+TITLES = {
     "overlap": "overlap of the heads",
     "cosine": "cosine of the vectors",
     "accuracy": "steered accuracy",
 }
 HOVER = "source %{customdata[0]}<br>target %{customdata[1]}<br>"
 INTERVAL = " (95% interval %{customdata[2]:.2f} to %{customdata[3]:.2f})<br>n = %{customdata[4]}"
-BARE = "target %{customdata}<br><b>accuracy without a vector %{z:.2f}</b><extra></extra>"
-GAP, NAME_WIDTH = 62, 26
-ROW, SPACE = 30, 9  # pixels: greatest height of the row without a vector, and the space over it
+BARE_HOVER = "target %{customdata}<br><b>accuracy without a vector %{z:.2f}</b><extra></extra>"
+GAP, LABEL_WIDTH = 62, 26
+BARE_ROW, BARE_SPACE = 30, 9  # pixels: greatest height of the row without a vector, and the space over it
 
 
 @checked
@@ -28,31 +29,62 @@ def transfer_heatmaps(matrix: TransferMatrix, *, title: str | None = None) -> go
     """Heads' overlap (0 to 1), vectors' cosine (-1 to 1) and steered accuracy (0 to 1), for each pair of tasks.
 
     Source tasks are rows and target tasks columns, the first at the top left; the row under the accuracies is the
-    targets' accuracy without a vector. ``title`` is plain text.
+    targets' accuracy without a vector.
+
+    Args:
+        matrix: the transfer between tasks.
+        title: plain text.
+
+    Returns:
+        A plotly figure; nothing is shown.
+
+    Example:
+        >>> import torch
+        >>> steered, bare = torch.ones(2, 2, 5, dtype=torch.bool), torch.zeros(2, 5, dtype=torch.bool)
+        >>> matrix = iv.TransferMatrix(torch.eye(2), torch.eye(2), steered, bare, ("antonym", "synonym"))
+        >>> len(iv.views.transfer_heatmaps(matrix).data)
+        4
     """
-    tasks, count = [plain(_short(task), 99) for task in matrix.tasks], len(matrix.tasks)
-    longest = int(LETTER * max(len(_short(task)) for task in matrix.tasks))
-    edges: Edges = (longest + 44, 62, int(0.72 * longest) + 50)
-    side = max(200, min(66 * count, (WIDEST - edges[0] - edges[1] - 2 * GAP) // 3))
+    labels, count = [plain(_label(task), 99) for task in matrix.tasks], len(matrix.tasks)
+    longest = int(LETTER * max(len(_label(task)) for task in matrix.tasks))
+    margins = Margins(left=longest + 44, right=62, bottom=int(SLANT * longest) + 50)
+    side = max(200, min(66 * count, (WIDEST - margins.left - margins.right - 2 * GAP) // 3))
     cell = side / count
-    size = side, round(side + SPACE + min(ROW, cell))
+    size = Size(side, round(side + BARE_SPACE + min(BARE_ROW, cell)))
     heading = "Transfer between tasks" if title is None else title
-    figure, places = panels(list(NAMES.values()), size, 3, (GAP, 0), edges, heading, _facts(matrix))
-    square, last = side / size[1], count - 0.5
-    for value, place in zip(NAMES, places, strict=True):
-        bar = {"x": figure.get_subplot(**place).xaxis.domain[1], "y": 1 - square / 2, "len": square}
-        figure.add_trace(_matrix(matrix, value, cell, bar), **place)
-        figure.update_xaxes(labels(tasks) | {"tickangle": -45, "title": {"text": "target task"}}, **place)
-        down = {"range": [last, -0.5], "domain": [1 - square, 1]}
-        figure.update_yaxes(labels(tasks if value == "overlap" else []) | down, **place)
+    figure, panels = panel_grid(list(TITLES.values()), size, 3, Size(GAP, 0), margins, heading, _facts(matrix))
+    square, end = side / size.height, count - 0.5
+    for value, panel in zip(TITLES, panels, strict=True):
+        bar = {"x": figure.get_subplot(**panel).xaxis.domain[1], "y": 1 - square / 2, "len": square}
+        figure.add_trace(_matrix(matrix, value, cell, bar), **panel)
+        figure.update_xaxes(text_axis(labels) | {"tickangle": -45, "title": {"text": "target task"}}, **panel)
+        down = {"range": [end, -0.5], "domain": [1 - square, 1]}
+        figure.update_yaxes(text_axis(labels if value == "overlap" else []) | down, **panel)
     figure.update_yaxes(title_text="source task", col=1)
-    bottom = last + (size[1] - side) / cell
-    figure.update_yaxes(range=[bottom, -0.5], domain=[0, 1], col=3)
-    figure.add_trace(_bare(matrix, cell, (last + SPACE / cell, bottom)), **places[2])
-    middle = (last + SPACE / cell + bottom) / 2
-    return figure.add_annotation(
-        text="no vector", x=0, xref="x3 domain", xanchor="right", y=middle, yref="y3", showarrow=False, font_size=11
+    return _add_bare(figure, matrix, cell, panels[2], end, end + (size.height - side) / cell)
+
+
+def _add_bare(
+    figure: go.Figure, matrix: TransferMatrix, cell: float, panel: dict[str, int], end: float, bottom: float
+) -> go.Figure:
+    """Add the targets' accuracy without a vector as a row, from under the matrix' ``end`` to the panel's ``bottom``."""
+    top = end + BARE_SPACE / cell
+    figure.update_yaxes(range=[bottom, -0.5], domain=[0, 1], **panel)
+    row = go.Heatmap(
+        _values(matrix.bare.double().mean(-1).numpy()[None], cell),
+        y=(top, bottom),
+        customdata=[[plain(task, 60) for task in matrix.tasks]],
+        hovertemplate=BARE_HOVER,
+        colorscale=SEQUENTIAL,
+        zmin=0,
+        zmax=1,
+        showscale=False,
+        name="bare",
     )
+    return figure.add_trace(row, **panel).add_annotation(
+        text="no vector", x=0, xref="x3 domain", xanchor="right", y=(top + bottom) / 2, yref="y3", showarrow=False,
+        font_size=11,
+    )  # fmt: skip
 
 
 def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]) -> go.Heatmap:
@@ -63,7 +95,7 @@ def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]
     facts = np.array([*pairs, frame["low"], frame["high"], frame["n"]], dtype=object).T
     least = -1 if value == "cosine" else 0
     return go.Heatmap(
-        _cells(frame[value].to_numpy().reshape(shape), cell),
+        _values(frame[value].to_numpy().reshape(shape), cell),
         customdata=facts.reshape(*shape, -1),
         hovertemplate=f"{HOVER}<b>{value} %{{z:.2f}}</b>{INTERVAL if value == 'accuracy' else ''}<extra></extra>",
         colorscale=DIVERGING if value == "cosine" else SEQUENTIAL,
@@ -74,24 +106,8 @@ def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]
     )
 
 
-def _bare(matrix: TransferMatrix, cell: float, edges: tuple[float, float]) -> go.Heatmap:
-    """The row under the accuracies, between its two ``edges``: each target's accuracy without a vector."""
-    accuracy = matrix.bare.double().mean(-1).numpy()[None]
-    return go.Heatmap(
-        _cells(accuracy, cell),
-        y=edges,
-        customdata=[[plain(task, 60) for task in matrix.tasks]],
-        hovertemplate=BARE,
-        colorscale=SEQUENTIAL,
-        zmin=0,
-        zmax=1,
-        showscale=False,
-        name="bare",
-    )
-
-
-def _cells(values: np.ndarray, cell: float) -> dict[str, Any]:
-    """Cells with their values written in them, without the leading zero where ``cell`` pixels are too few for it."""
+def _values(values: np.ndarray, cell: float) -> dict[str, Any]:
+    """Values with their texts in the cells, without the leading zero where ``cell`` pixels are too few for it."""
     texts = [[f"{value:z.2f}" for value in row] for row in values]
     if cell < 34:
         texts = [[text.replace("0.", ".") for text in row] for row in texts]
@@ -99,12 +115,12 @@ def _cells(values: np.ndarray, cell: float) -> dict[str, Any]:
     return {"z": values, "text": texts, "texttemplate": "%{text}", "textfont": font, "xgap": 1, "ygap": 1}
 
 
-def _short(task: str) -> str:
-    return one_line(task, NAME_WIDTH)
+def _label(task: str) -> str:
+    return one_line(task, LABEL_WIDTH)
 
 
 def _facts(matrix: TransferMatrix) -> str:
     return (
         "rows: source task, columns: target task\nsteered accuracy: greedy answers to the target's bare prompts, the "
-        f"source's vector added, n = {matrix.n} prompt{'s' * (matrix.n != 1)} for each target"
+        f"source's vector added, n = {plural(matrix.n, 'prompt')} for each target"
     )

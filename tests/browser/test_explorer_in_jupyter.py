@@ -22,13 +22,16 @@ NEEDED = ("selenium", "jupyterlab", "nbformat", "ipykernel", "anywidget")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 MISSING += ["chromium"] * (not BROWSERS) + ["chromedriver"] * (shutil.which("chromedriver") is None)
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
 
 PATIENCE = 180  # seconds for what includes the import of torch in a fresh kernel
 CODE = """import ivlens as iv
 words = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
 tasks = [iv.Task(f"shift-{by}", list(zip(words, words[by:] + words[:by])), ("the quick fox",)) for by in (1, 2)]
-explorer = iv.explore(iv.load_model("model"), tasks, prompts=4, tried=2)
+explorer = iv.explore(iv.load_model("model"), tasks, n_clean=4, n_test=2)
 explorer"""
 AFTER = 'print("in Python:", explorer.heads)'
 SETTINGS = {

@@ -14,8 +14,9 @@ from ivlens import InstructionVector, TrainingRun, cli
 from ivlens.views import write_comparison_report
 from ivlens.vocabulary import Head
 
+pytestmark = pytest.mark.browser
 TESTS = Path(__file__).parents[1]
-RECORDS = TESTS.parent / "figures" / "records" / "smollm2"
+RECORDS = TESTS.parent / "figures" / "laboratory" / "records" / "smollm2"
 LONG = ["base", *(f"outputs/run-lowercase-first-letter/checkpoint-{500 * at}" for at in range(1, 9))]
 WIDTH = 1280
 DRAWN = """

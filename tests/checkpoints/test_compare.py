@@ -18,23 +18,8 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, VerdictRule, compare_checkpoints
 from ivlens.checkpoints import sources as checkpoint_sources
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),
@@ -157,42 +142,45 @@ def test_probabilities_are_those_of_plain_hugging_face(base: Path, variant: Any,
     assert found["probability"] == pytest.approx(sum(probabilities) / 4, rel=1e-4)
 
 
-def test_finished_cells_are_found_again(base: Path, variant: Any, tasks: list[Task], tmp_path: Path) -> None:
+def test_finished_measures_are_found_again(
+    base: Path, variant: Any, tasks: list[Task], tmp_path: Path, messages: list[str]
+) -> None:
     out, first = tmp_path / "out", {"doubled": variant("doubled", scale(2.0))}
-    said: list[str] = []
-    whole = compare_checkpoints(base, first, tasks, CONFIG, out=out, say=said.append)
-    assert len(said) == 2 * (5 + 4 + 1) + 2  # the second task has no cloze; sweeps on the base only
-    said.clear()
-    again = compare_checkpoints(base, first, tasks, CONFIG, out=out, say=said.append)
-    assert said == []
+    whole = compare_checkpoints(base, first, tasks, CONFIG, out=out)
+    assert len(messages) == 2 * (5 + 4 + 1) + 2  # the second task has no cloze; sweeps on the base only
+    messages.clear()
+    again = compare_checkpoints(base, first, tasks, CONFIG, out=out)
+    assert messages == []
     assert again.to_frame().equals(whole.to_frame())
     more = first | {"halved": variant("halved", scale(0.5))}
-    compare_checkpoints(base, more, tasks, CONFIG, out=out, say=said.append)
-    assert {line.split(":")[0] for line in said} == {"halved"}  # one checkpoint more costs one checkpoint
-    said.clear()
-    compare_checkpoints(base, first, tasks, replace(CONFIG, n_corrupted=3), out=out, say=said.append)
-    assert said
-    assert not any("answers" in line or "hidden" in line or "weights" in line for line in said)
-    said.clear()
-    compare_checkpoints(base, first, tasks, replace(CONFIG, rule=VerdictRule()), out=out, say=said.append)
-    assert said == []  # a verdict is a rule on what was measured
+    compare_checkpoints(base, more, tasks, CONFIG, out=out)
+    assert {line.split(":")[0] for line in messages} == {"halved"}  # one checkpoint more costs one checkpoint
+    messages.clear()
+    compare_checkpoints(base, first, tasks, replace(CONFIG, n_corrupted=3), out=out)
+    assert messages
+    assert not any("answers" in line or "hidden" in line or "weights" in line for line in messages)
+    messages.clear()
+    compare_checkpoints(base, first, tasks, replace(CONFIG, rule=VerdictRule()), out=out)
+    assert messages == []  # a verdict is a rule on what was measured
 
 
-def test_an_interrupted_comparison_resumes(base: Path, variant: Any, tasks: list[Task], tmp_path: Path) -> None:
+def test_an_interrupted_comparison_resumes(
+    base: Path, variant: Any, tasks: list[Task], tmp_path: Path, messages: list[str], listen: Any
+) -> None:
     checkpoints = {"doubled": variant("doubled", scale(2.0))}
     whole = compare_checkpoints(base, checkpoints, tasks, CONFIG)
-    said: list[str] = []
+    messages.clear()
 
     def stop(line: str) -> None:
-        said.append(line)
-        if len(said) == 14:
+        if len(messages) == 14:
             raise KeyboardInterrupt
 
+    listen(stop)
     with pytest.raises(KeyboardInterrupt):
-        compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out", say=stop)
-    rest: list[str] = []
-    again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out", say=rest.append)
-    assert len(rest) == 22 - 13
+        compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
+    messages.clear()
+    again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
+    assert len(messages) == 22 - 13
     assert again.to_frame().equals(whole.to_frame())
 
 
@@ -249,6 +237,50 @@ def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
             compare_checkpoints(base, {"one": base}, chosen, CONFIG)
 
 
+def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_measured(
+    base: Path, tasks: list[Task], tmp_path: Path, messages: list[str]
+) -> None:
+    bare = replace(tasks[0], instructions=())
+    for changes, named in (
+        ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
+        ({"instruction": 0}, "a task with instructions.*'shift-1' without any"),
+        ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
+    ):
+        with pytest.raises(ivlens.ArgumentError, match=named):
+            compare_checkpoints(base, {"same": base}, [tasks[1], bare], replace(CONFIG, **changes), out=tmp_path)
+    assert messages == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"shots": 2, "corruption": "shuffled-labels"}])
+def test_demonstrations_alone_show_a_task_without_instructions(
+    base: Path, variant: Any, tasks: list[Task], changes: dict[str, Any]
+) -> None:
+    bare, config = replace(tasks[0], instructions=()), replace(CONFIG, **changes)
+    comparison = compare_checkpoints(base, {"doubled": variant("doubled", scale(2.0))}, [bare, tasks[1]], config)
+    assert comparison.failures == {}
+    assert row(comparison, "doubled")["norm_ratio"] == pytest.approx(2, rel=1e-5)
+    assert comparison.aie.abs().amax((0, 2, 3)).min() > 0
+    clean = bare.prompts(4, shots=config.shots, instruction=False, split="test")
+    expected = ivlens.evaluate(ivlens.load_model(base), clean).probability
+    assert row(comparison, "base")["probability"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_chat_is_the_same_for_every_checkpoint(
+    base: Path, variant: Any, tasks: list[Task], tiny_tokenizer: Any, chatml: str
+) -> None:
+    doubled = variant("doubled", scale(2.0))
+    for folder in (base, doubled):
+        tiny_tokenizer(chat_template=chatml).save_pretrained(folder)
+    config = replace(CONFIG, format="chat")
+    model = ivlens.load_model(base)
+    comparison = compare_checkpoints(model, {"doubled": doubled}, tasks, config)
+    assert comparison.failures == {}
+    clean = tasks[0].prompts(4, shots=1, split="test", format="chat", tokenizer=model.tokenizer)
+    assert row(comparison, "base")["probability"] == pytest.approx(ivlens.evaluate(model, clean).probability, rel=1e-4)
+    assert comparison.provenance["settings"]["comparison"]["format"] == "chat"
+
+
+@pytest.mark.slow
 def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
     base: Path, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +317,9 @@ def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
 
 def test_adapters_and_run_folders_are_checkpoints(base: Path, tasks: list[Task], tmp_path: Path) -> None:
     model = ivlens.load_model(base)
-    config = ivlens.TrainingConfig(steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    config = ivlens.TrainingConfig(
+        ivlens.Guidance(), steps=3, batch_size=4, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0)
+    )
     ivlens.fine_tune(model, tasks[0].prompts(6, shots=1, split="train"), config)
     ivlens.export_adapter(model, tmp_path / "adapter")
     ivlens.merge_lora(model)

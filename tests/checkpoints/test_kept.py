@@ -21,23 +21,10 @@ from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
+from tiny_models import WORDS
 
-WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-]
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=3, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
@@ -62,26 +49,24 @@ def folders(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path) -> tuple[Path, Pa
 
 
 @pytest.fixture
-def compare(folders: tuple[Path, Path], tmp_path: Path) -> Compare:
+def compare(folders: tuple[Path, Path], tmp_path: Path, messages: list[str]) -> Compare:
     """``compare(out)``: the numbers of a comparison that keeps its measures in a folder, and which were computed."""
 
     def compared(out: str, base: Any = folders[0], tuned: Any = folders[1], **options: Any) -> Any:
-        said: list[str] = []
-        asked = options.pop("task", task())
-        found = compare_checkpoints(
-            base, {"tuned": tuned}, [asked], CONFIG, out=tmp_path / out, say=said.append, **options
-        )
+        messages.clear()
+        asked, config = options.pop("task", task()), options.pop("config", CONFIG)
+        found = compare_checkpoints(base, {"tuned": tuned}, [asked], config, out=tmp_path / out, **options)
         assert found.failures == {}
         frame = found.to_frame()
-        return frame[["probability", "cosine", "aie_correlation"]].to_numpy().tolist(), said
+        return frame[["probability", "cosine", "aie_correlation"]].to_numpy().tolist(), messages.copy()
 
     return compared
 
 
-def why_not(folders: tuple[Path, Path], out: Path, say: Callable[[str], None] = lambda line: None) -> str:
+def why_not(folders: tuple[Path, Path], out: Path) -> str:
     """What was expected, where a comparison or its checkpoint ends in a RecordError; else nothing."""
     try:
-        found = compare_checkpoints(folders[0], {"tuned": folders[1]}, [task()], CONFIG, out=out, say=say)
+        found = compare_checkpoints(folders[0], {"tuned": folders[1]}, [task()], CONFIG, out=out)
     except RecordError as error:
         told = f"RecordError: {error}"
     else:
@@ -146,13 +131,53 @@ CHANGES = [
 def test_a_changed_input_gives_the_numbers_of_a_new_folder(
     folders: tuple[Path, Path], compare: Compare, change: Any, settled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ivlens.checkpoints.facts.SETTLED", -1.0 if settled else 60.0)
+    monkeypatch.setattr("ivlens.checkpoints.facts_cache.SETTLED", -1.0 if settled else 60.0)
     before, _ = compare("out")
     options = change(*folders)
     again, said = compare("out", **options)
     fresh, all_said = compare("fresh", **options)
     assert again == fresh != before
     assert 0 < len(said) <= len(all_said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        ({"method": "attribution"}, {"heads", "sweep", "recovery"}),
+        ({"stream_dtype": torch.float64}, {"heads", "sweep", "recovery"}),
+        ({"instruction": "over the lazy dog"}, {"answers", "heads", "hidden", "sweep", "recovery"}),
+        ({"format": "plain"}, {"answers", "heads", "hidden", "sweep", "recovery"}),
+        ({"format": "chat"}, {"answers", "heads", "hidden", "sweep", "recovery"}),
+    ],
+)
+def test_an_option_is_part_of_what_it_touches_and_of_nothing_else(
+    folders: tuple[Path, Path], compare: Compare, changes: dict[str, Any], measured: set[str], chatml: str,
+    tiny_tokenizer: Any,
+) -> None:  # fmt: skip
+    for folder in folders:
+        tiny_tokenizer(chat_template=chatml).save_pretrained(folder)
+    before, _ = compare("out")
+    again, computed = compare("out", config=replace(CONFIG, **changes))
+    fresh, everything = compare("fresh", config=replace(CONFIG, **changes))
+    assert again == fresh
+    assert again != before or "stream_dtype" in changes  # of a model in float32, it moves the last digits of effects
+    assert {line.split()[1] for line in computed} <= measured
+    assert {line.split()[1] for line in computed} >= {"heads"}
+    assert len(everything) > len(computed)
+
+
+def test_steps_of_attribution_are_part_of_the_effects(compare: Compare) -> None:
+    one, _ = compare("out", config=replace(CONFIG, method="attribution"))
+    two, computed = compare("out", config=replace(CONFIG, method="attribution", steps=3))
+    assert two != one
+    assert "tuned: heads of shift" in computed
+
+
+def test_measures_of_the_layout_before_are_not_read(compare: Compare, tmp_path: Path) -> None:
+    numbers, everything = compare("whole")
+    for now, before in (("measures", "cells"), ("facts", "checkpoints")):
+        shutil.copytree(tmp_path / "whole" / now, tmp_path / "out" / before)
+    assert compare("out") == (numbers, everything)
 
 
 def test_a_tokenizer_that_is_passed_counts(compare: Compare, tiny_tokenizer: Any) -> None:
@@ -201,7 +226,9 @@ def test_an_adapter_that_is_written_again_is_measured_anew(
     folders: tuple[Path, Path], compare: Compare, tmp_path: Path
 ) -> None:
     model = ivlens.load_model(folders[0])
-    config = ivlens.TrainingConfig(steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0))
+    config = ivlens.TrainingConfig(
+        ivlens.Guidance(), steps=2, batch_size=2, learning_rate=1e-2, lora=ivlens.LoRA(2, 4.0)
+    )
     ivlens.fine_tune(model, task().prompts(4, shots=1, split="train"), config)
     ivlens.export_adapter(model, tmp_path / "adapter")
     before, _ = compare("out", tuned=tmp_path / "adapter")
@@ -214,9 +241,9 @@ def test_an_adapter_that_is_written_again_is_measured_anew(
 
 
 def test_unchanged_files_are_hashed_once(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ivlens.checkpoints.facts.SETTLED", -1.0)
+    monkeypatch.setattr("ivlens.checkpoints.facts_cache.SETTLED", -1.0)
     first = compare("out")
-    monkeypatch.setattr("ivlens.checkpoints.facts.file_digest", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("ivlens.checkpoints.facts_cache.file_digest", lambda *_: pytest.fail("hashed again"))
     assert compare("out") == (first[0], [])
 
 
@@ -243,16 +270,18 @@ def test_a_second_process_is_refused_and_a_name_is_no_path(compare: Compare, tmp
 
 @pytest.mark.parametrize("after", [4, 9])
 def test_an_out_folder_that_vanishes_is_made_again_or_one_error(
-    folders: tuple[Path, Path], compare: Compare, tmp_path: Path, after: int
+    folders: tuple[Path, Path], compare: Compare, tmp_path: Path, after: int, messages: list[str], listen: Any
 ) -> None:
-    out, said = tmp_path / "out", []
+    out, removed = tmp_path / "out", []
 
-    def say(line: str) -> None:
-        said.append(line)
-        if len(said) == after:
+    def remove(line: str) -> None:
+        if len(messages) == after and not removed:
+            removed.append(line)
             shutil.rmtree(out)
 
-    assert why_not(folders, out, say) in ("", "a file at", "to write")
+    listen(remove)
+    assert why_not(folders, out) in ("", "a file at", "to write")
+    assert removed
     assert compare("out")[0] == compare("fresh")[0]
 
 
@@ -304,7 +333,7 @@ def test_a_folder_in_a_file_s_place_is_one_error_of_its_checkpoint(
     folders: tuple[Path, Path], compare: Compare, tmp_path: Path
 ) -> None:
     compare("out")
-    for pattern in ("cells/*.answers.*", "cells/attention-*", "checkpoints/*"):
+    for pattern in ("measures/*.answers.*", "measures/attention-*", "facts/*"):
         path = sorted((tmp_path / "out").glob(pattern))[0]
         path.unlink()
         path.mkdir()

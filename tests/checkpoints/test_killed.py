@@ -9,12 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import ivlens
 from ivlens.records import CheckpointComparison
 
+pytestmark = pytest.mark.slow
+
 RUN = """
+import logging
 import sys
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
@@ -30,12 +34,15 @@ config = CheckpointConfig(n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_te
 base, one, two, out, end = sys.argv[1:]
 
 
-def say(line):  # and wait for a word from the one who may kill it
-    print(line, flush=True)
-    sys.stdin.readline()
+class Wait(logging.Handler):  # for a word from the one who may kill it
+    def emit(self, record):
+        print(record.getMessage(), flush=True)
+        sys.stdin.readline()
 
 
-found = compare_checkpoints(base, {"one": one, "two": two}, tasks, config, out=out, say=say)
+logging.getLogger("ivlens").addHandler(Wait())
+logging.getLogger("ivlens").setLevel(logging.INFO)
+found = compare_checkpoints(base, {"one": one, "two": two}, tasks, config, out=out)
 found.save(end)
 """
 
@@ -46,7 +53,7 @@ def folder(made: Any, tokenizer: Any, path: Path) -> str:
     return str(path)
 
 
-def test_killed_at_random_moments_it_loses_at_most_the_cell_in_work(
+def test_killed_at_random_moments_it_loses_at_most_the_measure_in_work(
     tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:
     tokenizer = tiny_tokenizer()
@@ -88,7 +95,7 @@ def test_killed_at_random_moments_it_loses_at_most_the_cell_in_work(
     computed.append(finish(start("killed", "killed.end")))
     everything = [line for lines in computed for line in lines]
     assert set(everything) == set(whole)
-    assert len(everything) <= len(whole) + 3  # each time at most the cell in work was lost
+    assert len(everything) <= len(whole) + 3  # each time at most the measure in work was lost
     for before, after in pairwise(computed):
         assert not set(before[:-1]) & set(after)
     one, two = (CheckpointComparison.load(tmp_path / f"{name}.end") for name in ("whole", "killed"))

@@ -16,8 +16,8 @@ from ivlens import Task, load_model
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.errors import SourceWarning
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 PAIRS = tuple((word, WORDS[(at + 1) % len(WORDS)]) for at, word in enumerate(WORDS))
 TASK = Task("next", PAIRS, ("the quick fox jumps",), ("Q", "A"), None)
 CONFIG = CheckpointConfig(

@@ -8,9 +8,10 @@ import pytest
 import ivlens
 from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
+from tiny_models import WORDS
 
-WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy",
-         "dog"]  # fmt: skip
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=3, shots=0, n_test=40, n_validation=2, layers=(1,), scales=(1.0,),
     random_seeds=(0,),
@@ -28,7 +29,9 @@ def shifted(by: int, instruction: str) -> Task:
 def taught(model: Any, task: Task) -> Any:
     """All splits are learned: what is asked of the checkpoints is what they were taught."""
     prompts = [prompt for split in ("train", "validation", "test") for prompt in task.prompts(shots=0, split=split)]
-    ivlens.fine_tune(model, prompts, ivlens.TrainingConfig(steps=120, batch_size=24, learning_rate=1e-2, warmup=5))
+    ivlens.fine_tune(
+        model, prompts, ivlens.TrainingConfig(ivlens.Guidance(), steps=120, batch_size=24, learning_rate=1e-2, warmup=5)
+    )
     return model
 
 

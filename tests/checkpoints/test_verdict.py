@@ -1,29 +1,26 @@
 """The verdict's rule, and the numbers with intervals that go into it, by hand."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, VerdictRule
-from ivlens.checkpoints.statistics import (
-    cosine,
-    jackknife,
-    linear_cka,
-    paired_drop,
-    recovered_fraction,
-    remembered_fraction,
-)
-from ivlens.checkpoints.verdict import verdict
-from ivlens.records import spearman
+from ivlens.checkpoints.summary import recovered_fraction
+from ivlens.checkpoints.verdict import decide_verdict
+from ivlens.records import ConditionComparison
+from ivlens.stats import Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
+from ivlens.vocabulary import RecoveryCondition, Verdict
 
-NAN = (math.nan,) * 3
-FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)
+NAN = Interval(math.nan, math.nan, math.nan)
+FELL, HELD = Interval(0.5, 0.3, 0.7), Interval(0.0, -0.05, 0.05)
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "drop", "recovered", "knowledge", "said"),
+    ("accuracy", "drop", "recovered", "knowledge", "expected"),
     [
         (0.2, FELL, (1.0, 0.9, 1.1), NAN, "not an ability of the base"),
         (0.9, HELD, NAN, NAN, "kept"),
@@ -37,16 +34,19 @@ FELL, HELD = (0.5, 0.3, 0.7), (0.0, -0.05, 0.05)
         (0.9, FELL, (0.1, 0.0, 0.3), NAN, "function changed"),
     ],
 )
-def test_each_branch_of_the_rule(accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, said: str) -> None:
-    found, because = verdict(accuracy, drop, recovered, knowledge, VerdictRule())
-    assert found == said
+def test_each_branch_of_the_rule(
+    accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, expected: str
+) -> None:
+    intervals = Interval(*drop), Interval(*recovered), Interval(*knowledge)
+    verdict, because = decide_verdict(accuracy, *intervals, VerdictRule())
+    assert verdict is Verdict(expected)
     assert f"{accuracy:.2f}" in because or f"{drop[0]:.2f}" in because
 
 
 def test_thresholds_move_the_verdict() -> None:
-    drop, recovered = (0.2, 0.12, 0.28), (0.4, 0.35, 0.45)
-    assert verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
-    assert verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
+    drop, recovered = Interval(0.2, 0.12, 0.28), Interval(0.4, 0.35, 0.45)
+    assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
+    assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
     with pytest.raises(ivlens.ArgumentError, match="tolerated"):
         VerdictRule(tolerated=1.5)
 
@@ -62,16 +62,22 @@ def test_a_paired_drop_counts_the_prompts_that_changed() -> None:
     assert same[1] < 0 < same[2]
 
 
+def recovery(bare: torch.Tensor, steered: torch.Tensor) -> ConditionComparison:
+    """Bare prompts, and those with the base's vector, as they are answered."""
+    conditions = (RecoveryCondition.BASE_VECTOR.value, RecoveryCondition.BARE.value)
+    return ConditionComparison(torch.stack([steered, bare]), torch.zeros(2, len(bare)).double(), conditions)
+
+
 def test_fractions_are_ratios_of_means_with_their_intervals() -> None:
     yes, no = torch.ones(20, dtype=torch.bool), torch.zeros(20, dtype=torch.bool)
     half = torch.arange(20) < 10
-    value, low, high = recovered_fraction(no, yes, no, half)
+    value, low, high = recovered_fraction(recovery(no, half), recovery(no, yes))
     assert value == 0.5
     assert 0.2 < low < 0.5 < high < 0.8
-    assert recovered_fraction(no, yes, no, yes) == (1, 1, 1)
-    assert math.isnan(recovered_fraction(no, no, no, yes)[0])
+    assert recovered_fraction(recovery(no, yes), recovery(no, yes)) == (1, 1, 1)
+    assert math.isnan(recovered_fraction(recovery(no, yes), recovery(no, no)).value)
     probabilities = torch.linspace(0.1, 0.9, 20)
-    assert remembered_fraction(probabilities, probabilities / 4) == pytest.approx((0.25, 0.25, 0.25))
+    assert ratio_of_means(probabilities / 4, probabilities) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
@@ -96,11 +102,28 @@ def test_rank_correlation_and_cka() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"groups": 1}, "groups"), ({"clean": 0}, "clean"), ({"groups": 50}, "groups"), ({"metric": "x"}, "metric"),
-     ({"corruption": "x"}, "corruption"), ({"scales": ()}, "scales")],
+    [({"groups": 1}, "groups"), ({"n_clean": 0}, "n_clean"), ({"groups": 50}, "groups"), ({"scales": ()}, "scales"),
+     ({"steps": 2}, "steps"), ({"method": "loop", "stream_dtype": torch.float64}, "stream_dtype")],
 )  # fmt: skip
 def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
     with pytest.raises(ivlens.ArgumentError, match=named):
         CheckpointConfig(**settings)
     with pytest.raises(ivlens.ArgumentError, match="layers"):
         CheckpointConfig(layers=(40,)).tried_layers(30)
+
+
+def test_a_name_outside_a_closed_set_is_refused_by_the_field() -> None:
+    """In a plain interpreter: here beartype would speak before ivlens does."""
+    code = (
+        "import ivlens as iv\n"
+        "for field in ('metric', 'corruption', 'method'):\n"
+        "    try:\n"
+        "        iv.CheckpointConfig(**{field: 'x'})\n"
+        "    except iv.ArgumentError as error:\n"
+        "        print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert [line.partition(" to be one of")[0] for line in lines] == [
+        "expected metric", "expected corruption", "expected method"
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A comparison by two workers: the numbers of one, safe to resume, a killed worker loses its cell only."""
+"""A comparison by two workers: the numbers of one, safe to resume, a killed worker loses its measure only."""
 
 import multiprocessing
 import os
@@ -14,9 +14,10 @@ import ivlens
 from ivlens import ArgumentError, Prompt, Task, WorkerError, cli
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.records import CheckpointComparison
+from tiny_models import WORDS
 
-TEXT = "the capital of France is Paris and quick brown fox jumps over lazy dog"
-WORDS = TEXT.split()
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
@@ -29,13 +30,20 @@ def shifted(by: int, kind: type[Task] = Task) -> Task:
     return kind(f"shift-{by}", pairs, ("the quick fox jumps",), ("Q", "A"), "{input} before")
 
 
-class Deadly(Task):
-    """Asked for its cloze texts in a worker, it kills it."""
+class DeadlyPrompt(Prompt):
+    """Made tokens in a worker, it kills it."""
 
-    def cloze_prompts(self, *arguments: Any, **options: Any) -> list[Prompt]:
+    def encode(self, *arguments: Any, **options: Any) -> Any:
         if multiprocessing.parent_process() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().cloze_prompts(*arguments, **options)
+        return super().encode(*arguments, **options)
+
+
+class Deadly(Task):
+    """Its cloze texts are deadly."""
+
+    def cloze_prompts(self, *arguments: Any, **options: Any) -> list[Prompt]:
+        return [DeadlyPrompt(**vars(each)) for each in super().cloze_prompts(*arguments, **options)]
 
 
 TASKS = [shifted(1), shifted(2)]
@@ -72,32 +80,37 @@ def assert_same(one: CheckpointComparison, two: CheckpointComparison) -> None:
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_two_workers_give_the_numbers_of_one_and_leave_the_same_cells(folders: Any, tmp_path: Path) -> None:
-    alone: list[str] = []
-    together: list[str] = []
-    one = compared(folders, tmp_path / "one", say=alone.append)
-    two = compared(folders, tmp_path / "two", say=together.append, n_jobs=2)
+def test_two_workers_give_the_numbers_of_one_and_leave_the_same_measures(
+    folders: Any, tmp_path: Path, messages: list[str]
+) -> None:
+    one = compared(folders, tmp_path / "one")
+    alone = messages.copy()
+    messages.clear()
+    two = compared(folders, tmp_path / "two", n_jobs=2)
     assert_same(one, two)
-    assert sorted(together) == sorted(alone)
+    assert sorted(messages) == sorted(alone)
     files = [{str(path.relative_to(tmp_path / out)) for path in (tmp_path / out).rglob("*")} for out in ("one", "two")]
     assert files[0] == files[1]
-    again: list[str] = []
-    assert_same(compared(folders, tmp_path / "two", say=again.append), one)
-    assert_same(compared(folders, tmp_path / "one", say=again.append, n_jobs=2), one)
-    assert again == []
+    messages.clear()
+    assert_same(compared(folders, tmp_path / "two"), one)
+    assert_same(compared(folders, tmp_path / "one", n_jobs=2), one)
+    assert messages == []
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_a_killed_worker_is_an_error_and_what_was_finished_is_found_again(folders: Any, tmp_path: Path) -> None:
+def test_a_killed_worker_is_an_error_and_what_was_finished_is_found_again(
+    folders: Any, tmp_path: Path, messages: list[str]
+) -> None:
     good = {name: folder for name, folder in folders.items() if name != "broken"}
     with pytest.raises(WorkerError, match=r"every worker to finish its work; got TerminatedWorkerError.*found again"):
         compared(good, tmp_path / "out", [shifted(1), shifted(2, Deadly)], n_jobs=2)
-    rest: list[str] = []
-    found = compared(good, tmp_path / "out", say=rest.append, n_jobs=2)
-    whole: list[str] = []
-    assert compared(good, tmp_path / "whole", say=whole.append).to_frame().equals(found.to_frame())
-    assert 0 < len(rest) < sum(not line.startswith("base") for line in whole)
-    assert set(rest) < set(whole)
+    messages.clear()
+    found = compared(good, tmp_path / "out", n_jobs=2)
+    rest = messages.copy()
+    messages.clear()
+    assert compared(good, tmp_path / "whole").to_frame().equals(found.to_frame())
+    assert 0 < len(rest) < sum(not line.startswith("base") for line in messages)
+    assert set(rest) < set(messages)
 
 
 @pytest.mark.usefixtures("two_dask_workers")

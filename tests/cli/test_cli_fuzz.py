@@ -11,6 +11,8 @@ import pytest
 from ivlens import cli
 from ivlens.cli.verbs import VERBS as KNOWN
 
+pytestmark = pytest.mark.slow
+
 SECONDS, SEED = 60, 0
 ENDLESS = ("--steps", "--n-jobs")  # large numbers are theirs to have
 VALUES = (

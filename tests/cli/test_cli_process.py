@@ -14,6 +14,8 @@ import pytest
 
 from ivlens import cli
 
+pytestmark = pytest.mark.slow
+
 # what Python does before it runs our code is its own: a line tells when that begins
 BEGUN = "import sys; from ivlens.__main__ import command; print(flush=True); sys.exit(command())"
 COMMAND = [sys.executable, "-c", BEGUN.replace("print(flush=True); ", "")]

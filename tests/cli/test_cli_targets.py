@@ -83,8 +83,7 @@ def test_what_is_no_file_is_refused_and_left_alone(no_file: Path) -> None:
     [
         "vector model task.json --out OUT", "report stable.safetensors --out OUT", "heads model task.json --out OUT/x",
         "sweep model foreign.safetensors --task task.json --out OUT/x", "train model --task task.json --out OUT/x",
-        "compare model other --tasks task.json --out OUT/x", "demo --out OUT/x", "figures --out OUT/x",
-        "experiment forgetting --out OUT/x", "experiment diagnosis --out OUT/x",
+        "compare model other --tasks task.json --out OUT/x", "demo --out OUT/x",
     ],
 )  # fmt: skip
 def test_every_verb_tries_its_target_before_it_works(

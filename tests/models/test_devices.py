@@ -7,10 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ivlens.models.streams import Plan, run_streams
+from ivlens.models.streams import Forks, run_streams
+from ivlens.vocabulary import TokenizedPrompt
 
 MOVES = ("_to_copy", "copy_", "index", "index_put_")  # may take tensors of two devices, as a GPU's may
-PAIRS = [((5,), (7,)), ((3, 1, 4, 1, 5, 9, 2, 6), (5, 3, 5)), ((2, 7), (1,))]
+PAIRS = [TokenizedPrompt(*ids) for ids in (((5,), (7,)), ((3, 1, 4, 1, 5, 9, 2, 6), (5, 3, 5)), ((2, 7), (1,)))]
 
 
 class OneDevice(TorchDispatchMode):
@@ -35,7 +36,7 @@ def test_every_tensor_that_streams_make_is_on_the_models_device(
     assert str(cfg.device) == "meta"
     means = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, device="meta")
     added = {1: torch.zeros(2, cfg.d_model, device="meta")}
-    plan = Plan(means, patched={0: [2, 0], cfg.n_layers - 1: list(range(cfg.n_heads))}, added=added)
+    plan = Forks(means, patched={0: [2, 0], cfg.n_layers - 1: list(range(cfg.n_heads))}, added=added)
     with OneDevice():
         found = run_streams(model, PAIRS, plan, dtype)
     assert [tuple(each.shape) for each in found] == [(plan.streams, len(answer), cfg.d_model) for _, answer in PAIRS]

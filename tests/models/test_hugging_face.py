@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ivlens import folders, load_model
+from ivlens import files, load_model
 from ivlens.errors import ArgumentError, MismatchError, RecordError, UnsupportedError
 from ivlens.models import add_lora, export, export_adapter, export_hf, lora_factors, lora_off, merge_lora, model_facts
 from ivlens.models.export import trainable_names
+from ivlens.models.facts import weights_sha256
 from ivlens.models.families import FAMILIES
-from ivlens.models.provenance import weights_sha256
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -357,7 +357,7 @@ def full_in_rust(*_: Any, **__: Any) -> None:
 
 def moves_in(at: Path, to: Path) -> bool:
     """Whether a rename puts a new folder in place, rather than an old one aside or back."""
-    return to.name == "export" and at.suffix != folders.ASIDE
+    return to.name == "export" and at.suffix != files.ASIDE
 
 
 @pytest.fixture(params=["weights", "tokenizer", "move"])
@@ -371,7 +371,7 @@ def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, mad
             monkeypatch.setattr(model.tokenizer, "save_pretrained", full_in_rust)
         else:
             rename = Path.rename
-            monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+            monkeypatch.setattr(files, "_exchange", lambda *_: False)
             monkeypatch.setattr(Path, "rename", lambda at, to: (full if moves_in(at, to) else rename)(at, to))
 
     yield fails

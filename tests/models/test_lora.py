@@ -10,9 +10,9 @@ from torch.nn.utils import parametrize
 
 from ivlens.errors import ArgumentError
 from ivlens.models import add_lora, has_lora, lora_factors, lora_off, merge_lora, model_facts
+from ivlens.models.facts import weights_sha256
 from ivlens.models.families import FAMILIES
 from ivlens.models.lora import weight_names
-from ivlens.models.provenance import weights_sha256
 
 TOKENS = torch.arange(10, 40).reshape(2, 15)
 UNGATED = ("W_Q", "W_K", "W_V", "W_O", "W_in", "W_out")

@@ -275,6 +275,7 @@ def test_code_that_a_known_model_names_is_told_of_and_never_run(folder: Path) ->
 
 
 @pytest.mark.parametrize("what", ["config", "tokenizer"])
+@pytest.mark.slow
 def test_nobody_is_asked_on_standard_input_whether_to_run_code(folder: Path, what: str) -> None:
     if what == "config":
         set_in("config.json", model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})(folder)

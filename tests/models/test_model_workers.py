@@ -13,7 +13,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HeadMeans, HookError, MismatchError, Prompt, PromptError, WorkerError
-from ivlens.folders import in_use
+from ivlens.files import in_use
 from ivlens.models import add_lora, map_with_model, shared_weights
 from ivlens.models.workers import worker_device
 

@@ -8,11 +8,15 @@ import torch
 import ivlens
 from ivlens.errors import MismatchError
 from ivlens.models import rows_that_fit, sweep_heads
-from ivlens.models.precision import LEAST
+from ivlens.models.streams.memory import LEAST
+from ivlens.vocabulary import TokenizedPrompt, all_heads
 
 FAMILIES = ["llama", "gpt2", "gpt_neox", "bloom", "gptj", "olmo2"]  # Gemma's weights are rounded at loading
-PAIRS = [((5, 6, 7, 8, 9), (11,)), ((9, 8, 7), (12, 13)), ((40, 41, 42, 43, 44, 45, 46, 47), (14,))]
-HEADS = [(layer, head) for layer in range(2) for head in range(4)]
+PAIRS = [
+    TokenizedPrompt(*ids)
+    for ids in (((5, 6, 7, 8, 9), (11,)), ((9, 8, 7), (12, 13)), ((40, 41, 42, 43, 44, 45, 46, 47), (14,)))
+]
+HEADS = all_heads(2, 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,9 +50,9 @@ def test_longer_prompts_and_wider_streams_leave_room_for_fewer_rows(tiny_hooked:
 def test_little_free_memory_bounds_the_rows(tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_hooked("llama")
     full = rows_that_fit(model, 100)
-    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: LEAST // 2)
+    monkeypatch.setattr("ivlens.models.streams.memory.free_memory", lambda device: LEAST // 2)
     assert rows_that_fit(model, 100) == pytest.approx(full / 4, abs=1)
-    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: 0)
+    monkeypatch.setattr("ivlens.models.streams.memory.free_memory", lambda device: 0)
     assert rows_that_fit(model, 100) == 2
 
 
@@ -57,11 +61,11 @@ def test_a_widened_block_takes_its_part_of_what_is_free(
 ) -> None:
     model = ivlens.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.bfloat16)
     block = 4 * sum(parameter.numel() for parameter in model.blocks[0].parameters())
-    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: LEAST)
+    monkeypatch.setattr("ivlens.models.streams.memory.free_memory", lambda device: LEAST)
     alone = rows_that_fit(model, 100, torch.float32)
-    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: LEAST - block)
+    monkeypatch.setattr("ivlens.models.streams.memory.free_memory", lambda device: LEAST - block)
     assert rows_that_fit(model, 100, torch.float32) < alone
-    monkeypatch.setattr("ivlens.models.precision.free_memory", lambda device: block)
+    monkeypatch.setattr("ivlens.models.streams.memory.free_memory", lambda device: block)
     assert rows_that_fit(model, 100, torch.float32) == 2
 
 

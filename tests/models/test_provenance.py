@@ -12,7 +12,7 @@ from tokenizers import processors
 from ivlens import load_model
 from ivlens.errors import MismatchError
 from ivlens.models import check_fits, model_facts, provenance
-from ivlens.models.provenance import _state_of, identity, key_of, stamp, weights_sha256
+from ivlens.models.facts import _state_of, identity, key_of, stamp, weights_sha256
 
 
 def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
@@ -167,7 +167,7 @@ def test_means_of_another_config_do_not_fit(tiny_hooked: Any) -> None:
 
 def test_unchanged_weights_are_hashed_once(tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_hooked()
-    module = importlib.import_module("ivlens.models.provenance")  # its name in ivlens.models is a function's
+    module = importlib.import_module("ivlens.models.facts")  # its name in ivlens.models is a function's
     monkeypatch.setattr(module, "weights_sha256", lambda model: pytest.fail("hashed again"))
     model(torch.arange(10, 20)[None])
     model_facts(model)

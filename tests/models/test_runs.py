@@ -17,8 +17,12 @@ from ivlens.models import (
     resid_pre_name,
 )
 from ivlens.models.runs import final_logits
+from ivlens.vocabulary import TokenizedPrompt
 
-PAIRS = [((10, 11, 12, 13), (14, 15)), ((20, 21), (22,)), ((30,), (31, 32, 33)), ((40, 41, 42), ())]
+PAIRS = [
+    TokenizedPrompt(*ids)
+    for ids in (((10, 11, 12, 13), (14, 15)), ((20, 21), (22,)), ((30,), (31, 32, 33)), ((40, 41, 42), ()))
+]
 
 
 def test_padding_keeps_prompts_answers_and_their_border() -> None:
@@ -70,6 +74,6 @@ def test_hooks_find_the_last_prompt_tokens_of_the_batch(tiny_hooked: Any) -> Non
 
 def test_a_prompt_longer_than_the_context_is_refused(tiny_hooked: Any) -> None:
     model = tiny_hooked()
-    check_length(model, [((5,) * 126, (6, 7))])
+    check_length(model, [TokenizedPrompt((5,) * 126, (6, 7))])
     with pytest.raises(PromptError, match="context of 128 tokens; got one of 129; shorten it"):
-        check_length(model, [((5,), (6,)), ((5,) * 127, (6, 7))])
+        check_length(model, [TokenizedPrompt((5,), (6,)), TokenizedPrompt((5,) * 127, (6, 7))])

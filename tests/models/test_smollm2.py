@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ivlens.models import padded
+from ivlens.vocabulary import TokenizedPrompt
 
 VERBS = {"go": "went", "sing": "sang", "walk": "walked", "take": "took", "eat": "ate"}
 TEXT = "\n\n".join(f"Verb: {verb}\nPast tense: {past}" for verb, past in VERBS.items())
@@ -33,7 +34,7 @@ def test_logits_are_those_of_plain_transformers(smollm2: Any, theirs: Any, ids: 
 
 @torch.no_grad()
 def test_padded_rows_are_those_of_plain_transformers(smollm2: Any, theirs: Any, ids: tuple[int, ...]) -> None:
-    rows = padded([(ids[:13], ()), (ids, ()), (ids[:1], ())], "cpu")
+    rows = padded([TokenizedPrompt(some) for some in (ids[:13], ids, ids[:1])], "cpu")
     logits = smollm2(rows.tokens, attention_mask=rows.mask)
     for row, length in enumerate((13, 40, 1)):
         assert (logits[row, :length] - theirs[:length]).abs().max() <= 1e-4 * theirs.abs().max()

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from ivlens import load_model
 from ivlens.errors import ArgumentError, MismatchError, SourceError
 from ivlens.models import cache_folder, packaged
-from ivlens.models.provenance import model_facts
+from ivlens.models.facts import model_facts
 from ivlens.models.sources import merge_adapter, open_source
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")

@@ -245,6 +245,7 @@ class Interrupter:
 
 
 @pytest.mark.parametrize("kind", ["steer", "ablate"])
+@pytest.mark.slow
 def test_an_interrupt_at_any_line_leaves_the_model_as_it_was(model: Any, vectors: Tensor, kind: str) -> None:
     """Also while the interrupt's traceback, which holds the frames, and the context live on, as in a notebook."""
     kept: list[Any] = []
@@ -301,6 +302,7 @@ def test_functions_taken_from_the_model_before_are_refused(model: Any, vectors: 
 
 
 @torch.no_grad()
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "inside"])
 def test_a_compiled_model_is_steered_while_the_context_is_active(model: Any, vectors: Tensor, when: str) -> None:
     """Compiled code has no hooks; contexts of two models may end in any order."""

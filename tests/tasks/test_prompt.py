@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ivlens.errors import PromptError
-from ivlens.tasks import Encoded, Prompt, beginning, token_text
+from ivlens.tasks import Prompt, beginning, token_text
+from ivlens.vocabulary import TokenizedPrompt
 
 FRANCE = Prompt("The capital of France is", " Paris")
 
@@ -38,7 +39,7 @@ def test_token_ids_are_the_tokenizers(tokenizer, bos_tokenizer):
 
 def test_answer_is_the_suffix_of_both_together(bos_tokenizer):
     encoded = FRANCE.encode(bos_tokenizer)
-    assert isinstance(encoded, Encoded)
+    assert isinstance(encoded, TokenizedPrompt)
     assert list(encoded.prompt_ids) == FRANCE.token_ids(bos_tokenizer)
     assert bos_tokenizer.decode(encoded.answer_ids) == " Paris"
     assert bos_tokenizer.decode(FRANCE.encode(bos_tokenizer, " Lima").answer_ids) == " Lima"

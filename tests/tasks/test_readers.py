@@ -4,7 +4,6 @@ import io
 import json
 import warnings
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from ivlens.errors import ArgumentError, TaskError
 from ivlens.tasks import Example, load_task
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "function_vectors"
 KEYS = ("examples", "Instances")  # in an object these two say that it is a task's file
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
     lambda text: text.strip() and text.strip() not in KEYS
@@ -484,15 +482,3 @@ def test_unknown_name_gets_a_suggestion_and_the_list():
         load_task("country_capital")
     with pytest.raises(TaskError, match="got 'nothing-like-it-at-all'; The built-in tasks are: "):
         load_task("nothing-like-it-at-all")
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the function-vectors files are not beside this checkout")
-def test_real_function_vectors_files():
-    for path in sorted(REAL.glob("*.json")):
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        task = load_task(path)
-        assert task.name == path.stem
-        assert {example.input for example in task.examples} == {row["input"].strip() for row in rows}
-        accepted = {example.input: example.answers for example in task.examples}
-        assert all(row["output"].strip() in accepted[row["input"].strip()] for row in rows)
-        assert len(task.prompts(10, instruction=False)) == 10

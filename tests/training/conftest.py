@@ -11,8 +11,8 @@ from ivlens import Prompt
 
 
 @pytest.fixture
-def learner(tiny_hooked: Callable[..., Any]) -> Callable[[], Any]:
-    """``learner()``: the same tiny random model each time."""
+def make_model(tiny_hooked: Callable[..., Any]) -> Callable[[], Any]:
+    """``make_model()``: the same tiny random model at each call."""
     return tiny_hooked
 
 
@@ -28,6 +28,6 @@ def others() -> list[Prompt]:
 
 
 @pytest.fixture
-def vector(learner: Callable[[], Any]) -> ivlens.InstructionVector:
-    means = ivlens.mean_head_activations(learner(), [Prompt("Q: the fox A:", (" x",))])
-    return ivlens.instruction_vector(learner(), means, [(0, 1), (1, 0), (1, 2)])
+def vector(make_model: Callable[[], Any]) -> ivlens.InstructionVector:
+    means = ivlens.mean_head_activations(make_model(), [Prompt("Q: the fox A:", (" x",))])
+    return ivlens.instruction_vector(make_model(), means, [(0, 1), (1, 0), (1, 2)])

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 import ivlens
 from ivlens import Prompt
 from ivlens.errors import MismatchError, RecordError
-from ivlens.files import held, load_tensors, save_tensors, seal
-from ivlens.training import Ability, TrainingConfig, fine_tune
+from ivlens.files import held
+from ivlens.tensor_files import load_tensors, save_tensors, seal
+from ivlens.training import Ability, Guidance, TrainingConfig, fine_tune
 
-CONFIG = TrainingConfig(steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)
-Learner = Callable[[], Any]
+CONFIG = TrainingConfig(Guidance(), steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)
 
 
 def run(model: Any, prompts: list[Prompt], out: Path, **options: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -173,6 +173,20 @@ def test_a_changed_ability_is_noticed_and_others_may_come_and_go(made: Any, tmp_
         run(load(), prompts, out, keep=[changed])
 
 
+def test_a_run_from_before_guidance_was_terms_is_refused_by_name(made: Any, tmp_path: Path) -> None:
+    whole, _, (load, prompts) = made
+    out = shutil.copytree(whole, tmp_path / "run")
+    for name in ("state", "state.previous"):
+        tensors, facts = load_tensors(out / f"{name}.safetensors")
+        earlier = {"training.guidance.kl_last": 0.0, "training.guidance.progressive": "none"}
+        facts = facts | {"key": facts["key"] | earlier, "asked": facts.pop("abilities")}
+        save_tensors(out / f"{name}.safetensors", tensors, facts)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(MismatchError, match=r"training\.guidance\.kl_last 0\.0 against None.*choose another folder"):
+        run(load(), prompts, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_measures_of_a_run_without_a_state_are_not_believed(made: Any, tmp_path: Path) -> None:
     whole, expected, (load, prompts) = made
     (tmp_path / "run").mkdir()
@@ -268,3 +282,16 @@ def test_what_is_no_file_in_the_folder_is_refused_and_stays(made: Any, tmp_path:
         with pytest.raises(RecordError, match="a FIFO"):
             run(model, prompts, tmp_path / "run")
     assert (tmp_path / "run" / name).is_fifo()
+
+
+def test_records_from_before_load_with_the_names_of_today(tmp_path: Path) -> None:
+    records = Path(__file__).parents[2] / "figures" / "forgetting" / "records"
+    path = next(records.glob("guided-*.safetensors"))
+    assert "hits" in str(load_tensors(path, unsealed=True)[1]["measured"])
+    earlier = ivlens.TrainingRun.load(path)
+    assert {*earlier.measured[0]} >= {"correct", "accuracy"}
+    assert all("hits" not in row for row in earlier.measured)
+    row = earlier.measured[0]
+    assert row["correct"].count("1") / row["n"] == pytest.approx(row["accuracy"])
+    again = ivlens.TrainingRun.load(earlier.save(tmp_path / "again.safetensors"))
+    assert again.measured == earlier.measured

@@ -14,7 +14,7 @@ from jaxtyping import TypeCheckError
 import ivlens
 from ivlens import Prompt
 from ivlens.models import has_lora, lora_off, merge_lora, trainable_names
-from ivlens.training import Ability, Guidance, LoRA, TrainingConfig, fine_tune
+from ivlens.training import Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -22,16 +22,18 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-CONFIG = TrainingConfig(steps=6, batch_size=4, learning_rate=3e-3)
+CONFIG = TrainingConfig(Guidance(), steps=6, batch_size=4, learning_rate=3e-3, warmup=0)
 
 
 def changed(before: dict, after: dict) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_it_learns_and_the_same_seed_gives_the_same_weights(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+def test_it_learns_and_the_same_seed_gives_the_same_weights(
+    make_model: Callable[[], Any], prompts: list[Prompt]
+) -> None:
     config = replace(CONFIG, steps=30)
-    one, two, other = learner(), learner(), learner()
+    one, two, other = make_model(), make_model(), make_model()
     run = fine_tune(one, prompts, config)
     torch.manual_seed(7)  # the global generator plays no part
     fine_tune(two, prompts, config)
@@ -41,27 +43,27 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights(learner: Callable[[]
     assert changed(weights(one), weights(other))
 
 
-def test_only_what_was_asked_learns(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
-    model = learner()
+def test_only_what_was_asked_learns(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    model = make_model()
     before = weights(model)
     fine_tune(model, prompts, CONFIG)
     touched = changed(before, weights(model))
     assert touched
     assert not any(name.startswith(("embed.", "unembed.")) for name in touched)
     assert not any(".b_" in name or "._b_" in name for name in touched)  # llama has no biases to export
-    model = learner()
+    model = make_model()
     fine_tune(model, prompts, replace(CONFIG, layers=(1,)))
     assert {name.split(".")[1] for name in changed(before, weights(model))} == {"1"}
-    model = learner()
+    model = make_model()
     fine_tune(model, prompts, replace(CONFIG, embeddings=True))
     assert {"embed.W_E", "unembed.W_U"} <= changed(before, weights(model))
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
-def test_adam_steps_are_those_of_torch(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+def test_adam_steps_are_those_of_torch(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
     """Warm-up, decay, clipping and weight decay against a loop written out here."""
     config = replace(CONFIG, warmup=2, decay="cosine", weight_decay=0.1, clip=0.5, batch_size=len(prompts))
-    model, plain = learner(), learner()
+    model, plain = make_model(), make_model()
     fine_tune(model, prompts, config)
     names = [name for name in trainable_names(plain) if name.startswith(("blocks.", "ln_final"))]
     learning = [dict(plain.named_parameters())[name] for name in names]
@@ -82,12 +84,12 @@ def test_adam_steps_are_those_of_torch(learner: Callable[[], Any], prompts: list
         torch.testing.assert_close(dict(model.named_parameters())[name], parameter, rtol=0, atol=2e-4, msg=name)
 
 
-def test_l2_keeps_weights_near_the_base(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
-    base = weights(learner())
+def test_l2_keeps_weights_near_the_base(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    base = weights(make_model())
 
     def distance(l2: float, lora: LoRA | None = None) -> float:
-        model = learner()
-        fine_tune(model, prompts, replace(CONFIG, guidance=Guidance(l2=l2), lora=lora, decay="none"))
+        model = make_model()
+        fine_tune(model, prompts, replace(CONFIG, guidance=Guidance((L2ToBase(l2),)), lora=lora, decay="none"))
         if has_lora(model):
             merge_lora(model)
         return sum((values - base[name]).square().sum().item() for name, values in weights(model).items()) ** 0.5
@@ -97,8 +99,8 @@ def test_l2_keeps_weights_near_the_base(learner: Callable[[], Any], prompts: lis
     assert distance(100.0, LoRA(2, 4.0)) < 0.8 * distance(0.0, LoRA(2, 4.0))
 
 
-def test_lora_learns_beside_the_weights(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
-    model, base = learner(), learner()
+def test_lora_learns_beside_the_weights(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    model, base = make_model(), make_model()
     lora = LoRA(4, 8.0, ("W_Q", "W_O", "W_in"))
     run = fine_tune(model, prompts, replace(CONFIG, steps=30, batch_size=len(prompts), learning_rate=1e-2, lora=lora))
     assert run.to_frame()["loss"].iloc[-1] < 0.8 * run.to_frame()["loss"].iloc[0]
@@ -112,35 +114,35 @@ def test_lora_learns_beside_the_weights(learner: Callable[[], Any], prompts: lis
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights(
-    learner: Callable[[], Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from ivlens.training import course
+    from ivlens.training import terms
 
-    honest, calls = course.cross_entropy, []
+    honest, calls = terms.cross_entropy, []
 
     def broken(logits: Any, targets: Any) -> Any:
         calls.append(0)
         return honest(logits, targets) * (float("nan") if len(calls) > 3 else 1.0)
 
-    good = learner()
+    good = make_model()
     fine_tune(good, prompts, replace(CONFIG, steps=6, decay="none", seed=3))
-    monkeypatch.setattr(course, "cross_entropy", broken)
-    model = learner()
+    monkeypatch.setattr(terms, "cross_entropy", broken)
+    model = make_model()
     with pytest.warns(UserWarning, match="stopped at step 3"):
         run = fine_tune(model, prompts, replace(CONFIG, decay="none", seed=3, save_every=1), out=tmp_path)
     assert run.steps == 3
     assert "nan" in run.stopped
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    monkeypatch.setattr(course, "cross_entropy", honest)
-    again = learner()
+    monkeypatch.setattr(terms, "cross_entropy", honest)
+    again = make_model()
     fine_tune(again, prompts, replace(CONFIG, decay="none", seed=3, save_every=1), out=tmp_path)  # from step 3 on
     assert not changed(weights(good), weights(again))
 
 
 def test_abilities_are_measured_on_the_way(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, tmp_path: Path
 ) -> None:
-    model = learner()
+    model = make_model()
     keep = [Ability("old", tuple(others), replace(vector, task="old")), Ability("bare", tuple(others[:2]))]
     run = fine_tune(model, prompts, replace(CONFIG, evaluate_every=3), keep=keep, out=tmp_path)
     frame = run.abilities()
@@ -162,11 +164,11 @@ def test_abilities_are_measured_on_the_way(
     assert back.provenance["settings"]["training"]["steps"] == 6
 
 
-def test_measures_of_the_vector_at_the_base(learner: Callable[[], Any], others: list[Prompt]) -> None:
+def test_measures_of_the_vector_at_the_base(make_model: Callable[[], Any], others: list[Prompt]) -> None:
     """An unchanged model: cosine and norm ratio 1, alignment recomputed by hand."""
     from ivlens.training import measure
 
-    model = learner()
+    model = make_model()
     vector = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, others), [(0, 1), (1, 2)])
     row = measure(model, Ability("old", tuple(others), vector, layer=1))
     assert row["cosine"] == pytest.approx(1, abs=1e-6)
@@ -185,8 +187,8 @@ def test_a_task_is_learned_from_train_and_measured_on_test(smollm2: Any) -> None
     assert len(ability.prompts) == 30
 
 
-def test_mixed_precision_is_close_to_full(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
-    full, mixed = learner(), learner()
+def test_mixed_precision_is_close_to_full(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    full, mixed = make_model(), make_model()
     losses = [
         fine_tune(model, prompts, replace(CONFIG, precision=precision)).to_frame()["loss"]
         for model, precision in ((full, "full"), (mixed, "bfloat16"))
@@ -195,12 +197,12 @@ def test_mixed_precision_is_close_to_full(learner: Callable[[], Any], prompts: l
     assert all(parameter.dtype == torch.float32 for parameter in mixed.parameters())
 
 
-@pytest.mark.parametrize("preset", ["plain", "iv", "fv", "kl", "l2", "rehearsal", "replay", "guided"])
+@pytest.mark.parametrize("preset", ["plain", "iv", "fv", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided"])
 def test_every_preset_runs(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, preset: str
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, preset: str
 ) -> None:
-    config = replace(CONFIG, guidance=replace(Guidance.preset(preset), layer=1))
-    run = fine_tune(learner(), prompts, config, vector=vector, rehearse=others, replay=others)
+    config = replace(CONFIG, guidance=Guidance.preset(preset, layer=1))
+    run = fine_tune(make_model(), prompts, config, vector=vector, rehearse=others, replay=others)
     assert run.values.isfinite().all()
     assert run.steps == 6
     assert not run.stopped
@@ -213,19 +215,8 @@ def test_every_preset_runs(
      ({"teacher": "none"}, "teacher"), ({"save_every": 0}, "save_every")],
 )  # fmt: skip
 def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> None:
-    with pytest.raises(ivlens.ArgumentError, match=named):
+    with pytest.raises((ivlens.ArgumentError, TypeCheckError), match=named):  # the latter in tests only
         TrainingConfig(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [({"progressive": "quadratic"}, "progressive"), ({"kl_last": -1}, "kl_last"), ({"temperature": 0}, "temperature"),
-     ({"direction": "up"}, "direction"), ({"site": "mlp"}, "site"), ({"replay_batch": 0}, "replay_batch"),
-     ({"consistency_reduction": "max"}, "consistency_reduction")],
-)  # fmt: skip
-def test_a_guidance_outside_its_values_is_named(settings: dict, named: str) -> None:
-    with pytest.raises(ivlens.ArgumentError, match=named):
-        Guidance(**settings)
 
 
 def test_unknown_preset_and_layers() -> None:
@@ -233,21 +224,21 @@ def test_unknown_preset_and_layers() -> None:
         Guidance.preset("magic")
 
 
-def test_layers_that_the_model_has_not(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+def test_layers_that_the_model_has_not(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
     for layers in ((), (0, 9)):
         with pytest.raises(ivlens.ArgumentError, match="layers"):
-            fine_tune(learner(), prompts, replace(CONFIG, layers=layers))
+            fine_tune(make_model(), prompts, replace(CONFIG, layers=layers))
 
 
-def test_quiet(learner: Callable[[], Any], prompts: list[Prompt], capfd: pytest.CaptureFixture) -> None:
+def test_quiet(make_model: Callable[[], Any], prompts: list[Prompt], capfd: pytest.CaptureFixture) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fine_tune(learner(), prompts, CONFIG)
+        fine_tune(make_model(), prompts, CONFIG)
     assert capfd.readouterr() == ("", "")
 
 
-def test_old_gradients_do_not_enter_the_first_step(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
-    clean, dirty = learner(), learner()
+def test_old_gradients_do_not_enter_the_first_step(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    clean, dirty = make_model(), make_model()
     dirty(torch.arange(5, 15)[None]).square().sum().backward()
     norms = [fine_tune(model, prompts, CONFIG).to_frame()["gradient_norm"] for model in (clean, dirty)]
     assert norms[0].equals(norms[1])
@@ -260,7 +251,7 @@ def test_half_precision_models_are_refused(tiny_hf: Any, tiny_tokenizer: Any, pr
 
 
 def test_abilities_are_checked_before_the_first_step(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, tmp_path: Path
 ) -> None:
     wide = ivlens.InstructionVector(torch.ones(7), torch.ones(0, 7), ())
     for keep, error in (
@@ -270,22 +261,22 @@ def test_abilities_are_checked_before_the_first_step(
         ([Ability("old", tuple(others)), Ability("old", tuple(others))], ivlens.ArgumentError),
     ):
         with pytest.raises(error):
-            fine_tune(learner(), prompts, CONFIG, keep=keep, out=tmp_path)
+            fine_tune(make_model(), prompts, CONFIG, keep=keep, out=tmp_path)
     assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_an_ability_that_is_new_to_a_finished_run_is_measured(
-    learner: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], tmp_path: Path
 ) -> None:
-    fine_tune(learner(), prompts, CONFIG, keep=[Ability("old", tuple(others))], out=tmp_path)
-    run = fine_tune(learner(), prompts, CONFIG, keep=[Ability("other", tuple(others[:2]))], out=tmp_path)
+    fine_tune(make_model(), prompts, CONFIG, keep=[Ability("old", tuple(others))], out=tmp_path)
+    run = fine_tune(make_model(), prompts, CONFIG, keep=[Ability("other", tuple(others[:2]))], out=tmp_path)
     assert run.final()["ability"].tolist() == ["other"]
 
 
 @pytest.mark.parametrize(
     "settings",
     [{"layers": 1}, {"betas": (0.9, 1.5)}, {"lora": {"rank": 8}}, {"learning_rate": float("inf")},
-     {"embeddings": True, "lora": LoRA()}, {"guidance": Guidance(kl_floor=0.1), "accumulate": 2}],
+     {"embeddings": True, "lora": LoRA()}, {"guidance": Guidance((KLToBase(floor=0.1),)), "accumulate": 2}],
     ids=str,
 )  # fmt: skip
 def test_settings_of_the_wrong_kind_are_refused(settings: dict) -> None:

@@ -53,7 +53,7 @@ def test_a_term_below_its_floor_neither_counts_nor_pushes() -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("none", [0, 0, 0]), ("linear", [1, 0.5, 0]), ("cosine", [1, 0.5, 0]), ("constant", [1, 1, 1])],
+    [("linear", [1, 0.5, 0]), ("cosine", [1, 0.5, 0]), ("constant", [1, 1, 1])],
 )
 def test_schedules_start_whole_and_end_at_nothing(schedule: str, expected: list[float]) -> None:
     assert [remaining(schedule, step, 10) for step in (0, 5, 10)] == pytest.approx(expected)

@@ -16,7 +16,7 @@ import torch
 
 import ivlens
 from ivlens import Prompt, files
-from ivlens.training import Guidance, LoRA, TrainingConfig, fine_tune
+from ivlens.training import Guidance, L2ToBase, LoRA, TrainingConfig, fine_tune
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -24,19 +24,19 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-CONFIG = TrainingConfig(steps=8, batch_size=4, learning_rate=3e-3, save_every=2)
+CONFIG = TrainingConfig(Guidance(), steps=8, batch_size=4, learning_rate=3e-3, save_every=2)
 RUN = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-import conftest, ivlens
+import ivlens, tiny_models
 from ivlens import Prompt
-from ivlens.training import Guidance, TrainingConfig, fine_tune
-model = ivlens.load_model(conftest.random_model("llama"), tokenizer=conftest.byte_level_tokenizer())
+from ivlens.training import Guidance, L2ToBase, Rehearsal, TrainingConfig, fine_tune
+model = ivlens.load_model(tiny_models.random_model("llama"), tokenizer=tiny_models.byte_level_tokenizer())
 words = "capital of France is Paris and the quick brown".split()
 prompts = [Prompt(f"Q: {{word}} A:", (f" {{after}}",)) for word, after in zip(words, words[1:])]
-guidance = Guidance(rehearsal=1.0, l2=10.0)
+guidance = Guidance((Rehearsal(1.0), L2ToBase(10.0)))
 config = TrainingConfig(guidance, steps=150, batch_size=4, learning_rate=1e-3, save_every=7)
 print("ready", flush=True)
 fine_tune(model, prompts, config, rehearse=prompts[:3], out=sys.argv[1])
@@ -55,6 +55,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path: Path) -> None:
     whole = start(tmp_path / "whole", tmp_path / "whole.weights")
     kills, chance = 0, random.Random(time.time_ns())  # another moment at each run of this test
@@ -76,6 +77,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_ends_it_after_the_step_with_the_state_saved(tmp_path: Path, number: int, status: int) -> None:
     process = start(tmp_path / "run", tmp_path / "weights")
     wait_for(tmp_path / "run" / "log.jsonl", process)
@@ -96,8 +98,8 @@ def saved_step(folder: Path) -> int:
         return json.loads(file.metadata()["ivlens"])["step"]
 
 
-def test_a_finished_run_is_not_run_again(learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path) -> None:
-    first, second = learner(), learner()
+def test_a_finished_run_is_not_run_again(make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path) -> None:
+    first, second = make_model(), make_model()
     run = fine_tune(first, prompts, CONFIG, out=tmp_path)
     again = fine_tune(second, prompts, CONFIG, out=tmp_path)
     assert torch.equal(run.values, again.values)
@@ -108,10 +110,10 @@ def test_a_finished_run_is_not_run_again(learner: Callable[[], Any], prompts: li
 
 @pytest.mark.parametrize("lora", [None, LoRA(2, 4.0)], ids=["full", "lora"])
 def test_a_truncated_state_is_reported_and_the_one_before_it_used(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, lora: LoRA | None
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, lora: LoRA | None
 ) -> None:
     config = replace(CONFIG, lora=lora)
-    whole, model = learner(), learner()
+    whole, model = make_model(), make_model()
     fine_tune(whole, prompts, config, out=tmp_path)
     path = tmp_path / "state.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -122,18 +124,18 @@ def test_a_truncated_state_is_reported_and_the_one_before_it_used(
 
 
 def test_no_readable_state_is_an_error_and_nothing_is_overwritten(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
-    fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     for name in ("state.safetensors", "state.previous.safetensors"):
         (tmp_path / name).write_bytes(b"junk")
     with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ivlens.RecordError, match="move them away"):
-        fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+        fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     assert (tmp_path / "state.safetensors").read_bytes() == b"junk"
 
 
 def test_a_full_disk_is_reported_and_training_goes_on(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves, honest = [], files.save_file
 
@@ -145,7 +147,7 @@ def test_a_full_disk_is_reported_and_training_goes_on(
         honest(tensors, path, **options)
 
     monkeypatch.setattr(files, "save_file", full)
-    model = learner()
+    model = make_model()
     with pytest.warns(UserWarning, match="No space left"):
         run = fine_tune(model, prompts, CONFIG, out=tmp_path)
     assert run.steps == 8
@@ -157,73 +159,73 @@ def test_a_full_disk_is_reported_and_training_goes_on(
         "state.previous.safetensors",
     }
     monkeypatch.setattr(files, "save_file", honest)
-    again = learner()
+    again = make_model()
     fine_tune(again, prompts, CONFIG, out=tmp_path)
     assert all(torch.equal(one, two) for one, two in zip(weights(model).values(), weights(again).values(), strict=True))
 
 
 def test_a_run_of_other_settings_is_refused_with_what_differs(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
-    fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     with pytest.raises(ivlens.MismatchError, match=r"training\.learning_rate 0\.003 against 0\.001"):
-        fine_tune(learner(), prompts, replace(CONFIG, learning_rate=1e-3), out=tmp_path)
+        fine_tune(make_model(), prompts, replace(CONFIG, learning_rate=1e-3), out=tmp_path)
     with pytest.raises(ivlens.MismatchError, match="; got prompts "):
-        fine_tune(learner(), prompts[:-1], CONFIG, out=tmp_path)
-    with pytest.raises(ivlens.MismatchError, match=r"training\.guidance\.l2"):
-        fine_tune(learner(), prompts, replace(CONFIG, guidance=Guidance(l2=1.0)), out=tmp_path)
-    trained = learner()
+        fine_tune(make_model(), prompts[:-1], CONFIG, out=tmp_path)
+    with pytest.raises(ivlens.MismatchError, match=r"training\.guidance\.L2ToBase\.weight None against 1\.0"):
+        fine_tune(make_model(), prompts, replace(CONFIG, guidance=Guidance((L2ToBase(1.0),))), out=tmp_path)
+    trained = make_model()
     fine_tune(trained, prompts, CONFIG)
     with pytest.raises(ivlens.MismatchError, match="weights_sha256"):
         fine_tune(trained, prompts, CONFIG, out=tmp_path)
     fine_tune(
-        learner(), prompts, replace(CONFIG, evaluate_every=1, save_every=1), out=tmp_path
+        make_model(), prompts, replace(CONFIG, evaluate_every=1, save_every=1), out=tmp_path
     )  # these change no weight
 
 
-def test_a_folder_that_cannot_be_written(learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ivlens.RecordError, match="choose a folder"):
-        fine_tune(learner(), prompts, CONFIG, out=tmp_path / "file" / "run")
+        fine_tune(make_model(), prompts, CONFIG, out=tmp_path / "file" / "run")
 
 
-def test_signal_handlers_are_put_back(learner: Callable[[], Any], prompts: list[Prompt]) -> None:
+def test_signal_handlers_are_put_back(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    fine_tune(learner(), prompts, CONFIG)
+    fine_tune(make_model(), prompts, CONFIG)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_damaged_log_is_reported_and_put_back_from_the_state(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
-    whole = fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    whole = fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     log = tmp_path / "log.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("\n".join([*lines[:2], lines[2][:9], *lines[3:]]) + "\n")
     with pytest.warns(UserWarning, match=r"log\.jsonl is damaged; it is put back from the state"):
-        again = fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+        again = fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     assert torch.equal(again.values, whole.values)
     assert log.read_text().splitlines() == lines
 
 
 def test_a_kill_between_the_renames_loses_nothing(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
-    whole = learner()
+    whole = make_model()
     fine_tune(whole, prompts, CONFIG, out=tmp_path)
     (tmp_path / "state.safetensors").rename(tmp_path / "state.new.safetensors")
     (tmp_path / "state.previous.safetensors").write_bytes(b"junk")
     (tmp_path / ".state.new.safetensors.killed").write_bytes(b"half")
-    model = learner()
+    model = make_model()
     fine_tune(model, prompts, CONFIG, out=tmp_path)
     assert all(torch.equal(one, two) for one, two in zip(weights(whole).values(), weights(model).values(), strict=True))
     assert not (tmp_path / ".state.new.safetensors.killed").exists()
 
 
 def test_a_broken_state_never_takes_the_place_of_a_whole_one(
-    learner: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+    fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     (tmp_path / "state.safetensors").write_bytes(b"junk")
     previous = (tmp_path / "state.previous.safetensors").read_bytes()
     honest = os.replace
@@ -235,5 +237,5 @@ def test_a_broken_state_never_takes_the_place_of_a_whole_one(
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.warns(UserWarning, match="cannot be read"):
-        fine_tune(learner(), prompts, CONFIG, out=tmp_path)
+        fine_tune(make_model(), prompts, CONFIG, out=tmp_path)
     assert (tmp_path / "state.previous.safetensors").read_bytes() == previous

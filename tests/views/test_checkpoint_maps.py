@@ -154,7 +154,7 @@ def test_the_bases_heads_are_outlined_and_the_gained_ones_circled(comparison: An
 
 
 def test_maps_of_a_large_model_stay_legible(comparison: Any) -> None:
-    figure = head_change_maps(comparison(NAMES[:3], TASKS[:1], layers=80, k=64), TASKS[0])
+    figure = head_change_maps(comparison(NAMES[:3], TASKS[:1], n_layers=80, n_heads=64), TASKS[0])
     axis = figure.layout.xaxis
     across = (figure.layout.width - figure.layout.margin.l - figure.layout.margin.r) * (axis.domain[1] - axis.domain[0])
     assert across / 64 >= 5

@@ -9,7 +9,9 @@ import numpy as np
 import plotly.io as pio
 import pytest
 
+from ivlens.errors import RecordError
 from ivlens.records import CheckpointComparison
+from ivlens.records.tables import RANDOM
 from ivlens.views import (
     alignment_by_layer,
     checkpoint_heatmap,
@@ -19,6 +21,8 @@ from ivlens.views import (
     recovery_bars,
     write_comparison_report,
 )
+from ivlens.views.checkpoints.words import CONDITION_STYLES, VERDICT_STYLES
+from ivlens.vocabulary import RecoveryCondition, Verdict
 
 TASKS = ("present-past", "country-capital", "capitalize", "landmark-country")
 NAMES = ("base", "after-1", "after-2", "after-3")
@@ -86,10 +90,23 @@ def test_panels_of_the_summary_do_not_overlap(comparison: Any, kind: dict[str, A
             assert apart, (one, two)
 
 
-def test_an_unknown_verdict_is_undecided(comparison: Any) -> None:
-    rows = tuple(row | {"verdict": "of tomorrow" if row["task"] == "capitalize" else None} for row in comparison().rows)
-    [cells] = maps(checkpoint_summary(comparison(rows=rows)))
-    assert {text for texts in cells.text for text in texts} == {"undecided"}
+def test_an_unknown_verdict_is_refused_by_name_and_a_missing_one_is_blank(comparison: Any, tmp_path: Path) -> None:
+    rows = tuple(row | {"verdict": "of tomorrow"} for row in comparison().rows)
+    with pytest.raises(RecordError, match=r"a verdict to be one of 'kept'.*; got 'of tomorrow'"):
+        checkpoint_summary(comparison(rows=rows))
+    with pytest.raises(RecordError, match="of tomorrow"):
+        write_comparison_report(tmp_path / "report.html", comparison(rows=rows))
+    [cells] = maps(checkpoint_summary(comparison(rows=tuple(row | {"verdict": None} for row in rows))))
+    assert {text for texts in cells.text for text in texts} == {""}
+    assert {value for values in cells.z for value in values} == {None}
+
+
+def test_every_verdict_and_condition_has_its_own_look(comparison: Any) -> None:
+    assert {*VERDICT_STYLES} == {*Verdict}
+    assert {*CONDITION_STYLES} == {*RecoveryCondition, RANDOM} - {RecoveryCondition.OTHER_VECTOR}  # in the table only
+    odd = comparison().recovery[0] | {"condition": "bare + a vector of tomorrow"}
+    with pytest.raises(RecordError, match=r"a condition of recovery to be .*; got 'bare \+ a vector of tomorrow'"):
+        recovery_bars(comparison(recovery=(odd,)))
 
 
 def test_names_are_text_in_every_figure_and_titles_can_be_given(comparison: Any) -> None:
@@ -124,7 +141,7 @@ def test_the_report_is_one_page_with_verdicts_first(comparison: Any, tmp_path: P
 def test_the_report_escapes_what_it_is_given(comparison: Any, tmp_path: Path) -> None:
     record = comparison(["base", MALICE], [MALICE], learned=(MALICE,), failures={MALICE: MALICE},
                         provenance={"model": {"source": MALICE}, MALICE: [MALICE]})  # fmt: skip
-    rows = tuple(row | {"because": MALICE, "verdict": MALICE} for row in record.rows)
+    rows = tuple(row | {"because": MALICE} for row in record.rows)
     text = write_comparison_report(tmp_path / "report.html", dataclasses.replace(record, rows=rows)).read_text("utf-8")
     assert "<img" not in text
     assert text.count("&lt;img src=x") > 10

@@ -6,7 +6,7 @@ import torch
 from ivlens.errors import ArgumentError
 from ivlens.records import ConditionComparison
 from ivlens.views import comparison_bars
-from ivlens.views.comparison import GREY
+from ivlens.views.style import GREY
 
 CONDITIONS = ("bare", "instruction vector", "random vector, seed 0")
 

@@ -16,7 +16,7 @@ from ivlens.errors import ArgumentError, PromptError
 from ivlens.records import HeadEffects
 from ivlens.tasks import Prompt
 from ivlens.views import ExplorerWidget
-from ivlens.views.explorer import HINT, WAITING
+from ivlens.views.explorer.widget import HINT, WAITING
 
 LAYERS, HEADS, COUNT = 4, 3, 6
 METRIC = "log-probability"
@@ -30,9 +30,9 @@ class Planted:
 
     def __init__(self) -> None:
         prompts = [Prompt(f"{EVIL} {at}", " b", input=f"{EVIL} {at}") for at in range(COUNT)]
-        subject = SimpleNamespace(clean=prompts, corrupted=prompts, bare=prompts, asked=prompts)
-        self.subjects = {"one": subject, "two": subject}
-        self.found: dict[tuple[str, str], HeadEffects] = {}
+        subject = SimpleNamespace(clean=prompts, corrupted=prompts, test_bare=prompts, test_clean=prompts)
+        self.prompts = {"one": subject, "two": subject}
+        self.effects: dict[tuple[str, str], HeadEffects] = {}
         self.told: list[Any] = []
         self.error: Exception | None = None
 
@@ -41,27 +41,27 @@ class Planted:
         values[:, 2, 1] = 1.0 if task == "one" else -1.0
         return values
 
-    def work(self, task: str, metric: str) -> Iterator[tuple[int, int]]:
-        done = self.found[task, metric].n if (task, metric) in self.found else 0
+    def compute(self, task: str, metric: str) -> Iterator[tuple[int, int]]:
+        done = self.effects[task, metric].n if (task, metric) in self.effects else 0
         yield done, COUNT
         while done < COUNT:
             if self.error:
                 raise self.error
             done += 2
-            self.found[task, metric] = HeadEffects(self.values(task)[:done], torch.zeros(done), metric, "exact", task)
+            self.effects[task, metric] = HeadEffects(self.values(task)[:done], torch.zeros(done), metric, "exact", task)
             yield done, COUNT
 
     def ranks(self, head: Any, metric: str) -> pd.DataFrame:
-        return pd.DataFrame({"task": [task for task, _ in self.found], "rank": 1, "effect": 0.5, "n": COUNT})
+        return pd.DataFrame({"task": [task for task, _ in self.effects], "rank": 1, "effect": 0.5, "n": COUNT})
 
     def vector(self, task: str, heads: Any) -> Any:
         return SimpleNamespace(task=task, heads=tuple(heads))
 
-    def read(self, task: str, head: Any) -> pd.DataFrame:
+    def logit_lens(self, task: str, head: Any) -> pd.DataFrame:
         return pd.DataFrame({"token": [f" {EVIL}", "\n"], "value": [2.5, 1.0]})
 
-    def attention(self, task: str, head: Any, at: int) -> tuple[list[str], torch.Tensor]:
-        self.told.append(("attention", task, head, at))
+    def attention(self, task: str, head: Any, prompt: int) -> tuple[list[str], torch.Tensor]:
+        self.told.append(("attention", task, head, prompt))
         return [EVIL, "b"], torch.eye(2)[None]
 
     def accuracy(self, task: str, vector: Any, layer: int, scale: float) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def test_a_click_shows_the_head(widget: ExplorerWidget, planted: Planted) -> Non
     assert "mean effect 1 ± 0 nats, rank 1 of 12, n = 6" in panel.facts.value
     assert list(panel.strip.data[0].x) == [1.0] * COUNT
     assert "one" in panel.ranks.value
-    assert "2.50" in panel.reading.value
+    assert "2.50" in panel.lens.value
     assert planted.told[-1] == ("attention", "one", (2, 1), 0)
     assert [(layer, head) for layer, head, _ in frames(widget)] == [(2, 1)]
 
@@ -156,7 +156,7 @@ def test_heads_that_are_not_there_are_refused(widget: ExplorerWidget, head: tupl
         widget.heads = [head]
     with pytest.raises(ArgumentError, match=r"layers below|head\[0\] to be a whole number of 0 or more"):
         widget.look(head)
-    assert (widget.heads, widget.looked) == (((1, 1),), None)
+    assert (widget.heads, widget.shown_head) == (((1, 1),), None)
 
 
 def test_one_prompt_can_be_looked_at(widget: ExplorerWidget, planted: Planted) -> None:
@@ -265,14 +265,14 @@ def test_a_head_without_effects_shows_none_of_another_task(planted: Planted) -> 
         await turns(5)
         click(widget, 2, 1)
         panel = widget.head_panel
-        assert (panel.spread.layout.display, "rank 1 of 12" in panel.facts.value) == (None, True)
+        assert (panel.strip_row.layout.display, "rank 1 of 12" in panel.facts.value) == (None, True)
         widget.task.value = "two"
-        assert (panel.spread.layout.display, panel.ranks.value) == ("none", "")
+        assert (panel.strip_row.layout.display, panel.ranks.value) == ("none", "")
         assert "Head 2.1" in panel.facts.value
         assert "rank" not in panel.facts.value
         assert WAITING in widget.hint.value
         await turns(5)
-        assert (panel.spread.layout.display, "rank 12 of 12" in panel.facts.value) == (None, True)
+        assert (panel.strip_row.layout.display, "rank 12 of 12" in panel.facts.value) == (None, True)
         assert HINT in widget.hint.value
 
     asyncio.run(told())
@@ -295,7 +295,7 @@ def test_clicks_in_other_threads_are_answered_in_the_widgets_own(planted: Plante
         for change in changes:
             await asyncio.to_thread(change)
             await turns(2)
-        assert (widget.heads, widget.looked) == (((2, 1), (1, 1)), (1, 1))
+        assert (widget.heads, widget.shown_head) == (((2, 1), (1, 1)), (1, 1))
         assert set(seen) == {own}
         first = widget.job
         await asyncio.to_thread(widget.button.click)
@@ -322,12 +322,12 @@ def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None
         widget.task.value = "two"
         await turns(1)
         assert first.cancelled()
-        assert planted.found["one", METRIC].n < COUNT
+        assert planted.effects["one", METRIC].n < COUNT
         second = widget.job
         widget.close()
         await turns(1)
         assert second.cancelled()
-        assert planted.found["two", METRIC].n < COUNT
+        assert planted.effects["two", METRIC].n < COUNT
 
     asyncio.run(told())
 
@@ -370,7 +370,7 @@ def test_text_of_prompts_is_escaped_everywhere(widget: ExplorerWidget) -> None:
     widget.prompt.index = 2
     widget.heads = [(2, 1)]
     panel = widget.head_panel
-    pieces = [panel.facts, panel.reading, panel.ranks, panel.attention, widget.vector_panel.tokens]
+    pieces = [panel.facts, panel.lens, panel.ranks, panel.attention, widget.vector_panel.tokens]
     shown = [piece.value for piece in pieces] + [widget.map.layout.title.text, *panel.strip.data[0].text]
     for text in shown:
         assert EVIL not in text

@@ -36,6 +36,7 @@ def test_a_page_holds_the_figure_and_loads_nothing(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(bool(MISSING), reason=MISSING)
 def test_images_have_the_figures_size(tmp_path: Path) -> None:
     image = save_figure(FIGURE, str(tmp_path / "figure.PNG")).read_bytes()

@@ -18,7 +18,7 @@ from ivlens.views import head_heatmap, head_heatmaps
 PLANTED = [(20, 5), (3, 8), (29, 0)]
 
 
-def effects(layers=30, k=9, n=4, planted=PLANTED, metric="probability", task="country-capital", scale=1.0):
+def effects(layers=30, heads=9, n=4, planted=PLANTED, metric="probability", task="country-capital", scale=1.0):
     """Small noise everywhere, one strong negative head, and the planted heads in falling order."""
     values = 0.01 * torch.randn(n, layers, heads, generator=torch.Generator().manual_seed(0))
     values[:, 0, 0] = -0.9

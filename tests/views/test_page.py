@@ -79,6 +79,7 @@ def test_it_is_written_whole(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["page.html"]
 
 
+@pytest.mark.browser
 def test_a_browser_without_network_draws_it(tmp_path: Path) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:

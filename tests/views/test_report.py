@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
@@ -26,8 +28,8 @@ from ivlens.records import (
     TransferMatrix,
     UniversalEffects,
 )
-from ivlens.views import write_report
-from ivlens.views.report_parts import heads_parts
+from ivlens.views import add_section, sections, write_report
+from ivlens.views.sections import heads_parts
 from ivlens.vocabulary import Head
 
 MALICE = "<img src=x onerror=alert(1)>"
@@ -130,7 +132,7 @@ def test_records_of_every_kind_have_their_part(tmp_path: Path) -> None:
     for told in (
         "All 12 heads",
         "share 50% with those of all prompts",
-        "All 4 cells",
+        "All 4 combinations",
         "bare + IV",
         "accuracy 1.00 ± 0.00",
     ):
@@ -198,11 +200,11 @@ def test_a_full_page_leaves_figures_out_and_says_so(tmp_path: Path, monkeypatch:
     whole = written(tmp_path, records)
     assert (whole.count("Plotly.newPlot("), whole.count("A figure is left out")) == (4, 0)
     figures = [each for each in heads_parts(records["c"]) if isinstance(each, go.Figure)]
-    monkeypatch.setattr("ivlens.views.report.ROOM", 1 + sum(len(each.to_json()) for each in figures))
+    monkeypatch.setattr("ivlens.views.report.FIGURES_LENGTH", 1 + sum(len(each.to_json()) for each in figures))
     text = written(tmp_path, records)
     assert (text.count("Plotly.newPlot("), text.count("A figure is left out")) == (2, 2)
     assert text.count("<table>") == whole.count("<table>")
-    monkeypatch.setattr("ivlens.views.report.ROOM", 0)
+    monkeypatch.setattr("ivlens.views.report.FIGURES_LENGTH", 0)
     assert len(written(tmp_path, records)) < 50_000
 
 
@@ -242,3 +244,25 @@ def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     records = {kind: example(kind) for kind in ALL}
     assert written(tmp_path, records) == written(tmp_path, records)
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+@dataclass(frozen=True, eq=False)
+class Weather(Record):
+    """A record of tomorrow."""
+
+    rain: float
+    task: str = "tomorrow"
+
+    def to_frame(self) -> pd.DataFrame:
+        return pd.DataFrame({"rain": [self.rain]})
+
+
+def test_a_record_of_a_new_class_has_a_section_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert headings(written(tmp_path, {"a": Weather(0.5)}), 2) == ["Contents", "Vectors and other tables"]
+    monkeypatch.setattr(sections, "SECTIONS", sections.SECTIONS[:])
+    monkeypatch.setattr("ivlens.views.report.SECTIONS", sections.SECTIONS)
+    add_section(Weather, "Weather", "Rain < sun.", lambda weather: [go.Figure(go.Bar(x=[1], y=[weather.rain]))])
+    text = written(tmp_path, {"a": Weather(0.5), "b": example("vector")})
+    assert headings(text, 2) == ["Contents", "Weather", "Vectors and other tables"]
+    assert "Rain &lt; sun." in text
+    assert text.count("Plotly.newPlot(") == 1

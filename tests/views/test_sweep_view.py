@@ -7,7 +7,7 @@ import torch
 
 from ivlens.records import SteeringSweep
 from ivlens.views import sweep_heatmap
-from ivlens.views.panels import SEQUENTIAL
+from ivlens.views.style import SEQUENTIAL
 
 BEST = (8, 2.0, 10)
 
@@ -57,7 +57,8 @@ def test_the_best_cell_alone_is_outlined_in_its_own_panel() -> None:
     [outline] = [trace for trace in figure.data if trace.type == "scatter"]
     assert (outline.xaxis, outline.yaxis) == ("x2", "y2")
     assert (np.mean(outline.x[:4]), np.mean(outline.y[:4])) == pytest.approx((2, 2))
-    assert max(outline.x) - min(outline.x) < 1
+    assert max(outline.x[:5]) - min(outline.x[:5]) < 1
+    assert outline.x[5:] == (None,)  # one square only
 
 
 def test_hover_and_subtitle_say_accuracy_interval_probability_and_n() -> None:

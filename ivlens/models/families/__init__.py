@@ -1,7 +1,24 @@
 """Model families: a Hugging Face config -> the TransformerLens config that represents it faithfully, or a refusal.
 
 The family is decided by the config's ``model_type``, never by a folder's or a hub repository's name. Each file holds
-the families of one kind: for each its facts, its weights, and their names in Hugging Face.
+the families of one kind, each of them one row: its facts, its weights, and their names in Hugging Face.
+
+To add a family, start from the one that is most like it:
+
+- RMS norms, rotary positions, a gated MLP, as in Llama and Qwen: ``rms_gated.py``
+- the same with scaled embeddings, soft caps or norms after attention and MLP, as in Gemma: ``gemma.py``
+- norms of what attention and MLP write, or of all queries and keys at once, as in OLMo: ``olmo.py``
+- learned positions, layer norms and biases, as in GPT-2, GPT-Neo and OPT: ``learned_positions.py``
+- attention and MLP side by side, rotary positions on part of a head, as in GPT-NeoX, GPT-J and Phi: ``parallel.py``
+- ALiBi instead of positions, as in BLOOM: ``alibi.py``
+
+1. Add a tiny config to ``CASES`` in ``tests/models/test_families.py``, which fails until the family is represented:
+   logits are compared with Hugging Face's in float32 and float64, padded and not.
+2. Write ``facts(config)``: the fields of TransformerLens' config, out of the Hugging Face config. Name with ``require``
+   or ``refuse`` each of its switches that TransformerLens does not compute: refused, never approximated.
+3. Write its ``Naming``: what each weight is called in Hugging Face. Its weights are converted by TransformerLens, or by
+   ``own_weights`` where that conversion is wrong.
+4. Add the row ``"model_type": Family(architecture, facts, weights, naming)`` to the file's ``FAMILIES``.
 """
 
 from typing import Any

@@ -6,13 +6,13 @@ from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_w
 
 from ..naming import Naming
 from .family import Facts, Family, gated, head_width, refuse, require, rms, rope, windows
-from .rms_gated import BLOCK, MODEL, QK_NORMS, rms_gated
+from .rms_gated import BLOCK, MODEL, QK_NORMS, rms_gated_facts
 
 
 def _gemma(config: Any) -> Facts:
     require(config, attention_bias=False)
     _require_causal(config)
-    return rms_gated(config)
+    return rms_gated_facts(config)
 
 
 def _gemma2(config: Any) -> Facts:

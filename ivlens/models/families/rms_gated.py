@@ -26,29 +26,29 @@ BLOCK = {
 QK_NORMS = {"attn.q_norm.w": "self_attn.q_norm.weight", "attn.k_norm.w": "self_attn.k_norm.weight"}
 
 
-def rms_gated(config: Any) -> Facts:
+def rms_gated_facts(config: Any) -> Facts:
     """Facts of a plain member: rotary positions over the whole head."""
     return gated(config, config.hidden_act) | rms(config) | rope(config, config.rope_parameters, head_width(config))
 
 
 def _llama(config: Any) -> Facts:
     require(config, attention_bias=False, mlp_bias=False)
-    return rms_gated(config) | {"n_key_value_heads": kv_heads(config)}
+    return rms_gated_facts(config) | {"n_key_value_heads": kv_heads(config)}
 
 
 def _mistral(config: Any) -> Facts:
     local = config.sliding_window is not None
-    return rms_gated(config) | windows(config.sliding_window, [local] * config.num_hidden_layers)
+    return rms_gated_facts(config) | windows(config.sliding_window, [local] * config.num_hidden_layers)
 
 
 def _qwen2(config: Any) -> Facts:
     require(config, use_sliding_window=False)
-    return rms_gated(config)
+    return rms_gated_facts(config)
 
 
 def _qwen3(config: Any) -> Facts:
     require(config, use_sliding_window=False, attention_bias=False)
-    return rms_gated(config) | {"n_key_value_heads": kv_heads(config), "use_qk_norm": True}
+    return rms_gated_facts(config) | {"n_key_value_heads": kv_heads(config), "use_qk_norm": True}
 
 
 def _phi3(config: Any) -> Facts:

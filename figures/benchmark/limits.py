@@ -1,0 +1,150 @@
+"""The exact sweep in plain forward passes and in units of its arithmetic floor, and how it scales."""
+
+import copy
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ivlens as iv
+from ivlens.models import cache_folder
+from ivlens.scoring import ids
+
+from .contenders import STOCK, TRANSPOSED, Head, job_of, plain_loop, stored_contiguous
+from .floor import products_alone, sweep_products
+from .measures import interleaved, ratio, shown, threads, warm
+from .random_llama import random_llama
+
+SHOTS = (2, 5, 10, 20, 40)
+PROMPTS = (1, 2, 4, 8)
+SHAPES = ((4, 4), (8, 8), (12, 12), (24, 12))  # layers, heads in each
+LOOPED = 3  # heads that a loop runs where it is scaled to all
+ROUNDS = 3  # of scaling, at most: the medians leave out one that warms up
+LONGER = " and then went home"  # makes an answer of several tokens
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model in both memory layouts, and the means of its heads over clean prompts of the task."""
+
+    model: Any
+    stock: Any
+    task: iv.Task
+    means: iv.HeadMeans
+
+    def prompts(self, count: int = 1, shots: int = 5) -> list[iv.Prompt]:
+        return self.task.prompts(count, shots=shots, corruption="shuffled-labels", split="test")
+
+    def tokens(self, prompt: iv.Prompt) -> int:
+        return len(ids(self.model, prompt)[0])
+
+
+def smollm2() -> tuple[Path, Subject]:
+    """The packaged default, and the Hugging Face folder that it was loaded from."""
+    model = iv.load_model("smollm2")
+    folder = next(path for path in cache_folder().glob("smollm2-*") if path.is_dir())
+    return folder, subject(model)
+
+
+def subject(model: Any) -> Subject:
+    task = iv.load_task("present-past")
+    means = iv.mean_head_activations(model, task.prompts(20, split="train"))
+    return Subject(model, stored_contiguous(copy.deepcopy(model)), task, means)
+
+
+def forward(model: Any, prompts: Sequence[iv.Prompt]) -> Callable[[], None]:
+    """Plain forward passes of the prompts, one after another, as a researcher calls the model."""
+    rows = [torch.tensor([ids(model, prompt)[0]]) for prompt in prompts]
+
+    @torch.inference_mode()
+    def run() -> None:
+        for tokens in rows:
+            model(tokens)
+
+    return run
+
+
+def sweep(of: Subject, prompts: Sequence[iv.Prompt]) -> Callable[[], object]:
+    return lambda: iv.indirect_effects(of.model, prompts, of.means)
+
+
+def ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
+    """The sweep's ratios to forward passes in both layouts, to its floor, and of a longer answer to a shorter."""
+    [one], four, [long] = of.prompts(), of.prompts(4), of.prompts(shots=SHOTS[-1])
+    wordy = replace(one, answers=(one.answers[0] + LONGER,))
+    cases = {
+        f"{of.tokens(one)} tokens": [one],
+        f"{of.tokens(one)} tokens, four prompts at once": four,
+        f"{of.tokens(long)} tokens": [long],
+    }
+    runs: dict[str, Callable[[], object]] = {}
+    for what, prompts in cases.items():
+        runs |= {f"sweep, {what}": sweep(of, prompts)}
+        runs |= {f"{STOCK}, {what}": forward(of.stock, prompts), f"{TRANSPOSED}, {what}": forward(of.model, prompts)}
+    first, last = next(iter(cases)), len(ids(of.model, wordy)[1])
+    floors = {f"{of.tokens(each)} tokens{'' if width == 1 else f', answer of {width}'}": (each, width)
+              for each, width in ((one, 1), (long, 1), (wordy, last))}  # fmt: skip
+    for what, (prompt, width) in floors.items():
+        runs |= {f"floor, {what}": products_alone(sweep_products(of.model.cfg, of.tokens(prompt), width))}
+    runs |= {f"sweep, {first}, answer of {last}": sweep(of, [wordy])}
+    pairs = [(f"sweep / forward pass, {what}", layout, f"sweep, {what}", f"{layout}, {what}")
+             for what in cases for layout in (STOCK, TRANSPOSED)]  # fmt: skip
+    pairs += [(f"sweep / arithmetic floor, {what}", "", f"sweep, {what}", f"floor, {what}") for what in floors]
+    pairs += [
+        (f"answer of {last} tokens / of one, {first}", "", f"sweep, {first}, answer of {last}", f"sweep, {first}")
+    ]
+    found = []
+    for count in counts:
+        with threads(count):
+            warm(runs)
+            times = interleaved(runs, rounds)
+        found += [{"ratio": name, "forward pass": layout, "threads": count, "value": ratio(times, above, below)}
+                  for name, layout, above, below in pairs]  # fmt: skip
+    return found
+
+
+def scaling(of: Subject, rounds: int) -> list[Row]:
+    """The sweep's ratios along the prompt's length, the number of prompts, and the number of heads."""
+    rows = [{"along": "tokens"} | point(of, of.prompts(shots=shots), rounds) for shots in SHOTS]
+    rows += [{"along": "prompts"} | point(of, of.prompts(count), rounds) for count in PROMPTS]
+    for shape in SHAPES:
+        random = subject(random_model(of.model.tokenizer, *shape))
+        rows.append({"along": "heads"} | point(random, random.prompts(), rounds))
+    return rows
+
+
+def point(of: Subject, prompts: list[iv.Prompt], rounds: int) -> Row:
+    job = job_of(of.stock, prompts[0], of.means)
+    looped = evenly_spaced(job.heads, LOOPED)
+    loop = plain_loop(of.stock)
+    runs: dict[str, Callable[[], object]] = {
+        "sweep": sweep(of, prompts),
+        "forward": forward(of.stock, prompts),
+        "loop": lambda: loop(job, looped),
+    }
+    times = interleaved(runs, min(rounds, ROUNDS))
+    return {
+        "tokens": job.tokens.shape[1],
+        "prompts": len(prompts),
+        "heads": len(job.heads),
+        "sweep, s": shown(statistics.median(times["sweep"])),
+        "sweep / forward": ratio(times, "sweep", "forward"),
+        "loop / sweep": ratio(times, "loop", "sweep", len(prompts) * len(job.heads) / LOOPED),
+    }
+
+
+def evenly_spaced(heads: list[Head], count: int) -> list[Head]:
+    """``count`` of the heads, evenly spaced over the layers."""
+    return [heads[(2 * at + 1) * len(heads) // (2 * count)] for at in range(count)]
+
+
+def random_model(tokenizer: Any, layers: int, heads: int) -> Any:
+    """A Llama with random weights: heads of 64 dimensions, an MLP of 8/3 of the width, SmolLM2's vocabulary."""
+    width = 64 * heads
+    shape = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    return random_llama(tokenizer, shape | {"intermediate_size": 8 * width // 3})

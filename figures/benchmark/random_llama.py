@@ -1,0 +1,30 @@
+"""A Llama with random weights of any shape, with SmolLM2's vocabulary."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+import ivlens as iv
+from ivlens.models.families import hooked_config
+from ivlens.models.loading import attach_tokenizer, without_weights
+from ivlens.models.weight_memory import store_transposed
+
+
+def random_llama(
+    tokenizer: Any, shape: Mapping[str, int], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Any:
+    """Built here, since loading one holds Hugging Face's model beside ours for a while; ``shape`` is of its config."""
+    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), tie_word_embeddings=False, **shape)
+    model = without_weights(hooked_config(config, dtype=dtype, device=str(device)))
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".W_" in name or "._W_" in name:
+                weight.normal_(0, config.initializer_range, generator=random)
+            else:
+                weight.fill_(float(name.endswith(".w")))  # the norms' gains; biases
+    store_transposed(model)
+    attach_tokenizer(model, tokenizer)
+    return iv.load_model(model, device=device)

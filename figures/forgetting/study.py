@@ -1,0 +1,32 @@
+"""The forgetting study's picture and tables, from its saved records."""
+
+from pathlib import Path
+
+from ivlens import load_model, views
+
+from ..pages import load_or_measure, write_tables
+from .config import StudyConfig
+from .runs import load_study, run_study
+from .tables import correlations, methods_text, trade_off, trials_table
+
+
+def write(folder: Path, *, fresh: bool = False, config: StudyConfig | None = None, kind: str = "png") -> list[Path]:
+    """Draw the picture and tables into ``folder`` from the records in its ``records``; return the files.
+
+    Records that are missing are measured first; with ``fresh`` all are.
+
+    Raises:
+        ArgumentError: images of this ``kind`` cannot be written here.
+    """
+    config = config or StudyConfig()
+    study = load_or_measure(
+        folder / "records", lambda records: load_study(records, config),
+        lambda records: run_study(load_model("smollm2"), records, config), fresh,
+    )  # fmt: skip
+    prompts = f"{config.n_test} prompts for each of {len(config.old)} tasks"
+    facts = f"SmolLM2-135M-Instruct, {len(config.seeds)} seeds, {prompts}"
+    figure = views.tradeoff_scatter(trade_off(study, config), title="What is kept against what is learned", facts=facts)
+    image = views.save_figure(figure, folder / f"forgetting.{kind}")
+    tried = trials_table(study, config).round({"learned": 2, "kept": 2})
+    tables = methods_text(study, config, stage=0), methods_text(study, config), tried, correlations(study, config)
+    return [image, write_tables(folder / "tables.md", *tables)]

@@ -1,0 +1,310 @@
+"""The vector laboratory: the controls that a reviewer asks of instruction vectors, on any model and tasks.
+
+For each task: the heads' effects, and a sweep of the vector over layer, scale and number of heads on the validation
+split. Then, at the task's best steering and on its test split: the vector beside its controls (is it specific?), and
+clean prompts without the heads or minus the vector (is it necessary?). Last, what tasks share: heads, directions, and
+one task's vector on another's prompts. Every finished record is kept; a second run measures only what is missing.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .activations import mean_head_activations
+from .checks import Count, Natural, Seed, checked
+from .effects import locate_heads
+from .errors import ArgumentError, at_least
+from .heads import head_overlap, random_heads
+from .models import HookedTransformer, key_of, provenance
+from .records import (
+    ConditionComparison,
+    HeadEffects,
+    HeadMeans,
+    Laboratory,
+    SteeringSweep,
+    TransferMatrix,
+    load_or_compute,
+)
+from .records.laboratory import record_path
+from .records.store import R
+from .scoring import evaluate
+from .steering import (
+    ablate,
+    compare_conditions,
+    mean_difference,
+    random_heads_vector,
+    random_vector,
+    steer,
+    steering_sweep,
+)
+from .tasks import Prompt, Task, load_task
+from .vectors import InstructionVector, instruction_vector
+from .vocabulary import Split
+
+logger = logging.getLogger("ivlens")
+
+Conditions = dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]]
+
+
+@checked
+@dataclass(frozen=True)
+class LabConfig:
+    """What the laboratory tries, on how many prompts.
+
+    Args:
+        layers: layers at which vectors are added; None: every tenth of the depth, from a fifth to three quarters of it.
+        scales: factors on the vector.
+        ks: numbers of strongest heads that the vector is the sum of.
+        n_clean: clean train prompts for the heads' mean outputs.
+        n_corrupted: train prompts without instruction for the heads' effects.
+        shots: demonstrations in a clean prompt.
+        n_validation: bare prompts on which layer, scale and k are chosen.
+        n_test: test prompts of every condition.
+        seeds: seeds of the random vectors and random heads, one control each.
+        seed: seed of the prompts.
+
+    Raises:
+        ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> iv.LabConfig(n_test=10).tried_layers(30)
+        (6, 9, 12, 15, 18, 21)
+    """
+
+    layers: tuple[Natural, ...] | None = None
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
+    ks: tuple[Count, ...] = (5, 10, 20)
+    n_clean: Count = 40
+    n_corrupted: Count = 20
+    shots: Count = 2
+    n_validation: Count = 20
+    n_test: Count = 30
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        for name in ("scales", "ks", "seeds"):
+            at_least(f"the number of {name}", len(getattr(self, name)), 1)
+
+    @checked
+    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
+        """The layers at which vectors are added to a model of ``n_layers`` layers."""
+        return layers_between(n_layers, 20, 75) if self.layers is None else self.layers
+
+
+def layers_between(n_layers: int, low: int, high: int) -> tuple[int, ...]:
+    """Every tenth of a model's depth between two percentages of it."""
+    step = (n_layers + 9) // 10
+    return tuple(range(n_layers * low // 100, n_layers * high // 100 + 1, step))
+
+
+class SteeringChoice(NamedTuple):
+    """Where a vector is added, how strongly, and of how many heads it is the sum."""
+
+    layer: int
+    scale: float
+    k: int
+
+
+@checked
+def laboratory(
+    model: HookedTransformer,
+    tasks: Sequence[Task | str],
+    config: LabConfig | None = None,
+    *,
+    out: str | Path | None = None,
+) -> Laboratory:
+    """Measure what the tasks' instruction vectors do, whether they are specific, and whether their heads are needed.
+
+    Heads and means come from train prompts, the steering from validation prompts, all accuracies reported in
+    ``controls``, ``necessity`` and ``transfer`` from test prompts.
+
+    Args:
+        model: any model of ``load_model``.
+        tasks: two tasks or more, whose vectors serve as each other's controls; names are of built-in tasks or files.
+        config: what is tried, on how many prompts.
+        out: folder in which every finished record is kept and found again; None keeps nothing.
+
+    Returns:
+        The records, by task.
+
+    Raises:
+        ArgumentError: fewer than two tasks, two of one name, or more prompts, heads or layers than there are.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, seeds=(0,))
+        >>> lab = iv.laboratory(model, [task, replace(task, name="its twin")], few)
+        >>> lab.controls_frame().columns[:4].tolist()
+        ['task', 'layer', 'scale', 'k']
+    """
+    asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
+    named = {task.name: task for task in asked}
+    at_least("the number of tasks", len(asked), 2)
+    if len(named) < len(asked):
+        raise ArgumentError("tasks with different names", ", ".join(task.name for task in asked))
+    measure = _Measurements(model, named, config or LabConfig(), out)
+    effects = {name: measure.effects(name) for name in named}
+    sweeps = {name: measure.sweep(name, effects[name]) for name in named}
+    chosen = {name: SteeringChoice(*sweep.best()) for name, sweep in sweeps.items()}
+    controls = {name: measure.controls(name, effects, chosen[name]) for name in named}
+    necessity = {name: measure.necessity(name, effects, chosen) for name in named}
+    return Laboratory(effects, sweeps, controls, necessity, measure.transfer(effects, best_for_all(sweeps)))
+
+
+def best_for_all(sweeps: dict[str, SteeringSweep]) -> SteeringChoice:
+    """The layer, scale and number of heads of the highest accuracy over all tasks."""
+    first = next(iter(sweeps.values()))
+    accuracy = torch.stack([sweep.accuracy for sweep in sweeps.values()]).mean(0)
+    layer, scale, k = (int(index) for index in torch.unravel_index(accuracy.argmax(), accuracy.shape))
+    return SteeringChoice(first.layers[layer], first.scales[scale], first.ks[k])
+
+
+@dataclass(frozen=True)
+class _Measurements:
+    """The laboratory's records, each measured where ``out`` does not hold it."""
+
+    model: HookedTransformer
+    tasks: dict[str, Task]
+    config: LabConfig
+    out: str | Path | None
+    bare_means: dict[str, HeadMeans] = field(default_factory=dict)
+
+    def effects(self, name: str) -> HeadEffects:
+        settings = {each: getattr(self.config, each) for each in ("n_clean", "n_corrupted", "shots", "seed")}
+
+        def measure() -> HeadEffects:
+            return locate_heads(self.model, self.tasks[name], **settings)
+
+        return self._kept("effects", name, HeadEffects, measure, settings, digest=self.tasks[name].digest)
+
+    def sweep(self, name: str, effects: HeadEffects) -> SteeringSweep:
+        config = self.config
+
+        def measure() -> SteeringSweep:
+            vector, prompts = self._vector(effects, max(config.ks)), self._bare(name, config.n_validation, "validation")
+            layers = config.tried_layers(self.model.cfg.n_layers)
+            return steering_sweep(self.model, vector, prompts, layers, config.scales, config.ks)
+
+        return self._kept("sweep", name, SteeringSweep, measure, asdict(config), digest=self.tasks[name].digest)
+
+    def controls(self, name: str, effects: dict[str, HeadEffects], chosen: SteeringChoice) -> ConditionComparison:
+        """The vector beside its controls, on the task's test prompts."""
+
+        def measure() -> ConditionComparison:
+            bare, clean = (draw(name, self.config.n_test, "test") for draw in (self._bare, self._clean))
+            own = self._vector(effects[name], chosen.k)
+            conditions: Conditions = {"bare": (bare, None), "clean": (clean, None)}
+            for condition, vector in self._added(name, effects, chosen.k).items():
+                conditions[condition] = (bare, steer(self.model, vector, chosen.layer, chosen.scale))
+            difference = self._mean_difference(name, chosen.layer)
+            conditions["mean difference"] = (bare, steer(self.model, difference, chosen.layer, 1.0))
+            conditions["clean + IV"] = (clean, steer(self.model, own, chosen.layer, chosen.scale))
+            return compare_conditions(self.model, conditions, task=name, steering=chosen._asdict())
+
+        settings = asdict(self.config) | {"steering": chosen._asdict()}
+        return self._kept("controls", name, ConditionComparison, measure, settings)
+
+    def _added(self, name: str, effects: dict[str, HeadEffects], k: int) -> dict[str, InstructionVector]:
+        """The task's vector and what is added in its place: random vectors, random heads', other tasks'."""
+        own = self._vector(effects[name], k)
+        vectors = {"bare + IV": own}
+        for seed in self.config.seeds:
+            vectors[f"random vector {seed}"] = random_vector(own, seed=seed)
+        for seed in self.config.seeds:
+            vectors[f"random heads {seed}"] = random_heads_vector(self.model, _means(effects[name]), own, seed=seed)
+        return vectors | {f"IV of {other}": self._vector(effects[other], k) for other in self.tasks if other != name}
+
+    def _mean_difference(self, name: str, layer: int) -> InstructionVector:
+        """The classical steering vector: the mean residual stream of clean prompts minus that of bare ones."""
+        clean, bare = (draw(name, self.config.n_clean, "train") for draw in (self._clean, self._bare))
+        return mean_difference(self.model, clean, bare, layer)
+
+    def necessity(
+        self, name: str, effects: dict[str, HeadEffects], chosen: dict[str, SteeringChoice]
+    ) -> ConditionComparison:
+        """Clean prompts of the task with each task's heads ablated, or each task's vector subtracted."""
+
+        def measure() -> ConditionComparison:
+            model, clean = self.model, self._clean(name, self.config.n_test, "test")
+            conditions: Conditions = {"clean": (clean, None)}
+            for other, steering in chosen.items():
+                heads, vector = effects[other].top(steering.k), self._vector(effects[other], steering.k)
+                conditions[f"zero: heads of {other}"] = (clean, ablate(model, heads))
+                conditions[f"mean: heads of {other}"] = (clean, ablate(model, heads, self._means_on_bare(other)))
+                conditions[f"minus IV of {other}"] = (clean, steer(model, vector, steering.layer, -steering.scale))
+            own = effects[name].top(chosen[name].k)
+            for seed in self.config.seeds:
+                drawn = random_heads((model.cfg.n_layers, model.cfg.n_heads), len(own), seed=seed, exclude=own)
+                conditions[f"zero: random heads {seed}"] = (clean, ablate(model, drawn))
+            return compare_conditions(model, conditions, task=name)
+
+        settings = asdict(self.config) | {"steering": {task: each._asdict() for task, each in chosen.items()}}
+        return self._kept("necessity", name, ConditionComparison, measure, settings)
+
+    def transfer(self, effects: dict[str, HeadEffects], chosen: SteeringChoice) -> TransferMatrix:
+        """All vectors on all tasks' bare test prompts, steered alike."""
+        steering = chosen._asdict()
+
+        def measure() -> TransferMatrix:
+            vectors = [self._vector(effects[task], chosen.k) for task in self.tasks]
+            heads = [effects[task].top(chosen.k) for task in self.tasks]
+            prompts = [self._bare(task, self.config.n_test, "test") for task in self.tasks]
+            correct = [torch.stack([self._steered(vector, chosen, each) for each in prompts]) for vector in vectors]
+            return TransferMatrix(
+                torch.tensor([[head_overlap(one, two) for two in heads] for one in heads], dtype=torch.float64),
+                torch.tensor([[one.cosine(two) for two in vectors] for one in vectors], dtype=torch.float64),
+                torch.stack(correct),
+                torch.stack([evaluate(self.model, each).correct for each in prompts]),
+                tuple(self.tasks),
+                provenance=provenance(self.model, steering=steering),
+            )
+
+        return self._kept("transfer", "", TransferMatrix, measure, asdict(self.config) | {"steering": steering})
+
+    def _steered(self, vector: InstructionVector, chosen: SteeringChoice, prompts: list[Prompt]) -> torch.Tensor:
+        with steer(self.model, vector, chosen.layer, chosen.scale):
+            return evaluate(self.model, prompts).correct
+
+    def _kept(
+        self, what: str, task: str, kind: type[R], measure: Callable[[], R], settings: dict[str, Any], **about: Any
+    ) -> R:
+        """The record in ``out`` of this model, tasks and settings, or else measured."""
+
+        def compute() -> R:
+            logger.info("%s: %s", task or "all tasks", what)
+            return measure()
+
+        if self.out is None:
+            return compute()
+        digests = {name: each.digest for name, each in self.tasks.items()}
+        key = key_of(self.model, task=task, **(about or {"tasks": digests}), **settings)
+        return load_or_compute(record_path(self.out, what, task), kind, key, compute)
+
+    def _means_on_bare(self, name: str) -> HeadMeans:
+        """Means over a task's bare prompts, computed once although they replace its heads for every task."""
+        if name not in self.bare_means:
+            bare = self._bare(name, self.config.n_clean, "train")
+            self.bare_means[name] = mean_head_activations(self.model, bare)
+        return self.bare_means[name]
+
+    def _vector(self, effects: HeadEffects, k: int) -> InstructionVector:
+        return instruction_vector(self.model, effects, k=k)
+
+    def _bare(self, name: str, n: int, split: Split) -> list[Prompt]:
+        return self.tasks[name].prompts(n, shots=0, instruction=False, split=split, seed=self.config.seed)
+
+    def _clean(self, name: str, n: int, split: Split) -> list[Prompt]:
+        task = self.tasks[name]
+        shots, instructed = self.config.shots, bool(task.instructions)
+        return task.prompts(n, shots=shots, instruction=instructed, split=split, seed=self.config.seed)
+
+
+def _means(effects: HeadEffects) -> HeadMeans:
+    assert effects.means is not None  # locate_heads keeps them
+    return effects.means

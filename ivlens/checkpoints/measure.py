@@ -1,0 +1,272 @@
+"""Measures of a task on a checkpoint: each computed once for all that its numbers depend on, and kept in a file."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from ..activations import capture, mean_head_activations
+from ..effects import indirect_effects
+from ..errors import RecordError
+from ..files import safe_name
+from ..models import (
+    HookedTransformer,
+    attention_weights,
+    identity,
+    provenance,
+    relative_change,
+    resid_pre_name,
+)
+from ..records import (
+    MATRICES,
+    ConditionComparison,
+    Evaluation,
+    Head,
+    HeadReading,
+    HiddenStates,
+    Record,
+    SteeringSweep,
+    WeightChange,
+    load_or_compute,
+)
+from ..scoring import evaluate
+from ..steering import compare_conditions, random_vector, steer, steering_sweep
+from ..tasks import Prompt
+from ..tensor_files import load_tensors, save_tensors
+from ..vectors import InstructionVector, instruction_vector
+from ..vocabulary import RecoveryCondition
+from .config import CheckpointConfig
+from .prompts import TaskPrompts
+from .sources import CheckpointUnderTest
+
+R = TypeVar("R", bound=Record)
+VERSION = 2  # raised whenever the numbers of a measure change
+log = logging.getLogger("ivlens")
+
+
+class SteeringPoint(NamedTuple):
+    """Where and how strongly a vector is added."""
+
+    layer: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All measures of one task on one checkpoint, and where vectors were added for the recovery."""
+
+    answers: Evaluation
+    knowledge: Evaluation | None
+    heads: HeadReading
+    hidden: HiddenStates
+    recovery: ConditionComparison
+    steered: SteeringPoint
+
+
+@dataclass(frozen=True)
+class KeptMeasures:
+    """The measures of a comparison, kept in ``folder``; whatever is computed is logged first."""
+
+    folder: Path
+    config: CheckpointConfig
+
+    def answers(self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts) -> Evaluation:
+        """How the checkpoint answers the task's clean test prompts."""
+        compute = partial(evaluate, prompts=prompts.test)
+        return self._kept("answers", Evaluation, checkpoint, prompts.task, compute, prompts.test)
+
+    def knowledge(self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts) -> Evaluation | None:
+        """How it completes the task's cloze texts; None for a task without a cloze."""
+        if prompts.cloze is None:
+            return None
+        compute = partial(evaluate, prompts=prompts.cloze)
+        return self._kept("knowledge", Evaluation, checkpoint, prompts.task, compute, prompts.cloze)
+
+    def heads(
+        self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts, base_heads: tuple[Head, ...] | None
+    ) -> HeadReading:
+        """The task's effects and vector on the checkpoint; ``base_heads`` is None on the base itself."""
+        config = self.config
+        compute = partial(_read_heads, prompts=prompts, base_heads=base_heads, config=config)
+        return self._kept(
+            "heads", HeadReading, checkpoint, prompts.task, compute, [*prompts.clean, *prompts.corrupted],
+            groups=config.groups, metric=config.metric, k=config.k, base_heads=base_heads, method=config.method,
+            steps=config.steps, stream_dtype=config.stream_dtype and str(config.stream_dtype),
+        )  # fmt: skip
+
+    def hidden(self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts) -> HiddenStates:
+        """The streams entering each block at the last token of the task's clean test prompts."""
+        compute = partial(_hidden_states, prompts=prompts.test)
+        return self._kept("hidden", HiddenStates, checkpoint, prompts.task, compute, prompts.test)
+
+    def sweep(self, base: CheckpointUnderTest, prompts: TaskPrompts, vector: InstructionVector) -> SteeringSweep:
+        """How the base's vector works on the base: bare validation prompts, for each layer and scale."""
+        config, bare = self.config, prompts.bare_validation
+
+        def compute(model: HookedTransformer) -> SteeringSweep:
+            return steering_sweep(model, vector, bare, config.tried_layers(model.cfg.n_layers), config.scales)
+
+        return self._kept(
+            "sweep", SteeringSweep, base, prompts.task, compute, bare,
+            layers=config.layers, scales=config.scales, vector=_hash_of_vector(vector),
+        )  # fmt: skip
+
+    def recovery(
+        self,
+        checkpoint: CheckpointUnderTest,
+        prompts: TaskPrompts,
+        vectors: Mapping[str, InstructionVector],
+        steered: SteeringPoint,
+    ) -> ConditionComparison:
+        """Bare and clean test prompts, and bare ones with each of the vectors added; random ones beside them."""
+        seeds = self.config.random_seeds
+        compute = partial(_recover, prompts=prompts, vectors=vectors, steered=steered, random_seeds=seeds)
+        return self._kept(
+            "recovery", ConditionComparison, checkpoint, prompts.task, compute, [*prompts.bare_test, *prompts.test],
+            random_seeds=seeds, layer=steered.layer, scale=steered.scale,
+            vectors={name: _hash_of_vector(vector) for name, vector in vectors.items()},
+        )  # fmt: skip
+
+    def weights(self, checkpoint: CheckpointUnderTest, base_facts: Mapping[str, Any]) -> WeightChange:
+        """How far each head's matrices are from the base's, which are read from the file of ``keep_attention``."""
+        path = self.attention_file(base_facts)
+        compute = partial(_weight_change, attention_file=path)
+        return self._kept("weights", WeightChange, checkpoint, None, compute, (), base=_identity(base_facts))
+
+    def keep_attention(self, base: CheckpointUnderTest) -> None:
+        """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
+        path, facts = self.attention_file(base.facts), {"of": _short_hash(_identity(base.facts))}
+        if path.exists():
+            try:
+                if load_tensors(path)[1] == facts:
+                    return
+                warnings.warn(f"ivlens: {path} is another model's; it is written again", stacklevel=2)
+            except RecordError as error:
+                warnings.warn(f"ivlens: {error}; it is written again", stacklevel=2)
+        model = base.model()
+        tensors = {
+            f"{layer}.{name}": weight.cpu().contiguous()
+            for layer in range(model.cfg.n_layers) for name, weight in attention_weights(model, layer).items()
+        }  # fmt: skip
+        save_tensors(path, tensors, facts)
+
+    def attention_file(self, base_facts: Mapping[str, Any]) -> Path:
+        """The file that ``keep_attention`` writes."""
+        return self.folder / f"attention-{_short_hash(_identity(base_facts))}.safetensors"
+
+    def _kept(
+        self,
+        measure: str,
+        kind: type[R],
+        checkpoint: CheckpointUnderTest,
+        task: str | None,
+        compute: Callable[[HookedTransformer], R],
+        prompts: Sequence[Prompt],
+        **settings: Any,
+    ) -> R:
+        """The measure if it is kept, or else computed on the checkpoint's model; its key holds all it depends on."""
+        model = _identity(checkpoint.facts)
+        prompts_hash = _hash([repr(prompt) for prompt in prompts])
+        key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
+        parts = [_short_hash(model), *([] if task is None else [safe_name(task)]), measure, _short_hash(key)]
+
+        def run() -> R:
+            log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
+            return compute(checkpoint.model())
+
+        return load_or_compute(self.folder / f"{'.'.join(parts)}.safetensors", kind, key, run)
+
+
+def vector_of(reading: HeadReading, task: str) -> InstructionVector:
+    """The vector that the base's heads write on a checkpoint, the mean over groups of clean prompts."""
+    parts = reading.parts.mean(0)
+    return InstructionVector(parts.sum(0), parts, reading.heads, task, provenance=reading.provenance)
+
+
+def reselected_vector_of(reading: HeadReading, task: str) -> InstructionVector:
+    """The vector of as many heads chosen anew on a checkpoint, the mean over groups of clean prompts."""
+    values = reading.reselected.mean(0)
+    return InstructionVector(values, values.new_zeros(0, len(values)), (), task, provenance=reading.provenance)
+
+
+def _read_heads(
+    model: HookedTransformer, prompts: TaskPrompts, base_heads: tuple[Head, ...] | None, config: CheckpointConfig
+) -> HeadReading:
+    """Effects with means over all clean prompts; the vector's parts with those of each group of them."""
+    clean, groups = prompts.clean, config.groups
+    means = [mean_head_activations(model, clean[group::groups]) for group in range(groups)]
+    all_means = replace(means[0], values=torch.stack([each.values for each in means]).mean(0), n=len(clean))
+    effects = indirect_effects(
+        model, prompts.corrupted, all_means, metric=config.metric, method=config.method, steps=config.steps,
+        stream_dtype=config.stream_dtype,
+    )  # fmt: skip
+    own_heads = tuple(effects.top(config.k))
+    heads = base_heads or own_heads
+    layer_index, head_index = torch.tensor(heads).T
+    return HeadReading(
+        effects,
+        torch.stack([each.values[layer_index, head_index] for each in means]),
+        torch.stack([instruction_vector(model, each, heads).parts for each in means]),
+        torch.stack([instruction_vector(model, each, own_heads).values for each in means]),
+        heads,
+        provenance=provenance(model, task=prompts.task, clean=len(clean)),
+    )
+
+
+def _hidden_states(model: HookedTransformer, prompts: list[Prompt]) -> HiddenStates:
+    points = [resid_pre_name(layer) for layer in range(model.cfg.n_layers)]
+    captured = capture(model, prompts, points, reduce="none", what="hidden states")
+    residual = torch.stack([captured[point] for point in points], 1)
+    return HiddenStates(residual, provenance=provenance(model, prompts=len(prompts)))
+
+
+def _recover(
+    model: HookedTransformer,
+    prompts: TaskPrompts,
+    vectors: Mapping[str, InstructionVector],
+    steered: SteeringPoint,
+    random_seeds: Sequence[int],
+) -> ConditionComparison:
+    base_vector = vectors[RecoveryCondition.BASE_VECTOR]
+    controls = {f"random vector {seed}": random_vector(base_vector, seed=seed) for seed in random_seeds}
+    conditions: dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]] = {
+        RecoveryCondition.BARE.value: (prompts.bare_test, None), RecoveryCondition.CLEAN.value: (prompts.test, None)
+    }  # fmt: skip
+    for name, vector in {**vectors, **controls}.items():
+        conditions[str(name)] = (prompts.bare_test, steer(model, vector, steered.layer, steered.scale))
+    return compare_conditions(model, conditions, task=prompts.task, layer=steered.layer, scale=steered.scale)
+
+
+def _weight_change(model: HookedTransformer, attention_file: Path) -> WeightChange:
+    base, _ = load_tensors(attention_file)
+    changes = []
+    for layer in range(model.cfg.n_layers):
+        base_layer = {name: base[f"{layer}.{name}"] for name in MATRICES}
+        changes.append(relative_change(attention_weights(model, layer), base_layer, model.cfg.n_heads))
+    return WeightChange(torch.stack(changes, 1), provenance=provenance(model))
+
+
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a checkpoint's facts that its numbers depend on: the model, the packages, the kind of device."""
+    return identity(facts) | {"device": facts["device"]}
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _short_hash(value: Any) -> str:
+    """A hash short enough for a file's name; what it stands for is in the file."""
+    return _hash(value)[:12]
+
+
+def _hash_of_vector(vector: InstructionVector) -> str:
+    return sha256(vector.values.contiguous().numpy().tobytes()).hexdigest()[:16]

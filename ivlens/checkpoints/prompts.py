@@ -1,0 +1,103 @@
+"""The prompts that every checkpoint of a comparison is asked, the same tokens to each of them."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..errors import ArgumentError, MismatchError, SourceWarning
+from ..tasks import Prompt, Task
+from ..vocabulary import Split
+from .config import CheckpointConfig
+
+REMEDY = "give both one tokenizer with tokenizer= (--tokenizer)"
+
+
+@dataclass(frozen=True)
+class TaskPrompts:
+    """All prompts of one task; bare ones have neither instruction nor demonstrations, clean ones have both."""
+
+    task: str
+    clean: list[Prompt]
+    corrupted: list[Prompt]
+    test: list[Prompt]
+    bare_test: list[Prompt]
+    bare_validation: list[Prompt]
+    cloze: list[Prompt] | None
+
+
+def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPrompts:
+    """The prompts of a task, of each kind as many as the config asks for and its split has.
+
+    Raises:
+        ArgumentError: an option outside its values, an instruction that the task has not, or neither instruction nor
+            demonstrations, so that clean prompts would not tell the task.
+        PromptError: the chat template refuses them.
+    """
+    instruction = bool(task.instructions) if config.instruction is None else config.instruction
+    if instruction is False and not config.shots:
+        raise ArgumentError(
+            f"clean prompts that tell the task {task.name!r}", "no instruction, and 0 demonstrations",
+            "pass shots=, or instruction= with a text",
+        )  # fmt: skip
+
+    def count(n: int, split: Split) -> int:
+        return min(n, len(task.split(split)))
+
+    asked = partial(task.prompts, seed=config.seed, format=config.format, tokenizer=tokenizer)
+    clean = partial(asked, shots=config.shots, instruction=instruction)
+    bare = partial(asked, shots=0, instruction=False)
+    of_groups = count(config.n_clean, "train") // config.groups * config.groups
+    n_test, n_validation = count(config.n_test, "test"), count(config.n_validation, "validation")
+    cloze = None
+    if task.cloze is not None:
+        cloze = task.cloze_prompts(n_test, split="test", seed=config.seed)
+    return TaskPrompts(
+        task.name,
+        clean(of_groups, split="train"),
+        clean(count(config.n_corrupted, "train"), split="train", corruption=config.corruption),
+        clean(n_test, split="test"),
+        bare(n_test, split="test"),
+        bare(n_validation, split="validation"),
+        cloze,
+    )
+
+
+def check_same_tokens(name: str, base: Any, own: Any, prompts: Iterable[Prompt]) -> None:
+    """Raise unless a checkpoint's ``own`` tokenizer says the prompts as the base's does; warn of other differences.
+
+    Tokens that only one of them has, and a BOS that only one of them adds, are no hindrance.
+
+    Raises:
+        MismatchError: a token or a prompt has other ids.
+        PromptError: a prompt cannot be tokenised.
+    """
+    ours, theirs = base.get_vocab(), own.get_vocab()
+    renumbered = [token for token in ours.keys() & theirs.keys() if ours[token] != theirs[token]]
+    if renumbered:
+        came = f"another vocabulary: {len(renumbered)} tokens have other ids, like {min(renumbered)!r:.40}"
+        raise MismatchError("a checkpoint with the base's tokenizer", came, REMEDY)
+    for prompt in prompts:
+        if _ids(base, prompt) != _ids(own, prompt):
+            came = f"other ids for {prompt.text!r:.80}"
+            raise MismatchError("a checkpoint whose tokenizer gives the prompts the base's ids", came, REMEDY)
+    differences = []
+    if ours != theirs:
+        differences.append(f"{len(ours.keys() ^ theirs.keys())} tokens that only one of them has")
+    if _adds_bos(base) != _adds_bos(own):
+        differences.append("a BOS that only one of them adds")
+    if differences:
+        message = f"{name}: its tokenizer and the base's differ in {' and '.join(differences)}"
+        warnings.warn(message, SourceWarning, stacklevel=2)
+
+
+def _ids(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
+    """The ids of a prompt and its answer, without a BOS."""
+    encoded = prompt.encode(tokenizer)
+    ids = (*encoded.prompt_ids, *encoded.answer_ids)
+    return ids[1:] if ids[0] == tokenizer.bos_token_id else ids
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    return tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]

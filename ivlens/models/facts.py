@@ -1,0 +1,213 @@
+"""Where a model's weights come from: the facts that travel with the model into every record."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+from ..errors import MismatchError
+from .hooks import active_edits
+from .lora import lora_is_on, weight_names
+
+PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")
+SHAPE = ("n_layers", "n_heads", "d_head", "d_model")
+IDENTITY = (
+    "weights_sha256", "config_sha256", "tokenizer_sha256", "dtype", "bos", "processing", "architecture", *SHAPE
+)  # fmt: skip
+# fields of a config that no number depends on; dtype is a fact of its own
+NAMES = {
+    "model_name", "tokenizer_name", "device", "n_devices", "dtype", "seed", "init_mode", "init_weights",
+    "initializer_range", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "n_params",
+    "trust_remote_code",
+}  # fmt: skip
+ROWS = 2048  # of a rotary table: those that every model has from the start
+PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
+
+
+def stamp(model: HookedTransformer, *, processing: str = "none", **facts: Any) -> None:
+    """Attach the provenance ``facts`` to the model, with its identity and shape."""
+    model.ivlens_facts = facts | {  # type: ignore[assignment]
+        "weights_sha256": weights_sha256(model),
+        "config_sha256": config_sha256(model),
+        "tokenizer_sha256": tokenizer_sha256(model.tokenizer),
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "bos": bool(model.cfg.tokenizer_prepends_bos),
+        **_kind_of(model, processing),
+    }
+    model.ivlens_versions = _state_of(model)  # type: ignore[assignment]
+
+
+def model_facts(model: HookedTransformer) -> dict[str, Any]:
+    """The provenance of the model, renewed where its weights, config or tokenizer were changed since it was attached.
+
+    Writes to parameters are seen through their version counters, those to ``parameter.data`` through sums of their
+    rows. A model that was not loaded here has unknown weight processing.
+    """
+    facts = getattr(model, "ivlens_facts", None)
+    if facts is None:
+        stamp(model, processing="unknown", source="HookedTransformer object", revision=None, adapter=None)
+    elif model.ivlens_versions != _state_of(model):
+        stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter", "processing")})
+    return dict(model.ivlens_facts)  # type: ignore[arg-type]
+
+
+def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a model's facts that its numbers depend on, wherever its files lie, and the packages that compute them.
+
+    What is kept for one identity (a measure, a run's state) is not found by another.
+    """
+    return {name: facts[name] for name in IDENTITY} | {"versions": package_versions()}
+
+
+def key_of(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
+    """What a result of this model that is kept depends on: its identity and kind of device, edits, the settings."""
+    of_model = identity(model_facts(model)) | {"device": kind_of_device(model)}
+    return of_model | {"edits": active_edits(model), "settings": settings}
+
+
+def kind_of_device(model: HookedTransformer) -> str:
+    """The kind of device that the model is on: "cpu", "cuda"."""
+    return torch.device(model.cfg.device or "cpu").type
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    """A package's version, read once: to find it, a file is opened and parsed."""
+    return version(package)
+
+
+def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
+    """A record's provenance: the model's facts, the ``settings`` of the computation, and the versions used.
+
+    Within ``steer`` and ``ablate`` it says what these do.
+    """
+    versions = package_versions() | {"python": platform.python_version()}
+    edits = active_edits(model)
+    return {"model": model_facts(model), "settings": settings, "versions": versions} | (
+        {"edits": edits} if edits else {}
+    )
+
+
+def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str, *, same_weights: bool = False) -> None:
+    """Raise unless something recorded on one model may be used on ``model``.
+
+    Shape, architecture and weight processing must agree; with ``same_weights`` weights, config and dtype too.
+
+    Raises:
+        MismatchError: naming each fact that differs.
+    """
+    processing = getattr(model, "ivlens_facts", {"processing": "unknown"})["processing"]
+    ours = model_facts(model) if same_weights else _kind_of(model, processing)
+    also = ("weights_sha256", "config_sha256", "dtype") if same_weights else ()
+    check_alike(recorded, {"model": ours}, f"{what} to fit the model", "use the model that it was computed on", also)
+
+
+def check_alike(
+    recorded: Mapping[str, Any], other: Mapping[str, Any], expected: str, do: str, also: tuple[str, ...] = ()
+) -> None:
+    """Raise unless two provenances are of models of one shape, architecture and weight processing.
+
+    Raises:
+        MismatchError: naming each fact that differs.
+    """
+    one, two = recorded.get("model") or {}, other.get("model") or {}
+    names = [name for name in (*SHAPE, "architecture", "processing", *also) if name in one and name in two]
+    differing = [f"{name} {one[name]} against {two[name]}" for name in names if one[name] != two[name]]
+    if differing:
+        raise MismatchError(expected, "; ".join(differing), do)
+
+
+@torch.no_grad()
+def weights_sha256(model: HookedTransformer) -> str:
+    """SHA-256 over the names, shapes and bytes of all weights, LoRA's updates added, whatever the memory layout."""
+    digest = hashlib.sha256()
+    for name in sorted(weight_names(model)):
+        weight = attrgetter(name)(model)
+        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
+        digest.update(_in_memory_order(weight).view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """The tensor's elements last two axes swapped, as models store them after loading, flat."""
+    tensor = tensor.detach()
+    return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
+
+
+def config_sha256(model: HookedTransformer) -> str:
+    """SHA-256 over what the model computes with beside its weights: config, rotary tables, numbers of its modules.
+
+    Modules keep some numbers of their own (the epsilon of a norm, the scale of attention), which may be edited there.
+    """
+    config = {name: value for name, value in model.cfg.to_dict().items() if name not in NAMES}
+    numbers = [
+        (path, name, float(value))
+        for path, module in model.named_modules() for name, value in vars(module).items() if isinstance(value, float)
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps([config, numbers], sort_keys=True, default=str).encode())
+    for name, buffer in model.named_buffers():
+        if name.endswith(("rotary_sin", "rotary_cos")):
+            digest.update(buffer[:ROWS].contiguous().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """SHA-256 over all that ids depend on: vocabulary, merges, rules, special tokens, chat template."""
+    if tokenizer is None:
+        return hashlib.sha256().hexdigest()
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules: Any = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
+    if isinstance(rules, dict):  # these two are set anew by every call of the tokenizer
+        rules |= {"padding": None, "truncation": None}
+    told = json.dumps([rules, _settings_of(tokenizer)], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _settings_of(tokenizer: Any) -> list[Any]:
+    """What a tokenizer does beside its vocabulary."""
+    names = ("chat_template", "padding_side", "bos_token_id", "eos_token_id", "add_bos_token", "add_eos_token")
+    settings = [type(tokenizer).__name__, *(getattr(tokenizer, name, None) for name in names)]
+    return [*settings, tokenizer.special_tokens_map, tokenizer(PROBE)["input_ids"]]
+
+
+def _kind_of(model: HookedTransformer, processing: str) -> dict[str, Any]:
+    """The facts by which vectors of one model fit another."""
+    cfg = model.cfg
+    return {
+        "processing": "folded norms" if "Pre" in (cfg.normalization_type or "") else processing,
+        "architecture": cfg.original_architecture,
+        **{name: getattr(cfg, name) for name in SHAPE},
+    }
+
+
+@torch.no_grad()
+def _state_of(model: HookedTransformer) -> tuple[object, ...]:
+    """What changes with the model, found in a small part of the time that hashing it takes."""
+    tokenizer: Any = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = [str(getattr(backend, name, None)) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
+    told = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
+    parameters = [(each.data_ptr(), each._version, _row_sums(each)) for each in model.parameters()]
+    return lora_is_on(model), config_sha256(model), repr(told), *parameters
+
+
+def _row_sums(weight: Tensor) -> bytes:
+    """Sums of the rows as they lie in memory, each element by a factor of its place, so that exchanges are seen."""
+    stored = weight.permute(sorted(range(weight.ndim), key=weight.stride, reverse=True)).contiguous()
+    rows = stored.view(-1, stored.shape[-1] if stored.ndim else 1)
+    rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+    sums = rows @ torch.linspace(1, 2, rows.shape[1], device=rows.device, dtype=rows.dtype)
+    return hashlib.sha256(sums.view(torch.uint8).cpu().numpy().data).digest()

@@ -1,0 +1,120 @@
+"""Attention of streams: all of a prompt's streams share the keys and values of its one prefix."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.utilities.activation_functions import apply_softcap
+
+from .layout import Layout
+
+
+def stream_attention(
+    attention: Any, normed: Float[Tensor, "row d_model"], layout: Layout, kept: Layout
+) -> Float[Tensor, "kept head d_head"]:
+    """Outputs of all heads before W_O in the rows ``kept``: prefixes attend to themselves, streams to both."""
+    asking = layout.only(kept, normed)
+    q, k, v = (_project(attention, rows, name) for rows, name in ((asking, "Q"), (normed, "K"), (normed, "V")))
+    if attention.cfg.use_qk_norm:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    elif attention.q_norm is not None:  # OLMo 2: one norm of all heads
+        q, k = attention.q_norm(q.flatten(1)).view_as(q), attention.k_norm(k.flatten(1)).view_as(k)
+    if (clip := attention.cfg.clip_qkv) is not None:
+        q, k, v = (rows.clamp(-clip, clip) for rows in (q, k, v))
+    if attention.cfg.positional_embedding_type == "rotary":
+        angles = _angles(attention, layout, len(normed))
+        q = _rotate(attention, q, *(layout.only(kept, each) for each in angles))
+        k = _rotate(attention, k, *angles)
+    z = torch.empty_like(q)
+    for asked, prefix, own in zip(kept.prefixes, layout.prefixes, layout.own, strict=True):
+        if asked.stop > asked.start:
+            z[asked] = _attend_to_itself(attention, q[asked], k[prefix], v[prefix])
+        mine = kept.streams(q)[:, own], layout.streams(k)[:, own], layout.streams(v)[:, own]
+        kept.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
+    return z
+
+
+def _project(attention: Any, x: Float[Tensor, "row d_model"], name: str) -> Float[Tensor, "row head d_head"]:
+    """Queries, keys or values; keys and values once for each KV head."""
+    own = "_" if name != "Q" and hasattr(attention, "_W_K") else ""
+    weight, bias = getattr(attention, f"{own}W_{name}"), getattr(attention, f"{own}b_{name}")
+    flat = weight.transpose(1, 2).reshape(-1, weight.shape[1])  # a view of weights stored transposed
+    return F.linear(x, flat, bias.flatten()).unflatten(1, bias.shape)
+
+
+def _angles(attention: Any, layout: Layout, rows: int) -> tuple[Float[Tensor, "row 1 turned"], ...]:
+    """Cosines and sines of the rows' positions."""
+    if layout.reach > len(attention.rotary_cos):
+        attention._extend_rotary_embeddings(layout.reach)
+    positions = layout.positions[:rows, None]
+    return attention.rotary_cos[positions], attention.rotary_sin[positions]
+
+
+def _rotate(
+    attention: Any,
+    x: Float[Tensor, "row head d_head"],
+    cos: Float[Tensor, "row 1 turned"],
+    sin: Float[Tensor, "row 1 turned"],
+) -> Float[Tensor, "row head d_head"]:
+    turned, rest = x.split([attention.cfg.rotary_dim, x.shape[-1] - attention.cfg.rotary_dim], -1)
+    turned = torch.addcmul(turned * cos, attention.rotate_every_two(turned), sin)
+    return torch.cat([turned, rest], -1) if rest.numel() else turned
+
+
+def _attend_to_itself(
+    attention: Any,
+    q: Float[Tensor, "prefix head d_head"],
+    k: Float[Tensor, "prefix kv_head d_head"],
+    v: Float[Tensor, "prefix kv_head d_head"],
+) -> Float[Tensor, "prefix head d_head"]:
+    """Causal attention of a prefix, by torch's fused kernel where scores are neither capped nor shifted."""
+    if attention.cfg.attn_scores_soft_cap > 0 or attention.cfg.positional_embedding_type == "alibi":
+        return _attend(attention, q[None], k[None], v[None], k[:0], v[:0])[0]
+    seen = _sees(attention, len(q), 0, q.device) if attention.attn_type == "local" else None
+    q, k, v = (rows.transpose(0, 1)[None] for rows in (q, k, v))
+    z = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=seen, is_causal=seen is None, scale=1 / attention.attn_scale, enable_gqa=True
+    )
+    return z[0].transpose(0, 1)
+
+
+def _attend(
+    attention: Any,
+    q: Float[Tensor, "stream width head d_head"],
+    k: Float[Tensor, "stream width kv_head d_head"],
+    v: Float[Tensor, "stream width kv_head d_head"],
+    k_prefix: Float[Tensor, "prefix kv_head d_head"],
+    v_prefix: Float[Tensor, "prefix kv_head d_head"],
+) -> Float[Tensor, "stream width head d_head"]:
+    """Causal attention of each stream over its own rows and, before them, a prefix that all streams share."""
+    width, kv_heads = k.shape[1:3]
+    prefix = len(k_prefix)
+    q = q / attention.attn_scale
+    grouped = q.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4)  # kv_head stream width group d_head
+    shape = grouped.shape[:4]
+    own = grouped.flatten(2, 3) @ k.permute(2, 0, 3, 1)  # kv_head stream width*group width
+    shared = grouped.flatten(1, 3) @ k_prefix.permute(1, 2, 0)  # kv_head stream*width*group prefix
+    scores = torch.cat([shared.view(*shape, prefix), own.view(*shape, width)], -1)
+    scores = apply_softcap(scores, attention.cfg.attn_scores_soft_cap)
+    if attention.cfg.positional_embedding_type == "alibi":
+        slopes = attention.create_alibi_multipliers(attention.cfg.n_heads, q.device).view(kv_heads, 1, 1, -1, 1)
+        scores = scores - (slopes * _distances(width, prefix, q.device)[:, None]).to(scores)
+    if width > 1 or attention.attn_type == "local":
+        scores = scores.masked_fill(~_sees(attention, width, prefix, q.device)[:, None], -torch.inf)
+    pattern = scores.softmax(-1)
+    z = pattern[..., prefix:].flatten(2, 3) @ v.permute(2, 0, 1, 3)  # kv_head stream width*group d_head
+    z = z.view(grouped.shape) + (pattern[..., :prefix].flatten(1, 3) @ v_prefix.permute(1, 0, 2)).view(grouped.shape)
+    return z.permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+
+def _sees(attention: Any, width: int, prefix: int, device: torch.device) -> Tensor:
+    """Mask [width, prefix + width] of the keys that each query may attend to."""
+    ago = _distances(width, prefix, device)
+    return (ago >= 0) & (ago < attention.cfg.window_size) if attention.attn_type == "local" else ago >= 0
+
+
+def _distances(width: int, prefix: int, device: torch.device) -> Tensor:
+    """How many positions each query [width] comes after each key [prefix + width]."""
+    return torch.arange(prefix, prefix + width, device=device)[:, None] - torch.arange(prefix + width, device=device)

@@ -1,0 +1,99 @@
+"""Scores of an answer's tokens, read off final residual streams block by block of the vocabulary."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.utilities.activation_functions import apply_softcap
+
+from ...vocabulary import Ids
+from ..precision import in_dtype
+
+LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,
+COLUMNS = 256  # and is a multiple of these: matrix products of odd sizes are up to a tenth slower
+
+
+def answer_scores(
+    logits: Float[Tensor, "stream answer vocab"], answer: Ids, foils: Int[Tensor, " answer"] | None = None
+) -> Float[Tensor, "stream answer"]:
+    """Log probability of each of the answer's tokens; with ``foils``, its logit minus the foil token's."""
+    logits = _wide(logits)
+    at = torch.arange(len(answer), device=logits.device)
+    target = logits[:, at, torch.tensor(answer, device=logits.device)]
+    return target - (logits.logsumexp(-1) if foils is None else logits[:, at, foils])
+
+
+def read_scores(
+    model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids, *, against_foil: bool
+) -> Float[Tensor, "stream answer"]:
+    """``answer_scores`` of final residual streams, whose logits are never held whole.
+
+    The foils are the strongest wrong tokens of stream 0.
+    """
+    normed = _wide(in_dtype(model.ln_final, residual.dtype)(residual))
+    target = _logits_of(model, normed, torch.tensor(answer, device=residual.device))
+    if against_foil:
+        first = torch.cat([block[0] for block in _logit_blocks(model, normed[:1])], -1)
+        return target - _logits_of(model, normed, strongest_wrong(first, answer))
+    sums = [_log_sum_exp_in_place(block) for block in _logit_blocks(model, normed)]
+    return target - torch.stack(sums).logsumexp(0)
+
+
+def read_greedy(
+    model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids
+) -> tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]:
+    """Log probability of each of the answer's tokens, and whether each of them is the most likely one."""
+    normed = _wide(model.ln_final(residual))
+    targets = torch.tensor(answer, device=residual.device)
+    peaks, places, sums, start = [], [], [], 0
+    for block in _logit_blocks(model, normed):
+        peak, place = block.max(-1)
+        peaks.append(peak)
+        places.append(place + start)
+        start += block.shape[-1]
+        sums.append(_log_sum_exp_in_place(block))
+    best = torch.stack(places).gather(0, torch.stack(peaks).argmax(0)[None])[0]
+    scores = _logits_of(model, normed, targets) - torch.stack(sums).logsumexp(0)
+    return scores, (best == targets).all(-1)
+
+
+def strongest_wrong(logits: Float[Tensor, "answer vocab"], answer: Ids) -> Int[Tensor, " answer"]:
+    """For each of the answer's tokens, the most likely other token: the foil of the logit difference."""
+    targets = torch.tensor(answer, device=logits.device)
+    return logits.scatter(-1, targets[:, None], -torch.inf).argmax(-1)
+
+
+def _logits_of(
+    model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"], tokens: Int[Tensor, " answer"]
+) -> Float[Tensor, "stream answer"]:
+    """The logit of one token at each of the answer's places."""
+    weight, bias = model.unembed.W_U.T[tokens].to(normed), model.unembed.b_U[tokens].to(normed)
+    return apply_softcap((normed * weight).sum(-1) + bias, model.cfg.output_logits_soft_cap)
+
+
+def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"]) -> Iterator[Tensor]:
+    """All logits, block by block of the vocabulary, in the dtype of ``normed``."""
+    weight, bias = model.unembed.W_U.T, model.unembed.b_U  # a view, contiguous in the layout after loading
+    size = COLUMNS * max(1, LOGITS_AT_ONCE // normed[..., 0].numel() // COLUMNS)
+    biases = bias.split(size) if bias.any() else [None] * math.ceil(len(weight) / size)
+    blocks = zip(weight.split(size), biases, strict=True)
+    cap = model.cfg.output_logits_soft_cap
+    return (
+        apply_softcap(F.linear(normed, block.to(normed), None if b is None else b.to(normed)), cap)
+        for block, b in blocks
+    )
+
+
+def _log_sum_exp_in_place(logits: Float[Tensor, "stream answer block"]) -> Float[Tensor, "stream answer"]:
+    """``logits.logsumexp(-1)`` without a copy as large as the logits, which are lost."""
+    peak = logits.amax(-1, keepdim=True)
+    return logits.sub_(peak).exp_().sum(-1).log_().add_(peak[..., 0])
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 or wider: probabilities of half-precision logits are not worth their name."""
+    return values.float() if values.element_size() < 4 else values

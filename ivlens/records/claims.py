@@ -1,0 +1,109 @@
+"""What the papers say of forgetting, tested on comparisons of checkpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from ..stats import Columns, bootstrap_groups, spearman
+from ..vocabulary import Finding
+from .checkpoints import CheckpointComparison
+
+ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
+KNOWN = 0.05  # probability from which the base knows the answers without an instruction
+FALLEN = 0.2  # drop of accuracy from which there is something to bring back
+INSTRUCTION = "instruction following falls more than knowledge"
+RECOVERY = "the base's vector brings a forgotten ability back"
+TRACKING = "{} tracks forgetting"
+# measures of change, and the sign of their correlation with the fall of accuracy where they track it
+TRACKERS = {
+    "alignment_change": -1, "cosine": -1, "centred_cosine": -1, "norm_ratio": -1, "aie_correlation": -1,
+    "weight_change_top": 1,
+}  # fmt: skip
+
+NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgetting", "recovered", "recovered_random",
+          *TRACKERS]  # fmt: skip
+
+
+def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
+    """Test the papers' claims on comparisons, over all their pairs of a checkpoint and a task.
+
+    Pairs of the base, of tasks that it could not do, and of tasks that were trained on are left out. Instruction
+    against knowledge: by how much more the probability of the instructed answer fell than that of the cloze, each
+    relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with
+    random ones. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4; 2502.11019,
+    section 3).
+
+    Args:
+        comparisons: one or more, whose pairs are pooled.
+
+    Returns:
+        One row per claim: claim, measure, value with its 95% interval (low, high: a bootstrap of tasks with all their
+        checkpoints, not a number for fewer than three tasks), cells (the number of pairs), tasks (their number), and
+        finding: "confirmed" or "refuted" where the interval lies on one side of 0, else "undecided".
+
+    Example:
+        >>> set(iv.records.findings(comparison)["finding"])
+        {'undecided'}
+    """
+    pairs = pd.concat([_pairs(each) for each in comparisons], ignore_index=True)
+    difference = "fall of probability, instructed - cloze"
+    rows = [
+        _finding(INSTRUCTION, difference, _instruction_falls(pairs), _mean),
+        _finding(RECOVERY, "accuracy, with the vector - random", _recoveries(pairs), _mean),
+    ]
+    for measure, sign in TRACKERS.items():
+        known = pairs[["task", "forgetting", measure]].dropna().rename(columns={measure: "value"})
+        rows.append(_finding(TRACKING.format(measure.replace("_", " ")), "Spearman's rho", known, _correlation, sign))
+    return pd.DataFrame(rows)
+
+
+def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
+    """One row per checkpoint and ability, the base's accuracy, probability and knowledge beside the checkpoint's."""
+    frame = comparison.to_frame().reindex(columns=NEEDED)
+    base = frame["checkpoint"] == comparison.checkpoints[0]
+    columns = ["task", "accuracy", "probability", "knowledge"]
+    pairs = frame[~base].merge(frame.loc[base, columns], on="task", suffixes=("", "_base"))
+    return pairs[(pairs["accuracy_base"] >= ABILITY) & ~pairs["task"].isin(comparison.learned)]
+
+
+def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
+    """By how much more the instructed answer's probability fell than the cloze's, each relative to the base."""
+    known = pairs.dropna(subset=["knowledge"])
+    known = known[known["knowledge_base"] >= KNOWN]
+    instructed, cloze = (1 - known[name] / known[f"{name}_base"] for name in ("probability", "knowledge"))
+    return pd.DataFrame({"task": known["task"], "value": instructed - cloze})
+
+
+def _recoveries(pairs: pd.DataFrame) -> pd.DataFrame:
+    """By how much more the base's vector brings back than random ones, where something was forgotten."""
+    fallen = pairs[pairs["forgetting"] >= FALLEN]
+    return pd.DataFrame({"task": fallen["task"], "value": fallen["recovered"] - fallen["recovered_random"]})
+
+
+def _finding(
+    claim: str, measure: str, pairs: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
+) -> dict[str, Any]:
+    """A claim's row; it holds where the statistic has the ``sign``."""
+    columns = {str(name): pairs[name].to_numpy() for name in pairs}
+    value, low, high = bootstrap_groups(columns, columns["task"], statistic)
+    return {
+        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(pairs),
+        "tasks": pairs["task"].nunique(), "finding": _finding_of(low, high, sign).value,
+    }  # fmt: skip
+
+
+def _finding_of(low: float, high: float, sign: int) -> Finding:
+    """What an interval on one side of 0 says of a claim whose measure has this ``sign`` where it holds."""
+    if low > 0 or high < 0:
+        positive = low > 0
+        return Finding.CONFIRMED if positive == (sign > 0) else Finding.REFUTED
+    return Finding.UNDECIDED
+
+
+def _mean(columns: Columns) -> float:
+    return float(columns["value"].mean())
+
+
+def _correlation(columns: Columns) -> float:
+    return spearman(columns["forgetting"].astype(float), columns["value"].astype(float))

@@ -1,0 +1,278 @@
+"""The data dictionary: every column of every public frame, with its type, its unit, and what it means.
+
+The page "Reading every column" of the documentation is this mapping; a test builds each frame and compares it.
+"""
+
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """A column: its type (int, float, text, bool, or list), its unit, and what it means."""
+
+    type: str
+    unit: str
+    meaning: str
+
+
+def _int(unit: str, meaning: str) -> Column:
+    return Column("int", unit, meaning)
+
+
+def _float(unit: str, meaning: str) -> Column:
+    return Column("float", unit, meaning)
+
+
+def _text(meaning: str) -> Column:
+    return Column("text", "", meaning)
+
+
+LAYER = _int("index", "Layer, from 0.")
+HEAD = _int("index", "Query head in its layer, from 0.")
+TASK = _text("Name of the task.")
+CHECKPOINT = _text("Name of the checkpoint; the base is the first.")
+RANK = _int("rank", "Rank by effect, the strongest is 1.")
+AIE = _float("the metric's", "Average indirect effect: the mean over prompts of the change of the metric.")
+STDERR = _float("the metric's", "Standard error of the average indirect effect; prompts are the unit.")
+N = _int("prompts", "Number of prompts.")
+ACCURACY = _float("0 to 1", "Fraction of prompts whose greedy answer is an accepted one.")
+PROBABILITY = _float("0 to 1", "Mean probability of the whole first accepted answer, teacher forced.")
+PROBABILITY_STDERR = _float("0 to 1", "Standard error of that probability; prompts are the unit.")
+TOKEN_PROBABILITY = _float("0 to 1", "Geometric mean of the probabilities of the answer's tokens.")
+INTERVAL = {
+    "low": _float("0 to 1", "Lower end of the accuracy's 95% Wilson interval."),
+    "high": _float("0 to 1", "Upper end of the accuracy's 95% Wilson interval."),
+}
+ANSWERS = {
+    "accuracy": ACCURACY, **INTERVAL, "probability": PROBABILITY, "probability_stderr": PROBABILITY_STDERR, "n": N,
+}  # fmt: skip
+
+
+def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
+    """The two ends of a column's 95% interval."""
+    return {
+        f"{name}_low": _float(unit, f"Lower end of its 95% interval ({how})."),
+        f"{name}_high": _float(unit, f"Upper end of its 95% interval ({how})."),
+    }
+
+
+HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "rank": RANK}
+
+CHECKPOINT_ROWS = {
+    "checkpoint": CHECKPOINT,
+    "task": TASK,
+    "n": _int("prompts", "Clean test prompts that were answered."),
+    "accuracy": ACCURACY,
+    **_bounds("accuracy", "0 to 1", "Wilson"),
+    "probability": PROBABILITY,
+    "probability_stderr": PROBABILITY_STDERR,
+    "token_probability": TOKEN_PROBABILITY,
+    "knowledge": _float("0 to 1", "Mean probability of the same answers after the cloze, without any instruction."),
+    "knowledge_stderr": _float("0 to 1", "Standard error of the knowledge; prompts are the unit."),
+    "forgetting": _float("accuracy", "The base's accuracy minus the checkpoint's, on the same prompts."),
+    **_bounds("forgetting", "accuracy", "paired over prompts"),
+    "knowledge_fraction": _float("ratio", "Knowledge as a fraction of the base's."),
+    "cosine": _float("-1 to 1", "Cosine of the vector with the base's, both from the base's heads."),
+    **_bounds("cosine", "-1 to 1", "jackknife over groups of prompts"),
+    "reselected_cosine": _float("-1 to 1", "The same, with as many heads chosen anew on the checkpoint."),
+    **_bounds("reselected_cosine", "-1 to 1", "jackknife over groups of prompts"),
+    "norm": _float("residual stream", "Euclidean norm of the vector from the base's heads."),
+    "norm_ratio": _float("ratio", "That norm, relative to the base's."),
+    "reselected_norm_ratio": _float("ratio", "The same, with heads chosen anew on the checkpoint."),
+    "centred_cosine": _float(
+        "-1 to 1", "Cosine with the base's vector after subtracting each model's mean over tasks."
+    ),
+    "z_cosine": _float("-1 to 1", "Cosine with the base of the heads' mean outputs before W_O."),
+    "alignment": _float("-1 to 1", "Cosine of the hidden state with the base's vector, where that vector is added."),
+    "alignment_change": _float("-2 to 2", "Alignment minus the base's."),
+    "aie_correlation": _float("-1 to 1", "Spearman's correlation over all heads of the effects with the base's."),
+    "overlap": _float("0 to 1", "Fraction of the strongest heads that the base's strongest heads share."),
+    "heads_gained": Column("list", "(layer, head)", "Heads among the strongest here that were not in the base."),
+    "heads_lost": Column("list", "(layer, head)", "Heads among the base's strongest that are not here."),
+    "weight_change_top": _float("ratio", "Mean relative change of the weights of the base's strongest heads."),
+    "weight_change_rest": _float("ratio", "The same, of all other heads."),
+    "bare": _float("0 to 1", "Accuracy on bare prompts, without a vector."),
+    "recovered": _float("0 to 1", "Accuracy on bare prompts with the base's vector added."),
+    "recovered_own": _float("0 to 1", "Accuracy on bare prompts with the checkpoint's own vector added."),
+    "recovered_random": _float("0 to 1", "The same with random vectors of the same norm, mean over seeds."),
+    "recovered_fraction": _float("ratio", "What the base's vector adds here, relative to what it adds on the base."),
+    **_bounds("recovered_fraction", "ratio", "bootstrap over prompts"),
+    "verdict": _text("What became of the ability, by the documented rule."),
+    "because": _text("The numbers that decided the verdict, in a sentence."),
+}
+
+MEASURED_ABILITY = {
+    "step": _int("steps", "Optimiser steps taken when it was measured."),
+    "role": _text('"new" for the task that is learned, "keep" for an ability to keep.'),
+    "ability": _text("Name of the ability."),
+    **ANSWERS,
+    "token_probability": TOKEN_PROBABILITY,
+    "correct": _text("Prompt by prompt, 1 where the greedy answer is accepted and 0 where it is not."),
+    "cosine": _float("-1 to 1", "Cosine with the base's vector of the vector that the same heads give now."),
+    "norm_ratio": _float("ratio", "Norm of that vector, relative to the base's."),
+    "alignment": _float("-1 to 1", "Mean cosine of the hidden state at the last token with the base's vector."),
+}
+
+FRAMES: dict[str, dict[str, Column]] = {
+    "HeadEffects.to_frame": HEAD_EFFECTS,
+    "UniversalEffects.to_frame": HEAD_EFFECTS
+    | {
+        "aie": _float("the metric's", "Mean over tasks of the tasks' average indirect effects."),
+        "stderr": _float("the metric's", "Its standard error over the prompts within tasks, tasks held fixed."),
+    },
+    "PositionEffects.to_frame": {
+        "layer": LAYER,
+        "head": HEAD,
+        "place": _text("Part of the prompt that was patched, or the position counted from the end."),
+        "aie": AIE,
+        "stderr": STDERR,
+        "rank": _int("rank", "Rank by effect over heads and parts, the strongest is 1."),
+    },
+    "Stability.to_frame": {
+        "layer": LAYER,
+        "head": HEAD,
+        "probability": _float("0 to 1", "Fraction of bootstrap resamples that have the head among their k strongest."),
+    },
+    "prompts_needed": {
+        "prompts": _int("prompts", "Prompts in each of the two disjoint sets."),
+        "overlap": _float("0 to 1", "Fraction of the k strongest heads that the sets share, mean over resamples."),
+        "low": _float("0 to 1", "The overlap's 5% quantile over resamples."),
+        "high": _float("0 to 1", "The overlap's 95% quantile over resamples."),
+    },
+    "MethodAgreement.to_frame": {
+        "method": _text("The compared method."),
+        "reference": _text("The method that it is compared with."),
+        "aie_spearman": _float("-1 to 1", "Spearman's correlation over heads of the average indirect effects."),
+        "aie_overlap": _float("0 to 1", "Fraction of the reference's k strongest heads among the method's."),
+        "spearman": _float("-1 to 1", "Rank correlation over heads on one prompt, mean over prompts."),
+        "lowest_spearman": _float("-1 to 1", "The same on the prompt where it is lowest."),
+        "overlap": _float("0 to 1", "Overlap of the k strongest heads on one prompt, mean over prompts."),
+        "lowest_overlap": _float("0 to 1", "The same on the prompt where it is lowest."),
+        "k": _int("heads", "How many of the strongest heads the overlaps compare."),
+        "n": N,
+    },
+    "InstructionVector.to_frame": {
+        "layer": LAYER,
+        "head": HEAD,
+        "norm": _float("residual stream", "Euclidean norm of what the head adds to the vector."),
+        "cosine": _float("-1 to 1", "Cosine of that part with the whole vector; nan where one of them is zero."),
+    },
+    "list_vectors": {
+        "file": _text("Path below the folder."),
+        "task": TASK,
+        "heads": _int("heads", "Number of heads summed into the vector; 0 where it does not come from heads."),
+        "norm": _float("residual stream", "Euclidean norm of the vector."),
+        "model": _text("What the model was loaded from."),
+        "dtype": _text("Data type of the model's weights."),
+        "weights": _text("First twelve digits of the hash of the model's weights."),
+    },
+    "logit_lens": {
+        "of": _text('"vector", or the head as "layer.head".'),
+        "rank": _int("rank", "Rank of the token, the highest is 1."),
+        "token": _text("The token as text."),
+        "value": _float("logits, or -1 to 1", "Logit above the vocabulary's mean, or cosine with the unembedding."),
+    },
+    "Evaluation.to_frame": {
+        "prompt": _text("Text of the prompt."),
+        "answer": _text("The first accepted answer."),
+        "probability": _float("0 to 1", "Probability of the whole answer, teacher forced."),
+        "token_probability": TOKEN_PROBABILITY,
+        "first_token_probability": _float("0 to 1", "Probability of its first token (with the blanks before it)."),
+        "correct": Column("bool", "", "Whether the greedy answer is an accepted one."),
+    },
+    "SteeringSweep.to_frame": {
+        "layer": _int("index", "Layer whose input the vector is added to."),
+        "scale": _float("factor", "What the vector is multiplied by."),
+        "k": _int("heads", "Number of the vector's first heads that were summed."),
+        **ANSWERS,
+    },
+    "ConditionComparison.to_frame": {
+        "task": TASK,
+        "condition": _text("What was done to the prompts or the model."),
+        **ANSWERS,
+    },
+    "TransferMatrix.to_frame": {
+        "source": _text("Task that the vector comes from."),
+        "target": _text("Task whose bare prompts are answered."),
+        "overlap": _float("0 to 1", "Fraction of the two tasks' strongest heads that they share."),
+        "cosine": _float("-1 to 1", "Cosine of the two tasks' vectors."),
+        "accuracy": _float("0 to 1", "Accuracy on the target's bare prompts with the source's vector added."),
+        **INTERVAL,
+        "n": N,
+    },
+    "CheckpointComparison.to_frame": CHECKPOINT_ROWS,
+    "CheckpointComparison.recovery_frame": {
+        "checkpoint": CHECKPOINT,
+        "task": TASK,
+        "condition": _text("Bare or clean prompts, and the vector that is added to bare ones."),
+        "accuracy": ACCURACY,
+        **INTERVAL,
+        "probability": PROBABILITY,
+        "probability_stderr": PROBABILITY_STDERR,
+        "n": N,
+    },
+    "CheckpointComparison.layers_frame": {
+        "checkpoint": CHECKPOINT,
+        "task": TASK,
+        "layer": LAYER,
+        "alignment": _float("-1 to 1", "Cosine of the hidden state entering the layer with the base's vector."),
+        "stream_cosine": _float("-1 to 1", "Mean over prompts of the hidden state's cosine with the base's."),
+        "cka": _float("0 to 1", "Linear CKA of the hidden states with the base's."),
+    },
+    "CheckpointComparison.heads_frame": {
+        "checkpoint": CHECKPOINT,
+        "task": TASK,
+        "layer": LAYER,
+        "head": HEAD,
+        "rank": RANK,
+        "aie": AIE,
+        "stderr": STDERR,
+        "change_W_Q": _float("ratio", "Norm of the change of the head's W_Q, relative to the base's."),
+        "change_W_K": _float("ratio", "The same of W_K; query heads that share keys show the same number."),
+        "change_W_V": _float("ratio", "The same of W_V; query heads that share values show the same number."),
+        "change_W_O": _float("ratio", "The same of W_O."),
+    },
+    "CheckpointComparison.matrix": {
+        "TASK": _float("0 to 1", "Accuracy on that task; one column per task, one row per checkpoint."),
+    },
+    "CheckpointComparison.sequence": {
+        "task": TASK,
+        "base": _float("0 to 1", "Accuracy of the base."),
+        "final": _float("0 to 1", "Accuracy of the last checkpoint."),
+        "forgetting": _float("accuracy", "Best accuracy before the last checkpoint minus the final one."),
+        "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
+        "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
+    },
+    "findings": {
+        "claim": _text("The claim that is tested."),
+        "measure": _text("The number that decides it."),
+        "value": _float("the measure's", "That number over all cells."),
+        "low": _float("the measure's", "Lower end of its 95% interval (bootstrap over tasks)."),
+        "high": _float("the measure's", "Upper end of its 95% interval (bootstrap over tasks)."),
+        "cells": _int("cells", "Pairs of checkpoint and task that it rests on."),
+        "tasks": _int("tasks", "Tasks that it rests on."),
+        "finding": _text("confirmed, refuted, or undecided."),
+    },
+    "TrainingRun.to_frame": {
+        "step": _int("index", "Optimiser step, from 0."),
+        "supervised": _float("nats", "Cross-entropy of the answer's tokens."),
+        "kl_last": _float("nats", "KL to the base with the vector, at the last prompt token."),
+        "kl_answer": _float("nats", "KL to the base with the vector, over the answer."),
+        "kl_base": _float("nats", "KL to the base without a vector, over the answer."),
+        "consistency": _float("activation squared", "Squared distance of the vector's heads' outputs to the base's."),
+        "rehearsal": _float("nats", "KL to the base on the new inputs under other instructions."),
+        "replay": _float("nats", "Cross-entropy on old examples."),
+        "loss": _float("nats", "Sum of the terms, each times its weight; what is descended."),
+        "learning_rate": _float("per step", "Learning rate of the step."),
+        "gradient_norm": _float("", "Norm of all gradients before clipping."),
+        "seconds": _float("s", "Wall-clock time of the step."),
+    },
+    "TrainingRun.abilities": MEASURED_ABILITY,
+    "TrainingRun.final": MEASURED_ABILITY,
+}
+
+# Columns that a frame has only where they were asked for or apply.
+OPTIONAL = {
+    "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
+    "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
+    "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},
+}

@@ -1,0 +1,103 @@
+"""The laboratory's records on one model, and their tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..checks import checked
+from ..files import safe_name
+from .effects import HeadEffects
+from .steering import ConditionComparison, SteeringSweep, TransferMatrix
+from .store import R
+
+# columns of the tables, and how the conditions' names begin
+CONTROLS = {"random vectors": "random vector", "random heads": "random heads", "other IVs": "IV of"}
+REMOVED = {"zero-ablated": "zero: heads of", "mean-ablated": "mean: heads of", "IV subtracted": "minus IV of"}
+
+
+@dataclass(frozen=True, repr=False)
+class Laboratory:
+    """The records of ``laboratory`` on one model, by the tasks' names.
+
+    Args:
+        effects: indirect effects of all heads on train prompts.
+        sweeps: accuracy on validation prompts by layer, scale and number of heads.
+        controls: on test prompts: bare, clean, with the vector, and with each control in its place.
+        necessity: on clean test prompts: with each task's heads ablated, or each task's vector subtracted.
+        transfer: what the tasks share.
+    """
+
+    effects: dict[str, HeadEffects]
+    sweeps: dict[str, SteeringSweep]
+    controls: dict[str, ConditionComparison]
+    necessity: dict[str, ConditionComparison]
+    transfer: TransferMatrix
+
+    @classmethod
+    @checked
+    def load(cls, folder: str | Path, tasks: Sequence[str]) -> "Laboratory":
+        """The records that ``laboratory`` kept in a folder, without a model.
+
+        Args:
+            folder: the ``out`` of ``laboratory``.
+            tasks: names of its tasks.
+
+        Raises:
+            RecordError: a record is missing or broken.
+        """
+
+        def read(what: str, kind: type[R]) -> dict[str, R]:
+            return {task: kind.load(record_path(folder, what, task)) for task in tasks}
+
+        return cls(
+            read("effects", HeadEffects),
+            read("sweep", SteeringSweep),
+            read("controls", ConditionComparison),
+            read("necessity", ConditionComparison),
+            TransferMatrix.load(record_path(folder, "transfer")),
+        )
+
+    def controls_frame(self) -> pd.DataFrame:
+        """One row per task: layer, scale and k, then accuracy under each condition, and the number of prompts n.
+
+        Random vectors and random heads are means over seeds, other IVs over the other tasks' vectors.
+        """
+        rows = []
+        for task, comparison in self.controls.items():
+            row = {"task": task} | comparison.provenance["settings"]["steering"]
+            row |= {name: comparison.accuracy(name) for name in ("bare", "bare + IV", "clean", "clean + IV")}
+            row["mean difference"] = comparison.accuracy("mean difference")
+            row |= {name: _mean_accuracy(comparison, start) for name, start in CONTROLS.items()}
+            rows.append(row | {"n": comparison.n})
+        return pd.DataFrame(rows)
+
+    def necessity_frame(self) -> pd.DataFrame:
+        """One row per task: accuracy on clean prompts, whole and with heads ablated or a vector subtracted.
+
+        Each intervention has two columns: with the task's own heads or vector, and the mean over the other tasks'.
+        """
+        rows = []
+        for task, comparison in self.necessity.items():
+            row = {"task": task, "clean": comparison.accuracy("clean")}
+            for name, start in REMOVED.items():
+                row[f"{name}, own"] = comparison.accuracy(f"{start} {task}")
+                row[f"{name}, others"] = _mean_accuracy(comparison, start, but=f"{start} {task}")
+            row["random heads zeroed"] = _mean_accuracy(comparison, "zero: random heads")
+            rows.append(row | {"n": comparison.n})
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return f"Laboratory({len(self.effects)} tasks: {', '.join(self.effects)})"
+
+
+def record_path(folder: str | Path, what: str, task: str = "") -> Path:
+    """Where a record of a task is kept, or one of all tasks."""
+    return Path(folder) / (f"{safe_name(task)}.{what}.safetensors" if task else f"{what}.safetensors")
+
+
+def _mean_accuracy(comparison: ConditionComparison, start: str, but: str = "") -> float:
+    """Mean accuracy over the conditions whose names begin with ``start``."""
+    names = [each for each in comparison.conditions if each.startswith(start) and each != but]
+    return sum(map(comparison.accuracy, names)) / len(names)

@@ -1,0 +1,149 @@
+"""The tables that figures and reports draw, computed from records; ``views/`` arranges and colours what is here."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..errors import RecordError
+from ..vocabulary import RecoveryCondition
+from .checkpoints import MATRICES, CheckpointComparison
+from .effects import Head
+from .training import TrainingRun
+
+NORMAL = 1.96  # standard errors on either side of a mean that make its 95% interval
+RANDOM = "random vector"  # begins the name of every condition that adds a random vector
+NOT_TERMS = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are no terms of its loss
+ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
+
+
+def measure_table(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
+    """One column of the comparison as [checkpoint, task], in their order; empty where it is not known."""
+    frame = comparison.to_frame()
+    checkpoints, tasks = list(comparison.checkpoints), list(comparison.tasks)
+    if column not in frame:
+        return pd.DataFrame(np.nan, checkpoints, tasks)
+    table = frame.pivot(index="checkpoint", columns="task", values=column)
+    return table.reindex(index=checkpoints, columns=tasks)
+
+
+def measure_values(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
+    """``measure_table`` of numbers, not a number where one is not known."""
+    return measure_table(comparison, column).apply(pd.to_numeric, errors="coerce").astype(float)
+
+
+def is_measured(comparison: CheckpointComparison, column: str) -> bool:
+    """Whether the measure is known for at least one task of one checkpoint."""
+    return bool(measure_values(comparison, column).notna().to_numpy().any())
+
+
+def measure_interval(comparison: CheckpointComparison, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The 95% interval of a measure, each bound as [checkpoint, task]: its own, or from its standard error."""
+    margin = NORMAL * measure_values(comparison, f"{column}_stderr")
+    value = measure_values(comparison, column)
+    low, high = measure_values(comparison, f"{column}_low"), measure_values(comparison, f"{column}_high")
+    return low.fillna(value - margin), high.fillna(value + margin)
+
+
+def prompt_counts(comparison: CheckpointComparison) -> list[int]:
+    """The different numbers of prompts per task, in rising order."""
+    return sorted({int(row["n"]) for row in comparison.rows if row.get("n")})
+
+
+def was_trained_on(comparison: CheckpointComparison, checkpoint: int, task: str) -> bool:
+    """Whether the checkpoint of this index is known to have been trained on the task."""
+    return comparison.learned[checkpoint - 1 : checkpoint] == (task,)
+
+
+def shows_training(comparison: CheckpointComparison) -> bool:
+    """Whether one of the comparison's tasks is known to be what one of its checkpoints was trained on."""
+    learned = comparison.learned[: len(comparison.checkpoints) - 1]
+    return not set(learned).isdisjoint(comparison.tasks)
+
+
+def head_maps(comparison: CheckpointComparison, task: str, what: str) -> np.ndarray:
+    """Maps [checkpoint, layer, head]: the task's effects ("aie"), these minus the base's ("aie-change"), or weights.
+
+    Of weights ("W_Q", "W_K", "W_V", "W_O") it is how far each head's matrix is from the base's, relative to it.
+    """
+    if what in MATRICES:
+        weights: np.ndarray = comparison.weights[:, MATRICES.index(what)].double().numpy()
+        return weights
+    effects: np.ndarray = comparison.aie[:, comparison.tasks.index(task)].double().numpy()
+    return effects - effects[:1] if what == "aie-change" else effects
+
+
+def heads_gained(comparison: CheckpointComparison, checkpoint: int, task: str) -> list[Head]:
+    """The heads that are among the strongest of the checkpoint of this index and not of the base."""
+    cell = (comparison.checkpoints[checkpoint], task)
+    rows = [row for row in comparison.rows if (row["checkpoint"], row["task"]) == cell]
+    return [Head(layer, head) for row in rows for layer, head in row.get("heads_gained") or ()]
+
+
+def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
+    """Recovery of a task, one row per checkpoint and condition; the random vectors are one condition, ``RANDOM``.
+
+    Columns: checkpoint, condition, accuracy with its 95% interval (low, high), probability, n, and vectors, the number
+    of vectors that were tried. Of random vectors accuracy and probability are means, low and high the least and the
+    greatest accuracy.
+
+    Raises:
+        RecordError: a condition that is not known here.
+    """
+    columns = ["checkpoint", "condition", "accuracy", "low", "high", "probability", "n"]
+    rows = [{name: row[name] for name in columns} for row in comparison.recovery if row["task"] == task]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame = frame[frame["checkpoint"].isin(comparison.checkpoints)]
+    frame = frame.assign(condition=[_known_condition(name) for name in frame["condition"]])
+    groups = [_one_condition(group) for _, group in frame.groupby(["checkpoint", "condition"], sort=False)]
+    return pd.DataFrame(groups, columns=[*columns, "vectors"])
+
+
+def _one_condition(group: pd.DataFrame) -> dict[str, object]:
+    """A checkpoint's rows in one condition as one row."""
+    first = group.iloc[0]
+    random = first["condition"] == RANDOM
+    return {
+        "checkpoint": first["checkpoint"], "condition": first["condition"], "accuracy": float(group["accuracy"].mean()),
+        "low": group["accuracy"].min() if random else first["low"],
+        "high": group["accuracy"].max() if random else first["high"],
+        "probability": float(group["probability"].mean()), "n": first["n"], "vectors": len(group),
+    }  # fmt: skip
+
+
+def _known_condition(name: str) -> str:
+    if name.startswith(RANDOM):
+        return RANDOM
+    if name not in list(RecoveryCondition):
+        known = ", ".join(map(repr, [*RecoveryCondition, f"{RANDOM} 0"]))
+        raise RecordError(f"a condition of recovery to be one of {known}", repr(name))
+    return name
+
+
+def training_table(runs: Mapping[str, TrainingRun]) -> pd.DataFrame:
+    """Runs in long form, one row per value that was logged or measured.
+
+    Columns: run, section ("terms" of the loss, or one of ``ABILITY_MEASURES``), name (of the term or the ability),
+    role ("new" or "keep" for abilities), step, value, and for accuracy low, high and n. The loss comes before its
+    terms.
+    """
+    parts = []
+    for name, run in runs.items():
+        terms = sorted((term for term in run.columns if term not in NOT_TERMS), key=lambda term: term != "loss")
+        logged = run.to_frame().melt("step", terms, "name")
+        parts.append(logged.assign(section="terms", role="", run=name))
+        abilities = run.abilities()
+        if not abilities.empty:
+            step, role = abilities.get("step", run.steps), abilities.get("role", "")
+            abilities = abilities.assign(step=step, role=role).sort_values("step")
+            kept = [each for each in ("step", "ability", "role", "low", "high", "n") if each in abilities]
+            measures = [each for each in ABILITY_MEASURES if each in abilities]
+            measured = abilities.melt(kept, measures, "section").rename(columns={"ability": "name"})
+            parts.append(measured.assign(run=name))
+    return pd.concat(parts, ignore_index=True).dropna(subset=["value"])
+
+
+def pareto_frontier(points: pd.DataFrame) -> pd.DataFrame:
+    """The rows that no other row beats in both ``learned`` and ``kept``, in rising order of ``learned``."""
+    best = points.sort_values(["learned", "kept"], ascending=False)
+    return best[best["kept"] > best["kept"].cummax().shift(fill_value=-1.0)][::-1]

@@ -1,0 +1,274 @@
+"""Statistics of prompts: intervals, rank correlation and similarity, each with its paper; no model and no plot.
+
+Prompts, or tasks, are the unit that is resampled: a token, a head or a layer is not an independent observation. Every
+function is pure, and draws from a generator of its own. scipy is the oracle of the tests.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .checks import Count, Natural, checked
+from .errors import ArgumentError
+
+RESAMPLES = 2000
+LEAST_GROUPS = 3  # of fewer groups, the bootstrap says nothing about groups that were not measured
+
+Columns = Mapping[str, np.ndarray]
+
+
+class Interval(NamedTuple):
+    """A value with the two ends of its interval; not-a-numbers where it cannot be known."""
+
+    value: float
+    low: float
+    high: float
+
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def check_level(level: float) -> None:
+    """Raise ArgumentError unless ``level`` lies between 0 and 1."""
+    if not 0 < level < 1:
+        raise ArgumentError("level to be between 0 and 1", repr(level))
+
+
+def standard_error(values: Tensor | Sequence[float]) -> float:
+    """Standard error of the mean of independent values (not a number for fewer than two).
+
+    Example:
+        >>> from ivlens.stats import standard_error
+        >>> standard_error([0.0, 2.0])
+        1.0
+    """
+    numbers = torch.as_tensor(values).double()
+    return (numbers.std(correction=1) / len(numbers) ** 0.5).item() if len(numbers) > 1 else float("nan")
+
+
+@checked
+def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927): honest also where all, or none, of a few prompts are correct.
+
+    Args:
+        successes: how many of the prompts are correct.
+        n: how many prompts there are.
+        level: the interval's level, between 0 and 1.
+
+    Returns:
+        The interval's lower and upper end, from 0 to 1.
+
+    Raises:
+        ArgumentError: a level outside (0, 1), no prompts, or more successes than prompts.
+
+    Example:
+        >>> from ivlens.stats import wilson_interval
+        >>> [round(end, 2) for end in wilson_interval(10, 10)]
+        [0.72, 1.0]
+    """
+    check_level(level)
+    if successes > n:
+        raise ArgumentError(f"successes to be at most n, {n}", repr(successes))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (successes + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * (successes * (n - successes) / n + z * z / 4) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> Interval:
+    """Drop of accuracy between two measurements of the same prompts, with its 95% interval (Agresti and Min 2005).
+
+    Their interval for matched pairs is Wald's with half a prompt added to each cell of the two-by-two table.
+
+    Args:
+        base: whether each prompt was answered correctly before.
+        now: whether it is now.
+
+    Returns:
+        Accuracy before minus accuracy now, from -1 to 1.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import paired_drop
+        >>> paired_drop(torch.tensor([True, True]), torch.tensor([True, False])).value
+        0.5
+    """
+    n = len(base)
+    lost, won = int((base & ~now).sum()), int((now & ~base).sum())
+    middle = (lost - won) / (n + 2)
+    half = 1.96 * max((lost + won + 1) - (lost - won) ** 2 / (n + 2), 0) ** 0.5 / (n + 2)
+    return Interval((lost - won) / n, middle - half, middle + half)
+
+
+def spearman(one: ArrayLike, two: ArrayLike) -> float:
+    """Rank correlation (Spearman 1904), equal values sharing a rank; not a number where one side is constant.
+
+    Args:
+        one: values of any shape.
+        two: as many values, in the same order.
+
+    Example:
+        >>> from ivlens.stats import spearman
+        >>> round(spearman([1, 2, 3], [1, 4, 9]), 6)
+        1.0
+    """
+    first, second = (_centred_ranks(np.asarray(each, float).ravel()) for each in (one, two))
+    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / norms if norms > 0 else float("nan")
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+    return ranks - ranks.mean()
+
+
+def resample(n: int, resamples: int, seed: int = 0) -> Int[Tensor, "resample prompt"]:
+    """The prompts' numbers in bootstrap resamples: ``n`` of ``n``, drawn with replacement (Efron 1979)."""
+    return torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
+
+
+def times_drawn(
+    drawn: Int[Tensor, "resample draw"], n: int, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "resample prompt"]:
+    """How often each of ``n`` prompts is in each resample: sums over resamples become one matrix product."""
+    counts = torch.zeros(len(drawn), n, dtype=dtype)
+    return counts.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=dtype))
+
+
+def bootstrap_mean(
+    values: Float[Tensor, "prompt *shape"], level: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Percentile-bootstrap interval of the mean over prompts (Efron and Tibshirani 1993, section 13.3).
+
+    Args:
+        values: one number, or a map of them, per prompt.
+        level: the interval's level, between 0 and 1.
+        resamples: how many times the prompts are drawn anew.
+        seed: of the draws.
+
+    Returns:
+        The lower and the upper ends, in the values' unit.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import bootstrap_mean
+        >>> low, high = bootstrap_mean(torch.ones(5, 2))
+        >>> low.tolist(), high.tolist()
+        ([1.0, 1.0], [1.0, 1.0])
+    """
+    n = len(values)
+    counts = times_drawn(resample(n, resamples, seed), n, values.dtype)
+    means = torch.einsum("rp,p...->r...", counts / n, values)
+    tail = (1 - level) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype), dim=0)
+    return low, high
+
+
+def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " prompt"]) -> Interval:
+    """Ratio of two means over the same prompts with its 95% percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
+
+    Args:
+        above: the numerator's value per prompt.
+        below: the denominator's value per prompt.
+
+    Returns:
+        The ratio; nothing where the denominator's mean is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import ratio_of_means
+        >>> ratio_of_means(torch.ones(4), 2 * torch.ones(4))
+        Interval(value=0.5, low=0.5, high=0.5)
+    """
+    if below.mean() <= 0:
+        return NOTHING
+    drawn = resample(len(above), RESAMPLES)
+    tops, bottoms = above[drawn].mean(1), below[drawn].mean(1)
+    ratios = (tops / bottoms)[bottoms > 0]
+    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    return Interval((above.mean() / below.mean()).item(), low, high)
+
+
+def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[Columns], float]) -> Interval:
+    """A statistic of a table with its 95% percentile bootstrap over whole groups of rows (Field and Welsh 2007).
+
+    Rows of one group (checkpoints of one task) are not independent, so that groups are drawn, with all their rows.
+
+    Args:
+        columns: the table's columns by name, all of one length.
+        groups: the group of each row.
+        statistic: takes such columns and gives a number.
+
+    Returns:
+        The statistic, with not-a-numbers as its ends where there are fewer than three groups.
+    """
+    nothing = float("nan")
+    if not len(groups):
+        return NOTHING
+    rows_of = [np.flatnonzero(groups == group) for group in dict.fromkeys(groups)]
+    value = float(statistic(columns))
+    if len(rows_of) < LEAST_GROUPS:
+        return Interval(value, nothing, nothing)
+    picks = np.random.default_rng(0).integers(len(rows_of), size=(RESAMPLES, len(rows_of)))
+    drawn = [np.concatenate([rows_of[at] for at in pick]) for pick in picks]
+    values = np.array([statistic({name: column[rows] for name, column in columns.items()}) for rows in drawn])
+    low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (nothing, nothing)
+    return Interval(value, float(low), float(high))
+
+
+def jackknife(
+    base: Float[Tensor, "group *shape"],
+    now: Float[Tensor, "group *shape"],
+    statistic: Callable[[Tensor, Tensor], Tensor],
+) -> Interval:
+    """A statistic of two means over the same groups of prompts, with two delete-a-group standard errors to each side.
+
+    The jackknife (Tukey 1958; Efron and Tibshirani 1993, ch. 11) leaves one group out at a time.
+
+    Args:
+        base: the groups' values before.
+        now: the same groups' values now.
+        statistic: takes the two means over groups, of ``shape``, and gives a number.
+    """
+    groups = len(base)
+    whole = statistic(base.mean(0), now.mean(0))
+    left = [[*range(at), *range(at + 1, groups)] for at in range(groups)]
+    values = torch.stack([statistic(base[rest].mean(0), now[rest].mean(0)) for rest in left])
+    error = ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt()
+    return Interval(whole.item(), (whole - 2 * error).item(), (whole + 2 * error).item())
+
+
+def cosine(one: Float[Tensor, "*#rows d_model"], two: Float[Tensor, "*#rows d_model"]) -> Float[Tensor, "*rows"]:
+    """Cosine of two vectors, in float64; not a number where one is zero and has no direction."""
+    one, two = one.double(), two.double()
+    return (one * two).sum(-1) / (one.norm(dim=-1) * two.norm(dim=-1))
+
+
+def linear_cka(one: Float[Tensor, "prompt d_model"], two: Float[Tensor, "prompt d_other"]) -> float:
+    """Linear CKA of two sets of hidden states of the same prompts (Kornblith et al., arXiv 1905.00414, eq. 3).
+
+    Args:
+        one: a hidden state per prompt.
+        two: another model's or layer's hidden state per prompt.
+
+    Returns:
+        The similarity, from 0 to 1, blind to rotation, scale and shift; not a number where one side is constant.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import linear_cka
+        >>> states = torch.eye(4)
+        >>> round(linear_cka(states, 3 * states + 1), 6)
+        1.0
+    """
+    first, second = (each.double() - each.double().mean(0) for each in (one, two))
+    grams = [each @ each.T for each in (first, second)]
+    norms = grams[0].norm() * grams[1].norm()
+    return ((grams[0] * grams[1]).sum() / norms).item() if norms > 0 else float("nan")

@@ -1,0 +1,98 @@
+"""Tasks from their built-in names, from files, and from rows."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from os.path import expanduser
+from pathlib import Path
+from typing import Any
+
+from ..checks import checked
+from ..errors import ArgumentError, TaskError, brief
+from .builtin import list_tasks, read_builtin
+from .readers import Parsed, Source, class_names, numbered, of_mapping, parse, read_text
+from .rows import Columns, RowReader
+from .task import Task
+
+
+@checked
+def load_task(
+    source: Any,
+    *,
+    name: str | None = None,
+    instructions: str | list[str] | tuple[str, ...] | None = None,
+    labels: Columns | None = None,
+    cloze: str | None = None,
+    fields: Sequence[str] | None = None,
+) -> Task:
+    """A built-in task by its name, or a task from a file or from rows.
+
+    Files: ivlens' own JSON, JSON lists of ``{"input", "output"}`` (function vectors), Super-NaturalInstructions, TRACE
+    (``{"prompt", "answer"}``; rows with an empty answer are skipped with a warning), JSON lines, CSV and TSV with a
+    header, and JSON mappings of inputs to answers. Several answers to one input are all accepted. A column
+    ``instruction`` that says the same in every row is the task's; other columns are named in a warning, and an error
+    where an answer depends on them (choices, context, an instruction of each row), unless ``fields`` says what to read.
+    Numbers of a Dataset's classes become their names.
+
+    Args:
+        source: a built-in name, a path, or rows: dicts, pairs, a frame, a Hugging Face Dataset, a mapping of inputs to
+            answers.
+        name: the task's name.
+        instructions: one instruction, or paraphrases of it.
+        labels: names of the input and the output in a prompt.
+        cloze: a text with one ``{input}`` that asks for the same knowledge without an instruction.
+        fields: the columns of the input and of the answers, where they are called something else.
+
+    Returns:
+        The task; ``name``, ``instructions``, ``labels`` and ``cloze`` replace what the source says.
+
+    Raises:
+        TaskError: naming the file, the row or line, and the field where something is missing or malformed.
+        ArgumentError: ``fields`` that are not two names.
+
+    Example:
+        >>> iv.load_task("country-capital").name
+        'country-capital'
+        >>> len(iv.load_task([("hot", "cold"), ("big", "small")], name="opposites").examples)
+        2
+    """
+    if fields is not None and (len(fields) != 2 or fields[0] == fields[1]):
+        raise ArgumentError("fields to be the names of two columns, of the input and of the answers", brief(fields))
+    options = {"name": name, "instructions": instructions, "labels": labels, "cloze": cloze}
+    overrides: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
+    if isinstance(source, str) and source in list_tasks():
+        return replace(Task(**read_builtin(source), source="ivlens"), **overrides)
+    if isinstance(source, (str, Path)):
+        path = Path(expanduser(source))
+        origin, called = str(path), path.stem
+        parsed = parse(Source(_read(source, path), origin, path.suffix.lower(), mapping=fields is None))
+    else:
+        origin, called = "the given rows", "custom"
+        pairs = of_mapping(source, origin) if isinstance(source, dict) and fields is None else None
+        parsed = pairs or Parsed(numbered(source, origin))
+    columns = None if fields is None else (fields[0], fields[1])
+    reader = RowReader(origin, columns, class_names(source))
+    reader.read(parsed.rows)
+    if reader.instruction is not None and "instructions" in parsed.about:
+        raise TaskError(f"{origin} to say its instruction once", "one in its rows and another one beside them")
+    about = {} if reader.instruction is None else {"instructions": reader.instruction}
+    for note in (*parsed.notes, *reader.notes()):
+        warnings.warn(note, stacklevel=3)
+    facts = {"name": called, **about, **parsed.about, **overrides}
+    return Task(**facts, examples=reader.examples, source=origin)
+
+
+def _read(source: str | Path, path: Path) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError as error:
+        close = get_close_matches(str(source), list_tasks(), n=1)
+        advice = f"did you mean {close[0]!r}? " if close else ""
+        raise TaskError(
+            "a file that exists, or the name of a built-in task",
+            brief(str(source)),
+            f"{advice}The built-in tasks are: {', '.join(list_tasks())}",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error

@@ -1,0 +1,97 @@
+"""Tensors and facts in one safetensors file that says when it is damaged; lines of JSON that do.
+
+Kept work carries a SHA-256 of what it holds, without which it is not believed.
+"""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import RecordError
+from .files import check_there, write_atomically
+
+HEADER, SEAL = "ivlens", "sha256"  # keys of a safetensors file's metadata: facts as JSON, and the digest of all
+UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OSError)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Write tensors and facts (as JSON) to one safetensors file with their digest, atomically.
+
+    Raises:
+        RecordError: see ``write_atomically``.
+        TypeError: facts that JSON does not know.
+    """
+    header = json.dumps(facts)
+    metadata = {HEADER: header, SEAL: _digest(header, tensors)}
+    return write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata=metadata))
+
+
+def load_tensors(path: str | Path, *, unsealed: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts that ``save_tensors`` wrote; with ``unsealed`` also those of a file that has no digest.
+
+    Raises:
+        RecordError: the file is missing, is another kind of file, or is damaged.
+    """
+    check_there(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no view of it)
+        facts = json.loads(metadata[HEADER])
+        if not isinstance(facts, dict):
+            raise ValueError(f"a header that holds a {type(facts).__name__}")
+        if not (unsealed and set(metadata) == {HEADER}) and metadata[SEAL] != _digest(metadata[HEADER], tensors):
+            raise ValueError("its digest differs: the file is damaged")
+    except UNREADABLE as error:
+        raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})") from error
+    return tensors, facts
+
+
+def load_facts(path: str | Path) -> dict[str, Any]:
+    """The facts of a safetensors file of ours, its tensors unread and its digest unchecked; none of another's file.
+
+    Raises:
+        RecordError: the file is missing or cannot be read.
+    """
+    check_there(path)
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+        if not isinstance(facts, dict):
+            raise ValueError(f"a header that holds a {type(facts).__name__}")
+    except UNREADABLE as error:
+        raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})") from error
+    return facts
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the header and of all tensors' names, types, shapes and bytes."""
+    digest = sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def seal(facts: Mapping[str, Any]) -> str:
+    """The facts as one line of JSON that ends in a digest of them, for ``unseal``."""
+    line = json.dumps(facts)
+    return json.dumps({**facts, SEAL: sha256(line.encode()).hexdigest()[:16]})
+
+
+def unseal(line: str | bytes) -> dict[str, Any] | None:
+    """The facts that ``seal`` made the line of; None where a byte of it has changed, or it is something else."""
+    try:
+        facts = json.loads(line)
+        expected = facts.pop(SEAL)
+        return facts if sha256(json.dumps(facts).encode()).hexdigest()[:16] == expected else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,32 @@
+"""Text of tasks, models and files as characters that a terminal, a table or a page can show."""
+
+import html
+import re
+
+# Control characters, marks that reverse the reading direction of what follows, and halves of surrogate pairs, which
+# are what Python makes of file names that are not UTF-8.
+UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """``text`` with whatever cannot be shown, or would change how the text around it is shown, as ``\\x1b``.
+
+    Line feeds and tabs stay.
+    """
+    return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def escaped(text: str) -> str:
+    """``text`` as HTML that shows it letter by letter."""
+    return html.escape(visible(text))
+
+
+def one_line(text: str, letters: int | None = None) -> str:
+    """``text`` on one line, line feeds and tabs shown too, and cut after ``letters``."""
+    shown = visible(text).replace("\n", "\\n").replace("\t", "\\t")
+    return shown if letters is None or len(shown) <= letters else f"{shown[: letters - 1]}…"
+
+
+def plural(n: int, noun: str) -> str:
+    """A number of things in words: ``plural(1, "head")`` is "1 head", ``plural(2, "head")`` "2 heads"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,209 @@
+"""One training step: forward and backward passes on the step's prompts, for the losses of all terms."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from ..errors import ArgumentError, few
+from ..models import HookedTransformer, Rows, answer_residual, checkpointed, final_logits, hooked, padded
+from ..models.hooks import Edit
+from ..records import Head
+from ..tasks import Prompt
+from ..vectors import InstructionVector, vector_values
+from .config import Guidance, TrainingConfig
+from .sampler import PromptSampler
+from .teacher import Teacher, first_tokens, record_z
+from .term import Batch, Losses, Term
+from .terms import Supervised
+
+OWN_PROMPTS = ("rehearse", "replay")  # arguments of fine_tune, as terms name them among their needs
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward and a backward pass: its prompts, and the terms whose losses are of them, each with its teacher."""
+
+    sampler: PromptSampler
+    terms: tuple[tuple[Term, Teacher | None], ...]
+    heads: tuple[Head, ...] = ()
+    parts: int = 1
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """Of the terms that have one."""
+        return [teacher for _, teacher in self.terms if teacher is not None]
+
+    def batches(self, step: int) -> Iterator[list[int]]:
+        """Indices of the step's prompts, in parts of equal size but for the last."""
+        drawn = self.sampler.drawn(step)
+        size = (len(drawn) + self.parts - 1) // self.parts
+        for start in range(0, len(drawn), size):
+            yield drawn[start : start + size]
+
+    def shares(self, step: int, indices: Sequence[int]) -> tuple[float, float]:
+        """Which parts of the step's answer tokens, and of its prompts, these prompts are."""
+        drawn, lengths = self.sampler.drawn(step), [len(answer) for _, answer in self.sampler.pairs]
+        tokens = sum(lengths[index] for index in indices) / sum(lengths[index] for index in drawn)
+        return tokens, len(indices) / len(drawn)
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """The passes of every step of a run, fixed before the first one."""
+
+    model: HookedTransformer
+    config: TrainingConfig
+    passes: tuple[_Pass, ...]
+    vector: Float[Tensor, " d_model"] | None
+    anchors: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedTransformer,
+        config: TrainingConfig,
+        prompts: Sequence[Prompt],
+        vector: InstructionVector | None = None,
+        rehearse: Sequence[Prompt] = (),
+        replay: Sequence[Prompt] = (),
+    ) -> "TrainingStep":
+        """The steps of a configuration, checked against what its terms need; call ``prepare`` before the first one.
+
+        Raises:
+            ArgumentError: what a term needs is missing, or a term does not fit the model.
+            PromptError: a prompt that cannot be tokenised.
+            MismatchError: the vector does not fit the model.
+        """
+        own_prompts = {"rehearse": rehearse, "replay": replay}
+        check_needs(config.guidance, vector, own_prompts)
+        for term in config.guidance:
+            term.check(model.cfg.n_layers, config.learning_rate)
+        values = vector_values(model, vector) if vector is not None and "vector" in config.guidance.needs else None
+        heads = vector.heads if vector is not None else ()
+        anchors: dict[str, Tensor] = {}
+
+        def made(sampler: PromptSampler, terms: Sequence[Term], parts: int = 1) -> _Pass:
+            recorded = heads if any("heads" in term.needs for term in terms) else ()
+            return _Pass(sampler, _with_teachers(model, anchors, sampler, terms, heads, values), recorded, parts)
+
+        new = PromptSampler.of(model, "new", prompts, config.batch_size, config.seed)
+        passes = [made(new, [Supervised(), *(each for each in config.guidance if not _own(each))], config.accumulate)]
+        for term in config.guidance:
+            if kind := _own(term):
+                name, batch_size = next(iter(term.weights), kind), getattr(term, "batch_size", config.batch_size)
+                sampler = PromptSampler.of(model, name, own_prompts[kind], batch_size, config.seed)
+                passes.append(made(sampler if term.answered else sampler.unanswered(), [term]))
+        return cls(model, config, tuple(passes), values, anchors)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hashes of the token ids of all prompts, by the argument of ``fine_tune`` that they came in."""
+        pairs: dict[str, object] = {"prompts": (), "rehearse": (), "replay": ()}
+        for each in self.passes:
+            pairs[_own(each.terms[0][0]) or "prompts"] = each.sampler.pairs
+        return {name: sha256(repr(each).encode()).hexdigest()[:16] for name, each in pairs.items()}
+
+    def prepare(self, anchors: Mapping[str, Tensor]) -> None:
+        """Keep the initial weights that the base is made of, and fill the teachers' caches while it is the base."""
+        self.anchors.update(anchors)
+        if self.config.teacher == "cached":
+            for teacher in {id(each): each for made in self.passes for each in made.teachers}.values():
+                teacher.fill_cache(self.config.steps)
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Add the step's gradients to the parameters; return each loss's mean, and the weighted sum as ``loss``."""
+        means: dict[str, float] = defaultdict(float)
+        for each in self.passes:
+            weights = {name: weight for term, _ in each.terms for name, weight in term.weights.items()}
+            for indices in each.batches(step):
+                for name, value in self._backward(each, step, indices, weights).items():
+                    means[name] += value.item()
+                    means["loss"] += weights[name] * value.item()
+        return dict(means)
+
+    def _backward(self, of: _Pass, step: int, indices: list[int], weights: Mapping[str, float]) -> Losses:
+        """Forward and backward passes on some of a step's prompts: the losses, whose weighted sum's gradient is added.
+
+        The backward pass runs within the hooks: with checkpointing it recomputes the blocks.
+        """
+        model, config = self.model, self.config
+        rows = padded([of.sampler.pairs[index] for index in indices], model.cfg.device)
+        edits, recorded_z = record_z(rows, of.heads)
+        edits |= self._additions(of, step, rows)
+        outputs = {id(teacher): teacher.outputs(indices) for teacher in of.teachers}
+        device = torch.device(model.cfg.device or "cpu").type
+        mixed = torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16")
+        # LoRA's sums are computed once a pass, unless the backward pass is to compute them again
+        saved = checkpointed(model) if config.checkpointing else parametrize.cached()
+        with hooked(model, edits), saved:
+            with mixed:
+                residual = answer_residual(model, rows)
+            logits = final_logits(model, residual.to(model.cfg.dtype))
+            z = recorded_z() if of.heads else residual.new_zeros(len(indices), 0, model.cfg.d_head)
+            batch = Batch(logits, _targets(rows), first_tokens(rows), z, None, *of.shares(step, indices))
+            losses: Losses = {}
+            for term, teacher in of.terms:
+                losses |= term.losses(batch if teacher is None else replace(batch, teacher=outputs[id(teacher)]))
+            if undeclared := losses.keys() - weights.keys():
+                raise ArgumentError('losses each with a weight, field(metadata={"loss": name})', few(undeclared))
+            torch.stack([weights[name] * value for name, value in losses.items()]).sum().backward()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _additions(self, of: _Pass, step: int, rows: Rows) -> dict[str, Edit]:
+        """Hooks that add the vector to the trained model, as the terms ask at this step."""
+        edits: dict[str, Edit] = {}
+        for term, _ in of.terms:
+            addition = term.student_addition(step, self.config.steps, self.model.cfg.n_layers)
+            if addition is not None and self.vector is not None:
+                ours = addition.edits(rows, self.vector)
+                if twice := edits.keys() & ours.keys():
+                    raise ArgumentError("one term that adds the vector at a site", f"two at {few(twice)}")
+                edits |= ours
+        return edits
+
+
+def check_needs(
+    guidance: Guidance, vector: InstructionVector | None, own_prompts: Mapping[str, Sequence[Prompt]]
+) -> None:
+    """Raise ArgumentError where something that a term needs was not given: a vector, its heads, prompts."""
+    for term in guidance:
+        name = type(term).__name__
+        if "vector" in term.needs and vector is None:
+            raise ArgumentError(f"vector= for {name}", "none", "instruction_vector(...) builds one on the base")
+        if "heads" in term.needs and (vector is None or not vector.heads):
+            raise ArgumentError(f"a vector with heads for {name}", "one that comes from no heads")
+        if (kind := _own(term)) and not own_prompts[kind]:
+            raise ArgumentError(f"{kind}= prompts for {name}", "none")
+
+
+def _own(term: Term) -> str:
+    """The argument of ``fine_tune`` whose prompts a term's losses are of, empty for the new task's."""
+    return next((kind for kind in OWN_PROMPTS if kind in term.needs), "")
+
+
+def _with_teachers(
+    model: HookedTransformer,
+    anchors: dict[str, Tensor],
+    sampler: PromptSampler,
+    terms: Sequence[Term],
+    heads: tuple[Head, ...],
+    vector: Float[Tensor, " d_model"] | None,
+) -> tuple[tuple[Term, Teacher | None], ...]:
+    """The terms with the teachers that they need; terms whose teachers have the same addition share one."""
+    n_layers, asking = model.cfg.n_layers, [term for term in terms if "base" in term.needs]
+    with_heads = {term.teacher_addition(n_layers) for term in asking if "heads" in term.needs}
+    teachers = {
+        addition: Teacher(model, anchors, sampler, heads if addition in with_heads else (), addition, vector)
+        for addition in (term.teacher_addition(n_layers) for term in asking)
+    }
+    return tuple((term, teachers[term.teacher_addition(n_layers)] if "base" in term.needs else None) for term in terms)
+
+
+def _targets(rows: Rows) -> Int[Tensor, " token"]:
+    return torch.tensor([token for answer in rows.answers for token in answer], device=rows.last.device)

@@ -1,0 +1,119 @@
+"""What a term of the objective is: ``Term``, the base class, and ``Batch``, what a term computes its losses from."""
+
+from collections.abc import Sequence
+from dataclasses import Field, asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import ArgumentError
+from .objective import floored
+from .teacher import TeacherOutputs, VectorAddition
+
+Need = Literal["vector", "heads", "base", "anchors", "rehearse", "replay"]
+Losses = dict[str, Float[Tensor, ""]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a term computes its losses from: one padded batch of a step, after the forward pass.
+
+    - ``logits``: the trained model's, at the tokens from which the answers' tokens are predicted, [token, vocab];
+    - ``targets``: the answers' tokens, [token];
+    - ``first``: the index among them of each prompt's first one, which the last prompt token predicts, [prompt];
+    - ``z``: outputs of the vector's heads at the last prompt token, [prompt, chosen head, d_head] none
+      of them unless one is needed (need ``"heads"``);
+    - ``teacher``: the base model on the same batch (need ``"base"``);
+    - ``token_share``, ``prompt_share``: the batch's part of the step's tokens and prompts, below 1 with ``accumulate``.
+    """
+
+    logits: Float[Tensor, "token vocab"]
+    targets: Int[Tensor, " token"]
+    first: Int[Tensor, " prompt"]
+    z: Float[Tensor, "prompt chosen d_head"]
+    teacher: TeacherOutputs | None = None
+    token_share: float = 1.0
+    prompt_share: float = 1.0
+
+    @property
+    def base(self) -> TeacherOutputs:
+        """The base model's outputs.
+
+        Raises:
+            ArgumentError: the term does not declare that it needs them.
+        """
+        if self.teacher is None:
+            raise ArgumentError("a term that reads the base model to declare it", "none", 'needs = frozenset({"base"})')
+        return self.teacher
+
+    def token_mean(self, values: Float[Tensor, " token"], floor: float | None = None) -> Float[Tensor, ""]:
+        """The mean over tokens, as a part of that over the step's tokens; zero while it is below the floor."""
+        return _floored(values.mean(), floor) * self.token_share
+
+    def prompt_mean(self, values: Float[Tensor, " prompt"], floor: float | None = None) -> Float[Tensor, ""]:
+        """The mean over prompts, as a part of that over the step's prompts; zero while it is below the floor."""
+        return _floored(values.mean(), floor) * self.prompt_share
+
+
+def _floored(value: Float[Tensor, ""], floor: float | None) -> Float[Tensor, ""]:
+    return value if floor is None else floored(value, floor)
+
+
+@dataclass(frozen=True)
+class Term:
+    """Base of all terms: what a term declares, and the moments at which it is called; each does nothing here.
+
+    - ``needs``: ``"vector"`` and its ``"heads"`` (``fine_tune``'s ``vector=``); ``"base"``, the teacher's outputs;
+      ``"anchors"``, the initial weights; ``"rehearse"`` or ``"replay"``: the term's losses are of those prompts, in a
+      forward pass of their own with ``batch_size`` prompts, instead of the new task's;
+    - ``answered``: whether losses are of all answer tokens of own prompts, or of the last prompt token's prediction;
+    - ``source``: where the term is from.
+
+    A field that is the weight of a loss says so in its metadata, by the loss's name in the log.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    answered: ClassVar[bool] = True
+    source: ClassVar[str] = ""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss, by its name in the log."""
+        return {each.metadata["loss"]: getattr(self, each.name) for each in _weight_fields(self)}
+
+    @property
+    def whole_step(self) -> bool:
+        """Whether the losses are defined for a whole step only, not as a sum over its parts (``accumulate``)."""
+        return False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields, as provenance holds them."""
+        return asdict(self)
+
+    def scaled(self, factor: float) -> Self:
+        """The same term with its weights times ``factor``."""
+        return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})
+
+    def check(self, n_layers: int, learning_rate: float) -> None:
+        """Raise ArgumentError where a model of so many layers, or the run's learning rate, does not fit the term."""
+
+    def student_addition(self, step: int, steps: int, n_layers: int) -> VectorAddition | None:
+        """What is added to the trained model at a step of so many."""
+        return None
+
+    def teacher_addition(self, n_layers: int) -> VectorAddition | None:
+        """What is added to the teacher."""
+        return None
+
+    def losses(self, batch: Batch) -> Losses:
+        """The losses by their names in the log, unweighted."""
+        return {}
+
+    def after_step(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor], learning_rate: float) -> None:
+        """Change the parameters in place after the optimiser's step; ``anchors`` are their initial values."""
+
+
+def _weight_fields(term: Term) -> list[Field[Any]]:
+    return [each for each in fields(term) if "loss" in each.metadata]

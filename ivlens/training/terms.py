@@ -1,0 +1,248 @@
+"""The objective's terms: a term is one class with its fields, what it needs, its loss and its source.
+
+The loss of a step is the cross-entropy on the new task's answers (``Supervised``) plus the weighted losses of the terms
+of a ``Guidance``. To add a term, subclass ``Term``, in this file or in your own, and put an instance into a Guidance:
+
+    @checked
+    @dataclass(frozen=True)
+    class Confidence(Term):
+        '''Penalises confident predictions: -H(P), in nats (arXiv 1701.06548).'''
+
+        weight: NotNegative = field(default=0.1, metadata={"loss": "confidence"})
+
+        def losses(self, batch):
+            p = batch.logits.softmax(-1)
+            return {"confidence": batch.token_mean((p * p.log()).sum(-1))}
+
+    config = TrainingConfig(Guidance((Confidence(0.2), L2ToBase(1000.0))))
+
+Nothing else changes: the class says what is recorded, computed by the teacher and asked of ``fine_tune`` for it.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..checks import Between, Count, Natural, NotNegative, checked
+from ..vocabulary import Site, check_layer
+from .objective import Direction, Reduction, Schedule, consistency, cross_entropy, divergence, pull_back, remaining
+from .teacher import VectorAddition
+from .term import Batch, Losses, Term
+
+
+@dataclass(frozen=True)
+class Supervised(Term):
+    """Cross-entropy on the new task's answers, the mean over the step's tokens, in nats; in every objective."""
+
+    weight: NotNegative = field(default=1.0, metadata={"loss": "supervised"})
+
+    def losses(self, batch: Batch) -> Losses:
+        return {"supervised": batch.token_mean(cross_entropy(batch.logits, batch.targets))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VectorTerm(Term):
+    """Fields of the terms that add the vector: ``scale`` times it, at ``layer`` (None: the middle one) and ``site``."""
+
+    layer: Natural | None = None
+    scale: float = 4.0
+    site: Site = "resid_pre"
+
+    def check(self, n_layers: int, learning_rate: float) -> None:
+        check_layer(n_layers, self._layer(n_layers))
+
+    def _layer(self, n_layers: int) -> int:
+        return n_layers // 2 if self.layer is None else self.layer
+
+    def _addition(self, n_layers: int, factor: float = 1.0) -> VectorAddition | None:
+        scale = self.scale * factor
+        return VectorAddition(self._layer(n_layers), self.site, scale) if scale else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DivergenceTerm(Term):
+    """Options of the terms that are KL divergences (see ``objective.divergence``); below ``floor`` one is zero."""
+
+    direction: Direction = "forward"
+    temperature: Annotated[float, Between(1e-3)] = 2.0
+    temperature_squared: bool = True
+    floor: NotNegative = 0.0
+
+    @property
+    def whole_step(self) -> bool:
+        return self.floor > 0
+
+    def _divergence(self, batch: Batch) -> Float[Tensor, " token"]:
+        return divergence(
+            batch.base.logits, batch.logits, direction=self.direction, temperature=self.temperature,
+            temperature_squared=self.temperature_squared,
+        )  # fmt: skip
+
+
+@checked
+@dataclass(frozen=True)
+class ProgressiveVector(_VectorTerm):
+    """The vector is added to the trained model's last prompt token, less at each step (arXiv 2406.12227).
+
+    At step t of n the stream is ``x + scale * remaining(t / (handover * n)) * vector``: what the vector does is handed
+    over to the weights. There is no loss.
+
+    Args:
+        schedule: how the addition falls: ``"linear"``, ``"cosine"``, or ``"constant"``, which does not fall.
+        handover: the fraction of the steps after which nothing is added.
+        layer, scale, site: where the vector is added (layer None: the middle one) and how many times.
+    """
+
+    needs = frozenset({"vector"})
+    source = "arXiv 2406.12227"
+    schedule: Schedule = "linear"
+    handover: Annotated[float, Between(1e-3, 1)] = 1.0
+
+    def student_addition(self, step: int, steps: int, n_layers: int) -> VectorAddition | None:
+        return self._addition(n_layers, remaining(self.schedule, step, self.handover * steps))
+
+
+@checked
+@dataclass(frozen=True)
+class KLToGuidedTeacher(_DivergenceTerm, _VectorTerm):
+    """KL divergence from the base model with the vector added at its last prompt token (arXiv 2502.11019), in nats.
+
+    Args:
+        last: weight of the divergence at the last prompt token, the mean over prompts (``kl_last`` in the log).
+        answer: weight of the divergence at all tokens that predict the answer, the mean over them (``kl_answer``).
+        layer, scale, site: where the teacher's vector is added (layer None: the middle one) and how many times.
+        direction, temperature, temperature_squared: see ``objective.divergence``.
+        floor: the value below which a mean counts as zero, in nats.
+    """
+
+    needs = frozenset({"vector", "base"})
+    source = "arXiv 2502.11019"
+    last: NotNegative = field(default=1.0, metadata={"loss": "kl_last"})
+    answer: NotNegative = field(default=0.0, metadata={"loss": "kl_answer"})
+
+    def teacher_addition(self, n_layers: int) -> VectorAddition | None:
+        return self._addition(n_layers)
+
+    def losses(self, batch: Batch) -> Losses:
+        kl = self._divergence(batch)
+        return {
+            "kl_last": batch.prompt_mean(kl[batch.first], self.floor),
+            "kl_answer": batch.token_mean(kl, self.floor),
+        }
+
+
+@checked
+@dataclass(frozen=True)
+class KLToBase(_DivergenceTerm):
+    """KL divergence from the base model at all tokens that predict the answer, the mean over them, in nats.
+
+    A baseline: distillation from the model itself (Hinton et al., arXiv 1503.02531; Li and Hoiem, arXiv 1606.09282).
+
+    Args:
+        weight: of the mean (``kl_base`` in the log).
+        direction, temperature, temperature_squared: see ``objective.divergence``.
+        floor: the value below which the mean counts as zero, in nats.
+    """
+
+    needs = frozenset({"base"})
+    source = "baseline: arXiv 1606.09282"
+    weight: NotNegative = field(default=1.0, metadata={"loss": "kl_base"})
+
+    def losses(self, batch: Batch) -> Losses:
+        return {"kl_base": batch.token_mean(self._divergence(batch), self.floor)}
+
+
+@checked
+@dataclass(frozen=True)
+class HeadConsistency(Term):
+    """Squared distance of the vector's heads' outputs to the base's at the last prompt token (arXiv 2502.11019).
+
+    Args:
+        weight: of the mean over prompts (``consistency`` in the log).
+        reduction: over heads and dimensions: ``"sum"``, as the paper has it, or ``"mean"``, as its code does.
+        floor: the value below which the mean counts as zero.
+    """
+
+    needs = frozenset({"vector", "heads", "base"})
+    source = "arXiv 2502.11019"
+    weight: NotNegative = field(default=1.0, metadata={"loss": "consistency"})
+    reduction: Reduction = "sum"
+    floor: NotNegative = field(default=0.0, kw_only=True)
+
+    @property
+    def whole_step(self) -> bool:
+        return self.floor > 0
+
+    def losses(self, batch: Batch) -> Losses:
+        return {"consistency": batch.prompt_mean(consistency(batch.z, batch.base.z, self.reduction), self.floor)}
+
+
+@checked
+@dataclass(frozen=True)
+class L2ToBase(Term):
+    """Decoupled pull to the initial weights after each step (see ``objective.pull_back``); a baseline.
+
+    With LoRA the update, not the weights, is pulled: its factor B to zero.
+
+    Args:
+        weight: the pull's strength is this times the step's learning rate.
+    """
+
+    needs = frozenset({"anchors"})
+    source = "baseline"
+    weight: NotNegative = field(default=1000.0, metadata={"loss": "l2"})
+
+    def check(self, n_layers: int, learning_rate: float) -> None:
+        if self.weight * learning_rate >= 1:
+            warnings.warn(
+                f"ivlens: L2ToBase({self.weight:g}) at learning rate {learning_rate:g} pulls the weights all the way "
+                f"back at every step, so that little or nothing is learned; choose a weight below "
+                f"{1 / learning_rate:g}, or another guidance",
+                stacklevel=2,
+            )
+
+    def after_step(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor], learning_rate: float) -> None:
+        pull_back(parameters, anchors, learning_rate * self.weight)
+
+
+@checked
+@dataclass(frozen=True)
+class Rehearsal(Term):
+    """KL(base || model) at the last token of the new inputs under other tasks' instructions, in nats; our own term.
+
+    Args:
+        weight: of the mean over prompts (``rehearsal`` in the log).
+        batch_size: prompts per step, of ``fine_tune``'s ``rehearse=`` (see ``rehearsal_prompts``).
+    """
+
+    needs = frozenset({"base", "rehearse"})
+    answered = False
+    source = "ours"
+    weight: NotNegative = field(default=1.0, metadata={"loss": "rehearsal"})
+    batch_size: Count = 4
+
+    def losses(self, batch: Batch) -> Losses:
+        return {"rehearsal": batch.token_mean(divergence(batch.base.logits, batch.logits))}
+
+
+@checked
+@dataclass(frozen=True)
+class Replay(Term):
+    """Cross-entropy on examples of old tasks, the mean over their answers' tokens, in nats; a baseline.
+
+    Args:
+        weight: of the mean (``replay`` in the log).
+        batch_size: prompts per step, of ``fine_tune``'s ``replay=``.
+    """
+
+    needs = frozenset({"replay"})
+    source = "baseline"
+    weight: NotNegative = field(default=1.0, metadata={"loss": "replay"})
+    batch_size: Count = 2
+
+    def losses(self, batch: Batch) -> Losses:
+        return {"replay": batch.token_mean(cross_entropy(batch.logits, batch.targets))}

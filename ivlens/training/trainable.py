@@ -1,0 +1,113 @@
+"""The parameters that are trained, their initial values where these are needed, and the optimiser."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..models import HookedTransformer, add_lora, has_lora, only_trainable, trainable_names
+from ..vocabulary import check_layers
+from .config import TrainingConfig
+from .term import Term
+
+EMBEDDINGS = ("embed.", "pos_embed.", "unembed.")
+READOUT = ("ln_final.", "unembed.")  # what a teacher's cached residual streams still pass through
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The trained parameters by name, and the AdamW that updates them.
+
+    ``views`` are the same parameters in the same memory, in the layout that the optimiser is fastest on. ``anchors``
+    are initial values, and ``terms`` those that change the weights after a step, by the anchors.
+    """
+
+    parameters: dict[str, Tensor]
+    views: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
+    anchors: dict[str, Tensor]
+    terms: tuple[Term, ...]
+    clip: float
+
+    @classmethod
+    @contextmanager
+    def of(cls, model: HookedTransformer, config: TrainingConfig) -> Iterator["Trainable"]:
+        """Within this context the parameters that ``config`` chooses, and no others, have gradients.
+
+        With LoRA, its factors are added to the model, and stay.
+        """
+        with only_trainable(model, _names(model, config)) as named:
+            views = {name: torch.nn.Parameter(_dense(each.detach())) for name, each in named}
+            optimizer = torch.optim.AdamW(
+                views.values(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
+                fused=True,
+            )  # fmt: skip
+            terms = tuple(term for term in config.guidance if "anchors" in term.needs)
+            yield cls(dict(named), views, optimizer, _anchors(named, config), terms, config.clip)
+
+    def clipped_norm(self) -> float:
+        """The norm of all gradients, which are scaled down to ``clip`` where it is above (0: never)."""
+        largest = self.clip or float("inf")
+        return torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), largest, foreach=True).item()
+
+    def step(self, rate: float) -> None:
+        """Update the parameters by their gradients, which are dropped, and then by the terms that need anchors."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        for name, each in self.parameters.items():
+            self.views[name].grad = None if each.grad is None else _dense(each.grad)
+        self.optimizer.step()
+        if self.terms:
+            weights = [self.views[name].detach() for name in self.anchors]
+            anchors = [_dense(anchor) for anchor in self.anchors.values()]
+            for term in self.terms:
+                term.after_step(weights, anchors, rate)
+        for each in (*self.parameters.values(), *self.views.values()):
+            each.grad = None
+        # provenance looks at the versions of parameters, which fused AdamW does not count up
+        torch.autograd.graph.increment_version(list(self.parameters.values()))
+
+
+def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
+    """Raise ArgumentError where the model lacks the layers to train, has LoRA already, or is of half precision."""
+    if model.cfg.dtype not in (torch.float32, torch.float64):
+        raise ArgumentError(
+            "a model in float32 or float64 to train", str(model.cfg.dtype),
+            "load it with dtype=torch.float32; precision='bfloat16' computes in mixed precision",
+        )  # fmt: skip
+    if config.layers is not None:
+        check_layers(model.cfg.n_layers, config.layers)
+    if has_lora(model):
+        raise ArgumentError("a model without LoRA", "one with it", "merge_lora(model) folds the updates in")
+
+
+def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
+    """Names of the parameters that are trained; with LoRA, its factors, which are added here."""
+    if config.lora is not None:
+        add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, config.layers, config.seed)
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    layers = range(model.cfg.n_layers) if config.layers is None else config.layers
+    chosen = tuple(f"blocks.{layer}." for layer in layers)
+    chosen += ("ln_final.",) if config.layers is None else ()
+    chosen += EMBEDDINGS if config.embeddings else ()
+    return {name for name in trainable_names(model) if name.startswith(chosen)}
+
+
+def _anchors(named: list[tuple[str, Tensor]], config: TrainingConfig) -> dict[str, Tensor]:
+    """The initial values that are needed again.
+
+    All for terms that need anchors or a live teacher, otherwise final norm and unembedding; with LoRA, whose updates
+    can be switched off, only the zeros of B, for terms that need anchors.
+    """
+    needs = config.guidance.needs
+    if config.lora is not None:
+        return {name: torch.zeros_like(each) for name, each in named if "anchors" in needs and name.endswith(".B")}
+    whole = "anchors" in needs or (config.teacher == "live" and "base" in needs)
+    return {name: each.detach().clone() for name, each in named if whole or name.startswith(READOUT)}
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The same memory with its axes in order: fused AdamW takes three times as long on weights stored transposed."""
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))

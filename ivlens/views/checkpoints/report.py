@@ -1,0 +1,194 @@
+"""A comparison as a page that needs no network: verdicts first, then figures, tables, settings, method."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...checks import checked
+from ...records import MATRICES, CheckpointComparison, Head, findings
+from ...records.tables import is_measured
+from ..documents import Body, write_page
+from ..markup import prose
+from ..style import head_name
+from ..tables import frame_table
+from .curves import alignment_by_layer, checkpoint_trajectories
+from .maps import checkpoint_heatmap, head_change_maps
+from .recovery import recovery_bars
+from .summary import checkpoint_summary
+
+KEYS = ["checkpoint", "task"]
+TABLES = {
+    "Ability and knowledge": ["n", "accuracy", "probability", "knowledge", "forgetting"],
+    "The vector, beside the base's": ["cosine", "centred_cosine", "norm_ratio", "reselected_cosine",
+                                      "reselected_norm_ratio", "alignment", "alignment_change"],
+    "The heads, beside the base's": ["aie_correlation", "overlap", "heads_gained", "heads_lost", "weight_change_top",
+                                     "weight_change_rest"],
+}  # fmt: skip
+INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselected_cosine")
+HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change")
+METHOD = """
+Accuracy is that of greedy answers to clean prompts: an instruction, its input and demonstrations. The instruction
+probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
+cloze without any instruction. Forgetting is the base's accuracy minus the checkpoint's on the same prompts.
+
+A head's effect (AIE) is how much its mean output over clean prompts, put in its place at the last token of a corrupted
+prompt, does for the right answer. The strongest heads of the base, summed as they write into the residual stream, are
+the task's vector. It is read on each checkpoint twice: from the base's heads, and from as many heads chosen anew. The
+centred cosine leaves out what the vectors of all tasks share. Alignment is the cosine of the hidden state at the last
+token of clean prompts with the base's vector, at the layer where that vector is added.
+
+Recovery adds a vector to the residual stream of bare prompts, which have no instruction: the base's, the checkpoint's
+own, random ones of the same norm, another task's. The layer and the strength were chosen on the base, on other
+prompts. The recovered fraction is what the base's vector adds on the checkpoint, divided by what it adds on the base.
+
+Verdicts follow a rule on these numbers and their intervals; its thresholds are among the settings. Kept: accuracy
+fell by less than is tolerated. Activation drowned, recoverable: it fell, and the base's vector brings the ability
+back. Function changed: it does not, though the knowledge is still there, or is not known. Knowledge lost: the
+knowledge is gone too. Undecided: an interval lies on both sides of a threshold.
+
+Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arXiv 2310.15213.
+"""
+
+
+@checked
+def write_comparison_report(path: str | Path, comparison: CheckpointComparison) -> Path:
+    """Write a comparison as one HTML page that works from disk without a network, atomically.
+
+    What was compared; verdicts with their reasons; figures; tables; settings and method.
+
+    Args:
+        path: the file to write.
+        comparison: the record of ``compare_checkpoints``.
+
+    Returns:
+        The path.
+
+    Raises:
+        RecordError: a verdict or a condition that is not known here, or a file that cannot be written.
+
+    Example:
+        >>> iv.views.write_comparison_report(tmp_path / "report.html", comparison).name
+        'report.html'
+    """
+    origin = ("Where these numbers come from", frame_table(facts_frame(comparison.provenance)))
+    sections = [*comparison_sections(comparison), origin, ("Method", prose(METHOD))]
+    return write_page(path, "What became of the base's abilities", sections)
+
+
+def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Body]]:
+    """What a page says of a comparison, with its headings: verdicts first, then figures, then tables."""
+    sections: list[tuple[str, Body]] = [
+        ("What was compared", _compared(comparison)),
+        ("Verdicts", [_verdicts(comparison), checkpoint_summary(comparison)]),
+        ("What the papers say, tested here", _findings(comparison)),
+        ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
+        ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
+        ("Where the hidden states point", alignment_by_layer(comparison)),
+        ("Is it still in there?", recovery_bars(comparison)),
+        ("Heads that carry the instructions", [head_change_maps(comparison, task) for task in comparison.tasks]),
+    ]
+    if len(comparison.checkpoints) > 1:
+        weights = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in MATRICES]
+        sections.append(("What changed in the heads' weights", weights))
+    return [*sections, ("Tables", _tables(comparison))]
+
+
+def _compared(comparison: CheckpointComparison) -> list[Body]:
+    """The base, its checkpoints with what they learned, the tasks, and what could not be measured."""
+    base, *others = comparison.checkpoints
+    model = comparison.provenance.get("model")
+    source = model.get("source") if isinstance(model, Mapping) else model
+    base_text = f"{base} ({source})" if source else base
+    parts: list[Body] = [prose(f"Base model: {base_text}\n\nTasks: {', '.join(comparison.tasks)}")]
+    if others:
+        learned = [*comparison.learned, *[""] * len(others)][: len(others)]
+        frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
+        parts.append(frame_table(frame, "Checkpoints, in order"))
+    else:
+        parts.append(prose("No checkpoint was measured."))
+    if comparison.failures:
+        failed = pd.DataFrame({"checkpoint": list(comparison.failures), "why": list(comparison.failures.values())})
+        parts.append(frame_table(failed, "Could not be measured"))
+    return parts
+
+
+def _verdicts(comparison: CheckpointComparison) -> str:
+    """The verdict on each task of each checkpoint, with its reason."""
+    rows = [row for row in comparison.rows if row["checkpoint"] != comparison.checkpoints[0]] or list(comparison.rows)
+    columns = [*KEYS, "verdict", "because"]
+    return frame_table(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns))
+
+
+def _findings(comparison: CheckpointComparison) -> list[Body]:
+    """The papers' claims on these checkpoints, and what they rest on."""
+    frame = findings(comparison)
+    frame["value"] = [_interval(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
+    about = (
+        "Over all cells of tasks that the base could do and that were not trained on. Intervals resample tasks; "
+        "a claim is confirmed, or refuted, where its interval lies on one side of 0."
+    )
+    return [prose(about), frame_table(frame.drop(columns=["low", "high"]))]
+
+
+def _known(comparison: CheckpointComparison) -> list[str]:
+    return [each for each in HEATMAPS if is_measured(comparison, each)] or ["accuracy"]
+
+
+def _tables(comparison: CheckpointComparison) -> list[Body]:
+    """The main columns of the comparison, the recovery, and the checkpoints as a sequence."""
+    frame, parts = _readable(comparison.to_frame()), []
+    for caption, columns in TABLES.items():
+        part = frame[[*KEYS, *(each for each in columns if each in frame)]]
+        parts.append(frame_table(part.rename(columns=lambda name: name.replace("_", " ")), caption))
+    if comparison.recovery:
+        parts.append(_recovery(comparison, frame))
+    parts.append(frame_table(comparison.matrix(), "Accuracy on each task at each checkpoint"))
+    if len(comparison.checkpoints) > 1:
+        parts.append(frame_table(comparison.sequence(), "The checkpoints as a sequence"))
+    return [*parts]
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The comparison's frame with numbers and their intervals, and lists of heads, as texts."""
+    for name in INTERVALS:
+        if {name, f"{name}_low", f"{name}_high"} <= {*frame}:
+            columns = [pd.to_numeric(frame[f"{name}{end}"]) for end in ("", "_low", "_high")]
+            frame[name] = [_interval(*each) for each in zip(*columns, strict=True)]
+    for name in ("heads_gained", "heads_lost"):
+        if name in frame:
+            frame[name] = [" ".join(head_name(Head(*head)) for head in heads or ()) for heads in frame[name]]
+    return frame
+
+
+def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
+    """Accuracy in each condition, a column each, and the fraction that the base's vector brings back."""
+    measured = comparison.recovery_frame()
+    conditions = list(dict.fromkeys(measured["condition"]))
+    pivoted = measured.pivot(index=KEYS, columns="condition", values="accuracy")[conditions]
+    recovery = frame[KEYS].merge(pivoted.reset_index(), on=KEYS, how="left")
+    if "recovered_fraction" in frame:
+        recovery["recovered fraction"] = frame["recovered_fraction"]
+    return frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals")
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """A number with its 95% interval, as far as they are known."""
+    if value != value:
+        return "n/a"
+    return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f}\u00a0to\u00a0{high:.2f})"
+
+
+def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
+    """Nested facts as a frame: a row per fact, named by the names that lead to it."""
+    rows = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            rows += facts_frame(value, f"{above}{name}: ").to_numpy().tolist()
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append([f"{above}{name}", json.dumps(value, default=str)])
+        else:
+            rows.append([f"{above}{name}", str(value)])
+    return pd.DataFrame(rows, columns=["fact", "value"])

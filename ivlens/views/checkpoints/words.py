@@ -1,0 +1,77 @@
+"""The words and colours in which a comparison is drawn: measures, conditions, verdicts, and what hovering says."""
+
+import numpy as np
+
+from ...errors import RecordError
+from ...records import CheckpointComparison
+from ...records.tables import RANDOM, measure_interval, measure_table, measure_values, prompt_counts
+from ...text import plural
+from ...vocabulary import RecoveryCondition, Verdict
+from ..style import GREY, LINE_COLOURS, plain
+
+# condition of a recovery -> its name in the legend, and its colour, in the order of the bars
+CONDITION_STYLES = {
+    RecoveryCondition.BARE: ("bare prompt", LINE_COLOURS[4]),
+    RecoveryCondition.BASE_VECTOR: ("+ base's vector", LINE_COLOURS[0]),
+    RecoveryCondition.OWN_VECTOR: ("+ own vector", LINE_COLOURS[5]),
+    RANDOM: ("+ random vector", GREY),
+    RecoveryCondition.CLEAN: ("clean prompt", LINE_COLOURS[2]),
+}
+# verdict -> its short text and its colour; they differ in lightness too, for all kinds of colour vision
+VERDICT_STYLES = {
+    Verdict.KEPT: ("kept", "#56b4e9"),
+    Verdict.DROWNED: ("drowned", "#e69f00"),
+    Verdict.CHANGED: ("changed", "#aa4499"),
+    Verdict.LOST: ("lost", "#3b0f3f"),
+    Verdict.UNDECIDED: ("undecided", "#c8d0d8"),
+    Verdict.UNKNOWN: ("no ability", "#f0f2f5"),
+    Verdict.BASE: ("base", "#f0f2f5"),
+}
+
+
+def verdict_of(value: object) -> Verdict | None:
+    """The verdict that a row of a comparison holds; None where it holds none.
+
+    Raises:
+        RecordError: a verdict that is not known here, rather than being drawn as another.
+    """
+    if not isinstance(value, str):
+        return None
+    if value not in VERDICT_STYLES:
+        raise RecordError(
+            f"a verdict to be one of {', '.join(map(repr, map(str, VERDICT_STYLES)))}", repr(value[:60]),
+            "show the record with the ivlens that wrote it",
+        )  # fmt: skip
+    return Verdict(value)
+
+
+def prompts_text(comparison: CheckpointComparison) -> str:
+    """How many prompts there are for each task."""
+    counts = prompt_counts(comparison)
+    if not counts:
+        return ""
+    least = f"{counts[0]} to " if len(counts) > 1 else ""
+    return f"n = {least}{plural(counts[-1], 'prompt')} for each task"
+
+
+def hover_texts(comparison: CheckpointComparison, measure: str) -> list[list[str]]:
+    """For each task and checkpoint: the measure with its interval, and the verdict with its reason."""
+    columns = [measure_values(comparison, measure), *measure_interval(comparison, measure)]
+    columns += [measure_table(comparison, name) for name in ("verdict", "because")]
+    texts = []
+    for task in comparison.tasks:
+        values = zip(comparison.checkpoints, *(each[task].to_numpy() for each in columns), strict=True)
+        texts.append([_hover_text(task, measure, *each) for each in values])
+    return texts
+
+
+def _hover_text(
+    task: str, measure: str, checkpoint: str, value: float, low: float, high: float, verdict: object, because: object
+) -> str:
+    if np.isnan(value):
+        measured = "not measured"
+    else:
+        interval = f" (95% interval {low:.3g} to {high:.3g})" if np.isfinite(low + high) else ""
+        measured = f"<b>{measure.replace('_', ' ')}</b> {value:.3g}{interval}"
+    reasons = [plain(text, 60) for text in (verdict, because) if isinstance(text, str)]
+    return "<br>".join([plain(task, 60), plain(checkpoint, 60), measured, *reasons])

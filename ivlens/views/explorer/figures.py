@@ -1,0 +1,100 @@
+"""The widget's two figures, which are filled in place: the head map, and one head's effect on every prompt."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import plotly.graph_objects as go
+import torch
+
+from ...records import Head, HeadEffects
+from ...vocabulary import Metric
+from ..heads import head_heatmap
+from ..style import EFFECT_UNITS, FAINT, INK, OKABE_ITO, PAPER, head_name, plain
+
+SHOWN, CHOSEN, POINT = OKABE_ITO[4], OKABE_ITO[2], OKABE_ITO[0]
+OUTLINED = 10  # heads that the map outlines, and names where there is room
+PANEL = 540  # pixels: width of what stands beside the map
+
+
+def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
+    """The effects on the prompt of this index, or as they are."""
+    if prompt is None:
+        return effects
+    one = slice(prompt, prompt + 1)
+    return replace(effects, values=effects.values[one], baseline=effects.baseline[one])
+
+
+def empty_map(shape: tuple[int, int], metric: Metric) -> go.FigureWidget:
+    """A head map of ``shape`` (layers, heads) that ``draw_map`` fills."""
+    nothing = HeadEffects(torch.zeros(1, *shape), torch.zeros(1), metric, "exact")
+    empty = head_heatmap(nothing, top=0)
+    more = go.Scatter(name="outlines"), go.Scatter(name="names")
+    return go.FigureWidget([*empty.data, *more], empty.layout).update_layout(dragmode=False)
+
+
+def draw_map(figure: go.FigureWidget, effects: HeadEffects, title: str) -> None:
+    """Show effects on the map, in place: a new figure widget would bring the whole of plotly along."""
+    fresh = head_heatmap(effects, top=OUTLINED, title=title)
+    # by order, not by name: a browser tells the figure names for traces that have none
+    traces = [*(trace.to_plotly_json() for trace in fresh.data), {"x": [], "y": [], "text": []}]
+    with figure.batch_update():
+        for trace, values in zip(figure.data, traces, strict=False):
+            trace.update(values)
+        figure.update_layout(fresh.layout)
+    _keep(figure)
+
+
+def mark_map(figure: go.FigureWidget, shown: Head | None, chosen: Iterable[Head]) -> None:
+    """Frame the chosen heads on the map, and the one that is shown beside it."""
+    frames = [(head, CHOSEN) for head in chosen]
+    if shown is not None:
+        frames.append((shown, SHOWN))
+    figure.layout.shapes = [
+        {
+            "type": "rect", "x0": head - 0.46, "x1": head + 0.46, "y0": layer - 0.46, "y1": layer + 0.46,
+            "line": {"color": colour, "width": 3},
+        }
+        for (layer, head), colour in frames
+    ]  # fmt: skip
+    _keep(figure)
+
+
+def empty_strip() -> go.FigureWidget:
+    """One head's effects on the prompts, a point each, that ``draw_strip`` fills."""
+    points = go.Box(
+        y0=0, orientation="h", boxpoints="all", jitter=0.7, pointpos=0, boxmean=True, hoveron="points",
+        fillcolor=PAPER, line={"color": FAINT, "width": 1}, hovertemplate="%{x:.3g}<br>%{text}<extra></extra>",
+        marker={"color": POINT, "size": 7, "opacity": 0.75}, selected={"marker": {"color": SHOWN, "size": 12}},
+        unselected={"marker": {"opacity": 0.75}},
+    )  # fmt: skip
+    layout = {
+        "template": "ivlens", "width": PANEL, "height": 156, "margin": {"l": 16, "r": 16, "t": 34, "b": 46},
+        "title": {"font": {"size": 13}, "pad": {"t": 16}}, "dragmode": False,
+        "yaxis": {"visible": False}, "xaxis": {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1},
+    }  # fmt: skip
+    return go.FigureWidget([points], layout)
+
+
+def draw_strip(
+    figure: go.FigureWidget, effects: HeadEffects, head: Head, texts: Sequence[str], prompt: int | None
+) -> None:
+    """Show the head's effect on every prompt, in place, the prompt of this index singled out."""
+    values = effects.values[:, head[0], head[1]].double().numpy()
+    low, high = min(0.0, values.min()), max(0.0, values.max())
+    pad = 0.04 * (high - low) or 1.0
+    with figure.batch_update():
+        figure.data[0].update(
+            x=values,
+            text=[plain(text, 60) for text in texts[: effects.n]],
+            selectedpoints=None if prompt is None else [prompt],
+        )
+        figure.layout.xaxis.range = [low - pad, high + pad]
+        figure.layout.title.text = f"effect of {head_name(head)} on each prompt"
+        # the probability is its own unit
+        figure.layout.xaxis.title.text = ", ".join(dict.fromkeys((effects.metric, EFFECT_UNITS[effects.metric])))
+    _keep(figure)
+
+
+def _keep(figure: go.FigureWidget) -> None:
+    """Have a page that is opened later show the figure as it is; plotly sees to that only where it displays it."""
+    figure._repr_mimebundle_()

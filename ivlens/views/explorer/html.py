@@ -1,0 +1,57 @@
+"""The widget's pieces of HTML, with all text escaped."""
+
+import html
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ...records import Head, HeadEffects, heads_by_effect
+from ...text import escaped, one_line
+from ..attention import Html
+from ..markup import render
+from ..style import EFFECT_UNITS
+from ..tables import frame_table
+
+LABEL_LENGTH = 40  # characters
+
+
+def style() -> str:
+    """The widget's style sheet."""
+    sheet = render("explorer.css")
+    return f"<style>\n{sheet}</style>"
+
+
+def note(text: str, kind: str = "faint") -> str:
+    """A line of plain text as HTML of a class."""
+    return f'<p class="{kind}">{escaped(text)}</p>'
+
+
+def label(prompt: Any) -> str:
+    """A prompt in few characters: its input, or how its text ends."""
+    text = one_line(" ".join((prompt.input or prompt.text).split()))
+    return text if len(text) <= LABEL_LENGTH else f"…{text[1 - LABEL_LENGTH :]}"
+
+
+def effect_line(effects: HeadEffects, head: Head) -> str:
+    """The head's mean effect with its standard error, and its rank, as a line of HTML."""
+    mean, error = effects.aie[head].item(), effects.stderr[head].item()
+    rank, count = heads_by_effect(effects.aie).index(head) + 1, effects.aie.numel()
+    standard_error = f" ± {error:.2g}" if effects.n > 1 else ""
+    unit = EFFECT_UNITS[effects.metric]
+    return note(f"mean effect {mean:.3g}{standard_error} {unit}, rank {rank} of {count}, n = {effects.n}")
+
+
+def framed(view: Html, height: int) -> str:
+    """A view in a frame of its own, where its scripts run and reach nothing else."""
+    document = render("attention_frame.html", view=Markup(view.html))
+    return render("iframe.html", height=height, document=Markup(html.escape(document)))
+
+
+def tokens_table(tokens: pd.DataFrame) -> str:
+    """The likeliest next tokens side by side, a pair of columns per condition; spaces and line breaks are seen."""
+    columns: dict[str, Any] = {}
+    for condition, rows in tokens.groupby("condition", sort=False):
+        columns[str(condition)] = [repr(token) for token in rows["token"]]
+        columns[f"P({condition})"] = rows["probability"].to_numpy()
+    return frame_table(pd.DataFrame(columns), "likeliest next tokens")

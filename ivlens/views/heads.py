@@ -1,0 +1,183 @@
+"""Head maps: layers from the bottom up, heads from left to right, the strongest heads outlined."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..checks import Natural, checked
+from ..errors import ArgumentError
+from ..records import Head, HeadEffects, UniversalEffects, heads_by_effect
+from ..text import plural
+from .axes import colour_bar, number_axis, outlines
+from .layout import Margins, Panel, Size, head_map_grid, head_map_size, layout_around, panel_grid
+from .style import DIVERGING, EFFECT_UNITS, INK, PAPER, head_name
+
+Effects = HeadEffects | UniversalEffects
+
+HOVER = (
+    "<b>%{{customdata[0]}}</b> (layer %{{y}}, head %{{x}})<br>effect %{{z:.3g}} {unit}<br>"
+    "standard error %{{customdata[1]}}<br>rank %{{customdata[2]}} of {count}<extra></extra>"
+)
+MARGINS = Margins(left=56, right=96, bottom=52)
+GAP, SHARED_GAP, ROW_GAP = 76, 36, 52  # pixels between maps: with a colour bar each, with one for all, between rows
+NAME_SIZE = 10  # pixels: height of the heads' names in their cells
+
+
+@checked
+def head_heatmap(effects: Effects, *, top: Natural = 10, title: str | None = None) -> go.Figure:
+    """One head map as a figure: the average indirect effect of every head, in the metric's own unit.
+
+    The colours are symmetric about zero.
+
+    Args:
+        effects: the effects of one task, or their mean over tasks.
+        top: how many of the strongest heads to outline, and to name where the cells have room.
+        title: plain text; without one it names the tasks.
+
+    Returns:
+        A plotly figure; nothing is shown.
+
+    Raises:
+        ArgumentError: a negative ``top``.
+
+    Example:
+        >>> figure = iv.views.head_heatmap(effects, top=3)
+        >>> figure.data[0].z.shape == tuple(effects.aie.shape)
+        True
+    """
+    layers, heads = effects.aie.shape
+    size = head_map_size(layers, heads)
+    bar = colour_bar(f"effect on {_unit(effects)}") | {"x": 1, "xpad": 10}
+    facts = f"average indirect effect on the {effects.metric}, {_prompts(effects)}{_outlined(top)}"
+    heading = _tasks(effects) if title is None else title
+    layout = layout_around(size, MARGINS, heading, facts, heading_width=size.width - 20)
+    figure = go.Figure(_traces(effects, top, _limit(effects), size, bar), layout)
+    figure.update_xaxes(number_axis("head", heads, size.width, 28))
+    return figure.update_yaxes(number_axis("layer", layers, size.height, 16))
+
+
+@checked
+def head_heatmaps(
+    effects: Sequence[Effects], *, top: Natural = 10, shared_scale: bool = False, title: str = "Head effects"
+) -> go.Figure:
+    """Several head maps side by side, each on its own colour scale or all on one.
+
+    Args:
+        effects: one head map or more.
+        top: how many of the strongest heads to outline on each map.
+        shared_scale: whether all maps share one colour scale, which needs effects in one metric.
+        title: plain text.
+
+    Returns:
+        A plotly figure; nothing is shown.
+
+    Raises:
+        ArgumentError: no map, or a shared scale that would mix metrics.
+
+    Example:
+        >>> figure = iv.views.head_heatmaps([effects, effects], shared_scale=True)
+        >>> len([trace for trace in figure.data if trace.type == "heatmap"])
+        2
+    """
+    units = sorted({_unit(each) for each in effects})
+    if not units:
+        raise ArgumentError("one head map or more", "none")
+    if shared_scale and len(units) > 1:
+        raise ArgumentError("maps of one metric for a shared scale", ", ".join(units), "leave shared_scale=False")
+    most_layers, most_heads = (max(each.aie.shape[axis] for each in effects) for axis in (0, 1))
+    gap = SHARED_GAP if shared_scale else GAP
+    columns, size = head_map_grid(len(effects), most_layers, most_heads, gap, MARGINS)
+    facts = f"average indirect effect on {', '.join(units)}{_outlined(top)}"
+    names, notes = [_tasks(each) for each in effects], [_prompts(each) for each in effects]
+    figure, panels = panel_grid(names, size, columns, Size(gap, ROW_GAP), MARGINS, title, facts, notes=notes)
+    largest = max(map(_limit, effects))
+    for each, panel in zip(effects, panels, strict=True):
+        bar = colour_bar() | {"thickness": 10, "xpad": 6, "tickfont": {"size": 10}}
+        if not shared_scale:
+            bar |= _beside(figure.get_subplot(**panel))
+        traces = _traces(each, top, largest if shared_scale else _limit(each), size, bar)
+        traces[0].showscale = not shared_scale or panel == panels[0]
+        _add_map(figure, panel, traces, each.aie.shape, size)
+    return figure
+
+
+def _add_map(figure: go.Figure, panel: Panel, traces: Sequence[Any], shape: Sequence[int], size: Size) -> None:
+    layers, heads = shape
+    figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
+    figure.update_xaxes(number_axis("head", heads, size.width, 24), **panel)
+    figure.update_yaxes(number_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
+
+
+def _traces(effects: Effects, top: int, limit: float, size: Size, bar: dict[str, Any]) -> list[go.Heatmap | go.Scatter]:
+    """The map, the outlines of the ``top`` heads and, where the cells have room for them, their names."""
+    order = heads_by_effect(effects.aie)
+    strongest = order[:top]
+    layers, heads = effects.aie.shape
+    width, height = size.width / heads, size.height / layers
+    large = min(width, height) >= 9
+    traces = [_map(effects, order, limit, bar, gap=1 if large else 0)]
+    if strongest:
+        traces.append(outlines(strongest, "outlines", INK, width=2 if large else 1))
+        longest = max(len(head_name(head)) for head in strongest)
+        if width >= 0.6 * NAME_SIZE * longest + 3 and height >= NAME_SIZE + 3:
+            traces.append(_names(effects, strongest, limit))
+    return traces
+
+
+def _map(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any], gap: int) -> go.Heatmap:
+    facts = np.empty((*effects.aie.shape, 3), dtype=object)
+    errors = effects.stderr.tolist()
+    for rank, (layer, head) in enumerate(order, start=1):
+        error = errors[layer][head]
+        facts[layer, head] = head_name(Head(layer, head)), f"{error:.2g}" if np.isfinite(error) else "n/a", rank
+    return go.Heatmap(
+        z=effects.aie.double().numpy(), customdata=facts,
+        hovertemplate=HOVER.format(unit=EFFECT_UNITS[effects.metric], count=len(order)),
+        colorscale=DIVERGING, zmin=-limit, zmid=0, zmax=limit, xgap=gap, ygap=gap, colorbar={"len": 1} | bar,
+    )  # fmt: skip
+
+
+def _names(effects: Effects, strongest: list[Head], limit: float) -> go.Scatter:
+    """The names of heads in their cells, in white where the cell is dark."""
+    dark = [abs(effects.aie[head].item()) > 0.7 * limit for head in strongest]
+    return go.Scatter(
+        x=[head for _, head in strongest],
+        y=[layer for layer, _ in strongest],
+        text=[head_name(head) for head in strongest],
+        mode="text",
+        textfont={"size": NAME_SIZE, "color": [PAPER if each else INK for each in dark]},
+        hoverinfo="skip",
+        name="names",
+    )
+
+
+def _beside(panel: Any) -> dict[str, Any]:
+    """The position of a panel's own colour bar: at its right, as tall as it is."""
+    bottom, top = panel.yaxis.domain
+    return {"x": panel.xaxis.domain[1], "y": (bottom + top) / 2, "len": top - bottom}
+
+
+def _limit(effects: Effects) -> float:
+    """The largest finite effect in either direction, where the colour scale ends; 1 for a map of zeros."""
+    return effects.aie.abs().nan_to_num(0, 0, 0).max().item() or 1.0
+
+
+def _tasks(effects: Effects) -> str:
+    if isinstance(effects, HeadEffects):
+        return effects.task or "Head effects"
+    return ", ".join(effects.tasks) if len(effects.tasks) <= 4 else f"{len(effects.tasks)} tasks"
+
+
+def _prompts(effects: Effects) -> str:
+    return f"n = {plural(effects.n, 'prompt')}"
+
+
+def _unit(effects: Effects) -> str:
+    unit = EFFECT_UNITS[effects.metric]
+    return unit if unit == effects.metric else f"{effects.metric} ({unit})"
+
+
+def _outlined(top: int) -> str:
+    return f"\noutlined: the {top} strongest" if top else ""

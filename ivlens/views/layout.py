@@ -1,0 +1,196 @@
+"""The layout of every figure, in pixels: panels in even rows or on a board, the heading above them, the legend."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .axes import LETTER
+from .style import LINES, plain, shortened
+
+Panel = dict[str, int]  # the row and the column of a panel, from 1, as plotly's row= and col=
+
+NARROWEST, WIDEST = 440, 1080
+TITLE_LINE, PANEL_LINE = 21, 17
+LEGEND_LINE = 20
+LEGEND = {"x": 1, "xanchor": "left", "y": 1, "yanchor": "top", "tracegroupgap": 0, "itemsizing": "constant"}
+
+
+class Size(NamedTuple):
+    """Width and height."""
+
+    width: int
+    height: int
+
+
+class Margins(NamedTuple):
+    """What stands around the panels; the heading's height comes from its text."""
+
+    left: int
+    right: int
+    bottom: int
+
+
+def even_columns(n_panels: int, at_most: int) -> int:
+    """How many of the panels to put in a row, ``at_most`` or fewer, so that the rows are evenly filled."""
+    n_rows = math.ceil(n_panels / at_most)
+    return math.ceil(n_panels / n_rows)
+
+
+def columns_for(n_panels: int, width: int, gap: int, margins: Margins) -> int:
+    """How many panels of this ``width`` and ``gap`` to put in a row, so that the rows are evenly filled."""
+    fitting = max(1, (WIDEST - margins.left - margins.right + gap) // (width + gap))
+    return even_columns(n_panels, fitting)
+
+
+def panel_width(columns: int, gap: int, margins: Margins) -> int:
+    """The width of a panel where so many of them and their gaps fill the widest figure."""
+    return (WIDEST - margins.left - margins.right - gap * (columns - 1)) // columns
+
+
+def head_map_size(n_layers: int, n_heads: int) -> Size:
+    """The size of one head map that has a figure to itself."""
+    return Size(max(420, min(800, 34 * n_heads)), max(180, min(880, 22 * n_layers)))
+
+
+def head_map_grid(n_maps: int, n_layers: int, n_heads: int, gap: int, margins: Margins) -> tuple[int, Size]:
+    """How many head maps to put in a row, and the size of each."""
+    if n_heads <= 12:
+        fitting = 4
+    elif n_heads <= 32:
+        fitting = 3
+    else:
+        fitting = 2
+    columns = even_columns(n_maps, fitting)
+    width = max(160, min(panel_width(columns, gap, margins), 26 * n_heads))
+    return columns, Size(width, max(140, min(480, 14 * n_layers)))
+
+
+def panel_grid(
+    names: Sequence[str], size: Size, columns: int, gaps: Size, margins: Margins, title: str, facts: str,
+    *, notes: Sequence[str] = (),
+) -> tuple[go.Figure, list[Panel]]:  # fmt: skip
+    """A figure of empty panels, one per name, and the row and column of each.
+
+    ``size`` is that of one panel; ``gaps`` are those between columns and between rows, the latter without the names.
+    ``names``, the ``notes`` under them, ``title`` and the ``facts`` under it are plain text.
+    """
+    n_rows = math.ceil(len(names) / columns)
+    titles = [f"<b>{plain(name, size.width // 8)}</b>" for name in names]
+    if notes:
+        titles = [f"{name}<br>{plain(note, size.width // 6)}" for name, note in zip(titles, notes, strict=True)]
+    above = PANEL_LINE * (1 + max(text.count("<br>") for text in titles)) + 8
+    row_gap = gaps.height + above
+    whole = Size(size.width * columns + gaps.width * (columns - 1), size.height * n_rows + row_gap * (n_rows - 1))
+    panels = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(names))]
+    filled = {(panel["row"], panel["col"]) for panel in panels}
+    figure = make_subplots(
+        n_rows, columns,
+        specs=[[{} if (row, col) in filled else None for col in range(1, columns + 1)] for row in range(1, n_rows + 1)],
+        subplot_titles=titles,
+        horizontal_spacing=min(1, gaps.width / whole.width),
+        vertical_spacing=min(1, row_gap / whole.height),
+    )  # fmt: skip
+    figure.update_annotations(font_size=13)
+    return figure.update_layout(layout_around(whole, margins, title, facts, above)), panels
+
+
+def layout_around(
+    size: Size, margins: Margins, title: str, facts: str, above: int = 0, *, heading_width: int | None = None
+) -> dict[str, Any]:
+    """The layout around panels that take ``size``, with ``above`` pixels between the heading and them.
+
+    The heading is wrapped at ``heading_width`` pixels, or at the figure's right edge.
+    """
+    left, right, bottom = margins
+    right = max(right, NARROWEST - left - size.width)
+    wide = heading_width or size.width + right - 10
+    heading, small = plain(title, wide // 10), plain(facts, wide // 6, 2 * LINES)
+    text = f'{heading}<br><span style="font-size:12px">{small}</span>'
+    top = 24 + TITLE_LINE * (1 + text.count("<br>")) + above
+    return {
+        "template": "ivlens",
+        "width": left + size.width + right,
+        "height": top + size.height + bottom,
+        "margin": {"l": left, "r": right, "t": top, "b": bottom},
+        "title": {"text": text},
+    }
+
+
+def is_lowest(panel: Panel, panels: Sequence[Panel]) -> bool:
+    """Whether no panel is under this one."""
+    return all(other["row"] <= panel["row"] for other in panels if other["col"] == panel["col"])
+
+
+def legend_size(lines: Sequence[str]) -> Size:
+    """The pixels that a legend of these lines of text takes; without any, a margin."""
+    if not lines:
+        return Size(24, 0)
+    return Size(66 + int(1.1 * LETTER * max(map(len, lines))), 20 + LEGEND_LINE * len(lines))
+
+
+def add_legend(figure: go.Figure, groups: Sequence[str], legend: str = "legend", **options: Any) -> go.Figure:
+    """The figure with a legend of these groups of traces, in their order; each entry shows and hides its group."""
+    traces = [trace for trace in figure.data if (trace.legend or "legend") == legend]
+    for trace in traces:
+        trace.update(showlegend=False)
+    for rank, group in enumerate(groups):
+        members = [trace for trace in traces if trace.legendgroup == group]
+        first = next(
+            (trace for trace in members if getattr(trace, "mode", "") != "none"), None
+        )  # not an interval's band
+        for trace in members:
+            trace.update(showlegend=trace is first, legendrank=rank)
+    return figure.update_layout({"showlegend": True, legend: LEGEND | options} if groups else {})
+
+
+class Box(NamedTuple):
+    """A rectangle on a board, from the board's top left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Board:
+    """Panels of different sizes, each in its own box; who adds them keeps ``height`` up to date."""
+
+    def __init__(self, n_panels: int, width: int) -> None:
+        self.figure, self.width, self.height = make_subplots(1, n_panels), width, 0.0
+        self.boxes: list[Box] = []
+        self.names: list[tuple[str, float, float]] = []
+        self.legends: list[tuple[Sequence[str], str, float, float]] = []
+
+    def add_panel(self, traces: Sequence[Any], box: Box, name: str, x: dict[str, Any], y: dict[str, Any]) -> None:
+        """Draw the next panel in its box, with its name above it and its axes."""
+        self.boxes.append(box)
+        column = len(self.boxes)
+        self.figure.add_traces(traces, rows=1, cols=column)
+        self.figure.update_xaxes(x, col=column).update_yaxes(y, col=column)
+        self.add_name(shortened(name, int(box.width / 8)), box.left, box.top)
+
+    def add_name(self, name: str, left: float, top: float) -> None:
+        """Write a name above the point."""
+        self.names.append((name, left, top))
+
+    def add_legend(self, groups: Sequence[str], legend: str, left: float, top: float) -> None:
+        """Have a legend of these groups of traces begin at the point."""
+        self.legends.append((groups, legend, left, top))
+
+    def finished(self) -> go.Figure:
+        """The figure, with panels, names and legends where they belong on a board of this height."""
+        for column, (left, top, width, height) in enumerate(self.boxes, 1):
+            across = [left / self.width, min(1, (left + width) / self.width)]
+            up = [max(0, 1 - (top + height) / self.height), 1 - top / self.height]
+            self.figure.update_xaxes(domain=across, col=column).update_yaxes(domain=up, col=column)
+        for name, left, top in self.names:
+            self.figure.add_annotation(
+                text=f"<b>{plain(name, 99)}</b>", x=left / self.width, y=1 - (top - 6) / self.height, xref="paper",
+                yref="paper", xanchor="left", yanchor="bottom", showarrow=False, font_size=13,
+            )  # fmt: skip
+        for groups, legend, left, top in self.legends:
+            add_legend(self.figure, groups, legend, x=left / self.width, y=1 - top / self.height)
+        return self.figure

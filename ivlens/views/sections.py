@@ -1,0 +1,186 @@
+"""What a report says and shows of each kind of record: a heading, a sentence, figures and tables."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pandas as pd
+from markupsafe import Markup
+
+from ..heads import prompts_needed
+from ..records import (
+    CheckpointComparison,
+    ConditionComparison,
+    Evaluation,
+    HeadEffects,
+    HeadMap,
+    MethodAgreement,
+    PositionEffects,
+    Record,
+    Stability,
+    SteeringSweep,
+    TrainingRun,
+    TransferMatrix,
+)
+from ..text import escaped
+from .checkpoints.report import METHOD, comparison_sections
+from .conditions import comparison_bars
+from .documents import Body
+from .heads import Effects, head_heatmap
+from .markup import prose, render
+from .positions import position_heatmap
+from .stability import stability_curve, stability_heatmap
+from .sweep import sweep_heatmap
+from .tables import frame_table
+from .training import training_curves
+from .transfer import transfer_heatmaps
+
+MOST_ROWS = {"heads": 20, "heads and parts": 10, "combinations": 10, "prompts": 50}  # of a table
+STABILITY_K = 10  # heads to be found again
+LEAST_PROMPTS = 4  # which give two sets of more than one size
+ABILITY = ["ability", "role", "accuracy", "low", "high", "probability", "n", "cosine", "norm_ratio", "alignment"]
+
+
+class Section(NamedTuple):
+    """Records of a class: the heading over them, a sentence about them, and what makes the bodies of each."""
+
+    kind: type[Record]
+    heading: str
+    about: str
+    parts: Callable[[Any], list[Body]]
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML to unfold under a summary, which is plain text."""
+    return render("details.html", summary=summary, content=Markup(content))
+
+
+def checkpoints_parts(comparison: CheckpointComparison) -> list[Body]:
+    """The sections of a comparison's own report."""
+    sections = [[f"<h4>{escaped(name)}</h4>", body] for name, body in comparison_sections(comparison)]
+    return [*sections, folded("How this was measured", prose(METHOD))]
+
+
+def heads_parts(effects: Effects) -> list[Body]:
+    """The head map, the strongest heads, and how many prompts it takes to find them again."""
+    frame = effects.to_frame()
+    parts: list[Body] = [head_heatmap(effects), _first_rows(frame, "heads", "The strongest")]
+    if isinstance(effects, HeadEffects) and effects.n >= LEAST_PROMPTS:
+        k = min(STABILITY_K, len(frame))
+        parts.append(stability_curve(prompts_needed(effects, k), title=f"Prompts needed to find the same {k} heads"))
+    return parts
+
+
+def positions_parts(effects: PositionEffects) -> list[Body]:
+    """The strongest heads at every part of the prompt, as a map and a table."""
+    return [position_heatmap(effects), _first_rows(effects.to_frame(), "heads and parts", "The strongest")]
+
+
+def stability_parts(stability: Stability) -> list[Body]:
+    """How often each head is among the strongest, as a map and a table."""
+    about = (
+        f"Of {stability.resamples} resamples of {stability.n} prompts. Their {stability.k} strongest heads share "
+        f"{stability.overlap:.0%} with those of all prompts, on average."
+    )
+    return [prose(about), stability_heatmap(stability), _first_rows(stability.to_frame(), "heads", "The surest")]
+
+
+def sweep_parts(sweep: SteeringSweep) -> list[Body]:
+    """The sweep, and its best combinations."""
+    best = sweep.to_frame().sort_values(["accuracy", "probability"], ascending=False, kind="stable", ignore_index=True)
+    return [sweep_heatmap(sweep), _first_rows(best, "combinations", "The best")]
+
+
+def conditions_parts(comparison: ConditionComparison) -> list[Body]:
+    """The conditions as bars, and their accuracies."""
+    return [comparison_bars([comparison]), comparison.to_frame().drop(columns="task")]
+
+
+def transfer_parts(matrix: TransferMatrix) -> list[Body]:
+    """The three matrices, and each pair of tasks."""
+    return [transfer_heatmaps(matrix), matrix.to_frame()]
+
+
+def training_parts(run: TrainingRun) -> list[Body]:
+    """The curves of a run that took a step, why it ended early, and its abilities as last measured."""
+    parts: list[Body] = [training_curves(run) if run.steps else prose("No step was taken.")]
+    if run.stopped:
+        parts.append(prose(f"Stopped early: {run.stopped}"))
+    final = run.final()
+    if len(final):
+        parts.append(final[[name for name in ABILITY if name in final]])
+    return parts
+
+
+def answers_parts(evaluation: Evaluation) -> list[Body]:
+    """The means, and how the prompts were answered where they are known."""
+    parts: list[Body] = [prose(f"{evaluation}")]
+    if evaluation.prompts:
+        parts.append(_first_rows(evaluation.to_frame(), "prompts", "The first"))
+    return parts
+
+
+def table_parts(record: Any) -> list[Body]:
+    """The table of a record that has no figure."""
+    return [record.to_frame()]
+
+
+def _first_rows(frame: pd.DataFrame, rows_are: str, which: str) -> str:
+    """The first rows of a table, and how many there are."""
+    first = frame.head(MOST_ROWS[rows_are])
+    if len(first) == len(frame):
+        return frame_table(first, f"All {len(frame)} {rows_are}")
+    return frame_table(first, f"{which} {len(first)} of {len(frame)} {rows_are}")
+
+
+SECTIONS = [
+    Section(CheckpointComparison, "What became of the base's abilities",
+            "Checkpoints beside their base: what was forgotten, and is it still in there?", checkpoints_parts),
+    Section(HeadMap, "Heads that carry the instructions",
+            "The average indirect effect (AIE) of a head is what its mean output over clean prompts, put in its place "
+            "at the last token of corrupted prompts, does for the answer: the mean over prompts, and its standard "
+            "error.", heads_parts),
+    Section(PositionEffects, "Where in the prompt heads work",
+            "What a head's mean output over clean prompts does for the answer where it takes the head's place at all "
+            "tokens of one role of corrupted prompts.", positions_parts),
+    Section(MethodAgreement, "How far methods agree",
+            "Rank correlation over heads, and overlap of the strongest ones, with the exact effects of the same "
+            "prompts.", table_parts),
+    Section(Stability, "How firmly prompts single out the heads",
+            "How often a head is among the strongest when the prompts are drawn again.", stability_parts),
+    Section(SteeringSweep, "Where the vector works",
+            "Accuracy on bare prompts with the vector added. The best combination was chosen on these prompts, where "
+            "its accuracy is too high an estimate: see a comparison of conditions on other prompts.", sweep_parts),
+    Section(ConditionComparison, "Conditions compared",
+            "The same queries in each condition. An effect of the vector is one that random vectors, random heads and "
+            "other tasks' vectors do not have.", conditions_parts),
+    Section(TransferMatrix, "What tasks share",
+            "Heads, directions, and what one task's vector does to another's prompts.", transfer_parts),
+    Section(TrainingRun, "Training", "What runs logged, and what became of abilities on the way.", training_parts),
+    Section(Evaluation, "Answers", "How prompts were answered; ± is the standard error over prompts.", answers_parts),
+    Section(Record, "Vectors and other tables",
+            "Of an instruction vector its heads, the norms of their parts, and the cosines of the parts with the "
+            "vector.", table_parts),
+]  # fmt: skip
+
+
+def add_section(kind: type[Record], heading: str, about: str, parts: Callable[[Any], list[Body]]) -> None:
+    """Give records of a new class a section of their own in reports, before those that are shown as tables only.
+
+    Args:
+        kind: the class; of nested classes the one that was added first is the one that counts.
+        heading: plain text over the section.
+        about: plain text under the heading.
+        parts: makes the bodies that are shown of a record: HTML, figures, frames, or lists of these.
+
+    Example:
+        >>> from ivlens.views.sections import SECTIONS, add_section
+        >>> add_section(iv.HeadMeans, "Means", "Mean outputs of heads.", lambda means: [])
+        >>> SECTIONS.pop(-2).heading
+        'Means'
+    """
+    SECTIONS.insert(-1, Section(kind, heading, about, parts))
+
+
+def section_of(record: Record) -> Section:
+    """The section that a record stands in."""
+    return next(section for section in SECTIONS if isinstance(record, section.kind))

@@ -1,0 +1,30 @@
+"""The agreement study: a record per condition, measured where it is missing; its table is that of the saved records."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from figures.agreement import study
+from figures.agreement.study import AgreementConfig, write
+
+AGREEMENT = Path(__file__).parents[2] / "figures" / "agreement"
+SMALL = AgreementConfig(tasks=("present-past",), corruptions=(("no-instruction", 1),), n_clean=2, n_corrupted=2)
+
+
+def test_missing_records_alone_are_measured(tmp_path: Path, smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "load_model", lambda name: smollm2)
+    (path,) = write(tmp_path, config=SMALL)
+    cells = path.read_text().splitlines()[2].split(" | ")
+    assert float(cells[3]) > 0.9
+    monkeypatch.setattr(study, "load_model", lambda name: pytest.fail("a model was loaded"))
+    before = path.read_text()
+    (path,) = write(tmp_path, config=SMALL)
+    assert path.read_text() == before
+
+
+def test_the_committed_table_is_that_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "load_model", lambda name: pytest.fail("a model was loaded"))
+    (tmp_path / "records").symlink_to(AGREEMENT / "records")
+    (path,) = write(tmp_path)
+    assert path.read_text() == (AGREEMENT / path.name).read_text()

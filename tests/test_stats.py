@@ -1,0 +1,152 @@
+"""Statistics against scipy, which computes each of them in its own way."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import spatial
+from scipy import stats as oracle
+
+from ivlens import ArgumentError
+from ivlens.stats import (
+    NOTHING,
+    bootstrap_groups,
+    bootstrap_mean,
+    cosine,
+    jackknife,
+    linear_cka,
+    paired_drop,
+    ratio_of_means,
+    resample,
+    spearman,
+    standard_error,
+    times_drawn,
+    wilson_interval,
+)
+
+
+def values(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.floats(0, 1), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_the_interval_of_a_proportion_is_scipys_wilson(n: int, share: float, level: float) -> None:
+    successes = round(share * n)
+    expected = oracle.binomtest(successes, n).proportion_ci(level, method="wilson")
+    assert wilson_interval(successes, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("asked", "named"), [((3, 2), "successes"), ((1, 2, 1.0), "level"), ((0, 0), "n to be")])
+def test_what_is_no_proportion_is_refused(asked: Any, named: str) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        wilson_interval(*asked)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+def test_rank_correlation_is_scipys_ties_included(pairs: list[tuple[int, int]]) -> None:
+    one, two = np.array(pairs).T
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        assert math.isnan(spearman(one, two))
+    else:
+        assert spearman(one, two) == pytest.approx(oracle.spearmanr(one, two).statistic)
+
+
+def test_the_standard_error_is_scipys() -> None:
+    assert standard_error(values(9)) == pytest.approx(oracle.sem(values(9).numpy()))
+    assert math.isnan(standard_error([1.0]))
+
+
+def test_a_paired_drop_is_wald_s_with_half_a_prompt_in_each_cell() -> None:
+    base, now = values(40) > -0.5, values(40, seed=1) > 0.2
+    counts = np.histogram2d(base.numpy(), now.numpy(), bins=[[-0.5, 0.5, 1.5]] * 2)[0] + 0.5
+    n, difference = counts.sum(), (counts[1, 0] - counts[0, 1]) / counts.sum()
+    variance = ((counts[1, 0] + counts[0, 1]) / n - difference**2) / n
+    half = oracle.norm.ppf(0.975) * math.sqrt(variance)
+    found = paired_drop(base, now)
+    assert found.value == pytest.approx((base.double().mean() - now.double().mean()).item())
+    assert (found.low, found.high) == pytest.approx((difference - half, difference + half), abs=1e-4)
+
+
+def test_the_bootstrap_of_a_mean_is_scipys_up_to_the_draws() -> None:
+    data = values(40, 3)
+    low, high = bootstrap_mean(data, 0.9, resamples=20_000)
+    expected = oracle.bootstrap(
+        (data.numpy(),), np.mean, axis=0, confidence_level=0.9, n_resamples=20_000, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    np.testing.assert_allclose(low, expected.low, atol=0.01)
+    np.testing.assert_allclose(high, expected.high, atol=0.01)
+
+
+def test_the_bootstrap_of_a_ratio_is_scipys_up_to_the_draws() -> None:
+    above, below = values(50) + 2, values(50, seed=1) + 4
+    found = ratio_of_means(above, below)
+    expected = oracle.bootstrap(
+        (above.numpy(), below.numpy()), lambda one, two, axis: one.mean(axis) / two.mean(axis), paired=True,
+        n_resamples=20_000, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert found.value == pytest.approx((above.mean() / below.mean()).item())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert ratio_of_means(above, -below) == pytest.approx(NOTHING, nan_ok=True)
+
+
+def test_groups_of_one_row_are_the_bootstrap_of_rows() -> None:
+    data = values(30).numpy()
+    found = bootstrap_groups({"x": data}, np.arange(30), lambda of: of["x"].mean())
+    expected = oracle.bootstrap(
+        (data,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert found.value == pytest.approx(data.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
+    copied = bootstrap_groups({"x": np.tile(data, 4)}, np.tile(np.arange(30), 4), lambda of: of["x"].mean())
+    assert copied == pytest.approx(found)  # four copies of each row are no new observations
+
+
+def test_fewer_than_three_groups_have_no_interval() -> None:
+    two = bootstrap_groups({"x": np.array([1.0, 3.0])}, np.array([0, 1]), lambda of: of["x"].mean())
+    assert two == pytest.approx((2.0, math.nan, math.nan), nan_ok=True)
+    assert bootstrap_groups({"x": np.zeros(0)}, np.zeros(0), lambda of: 1.0) == pytest.approx(NOTHING, nan_ok=True)
+
+
+def test_resamples_are_counted() -> None:
+    drawn = resample(6, 4, seed=3)
+    counts = times_drawn(drawn, 6)
+    assert counts.tolist() == [np.bincount(row, minlength=6).tolist() for row in drawn.numpy()]
+    assert torch.equal(drawn, resample(6, 4, seed=3))
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    now = values(7, 1)
+    value, low, high = jackknife(torch.zeros_like(now), now, lambda one, two: (two - one)[0])
+    mean, error = now.mean().item(), oracle.sem(now[:, 0].numpy())
+    assert (value, low, high) == pytest.approx((mean, mean - 2 * error, mean + 2 * error))
+
+
+def test_cosines_are_scipys() -> None:
+    one, two = values(5, 4), values(5, 4, seed=1)
+    expected = [1 - spatial.distance.cosine(*rows) for rows in zip(one.numpy(), two.numpy(), strict=True)]
+    np.testing.assert_allclose(cosine(one, two), expected)
+    assert cosine(torch.zeros(1, 4), two[:1]).isnan().all()
+
+
+def test_cka_of_one_column_is_the_squared_correlation() -> None:
+    one, two = values(12, 1), values(12, 1, seed=1)
+    expected = oracle.pearsonr(one[:, 0].numpy(), two[:, 0].numpy()).statistic ** 2
+    assert linear_cka(one, two) == pytest.approx(expected)
+
+
+def test_cka_is_the_normalised_sum_of_squared_covariances_and_blind_to_turns() -> None:
+    one, two = values(12, 6), values(12, 5, seed=1)
+    covariance = np.cov(np.hstack([one, two]).T)
+    cross, own, other = covariance[:6, 6:], covariance[:6, :6], covariance[6:, 6:]
+    expected = np.square(cross).sum() / np.sqrt(np.square(own).sum() * np.square(other).sum())
+    assert linear_cka(one, two) == pytest.approx(expected)
+    turn = torch.from_numpy(oracle.special_ortho_group.rvs(6, random_state=0))
+    assert linear_cka(one, 3 * one @ turn + 5) == pytest.approx(1)
+    assert math.isnan(linear_cka(one, torch.ones(12, 2)))
