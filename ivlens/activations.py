@@ -91,7 +91,8 @@ def capture(
     )
     refuse_odd(what, [prompt.text for prompt in prompts], (number for _, batch in found for number in batch.odd))
     if reduce == "mean":
-        return {point: _total([batch.values[point] for _, batch in found]) / len(pairs) for point in points}
+        zero = torch.zeros((), dtype=torch.float64)
+        return {point: sum((batch.values[point] for _, batch in found), zero) / len(pairs) for point in points}
     order = torch.tensor([number for numbers, _ in found for number in numbers]).argsort()
     return {point: torch.cat([batch.values[point] for _, batch in found])[order] for point in points}
 
