@@ -34,12 +34,12 @@ def _answer(handler: Any) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """While modules are imported, and after all is done, nothing is lost by leaving at once."""
+    """Before the verb works and after it, nothing is lost by leaving at once."""
     os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
-    """In between, what is open is closed and removed on the way out."""
+    """While the verb works, an exception closes what is open and removes what is temporary."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from ..errors import ArgumentError, RecordError
 from ..records import CheckpointComparison, gather_records
 from ..records.gather import MEASURES, Gathered
+from ..text import plural
 from .tables import show
 from .targets import check_targets
 
@@ -26,8 +27,7 @@ def run(options: argparse.Namespace) -> None:
     for name, why in found.broken.items():
         log.warning(f"{name} could not be read: {why}")
     if count := _without_record(found):
-        files = "file" if count == 1 else "files"
-        log.info(f"passed over {count} safetensors {files} without a record to show")
+        log.info(f"passed over {plural(count, 'safetensors file')} without a record to show")
     if not found.records:
         raise RecordError("one record or more to show", f"none in {', '.join(map(str, options.runs))}", "see --help")
     odd: dict[str, str] = {}

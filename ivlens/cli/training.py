@@ -20,7 +20,7 @@ from .targets import check_targets
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
 OLD_EXAMPLES = 8  # of each kept task, for guidance by replay
-VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # a vector's clean and corrupted prompts, where the task has so many
+VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # prompts of a vector, at most
 log = logging.getLogger("ivlens")
 
 
