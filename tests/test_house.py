@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "ivlens"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
-    ["errors"],
+    ["errors", "text"],
     ["kinds"],
     ["checks"],
     ["vocabulary", "stats"],
@@ -43,9 +43,10 @@ ORDER = [
     ["__init__", "__main__"],
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
-GROUND = {"errors", "checks", "vocabulary", "stats", "files", "tensor_files"}
+GROUND = {"errors", "text", "checks", "vocabulary", "stats", "files", "tensor_files"}
 PURE = {
-    "errors": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"}, "vocabulary": {"errors", "checks"},
+    "errors": set(), "text": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"},
+    "vocabulary": {"errors", "checks"},
     "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
     "heads": GROUND | {"records"},
 }  # fmt: skip
