@@ -20,7 +20,7 @@ from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
-from .vocabulary import Head, Metric, check_layer
+from .vocabulary import Head, Metric, TokenizedPrompt, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
