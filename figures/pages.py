@@ -16,7 +16,7 @@ import pandas as pd
 
 from ivlens.errors import RecordError, reason
 from ivlens.records import write_text
-from ivlens.records.text import one_line
+from ivlens.text import one_line
 
 T = TypeVar("T")
 QUOTED = re.compile(r"(?<=<!-- )(\S+\.md) ([1-9]\d*)( -->\n)((?:\|.*\n)*)")

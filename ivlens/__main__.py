@@ -12,7 +12,7 @@ HEARD = [number for number in SIGNALS if signal.getsignal(number) is not signal.
 
 
 def command() -> int:
-    """Run the command line of this process; the exit status is that of ``cli.main``, or 128 and a signal's number."""
+    """Run the command line of this process; the exit status is that of ``cli.main``, or 128 plus a signal's number."""
     _answer(_leave)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: without a stream, the next file would take its place
@@ -21,8 +21,7 @@ def command() -> int:
 
     sys.unraisablehook = _raise_again
     try:
-        _answer(_raise)
-        return main()
+        return main(begun=lambda: _answer(_raise))
     except KeyboardInterrupt:  # before ``main`` listens, or while it says something
         return 128 + signal.SIGINT
     finally:
@@ -35,12 +34,12 @@ def _answer(handler: Any) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """While modules are imported, and after all is done, nothing is lost by leaving at once."""
+    """Before the verb works and after it, nothing is lost by leaving at once."""
     os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
-    """In between, what is open is closed and removed on the way out."""
+    """While the verb works, an exception closes what is open and removes what is temporary."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 

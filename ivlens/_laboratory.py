@@ -95,7 +95,14 @@ class LabConfig:
 
     @checked
     def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
-        """The layers at which vectors are added to a model of ``n_layers`` layers."""
+        """The layers at which vectors are added to a model of ``n_layers`` layers.
+
+        Args:
+            n_layers: layers of the model.
+
+        Returns:
+            The layers.
+        """
         return layers_between(n_layers, 20, 75) if self.layers is None else self.layers
 
 
@@ -278,7 +285,7 @@ class _Measurements:
     ) -> R:
         """The record in ``out`` of this model, tasks and settings, or else measured."""
 
-        def compute() -> R:
+        def compute() -> Any:
             logger.info("%s: %s", task or "all tasks", what)
             return measure()
 

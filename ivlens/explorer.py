@@ -15,12 +15,12 @@ from .checks import Count, Natural, Seed, checked
 from .effects import indirect_effects
 from .errors import ArgumentError
 from .models import HookedTransformer, answer_logits, check_fits, padded
-from .records import Evaluation, Head, HeadEffects, HeadMeans, heads_by_effect
+from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import Prompt, Task, load_task, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
-from .vocabulary import Metric, TokenizedPrompt, check_layer
+from .vocabulary import Head, Metric, TokenizedPrompt, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
@@ -75,26 +75,28 @@ class Explorer:
             done = self.effects[key].n
             yield done, len(prompts)
 
-    def ranks(self, head: Head, metric: Metric) -> pd.DataFrame:
+    def ranks(self, head: tuple[int, int], metric: Metric) -> pd.DataFrame:
         """The head's effect and rank (from 1) on every task that has effects; columns task, effect, rank, n."""
         rows = [
-            (task, effects.aie[head].item(), heads_by_effect(effects.aie).index(head) + 1, effects.n)
+            (task, effects.aie[head].item(), heads_by_effect(effects.aie).index(Head(*head)) + 1, effects.n)
             for (task, known), effects in self.effects.items()
             if known == metric
         ]
         return pd.DataFrame(rows, columns=["task", "effect", "rank", "n"])
 
-    def vector(self, task: str, heads: Sequence[Head]) -> InstructionVector:
+    def vector(self, task: str, heads: Sequence[tuple[int, int]]) -> InstructionVector:
         """The instruction vector of ``heads`` on the task."""
-        return instruction_vector(self.model, self._means(task), heads)
+        return instruction_vector(self.model, self._means(task), [Head(*head) for head in heads])
 
-    def logit_lens(self, task: str, head: Head, k: int = 8) -> pd.DataFrame:
+    def logit_lens(self, task: str, head: tuple[int, int], k: int = 8) -> pd.DataFrame:
         """The ``k`` tokens that the head's mean output on the task points to; columns token, value (in logits)."""
         return logit_lens(self.model, self.vector(task, [head]), k)[["token", "value"]]
 
-    def attention(self, task: str, head: Head, prompt: int) -> tuple[list[str], Float[Tensor, "1 query key"]]:
+    def attention(
+        self, task: str, head: tuple[int, int], prompt: int
+    ) -> tuple[list[str], Float[Tensor, "1 query key"]]:
         """The tokens of the task's clean prompt of this index, and the head's attention pattern on it."""
-        return attention_patterns(self.model, self.prompts[task].clean[prompt], [head])
+        return attention_patterns(self.model, self.prompts[task].clean[prompt], [Head(*head)])
 
     def accuracy(self, task: str, vector: InstructionVector | None, layer: int, scale: float) -> pd.DataFrame:
         """Accuracy on the test prompts: columns condition, accuracy, low, high (95% interval), probability, n."""

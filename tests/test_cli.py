@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ivlens import ConditionComparison, HeadEffects, InstructionVector, SteeringSweep, TrainingRun, cli
+from ivlens.cli import loading, tasks, training
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -19,7 +20,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:
     """The verbs use the model that the tests share."""
-    monkeypatch.setattr(cli.common, "load_model", lambda source, **options: smollm2)
+    monkeypatch.setattr(loading, "load_model", lambda source, **options: smollm2)
 
 
 @pytest.mark.parametrize("verb", ["", "demo", "heads", "vector", "sweep", "vectors", "tasks", "train"])
@@ -134,9 +135,10 @@ def test_vector_is_built_listed_and_steers(capsys: pytest.CaptureFixture[str], l
     assert found.accuracy("bare") == found.accuracy("random vector 0") == 0
     assert found.accuracy("bare + vector") > 0.4
     assert (tmp_path / "steered" / "steering.html").is_file()
-    status, _, err = run(capsys, "sweep", "smollm2", str(file), "--task", "antonym", "--layers", "x")
-    assert status == 1
-    assert "--layers to be numbers like 1,2,4; got 'x'" in err
+    with pytest.raises(SystemExit) as left:
+        cli.main(["sweep", "smollm2", str(file), "--task", "antonym", "--layers", "x"])
+    assert left.value.code == 2
+    assert "argument --layers: expected a whole number; got 'x'" in capsys.readouterr().err
 
 
 def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], loaded: None, tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_interrupt_is_said_and_has_its_status(
     def interrupted() -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.method, "list_tasks", interrupted)
+    monkeypatch.setattr(tasks, "list_tasks", interrupted)
     status, _, err = run(capsys, "tasks")
     assert status == 130
     assert "interrupted" in err
@@ -183,7 +185,7 @@ def test_train_learns_writes_and_resumes(
     """Two steps with LoRA on the real model: record, log, adapter and model; the same command runs nothing again."""
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(cli.training.Ability.of.__func__, "__defaults__", (4, None, 2))  # four prompts an ability
+    monkeypatch.setattr(training.Ability.of.__func__, "__defaults__", (4, None, 2))  # four prompts an ability
     train = ("train", "smollm2", "--task", "capitalize", "--guidance", "plain", "--out", str(tmp_path), "--lora", "2")
     train += ("--steps", "2", "--batch-size", "2", "--warmup", "0", "--evaluate-every", "1")
     status, out, err = run(capsys, *train)

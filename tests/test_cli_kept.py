@@ -115,7 +115,7 @@ def test_reports_go_through_links_and_into_no_device(tiny: Path, kind: str) -> N
         assert Path("fifo").is_fifo()
 
 
-def test_an_empty_attention_file_is_written_again(tiny: Path) -> None:
+def test_an_empty_attention_file_is_written_again(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--n-clean 5 --n-corrupted 2 --n-test 2 --k 2 --out out"
     command = ["compare", "tiny", "again=tiny", "--tasks", "new.json", *options.split()]
     assert main(command) == 0
@@ -126,3 +126,5 @@ def test_an_empty_attention_file_is_written_again(tiny: Path) -> None:
     for _ in range(2):
         assert main(command) == 0
         assert (tiny / "out" / "tasks.csv").read_text() == first
+    assert main(["report", "out", "--out", "page.html"]) == 0
+    assert "passed over" not in capsys.readouterr().err

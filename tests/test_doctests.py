@@ -2,7 +2,9 @@
 
 import doctest
 import inspect
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,24 @@ def names(tiny_hooked: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.M
     }  # fmt: skip
 
 
+def compared(model: Any, task: iv.Task) -> iv.CheckpointComparison:
+    """A model beside itself as a checkpoint that learned the task."""
+    config = iv.CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2)
+    return iv.compare_checkpoints(model, {"same": model}, [task], config, learned=[task.name])
+
+
+def measured(model: Any, task: iv.Task) -> iv.Laboratory:
+    """The laboratory on two tasks."""
+    few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, seeds=(0,))
+    return iv.laboratory(model, [task, replace(task, name="its twin")], few)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_prints_what_it_says(name: str, names: dict[str, Any]) -> None:
+    if re.search(r"\bcomparison\b", EXAMPLES[name]):
+        names["comparison"] = compared(names["model"], names["task"])
+    if re.search(r"\blab\.", EXAMPLES[name]):
+        names["lab"] = measured(names["model"], names["task"])
     test = doctest.DocTestParser().get_doctest(EXAMPLES[name], dict(names), name, None, 0)
     report: list[str] = []
     doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append)

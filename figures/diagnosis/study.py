@@ -146,7 +146,7 @@ def _loaded(folder: Path, guidance: str, config: DiagnosisConfig) -> CheckpointC
     comparison = CheckpointComparison.load(folder / f"{guidance}.safetensors")
     names = ("base", *(_name(guidance, stage) for stage in range(len(config.new))))
     expected = json.dumps([names, (*config.old, *config.new), config.comparison.settings()])
-    settings = asdict(CheckpointConfig()) | comparison.provenance["settings"]["comparison"]
+    settings = CheckpointConfig().settings() | comparison.provenance["settings"]["comparison"]  # fields added since
     if json.dumps([comparison.checkpoints, comparison.tasks, settings]) != expected:
         raise RecordError(f"the diagnosis of {guidance} as it is configured", "another one", "run it again")
     return comparison

@@ -1,34 +1,42 @@
-"""The command line: parse, call, save, print."""
+"""The command line: parse, call, save, print.
+
+``verbs`` is the table of all verbs, ``options`` reads their options from the signatures of Python's functions and
+configs; a verb's work stands in a module of its own, which is imported when the verb is called.
+"""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ..errors import IvlensError
-from ..records.text import one_line
-from .checkpoints import add_compare
-from .common import LONGEST, Parser, say_line, short_warnings, shown_streams
-from .laboratory import add_sweep, add_vector, add_vectors
-from .method import add_demo, add_heads, add_tasks
-from .report import add_report
-from .training import add_train
+from ..text import one_line
+from .parser import build_parser
+from .streams import LONGEST, readable_streams, say_line
 
 CLOSED_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = lambda: None) -> int:
     """Run the command line; the exit status is 0, 1 after an error, 130 after an interrupt, 141 after a closed pipe.
 
-    Raises: SystemExit where the arguments cannot be parsed (2), or after --help (0).
+    Args:
+        arguments: the verb and what follows it; None for those of this process.
+        begun: called when the command is understood and its modules are imported, before its work.
+
+    Raises:
+        SystemExit: the arguments cannot be parsed (2), or after --help or --version (0).
     """
     options = argparse.Namespace()
-    with shown_streams(), short_warnings():
+    with readable_streams():
         try:
             try:
-                build_parser().parse_args(arguments, options)
-                options.run(options)
+                words = sys.argv[1:] if arguments is None else arguments
+                build_parser(words).parse_args(words, options)
+                run = options.verb.function()
+                begun()
+                run(options)
             finally:
                 sys.stdout.flush()
         except IvlensError as error:
@@ -50,7 +58,7 @@ def _ended(words: str, status: int) -> int:
 
 
 def _of_the_system(error: OSError) -> int:
-    """The exit status after an error of the system: a closed pipe is nothing to speak of."""
+    """The exit status after an error of the system; a closed pipe is not reported."""
     status = CLOSED_PIPE if isinstance(error, BrokenPipeError) else _ended(f"{type(error).__name__}: {error}", 1)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -63,29 +71,6 @@ def _of_the_system(error: OSError) -> int:
 
 def _kept(options: argparse.Namespace) -> str:
     """What an interrupted verb leaves behind: those that keep finished work keep it in the folder --out."""
-    if not getattr(options, "keeps", False):
+    if "verb" not in options or not options.verb.keeps:
         return ""
     return "; without --out nothing is kept" if options.out is None else f"; what was finished is kept in {options.out}"
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs."""
-    parser = Parser(
-        prog="ivlens",
-        description="Find the attention heads that carry an instruction, and the vector that they sum to.",
-        epilog="'ivlens VERB --help' explains a verb. Start with 'ivlens demo'.",
-    )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (
-        add_demo,
-        add_heads,
-        add_vector,
-        add_sweep,
-        add_vectors,
-        add_tasks,
-        add_train,
-        add_compare,
-        add_report,
-    ):
-        add(verbs)
-    return parser

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ArgumentError
-from ..records.text import visible
+from ..text import visible
 
 
 def check_targets(*files: Path) -> None:

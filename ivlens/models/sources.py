@@ -80,7 +80,11 @@ def open_tokenizer(source: Any, revision: str | None = None) -> Any:
         return getattr(source, "tokenizer", None) or _tokenizer_of(source)
     if not isinstance(source, (str, Path)):
         return source
-    path, name, _ = _located(source, revision)
+    try:
+        path, name, _ = _located(source, revision)
+    except SourceError as error:
+        remedy = "give a folder, a Hugging Face hub name or a .gguf file that holds one"
+        raise SourceError(f"a readable tokenizer at {source!s:.200}", error.came, remedy) from error
     return _gguf_tokenizer(path) if path.is_file() else read_tokenizer(path, name, trusted=name in PACKAGED)
 
 

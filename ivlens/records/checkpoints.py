@@ -86,8 +86,8 @@ class CheckpointComparison(Record):
         failures: why a checkpoint could not be measured, by its name.
 
     Example:
-        >>> comparison.checkpoints  # of iv.compare_checkpoints(model, {"copy": model}, [task])
-        ('base', 'copy')
+        >>> comparison.checkpoints  # of iv.compare_checkpoints(model, {"same": model}, [task])
+        ('base', 'same')
         >>> comparison.aie.shape == (2, 1, model.cfg.n_layers, model.cfg.n_heads)
         True
     """

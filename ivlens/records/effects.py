@@ -34,6 +34,10 @@ class HeadMeans(Record):
     """Mean output of each head before W_O at the last token of clean prompts (2310.15213, eq. 3).
 
     ``values`` is [layer, head, d_head] in the model's activation units; ``n`` counts the prompts.
+
+    Example:
+        >>> iv.mean_head_activations(model, prompts).values.shape  # layer head d_head
+        torch.Size([2, 4, 8])
     """
 
     values: Float[Tensor, "layer head d_head"]
@@ -114,6 +118,10 @@ class HeadEffects(OverPrompts, HeadMap):
 
     ``values`` is [prompt, layer, head]: the metric with the head's output replaced by its clean mean, minus the
     metric without, in the metric's own unit (probability, nats, or logits); ``baseline`` [prompt] is the latter.
+
+    Example:
+        >>> effects.aie.shape, len(effects.top(3))
+        (torch.Size([2, 4]), 3)
     """
 
     values: Float[Tensor, "prompt layer head"]
@@ -159,7 +167,12 @@ class HeadEffects(OverPrompts, HeadMap):
 
 @dataclass(frozen=True, eq=False)
 class UniversalEffects(HeadMap):
-    """Mean over tasks of the tasks' AIEs, with the standard error that the prompts within each task give it."""
+    """Mean over tasks of the tasks' AIEs, with the standard error that the prompts within each task give it.
+
+    Example:
+        >>> len(iv.universal_effects([effects, effects]).top(3))
+        3
+    """
 
     mean: Float[Tensor, "layer head"]
     error: Float[Tensor, "layer head"]
@@ -187,6 +200,10 @@ class Stability(Record):
 
     ``probability``: the fraction of resamples of the ``n`` prompts that have the head among their ``k`` strongest;
     ``overlap``: the mean fraction of a resample's ``k`` strongest heads that are also those of all prompts.
+
+    Example:
+        >>> iv.top_k_stability(effects, 2, resamples=10).k
+        2
     """
 
     probability: Float[Tensor, "layer head"]
@@ -210,6 +227,10 @@ class MethodAgreement(Record):
     For each compared method and prompt, [method, prompt], ``spearman`` is the rank correlation over heads and
     ``overlap`` the fraction of the reference's ``k`` strongest heads among the method's; ``aie_spearman`` and
     ``aie_overlap`` [method] are those of the average indirect effects.
+
+    Example:
+        >>> iv.compare_methods(model, prompts, means, k=2).methods
+        ('attribution',)
     """
 
     spearman: Float[Tensor, "method prompt"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..tensor_files import load_facts
+from ..text import visible
 from .checkpoints import CheckpointComparison
 from .store import EARLIER_KINDS, Record
-from .text import visible
 
 SUFFIX = ".safetensors"
 MEASURES = "measures"  # the folder beside a comparison that holds what it was made from

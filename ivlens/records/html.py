@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .text import escaped
+from ..text import escaped
 
 MOST_ROWS, FIRST_ROWS = 24, 10  # a table of more rows shows its first ones only
 CELL_LENGTH, FACTS_LENGTH = 60, 240  # characters of a text in a table, or beside it; a longer one is cut

@@ -30,6 +30,10 @@ class Laboratory:
         controls: on test prompts: bare, clean, with the vector, and with each control in its place.
         necessity: on clean test prompts: with each task's heads ablated, or each task's vector subtracted.
         transfer: what the tasks share.
+
+    Example:
+        >>> list(lab.controls)
+        ['next-word', 'its twin']
     """
 
     effects: dict[str, HeadEffects]

@@ -22,6 +22,10 @@ class PositionMeans(Record):
     ``values`` is [place, layer, head, d_head] in the model's activation units: the mean over the ``n`` prompts of the
     mean over the place's tokens. ``by`` says what places are: "role", the parts that prompts are composed of and
     "last", or "position", counted from the end ("-1").
+
+    Example:
+        >>> iv.mean_position_activations(model, prompts).places[-1]
+        'last'
     """
 
     values: Float[Tensor, "place layer head d_head"]
@@ -41,6 +45,11 @@ class PositionEffects(OverPrompts, Record):
     ``values`` is [prompt, layer, head, place]: the metric with the head's output replaced by its clean mean at all
     tokens of the place, minus the metric without, in the metric's own unit; ``baseline`` [prompt] is the latter.
     ``aie`` and ``stderr`` are [layer, head, place].
+
+    Example:
+        >>> places = iv.mean_position_activations(model, prompts)
+        >>> iv.position_effects(model, prompts, places, method="attribution").n
+        4
     """
 
     values: Float[Tensor, "prompt layer head place"]

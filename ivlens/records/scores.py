@@ -21,6 +21,10 @@ class Evaluation(Record):
     the blank tokens that it begins with and the next;
     ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted
     answer.
+
+    Example:
+        >>> 0 <= iv.evaluate(model, prompts).accuracy <= 1
+        True
     """
 
     probabilities: Float[Tensor, " prompt"]

@@ -18,6 +18,11 @@ class SteeringSweep(Record):
 
     ``correct`` (greedy answer accepted) and ``probabilities`` (of the whole answer) are [layer, scale, k, prompt];
     ``ks`` are the numbers of heads summed into the vector.
+
+    Example:
+        >>> layer, scale, k = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0]).best()
+        >>> k
+        3
     """
 
     correct: Bool[Tensor, "layer scale k prompt"]
@@ -64,7 +69,13 @@ class SteeringSweep(Record):
 
 @dataclass(frozen=True, eq=False)
 class ConditionComparison(Record):
-    """Conditions compared on the same queries of a task: ``correct`` and ``probabilities`` are [condition, prompt]."""
+    """Conditions compared on the same queries of a task: ``correct`` and ``probabilities`` are [condition, prompt].
+
+    Example:
+        >>> conditions = {"plain": (prompts, None), "ablated": (prompts, iv.ablate(model, [(0, 1)]))}
+        >>> iv.compare_conditions(model, conditions).conditions
+        ('plain', 'ablated')
+    """
 
     correct: Bool[Tensor, "condition prompt"]
     probabilities: Float[Tensor, "condition prompt"]
@@ -115,6 +126,10 @@ class TransferMatrix(Record):
 
     ``overlap`` and ``cosine`` are [task, task]; ``correct`` is [source, target, prompt]: greedy answers to bare prompts
     of the target task with the source task's vector added. ``bare`` is [target, prompt], without a vector.
+
+    Example:
+        >>> lab.transfer.tasks, lab.transfer.cosine.shape
+        (('next-word', 'its twin'), torch.Size([2, 2]))
     """
 
     overlap: Float[Tensor, "task task"]

@@ -23,8 +23,13 @@ class Prompt:
     label a corruption made wrong. ``parts`` are pairs of a role ("instruction", "query input", any name) and a text,
     which make up the text one after another.
 
-    Raises: PromptError where the text is empty or not that of its parts, there is no answer, or an empty one, or a
-    text is no valid unicode.
+    Raises:
+        PromptError: the text is empty or not that of its parts, there is no answer, or an empty one, or a text
+            is no valid unicode.
+
+    Example:
+        >>> iv.Prompt("The capital of France is", " Paris").answers
+        (' Paris',)
     """
 
     text: str

@@ -23,7 +23,12 @@ class Task:
     ``examples`` may be given as pairs of an input and its answers. ``cloze`` asks for the same knowledge without an
     instruction: a text with one ``{input}``. ``source`` says where the examples come from.
 
-    Raises: TaskError that names the field where one is missing, blank, of the wrong type, or an input comes twice.
+    Raises:
+        TaskError: names the field where one is missing, blank, of the wrong type, or an input comes twice.
+
+    Example:
+        >>> iv.Task("opposites", [("hot", "cold"), ("big", "small")], ("Say the opposite.",)).labels
+        ('Input', 'Output')
     """
 
     name: str

@@ -70,7 +70,14 @@ class Guidance:
 
     @checked
     def scaled(self, factor: NotNegative) -> "Guidance":
-        """The same combination with every term's weights times ``factor``."""
+        """The same combination with every term's weights times ``factor``.
+
+        Args:
+            factor: factor of the weights.
+
+        Returns:
+            The guidance.
+        """
         return Guidance(tuple(term.scaled(factor) for term in self.terms))
 
     @property
@@ -200,7 +207,18 @@ class TrainingConfig:
 
     @checked
     def rate(self, step: Natural) -> float:
-        """The learning rate of a step, from 0: warm-up, then decay towards 0 after the last step."""
+        """The learning rate of a step, from 0: warm-up, then decay towards 0 after the last step.
+
+        Args:
+            step: a step, from 0.
+
+        Returns:
+            The learning rate.
+
+        Example:
+            >>> iv.TrainingConfig(steps=10, warmup=2, learning_rate=1.0).rate(0)
+            0.5
+        """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         schedule = "constant" if self.decay == "none" else self.decay

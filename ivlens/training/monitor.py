@@ -43,7 +43,8 @@ class Ability:
     layer: Natural | None = None
     n_watched: Count = 16
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     @classmethod
     @checked
@@ -73,6 +74,9 @@ class Ability:
     @checked
     def check(self, model: HookedTransformer) -> None:
         """Raise the errors that measuring the ability on the model would raise.
+
+        Args:
+            model: the model that it would be measured on.
 
         Raises:
             PromptError: a prompt that cannot be tokenised or is longer than the model's context.

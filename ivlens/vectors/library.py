@@ -1,7 +1,7 @@
 """Vectors in files: one that is to be used on a model, one that is located once, and a folder of them."""
 
+import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from ..errors import RecordError
 from ..models import HookedTransformer, check_fits, key_of, model_facts
 from ..records import load_or_compute
 from ..records.gather import class_name, find_files
-from ..records.text import visible
 from ..tasks import Task
+from ..text import visible
 from .instruction import InstructionVector, instruction_vector
+
+log = logging.getLogger("ivlens")
 
 
 @checked
@@ -74,12 +76,13 @@ def load_or_compute_vector(
 
 
 @checked
-def list_vectors(folder: str | Path, *, say: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
+def list_vectors(folder: str | Path) -> pd.DataFrame:
     """The vectors in a folder and below it; other records are left out.
+
+    Files and folders that cannot be read are named in the log; the others go on.
 
     Args:
         folder: the folder to look in.
-        say: called with a line for each file or folder that cannot be read; the others go on.
 
     Returns:
         One row per vector: file, task, heads, norm, model, dtype, weights.
@@ -104,7 +107,7 @@ def list_vectors(folder: str | Path, *, say: Callable[[str], None] = lambda line
         except Exception as error:  # whatever an odd file leads to is that file's own
             unread[path] = str(error).replace(str(path), path.name)
     for path, why in unread.items():
-        say(f"{path.relative_to(top)} could not be read: {why}")
+        log.warning(f"{path.relative_to(top)} could not be read: {why}")
     return pd.DataFrame(rows, columns=["file", "task", "heads", "norm", "model", "dtype", "weights"])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import write_text
-from ..records.text import escaped, one_line
+from ..text import escaped, one_line
 from .style import OKABE_ITO
 
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import ConditionComparison
-from ..records.text import plural
+from ..text import plural
 from .axes import LETTER, rows_axis, text_axis
 from .layout import Margins, Size, columns_for, panel_grid, panel_width
 from .style import GREY, INK, LINE_COLOURS, plain

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from ..checks import checked
 from ..errors import ArgumentError, one_of
 from ..records import write_atomically, write_text
-from ..records.text import one_line
+from ..text import one_line
 from .attention import Html
 from .markup import render
 from .tables import frame_table

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from ..checks import Natural, checked
 from ..errors import ArgumentError
 from ..records import Head, HeadEffects, UniversalEffects, heads_by_effect
-from ..records.text import plural
+from ..text import plural
 from .axes import colour_bar, number_axis, outlines
 from .layout import Margins, Panel, Size, head_map_grid, head_map_size, layout_around, panel_grid
 from .style import DIVERGING, EFFECT_UNITS, INK, PAPER, head_name

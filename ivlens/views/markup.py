@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..checks import checked
-from ..records.text import escaped
+from ..text import escaped
 
 
 def _shown(value: object) -> Markup:

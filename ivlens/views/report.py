@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from ..checks import checked
 from ..errors import ArgumentError, RecordError
 from ..records import Record, TrainingRun
-from ..records.text import escaped, one_line, plural, visible
+from ..text import escaped, one_line, plural, visible
 from .checkpoints.report import facts_frame
 from .documents import HEADING_LENGTH, Body, write_page
 from .markup import prose, render

@@ -21,7 +21,7 @@ from ..records import (
     TrainingRun,
     TransferMatrix,
 )
-from ..records.text import escaped
+from ..text import escaped
 from .checkpoints.report import METHOD, comparison_sections
 from .conditions import comparison_bars
 from .documents import Body

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 from ..records import Head
-from ..records.text import one_line, visible
+from ..text import one_line, visible
 
 INK, FAINT, PAPER = "#1f2328", "#6e7781", "#ffffff"
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"

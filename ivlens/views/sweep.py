@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from ..records import SteeringSweep
-from ..records.text import plural
+from ..text import plural
 from .axes import colour_bar, outlines, text_axis, tick_step
 from .layout import Margins, Size, columns_for, panel_grid
 from .style import OKABE_ITO, SEQUENTIAL

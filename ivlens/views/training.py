@@ -10,7 +10,7 @@ from ..checks import checked
 from ..errors import ArgumentError
 from ..records import TrainingRun
 from ..records.tables import training_table
-from ..records.text import plural
+from ..text import plural
 from .axes import UNIT_AXIS
 from .layout import Margins, Size, add_legend, columns_for, legend_size, panel_grid, panel_width
 from .style import INK, LINE_COLOURS, line_style, plain, translucent

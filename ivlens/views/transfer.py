@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from ..records import TransferMatrix
-from ..records.text import one_line, plural
+from ..text import one_line, plural
 from .axes import LETTER, SLANT, text_axis
 from .layout import WIDEST, Margins, Size, panel_grid
 from .style import DIVERGING, SEQUENTIAL, plain

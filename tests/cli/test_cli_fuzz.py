@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ivlens import cli
+from ivlens.cli.verbs import VERBS as KNOWN
 
 pytestmark = pytest.mark.slow
 
@@ -20,22 +21,20 @@ VALUES = (
     "x" * 5000, "None", "True", "[]", "{}", "1_0", "٣", "smollm2:x", "=", "a=", "=a", "model@none", "🙂",
 )  # fmt: skip
 SMALL = "--n-clean 6 --n-corrupted 2"
-# for each verb a command that works, and the options to try values for
+# for each verb a command that works, and the options to try values for, beside those that are Python's
 VERBS = {
     "heads": (f"model task.json {SMALL} --k 2",
-              "--k --n-clean --n-corrupted --shots --corruption --metric --method --instruction --seed --n-jobs --out "
-              "--adapter --revision --device --dtype"),
+              "--k --instruction --out"),
     "vector": (f"model task.json {SMALL} --k 2 --out new/vector.safetensors",
-               "--k --n-clean --n-corrupted --seed --out --instruction --device --dtype"),
+               "--out --instruction"),
     "sweep": ("model vector.safetensors --task task.json --layers 0 --scales 1 --n-validation 2 --n-test 2",
               "--task --layers --scales --n-validation --n-test --seed --out --instruction"),
     "vectors": (".", ""),
     "tasks": ("task.json", ""),
     "train": ("model --task task.json --guidance plain --steps 1 --batch-size 2 --warmup 0 --k 2 --out new",
-              "--task --keep --guidance --out --shots --steps --batch-size --accumulate --warmup --evaluate-every "
-              "--save-every --k --seed --learning-rate --lora --layer --scale"),
+              "--task --keep --guidance --out --lora --layer --scale"),
     "compare": (f"model other --tasks task.json {SMALL} --n-test 2 --k 2 --out new",
-                "--tasks --learned --out --n-clean --n-corrupted --n-test --k --seed --n-jobs --dtype --device"),
+                "--tasks --learned --out"),
     "report": ("stable.safetensors --out new/report.html", "--out --title"),
 }  # fmt: skip
 
@@ -44,7 +43,8 @@ def commands(rng: random.Random) -> Iterator[list[str]]:
     """Commands with one or two odd values in them, without end: in place of an argument, or for an option."""
     while True:
         verb = rng.choice(list(VERBS))
-        words, options = map(str.split, VERBS[verb])
+        words, own = map(str.split, VERBS[verb])
+        options = [*own, *(each.flag for group in KNOWN[verb].generated().values() for each in group.values())]
         for _ in range(rng.choice((1, 1, 2))):
             value = rng.choice(VALUES)
             option = rng.choice([*options, ""])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ivlens import ArgumentError, InstructionVector, cli
-from ivlens.cli import common
+from ivlens.cli import checkpoints, demo, loading
 from ivlens.cli.targets import check_targets
 
 SMALL = ("--n-clean", "6", "--n-corrupted", "2")
@@ -47,8 +47,8 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: Any, **options: Any) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr(common, "load_model", fail)
-    monkeypatch.setattr(cli.method, "load_model", fail)
+    for module, name in ((loading, "load_model"), (demo, "load_model"), (checkpoints, "compare_checkpoints")):
+        monkeypatch.setattr(module, name, fail)
 
 
 @pytest.fixture(params=["fifo", "socket", "device", "file/below", "folder"])
@@ -82,7 +82,7 @@ def test_what_is_no_file_is_refused_and_left_alone(no_file: Path) -> None:
     "command",
     [
         "vector model task.json --out OUT", "report stable.safetensors --out OUT", "heads model task.json --out OUT/x",
-        "steer model foreign.safetensors --task task.json --out OUT/x", "train model --task task.json --out OUT/x",
+        "sweep model foreign.safetensors --task task.json --out OUT/x", "train model --task task.json --out OUT/x",
         "compare model other --tasks task.json --out OUT/x", "demo --out OUT/x",
     ],
 )  # fmt: skip
@@ -95,6 +95,41 @@ def test_every_verb_tries_its_target_before_it_works(
     assert cli.main(command.replace("OUT", os.devnull).split()) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert os.stat(os.devnull).st_rdev == before.st_rdev
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("heads model task.json", "n to be at most 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 99", "n to be at most 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 2 --k 10000", "--k to be at most"),
+        ("heads model task.json --n-clean 6 --n-corrupted 2 --corruption shuffled-labels --shots 1", "shots to be"),
+        ("sweep model foreign.safetensors --task task.json --n-test 2 --n-validation 2 --layers 99", "layers from"),
+        ("sweep model foreign.safetensors --task task.json --n-validation 99", "n to be"),
+        ("train model --task task.json --out new --layer 99 --guidance iv", "layer to be from 0 to"),
+        ("train model --task task.json --out new --k 10000", "--k to be at most"),
+        ("train model --task task.json --keep old.json old.json --out new", "'old' twice"),
+        ("train model --task task.json --out new --guidance x", "guidance to be"),
+        ("compare model other --tasks task.json --out new --k 10000", "k to be at most"),
+        ("compare model other --tasks task.json --out new --layers 99", "layers from 0 to"),
+        ("compare model a=other a=model --tasks task.json --out new", "different names"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_weights_is_refused_before_a_model_is_loaded(
+    command: str, reason: str, unloaded: None, workshop: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(workshop)
+    assert cli.main(command.split()) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_is_not_there_is_called_one(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, task = str(workshop / "model"), str(workshop / "task.json")
+    assert cli.main(["heads", model, task, *SMALL, "--tokenizer", "no-such/tokenizer.gguf"]) == 1
+    said = capsys.readouterr().err
+    assert "expected a readable tokenizer at no-such/tokenizer.gguf" in said
+    assert "smollm2" not in said
 
 
 def test_trying_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -139,13 +174,13 @@ def test_an_interrupt_says_only_what_is_kept(
     def interrupted(*given: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(common, "load_model", interrupted)
-    heads = ["heads", "model", str(workshop / "task.json")]
+    monkeypatch.setattr(loading, "load_model", interrupted)
+    heads = ["heads", "model", str(workshop / "task.json"), *SMALL]
     assert cli.main(heads) == 130
     assert "without --out nothing is kept" in capsys.readouterr().err
     assert cli.main([*heads, "--out", str(tmp_path)]) == 130
     assert f"what was finished is kept in {tmp_path}" in capsys.readouterr().err
-    assert cli.main(["vector", "model", str(workshop / "task.json"), "--out", str(tmp_path / "v")]) == 130
+    assert cli.main(["vector", *heads[1:], "--out", str(tmp_path / "v")]) == 130
     assert "kept" not in capsys.readouterr().err
 
 

@@ -77,7 +77,7 @@ def test_methods_are_compared_by_workers_with_the_same_result(model_of: Any, mon
     means = ivlens.mean_head_activations(model, PROMPTS)
     one, two = (
         ivlens.compare_methods(model, PROMPTS, means, methods=("loop", "attribution"), k=3, n_jobs=n_jobs)
-        for jobs in (1, 2)
+        for n_jobs in (1, 2)
     )
     assert same((one.spearman, one.overlap, one.aie_spearman), (two.spearman, two.overlap, two.aie_spearman))
     assert one.provenance == two.provenance
@@ -91,7 +91,7 @@ def test_effects_by_position_are_spread_alike(model_of: Any, method: str) -> Non
     model = model_of("llama")
     means = ivlens.mean_position_activations(model, prompts, by="position")
     one, two = (
-        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, n_jobs=n_jobs) for jobs in (1, 2)
+        ivlens.position_effects(model, prompts, means, method=method, batch_size=3, n_jobs=n_jobs) for n_jobs in (1, 2)
     )
     assert same((one.values, one.baseline), (two.values, two.baseline))
     assert one.values.abs().max() > 0
@@ -112,7 +112,7 @@ def test_a_dask_cluster_gives_the_numbers_of_one_process(model_of: Any) -> None:
 def test_locating_heads_is_spread_and_its_record_is_the_same(model_of: Any) -> None:
     task = ivlens.Task("next", tuple(pairwise(TEXT.split())), ("the quick fox jumps",), ("Q", "A"))
     model, options = model_of("llama"), {"clean": 6, "corrupted": 4, "shots": 1, "method": "loop"}
-    one, two = (ivlens.locate_heads(model, task, **options, n_jobs=n_jobs) for jobs in (1, 2))
+    one, two = (ivlens.locate_heads(model, task, **options, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert torch.equal(two.values, one.values)
     assert torch.equal(two.means.values, one.means.values)
     assert two.provenance == one.provenance

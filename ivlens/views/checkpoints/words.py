@@ -5,7 +5,7 @@ import numpy as np
 from ...errors import RecordError
 from ...records import CheckpointComparison
 from ...records.tables import RANDOM, measure_interval, measure_table, measure_values, prompt_counts
-from ...records.text import plural
+from ...text import plural
 from ...vocabulary import RecoveryCondition, Verdict
 from ..style import GREY, LINE_COLOURS, plain
 

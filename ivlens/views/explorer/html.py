@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from ...records import Head, HeadEffects, heads_by_effect
-from ...records.text import escaped, one_line
+from ...text import escaped, one_line
 from ..attention import Html
 from ..markup import render
 from ..style import EFFECT_UNITS

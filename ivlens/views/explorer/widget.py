@@ -70,7 +70,7 @@ class ExplorerWidget(ipw.VBox):
         return self.vector_panel.heads
 
     @heads.setter
-    def heads(self, heads: Sequence[Head]) -> None:
+    def heads(self, heads: Sequence[tuple[int, int]]) -> None:
         self.vector_panel.heads = [self._checked(head) for head in heads]
 
     @property
@@ -225,7 +225,7 @@ class ExplorerWidget(ipw.VBox):
         self.head_panel.toggle.description = "Take out of the set" if chosen else "Add to the set"
         mark_map(self.map, self.shown_head, self.heads)
 
-    def _checked(self, head: Head) -> Head:
+    def _checked(self, head: tuple[int, int]) -> Head:
         chosen = Head(*map(int, head))
         check_heads(self.explorer.shape, [chosen])
         return chosen

@@ -1,0 +1,50 @@
+"""``ivlens heads``: the heads that carry the instructions of tasks."""
+
+import argparse
+import logging
+
+from ..effects import locate_heads
+from ..errors import ArgumentError
+from ..files import safe_name
+from ..heads import universal_effects
+from ..models import shared_weights
+from ..records import HeadEffects, UniversalEffects
+from .loading import check_prompts, given, read_model, read_tasks
+from .tables import show
+from .targets import check_targets
+
+log = logging.getLogger("ivlens")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Locate heads for each task; save the records as they are finished; print the strongest heads."""
+    tasks = read_tasks(options.tasks, options.instruction)
+    settings = given(options, "locate_heads")
+    files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
+    if len(files) < len(tasks):
+        raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
+    if options.out:
+        check_targets(options.out / "heads.html", *(options.out / file for file in files))
+    for task in tasks:
+        check_prompts(task, settings)
+    model = read_model(options)
+    heads, found = model.cfg.n_layers * model.cfg.n_heads, []
+    with shared_weights(model, options.n_jobs):
+        for file, task in files.items():
+            log.info(f"{task.name}: indirect effects of {heads} heads on the {options.metric}")
+            found.append(locate_heads(model, task, **settings))
+            if options.out:
+                found[-1].save(options.out / file)
+    maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}
+    if len(found) > 1:
+        maps["all tasks"] = universal_effects(found)
+    if options.out:
+        from .. import views
+
+        views.write_page(
+            options.out / "heads.html",
+            f"Heads of {options.model}",
+            [(name, views.head_heatmap(effects, top=options.k)) for name, effects in maps.items()],
+        )
+        log.info(f"wrote {options.out}")
+    show(options, {name: effects.to_frame().head(options.k) for name, effects in maps.items()})

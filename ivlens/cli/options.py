@@ -1,0 +1,278 @@
+"""Options of the command line, read from the signatures of the functions and configs that it calls.
+
+Names, types, bounds, closed sets of values, defaults and help are those of the Python API, so the two cannot differ.
+Signatures are read from the source, as documentation tools do: importing the modules would import torch, which takes
+seconds, and neither help nor a misspelt option should wait for it.
+"""
+
+import argparse
+import ast
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+MOST = 1000  # numbers in a list
+SEVERAL = {"tuple", "list", "Sequence", "Iterable", "Collection"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """What an option takes: ``read`` makes it out of its text; ``choices`` are all the values, where they are few."""
+
+    read: Callable[..., Any]
+    metavar: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a function, or a field of a config, that the command line can give."""
+
+    name: str
+    value: Value
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """``n_clean`` is ``--n-clean``."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def add_to(self, group: Any) -> None:
+        """Add the option to a parser's group."""
+        help = self.help
+        if not all(choice in help for choice in self.value.choices):
+            help = f"{help}: {', '.join(self.value.choices)}"
+        if self.default is not None:
+            help = f"{help} (default: {_shown(self.default)})"
+        help = help.replace("%", "%%")
+        if self.value.read is bool:
+            group.add_argument(self.flag, action=argparse.BooleanOptionalAction, default=self.default, help=help)
+        else:
+            group.add_argument(
+                self.flag,
+                type=self.value.read,
+                metavar=self.value.metavar,
+                choices=self.value.choices or None,
+                default=self.default,
+                help=help,
+            )
+
+
+@cache
+def parameters(name: str) -> dict[str, Parameter]:
+    """The parameters of a function or config of ivlens that have a default and that a text can give."""
+    node = definition(name)
+    helps = argument_helps(ast.get_docstring(node) or "") if isinstance(node, ast.FunctionDef | ast.ClassDef) else {}
+    found = {}
+    for parameter, annotation, default in _fields(node) if isinstance(node, ast.ClassDef) else _arguments(node):
+        value = _value(annotation)
+        if value is None or default is None:
+            continue
+        try:
+            found[parameter] = Parameter(parameter, value, _default(default), helps.get(parameter, ""))
+        except ValueError:  # made by a call: no text says it
+            continue
+    return found
+
+
+def argument_helps(docstring: str) -> dict[str, str]:
+    """The first sentence about each argument in a docstring's ``Args:``."""
+    _, _, section = docstring.partition("\nArgs:\n")
+    section = re.split(r"\n(?=\S)", section, maxsplit=1)[0]
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n     .*)*)", section, re.MULTILINE)
+    return {name: _sentence(" ".join(text.split())) for names, text in entries for name in names.split(", ")}
+
+
+def _sentence(text: str) -> str:
+    return re.split(r"\.(?:\s|$)", text.replace("``", ""), maxsplit=1)[0]
+
+
+@cache
+def _sources() -> dict[Path, str]:
+    return {path: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def definition(name: str) -> ast.stmt:
+    """The statement at the top level of one of the package's files that defines ``name``; ``Class.method`` too.
+
+    Raises: LookupError where there is none.
+    """
+    outer, _, inner = name.partition(".")
+    start = re.compile(rf"^(?:(?:def|class) {outer}\b|{outer}(?:: .*)? = )", re.MULTILINE)
+    for source in _sources().values():
+        if start.search(source):
+            node = next(each for each in ast.parse(source).body if outer in _names(each))
+            if inner and isinstance(node, ast.ClassDef):
+                return next(each for each in node.body if inner in _names(each))
+            return node
+    raise LookupError(f"ivlens defines no {name}")
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """The names that a statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {each.id for each in targets if isinstance(each, ast.Name)}
+
+
+def _fields(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr, ast.expr | None]]:
+    """A dataclass's fields: name, annotation, default."""
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+            yield each.target.id, each.annotation, each.value
+
+
+def _arguments(node: ast.stmt) -> Iterator[tuple[str, ast.expr, ast.expr | None]]:
+    """A function's arguments: name, annotation, default."""
+    assert isinstance(node, ast.FunctionDef)
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [*[None] * (len(positional) - len(given.defaults)), *given.defaults, *given.kw_defaults]
+    for argument, default in zip([*positional, *given.kwonlyargs], defaults, strict=True):
+        if argument.annotation is not None:
+            yield argument.arg, argument.annotation, default
+
+
+def _value(annotation: ast.expr) -> Value | None:
+    """What a text can give for an annotation; None where it can give nothing."""
+    match annotation:
+        case ast.Constant(value=str(text)):
+            return _value(ast.parse(text, mode="eval").body)
+        case ast.Name(id="str" | "Any"):
+            return Value(str, "TEXT")
+        case ast.Name(id="Path"):
+            return Value(a_path, "PATH")
+        case ast.Name(id="bool"):
+            return Value(bool, "")
+        case ast.Name(id="int"):
+            return Value(whole_number, "N")
+        case ast.Name(id="float"):
+            return Value(finite_number, "X")
+        case ast.Name(id=name):
+            return _named(name)
+        case ast.Attribute(attr="dtype"):
+            return Value(str, "DTYPE", DTYPES)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _value(left) or _value(right)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
+            return Value(str, "NAME", tuple(str(_default(each)) for each in _items(inside)))
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[of, *conditions])):
+            return _bounded(_value(of), conditions)
+        case ast.Subscript(value=ast.Name(id=name), slice=inside) if name in SEVERAL:
+            return _several(_value(_items(inside)[0]))
+    return None
+
+
+def _items(inside: ast.expr) -> list[ast.expr]:
+    return inside.elts if isinstance(inside, ast.Tuple) else [inside]
+
+
+def _named(name: str) -> Value | None:
+    """The value of an annotation that has a name of its own in ivlens, as ``Count`` has."""
+    try:
+        node = definition(name)
+    except LookupError:
+        return None
+    return _value(node.value) if isinstance(node, ast.Assign | ast.AnnAssign) and node.value else None
+
+
+def _bounded(value: Value | None, conditions: list[ast.expr]) -> Value | None:
+    """A number within ``Between(least, most)``."""
+    for each in conditions:
+        if value is not None and isinstance(each, ast.Call) and getattr(each.func, "id", "") == "Between":
+            least = _default(each.args[0])
+            most = _default(each.args[1]) if len(each.args) > 1 else math.inf
+            return replace(value, read=partial(value.read, least=least, most=most))
+    return value
+
+
+def _several(value: Value | None) -> Value | None:
+    """Values with commas between them."""
+    if value is None or value.choices or value.read is bool:
+        return None
+    return Value(partial(read_list, value.read), f"{value.metavar},{value.metavar}")
+
+
+def _default(node: ast.expr) -> Any:
+    """The value of a default; of ``torch.float32`` its name, as the option takes it.
+
+    Raises: ValueError where it is no plain value.
+    """
+    match node:
+        case ast.Attribute(value=ast.Name(id="torch"), attr=name):
+            return name
+        case ast.Name(id=name):
+            assigned = definition(name)
+            if isinstance(assigned, ast.Assign | ast.AnnAssign) and assigned.value:
+                return _default(assigned.value)
+        case ast.BinOp(left=ast.BinOp(op=ast.Pow(), left=base, right=power), op=ast.Sub(), right=less):  # 2**63 - 1
+            return _default(base) ** _default(power) - _default(less)
+    return ast.literal_eval(node)
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(_shown, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def whole_number(text: str, least: float = -math.inf, most: float = math.inf) -> int:
+    """A whole number within bounds."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise _refused("a whole number", text) from None
+    if not least <= number <= most:
+        raise _refused(f"a whole number {_range(least, most)}", text)
+    return number
+
+
+def finite_number(text: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number within bounds."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise _refused("a number", text) from None
+    if not (math.isfinite(number) and least <= number <= most):
+        raise _refused(f"a finite number{f' {_range(least, most)}' if least > -math.inf else ''}", text)
+    return number
+
+
+def _range(least: float, most: float) -> str:
+    return f"of {least:g} or more" if most >= 2**63 - 1 else f"from {least:g} to {most:g}"
+
+
+def read_list(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
+    """Values with commas between them; whole numbers also as ranges like 6-12."""
+    values: list[Any] = []
+    whole = getattr(read, "func", read) is whole_number
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if whole and dash and first:
+            found = range(read(first), read(last) + 1)
+            if not 0 < len(found[: MOST + 1]) <= MOST:
+                raise _refused(f"a range of 1 to {MOST} numbers", part)
+            values += found
+        else:
+            values.append(read(part.strip()))
+    return tuple(values)
+
+
+def a_path(text: str) -> Path:
+    """A path that is not empty, as the name of an unset variable is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+def _refused(expected: str, text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"expected {expected}; got {text!r:.60}")

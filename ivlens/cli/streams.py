@@ -1,0 +1,76 @@
+"""What the command line says on stderr: progress, warnings and errors, each on one line and in printable characters."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from ..text import one_line
+
+LONGEST = 1000  # letters of an error or a warning
+
+
+def say_line(words: str) -> None:
+    """Print one line to stderr, whatever characters there are in names of tasks, models and files."""
+    print(one_line(words), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def readable_streams() -> Iterator[None]:
+    """Within this context stderr shows progress and short warnings, and no character is without an encoding."""
+    with ExitStack() as stack:
+        for each in (escaped_streams, progress_lines, short_warnings):
+            stack.enter_context(each())
+        yield
+
+
+@contextmanager
+def escaped_streams() -> Iterator[None]:
+    """Within this context, characters that stdout and stderr have no encoding for are printed as escapes."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
+
+
+class _Lines(logging.Handler):
+    """Each message on one line of stderr, so that what is printed can be piped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say_line(record.getMessage())
+
+
+@contextmanager
+def progress_lines() -> Iterator[None]:
+    """Within this context the progress that ivlens logs is shown."""
+    log, handler = logging.getLogger("ivlens"), _Lines()
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Within this context a warning that is shown is one line, without the place in the code that it comes from."""
+
+    def shown(message: Warning | str, *_: Any, **__: Any) -> str:
+        return f"ivlens: warning: {one_line(str(message).removeprefix('ivlens: '), LONGEST)}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

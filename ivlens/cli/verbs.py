@@ -1,0 +1,217 @@
+"""The verbs: their help, their arguments, and the functions and configs whose parameters are their options."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .options import Parameter, a_path, finite_number, parameters, read_list, whole_number
+
+
+class Argument:
+    """An argument that is the command line's own, as ``argparse`` takes it."""
+
+    def __init__(self, *names: str, **settings: Any) -> None:
+        self.names, self.settings = names, settings
+
+    @property
+    def name(self) -> str:
+        """The name that its value has among the parsed options."""
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The parameters of the function or config called ``source``, but for those ``without``, as options."""
+
+    source: str
+    without: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb is; ``run``: its module in this folder and its function there; ``keeps``: finished parts in --out."""
+
+    run: str
+    help: str
+    description: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Options, ...] = ()
+    keeps: bool = False
+
+    def generated(self) -> dict[str, dict[str, Parameter]]:
+        """The options that are read from signatures, by their source; one that two sources have stands at the first."""
+        taken: set[str] = set()
+        found: dict[str, dict[str, Parameter]] = {}
+        for each in self.options:
+            names = [name for name in self.names(each.source) if name not in taken]
+            found[each.source] = {name: parameters(each.source)[name] for name in names}
+            taken.update(names)
+        return found
+
+    def names(self, source: str) -> list[str]:
+        """The parameters of a source that the verb has an option for, its own or that of an earlier source."""
+        (options,) = (each for each in self.options if each.source == source)
+        own = {argument.name for argument in self.arguments}
+        names = options.only or parameters(source)
+        return [name for name in names if name not in options.without and name not in own]
+
+    def function(self) -> Any:
+        """The function that does the work, its module imported now."""
+        module, _, name = self.run.partition(".")
+        return getattr(import_module(f".{module}", __package__), name)
+
+
+MODEL_HELP = "'smollm2', a Hugging Face hub name, a local folder, or a .gguf file"
+TASK_HELP = "a built-in task ('ivlens tasks') or a task file"
+MODEL = Argument("model", metavar="MODEL", help=MODEL_HELP)
+TASK = Argument("--task", required=True, metavar="TASK", help=TASK_HELP)
+INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction, for task files that hold none")
+LOADING = Options("load_model", without=("source",))
+LOCATING = Options("locate_heads", without=("instruction",))  # it becomes the task's own, and is in its records
+
+
+def out(help: str, **settings: Any) -> Argument:
+    """Where a verb writes."""
+    return Argument("--out", type=a_path, metavar="PATH", help=help, **settings)
+
+
+def number(name: str, default: int | None, help: str, least: int = 1) -> Argument:
+    """A whole number that no Python function has as a parameter."""
+    help = help if default is None else f"{help} (default: {default})"
+    return Argument(name, type=lambda text: whole_number(text, least), metavar="N", default=default, help=help)
+
+
+VERBS = {
+    "demo": Verb(
+        "demo.run",
+        "run the whole method on SmolLM2-135M-Instruct (a few minutes on 2 cores)",
+        "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
+        "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
+        (out("folder to write (default: ivlens-demo); effects found there are reused", default=Path("ivlens-demo")),),
+        (Options("DemoConfig"),),
+        keeps=True,
+    ),
+    "heads": Verb(
+        "heads.run",
+        "locate the heads that carry the instructions of tasks",
+        "Compute the average indirect effect of every head for each task, print the strongest heads, and save records.",
+        (
+            MODEL,
+            Argument("tasks", metavar="TASK", nargs="+", help=TASK_HELP),
+            INSTRUCTION,
+            number("--k", 10, "how many heads to print"),
+            out("folder for the records and a page with the heatmaps"),
+        ),
+        (LOADING, LOCATING),
+        keeps=True,
+    ),
+    "vector": Verb(
+        "vectors.run_vector",
+        "build a task's instruction vector and save it",
+        "Locate the heads of a task, sum the strongest heads' mean outputs into the instruction vector, save it, and "
+        "print its heads and what it reads as in the vocabulary.",
+        (
+            MODEL,
+            Argument("task", metavar="TASK", help=TASK_HELP),
+            INSTRUCTION,
+            out("file to write (default: TASK.vector.safetensors)"),
+        ),
+        (LOADING, LOCATING, Options("instruction_vector", only=("k",))),
+    ),
+    "sweep": Verb(
+        "sweep.run",
+        "sweep a vector over layers and scales, beside controls",
+        "Add a vector to a task's bare prompts for each layer and scale; choose the best cell on validation prompts "
+        "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
+        (
+            MODEL,
+            Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
+            TASK,
+            INSTRUCTION,
+            Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
+                     help="like 6,9,12 or 6-12 (default: every third layer)"),
+            Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
+                     default=(1.0, 2.0, 4.0, 6.0), help="like 1,2,4 (default: 1,2,4,6)"),
+            number("--n-validation", 20, "prompts to choose the cell on"),
+            number("--n-test", 30, "prompts to report on"),
+            number("--seed", 0, "seed of the prompts", least=0),
+            out("folder for the records and a page with the figures"),
+        ),
+        (LOADING, Options("load_vector"), Options("steering_sweep", without=("ks",))),
+    ),
+    "vectors": Verb(
+        "vectors.run_vectors",
+        "list the vectors in a folder",
+        "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
+        (Argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(), help="default: this folder"),),
+    ),
+    "tasks": Verb(
+        "tasks.run",
+        "list the built-in tasks, or show one",
+        "List the built-in tasks; with a name or a file, show the task and one of its prompts.",
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"),),
+    ),
+    "train": Verb(
+        "training.run",
+        "fine-tune a model on a task and keep what it could do",
+        "Fine-tune on a task's train split, guided by the chosen preset; measure the task and the abilities to keep on "
+        "test splits; write the log, the record and the model as a Hugging Face folder. The same command resumes.",
+        (
+            MODEL,
+            Argument("--task", required=True, metavar="NEW", help=f"the task to learn: {TASK_HELP}"),
+            Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
+            Argument("--instruction", metavar="TEXT", help="the instruction of --task, where its file holds none"),
+            Argument("--guidance", metavar="PRESET", help="a preset of iv.Guidance (default: TrainingConfig's)"),
+            number("--lora", None, "train updates of this rank only, alpha twice the rank"),
+            out("folder for state, log, record and model", required=True),
+        ),
+        (
+            LOADING,
+            Options("TrainingConfig"),
+            Options("Guidance.preset", only=("layer", "scale")),
+            Options("Ability.of", only=("shots",)),
+            Options("instruction_vector", only=("k",)),
+        ),
+        keeps=True,
+    ),
+    "compare": Verb(
+        "checkpoints.run",
+        "compare checkpoints with their base: what was forgotten, and is it still in there",
+        "Measure a base model and its checkpoints on tasks: accuracy, knowledge without instruction, instruction "
+        "vectors, heads, hidden states, weights, recovery by the base's vector; give a verdict for each task. Every "
+        "measure is kept when it is finished: the same command resumes, and one checkpoint more costs one checkpoint.",
+        (
+            Argument("base", metavar="BASE", help=MODEL_HELP),
+            Argument("checkpoints", metavar="CKPT", nargs="+",
+                     help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'; NAME=CKPT names it"),
+            Argument("--tasks", nargs="+", required=True, metavar="TASK",
+                     help="built-in tasks ('ivlens tasks') or task files"),
+            Argument("--learned", nargs="*", default=[], metavar="TASK",
+                     help="for a sequence: what each checkpoint was trained on"),
+            INSTRUCTION,
+            out("folder for measures, record, tables and report", required=True),
+        ),
+        (
+            Options("load_model", without=("source", "revision", "adapter")),
+            Options("CheckpointConfig", without=("instruction",)),
+            Options("compare_checkpoints", only=("n_jobs",)),
+        ),
+        keeps=True,
+    ),
+    "report": Verb(
+        "report.run",
+        "show saved records as one HTML page",
+        "Write one self-contained HTML page from saved records of any kind: heads, vectors, sweeps, comparisons, "
+        "transfer, training runs, comparisons of checkpoints. It opens from disk without a network, and prints. A file "
+        "that cannot be read is named, and the others go on.",
+        (
+            Argument("runs", metavar="RUN", nargs="+", type=a_path,
+                     help="a record file, or a folder: all records in it and below"),
+            out("page to write (default: report.html)", default=Path("report.html")),
+            Argument("--title", default="ivlens report", metavar="TEXT",
+                     help="title of the page (default: ivlens report)"),
+        ),
+    ),
+}  # fmt: skip

@@ -1,0 +1,140 @@
+"""Options are those of the Python functions and configs that the verbs call: names, defaults, bounds, choices, help."""
+
+import argparse
+import inspect
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivlens import cli
+from ivlens.cli import options
+from ivlens.cli.loading import given
+from ivlens.cli.parser import build_parser
+from ivlens.cli.verbs import VERBS
+
+PACKAGE = Path(cli.__file__).parents[1]
+# for each verb that has options of Python's, the least that it must be given
+LEAST = {
+    "demo": "", "heads": "model task", "vector": "model task", "sweep": "model vector --task task",
+    "train": "model --task task --out out", "compare": "base other --tasks task --out out",
+}  # fmt: skip
+# parameters that no single text gives, or that the verb takes in another form
+OTHERWISE = {
+    "locate_heads": {"instruction"}, "CheckpointConfig": {"instruction", "rule"}, "steering_sweep": {"ks"},
+    "TrainingConfig": {"guidance", "lora"}, "load_model": {"source", "revision", "adapter"}, "DemoConfig": set(),
+    "load_vector": set(),
+}  # fmt: skip
+SOURCES = [(verb, each.source) for verb in VERBS for each in VERBS[verb].options]
+
+
+def python_object(name: str) -> Any:
+    """The function or class of the package that is called ``name``, wherever it is defined."""
+    outer, *inner = name.split(".")
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if re.search(rf"^(?:def|class) {outer}\b", path.read_text(encoding="utf-8"), re.MULTILINE):
+            module = ".".join(["ivlens", *path.relative_to(PACKAGE).with_suffix("").parts])
+            found = getattr(import_module(module), outer)
+            return getattr(found, inner[0]) if inner else found
+    raise LookupError(name)
+
+
+def parsed(verb: str) -> argparse.Namespace:
+    words = [verb, *LEAST[verb].split()]
+    return build_parser(words).parse_args(words)
+
+
+def refused(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line that a refused command says."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(words.split())
+    assert left.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_verb_with_options_of_python_is_looked_at() -> None:
+    assert {verb for verb, _ in SOURCES} == set(LEAST)
+
+
+@pytest.mark.parametrize(("verb", "source"), SOURCES)
+def test_defaults_are_those_of_python(verb: str, source: str) -> None:
+    """What the verb passes on when nothing is said is what Python would have taken."""
+    parameters = inspect.signature(python_object(source)).parameters
+    values = given(parsed(verb), source)
+    assert values
+    assert values == {name: parameters[name].default for name in values}
+
+
+@pytest.mark.parametrize("source", OTHERWISE)
+def test_every_parameter_of_python_is_an_option(source: str) -> None:
+    defaults = {
+        name for name, each in inspect.signature(python_object(source)).parameters.items()
+        if each.default is not each.empty
+    }  # fmt: skip
+    assert defaults - OTHERWISE[source] <= set(options.parameters(source))
+
+
+@pytest.mark.parametrize("source", sorted({source for _, source in SOURCES}))
+def test_help_is_what_the_docstring_says(source: str) -> None:
+    if "Args:" not in (inspect.getdoc(python_object(source)) or ""):
+        pytest.skip("no arguments in the docstring")
+    found = options.parameters(source)
+    assert not [name for name, each in found.items() if not each.help]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "heads --help", "train --help", "heads m t --n-clean 0", "heads m t --nope", "nope", "--version"],
+)
+def test_help_and_usage_errors_import_nothing_heavy(words: str) -> None:
+    code = (
+        "import sys\nfrom ivlens import cli\n"
+        f"try: cli.main({words.split()!r})\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'transformers', 'pandas', 'numpy'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert re.fullmatch(r"ivlens \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_what_is_out_of_bounds_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "argument --n-clean: expected a whole number of 1 or more; got '0'" in refused(
+        "heads m t --n-clean 0", capsys
+    )
+    assert "argument --dtype: invalid choice: 'x'" in refused("heads m t --dtype x", capsys)
+    assert "argument --stream-dtype: invalid choice" in refused("heads m t --stream-dtype int8", capsys)
+    assert "argument --groups: expected a whole number of 2 or more; got '1'" in refused(
+        "compare m n --tasks t --out o --groups 1", capsys
+    )
+    assert "expected a finite number" in refused("train m --task t --out o --learning-rate nan", capsys)
+
+
+def test_lists_are_numbers_with_commas_and_ranges() -> None:
+    words = ["compare", "m", "n", "--tasks", "t", "--out", "o", "--layers", "1,4-6", "--scales", "1,2.5"]
+    found = build_parser(words).parse_args(words)
+    assert (found.layers, found.scales) == ((1, 4, 5, 6), (1.0, 2.5))
+
+
+def test_a_dtype_is_passed_on_as_torch_s() -> None:
+    import torch
+
+    words = ["heads", "m", "t", "--dtype", "bfloat16", "--stream-dtype", "float64"]
+    found = build_parser(words).parse_args(words)
+    assert given(found, "load_model")["dtype"] is torch.bfloat16
+    assert given(found, "locate_heads")["stream_dtype"] is torch.float64
+
+
+def test_arguments_in_a_docstring_are_read() -> None:
+    text = "One.\n\nArgs:\n    a: first\n        of all. More.\n    b, c: of ``AdamW``.\n\nReturns:\n    d: none."
+    assert options.argument_helps(text) == {"a": "first of all", "b": "of AdamW", "c": "of AdamW"}
