@@ -149,5 +149,6 @@ def test_the_command_line_has_jobs(folders: Any, tmp_path: Path, capsys: pytest.
         assert cli.main(["heads", names[0], str(file), *few, n_jobs]) == 0
         tables.append((compare, capsys.readouterr().out))
     assert tables[0] == tables[1]
-    assert cli.main(["heads", names[0], str(file), *few, "0"]) == 1
-    assert "n_jobs to be a whole number of 1 or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["heads", names[0], str(file), *few, "0"])
+    assert "argument --n-jobs: expected a whole number of 1 or more; got '0'" in capsys.readouterr().err
