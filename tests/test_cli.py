@@ -146,12 +146,15 @@ def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], 
     names = ["sky,blue", "grass,green", "coal,black", "snow,white", "blood,red", "sun,yellow", "carrot,orange"]
     file.write_text("input,output\n" + "\n".join(names) + "\n")
     small = ("heads", "smollm2", str(file), "--n-clean", "3", "--n-corrupted", "1", "--k", "1")
-    status, _, err = run(capsys, *small)
+    status, demonstrated, _ = run(capsys, *small)  # demonstrations show a task that holds no instruction
+    assert status == 0
+    status, _, err = run(capsys, *small, "--shots", "0")
     assert status == 1
-    assert "pass instructions=" in err or "--instruction" in err
+    assert "clean prompts that tell the task" in err
     status, out, _ = run(capsys, *small, "--instruction", "Name the colour of the thing.")
     assert status == 0
     assert "colours\n\n" in out
+    assert out != demonstrated
     status, _, err = run(capsys, "heads", "smollm2", "antonym", "--instruction", "Name the colour.")
     assert status == 1
     assert "expected --instruction for a task that holds none; got 'antonym', which has 'Write a word" in err
@@ -179,6 +182,7 @@ def test_interrupt_is_said_and_has_its_status(
     assert "interrupted" in err
 
 
+@pytest.mark.model
 def test_train_learns_writes_and_resumes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 
+from ..checks import checked
 from ..heads import prompts_needed
 from ..records import (
     CheckpointComparison,
@@ -163,6 +164,7 @@ SECTIONS = [
 ]  # fmt: skip
 
 
+@checked
 def add_section(kind: type[Record], heading: str, about: str, parts: Callable[[Any], list[Body]]) -> None:
     """Give records of a new class a section of their own in reports, before those that are shown as tables only.
 

@@ -111,7 +111,7 @@ def test_a_dask_cluster_gives_the_numbers_of_one_process(model_of: Any) -> None:
 @pytest.mark.usefixtures("two_workers")
 def test_locating_heads_is_spread_and_its_record_is_the_same(model_of: Any) -> None:
     task = ivlens.Task("next", tuple(pairwise(TEXT.split())), ("the quick fox jumps",), ("Q", "A"))
-    model, options = model_of("llama"), {"clean": 6, "corrupted": 4, "shots": 1, "method": "loop"}
+    model, options = model_of("llama"), {"n_clean": 6, "n_corrupted": 4, "shots": 1, "method": "loop"}
     one, two = (ivlens.locate_heads(model, task, **options, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert torch.equal(two.values, one.values)
     assert torch.equal(two.means.values, one.means.values)
