@@ -19,10 +19,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import ivlens
+from ivlens import views
 from ivlens.models.families import FAMILIES
 from ivlens.records import Record, load_record
 from ivlens.tasks import readers
-from ivlens.views import report
+from ivlens.views import report, sections
 
 
 class NewConfig(LlamaConfig):
@@ -97,8 +98,9 @@ def test_a_record_with_its_figure_is_a_class_and_a_row(monkeypatch: pytest.Monke
     assert isinstance(found, Scores)
     assert found.values.equal(scores.values)
     assert repr(found) == "Scores(task='antonym', values=f32[2])"
-    kind = report.Kind(Scores, "Scores of layers", "What layers score.", score_parts)
-    monkeypatch.setattr(report, "KINDS", (kind, *report.KINDS))
-    page = report.write_report(tmp_path / "report.html", {"scores": found}).read_text(encoding="utf-8")
+    monkeypatch.setattr(sections, "SECTIONS", sections.SECTIONS[:])
+    monkeypatch.setattr(report, "SECTIONS", sections.SECTIONS)
+    views.add_section(Scores, "Scores of layers", "What layers score.", score_parts)
+    page = views.write_report(tmp_path / "report.html", {"scores": found}).read_text(encoding="utf-8")
     assert "Scores of layers" in page
     assert "planted bars" in page

@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 import ivlens
 from ivlens.training import rehearsal_prompts
 from ivlens.training.sampler import PromptSampler
+from ivlens.vocabulary import TokenizedPrompt
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 5))
 def test_every_prompt_is_shown_once_before_any_is_shown_again(count: int, batch: int, seed: int) -> None:
-    sampler = PromptSampler("new", tuple(((place,), (0,)) for place in range(count)), batch, seed)
-    shown = [place for step in range(3 * count) for place in sampler.drawn(step)]
+    sampler = PromptSampler("new", tuple(TokenizedPrompt((index,), (0,)) for index in range(count)), batch, seed)
+    shown = [index for step in range(3 * count) for index in sampler.drawn(step)]
     for epoch in range(len(shown) // count):
         assert sorted(shown[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 def test_draws_depend_on_seed_and_name_alone() -> None:
-    pairs = tuple(((place,), (0,)) for place in range(50))
+    pairs = tuple(TokenizedPrompt((index,), (0,)) for index in range(50))
     draws = {
         (name, seed): PromptSampler(name, pairs, 8, seed).drawn(3) for name in ("new", "replay") for seed in (0, 1)
     }

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ivlens
-from ivlens import Prompt, files
+from ivlens import Prompt, tensor_files
 from ivlens.training import Guidance, L2ToBase, LoRA, TrainingConfig, fine_tune
 
 
@@ -137,7 +137,7 @@ def test_no_readable_state_is_an_error_and_nothing_is_overwritten(
 def test_a_full_disk_is_reported_and_training_goes_on(
     make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saves, honest = [], files.save_file
+    saves, honest = [], tensor_files.save_file
 
     def full(tensors: Any, path: Any, **options: Any) -> None:
         saves.append(path)
@@ -146,7 +146,7 @@ def test_a_full_disk_is_reported_and_training_goes_on(
             raise OSError(28, "No space left on device")
         honest(tensors, path, **options)
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     model = make_model()
     with pytest.warns(UserWarning, match="No space left"):
         run = fine_tune(model, prompts, CONFIG, out=tmp_path)
@@ -158,7 +158,7 @@ def test_a_full_disk_is_reported_and_training_goes_on(
         "state.safetensors",
         "state.previous.safetensors",
     }
-    monkeypatch.setattr(files, "save_file", honest)
+    monkeypatch.setattr(tensor_files, "save_file", honest)
     again = make_model()
     fine_tune(again, prompts, CONFIG, out=tmp_path)
     assert all(torch.equal(one, two) for one, two in zip(weights(model).values(), weights(again).values(), strict=True))

@@ -183,7 +183,7 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
     for path in RECORDS.glob("trial-*-0.0001-1.safetensors"):
         with safe_open(path, "pt") as file:
             key = json.loads(file.metadata()["ivlens"])["provenance"]["key"]
-        study[key["cell"][0]] = key["guidance"]
+        study[key["run"][0]] = key["guidance"]
     assert set(study) == set(PRESETS) - {DEFAULT_PRESET}
     for name, then in study.items():
         now = {loss: weight for term in PRESETS[name] for loss, weight in term.weights.items()}
