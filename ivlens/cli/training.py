@@ -38,7 +38,8 @@ def _run_alone(options: argparse.Namespace) -> None:
     if shape := model_shape(options.model, options.revision):
         for term in config.guidance:
             term.check(shape[0], config.learning_rate)
-        check_count(options.k, shape[0] * shape[1], name="--k")
+        if kept or "vector" in config.guidance.needs:
+            check_count(options.k, shape[0] * shape[1], name="--k")
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     model = read_model(options)

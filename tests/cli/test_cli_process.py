@@ -79,6 +79,7 @@ def test_training_ended_by_sigterm_keeps_its_state(workshop: Path, tmp_path: Pat
     process = started(*words.split(), "--out", str(tmp_path), cwd=workshop)
     log = tmp_path / "log.jsonl"
     while not (log.exists() and log.read_text().count("loss") > 2):
+        assert process.poll() is None, process.communicate()[1].decode()
         time.sleep(0.1)
     process.terminate()
     status, _, err = ended(process)

@@ -107,7 +107,7 @@ def test_every_verb_tries_its_target_before_it_works(
         ("sweep model foreign.safetensors --task task.json --n-test 2 --n-validation 2 --layers 99", "layers from"),
         ("sweep model foreign.safetensors --task task.json --n-validation 99", "n to be"),
         ("train model --task task.json --out new --layer 99 --guidance iv", "layer to be from 0 to"),
-        ("train model --task task.json --out new --k 10000", "--k to be at most"),
+        ("train model --task task.json --guidance guided --out new --k 10000", "--k to be at most"),
         ("train model --task task.json --keep old.json old.json --out new", "'old' twice"),
         ("train model --task task.json --out new --guidance x", "guidance to be"),
         ("compare model other --tasks task.json --out new --k 10000", "k to be at most"),
