@@ -1,7 +1,7 @@
 """Memory layout of weights: the same parameters, stored so that TransformerLens' per-call transposes are views.
 
 TransformerLens multiplies by contiguous copies of its transposed weights at each call. Stored transposed, the copy
-is the tensor itself: shapes and values stay, the forward pass gets faster (``tests/benchmarks/sweep.py``).
+is the tensor itself: shapes and values stay, the forward pass gets faster (``figures/benchmark/sweep.py``).
 """
 
 import mmap
