@@ -135,7 +135,7 @@ def test_tokens_are_the_models_likeliest_with_the_vector_and_without(explorer: E
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
-def test_read_out_and_attention_are_those_of_the_head(explorer: Explorer) -> None:
+def test_logit_lens_and_attention_are_those_of_the_head(explorer: Explorer) -> None:
     whole = ivlens.logit_lens(explorer.model, explorer.vector("next", [(1, 2)]), 8)
     assert list(explorer.logit_lens("next", (1, 2))["token"]) == list(whole["token"])
     tokens, patterns = explorer.attention("next", (1, 2), 3)

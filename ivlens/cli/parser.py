@@ -63,6 +63,6 @@ def _add_options(parser: argparse.ArgumentParser, verb: Verb) -> None:
         parser.add_argument(*argument.names, **argument.settings)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     for source, generated in verb.generated().items():
-        group = parser.add_argument_group(f"options of ivlens.{source} in Python")
+        group = parser.add_argument_group(f"options of {source} in Python")
         for parameter in generated.values():
             parameter.add_to(group)

@@ -83,10 +83,12 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
     return Argument(name, type=lambda text: whole_number(text, least), metavar="N", default=default, help=help)
 
 
+PRESETS = "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # written out: help imports no torch
+
 VERBS = {
     "demo": Verb(
         "demo.run",
-        "run the whole method on SmolLM2-135M-Instruct (a few minutes on 2 cores)",
+        "run the whole method on SmolLM2-135M-Instruct (about two minutes on 2 cores)",
         "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
         (out("folder to write (default: ivlens-demo); effects found there are reused", default=Path("ivlens-demo")),),
@@ -163,7 +165,7 @@ VERBS = {
             Argument("--task", required=True, metavar="NEW", help=f"the task to learn: {TASK_HELP}"),
             Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
             Argument("--instruction", metavar="TEXT", help="the instruction of --task, where its file holds none"),
-            Argument("--guidance", metavar="PRESET", help="a preset of iv.Guidance (default: TrainingConfig's)"),
+            Argument("--guidance", metavar="PRESET", help=f"{PRESETS} (default: l2-strong)"),
             number("--lora", None, "train updates of this rank only, alpha twice the rank"),
             out("folder for state, log, record and model", required=True),
         ),

@@ -43,8 +43,8 @@ def locate_heads(
     """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
 
     Means are taken over clean prompts (instruction, field labels, demonstrations), effects over corrupted ones, both
-    from the task's ``split``. The log-probability is the default because on bare prompts the probability is close to
-    zero whatever is patched.
+    from the task's ``split``. The log-probability is the default because on prompts that hide the task the probability
+    is close to zero whatever is patched.
 
     Args:
         model: the model whose heads are patched.

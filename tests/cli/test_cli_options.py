@@ -138,3 +138,12 @@ def test_a_dtype_is_passed_on_as_torch_s() -> None:
 def test_arguments_in_a_docstring_are_read() -> None:
     text = "One.\n\nArgs:\n    a: first\n        of all. More.\n    b, c: of ``AdamW``.\n\nReturns:\n    d: none."
     assert options.argument_helps(text) == {"a": "first of all", "b": "of AdamW", "c": "of AdamW"}
+
+
+def test_the_help_names_every_preset_and_the_default() -> None:
+    from ivlens.cli import verbs
+    from ivlens.training.config import DEFAULT_PRESET, PRESETS
+
+    assert re.split(r", | or ", verbs.PRESETS) == list(PRESETS)
+    (guidance,) = (each for each in verbs.VERBS["train"].arguments if each.name == "guidance")
+    assert guidance.settings["help"].endswith(f"(default: {DEFAULT_PRESET})")
