@@ -88,7 +88,7 @@ PRESETS = "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # wri
 VERBS = {
     "demo": Verb(
         "demo.run",
-        "run the whole method on SmolLM2-135M-Instruct (about two minutes on 2 cores)",
+        "run the whole method on SmolLM2-135M-Instruct (about a minute on 2 cores)",
         "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
         (out("folder to write (default: ivlens-demo); effects found there are reused", default=Path("ivlens-demo")),),
