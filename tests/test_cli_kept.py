@@ -14,7 +14,7 @@ from ivlens.cli import main
 from ivlens.files import held
 from tiny_models import WORDS
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ import pytest
 import ivlens as iv
 from ivlens.records.columns import FRAMES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.name[0] != "_")

@@ -24,7 +24,10 @@ CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
 )  # fmt: skip
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft"),
+]
 
 
 @pytest.fixture

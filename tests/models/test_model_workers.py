@@ -17,6 +17,8 @@ from ivlens.files import in_use
 from ivlens.models import add_lora, map_with_model, shared_weights
 from ivlens.models.workers import worker_device
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [
     Prompt(text, " Paris is") for text in ("the fox", "a lazy dog", "Q: what is the capital?", "1 + 2", "and", "over")
 ]

@@ -14,6 +14,8 @@ from ivlens import Prompt, evaluate, load_model
 from ivlens.errors import PromptError, SourceError, SourceWarning
 from ivlens.models import lacks_tokenizer, open_tokenizer, tokenizers
 
+pytestmark = pytest.mark.slow
+
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 

@@ -24,6 +24,8 @@ from ivlens import (
 )
 from ivlens.records import CheckpointComparison
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     "markup": '<b>bold</b><a href="javascript:alert(1)">a</a><img src=x onerror=alert(1)></script><br>&amp;',
     "long": "x" * 100_000,

@@ -24,6 +24,8 @@ from ivlens.views import (
 from ivlens.views.checkpoints.words import CONDITION_STYLES, VERDICT_STYLES
 from ivlens.vocabulary import RecoveryCondition, Verdict
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("present-past", "country-capital", "capitalize", "landmark-country")
 NAMES = ("base", "after-1", "after-2", "after-3")
 LONG = {
