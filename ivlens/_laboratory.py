@@ -18,7 +18,7 @@ import torch
 from .activations import mean_head_activations
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
-from .errors import ArgumentError, at_least
+from .errors import at_least
 from .heads import head_overlap, random_heads
 from .models import HookedTransformer, key_of, provenance
 from .records import (
@@ -42,13 +42,13 @@ from .steering import (
     steer,
     steering_sweep,
 )
-from .tasks import Prompt, Task, load_task
+from .tasks import Prompt, Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
 from .vocabulary import Split
 
 R = TypeVar("R", bound=Record)
 
-logger = logging.getLogger("ivlens")
+log = logging.getLogger("ivlens")
 
 Conditions = dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]]
 
@@ -152,11 +152,7 @@ def laboratory(
         >>> lab.controls_frame().columns[:4].tolist()
         ['task', 'layer', 'scale', 'k']
     """
-    asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
-    named = {task.name: task for task in asked}
-    at_least("the number of tasks", len(asked), 2)
-    if len(named) < len(asked):
-        raise ArgumentError("tasks with different names", ", ".join(task.name for task in asked))
+    named = tasks_by_name(tasks)
     measure = _Measurements(model, named, config or LabConfig(), out)
     effects = {name: measure.effects(name) for name in named}
     sweeps = {name: measure.sweep(name, effects[name]) for name in named}
@@ -286,7 +282,7 @@ class _Measurements:
         """The record in ``out`` of this model, tasks and settings, or else measured."""
 
         def compute() -> Any:
-            logger.info("%s: %s", task or "all tasks", what)
+            log.info("%s: %s", task or "all tasks", what)
             return measure()
 
         if self.out is None:

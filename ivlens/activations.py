@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .checks import Count, checked
-from .errors import ArgumentError, refuse_odd
+from .checks import Count, check_finite, checked
+from .errors import ArgumentError, MismatchError, refuse_odd
 from .models import (
     HookedTransformer,
+    at_least_float32,
+    check_fits,
     final_residual,
     hooked,
     last_token,
@@ -27,7 +29,7 @@ from .models import (
 )
 from .records import HeadMeans, PositionMeans
 from .scoring import listed, prompt_ids
-from .tasks import Prompt, positions_by_place, token_text
+from .tasks import Prompt, positions_by_place, task_names, token_text
 from .vocabulary import Head, PositionsBy, TokenizedPrompt, check_heads
 
 Places = Mapping[str, Sequence[int]]
@@ -78,7 +80,7 @@ def capture(
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
 
     Example:
-        >>> residual = iv.activations.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
+        >>> residual = iv.capture(model, prompts, ["blocks.1.hook_resid_pre"], reduce="none")
         >>> residual["blocks.1.hook_resid_pre"].shape == (len(prompts), model.cfg.d_model)
         True
     """
@@ -124,7 +126,7 @@ def _record(
     numbers, batch = numbered
     rows = padded(batch, model.cfg.device)
     shares = None if isinstance(at, str) else _shares([at[number] for number in numbers], rows.tokens)
-    wide = torch.float64 if total or model.cfg.dtype == torch.float64 else torch.float32
+    wide = torch.float64 if total else at_least_float32(model.cfg.dtype)
     found = _Batch({}, set())
 
     def keep(point: str, activation: Float[Tensor, "batch ..."]) -> None:
@@ -191,9 +193,9 @@ def mean_head_activations(
     points = [z_name(layer) for layer in range(model.cfg.n_layers)]
     means = capture(model, prompts, points, batch_size=batch_size, n_jobs=n_jobs)
     return HeadMeans(
-        torch.stack([means[point] for point in points]).to(_wide(model)),
+        torch.stack([means[point] for point in points]).to(at_least_float32(model.cfg.dtype)),
         len(prompts),
-        task=_tasks(prompts),
+        task=", ".join(task_names(prompts)),
         provenance=provenance(model, prompts=len(prompts)),
     )
 
@@ -233,22 +235,29 @@ def mean_position_activations(
     at = [{name: tuple(each[name]) for name in places} for each in found]
     means = capture(model, prompts, points, at=at, batch_size=batch_size)
     return PositionMeans(
-        torch.stack([means[point] for point in points], 1).to(_wide(model)),
+        torch.stack([means[point] for point in points], 1).to(at_least_float32(model.cfg.dtype)),
         len(prompts),
         tuple(places),
         by,
-        task=_tasks(prompts),
+        task=", ".join(task_names(prompts)),
         provenance=provenance(model, prompts=len(prompts), by=by),
     )
 
 
-def _wide(model: HookedTransformer) -> torch.dtype:
-    """The dtype of means: the model's, but float32 at least."""
-    return torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
+def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
+    """Raise unless ``means`` are finite, and of such a model.
 
-
-def _tasks(prompts: Sequence[Prompt]) -> str:
-    return ", ".join(sorted({prompt.task for prompt in prompts}))
+    Raises:
+        ArgumentError: means that are not finite.
+        MismatchError: means of a model of another shape, architecture or weight processing.
+    """
+    check_fits(model, means.provenance, "the mean activations")
+    shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    if isinstance(means, PositionMeans):
+        shape = (len(means.places), *shape)
+    if tuple(means.values.shape) != shape:
+        raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
+    check_finite("mean activations", means.values)
 
 
 @checked

@@ -14,7 +14,6 @@ from ._laboratory import layers_between
 from .activations import attention_patterns
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
-from .errors import ArgumentError, at_least
 from .files import safe_name
 from .heads import universal_effects
 from .models import HookedTransformer, key_of
@@ -30,10 +29,10 @@ from .records import (
 )
 from .scoring import evaluate
 from .steering import random_vector, steer, steering_sweep
-from .tasks import Task, load_task
+from .tasks import Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
 
-logger = logging.getLogger("ivlens")
+log = logging.getLogger("ivlens")
 
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital")
 CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
@@ -151,15 +150,12 @@ def run_demo(
         ArgumentError: fewer than two tasks, two of one name, or more prompts or heads than there are.
     """
     config, out = config or DemoConfig(), Path(out)
-    named = {task.name: task for task in (load_task(each) if isinstance(each, str) else each for each in tasks)}
-    at_least("the number of tasks", len(tasks), 2)
-    if len(named) < len(tasks):
-        raise ArgumentError("tasks with different names", ", ".join(named))
+    named = tasks_by_name(tasks)
     effects = {name: _effects(model, task, out, config) for name, task in named.items()}
     vectors = {name: instruction_vector(model, each, k=config.k) for name, each in effects.items()}
     sweeps, rows = {}, []
     for name, other in zip(named, [*named][1:] + [*named][:1], strict=True):
-        logger.info("%s: steering", name)
+        log.info("%s: steering", name)
         sweeps[name], measured = _steering(model, named[name], vectors[name], vectors[other], config)
         rows += measured
     demo = Demo(named, effects, universal_effects([*effects.values()]), vectors, sweeps, pd.DataFrame(rows))
@@ -172,7 +168,7 @@ def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoCon
     settings = {name: getattr(config, name) for name in ("n_clean", "n_corrupted", "shots", "seed")}
     key = key_of(model, task=task.name, digest=task.digest, **settings)
     path = folder / "records" / f"{safe_name(task.name)}.effects.safetensors"
-    logger.info("%s: indirect effects of %d heads", task.name, model.cfg.n_layers * model.cfg.n_heads)
+    log.info("%s: indirect effects of %d heads", task.name, model.cfg.n_layers * model.cfg.n_heads)
     return load_or_compute(path, HeadEffects, key, lambda: locate_heads(model, task, **settings))
 
 

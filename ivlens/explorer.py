@@ -18,7 +18,7 @@ from .models import HookedTransformer, answer_logits, check_fits, padded
 from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
-from .tasks import Prompt, Task, load_task, token_text
+from .tasks import Prompt, Task, as_tasks, task_names, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
 from .vocabulary import Head, Metric, TokenizedPrompt, check_layer
 
@@ -215,14 +215,14 @@ def _made_by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, TaskPr
     if len(corrupted) != len(clean):
         do = "pass corrupted=, for each prompt the same without what asks for its task"
         raise ArgumentError(f"as many corrupted prompts as clean ones, {len(clean)}", str(len(corrupted)), do)
-    name = ", ".join(sorted({prompt.task for prompt in clean})) or "prompts"
+    name = ", ".join(task_names(clean)) or "prompts"
     return {name: TaskPrompts(clean, corrupted, test_bare=corrupted, test_clean=clean)}
 
 
 def _tasks(tasks_or_names: list[Any]) -> list[Task]:
     if any(isinstance(each, Prompt) for each in tasks_or_names):
         raise ArgumentError("every task to be a Task or a name", "a Prompt", "pass prompts alone, or tasks alone")
-    tasks = [load_task(each) if isinstance(each, str) else each for each in tasks_or_names]
+    tasks = as_tasks(tasks_or_names)
     if not tasks or len({task.name for task in tasks}) < len(tasks):
         raise ArgumentError("tasks of different names, one or more", f"{[task.name for task in tasks]}")
     return tasks

@@ -227,6 +227,11 @@ def held(folder: str | Path) -> Iterator[None]:
         lock.release()
 
 
+def short_hash(value: object) -> str:
+    """A hash of the value's repr, for keys and names."""
+    return sha256(repr(value).encode()).hexdigest()[:16]
+
+
 def safe_name(name: str) -> str:
     """``name`` as the name of one file in one folder; an ordinary name stays as it is.
 

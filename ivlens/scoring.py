@@ -9,7 +9,7 @@ from .checks import Count, checked
 from .errors import PromptError, brief, few, refuse_odd
 from .models import HookedTransformer, answer_logits, batches, check_dtype, check_length, padded, provenance
 from .records import Evaluation
-from .tasks import Prompt, beginning
+from .tasks import Prompt, beginning, task_names
 from .vocabulary import Ids as Ids
 from .vocabulary import TokenizedPrompt
 
@@ -65,7 +65,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
         whole, token, begin, correct,
         prompts=tuple(prompt.text for prompt in prompts),
         answers=tuple(prompt.answers[0] for prompt in prompts),
-        provenance=provenance(model, batch_size=batch_size, tasks=sorted({prompt.task for prompt in prompts})),
+        provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
     )  # fmt: skip
 
 

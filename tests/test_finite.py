@@ -10,7 +10,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HeadEffects, HeadMeans, IvlensError, MismatchError, PositionMeans, Prompt, PromptError
-from ivlens.effects.checks import check_means
+from ivlens.activations import check_means
 from ivlens.stats import cosine
 
 SOUND = [Prompt("the capital of", " France"), Prompt("the quick brown fox", " jumps")]

@@ -29,10 +29,10 @@ from ivlens import (
     rehearsal_prompts,
     views,
 )
+from ivlens.effects import load_or_compute_vector
 from ivlens.files import safe_name
 from ivlens.models import HookedTransformer, cache_folder
 from ivlens.records import findings
-from ivlens.vectors import load_or_compute_vector
 
 from ..pages import load_or_measure, write_tables
 

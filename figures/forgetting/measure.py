@@ -22,11 +22,11 @@ from ivlens import (
     rehearsal_prompts,
     steer,
 )
+from ivlens.effects import load_or_compute_vector
 from ivlens.files import safe_name
 from ivlens.models import HookedTransformer, provenance, trainable_names
 from ivlens.records import load_or_compute
 from ivlens.training import measure
-from ivlens.vectors import load_or_compute_vector
 from ivlens.vocabulary import Split
 
 from .config import Setting, StudyConfig, run_name, trial_name

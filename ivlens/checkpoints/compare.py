@@ -17,7 +17,7 @@ from ..files import held
 from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison, HeadReading
-from ..tasks import Task, load_task
+from ..tasks import Task, as_tasks
 from ..vocabulary import RecoveryCondition
 from .config import CheckpointConfig
 from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
@@ -76,7 +76,7 @@ def compare_checkpoints(
     """
     config = config or CheckpointConfig()
     check_device(options.get("device"))
-    asked = [load_task(task) if isinstance(task, str) else task for task in tasks]
+    asked = as_tasks(tasks)
     if not asked or len({task.name for task in asked}) < len(asked):
         raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")
     sources = name_sources(checkpoints, base)

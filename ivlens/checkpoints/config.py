@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 
 from ..checks import Between, Count, Natural, Seed, checked
+from ..effects.checks import check_method
 from ..errors import ArgumentError
 from ..vocabulary import Corruption, Method, Metric, check_count, check_layers
 from .verdict import VerdictRule
@@ -73,10 +74,7 @@ class CheckpointConfig:
             raise ArgumentError(f"groups to be at most n_clean, {self.n_clean}", repr(self.groups))
         if not self.scales or not self.random_seeds:
             raise ArgumentError("scales and random_seeds, one or more of each", "none")
-        if self.steps > 1 and self.method != "attribution":
-            raise ArgumentError("steps above 1 with method='attribution' only", f"{self.steps}, {self.method!r}")
-        if self.stream_dtype is not None and self.method != "exact":
-            raise ArgumentError("stream_dtype with method='exact' only", f"{self.stream_dtype}, {self.method!r}")
+        check_method(self.method, self.steps, self.stream_dtype)
 
     @checked
     def check_model(self, n_layers: Count, n_heads: Count) -> None:

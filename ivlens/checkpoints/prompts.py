@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import ArgumentError, MismatchError, SourceWarning
-from ..tasks import Prompt, Task
+from ..errors import MismatchError, SourceWarning
+from ..tasks import Prompt, Task, clean_instruction
 from ..vocabulary import Split
 from .config import CheckpointConfig
 
@@ -35,12 +35,7 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPr
             demonstrations, so that clean prompts would not tell the task.
         PromptError: the chat template refuses them.
     """
-    instruction = bool(task.instructions) if config.instruction is None else config.instruction
-    if instruction is False and not config.shots:
-        raise ArgumentError(
-            f"clean prompts that tell the task {task.name!r}", "no instruction, and 0 demonstrations",
-            "pass shots=, or instruction= with a text",
-        )  # fmt: skip
+    instruction = clean_instruction(task, config.instruction, config.shots)
 
     def count(n: int, split: Split) -> int:
         return min(n, len(task.split(split)))

@@ -13,7 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from ..errors import ArgumentError, few
 from ..models import HookedTransformer, load_model
-from ..tasks import Task, load_task
+from ..tasks import Task, clean_instruction, load_task
 from .options import DTYPES
 
 CONFIG = "config.json"
@@ -60,7 +60,7 @@ def check_prompts(task: Task, settings: dict[str, Any]) -> None:
         shots=settings["shots"],
         split=settings["split"],
         seed=settings["seed"],
-        instruction=bool(task.instructions),
+        instruction=clean_instruction(task, None, settings["shots"]),
     )
     draw(settings["n_clean"])
     draw(settings["n_corrupted"], corruption=settings["corruption"])

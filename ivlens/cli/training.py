@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from ..effects import load_or_compute_vector
 from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
-from ..vectors import InstructionVector, load_or_compute_vector
+from ..vectors import InstructionVector
 from ..vocabulary import check_count
 from .loading import given, model_shape, read_model, read_task
 from .tables import show

@@ -8,5 +8,6 @@ patches heads at other tokens too.
 from ..vocabulary import METHODS as METHODS
 from .agreement import compare_methods as compare_methods
 from .indirect import indirect_effects as indirect_effects
+from .locate import load_or_compute_vector as load_or_compute_vector
 from .locate import locate_heads as locate_heads
 from .positions import position_effects as position_effects

@@ -16,7 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..models import HookedTransformer, Rows, answer_logits, differentiable, hooked, map_batches, padded, z_name
+from ..models import (
+    HookedTransformer,
+    Rows,
+    answer_logits,
+    at_least_float32,
+    differentiable,
+    hooked,
+    map_batches,
+    padded,
+    z_name,
+)
 from ..vocabulary import Metric
 from .metric import Measure, Pair
 
@@ -44,7 +54,7 @@ def attributed_effects(
     backward pass for every layer and place. ``n_jobs`` workers share the batches.
     """
     places, layers, heads, _ = means.shape
-    dtype = torch.float64 if model.cfg.dtype == torch.float64 else torch.float32
+    dtype = at_least_float32(model.cfg.dtype)
     work = partial(_of_batch, sites=sites, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
     batches = map_batches(model, work, pairs, batch_size, n_jobs, kind="corrupted", doing="attribution")
     effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)

@@ -11,16 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..activations import check_means
 from ..checks import Between, Count, checked
 from ..errors import FallbackWarning, UnsupportedError
 from ..models import HookedTransformer, check_streamable, map_with_model, provenance, rows_that_fit
 from ..parallel import workers
 from ..records import Head, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
-from ..tasks import Prompt
+from ..tasks import Prompt, task_names
 from ..vocabulary import Method, Metric, all_heads
 from .attribution import attributed_effects
-from .checks import check_effects, check_means, check_steps, check_stream_dtype
+from .checks import check_effects, check_method, check_stream_dtype
 from .exact import exact_scores, warn_of_noise, within
 from .loop import loop_scores
 from .metric import Pair, Scores, in_metric
@@ -83,8 +84,8 @@ def indirect_effects(
         >>> effects.values.shape == (4, model.cfg.n_layers, model.cfg.n_heads)
         True
     """
-    check_steps(method, steps)
-    check_stream_dtype(model, method, stream_dtype)
+    check_method(method, steps, stream_dtype)
+    check_stream_dtype(model, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
@@ -107,7 +108,7 @@ def indirect_effects(
         baseline.cpu(),
         metric,
         method,
-        task=", ".join(sorted({prompt.task for prompt in prompts})),
+        task=", ".join(task_names(prompts)),
         means=means,
         provenance=provenance(model, method=method, **settings),
     )

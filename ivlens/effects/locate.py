@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
-from ..errors import ArgumentError
-from ..models import HookedTransformer, shared_weights
-from ..records import HeadEffects, Record
+from ..models import HookedTransformer, key_of, shared_weights
+from ..records import HeadEffects, Record, load_or_compute
 from ..scoring import all_ids
-from ..tasks import Task, load_task
+from ..tasks import Task, clean_instruction, load_task
+from ..vectors import InstructionVector, instruction_vector
 from ..vocabulary import Corruption, Method, Metric, Split
-from .checks import check_steps, check_stream_dtype
+from .checks import check_method, check_stream_dtype
 from .indirect import indirect_effects
 
 R = TypeVar("R", bound=Record)
@@ -78,14 +79,9 @@ def locate_heads(
         3
     """
     task = load_task(task) if isinstance(task, str) else task
-    instruction = bool(task.instructions) if instruction is None else instruction
-    if instruction is False and not shots:
-        raise ArgumentError(
-            "clean prompts that tell the task", f"no instruction, and {shots} demonstrations",
-            "pass shots=, or instruction= with a text",
-        )  # fmt: skip
-    check_steps(method, steps)
-    check_stream_dtype(model, method, stream_dtype)
+    instruction = clean_instruction(task, instruction, shots)
+    check_method(method, steps, stream_dtype)
+    check_stream_dtype(model, stream_dtype)
     draw = partial(
         task.prompts, shots=shots, format=format, instruction=instruction, split=split, seed=seed,
         tokenizer=model.tokenizer,
@@ -104,6 +100,29 @@ def locate_heads(
             n_jobs=n_jobs,
         )  # fmt: skip
     return _with_settings(effects, **template, corruption=corruption, n_clean=n_clean)
+
+
+def load_or_compute_vector(
+    model: HookedTransformer, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
+) -> InstructionVector:
+    """The vector at ``path`` if it was located on this model with these settings, else it is located and saved there.
+
+    Args:
+        model: the model whose heads are located.
+        path: where the vector is kept.
+        task: the task whose instruction the heads carry.
+        k: how many of the strongest heads are summed.
+        n_clean: clean prompts for the heads' mean outputs.
+        n_corrupted: corrupted prompts for the heads' effects.
+        seed: seed of the prompts.
+    """
+
+    def compute() -> InstructionVector:
+        effects = locate_heads(model, task, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
+        return instruction_vector(model, effects, k=k)
+
+    key = key_of(model, task=task.name, digest=task.digest, k=k, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
+    return load_or_compute(path, InstructionVector, key, compute)
 
 
 def _with_settings(record: R, **settings: Any) -> R:

@@ -4,15 +4,16 @@ from collections.abc import Iterable
 
 import torch
 
+from ..activations import check_means
 from ..checks import Count, checked
 from ..errors import MismatchError
 from ..models import HookedTransformer, provenance
 from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
-from ..tasks import Prompt, positions_by_place
+from ..tasks import Prompt, positions_by_place, task_names
 from ..vocabulary import Metric, PositionMethod
 from .attribution import attributed_effects
-from .checks import check_effects, check_means, check_steps
+from .checks import check_effects, check_method
 from .loop import patched_effects
 
 
@@ -61,7 +62,7 @@ def position_effects(
         >>> effects.values.shape[:3] == (4, model.cfg.n_layers, model.cfg.n_heads)
         True
     """
-    check_steps(method, steps)
+    check_method(method, steps)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
@@ -85,6 +86,6 @@ def position_effects(
         metric,
         method,
         tuple(places),
-        task=", ".join(sorted({prompt.task for prompt in prompts})),
+        task=", ".join(task_names(prompts)),
         provenance=provenance(model, method=method, metric=metric, prompts=len(pairs), by=means.by, **options),
     )

@@ -36,6 +36,11 @@ def check_dtype(model: HookedTransformer) -> None:
         )  # fmt: skip
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of what is summed or compared: float32 for half precision, otherwise the same."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def in_dtype(module: M, dtype: torch.dtype) -> M:
     """The module, or a copy of it that computes in ``dtype`` with the same weights, and rotary angles of that dtype."""
     cfg = getattr(module, "cfg", None)

@@ -6,8 +6,8 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from ..activations import check_means
 from ..checks import checked
-from ..effects.checks import check_means
 from ..models import HookedTransformer, Hooks, last_token, this_pass, z_name
 from ..records import Head, HeadMeans
 from ..vocabulary import check_heads

@@ -11,7 +11,7 @@ from ..activations import capture
 from ..checks import Count, Seed, checked
 from ..errors import ArgumentError
 from ..heads import random_heads
-from ..models import HookedTransformer, provenance, resid_pre_name
+from ..models import HookedTransformer, at_least_float32, provenance, resid_pre_name
 from ..records import ConditionComparison, HeadMeans
 from ..scoring import evaluate, listed
 from ..tasks import Prompt
@@ -106,7 +106,7 @@ def mean_difference(
     clean, corrupted = listed(clean), listed(corrupted)
     point = resid_pre_name(layer)
     with_task, without = (capture(model, each, [point], batch_size=batch_size)[point] for each in (clean, corrupted))
-    values = (with_task - without).to(torch.float64 if model.cfg.dtype == torch.float64 else torch.float32)
+    values = (with_task - without).to(at_least_float32(model.cfg.dtype))
     origin = provenance(model, layer=layer, clean=len(clean), corrupted=len(corrupted))
     return InstructionVector(
         values, values.new_zeros(0, len(values)), (), f"mean difference, layer {layer}", provenance=origin

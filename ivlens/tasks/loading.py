@@ -1,7 +1,7 @@
 """Tasks from their built-in names, from files, and from rows."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from os.path import expanduser
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import checked
-from ..errors import ArgumentError, TaskError, brief
+from ..errors import ArgumentError, TaskError, at_least, brief
 from .builtin import list_tasks, read_builtin
 from .readers import Parsed, Source, class_names, numbered, of_mapping, parse, read_text
 from .rows import Columns, RowReader
@@ -96,3 +96,22 @@ def _read(source: str | Path, path: Path) -> str:
         ) from error
     except (OSError, ValueError) as error:
         raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error
+
+
+def as_tasks(tasks: Iterable[Task | str]) -> list[Task]:
+    """The tasks, those given by a name or a path loaded."""
+    return [load_task(task) if isinstance(task, str) else task for task in tasks]
+
+
+def tasks_by_name(tasks: Iterable[Task | str]) -> dict[str, Task]:
+    """Two tasks or more by their names, those given by a name or a path loaded.
+
+    Raises:
+        ArgumentError: fewer than two tasks, or two of one name.
+    """
+    loaded = as_tasks(tasks)
+    at_least("the number of tasks", len(loaded), 2)
+    named = {task.name: task for task in loaded}
+    if len(named) < len(loaded):
+        raise ArgumentError("tasks with different names", ", ".join(task.name for task in loaded))
+    return named

@@ -1,7 +1,7 @@
 """A prompt, the answers accepted after it, and how both become token ids."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
@@ -11,6 +11,11 @@ from ..errors import PromptError, brief, reason
 from ..vocabulary import TokenizedPrompt
 from .examples import is_unicode
 from .parts import Part, as_parts, token_roles
+
+
+def task_names(prompts: Iterable["Prompt"]) -> list[str]:
+    """The names of the prompts' tasks, sorted."""
+    return sorted({prompt.task for prompt in prompts})
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from hashlib import sha256
 from random import Random
 from typing import Any
 
 from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, TaskError, brief
+from ..files import short_hash
 from ..vocabulary import Corruption, Split
 from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
@@ -62,7 +62,7 @@ class Task:
         """Hash of all that prompts are made of: examples, instructions, labels, cloze."""
         asks = (self.name, self.instructions, self.labels, self.cloze)
         examples = [(example.input, example.answers) for example in self.examples]
-        return sha256(repr((asks, examples)).encode()).hexdigest()[:16]
+        return short_hash((asks, examples))
 
     @checked
     def split(self, split: Split, seed: Seed = 0) -> tuple[Example, ...]:
@@ -248,6 +248,21 @@ class Task:
         return Random(f"{self.name}:{seed}:other").choice(
             [task for task, count in zip(tasks, shared, strict=True) if count == min(shared)]
         )
+
+
+def clean_instruction(task: Task, instruction: bool | int | str | None, shots: int) -> bool | int | str:
+    """The instruction of clean prompts: the one asked for, or where that is None the first, if the task has any.
+
+    Raises:
+        ArgumentError: neither instruction nor demonstrations, so that clean prompts would not tell the task.
+    """
+    instruction = bool(task.instructions) if instruction is None else instruction
+    if instruction is False and not shots:
+        raise ArgumentError(
+            f"clean prompts that tell the task {task.name!r}", "no instruction, and 0 demonstrations",
+            "pass shots=, or instruction= with a text",
+        )  # fmt: skip
+    return instruction
 
 
 def _answers(task: Task) -> set[str]:

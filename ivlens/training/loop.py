@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..checks import checked
 from ..errors import HookError, RecordError
-from ..files import held
+from ..files import held, short_hash
 from ..models import HookedTransformer, active_edits, identity, provenance
 from ..records import TrainingRun
 from ..scoring import listed
@@ -208,5 +207,4 @@ def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
 
 
 def _digest(vector: InstructionVector | None) -> str:
-    values = None if vector is None else vector.values.tolist()
-    return sha256(repr(values).encode()).hexdigest()[:16]
+    return short_hash(None if vector is None else vector.values.tolist())

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..activations import mean_head_activations
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
+from ..files import short_hash
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..records import short_repr
 from ..scoring import answers_of, evaluate
@@ -69,7 +69,7 @@ class Ability:
     def digest(self) -> str:
         """Hash of what is measured: prompts, vector, layer."""
         vector = None if self.vector is None else (self.vector.heads, self.vector.values.tolist())
-        return sha256(repr((self.prompts, vector, self.layer, self.n_watched)).encode()).hexdigest()[:16]
+        return short_hash((self.prompts, vector, self.layer, self.n_watched))
 
     @checked
     def check(self, model: HookedTransformer) -> None:

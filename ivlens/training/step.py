@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from ..errors import ArgumentError, few
+from ..files import short_hash
 from ..models import HookedTransformer, Rows, answer_residual, checkpointed, final_logits, hooked, padded
 from ..models.hooks import Edit
 from ..records import Head
@@ -48,9 +48,9 @@ class _Pass:
 
     def shares(self, step: int, indices: Sequence[int]) -> tuple[float, float]:
         """Which parts of the step's answer tokens, and of its prompts, these prompts are."""
-        drawn, lengths = self.sampler.drawn(step), [len(answer) for _, answer in self.sampler.pairs]
-        tokens = sum(lengths[index] for index in indices) / sum(lengths[index] for index in drawn)
-        return tokens, len(indices) / len(drawn)
+        pairs, drawn = self.sampler.pairs, self.sampler.drawn(step)
+        tokens, of_step = (sum(len(pairs[index].answer_ids) for index in each) for each in (indices, drawn))
+        return tokens / of_step, len(indices) / len(drawn)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class TrainingStep:
         pairs: dict[str, object] = {"prompts": (), "rehearse": (), "replay": ()}
         for each in self.passes:
             pairs[_own(each.terms[0][0]) or "prompts"] = each.sampler.pairs
-        return {name: sha256(repr(each).encode()).hexdigest()[:16] for name, each in pairs.items()}
+        return {name: short_hash(each) for name, each in pairs.items()}
 
     def prepare(self, anchors: Mapping[str, Tensor]) -> None:
         """Keep the initial weights that the base is made of, and fill the teachers' caches while it is the base."""

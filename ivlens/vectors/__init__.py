@@ -4,6 +4,5 @@ from .instruction import InstructionVector as InstructionVector
 from .instruction import instruction_vector as instruction_vector
 from .instruction import vector_values as vector_values
 from .library import list_vectors as list_vectors
-from .library import load_or_compute_vector as load_or_compute_vector
 from .library import load_vector as load_vector
 from .reading import logit_lens as logit_lens

@@ -9,14 +9,11 @@ from typing import Any
 import pandas as pd
 
 from ..checks import checked
-from ..effects import locate_heads
 from ..errors import RecordError
-from ..models import HookedTransformer, check_fits, key_of, model_facts
-from ..records import load_or_compute
+from ..models import HookedTransformer, check_fits, model_facts
 from ..records.gather import class_name, find_files
-from ..tasks import Task
 from ..text import visible
-from .instruction import InstructionVector, instruction_vector
+from .instruction import InstructionVector
 
 log = logging.getLogger("ivlens")
 
@@ -50,29 +47,6 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
         return replace(vector, provenance={**origin, "forced from": origin.get("model"), "model": model_facts(model)})
     check_fits(model, vector.provenance, f"the vector of {path}")
     return vector
-
-
-def load_or_compute_vector(
-    model: HookedTransformer, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
-) -> InstructionVector:
-    """The vector at ``path`` if it was located on this model with these settings, else it is located and saved there.
-
-    Args:
-        model: the model whose heads are located.
-        path: where the vector is kept.
-        task: the task whose instruction the heads carry.
-        k: how many of the strongest heads are summed.
-        n_clean: clean prompts for the heads' mean outputs.
-        n_corrupted: corrupted prompts for the heads' effects.
-        seed: seed of the prompts.
-    """
-
-    def compute() -> InstructionVector:
-        effects = locate_heads(model, task, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
-        return instruction_vector(model, effects, k=k)
-
-    key = key_of(model, task=task.name, digest=task.digest, k=k, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
-    return load_or_compute(path, InstructionVector, key, compute)
 
 
 @checked
