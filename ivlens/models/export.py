@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
 from ..checks import checked
@@ -22,6 +21,7 @@ from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError
 from ..files import atomic_folder
 from .facts import model_facts, provenance, weights_sha256
 from .families import Family, family_of
+from .hooked import HookedTransformer
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError
+from .hooked import HookedTransformer
 from .hooks import active_edits
 from .lora import lora_is_on, weight_names
 

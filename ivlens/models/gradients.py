@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformer_lens import HookedTransformer
 
 from ..errors import UnsupportedError
+from .hooked import HookedTransformer
 from .hooks import thread_of_pass
 from .lora import has_lora, lora_off
 

@@ -1,16 +1,19 @@
 """Heads' weights: the attention matrices of a layer, their change, and what heads write into the residual stream."""
 
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.components import TransformerBlock
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
+from .hooked import HookedTransformer
 
+
+@singledispatch
 def attention_weights(model: HookedTransformer, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
     """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values once."""
     attention = model.blocks[layer].attn
@@ -31,6 +34,7 @@ def relative_change(
     return torch.stack(changes).float()
 
 
+@singledispatch
 def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
     """What each head of a layer adds to the residual stream when the heads' outputs before W_O are ``z``; no bias.
 

@@ -14,15 +14,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import LensHandle
+from transformers import GenerationMixin
 
 from ..errors import HookError
+from .hooked import HookedTransformer, Model
 from .passes import Call
+from .points import Point, hook_of
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
-GENERATORS = {inspect.unwrap(getattr(HookedTransformer, name)).__code__ for name in STANDS_IN[1:]}
+GENERATORS = {
+    inspect.unwrap(getattr(kind, name)).__code__
+    for kind in (HookedTransformer, GenerationMixin) for name in STANDS_IN[1:] if hasattr(kind, name)
+}  # fmt: skip
 
 # The thread that a pass is run for, where autograd runs a part of it again in one of its own threads.
 thread_of_pass: ContextVar[int | None] = ContextVar("thread_of_pass", default=None)
@@ -74,9 +79,7 @@ class Hooks(ContextDecorator):
             without an exception, when no forward pass reached an edit, or it was removed inside.
     """
 
-    def __init__(
-        self, model: HookedTransformer, edits: Mapping[str, Edit], told: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, edits: Mapping[str, Edit], told: Mapping[str, Any] | None = None) -> None:
         unknown = [name for name in edits if name not in model.hook_dict]
         if unknown:
             raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
@@ -90,7 +93,7 @@ class Hooks(ContextDecorator):
         """Whether the context was entered, and its block has not ended."""
         return self.owner is not None and (self.taken is None or self.taken() is not None)
 
-    def __enter__(self) -> HookedTransformer:
+    def __enter__(self) -> Model:
         if self.active:
             raise HookError("a context that is not active", "one entered inside itself", "make a second one")
         self.owner = None
@@ -100,9 +103,7 @@ class Hooks(ContextDecorator):
         watch.check_thread()
         self.ran = set()
         for name, edit in self.edits.items():
-            point = self.model.hook_dict[name]
-            hook = _Hook(self, name, edit)
-            point.fwd_hooks.append(LensHandle(point.register_forward_hook(hook), is_permanent=True, user_hook=hook))
+            _attach(self.model.hook_dict[name], _Hook(self, name, edit))
         watch.entered.append(self)
         self.owner = get_ident()
         return self.model
@@ -133,7 +134,7 @@ class Hooks(ContextDecorator):
         return Hooks(self.model, {})
 
 
-def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
+def hooked(model: Model, edits: Mapping[str, Edit]) -> Hooks:
     """Run with ``edits`` at the named hook points; always removed, and an error if one of them never ran.
 
     Raises:
@@ -142,12 +143,12 @@ def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
     return Hooks(model, edits)
 
 
-def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
+def active_edits(model: Model) -> list[dict[str, Any]]:
     """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance.
 
     Of hooks that others put on the model only the modules are known.
     """
-    watch = vars(model).get("forward")
+    watch = _watch_on(model)
     entered = watch.entered if isinstance(watch, _Watch) else []
     told = [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
     others = [
@@ -156,22 +157,20 @@ def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
     return [*told, {"hooks": others}] if others else told
 
 
-def has_hooks(model: HookedTransformer) -> bool:
+def has_hooks(model: Model) -> bool:
     """Whether something runs in the model's forward pass beside its own modules: edits, or hooks of any kind."""
     remove_left_behind(model)
     return any(_on(module) for module in model.modules())
 
 
-def remove_left_behind(model: HookedTransformer) -> None:
+def remove_left_behind(model: Model) -> None:
     """Remove hooks whose context is not active any more."""
     for name, point in model.hook_dict.items():
         dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
         if dead:
-            point.fwd_hooks = [handle for handle in point.fwd_hooks if handle.user_hook not in dead]
-            for key in [key for key, hook in point._forward_hooks.items() if hook in dead]:
-                point._forward_hooks.pop(key, None)
-    watch = vars(model).get("forward")
-    if isinstance(watch, _Watch):
+            _detach(point, dead)
+    watch = _watch_on(model)
+    if watch is not None:
         watch.entered = [hooks for hooks in watch.entered if hooks.active]
         if not watch.entered:
             watch.remove()
@@ -197,16 +196,18 @@ class _Watch:
     """Stands in for ``model.forward`` while contexts are active, so that their edits know each pass's rows.
 
     Generation, which calls it too, goes through the key-value cache: without one, every step would be a prompt.
+    Of a ``Bridge`` it is the forward function of the Hugging Face model inside, which all its passes go through.
     """
 
-    def __init__(self, model: HookedTransformer) -> None:
-        self.model, self.entered = model, list[Hooks]()
-        self.forward = model.forward
-        self.before = {name: vars(model)[name] for name in STANDS_IN if name in vars(model)}
+    def __init__(self, model: Model) -> None:
+        self.model, self.entered = _computing(model), list[Hooks]()
+        self.forward = self.model.forward
+        self.names = STANDS_IN if isinstance(model, HookedTransformer) else STANDS_IN[:1]
+        self.before = {name: vars(self.model)[name] for name in self.names if name in vars(self.model)}
 
     def install(self) -> None:
         """Take the functions' place, ``forward`` first: an interrupt leaves what ``remove_left_behind`` finds by it."""
-        for name in STANDS_IN:
+        for name in self.names:
             stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
             vars(self.model)[name] = stand_in
         _watches.add(self)
@@ -216,7 +217,7 @@ class _Watch:
         """Give the functions their place back, ``forward`` last."""
         _watches.discard(self)
         _run_compiled_models_as_written()
-        for name in reversed(STANDS_IN):
+        for name in reversed(self.names):
             if name in self.before:
                 vars(self.model)[name] = self.before[name]
             else:
@@ -226,11 +227,11 @@ class _Watch:
         self.check_thread()
         if not any(hooks.active for hooks in self.entered):
             return self.forward(*args, **options)
-        call = Call(self.model, args, options)
-        if call.given["past_kv_cache"] is None and _generating():
+        call = Call.of(self.model, args, options)
+        if call.cache is None and _generating():
             raise HookError(
                 "generation through the key-value cache, so that each step is known to continue a prompt",
-                "a generate function taken from the model before the edits, without use_past_kv_cache",
+                "a generate function taken from the model before the edits, or one without the cache",
                 "call model.generate(...) inside the with block",
             )
         with call.running():
@@ -264,14 +265,24 @@ def _generating() -> bool:
     return frame is not None
 
 
-def _watched(model: HookedTransformer) -> _Watch:
+def _watched(model: Model) -> _Watch:
     """What stands in for the model's forward function; what earlier contexts left behind is gone."""
     remove_left_behind(model)
-    watch = vars(model).get("forward")
-    if not isinstance(watch, _Watch):
+    watch = _watch_on(model)
+    if watch is None:
         watch = _Watch(model)
         watch.install()
     return watch
+
+
+def _computing(model: Model) -> Any:
+    """The module whose forward function every pass of the model goes through."""
+    return getattr(model, "hugging_face", model)
+
+
+def _watch_on(model: Model) -> _Watch | None:
+    watch = vars(_computing(model)).get("forward")
+    return watch if isinstance(watch, _Watch) else None
 
 
 def _cached(generate: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -280,13 +291,33 @@ def _cached(generate: Callable[..., Any], *args: Any, **options: Any) -> Any:
     return generate(*given.args, **given.kwargs)
 
 
-def _ours(model: HookedTransformer, name: str) -> list[_Hook]:
-    return [hook for hook in model.hook_dict[name]._forward_hooks.values() if isinstance(hook, _Hook)]
+def _attach(point: Any, hook: _Hook) -> None:
+    if isinstance(point, Point):
+        point.attach(hook)
+    else:
+        handle = LensHandle(point.register_forward_hook(hook), is_permanent=True, user_hook=hook)
+        point.fwd_hooks.append(handle)
+
+
+def _detach(point: Any, dead: list[_Hook]) -> None:
+    if isinstance(point, Point):
+        for hook in dead:
+            point.detach(hook)
+        return
+    point.fwd_hooks = [handle for handle in point.fwd_hooks if handle.user_hook not in dead]
+    for key in [key for key, hook in point._forward_hooks.items() if hook in dead]:
+        point._forward_hooks.pop(key, None)
+
+
+def _ours(model: Model, name: str) -> list[_Hook]:
+    point: Any = model.hook_dict[name]
+    hooks = point.hooks if isinstance(point, Point) else point._forward_hooks.values()
+    return [hook for hook in hooks if isinstance(hook, _Hook)]
 
 
 def _on(module: nn.Module) -> list[Any]:
     """All that runs before or after a module's forward pass."""
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return [hook_of(each) for each in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
 
 
 def _check_thread(hooks: Hooks) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
@@ -19,6 +18,7 @@ from .adapters import adapter_tokenizer, recorded_base
 from .export import remember_origin
 from .facts import model_facts, stamp, weights_sha256
 from .families import family_of, hooked_config
+from .hooked import HookedTransformer
 from .naming import share
 from .outside_errors import library_errors
 from .precision import TOLERANCE, check_dtype, check_finite_weights

@@ -9,17 +9,18 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from transformer_lens import HookedTransformer
 
 from ..checks import checked
 from ..errors import ArgumentError, at_least
 from ..vocabulary import check_layers
+from .hooked import HookedTransformer
 from .naming import as_linear, from_linear, own_name
 
 HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_gate": "mlp", "W_out": "mlp"}
@@ -104,11 +105,13 @@ def _home(model: HookedTransformer, layer: int, target: str) -> Any:
     return home if hasattr(home, own_name(model.cfg, target)) else None
 
 
+@singledispatch
 def has_lora(model: HookedTransformer) -> bool:
     """Whether ``add_lora`` gave the model updates that were not merged since."""
     return next(_updated(model), None) is not None
 
 
+@singledispatch
 def lora_is_on(model: HookedTransformer) -> bool:
     """Whether the model computes with updates now."""
     return has_lora(model) and shared_updates(model).on
@@ -207,6 +210,7 @@ def _restore(module: Any) -> None:
         module.register_parameter(name, original)
 
 
+@singledispatch
 def weight_names(model: HookedTransformer, *, once: bool = True) -> list[str]:
     """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is what is computed with.
 

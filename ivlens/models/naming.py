@@ -12,8 +12,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
+from .hooked import HookedTransformer
 
 LINEAR = {
     "W_Q": "n m h -> (n h) m",

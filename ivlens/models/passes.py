@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
-from torch import Tensor
-from transformer_lens import HookedTransformer
+from torch import Tensor, nn
 from transformer_lens.utilities import get_attention_mask
 
 from ..errors import HookError
+from .hooked import HookedTransformer
 
-FORWARD = inspect.signature(HookedTransformer.forward)
 MASK = "pass attention_mask=, 1 where a row has tokens of its own and 0 where it is padded"
 
 _told: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("told", default=None)
@@ -82,16 +81,35 @@ def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
 class Call:
     """One call of a model's forward function, and what it says about its rows."""
 
-    def __init__(self, model: HookedTransformer, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        given = FORWARD.bind(model, *args, **options)
+    def __init__(self, model: nn.Module, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        given = inspect.signature(type(model).forward).bind(model, *args, **options)
         given.apply_defaults()
-        self.model, self.given = model, given.arguments
-        cache = self.given["past_kv_cache"]
-        self.before = 0 if cache is None else cache[0].past_keys.shape[1]  # the blocks of this pass will add to it
+        self.model: Any = model
+        self.given = given.arguments
+
+    @classmethod
+    def of(cls, model: nn.Module, args: tuple[Any, ...], options: Mapping[str, Any]) -> "Call":
+        """A call of a HookedTransformer, or else of a model of Hugging Face."""
+        return (_HookedCall if isinstance(model, HookedTransformer) else _HuggingFaceCall)(model, args, options)
 
     @property
     def input(self) -> Any:
-        return self.given["input"]
+        """Token ids, texts or a residual stream."""
+        raise NotImplementedError
+
+    @property
+    def cache(self) -> Any:
+        """The key-value cache that the pass goes on with, or None."""
+        raise NotImplementedError
+
+    @property
+    def before(self) -> int:
+        """How many tokens the cache holds."""
+        raise NotImplementedError
+
+    def own_tokens(self) -> Bool[Tensor, "batch pos"]:
+        """Which tokens are no padding."""
+        raise NotImplementedError
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -122,27 +140,46 @@ class Call:
 
     @cached_property
     def own(self) -> Bool[Tensor, "batch pos"]:
-        """Which tokens are no padding."""
-        mask = self.given["attention_mask"]
-        if mask is not None:
-            own = mask.bool()
-        elif isinstance(self.input, (str, list)):
-            own = self._of_texts([self.input] if isinstance(self.input, str) else self.input)
-        elif self.given["start_at_layer"] is not None:
-            if len(self.input) > 1:
-                raise HookError("a mask of the rows of a residual stream", "none", MASK)
-            own = _whole(self.input).own
-        else:
-            own = self._of_tokens(self.input if self.input.ndim == 2 else self.input[None])
+        """Which tokens are no padding, where edits can be told."""
+        own = self.own_tokens()
         if not own.any(1).all():
             raise HookError("a token of its own in every row", "padding only", MASK)
-        if self.given["past_kv_cache"] is not None and not own[:, -1].all():
+        if self.cache is not None and not own[:, -1].all():
             raise HookError(
                 "prompts that end where their rows do, so that a cache can continue them",
                 "padding after a prompt, or a prompt that ends in the padding token",
                 "pad on the left, with attention_mask=, or give generate the texts",
             )
         return own
+
+
+class _HookedCall(Call):
+    """A call of a HookedTransformer, which infers padding where no mask says it."""
+
+    @property
+    def input(self) -> Any:
+        return self.given["input"]
+
+    @property
+    def cache(self) -> Any:
+        return self.given["past_kv_cache"]
+
+    @cached_property
+    def before(self) -> int:  # read before the blocks of this pass add to the cache
+        return 0 if self.cache is None else self.cache[0].past_keys.shape[1]
+
+    def own_tokens(self) -> Bool[Tensor, "batch pos"]:
+        mask = self.given["attention_mask"]
+        if mask is not None:
+            own: Tensor = mask.bool()
+            return own
+        if isinstance(self.input, (str, list)):
+            return self._of_texts([self.input] if isinstance(self.input, str) else self.input)
+        if self.given["start_at_layer"] is not None:
+            if len(self.input) > 1:
+                raise HookError("a mask of the rows of a residual stream", "none", MASK)
+            return _whole(self.input).own
+        return self._of_tokens(self.input if self.input.ndim == 2 else self.input[None])
 
     def _of_texts(self, texts: list[str]) -> Bool[Tensor, "batch pos"]:
         lengths = torch.tensor([self.model.to_tokens(text).shape[1] for text in texts])[:, None]
@@ -154,7 +191,7 @@ class Call:
         tokenizer: Any = self.model.tokenizer
         if tokenizer is None or tokenizer.pad_token_id is None:
             return _whole(tokens).own
-        if tokenizer.padding_side == "left" or self.given["past_kv_cache"] is not None:  # the pass masks padding itself
+        if tokenizer.padding_side == "left" or self.cache is not None:  # the pass masks padding itself
             return get_attention_mask(tokenizer, tokens, self.model.cfg.default_prepend_bos).bool()
         pad, kinds = tokenizer.pad_token_id, (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
         text = tokens != pad
@@ -166,6 +203,33 @@ class Call:
                 "a mask of rows that end in the padding token, which ends texts, too", "none", f"{MASK}, or pass texts"
             )
         return ~after
+
+
+class _HuggingFaceCall(Call):
+    """A call of a model of Hugging Face, which takes every token for text where no mask says otherwise."""
+
+    @property
+    def input(self) -> Any:
+        tokens = self.given.get("input_ids")
+        return self.given.get("inputs_embeds") if tokens is None else tokens
+
+    @property
+    def cache(self) -> Any:
+        return self.given.get("past_key_values")
+
+    @cached_property
+    def before(self) -> int:
+        return 0 if self.cache is None else int(self.cache.get_seq_length())
+
+    def own_tokens(self) -> Bool[Tensor, "batch pos"]:
+        mask = self.given.get("attention_mask")
+        if mask is None:
+            return _whole(self.input).own
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            raise HookError(
+                "an attention mask of rows and positions", f"one of {getattr(mask, 'ndim', 'no')} axes", MASK
+            )
+        return mask.bool()
 
 
 def _at(rows: Shaped[Tensor, "batch pos ..."]) -> Int[Tensor, "batch pos"]:

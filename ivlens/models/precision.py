@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformer_lens import HookedTransformer
 
 from ..errors import MismatchError, SourceError
+from .hooked import HookedTransformer
 from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.

@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
 from ..vocabulary import Ids, TokenizedPrompt
+from .hooked import HookedTransformer
 from .hooks import hooked, pattern_name
 from .passes import last_prompt_tokens
 
@@ -66,6 +67,7 @@ def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> 
         )
 
 
+@singledispatch
 def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream after the last block; hooks that edit the last prompt token find it."""
     with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model):
@@ -102,6 +104,7 @@ def answer_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "toke
     return residual[row, at]
 
 
+@singledispatch
 def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of final residual streams, in float32 or wider: final norm, unembedding, soft cap."""
     normed, weight, bias = model.ln_final(residual[None])[0], model.unembed.W_U.T, model.unembed.b_U
@@ -110,6 +113,7 @@ def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"
     return apply_softcap(F.linear(normed, weight, bias), model.cfg.output_logits_soft_cap)
 
 
+@singledispatch
 def unembedding(model: HookedTransformer) -> Float[Tensor, "vocab d_model"]:
     """Each token's unembedding direction."""
     return model.unembed.W_U.T

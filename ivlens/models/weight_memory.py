@@ -9,7 +9,8 @@ import sys
 
 import torch
 from torch import Tensor
-from transformer_lens import HookedTransformer
+
+from .hooked import HookedTransformer
 
 
 def store_transposed(model: HookedTransformer) -> None:

@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformer_lens import HookedTransformer
 
 from ..errors import HookError, UnsupportedError, WorkerError, reason
 from ..files import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
 from ..vocabulary import TokenizedPrompt
 from .facts import model_facts
+from .hooked import HookedTransformer
 from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names

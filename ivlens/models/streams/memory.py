@@ -1,13 +1,17 @@
 """How many rows of streams fit the memory that is free."""
 
+from functools import singledispatch
+
 import psutil
 import torch
-from transformer_lens import HookedTransformer
+
+from ..hooked import HookedTransformer
 
 SHARE = 6  # streams take up to this part of the weights' memory,
 LEAST = 64 << 20  # or these bytes, where a model is small
 
 
+@singledispatch
 def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:
     """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
 

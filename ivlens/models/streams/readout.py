@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ...vocabulary import Ids
+from ..hooked import HookedTransformer
 from ..precision import in_dtype
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,

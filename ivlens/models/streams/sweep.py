@@ -1,19 +1,21 @@
 """Sweeps over last-token streams: all heads patched in turn, or a vector added in many ways."""
 
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformer_lens import HookedTransformer
 
 from ...errors import HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
+from ..hooked import HookedTransformer
 from ..hooks import has_hooks
 from .readout import read_greedy, read_scores
 from .run import Forks, run_streams
 
 
+@singledispatch
 def sweep_heads(
     model: HookedTransformer,
     pairs: Sequence[TokenizedPrompt],
@@ -41,6 +43,7 @@ def sweep_heads(
     return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
 
 
+@singledispatch
 def sweep_additions(
     model: HookedTransformer,
     pairs: Sequence[TokenizedPrompt],
@@ -61,6 +64,7 @@ def sweep_additions(
     return [read_greedy(model, of_prompt, answer) for of_prompt, (_, answer) in zip(streams, pairs, strict=True)]
 
 
+@singledispatch
 def check_streamable(model: HookedTransformer) -> None:
     """Raise unless streams represent every part of the model and no hook is active.
 

@@ -1,0 +1,15 @@
+"""Any decoder: a Hugging Face model as it is, under TransformerLens' hook names.
+
+A family that ``families`` represents becomes a HookedTransformer, whose streams are fast. Any other causal language
+model, and a model object that must not be copied, becomes a ``Bridge``: the model's own modules compute, and torch
+hooks, which are there only while something is read or edited, sit where TransformerLens has its hook points. Nothing
+is known of the family. What is used is found in the model and tried when it is loaded: what does not hold is refused
+by name.
+
+``decoder``: the layers, attention and output projections of a model. ``points``: its hook points. ``model``: the
+``Bridge``. ``sweep``: many interventions at the last prompt token, over the key-value cache. ``trial``: the check at
+loading. ``protocol``: what ``ivlens.models`` does with a model, done with a ``Bridge``.
+"""
+
+from . import protocol as protocol
+from .model import Bridge as Bridge

@@ -1,0 +1,210 @@
+"""``Bridge``: a Hugging Face causal language model, computing as it is, with TransformerLens' names on it."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ...errors import ArgumentError, UnsupportedError
+from ..hooked import Model
+from ..hooks import attn_out_name, pattern_name, resid_pre_name, z_name
+from ..points import Point
+from .decoder import Decoder, find_decoder
+
+UNLIMITED = 1 << 30  # positions, where a config does not bound them
+
+
+class Config:
+    """Sizes and switches of a bridged model under TransformerLens' names; dtype and device are the model's own."""
+
+    def __init__(self, hugging_face: PreTrainedModel, decoder: Decoder, tokenizer: Any) -> None:
+        theirs: Any = hugging_face.config.get_text_config(decoder=True)
+        self._model = hugging_face
+        self.n_layers, self.n_heads = len(decoder.layers), decoder.n_heads
+        self.n_key_value_heads: int | None = getattr(theirs, "num_key_value_heads", None)
+        self.d_model, self.d_head = decoder.d_model, next((width for width in decoder.widths if width), 0)
+        self.d_mlp: int = _number(theirs, "intermediate_size", "ffn_dim", "n_inner") or 4 * decoder.d_model
+        self.d_vocab: int = theirs.vocab_size
+        self.n_ctx: int = _number(theirs, "max_position_embeddings", "max_seq_len", "n_ctx") or UNLIMITED
+        self.original_architecture = type(hugging_face).__name__
+        self.normalization_type: str | None = None
+        self.tokenizer_prepends_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        self.default_prepend_bos = self.tokenizer_prepends_bos
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that activations have."""
+        return self._model.dtype
+
+    @property
+    def device(self) -> str:
+        """Where tokens go in; layers may lie on other devices."""
+        return str(self._model.get_input_embeddings().weight.device)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What numbers depend on beside the weights: Hugging Face's config, and which of PEFT's adapters are on."""
+        adapters = [
+            (path, module.active_adapters, module.disable_adapters, module.merged)
+            for path, module in self._model.named_modules() if hasattr(module, "disable_adapters")
+        ]  # fmt: skip
+        config = self._model.config.to_dict()
+        dropped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+        return {name: value for name, value in config.items() if name not in dropped} | {"adapters": adapters}
+
+
+class Bridge(nn.Module):
+    """A Hugging Face causal language model under TransformerLens' hook names, computing with its own modules.
+
+    Hooks are on it only while something is read or edited; its weights are not copied and its modules not replaced.
+
+    Args:
+        hugging_face: the model; PEFT's adapters, 4 and 8 bit weights and several devices stay as they are.
+        tokenizer: the Hugging Face tokenizer that it is used with.
+
+    Raises:
+        UnsupportedError: the model is no stack of layers with one residual stream.
+
+    Example:
+        >>> bridge = iv.load_model(model_folder, engine="bridge")
+        >>> bridge("one two").shape[-1] == bridge.cfg.d_vocab
+        True
+    """
+
+    def __init__(self, hugging_face: PreTrainedModel, tokenizer: Any) -> None:
+        super().__init__()
+        self.hugging_face, self.tokenizer = hugging_face, tokenizer
+        with evaluating(hugging_face):
+            self.decoder = find_decoder(hugging_face, self._short_text())
+        self.cfg = Config(hugging_face, self.decoder, tokenizer)
+        self.hook_dict = _points(self.decoder)
+
+    def _short_text(self) -> Int[Tensor, "batch pos"]:
+        ids = self.tokenizer("The quick brown fox jumps over the lazy dog.")["input_ids"][:16]
+        return torch.tensor([ids], device=self.hugging_face.get_input_embeddings().weight.device)
+
+    @cached_property
+    def refused_sweep(self) -> str | None:
+        """Why many interventions cannot be run over the key-value cache, or None: tried once, on a short text."""
+        from .trial import sweep_trouble
+
+        return sweep_trouble(self)
+
+    def to_tokens(self, input: str | list[str]) -> Int[Tensor, "batch pos"]:
+        """Token ids, special tokens as the tokenizer sets them, padded on the right."""
+        tokens: Tensor = self._encoded(input)["input_ids"]
+        return tokens
+
+    def _encoded(self, input: str | list[str]) -> Any:
+        texts = [input] if isinstance(input, str) else input
+        return self.tokenizer(texts, return_tensors="pt", padding=len(texts) > 1).to(self.cfg.device)
+
+    def forward(
+        self, input: str | list[str] | Int[Tensor, "batch pos"] | Int[Tensor, " pos"], attention_mask: Any = None
+    ) -> Float[Tensor, "batch pos vocab"]:
+        """Logits of texts or token ids."""
+        logits: Tensor = self.run(*self._read(input, attention_mask)).logits
+        return logits
+
+    def run(self, tokens: Int[Tensor, "batch pos"], mask: Any, **options: Any) -> Any:
+        """The model's own output, in evaluation mode."""
+        if "logits_to_keep" not in inspect.signature(type(self.hugging_face).forward).parameters:
+            options.pop("logits_to_keep", None)
+        with self.running():
+            return self.hugging_face(input_ids=tokens, attention_mask=mask, **({"use_cache": False} | options))
+
+    def generate(self, input: Any, max_new_tokens: int = 10, **options: Any) -> Any:
+        """What the model goes on with, greedily unless ``options`` of transformers' ``generate`` say otherwise.
+
+        Args:
+            input: a text, or token ids [batch, pos].
+            max_new_tokens: how many tokens to add.
+            options: further options of transformers' ``generate``.
+
+        Returns:
+            The text with what follows it, or token ids likewise.
+        """
+        tokens, mask = self._read(input, options.pop("attention_mask", None))
+        mask = torch.ones_like(tokens) if mask is None else mask
+        settings = {"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id} | options
+        with self.running():
+            made = self.hugging_face.generate(tokens, attention_mask=mask, max_new_tokens=max_new_tokens, **settings)
+        if not isinstance(input, str):
+            return made
+        return self.tokenizer.decode(made[0], skip_special_tokens=True)
+
+    def _read(self, input: Any, mask: Any) -> tuple[Int[Tensor, "batch pos"], Any]:
+        if isinstance(input, (str, list)):
+            encoded = self._encoded(input)
+            return encoded["input_ids"], encoded.get("attention_mask")
+        if not isinstance(input, Tensor) or input.is_floating_point():
+            raise ArgumentError("a text, texts or token ids", f"a {type(input).__name__}")
+        return (input if input.ndim == 2 else input[None]), mask
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within this context the model is in evaluation mode, and computes attention patterns where they are asked."""
+        patterns = any(point.taps for name, point in self.hook_dict.items() if name.endswith("hook_pattern"))
+        with evaluating(self.hugging_face):
+            before = self.hugging_face.config._attn_implementation
+            if patterns and before != "eager":
+                self.hugging_face.set_attn_implementation("eager")
+            try:
+                yield
+            finally:
+                if patterns and before != "eager":
+                    self.hugging_face.set_attn_implementation(before)
+
+    def check_heads_alike(self) -> None:
+        """Raise UnsupportedError where layers have no heads, or heads of different widths."""
+        without = [layer for layer, width in enumerate(self.decoder.widths) if not width]
+        if without:
+            raise UnsupportedError(
+                "attention heads in every layer", f"none in layers {', '.join(map(str, without))}",
+                "steer by the residual stream instead",
+            )  # fmt: skip
+        if len(widths := set(self.decoder.widths)) > 1:
+            raise UnsupportedError("heads of one width in every layer", f"widths {sorted(widths)}")
+
+
+Model.register(Bridge)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within this context the model is in evaluation mode; afterwards each of its modules is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _points(decoder: Decoder) -> dict[str, Point]:
+    points: dict[str, Point] = {}
+    for number, layer in enumerate(decoder.layers):
+        points[resid_pre_name(number)] = Point(layer.module, given=True)
+        points[f"blocks.{number}.hook_resid_post"] = Point(layer.module, given=False)
+        if layer.output is not None and layer.attention is not None:
+            points[z_name(number)] = Point(layer.output, given=True, heads=decoder.n_heads)
+            points[pattern_name(number)] = Point(layer.attention, given=False, item=1)
+        if layer.writes is not None:
+            points[attn_out_name(number)] = layer.writes
+    return points
+
+
+def _number(config: Any, *names: str) -> int | None:
+    """The first of the config's fields that is a whole number, or its largest where it has one for each layer."""
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, (int, list)) and value:
+            return max(value) if isinstance(value, list) else value
+    return None

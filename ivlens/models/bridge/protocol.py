@@ -1,0 +1,211 @@
+"""What ``ivlens.models`` does with a model, done with a ``Bridge``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ...errors import HookError, UnsupportedError
+from ...vocabulary import Head, TokenizedPrompt
+from ..head_weights import attention_weights, head_writes
+from ..hooks import has_hooks, hooked
+from ..lora import has_lora, lora_is_on, weight_names
+from ..passes import last_prompt_tokens
+from ..runs import Rows, final_logits, final_residual, unembedding
+from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
+from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
+from .model import Bridge, evaluating
+from .sweep import Fork, greedy_of, head_forks, run_rows, scores_of
+
+LOOP = "use method='loop'"
+PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
+
+
+@final_residual.register(Bridge)
+def _final_residual(model: Bridge, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
+    found: list[Tensor] = []
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    with last_prompt_tokens(rows.last, rows.tokens), hooked(model, {last: found.append}):
+        model.run(rows.tokens, rows.mask, logits_to_keep=1)
+    return found[0]
+
+
+@final_logits.register(Bridge)
+def _final_logits(model: Bridge, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    return logits_of(model, residual[:, None])[:, 0]
+
+
+def logits_of(model: Bridge, residual: Float[Tensor, "row width d_model"]) -> Float[Tensor, "row width vocab"]:
+    """Logits of final residual streams, in float32 or wider: the model's own pass, its layers handing them through."""
+    tokens = torch.zeros(residual.shape[:2], dtype=torch.long, device=model.cfg.device)
+    with _handed_through(model, residual):
+        logits: Tensor = model.run(tokens, None).logits
+    return logits.float() if logits.element_size() < 4 else logits
+
+
+@contextmanager
+def _handed_through(model: Bridge, residual: Float[Tensor, "row width d_model"]) -> Iterator[None]:
+    """Within this context every layer gives what it is given, and the last one ``residual``."""
+    layers = [layer.module for layer in model.decoder.layers]
+    rest = (None,) * (model.decoder.gives_tuple - 1)
+
+    def give(*args: Any, of: nn.Module, **options: Any) -> Any:
+        value = residual if of is layers[-1] else (args[0] if args else options["hidden_states"])
+        return (value, *rest) if model.decoder.gives_tuple else value
+
+    before = [(layer, vars(layer).get("forward")) for layer in layers]
+    try:
+        for layer in layers:
+            vars(layer)["forward"] = partial(give, of=layer)
+        yield
+    finally:
+        for layer, forward in before:
+            if forward is None:
+                vars(layer).pop("forward", None)
+            else:
+                vars(layer)["forward"] = forward
+
+
+@unembedding.register(Bridge)
+def _unembedding(model: Bridge) -> Float[Tensor, "vocab d_model"]:
+    head: Any = model.hugging_face.get_output_embeddings()
+    if head is None or head.weight.ndim != 2 or not head.weight.is_floating_point():
+        raise UnsupportedError("an unembedding matrix", f"none in a {type(model.hugging_face).__name__}")
+    weight: Tensor = head.weight.detach()
+    return weight
+
+
+@head_writes.register(Bridge)
+def _head_writes(model: Bridge, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
+    model.check_heads_alike()
+    parts = model.decoder.layers[layer]
+    if parts.output is None or parts.writes is None:
+        raise UnsupportedError(
+            "attention whose output is added to the residual stream", f"none that is seen in layer {layer}"
+        )
+    with evaluating(model.hugging_face), torch.no_grad():
+        alone = torch.block_diag(*z.to(model.cfg.dtype))[None].to(_device(parts.output))  # a row for each head
+        bias = parts.output(torch.zeros_like(alone[:, :1]))
+        writes = (parts.output(alone) - bias)[0] * parts.writes.scale
+        if parts.writes.module not in (parts.output, parts.attention):
+            writes = writes * _gain(parts.writes.module, writes.sum(0) + bias[0, 0])
+    return writes.float() if writes.element_size() < 4 else writes
+
+
+def _gain(norm: nn.Module, total: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    """What an RMS norm multiplies ``total`` by, which is linear in ``total`` once its scale is known.
+
+    Raises:
+        UnsupportedError: it is no norm of that kind.
+    """
+    weight, normed = norm(torch.ones_like(total)[None, None])[0, 0], norm(total[None, None])[0, 0]
+    at = (total * weight).abs().argmax()
+    gain: Tensor = weight * (normed[at] / (total * weight)[at])
+    if not torch.allclose(total * gain, normed, rtol=1e-2 if total.element_size() < 4 else 1e-4, atol=1e-6):
+        raise UnsupportedError("an RMS norm, or none, after attention", f"a {type(norm).__name__}")
+    return gain
+
+
+@attention_weights.register(Bridge)
+def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
+    model.check_heads_alike()
+    parts, d_head = model.decoder.layers[layer], model.cfg.d_head
+    found: dict[str, Tensor] = {}
+    for name, theirs in PROJECTIONS.items():
+        module = next((getattr(parts.attention, each) for each in theirs if hasattr(parts.attention, each)), None)
+        if module is None:
+            raise UnsupportedError("queries, keys and values of their own weights", f"joint ones in layer {layer}")
+        found[name] = _matrix(module, model.cfg.d_model).unflatten(1, (-1, d_head)).transpose(0, 1)
+    assert parts.output is not None
+    found["W_O"] = _matrix(parts.output, model.cfg.n_heads * d_head).unflatten(0, (-1, d_head))
+    return found
+
+
+@torch.no_grad()
+def _matrix(module: Any, d_in: int) -> Float[Tensor, "d_in d_out"]:
+    """What a linear module multiplies by, adapters and quantisation included."""
+    if isinstance(module, nn.Linear) and module.weight.is_floating_point():
+        return module.weight.detach().T
+    rows = torch.eye(d_in, device=_device(module), dtype=_dtype(module))[None]
+    matrix: Tensor = (module(rows) - module(torch.zeros_like(rows[:, :1])))[0]
+    return matrix
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+
+
+@check_streamable.register(Bridge)
+def _check_streamable(model: Bridge) -> None:
+    model.check_heads_alike()
+    _check_no_hooks(model)
+    if model.refused_sweep is not None:
+        raise UnsupportedError("a model whose key-value cache serves many rows", model.refused_sweep, LOOP)
+
+
+def _check_no_hooks(model: Bridge) -> None:
+    if has_hooks(model):
+        raise HookError("no active hooks: the sweep would not tell them apart", "some", "leave their context first")
+
+
+@sweep_heads.register(Bridge)
+def _sweep_heads(
+    model: Bridge,
+    pairs: Sequence[TokenizedPrompt],
+    means: Float[Tensor, "layer head d_head"],
+    heads: Sequence[Head],
+    *,
+    against_foil: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Float[Tensor, "stream answer"]]:
+    check_streamable(model)
+    if dtype not in (None, model.cfg.dtype):
+        raise UnsupportedError(
+            f"streams in the dtype of a bridged model, {model.cfg.dtype}", str(dtype), f"load it with dtype={dtype}"
+        )
+    forks = head_forks(means, heads)
+    return [scores_of(model, run_rows(model, pair, forks), pair[1], against_foil=against_foil) for pair in pairs]
+
+
+@sweep_additions.register(Bridge)
+def _sweep_additions(
+    model: Bridge, pairs: Sequence[TokenizedPrompt], added: Mapping[int, Float[Tensor, "added d_model"]]
+) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
+    _check_no_hooks(model)
+    if model.refused_sweep is not None:
+        raise UnsupportedError("a model whose key-value cache serves many rows", model.refused_sweep, LOOP)
+    forks = {layer: Fork(len(vectors), added=vectors) for layer, vectors in added.items()}
+    return [greedy_of(model, run_rows(model, pair, forks), pair[1]) for pair in pairs]
+
+
+@rows_that_fit.register(Bridge)
+def _rows_that_fit(model: Bridge, longest: int, dtype: torch.dtype | None = None) -> int:
+    cfg = model.cfg
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    room = min(max(weights // SHARE, LEAST), free_memory(torch.device(cfg.device)) // 2)
+    kept = 4 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * max(cfg.d_head, 1) * longest
+    scores = 3 * cfg.n_heads * longest
+    return max(2, room // ((8 * cfg.d_model + 4 * cfg.d_mlp + kept + scores) * cfg.dtype.itemsize))
+
+
+@weight_names.register(Bridge)
+def _weight_names(model: Bridge, *, once: bool = True) -> list[str]:
+    return [name for name, _ in model.named_parameters(remove_duplicate=once)]
+
+
+@has_lora.register(Bridge)
+def _has_lora(model: Bridge) -> bool:
+    return False  # ivlens' own; PEFT's adapters are part of the model
+
+
+@lora_is_on.register(Bridge)
+def _lora_is_on(model: Bridge) -> bool:
+    return False

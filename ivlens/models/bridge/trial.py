@@ -1,0 +1,95 @@
+"""The sweep of a bridged model against a plain loop over heads, on a short text."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...vocabulary import Head, TokenizedPrompt
+from ..hooks import hooked, resid_pre_name, z_name
+from ..passes import last_token
+from ..precision import TOLERANCE
+from ..runs import answer_logits, padded
+from .model import Bridge
+from .sweep import Fork, head_forks, run_rows
+
+
+@torch.no_grad()
+def sweep_trouble(bridge: Bridge) -> str | None:
+    """What the sweep gets wrong on this model, or None where it gives what one pass for each intervention gives.
+
+    Tried are all heads of three layers, or where layers lack heads the residual stream before three layers.
+    """
+    tokens = tuple(bridge.to_tokens("The quick brown fox jumps over the lazy dog.")[0].tolist())
+    pair = TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0]))
+    last = bridge.cfg.n_layers - 1
+    layers = sorted({0, bridge.cfg.n_layers // 2, last})
+    try:
+        difference, size = (_on_heads if all(bridge.decoder.widths) else _on_stream)(bridge, pair, layers)
+    except Exception as error:
+        return f"its cache fails with {type(error).__name__}: {error!s:.100}"
+    allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
+    if not difference <= allowed:
+        return f"logits that differ by {difference:.1e} from a loop's, where {allowed:.1e} is rounding"
+    return None
+
+
+def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
+    """Largest difference of logits with each head of the layers negated, and the largest logit."""
+    clean: dict[int, Tensor] = {}
+    points = {z_name(layer): _keep(clean, layer) for layer in layers}
+    rows = padded([pair], bridge.cfg.device)
+    with hooked(bridge, points):
+        answer_logits(bridge, rows)
+    means = torch.zeros(bridge.cfg.n_layers, *clean[layers[0]].shape)
+    heads = [Head(layer, head) for layer in layers for head in range(bridge.cfg.n_heads)]
+    loop = []
+    for layer in layers:
+        means[layer] = -clean[layer].float().cpu()
+        for head in range(bridge.cfg.n_heads):
+            with hooked(bridge, {z_name(layer): _negate(head)}):
+                loop.append(answer_logits(bridge, rows)[0])
+    return _compared(bridge, run_rows(bridge, pair, head_forks(means.to(clean[layers[0]].dtype), heads)), loop)
+
+
+def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
+    """Likewise with the stream at the last prompt token shifted before each of the layers."""
+    rows, shift = padded([pair], bridge.cfg.device), torch.linspace(-1, 1, bridge.cfg.d_model)
+    loop = []
+    for layer in layers:
+        with hooked(bridge, {resid_pre_name(layer): _shift(shift)}):
+            loop.append(answer_logits(bridge, rows)[0])
+    return _compared(bridge, run_rows(bridge, pair, {layer: Fork(1, added=shift[None]) for layer in layers}), loop)
+
+
+def _compared(bridge: Bridge, swept: Float[Tensor, "row width d_model"], loop: list[Tensor]) -> tuple[float, float]:
+    from .protocol import logits_of
+
+    one, other = logits_of(bridge, swept[1:]).double(), torch.stack(loop).double()
+    return (one - other).abs().max().item(), other.abs().max().item()
+
+
+def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
+    def edit(z: Float[Tensor, "batch pos head d_head"]) -> None:
+        clean[layer] = z[last_token(z)][0].clone()
+
+    return edit
+
+
+def _negate(head: int):  # type: ignore[no-untyped-def]
+    def edit(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        row, position = last_token(z)
+        z = z.clone()
+        z[row, position, head] *= -1
+        return z
+
+    return edit
+
+
+def _shift(by: Tensor):  # type: ignore[no-untyped-def]
+    def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        row, position = last_token(stream)
+        stream = stream.clone()
+        stream[row, position] += by.to(stream)
+        return stream
+
+    return edit

@@ -1,0 +1,104 @@
+"""Hook points of a Hugging Face model: where torch hooks read or edit an activation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import HookError
+
+Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]  # as torch calls a forward hook
+
+
+@dataclass(eq=False)
+class Point:
+    """One hook point: what a module is given, or gives, in the layout that TransformerLens has there.
+
+    ``heads`` splits the last axis into heads; ``scale`` is the factor by which the model multiplies the activation
+    before it adds it to the residual stream; ``item`` counts in outputs that are tuples.
+    """
+
+    module: nn.Module
+    given: bool
+    heads: int | None = None
+    scale: float = 1.0
+    item: int = 0
+    taps: "dict[Tap, RemovableHandle]" = field(default_factory=dict)
+
+    def attach(self, hook: Hook) -> None:
+        """Have ``hook`` read or edit the activation, until ``detach``."""
+        tap = Tap(self, hook)
+        if self.given:
+            handle = self.module.register_forward_pre_hook(tap.before, with_kwargs=True)
+        else:
+            handle = self.module.register_forward_hook(tap.after)
+        self.taps[tap] = handle
+
+    def detach(self, hook: Hook) -> None:
+        """Remove ``hook``."""
+        for tap in [tap for tap in self.taps if tap.hook is hook]:
+            self.taps.pop(tap).remove()
+
+    @property
+    def hooks(self) -> Iterator[Hook]:
+        """The hooks that are attached."""
+        return (tap.hook for tap in self.taps)
+
+    def run(self, hook: Hook, raw: Any) -> Tensor:
+        """The module's activation, after ``hook`` has seen and perhaps edited it in TransformerLens' layout."""
+        if not isinstance(raw, Tensor):
+            raise HookError(
+                "an activation of this hook point", f"{type(raw).__name__} from a {type(self.module).__name__}",
+                "run the model by model(...), not by a part of it",
+            )  # fmt: skip
+        shown = raw.unflatten(-1, (self.heads, -1)) if self.heads else raw
+        shown = shown * self.scale if self.scale != 1 else shown
+        edited = hook(self.module, None, shown)
+        if edited is None and self.scale == 1:
+            return raw
+        back = (shown if edited is None else edited) / self.scale
+        return (back.flatten(-2) if self.heads else back).to(raw)
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """One hook at its point, as torch calls it."""
+
+    point: Point
+    hook: Hook
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+        """Before the module runs: its input."""
+        raw, put = taken(args, options)
+        return put(self.point.run(self.hook, raw))
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """After the module ran: its output."""
+        if isinstance(output, tuple):
+            at = self.point.item
+            return (*output[:at], self.point.run(self.hook, output[at]), *output[at + 1 :])
+        return self.point.run(self.hook, output)
+
+
+def taken(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Callable[[Tensor], tuple[Any, Any]]]:
+    """A module's input, which is its first argument whether named or not, and the call with another one."""
+    if args:
+        return args[0], lambda value: ((value, *args[1:]), options)
+    name = "hidden_states" if "hidden_states" in options else next(iter(options), "")
+    return options.get(name), lambda value: (args, options | {name: value})
+
+
+def hook_of(registered: Any) -> Any:
+    """The hook that a function registered with torch runs, where it is one of ours; else the function."""
+    tap = getattr(registered, "__self__", None)
+    return tap.hook if isinstance(tap, Tap) else registered
+
+
+def first(output: Any) -> Tensor:
+    """A layer's activation, which some models give in a tuple."""
+    activation = output[0] if isinstance(output, tuple) else output
+    assert isinstance(activation, torch.Tensor)
+    return activation
