@@ -20,7 +20,7 @@ from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
 from .errors import at_least
 from .heads import head_overlap, random_heads
-from .models import HookedTransformer, key_of, provenance
+from .models import Model, key_of, provenance
 from .records import (
     ConditionComparison,
     HeadEffects,
@@ -122,7 +122,7 @@ class SteeringChoice(NamedTuple):
 
 @checked
 def laboratory(
-    model: HookedTransformer,
+    model: Model,
     tasks: Sequence[Task | str],
     config: LabConfig | None = None,
     *,
@@ -174,7 +174,7 @@ def best_for_all(sweeps: dict[str, SteeringSweep]) -> SteeringChoice:
 class _Measurements:
     """The laboratory's records, each measured where ``out`` does not hold it."""
 
-    model: HookedTransformer
+    model: Model
     tasks: dict[str, Task]
     config: LabConfig
     out: str | Path | None

@@ -15,7 +15,7 @@ from torch import Tensor
 from .checks import Count, check_finite, checked
 from .errors import ArgumentError, MismatchError, refuse_odd
 from .models import (
-    HookedTransformer,
+    Model,
     at_least_float32,
     check_fits,
     final_residual,
@@ -45,7 +45,7 @@ class _Batch(NamedTuple):
 @checked
 @torch.no_grad()
 def capture(
-    model: HookedTransformer,
+    model: Model,
     prompts: Iterable[Prompt] | Prompt,
     points: Sequence[str],
     *,
@@ -116,7 +116,7 @@ def _check_positions(at: str | Sequence[Places], pairs: Sequence[TokenizedPrompt
 
 
 def _record(
-    model: HookedTransformer,
+    model: Model,
     numbered: tuple[list[int], Sequence[TokenizedPrompt]],
     points: Sequence[str],
     at: str | Sequence[Places],
@@ -166,7 +166,7 @@ def _shares(groups: Sequence[Places], tokens: Tensor) -> Float[Tensor, "batch po
 
 @checked
 def mean_head_activations(
-    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32, n_jobs: Count | None = 1
+    model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32, n_jobs: Count | None = 1
 ) -> HeadMeans:
     """Mean over clean prompts of each head's output before W_O at the last token (2310.15213, eq. 3).
 
@@ -202,7 +202,7 @@ def mean_head_activations(
 
 @checked
 def mean_position_activations(
-    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", batch_size: Count = 32
+    model: Model, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", batch_size: Count = 32
 ) -> PositionMeans:
     """Mean over clean prompts of each head's output before W_O at each place: the means for ``position_effects``.
 
@@ -244,7 +244,7 @@ def mean_position_activations(
     )
 
 
-def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
+def check_means(model: Model, means: HeadMeans | PositionMeans) -> None:
     """Raise unless ``means`` are finite, and of such a model.
 
     Raises:
@@ -262,7 +262,7 @@ def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> N
 
 @checked
 def attention_patterns(
-    model: HookedTransformer, prompt: Prompt, heads: Sequence[Head]
+    model: Model, prompt: Prompt, heads: Sequence[Head]
 ) -> tuple[list[str], Float[Tensor, "chosen query key"]]:
     """The prompt's tokens as text, and the attention pattern of each of ``heads`` on it.
 

@@ -16,7 +16,7 @@ from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
 from .files import safe_name
 from .heads import universal_effects
-from .models import HookedTransformer, key_of
+from .models import Model, key_of
 from .records import (
     Evaluation,
     HeadEffects,
@@ -129,7 +129,7 @@ def steering_table(steering: pd.DataFrame) -> pd.DataFrame:
 
 @checked
 def run_demo(
-    model: HookedTransformer,
+    model: Model,
     tasks: Sequence[Task | str] = TASKS,
     config: DemoConfig | None = None,
     *,
@@ -164,7 +164,7 @@ def run_demo(
     return demo
 
 
-def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
+def _effects(model: Model, task: Task, folder: Path, config: DemoConfig) -> HeadEffects:
     settings = {name: getattr(config, name) for name in ("n_clean", "n_corrupted", "shots", "seed")}
     key = key_of(model, task=task.name, digest=task.digest, **settings)
     path = folder / "records" / f"{safe_name(task.name)}.effects.safetensors"
@@ -173,7 +173,7 @@ def _effects(model: HookedTransformer, task: Task, folder: Path, config: DemoCon
 
 
 def _steering(
-    model: HookedTransformer, task: Task, own: InstructionVector, other: InstructionVector, config: DemoConfig
+    model: Model, task: Task, own: InstructionVector, other: InstructionVector, config: DemoConfig
 ) -> tuple[SteeringSweep, list[dict[str, Any]]]:
     """The sweep on validation prompts, and a row per condition on test prompts at its best layer and scale."""
     tuning = task.prompts(config.n_validation, shots=0, instruction=False, split="validation", seed=config.seed)
@@ -231,7 +231,7 @@ def _save(demo: Demo, folder: Path) -> None:
     write_text(folder / "steering.json", json.dumps(steering, indent=2) + "\n")
 
 
-def _write_page(model: HookedTransformer, demo: Demo, config: DemoConfig, folder: Path) -> None:
+def _write_page(model: Model, demo: Demo, config: DemoConfig, folder: Path) -> None:
     """Write ``index.html``, one self-contained page."""
     from . import views
 

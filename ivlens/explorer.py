@@ -14,7 +14,7 @@ from .activations import attention_patterns, mean_head_activations
 from .checks import Count, Natural, Seed, checked
 from .effects import indirect_effects
 from .errors import ArgumentError
-from .models import HookedTransformer, answer_logits, check_fits, padded
+from .models import Model, answer_logits, check_fits, padded
 from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
@@ -47,7 +47,7 @@ class Explorer:
     the likeliest tokens after prompts without a vector (``unsteered``).
     """
 
-    model: HookedTransformer
+    model: Model
     prompts: dict[str, TaskPrompts]
     effects: dict[tuple[str, str], HeadEffects] = field(default_factory=dict)
     means: dict[str, HeadMeans] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class Explorer:
 
 @checked
 def explore(
-    model: HookedTransformer,
+    model: Model,
     tasks_or_prompts: Task | str | Prompt | Sequence[Task | str | Prompt],
     *,
     corrupted: Sequence[Prompt] = (),
@@ -228,9 +228,7 @@ def _tasks(tasks_or_names: list[Any]) -> list[Task]:
     return tasks
 
 
-def _drawn(
-    model: HookedTransformer, task: Task, known: list[Any], n_clean: int, n_test: int, draws: dict[str, Any]
-) -> TaskPrompts:
+def _drawn(model: Model, task: Task, known: list[Any], n_clean: int, n_test: int, draws: dict[str, Any]) -> TaskPrompts:
     """A task's prompts, drawn as ``draws`` says or, where there are known effects on it, as theirs were."""
     count = min(n_clean, len(task.split("train")))
     if known := [each for each in known if each.task == task.name]:

@@ -39,7 +39,7 @@ class Between:
 LIST = "a list of which each is "
 # How to come by what was expected, said where something else was passed.
 MAKERS = {
-    "HookedTransformer": "load_model(source) gives one",
+    "Model": "load_model(source) gives one",
     "Task": "load_task(name, file or rows) gives one",
     "Prompt": "task.prompts(n) gives a list of them, Prompt(text, answers) makes one by hand",
     "HeadMeans": "mean_head_activations(model, prompts) gives them",

@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 
 from .checks import Count, checked
 from .errors import PromptError, brief, few, refuse_odd
-from .models import HookedTransformer, answer_logits, batches, check_dtype, check_length, padded, provenance
+from .models import Model, answer_logits, batches, check_dtype, check_length, padded, provenance
 from .records import Evaluation
 from .tasks import Prompt, beginning, task_names
 from .vocabulary import Ids as Ids
@@ -16,7 +16,7 @@ from .vocabulary import TokenizedPrompt
 
 @checked
 @torch.no_grad()
-def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
+def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
     Probabilities are those of the first accepted answer, whole; a prompt is answered correctly when greedy decoding
@@ -69,9 +69,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
     )  # fmt: skip
 
 
-def answers_of(
-    model: HookedTransformer, prompts: Iterable[Prompt] | Prompt
-) -> tuple[list[int], list[bool], list[TokenizedPrompt]]:
+def answers_of(model: Model, prompts: Iterable[Prompt] | Prompt) -> tuple[list[int], list[bool], list[TokenizedPrompt]]:
     """Every accepted answer of every prompt: the prompt's number, whether the answer is its first, their token ids.
 
     Raises:
@@ -84,12 +82,12 @@ def answers_of(
     return owners, first, pairs
 
 
-def ids(model: HookedTransformer, prompt: Prompt, answer: str | None = None) -> TokenizedPrompt:
+def ids(model: Model, prompt: Prompt, answer: str | None = None) -> TokenizedPrompt:
     """Token ids of a prompt and of its answer (the first accepted one by default)."""
     return prompt.encode(model.tokenizer, answer)
 
 
-def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[Ids]:
+def prompt_ids(model: Model, prompts: Iterable[Prompt] | Prompt) -> list[Ids]:
     """Token ids of prompts without answers, within the model's context.
 
     Raises:
@@ -98,7 +96,7 @@ def prompt_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> 
     return [ids for ids, _ in _encoded(model, [(prompt, None) for prompt in listed(prompts)])]
 
 
-def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> list[TokenizedPrompt]:
+def all_ids(model: Model, prompts: Iterable[Prompt] | Prompt) -> list[TokenizedPrompt]:
     """Token ids of prompts and their first accepted answers, within the model's context.
 
     Raises:
@@ -107,7 +105,7 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
     return _encoded(model, [(prompt, prompt.answers[0]) for prompt in listed(prompts)])
 
 
-def _encoded(model: HookedTransformer, queries: Sequence[tuple[Prompt, str | None]]) -> list[TokenizedPrompt]:
+def _encoded(model: Model, queries: Sequence[tuple[Prompt, str | None]]) -> list[TokenizedPrompt]:
     """Token ids of prompts and their answers; those that cannot be used are named all at once."""
     check_dtype(model)
     pairs: list[TokenizedPrompt] = []

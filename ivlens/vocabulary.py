@@ -47,6 +47,7 @@ Split = Literal["train", "validation", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
+Engine = Literal["auto", "hooked", "bridge"]
 Site = Literal["resid_pre", "attn_out"]
 SITES: tuple[Site, ...] = get_args(Site)
 

@@ -18,7 +18,7 @@ from ..effects import indirect_effects
 from ..errors import RecordError
 from ..files import safe_name
 from ..models import (
-    HookedTransformer,
+    Model,
     attention_weights,
     identity,
     provenance,
@@ -111,7 +111,7 @@ class KeptMeasures:
         """How the base's vector works on the base: bare validation prompts, for each layer and scale."""
         config, bare = self.config, prompts.bare_validation
 
-        def compute(model: HookedTransformer) -> SteeringSweep:
+        def compute(model: Model) -> SteeringSweep:
             return steering_sweep(model, vector, bare, config.tried_layers(model.cfg.n_layers), config.scales)
 
         return self._kept(
@@ -168,7 +168,7 @@ class KeptMeasures:
         kind: type[R],
         checkpoint: CheckpointUnderTest,
         task: str | None,
-        compute: Callable[[HookedTransformer], R],
+        compute: Callable[[Model], R],
         prompts: Sequence[Prompt],
         **settings: Any,
     ) -> R:
@@ -198,7 +198,7 @@ def reselected_vector_of(reading: HeadReading, task: str) -> InstructionVector:
 
 
 def _read_heads(
-    model: HookedTransformer, prompts: TaskPrompts, base_heads: tuple[Head, ...] | None, config: CheckpointConfig
+    model: Model, prompts: TaskPrompts, base_heads: tuple[Head, ...] | None, config: CheckpointConfig
 ) -> HeadReading:
     """Effects with means over all clean prompts; the vector's parts with those of each group of them."""
     clean, groups = prompts.clean, config.groups
@@ -221,7 +221,7 @@ def _read_heads(
     )
 
 
-def _hidden_states(model: HookedTransformer, prompts: list[Prompt]) -> HiddenStates:
+def _hidden_states(model: Model, prompts: list[Prompt]) -> HiddenStates:
     points = [resid_pre_name(layer) for layer in range(model.cfg.n_layers)]
     captured = capture(model, prompts, points, reduce="none", what="hidden states")
     residual = torch.stack([captured[point] for point in points], 1)
@@ -229,7 +229,7 @@ def _hidden_states(model: HookedTransformer, prompts: list[Prompt]) -> HiddenSta
 
 
 def _recover(
-    model: HookedTransformer,
+    model: Model,
     prompts: TaskPrompts,
     vectors: Mapping[str, InstructionVector],
     steered: SteeringPoint,
@@ -245,7 +245,7 @@ def _recover(
     return compare_conditions(model, conditions, task=prompts.task, layer=steered.layer, scale=steered.scale)
 
 
-def _weight_change(model: HookedTransformer, attention_file: Path) -> WeightChange:
+def _weight_change(model: Model, attention_file: Path) -> WeightChange:
     base, _ = load_tensors(attention_file)
     changes = []
     for layer in range(model.cfg.n_layers):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError, HookError, SourceWarning
 from ..models import (
-    HookedTransformer,
+    Model,
     adapter_tokenizer,
     check_alike,
     has_hooks,
@@ -70,7 +70,7 @@ class CheckpointUnderTest:
     source: CheckpointSource
     options: Mapping[str, Any]
     facts_folder: Path
-    loaded: HookedTransformer | None = None
+    loaded: Model | None = None
     known_facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,7 +90,7 @@ class CheckpointUnderTest:
         model = self.model()
         return model_facts(model) | {"device": kind_of_device(model)}
 
-    def model(self) -> HookedTransformer:
+    def model(self) -> Model:
         """The model, loaded once.
 
         Raises:

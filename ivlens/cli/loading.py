@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from ..errors import ArgumentError, few
-from ..models import HookedTransformer, load_model
+from ..models import Model, load_model
 from ..tasks import Task, clean_instruction, load_task
 from .options import DTYPES
 
@@ -26,7 +26,7 @@ def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
     return values | dtypes
 
 
-def read_model(options: argparse.Namespace) -> HookedTransformer:
+def read_model(options: argparse.Namespace) -> Model:
     """The model that the options name."""
     return load_model(options.model, **given(options, "load_model"))
 

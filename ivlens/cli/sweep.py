@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..models import HookedTransformer
+from ..models import Model
 from ..records import ConditionComparison, SteeringSweep
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..tasks import Prompt
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _conditions(
-    model: HookedTransformer,
+    model: Model,
     vector: InstructionVector,
     bare: list[Prompt],
     clean: list[Prompt] | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..effects import load_or_compute_vector
 from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
-from ..models import HookedTransformer, export_adapter, export_hf, merge_lora
+from ..models import Model, export_adapter, export_hf, merge_lora
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
@@ -100,9 +100,7 @@ def _replay(kept: Sequence[Task], seed: int) -> list[Prompt]:
     return [prompt for prompts in drawn for prompt in prompts]
 
 
-def _vector(
-    model: HookedTransformer, paths: dict[str, Path], options: argparse.Namespace, task: Task
-) -> InstructionVector:
+def _vector(model: Model, paths: dict[str, Path], options: argparse.Namespace, task: Task) -> InstructionVector:
     """The base's instruction vector of a task, computed once."""
     log.info(f"{task.name}: the base's instruction vector")
     available = len(task.split("train"))
@@ -110,7 +108,7 @@ def _vector(
     return load_or_compute_vector(model, paths[task.name], task, options.k, n_clean, n_corrupted, options.seed)
 
 
-def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, folder: Path) -> None:
+def _write(model: Model, run: TrainingRun, config: TrainingConfig, folder: Path) -> None:
     """The adapter of a LoRA run, the model as a Hugging Face folder, and the curves as a page."""
     from .. import views
 

@@ -9,7 +9,7 @@ import pandas as pd
 from ..effects import locate_heads
 from ..errors import ArgumentError, RecordError
 from ..files import safe_name
-from ..models import HookedTransformer, model_facts
+from ..models import Model, model_facts
 from ..vectors import InstructionVector, instruction_vector, list_vectors, logit_lens
 from ..vocabulary import check_count
 from .loading import check_prompts, given, model_shape, read_model, read_task
@@ -40,7 +40,7 @@ def run_vector(options: argparse.Namespace) -> None:
     show(options, {f"{task.name}: heads": vector.to_frame(), "reads as": logit_lens(model, vector)})
 
 
-def _check_own(path: Path, model: HookedTransformer) -> None:
+def _check_own(path: Path, model: Model) -> None:
     """A file that is already there is written over only if it holds a vector of this model."""
     if not path.exists():
         return

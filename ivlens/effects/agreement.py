@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import Count, checked
 from ..errors import ArgumentError
-from ..models import HookedTransformer, provenance, shared_weights
+from ..models import Model, provenance, shared_weights
 from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
 from ..scoring import listed
 from ..tasks import Prompt
@@ -19,7 +19,7 @@ from .indirect import indirect_effects
 
 @checked
 def compare_methods(
-    model: HookedTransformer,
+    model: Model,
     prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans,
     *,

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import (
-    HookedTransformer,
+    Model,
     Rows,
     answer_logits,
     at_least_float32,
@@ -38,7 +38,7 @@ Deltas = Float[Tensor, "layer token head d_head"]
 
 
 def attributed_effects(
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
@@ -65,7 +65,7 @@ def attributed_effects(
 
 
 def _of_batch(
-    model: HookedTransformer,
+    model: Model,
     numbered: tuple[list[int], Sequence[Pair]],
     sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
@@ -106,7 +106,7 @@ def _of_batch(
 
 
 def path_gradients(
-    model: HookedTransformer,
+    model: Model,
     pair: Pair,
     tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
     deltas: Deltas,
@@ -140,7 +140,7 @@ def path_gradients(
 
 
 def gradients_at(
-    model: HookedTransformer,
+    model: Model,
     rows: Rows,
     tokens: Mapping[int, Tokens],
     offsets: Mapping[int, Float[Tensor, "token head d_head"]],

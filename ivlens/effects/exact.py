@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import PrecisionWarning
-from ..models import HookedTransformer, sweep_heads
+from ..models import Model, sweep_heads
 from ..records import Head
 from ..vocabulary import Metric
 from .metric import Pair, Scores, in_metric
@@ -19,7 +19,7 @@ ABOVE = 3  # times the noise that an effect should be
 
 
 def exact_scores(
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     means: Tensor,
     heads: list[Head],
@@ -57,7 +57,7 @@ def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]
 
 
 def warn_of_noise(
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     means: Float[Tensor, "layer head d_head"],
     effects: Float[Tensor, "prompt layer head"],

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ..activations import check_means
 from ..checks import Between, Count, checked
 from ..errors import FallbackWarning, UnsupportedError
-from ..models import HookedTransformer, check_streamable, map_with_model, provenance, rows_that_fit
+from ..models import Model, check_streamable, map_with_model, provenance, rows_that_fit
 from ..parallel import workers
 from ..records import Head, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
@@ -33,7 +33,7 @@ Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
 @checked
 @torch.no_grad()
 def indirect_effects(
-    model: HookedTransformer,
+    model: Model,
     prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans,
     *,
@@ -114,7 +114,7 @@ def indirect_effects(
     )
 
 
-def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -> Method:
+def _exact_or_loop(model: Model, stream_dtype: torch.dtype | None) -> Method:
     """The method that is exact for this model; a warning says why where it is not the sweep."""
     try:
         check_streamable(model)
@@ -128,7 +128,7 @@ def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -
 
 
 def _attributed(
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     means: Tensor,
     metric: Metric,
@@ -151,7 +151,7 @@ def _attributed(
 
 def _patched(
     run: Run,
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     means: Tensor,
     metric: Metric,
@@ -168,7 +168,7 @@ def _patched(
 
 def map_scores(
     run: Callable[..., list[Scores]],
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     means: Tensor,
     heads: list[Head],
@@ -190,7 +190,7 @@ def map_scores(
 
 @torch.no_grad()
 def _scores(
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     run: Callable[..., list[Scores]],
     means: Tensor,

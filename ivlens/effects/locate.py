@@ -10,7 +10,7 @@ import torch
 
 from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
-from ..models import HookedTransformer, key_of, shared_weights
+from ..models import Model, key_of, shared_weights
 from ..records import HeadEffects, Record, load_or_compute
 from ..scoring import all_ids
 from ..tasks import Task, clean_instruction, load_task
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Record)
 
 @checked
 def locate_heads(
-    model: HookedTransformer,
+    model: Model,
     task: Task | str,
     *,
     n_clean: Count = 50,
@@ -103,7 +103,7 @@ def locate_heads(
 
 
 def load_or_compute_vector(
-    model: HookedTransformer, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
+    model: Model, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
 ) -> InstructionVector:
     """The vector at ``path`` if it was located on this model with these settings, else it is located and saved there.
 

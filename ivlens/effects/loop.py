@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models import (
-    HookedTransformer,
+    Model,
     answer_logits,
     answer_scores,
     hooked,
@@ -29,7 +29,7 @@ Patch = tuple[int, int, int]  # layer, head, place
 
 
 def loop_scores(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+    model: Model, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
 ) -> list[Scores]:
     """The published algorithm: one full forward pass a head, its output patched at the last prompt token."""
     scores: list[Scores] = []
@@ -57,7 +57,7 @@ def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Ten
 
 
 def patched_effects(
-    model: HookedTransformer,
+    model: Model,
     pairs: Sequence[Pair],
     sites: Sequence[Sites],
     means: Float[Tensor, "place layer head d_head"],
@@ -81,7 +81,7 @@ def patched_effects(
 
 @torch.no_grad()
 def _of_prompt(
-    model: HookedTransformer,
+    model: Model,
     piece: tuple[Pair, Sites],
     means: Float[Tensor, "place layer head d_head"],
     metric: Metric,

@@ -7,7 +7,7 @@ import torch
 from ..activations import check_means
 from ..checks import Count, checked
 from ..errors import MismatchError
-from ..models import HookedTransformer, provenance
+from ..models import Model, provenance
 from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_place, task_names
@@ -20,7 +20,7 @@ from .loop import patched_effects
 @checked
 @torch.no_grad()
 def position_effects(
-    model: HookedTransformer,
+    model: Model,
     prompts: Iterable[Prompt] | Prompt,
     means: PositionMeans,
     *,

@@ -29,9 +29,14 @@ else:
     Model.register(HookedTransformer)
 
 
+def has_hooked() -> bool:
+    """Whether TransformerLens has HookedTransformer."""
+    return HookedTransformer.__module__ != __name__
+
+
 def check_hooked() -> None:
     """Raise UnsupportedError where TransformerLens has no HookedTransformer."""
-    if HookedTransformer.__module__ == __name__:
+    if not has_hooked():
         raise UnsupportedError(
             "TransformerLens 3, which has HookedTransformer", "a later version, which has not",
             "load the model with engine='bridge', or pip install 'transformer-lens<4'",

@@ -9,20 +9,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, UnsupportedError
+from ..vocabulary import Engine
 from .adapters import adapter_tokenizer, recorded_base
+from .bridge import Bridge, check_bridge
 from .export import remember_origin
 from .facts import model_facts, stamp, weights_sha256
-from .families import family_of, hooked_config
-from .hooked import HookedTransformer
+from .families import family_of, hooked_config, is_represented
+from .hooked import HookedTransformer, Model, check_hooked, has_hooked
 from .naming import share
 from .outside_errors import library_errors
 from .precision import TOLERANCE, check_dtype, check_finite_weights
-from .sources import Source, merge_adapter, open_source, open_tokenizer
+from .sources import Source, as_it_is, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
 from .weight_memory import copy_from_file, store_transposed
 
@@ -33,28 +34,34 @@ def load_model(
     source: str | Path | torch.nn.Module = "smollm2",
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
     tokenizer: Any = None,
+    engine: Engine = "auto",
     verify: bool = True,
-) -> HookedTransformer:
-    """Load a model as a HookedTransformer: weights unprocessed, evaluation mode, tokenizer attached.
+) -> Model:
+    """Load a model under TransformerLens' hook names: weights unprocessed, tokenizer attached.
 
     No code of a source is ever run and no pickle opened.
 
     Args:
         source: a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
-            name, or a model object: Hugging Face's, PEFT's, or a HookedTransformer, which is passed through.
+            name, or a model object: Hugging Face's, PEFT's, a TransformerBridge, or what ``load_model`` gave.
         device: where the model computes; CUDA where there is one, else the CPU.
-        dtype: the weights' dtype, one of torch's float32, float64, bfloat16 and float16.
+        dtype: the weights' dtype, one of torch's float32, float64, bfloat16 and float16 (None: float32, or that of an
+            object that is taken as it is).
         revision: of a hub name.
         adapter: a PEFT folder or hub name, merged into the weights.
         tokenizer: a tokenizer, or a source that has one, in place of the adapter's or else the model's own.
-        verify: compare the logits of one short prompt with Hugging Face's.
+        engine: what computes: ``"hooked"``, a HookedTransformer with the weights, whose last-token streams are fast;
+            ``"bridge"``, the Hugging Face model itself, of any family, with hooks on it only while they are needed, a
+            model object as it is and without a copy; ``"auto"``, the first where the family is represented, else the
+            second.
+        verify: compare the logits of one short prompt with Hugging Face's, or a bridge's sweep with a plain loop.
 
     Returns:
-        The model, with the provenance of its weights attached.
+        A HookedTransformer or a ``Bridge``, in evaluation mode, with the provenance of its weights attached.
 
     Raises:
         SourceError: nothing loadable is there: not all tensors and no others, not finite, no tokenizer that fits.
@@ -69,31 +76,87 @@ def load_model(
         >>> iv.load_model(model) is model
         True
     """
-    if dtype not in TOLERANCE:
+    if dtype is not None and dtype not in TOLERANCE:
         raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
     check_device(device)
-    if isinstance(source, TransformerBridge):
-        raise SourceError(
-            "a Hugging Face source or a HookedTransformer", "a TransformerBridge", "give what the bridge was made of"
-        )
-    if isinstance(source, HookedTransformer):
-        return _pass_through(source, device, revision, adapter, tokenizer)
+    if isinstance(source, Model):
+        return _passed_through(source, device, revision, adapter, tokenizer, engine)
+    if engine == "hooked":
+        check_hooked()
+    if (taken := _taken(source, engine, tokenizer)) is not None:
+        _check_as_it_is(taken, device, dtype, revision, adapter)
+        return _stamped(_bridged(taken, verify), taken, None)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    opened = _opened(source, dtype, revision, adapter, tokenizer)
-    model = _converted(opened, device, dtype, verify)
+    dtype = dtype or torch.float32
+    opened = _opened(source, dtype, revision, adapter, tokenizer, any_family=engine != "hooked")
+    if engine == "bridge" or not (has_hooked() and is_represented(opened.model.config)):
+        if device.type == "cpu":
+            copy_from_file(opened.model)
+        opened.model.to(device)  # type: ignore[arg-type]
+        return _stamped(_bridged(opened, verify), opened, adapter)
+    return _stamped(_converted(opened, device, dtype, verify), opened, adapter)
+
+
+def _stamped(model: Model, opened: Source, adapter: str | Path | None) -> Model:
     facts: dict[str, Any] = {"source": opened.name, "revision": opened.revision}
     stamp(model, **facts, adapter=str(adapter) if adapter else None)
     return model
 
 
+def _taken(source: Any, engine: Engine, tokenizer: Any) -> Source | None:
+    """A model object that a bridge takes as it is; None for what is read or copied."""
+    if engine == "hooked" or not isinstance(source, torch.nn.Module):
+        return None
+    taken = as_it_is(source, open_tokenizer(tokenizer) if tokenizer is not None else None)
+    if taken is None or engine == "bridge" or type(source).__name__ == "TransformerBridge":
+        return taken
+    spread = len(set(getattr(taken.model, "hf_device_map", {}).values())) > 1
+    plain = not spread and not getattr(taken.model, "is_quantized", False)
+    return None if plain and has_hooked() and is_represented(taken.model.config) else taken
+
+
+def _check_as_it_is(
+    taken: Source, device: Any, dtype: torch.dtype | None, revision: str | None, adapter: str | Path | None
+) -> None:
+    """Raise ArgumentError where something else is asked of a model object than what it is."""
+    model = taken.model
+    wanted = {
+        "device": device is not None and torch.device(device).type != model.device.type,
+        "dtype": dtype is not None and dtype != model.dtype,
+        "revision": revision is not None,
+        "adapter": adapter is not None,
+    }
+    if other := [name for name, differs in wanted.items() if differs]:
+        raise ArgumentError(
+            f"a {taken.name} as it is, in {model.dtype} on {model.device}", f"another {other[0]}",
+            "leave the argument out, or change the object before",
+        )  # fmt: skip
+
+
+def _bridged(opened: Source, verify: bool) -> Bridge:
+    """The bridge over a Hugging Face model, which computes as it is."""
+    check_finite_weights(opened.model.state_dict(), opened.name)
+    with library_errors(f"a model that {opened.name} describes"):
+        d_vocab = opened.model.config.get_text_config().vocab_size
+        bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab))
+        if verify:
+            check_bridge(bridge)
+    return bridge
+
+
 def _opened(
-    source: Any, dtype: torch.dtype, revision: str | None, adapter: str | Path | None, tokenizer: Any
+    source: Any,
+    dtype: torch.dtype,
+    revision: str | None,
+    adapter: str | Path | None,
+    tokenizer: Any,
+    any_family: bool,
 ) -> Source:
     """The Hugging Face model with the adapter merged, weights finite, and the tokenizer that it is used with."""
     tokenizer = open_tokenizer(tokenizer)
     if tokenizer is None and adapter is not None:
         tokenizer = adapter_tokenizer(adapter)
-    opened = open_source(source, dtype, revision, tokenizer)
+    opened = open_source(source, dtype, revision, tokenizer, any_family=any_family)
     if adapter is not None:
         _check_base(opened, adapter, dtype)
         opened = merge_adapter(opened, adapter)
@@ -170,14 +233,24 @@ def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
     Raises:
         SourceError: it cannot be the model's tokenizer.
     """
-    check_tokenizer(tokenizer, model.cfg.d_vocab)
-    tokenizer = copy.deepcopy(tokenizer)
-    if tokenizer.pad_token is None or tokenizer.pad_token_id >= model.cfg.d_vocab:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
+    tokenizer = prepared_tokenizer(tokenizer, model.cfg.d_vocab)
     model.tokenizer = tokenizer
     model.cfg.tokenizer_prepends_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     model.cfg.default_prepend_bos = model.cfg.tokenizer_prepends_bos
+
+
+def prepared_tokenizer(tokenizer: Any, d_vocab: int) -> Any:
+    """A copy of a Hugging Face tokenizer with a padding token that has an embedding, which pads on the right.
+
+    Raises:
+        SourceError: it cannot be the model's tokenizer.
+    """
+    check_tokenizer(tokenizer, d_vocab)
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= d_vocab:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def check_against_hugging_face(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
@@ -210,17 +283,26 @@ def logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> F
     return (output if isinstance(output, Tensor) else output.logits).double().cpu()
 
 
-def _pass_through(
-    model: HookedTransformer,
+def _passed_through(
+    model: Model,
     device: str | torch.device | None,
     revision: str | None,
     adapter: str | Path | None,
     tokenizer: Any,
-) -> HookedTransformer:
+    engine: Engine,
+) -> Model:
+    """A model of ``load_model`` itself, perhaps with another tokenizer or on another device."""
+    kind = type(model).__name__
     if revision is not None:
-        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with a HookedTransformer")
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with a {kind}")
     if adapter is not None:
-        raise ArgumentError("an adapter only with a Hugging Face source", "a HookedTransformer", "merge it before")
+        raise ArgumentError("an adapter only with a Hugging Face source", f"a {kind}", "merge it before")
+    if engine not in ("auto", "hooked" if isinstance(model, HookedTransformer) else "bridge"):
+        raise ArgumentError(f"a source for engine {engine!r}", f"a {kind}", "give what it was made of")
+    if not isinstance(model, HookedTransformer):
+        if tokenizer is not None or device is not None:
+            raise ArgumentError("a Bridge as it is", "a tokenizer or device", "give model.hugging_face with them")
+        return model
     if tokenizer is not None:
         attach_tokenizer(model, open_tokenizer(tokenizer))
     if model.tokenizer is None:

@@ -46,7 +46,7 @@ def hub_folder(name: str, revision: str | None) -> tuple[Path, str]:
     return folder, folder.name
 
 
-def check_model_folder(folder: Path, name: str) -> None:
+def check_model_folder(folder: Path, name: str, *, any_family: bool = False) -> None:
     """Raise unless the folder holds one model whose tensors lie in safetensors files and are of the config's sizes.
 
     Raises:
@@ -56,12 +56,12 @@ def check_model_folder(folder: Path, name: str) -> None:
     config = _config(folder, name)
     if not isinstance(model_type := config.get("model_type"), str):
         raise SourceError(f"a readable model at {name}, its {CONFIG} with a model_type", f"{model_type!r:.60}", REMEDY)
-    family = family_of(SimpleNamespace(model_type=model_type[:60]))
+    family = None if any_family else family_of(SimpleNamespace(model_type=model_type[:60]))
     _check_switches(config, name)
     check_alone(folder, name)
     shapes = tensor_shapes(_weight_files(folder, name), f"a readable model at {name}")
     widest = max((size for shape in shapes.values() for size in shape), default=0)
-    positions = widest if "pos_embed.W_pos" in family.naming.outer else MOST_POSITIONS
+    positions = widest if family is not None and "pos_embed.W_pos" in family.naming.outer else MOST_POSITIONS
     limits = dict.fromkeys(LAYERS, len(shapes)) | dict.fromkeys(WIDTHS, widest) | dict.fromkeys(POSITIONS, positions)
     _check_sizes(config, limits, name)
 

@@ -86,6 +86,7 @@ class Call:
         given.apply_defaults()
         self.model: Any = model
         self.given = given.arguments
+        self.before = 0 if self.cache is None else self.cached_tokens()  # the layers of this pass will add to them
 
     @classmethod
     def of(cls, model: nn.Module, args: tuple[Any, ...], options: Mapping[str, Any]) -> "Call":
@@ -102,8 +103,7 @@ class Call:
         """The key-value cache that the pass goes on with, or None."""
         raise NotImplementedError
 
-    @property
-    def before(self) -> int:
+    def cached_tokens(self) -> int:
         """How many tokens the cache holds."""
         raise NotImplementedError
 
@@ -164,9 +164,8 @@ class _HookedCall(Call):
     def cache(self) -> Any:
         return self.given["past_kv_cache"]
 
-    @cached_property
-    def before(self) -> int:  # read before the blocks of this pass add to the cache
-        return 0 if self.cache is None else self.cache[0].past_keys.shape[1]
+    def cached_tokens(self) -> int:
+        return int(self.cache[0].past_keys.shape[1])
 
     def own_tokens(self) -> Bool[Tensor, "batch pos"]:
         mask = self.given["attention_mask"]
@@ -217,9 +216,8 @@ class _HuggingFaceCall(Call):
     def cache(self) -> Any:
         return self.given.get("past_key_values")
 
-    @cached_property
-    def before(self) -> int:
-        return 0 if self.cache is None else int(self.cache.get_seq_length())
+    def cached_tokens(self) -> int:
+        return int(self.cache.get_seq_length())
 
     def own_tokens(self) -> Bool[Tensor, "batch pos"]:
         mask = self.given.get("attention_mask")

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ def check_finite_weights(weights: Mapping[str, Tensor], name: str) -> None:
         )
 
 
+@singledispatch
 def check_dtype(model: HookedTransformer) -> None:
     """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which leave its config as it was."""
     if model.W_E.dtype != model.cfg.dtype:

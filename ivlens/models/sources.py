@@ -17,7 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from ..errors import ArgumentError, MismatchError, SourceError, reason
+from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError, reason
 from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
 from .families import family_of, hooked_config
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
@@ -43,8 +43,10 @@ class Source:
     revision: str | None
 
 
-def open_source(source: Any, dtype: torch.dtype, revision: str | None, tokenizer: Any) -> Source:
-    """Load the Hugging Face model and tokenizer behind ``source``.
+def open_source(
+    source: Any, dtype: torch.dtype, revision: str | None, tokenizer: Any, *, any_family: bool = False
+) -> Source:
+    """Load the Hugging Face model and tokenizer behind ``source``, in a family that is represented or ``any_family``.
 
     Raises:
         SourceError: nothing loadable is there.
@@ -55,7 +57,7 @@ def open_source(source: Any, dtype: torch.dtype, revision: str | None, tokenizer
         path, name, commit = _located(source, revision)
         if path.is_file():
             return _from_gguf(path, dtype, tokenizer)
-        return _from_folder(path, name, dtype, commit, tokenizer)
+        return _from_folder(path, name, dtype, commit, tokenizer, any_family)
     kind = type(source).__name__
     if revision is not None:
         raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with a {kind} object")
@@ -68,6 +70,29 @@ def open_source(source: Any, dtype: torch.dtype, revision: str | None, tokenizer
     family_of(base.config)
     tokenizer = _tokenizer_of(base) if tokenizer is None else tokenizer
     return Source(_copied(base, dtype), tokenizer, f"{kind} object", None)
+
+
+def as_it_is(source: Any, tokenizer: Any) -> Source | None:
+    """A model object as it is, without a copy: Hugging Face's, the one inside PEFT's or a TransformerBridge, or None.
+
+    Raises:
+        SourceError: it does not say where its tokenizer is.
+        UnsupportedError: PEFT puts more on it than its modules, or its weights are not in memory.
+    """
+    kind, inner = type(source).__name__, source
+    if is_peft_model(source):
+        if getattr(source.active_peft_config, "is_prompt_learning", False):
+            raise UnsupportedError("adapters in the model's modules", "prompts or prefixes that PEFT learned")
+        inner = source.get_base_model()
+    elif kind == "TransformerBridge":
+        inner, tokenizer = source.original_model, source.tokenizer if tokenizer is None else tokenizer
+    if not isinstance(inner, PreTrainedModel):
+        return None
+    if any(weight.is_meta for weight in inner.parameters()):
+        raise UnsupportedError(
+            "weights in memory", "some that accelerate keeps elsewhere", "load it without offloading"
+        )
+    return Source(inner, _tokenizer_of(inner) if tokenizer is None else tokenizer, f"{kind} object", None)
 
 
 def open_tokenizer(source: Any, revision: str | None = None) -> Any:
@@ -148,10 +173,14 @@ def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str |
         return folder, text, commit
 
 
-def _from_folder(folder: Path, name: str, dtype: torch.dtype, commit: str | None, tokenizer: Any) -> Source:
-    check_model_folder(folder, name)
+def _from_folder(
+    folder: Path, name: str, dtype: torch.dtype, commit: str | None, tokenizer: Any, any_family: bool
+) -> Source:
+    check_model_folder(folder, name, any_family=any_family)
     with library_errors(f"a readable model at {name}"):
-        family_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if not any_family:
+            family_of(config)
         if tokenizer is None:
             tokenizer = read_tokenizer(folder, name, trusted=name in PACKAGED)
         model = _whole(folder, name, dtype=dtype)

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ..activations import check_means
 from ..checks import checked
-from ..models import HookedTransformer, Hooks, last_token, this_pass, z_name
+from ..models import Hooks, Model, last_token, this_pass, z_name
 from ..records import Head, HeadMeans
 from ..vocabulary import check_heads
 
 
 @checked
-def ablate(model: HookedTransformer, heads: Iterable[Head], means: HeadMeans | None = None) -> Hooks:
+def ablate(model: Model, heads: Iterable[Head], means: HeadMeans | None = None) -> Hooks:
     """Within this context, replace the heads' outputs at the last prompt token by zero, or by ``means``.
 
     Rows of a batch, generation, entering again and threads: see ``steer``.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..checks import Index, checked
 from ..errors import ArgumentError, brief
-from ..models import HookedTransformer, Hooks, attn_out_name, resid_pre_name, this_pass
+from ..models import Hooks, Model, attn_out_name, resid_pre_name, this_pass
 from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
 from ..vocabulary import POSITIONS, Site, check_layer
@@ -19,7 +19,7 @@ SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
 
 @checked
 def steer(
-    model: HookedTransformer,
+    model: Model,
     vector: InstructionVector | Float[Tensor, " d_model"],
     layer: int,
     scale: float = 1.0,

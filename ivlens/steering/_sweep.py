@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from ..checks import Between, checked
 from ..errors import ArgumentError, refuse_odd
-from ..models import HookedTransformer, batches, provenance, rows_that_fit, sweep_additions
+from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep, check_finite
 from ..scoring import answers_of, listed
 from ..tasks import Prompt
@@ -19,7 +19,7 @@ from ..vocabulary import check_layers
 @checked
 @torch.no_grad()
 def steering_sweep(
-    model: HookedTransformer,
+    model: Model,
     vector: InstructionVector,
     prompts: Iterable[Prompt] | Prompt,
     layers: Sequence[int],
@@ -90,7 +90,7 @@ def steering_sweep(
 
 
 def _checked(
-    model: HookedTransformer,
+    model: Model,
     vector: InstructionVector,
     layers: Sequence[int],
     scales: Sequence[float],

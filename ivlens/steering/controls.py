@@ -11,7 +11,7 @@ from ..activations import capture
 from ..checks import Count, Seed, checked
 from ..errors import ArgumentError
 from ..heads import random_heads
-from ..models import HookedTransformer, at_least_float32, provenance, resid_pre_name
+from ..models import Model, at_least_float32, provenance, resid_pre_name
 from ..records import ConditionComparison, HeadMeans
 from ..scoring import evaluate, listed
 from ..tasks import Prompt
@@ -43,9 +43,7 @@ def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector
 
 
 @checked
-def random_heads_vector(
-    model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: Seed
-) -> InstructionVector:
+def random_heads_vector(model: Model, means: HeadMeans, vector: InstructionVector, *, seed: Seed) -> InstructionVector:
     """The vector of as many random other heads out of the same means, scaled to the same norm.
 
     Args:
@@ -75,7 +73,7 @@ def random_heads_vector(
 @checked
 @torch.no_grad()
 def mean_difference(
-    model: HookedTransformer,
+    model: Model,
     clean: Iterable[Prompt] | Prompt,
     corrupted: Iterable[Prompt] | Prompt,
     layer: int,
@@ -115,7 +113,7 @@ def mean_difference(
 
 @checked
 def compare_conditions(
-    model: HookedTransformer, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
+    model: Model, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
 ) -> ConditionComparison:
     """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
 

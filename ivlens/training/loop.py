@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..checks import checked
 from ..errors import HookError, RecordError
 from ..files import held, short_hash
-from ..models import HookedTransformer, active_edits, identity, provenance
+from ..models import Model, active_edits, identity, provenance
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import Prompt, Task
@@ -35,7 +35,7 @@ NOT_OF_WEIGHTS = ("save_every", "evaluate_every")  # settings that a resumed run
 @checked
 @torch.inference_mode(False)
 def fine_tune(
-    model: HookedTransformer,
+    model: Model,
     data: Task | Iterable[Prompt] | Prompt,
     config: TrainingConfig | None = None,
     *,
@@ -193,7 +193,7 @@ def interrupts() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def _check_no_edits(model: HookedTransformer) -> None:
+def _check_no_edits(model: Model) -> None:
     if active_edits(model):
         raise HookError(
             "a model without active edits", "training within steer or ablate, or with hooks",

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models import (
-    HookedTransformer,
+    Model,
     Rows,
     answer_residual,
     base_weights,
@@ -77,7 +77,7 @@ class Teacher:
     ``anchors`` are the initial values of what is trained, which are put back for the teacher's forward passes.
     """
 
-    model: HookedTransformer
+    model: Model
     anchors: Mapping[str, Tensor]
     sampler: PromptSampler
     heads: tuple[Head, ...] = ()

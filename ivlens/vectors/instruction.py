@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checks import Count, checked
 from ..errors import ArgumentError, MismatchError, brief
-from ..models import HookedTransformer, check_alike, check_fits, head_writes, provenance
+from ..models import Model, check_alike, check_fits, head_writes, provenance
 from ..records import Head, HeadEffects, HeadMeans, Record, check_finite
 from ..vocabulary import check_heads
 
@@ -164,7 +164,7 @@ class InstructionVector(Record):
 @checked
 @torch.no_grad()
 def instruction_vector(
-    model: HookedTransformer, source: HeadEffects | HeadMeans, heads: Sequence[Head] | None = None, *, k: Count = 20
+    model: Model, source: HeadEffects | HeadMeans, heads: Sequence[Head] | None = None, *, k: Count = 20
 ) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
 
@@ -210,9 +210,7 @@ def instruction_vector(
     return InstructionVector(parts.sum(0), parts, tuple(heads), means.task, provenance=origin)
 
 
-def vector_values(
-    model: HookedTransformer, vector: InstructionVector | Float[Tensor, " d_model"]
-) -> Float[Tensor, " d_model"]:
+def vector_values(model: Model, vector: InstructionVector | Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
     """The vector's values on the model's device.
 
     Raises:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..checks import checked
 from ..errors import RecordError
-from ..models import HookedTransformer, check_fits, model_facts
+from ..models import Model, check_fits, model_facts
 from ..records.gather import class_name, find_files
 from ..text import visible
 from .instruction import InstructionVector
@@ -19,7 +19,7 @@ log = logging.getLogger("ivlens")
 
 
 @checked
-def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = False) -> InstructionVector:
+def load_vector(path: str | Path, model: Model, *, force: bool = False) -> InstructionVector:
     """Load a vector for use on ``model``; with ``force``, also one that was computed on another kind of model.
 
     A forced vector keeps the facts of the model it came from under ``"forced from"``, and passes later checks.

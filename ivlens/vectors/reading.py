@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import Count, checked
 from ..errors import ArgumentError
-from ..models import HookedTransformer, final_logits, unembedding
+from ..models import Model, final_logits, unembedding
 from ..records import check_finite
 from ..tasks import token_text
 from ..vocabulary import check_count
@@ -20,7 +20,7 @@ from .instruction import InstructionVector, vector_values
 @checked
 @torch.no_grad()
 def logit_lens(
-    model: HookedTransformer,
+    model: Model,
     vector: InstructionVector,
     k: Count = 10,
     *,
@@ -62,17 +62,17 @@ def logit_lens(
     return _ranked(model, names, scores, k)
 
 
-def _logits(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+def _logits(model: Model, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     logits = final_logits(model, rows.to(model.cfg.dtype)).float()
     return logits - logits.mean(-1, keepdim=True)
 
 
-def _cosines(model: HookedTransformer, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+def _cosines(model: Model, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     directions = unembedding(model).float()  # vocab d_model
     return (rows.float() / rows.float().norm(dim=-1, keepdim=True)) @ (directions.T / directions.norm(dim=-1))
 
 
-def _ranked(model: HookedTransformer, names: Sequence[str], scores: Float[Tensor, "row vocab"], k: int) -> pd.DataFrame:
+def _ranked(model: Model, names: Sequence[str], scores: Float[Tensor, "row vocab"], k: int) -> pd.DataFrame:
     best = scores.topk(k)
     table = []
     for name, values, ids in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):

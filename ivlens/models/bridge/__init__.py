@@ -13,3 +13,4 @@ loading. ``protocol``: what ``ivlens.models`` does with a model, done with a ``B
 
 from . import protocol as protocol
 from .model import Bridge as Bridge
+from .trial import check_bridge as check_bridge

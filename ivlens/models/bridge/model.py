@@ -51,8 +51,9 @@ class Config:
         """What numbers depend on beside the weights: Hugging Face's config, and which of PEFT's adapters are on."""
         adapters = [
             (path, module.active_adapters, module.disable_adapters, module.merged)
-            for path, module in self._model.named_modules() if hasattr(module, "disable_adapters")
-        ]  # fmt: skip
+            for path, module in self._model.named_modules()
+            if hasattr(module, "active_adapters") and hasattr(module, "merged_adapters")
+        ]
         config = self._model.config.to_dict()
         dropped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
         return {name: value for name, value in config.items() if name not in dropped} | {"adapters": adapters}

@@ -15,6 +15,7 @@ from ..head_weights import attention_weights, head_writes
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
 from ..passes import last_prompt_tokens
+from ..precision import check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
@@ -209,3 +210,8 @@ def _has_lora(model: Bridge) -> bool:
 @lora_is_on.register(Bridge)
 def _lora_is_on(model: Bridge) -> bool:
     return False
+
+
+@check_dtype.register(Bridge)
+def _check_dtype(model: Bridge) -> None:
+    """Its config has the dtype of its weights, whatever it was cast to."""

@@ -4,13 +4,48 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...vocabulary import Head, TokenizedPrompt
+from ...errors import MismatchError
+from ...vocabulary import Head, Ids, TokenizedPrompt
 from ..hooks import hooked, resid_pre_name, z_name
 from ..passes import last_token
 from ..precision import TOLERANCE
 from ..runs import answer_logits, padded
 from .model import Bridge
 from .sweep import Fork, head_forks, run_rows
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+@torch.no_grad()
+def check_bridge(bridge: Bridge) -> None:
+    """Try on a short text what ivlens does with a bridged model; what the sweep gets wrong is kept to be refused later.
+
+    Raises:
+        MismatchError: logits read off the residual stream, or beside padding, are not the model's own.
+    """
+    tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
+    alone = bridge(torch.tensor([tokens], device=bridge.cfg.device))[0].double()
+    half = tokens[: len(tokens) // 2 + 1]
+    whole, padded_half = answer_logits(bridge, padded([_every(tokens), _every(half)], bridge.cfg.device))
+    for logits, what in ((whole, "off its residual stream"), (padded_half, "beside padding")):
+        expected = alone[: len(logits)]
+        difference = (logits.double() - expected).abs().max().item()
+        allowed = _rounding(bridge, expected)
+        if not difference <= allowed:
+            raise MismatchError(
+                f"logits {what} within {allowed:.1e} of the model's own", f"a difference of {difference:.1e}",
+                "such a model would not be represented faithfully, so it is refused",
+            )  # fmt: skip
+    _ = bridge.refused_sweep
+
+
+def _every(tokens: Ids) -> TokenizedPrompt:
+    """A pair whose answer's logits are those at every position but the last."""
+    return TokenizedPrompt(tokens[:1], tokens[1:])
+
+
+def _rounding(bridge: Bridge, logits: Tensor) -> float:
+    return TOLERANCE[bridge.cfg.dtype] * max(1.0, logits.abs().max().item())
 
 
 @torch.no_grad()
@@ -19,7 +54,7 @@ def sweep_trouble(bridge: Bridge) -> str | None:
 
     Tried are all heads of three layers, or where layers lack heads the residual stream before three layers.
     """
-    tokens = tuple(bridge.to_tokens("The quick brown fox jumps over the lazy dog.")[0].tolist())
+    tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
     pair = TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0]))
     last = bridge.cfg.n_layers - 1
     layers = sorted({0, bridge.cfg.n_layers // 2, last})

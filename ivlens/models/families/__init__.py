@@ -54,6 +54,15 @@ def family_of(config: Any) -> Family:
     return family
 
 
+def is_represented(config: Any) -> bool:
+    """Whether the family, and every feature that the config switches on, is represented here."""
+    try:
+        hooked_config(config)
+    except UnsupportedError:
+        return False
+    return True
+
+
 def hooked_config(config: Any, **overrides: Any) -> HookedTransformerConfig:
     """The TransformerLens config of a Hugging Face config, weights unprocessed.
 
