@@ -2,6 +2,8 @@
 
 from .adapters import adapter_tokenizer as adapter_tokenizer
 from .bridge import Bridge as Bridge
+from .engines import HookedTransformer as HookedTransformer
+from .engines import Model as Model
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf
 from .export import trainable_names as trainable_names
@@ -21,8 +23,6 @@ from .gradients import only_trainable as only_trainable
 from .head_weights import attention_weights as attention_weights
 from .head_weights import head_writes as head_writes
 from .head_weights import relative_change as relative_change
-from .hooked import HookedTransformer as HookedTransformer
-from .hooked import Model as Model
 from .hooks import Hooks as Hooks
 from .hooks import active_edits as active_edits
 from .hooks import attn_out_name as attn_out_name

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError, reason
 from ..files import atomic_folder
+from .engines import HookedTransformer
 from .facts import model_facts, provenance, weights_sha256
 from .families import Family, family_of
-from .hooked import HookedTransformer
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
 

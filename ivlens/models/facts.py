@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MismatchError
-from .hooked import HookedTransformer
+from .engines import Model
 from .hooks import active_edits
 from .lora import lora_is_on, weight_names
 
@@ -32,7 +32,7 @@ ROWS = 2048  # of a rotary table: those that every model has from the start
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
 
 
-def stamp(model: HookedTransformer, *, processing: str = "none", **facts: Any) -> None:
+def stamp(model: Model, *, processing: str = "none", **facts: Any) -> None:
     """Attach the provenance ``facts`` to the model, with its identity and shape."""
     model.ivlens_facts = facts | {  # type: ignore[assignment]
         "weights_sha256": weights_sha256(model),
@@ -45,7 +45,7 @@ def stamp(model: HookedTransformer, *, processing: str = "none", **facts: Any) -
     model.ivlens_versions = _state_of(model)  # type: ignore[assignment]
 
 
-def model_facts(model: HookedTransformer) -> dict[str, Any]:
+def model_facts(model: Model) -> dict[str, Any]:
     """The provenance of the model, renewed where its weights, config or tokenizer were changed since it was attached.
 
     Writes to parameters are seen through their version counters, those to ``parameter.data`` through sums of their
@@ -67,13 +67,13 @@ def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in IDENTITY} | {"versions": package_versions()}
 
 
-def key_of(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
+def key_of(model: Model, **settings: Any) -> dict[str, Any]:
     """What a result of this model that is kept depends on: its identity and kind of device, edits, the settings."""
     of_model = identity(model_facts(model)) | {"device": kind_of_device(model)}
     return of_model | {"edits": active_edits(model), "settings": settings}
 
 
-def kind_of_device(model: HookedTransformer) -> str:
+def kind_of_device(model: Model) -> str:
     """The kind of device that the model is on: "cpu", "cuda"."""
     return torch.device(model.cfg.device or "cpu").type
 
@@ -89,7 +89,7 @@ def _version(package: str) -> str:
     return version(package)
 
 
-def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
+def provenance(model: Model, **settings: Any) -> dict[str, Any]:
     """A record's provenance: the model's facts, the ``settings`` of the computation, and the versions used.
 
     Within ``steer`` and ``ablate`` it says what these do.
@@ -101,7 +101,7 @@ def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
     )
 
 
-def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str, *, same_weights: bool = False) -> None:
+def check_fits(model: Model, recorded: Mapping[str, Any], what: str, *, same_weights: bool = False) -> None:
     """Raise unless something recorded on one model may be used on ``model``.
 
     Shape, architecture and weight processing must agree; with ``same_weights`` weights, config and dtype too.
@@ -131,7 +131,7 @@ def check_alike(
 
 
 @torch.no_grad()
-def weights_sha256(model: HookedTransformer) -> str:
+def weights_sha256(model: Model) -> str:
     """SHA-256 over the names, shapes and bytes of all weights, LoRA's updates added, whatever the memory layout."""
     digest = hashlib.sha256()
     for name in sorted(weight_names(model)):
@@ -147,7 +147,7 @@ def _in_memory_order(tensor: Tensor) -> Tensor:
     return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
 
 
-def config_sha256(model: HookedTransformer) -> str:
+def config_sha256(model: Model) -> str:
     """SHA-256 over what the model computes with beside its weights: config, rotary tables, numbers of its modules.
 
     Modules keep some numbers of their own (the epsilon of a norm, the scale of attention), which may be edited there.
@@ -183,7 +183,7 @@ def _settings_of(tokenizer: Any) -> list[Any]:
     return [*settings, tokenizer.special_tokens_map, tokenizer(PROBE)["input_ids"]]
 
 
-def _kind_of(model: HookedTransformer, processing: str) -> dict[str, Any]:
+def _kind_of(model: Model, processing: str) -> dict[str, Any]:
     """The facts by which vectors of one model fit another."""
     cfg = model.cfg
     return {
@@ -194,7 +194,7 @@ def _kind_of(model: HookedTransformer, processing: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _state_of(model: HookedTransformer) -> tuple[object, ...]:
+def _state_of(model: Model) -> tuple[object, ...]:
     """What changes with the model, found in a small part of the time that hashing it takes."""
     tokenizer: Any = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UnsupportedError
-from .hooked import HookedTransformer
+from .engines import HookedTransformer, Model
 from .hooks import thread_of_pass
 from .lora import has_lora, lora_off
 
 
 @contextmanager
-def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Iterator[None]:
+def base_weights(model: Model, anchors: Mapping[str, Tensor]) -> Iterator[None]:
     """Within this context, without gradients, the model computes with its initial weights.
 
     With LoRA its updates are switched off; otherwise the parameters that ``anchors`` names point to those tensors.
@@ -40,7 +40,7 @@ def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Ite
 
 
 @contextmanager
-def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[tuple[str, Tensor]]]:
+def only_trainable(model: Model, names: set[str]) -> Iterator[list[tuple[str, Tensor]]]:
     """Within this context only the named parameters require gradients; yields them, earlier gradients dropped."""
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -55,7 +55,7 @@ def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[t
 
 
 @contextmanager
-def differentiable(model: HookedTransformer) -> Iterator[None]:
+def differentiable(model: Model) -> Iterator[None]:
     """Within this context gradients flow through activations but to no parameter, whatever mode torch is in outside.
 
     Raises:

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.components import TransformerBlock
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
-from .hooked import HookedTransformer
+from .engines import HookedTransformer, TransformerBlock
 
 
 @singledispatch

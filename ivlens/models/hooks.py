@@ -18,7 +18,7 @@ from transformer_lens.hook_points import LensHandle
 from transformers import GenerationMixin
 
 from ..errors import HookError
-from .hooked import HookedTransformer, Model
+from .engines import HookedTransformer, Model
 from .passes import Call
 from .points import Point, hook_of
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformers import PreTrainedModel
 
 from ..checks import checked
@@ -16,10 +15,10 @@ from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, U
 from ..vocabulary import Engine
 from .adapters import adapter_tokenizer, recorded_base
 from .bridge import Bridge, check_bridge
+from .engines import HookedTransformer, HookedTransformerConfig, Model, check_hooked, has_hooked
 from .export import remember_origin
 from .facts import model_facts, stamp, weights_sha256
 from .families import family_of, hooked_config, is_represented
-from .hooked import HookedTransformer, Model, check_hooked, has_hooked
 from .naming import share
 from .outside_errors import library_errors
 from .precision import TOLERANCE, check_dtype, check_finite_weights
@@ -258,13 +257,13 @@ def check_against_hugging_face(model: HookedTransformer, hugging_face: PreTraine
     check_logits(model, logits_on_cpu(hugging_face, check_tokens(model).to(hugging_face.device)), "Hugging Face's")
 
 
-def check_tokens(model: HookedTransformer) -> Int[Tensor, "batch pos"]:
+def check_tokens(model: Model) -> Int[Tensor, "batch pos"]:
     """The short text on which logits are compared, on the model's device."""
     tokenizer: Any = model.tokenizer
     return torch.tensor([tokenizer(CHECK_TEXT)["input_ids"][: model.cfg.n_ctx]], device=model.cfg.device)
 
 
-def check_logits(model: HookedTransformer, theirs: Float[Tensor, "batch pos vocab"], whose: str) -> None:
+def check_logits(model: Model, theirs: Float[Tensor, "batch pos vocab"], whose: str) -> None:
     """Raise MismatchError unless the logits on ``check_tokens`` are ``theirs``, within the dtype's tolerance."""
     difference = (logits_on_cpu(model, check_tokens(model)) - theirs).abs().max().item()
     allowed = TOLERANCE[model.cfg.dtype] * max(1.0, theirs.abs().max().item())

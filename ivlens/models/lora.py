@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from ..checks import checked
 from ..errors import ArgumentError, at_least
 from ..vocabulary import check_layers
-from .hooked import HookedTransformer
+from .engines import HookedTransformer
 from .naming import as_linear, from_linear, own_name
 
 HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "mlp", "W_gate": "mlp", "W_out": "mlp"}

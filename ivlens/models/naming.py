@@ -12,9 +12,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
-from .hooked import HookedTransformer
+from .engines import HookedTransformer, HookedTransformerConfig
 
 LINEAR = {
     "W_Q": "n m h -> (n h) m",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformer_lens.utilities import get_attention_mask
 
 from ..errors import HookError
-from .hooked import HookedTransformer
+from .engines import HookedTransformer
 
 MASK = "pass attention_mask=, 1 where a row has tokens of its own and 0 where it is padded"
 

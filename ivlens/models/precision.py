@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MismatchError, SourceError
-from .hooked import HookedTransformer
+from .engines import HookedTransformer
 from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.

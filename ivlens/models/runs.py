@@ -14,7 +14,7 @@ from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
 from ..vocabulary import Ids, TokenizedPrompt
-from .hooked import HookedTransformer
+from .engines import HookedTransformer, Model
 from .hooks import hooked, pattern_name
 from .passes import last_prompt_tokens
 
@@ -51,7 +51,7 @@ def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) 
     return Rows(tokens, mask, last, tuple(answer for _, answer in pairs))
 
 
-def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> None:
+def check_length(model: Model, pairs: Sequence[TokenizedPrompt]) -> None:
     """Raise PromptError where a prompt with its answer is longer than the model's context, or has no embedding."""
     longest = max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
     if longest > model.cfg.n_ctx:
@@ -88,12 +88,12 @@ def _without_zero_rows(pattern: Float[Tensor, "batch head query key"]) -> Float[
     return pattern / (pattern.sum(-1, keepdim=True) > 0)
 
 
-def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:
+def answer_logits(model: Model, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:
     """Each row's logits at the positions from which its answer's tokens are predicted."""
     return list(final_logits(model, answer_residual(model, rows)).split([len(answer) for answer in rows.answers]))
 
 
-def answer_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "token d_model"]:
+def answer_residual(model: Model, rows: Rows) -> Float[Tensor, "token d_model"]:
     """Final residual stream at the positions from which the rows' answer tokens are predicted, row after row."""
     residual = final_residual(model, rows)
     counts = [len(answer) for answer in rows.answers]

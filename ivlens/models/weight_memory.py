@@ -10,7 +10,7 @@ import sys
 import torch
 from torch import Tensor
 
-from .hooked import HookedTransformer
+from .engines import HookedTransformer
 
 
 def store_transposed(model: HookedTransformer) -> None:

@@ -24,8 +24,8 @@ from ..errors import HookError, UnsupportedError, WorkerError, reason
 from ..files import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
 from ..vocabulary import TokenizedPrompt
+from .engines import HookedTransformer, Model
 from .facts import model_facts
-from .hooked import HookedTransformer
 from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
@@ -70,7 +70,7 @@ class Shared:
 
 
 def map_with_model(
-    model: HookedTransformer,
+    model: Model,
     work: Callable[..., Any],
     pieces: Sequence[P],
     n_jobs: int | None,
@@ -100,7 +100,7 @@ def map_with_model(
 
 
 def map_batches(
-    model: HookedTransformer,
+    model: Model,
     work: Callable[..., Any],
     pairs: Sequence[TokenizedPrompt],
     batch_size: int,
@@ -122,7 +122,7 @@ def map_batches(
 
 
 @contextmanager
-def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[None]:
+def shared_weights(model: Model, n_jobs: int | None) -> Iterator[None]:
     """Within this context the model's weights lie in a temporary file for the workers, saved once, removed at the end.
 
     With one worker there is none. Weights are those that the model computes with, LoRA's updates added.
@@ -134,6 +134,10 @@ def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[Non
     if workers(n_jobs) == 1:
         yield
         return
+    if not isinstance(model, HookedTransformer):
+        raise UnsupportedError(
+            "one process for a Bridge", f"n_jobs={n_jobs}", "leave n_jobs out: its rows run together"
+        )
     if has_hooks(model):
         raise HookError("no active hooks: workers would not run them", "some", "leave their context first, or n_jobs=1")
     logits = logits_on_cpu(model, check_tokens(model))
@@ -192,7 +196,7 @@ def _with_model(piece: Any, work: Callable[..., Any], blueprint: Blueprint, weig
     return work(_kept[blueprint.key], piece)
 
 
-def _saved(model: HookedTransformer, path: Path) -> dict[str, Span]:
+def _saved(model: Model, path: Path) -> dict[str, Span]:
     spans = {}
     try:
         with path.open("wb") as file:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...errors import ArgumentError, UnsupportedError
-from ..hooked import Model
+from ..engines import Model
 from ..hooks import attn_out_name, pattern_name, resid_pre_name, z_name
 from ..points import Point
 from .decoder import Decoder, find_decoder

@@ -23,10 +23,10 @@ To add a family, start from the one that is most like it:
 
 from typing import Any
 
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
 
 from ...errors import UnsupportedError
+from ..engines import HookedTransformerConfig
 from . import alibi, gemma, learned_positions, olmo, parallel, rms_gated
 from .family import Family as Family
 from .family import refuse

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.pretrained.weight_conversions.bloom import convert_bloom_weights
 
+from ..engines import HookedTransformerConfig
 from ..naming import Naming, affine, by_head
-from .family import Facts, Family, refuse, require
+from .family import Facts, Family, converted, refuse, require
 
 
 def _bloom(config: Any) -> Facts:
@@ -32,7 +31,7 @@ def _bloom(config: Any) -> Facts:
 
 def _bloom_weights(hugging_face: Any, cfg: HookedTransformerConfig) -> dict[str, Tensor]:
     """TransformerLens' conversion, and zeros for the learned positions that it makes but never reads."""
-    return convert_bloom_weights(hugging_face, cfg) | {"pos_embed.W_pos": torch.zeros(cfg.n_ctx, cfg.d_model)}
+    return converted("bloom")(hugging_face, cfg) | {"pos_embed.W_pos": torch.zeros(cfg.n_ctx, cfg.d_model)}
 
 
 _BLOOM = Naming(

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NoReturn
 
 from torch import Tensor
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
 from ...errors import UnsupportedError
+from ..engines import HookedTransformerConfig
 from ..naming import Naming
 
 Facts = dict[str, Any]
@@ -24,6 +25,17 @@ class Family:
     facts: Callable[[Any], Facts]
     weights: Callable[[Any, HookedTransformerConfig], dict[str, Tensor]]
     naming: Naming
+
+
+def converted(family: str) -> Callable[[Any, HookedTransformerConfig], dict[str, Tensor]]:
+    """TransformerLens' own conversion of a family's weights, imported when it is used: later versions have none."""
+
+    def convert(hugging_face: Any, cfg: HookedTransformerConfig) -> dict[str, Tensor]:
+        module = import_module(f"transformer_lens.pretrained.weight_conversions.{family}")
+        weights: dict[str, Tensor] = getattr(module, f"convert_{family}_weights")(hugging_face, cfg)
+        return weights
+
+    return convert
 
 
 def refuse(config: Any, feature: str, value: object, supported: str) -> NoReturn:

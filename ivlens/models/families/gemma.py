@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_weights
-
 from ..naming import Naming
-from .family import Facts, Family, gated, head_width, refuse, require, rms, rope, windows
+from .family import Facts, Family, converted, gated, head_width, refuse, require, rms, rope, windows
 from .rms_gated import BLOCK, MODEL, QK_NORMS, rms_gated_facts
 
 
@@ -63,7 +61,7 @@ _GEMMA = Naming("model.layers.", MODEL, BLOCK, norm_offset=1.0, scaled_embedding
 _GEMMA2 = Naming("model.layers.", MODEL, _SANDWICH, norm_offset=1.0, scaled_embedding=True)
 _GEMMA3 = Naming("model.layers.", MODEL, _SANDWICH | QK_NORMS, norm_offset=1.0, scaled_embedding=True)
 FAMILIES = {
-    "gemma": Family("GemmaForCausalLM", _gemma, convert_gemma_weights, _GEMMA),
-    "gemma2": Family("Gemma2ForCausalLM", _gemma2, convert_gemma_weights, _GEMMA2),
-    "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, convert_gemma_weights, _GEMMA3),
+    "gemma": Family("GemmaForCausalLM", _gemma, converted("gemma"), _GEMMA),
+    "gemma2": Family("Gemma2ForCausalLM", _gemma2, converted("gemma"), _GEMMA2),
+    "gemma3_text": Family("Gemma3ForCausalLM", _gemma3, converted("gemma"), _GEMMA3),
 }

@@ -2,12 +2,8 @@
 
 from typing import Any
 
-from transformer_lens.pretrained.weight_conversions.gpt2 import convert_gpt2_weights
-from transformer_lens.pretrained.weight_conversions.neo import convert_neo_weights
-from transformer_lens.pretrained.weight_conversions.opt import convert_opt_weights
-
 from ..naming import Naming, affine
-from .family import Facts, Family, require, windows
+from .family import Facts, Family, converted, require, windows
 
 
 def _gpt2(config: Any) -> Facts:
@@ -82,7 +78,7 @@ _OPT = Naming(
     skipped_positions=2,
 )
 FAMILIES = {
-    "gpt2": Family("GPT2LMHeadModel", _gpt2, convert_gpt2_weights, _GPT2),
-    "gpt_neo": Family("GPTNeoForCausalLM", _gpt_neo, convert_neo_weights, _GPT_NEO),
-    "opt": Family("OPTForCausalLM", _opt, convert_opt_weights, _OPT),
+    "gpt2": Family("GPT2LMHeadModel", _gpt2, converted("gpt2"), _GPT2),
+    "gpt_neo": Family("GPTNeoForCausalLM", _gpt_neo, converted("neo"), _GPT_NEO),
+    "opt": Family("OPTForCausalLM", _opt, converted("opt"), _OPT),
 }

@@ -3,11 +3,8 @@
 from functools import partial
 from typing import Any
 
-from transformer_lens.pretrained.weight_conversions.gptj import convert_gptj_weights
-from transformer_lens.pretrained.weight_conversions.neox import convert_neox_weights
-
 from ..naming import Naming, affine, by_head, own_weights
-from .family import Facts, Family, head_width, kv_heads, partly_rope, require
+from .family import Facts, Family, converted, head_width, kv_heads, partly_rope, require
 
 
 def _gpt_neox(config: Any) -> Facts:
@@ -77,8 +74,8 @@ _PHI = Naming(
     shared=_ONE_NORM,
 )
 FAMILIES = {
-    "gpt_neox": Family("GPTNeoXForCausalLM", _gpt_neox, convert_neox_weights, _GPT_NEOX),
-    "gptj": Family("GPTJForCausalLM", _gptj, convert_gptj_weights, _GPTJ),
+    "gpt_neox": Family("GPTNeoXForCausalLM", _gpt_neox, converted("neox"), _GPT_NEOX),
+    "gptj": Family("GPTJForCausalLM", _gptj, converted("gptj"), _GPTJ),
     # TransformerLens' conversion leaves out key-value heads that queries share
     "phi": Family("PhiForCausalLM", _phi, partial(own_weights, _PHI), _PHI),
 }

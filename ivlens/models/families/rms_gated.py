@@ -3,13 +3,8 @@
 from functools import partial
 from typing import Any
 
-from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
-from transformer_lens.pretrained.weight_conversions.mistral import convert_mistral_weights
-from transformer_lens.pretrained.weight_conversions.qwen2 import convert_qwen2_weights
-from transformer_lens.pretrained.weight_conversions.qwen3 import convert_qwen3_weights
-
 from ..naming import Naming, own_weights
-from .family import Facts, Family, gated, head_width, kv_heads, partly_rope, require, rms, rope, windows
+from .family import Facts, Family, converted, gated, head_width, kv_heads, partly_rope, require, rms, rope, windows
 
 MODEL = {"embed.W_E": "model.embed_tokens.weight", "ln_final.w": "model.norm.weight", "unembed.W_U": "lm_head.weight"}
 BLOCK = {
@@ -66,10 +61,10 @@ _PHI3 = Naming(
     | {f"mlp.W_{x}": "mlp.gate_up_proj.weight" for x in ("gate", "in")},
 )
 FAMILIES = {
-    "llama": Family("LlamaForCausalLM", _llama, convert_llama_weights, _LLAMA),
-    "mistral": Family("MistralForCausalLM", _mistral, convert_mistral_weights, _LLAMA),
-    "qwen2": Family("Qwen2ForCausalLM", _qwen2, convert_qwen2_weights, _QWEN2),
-    "qwen3": Family("Qwen3ForCausalLM", _qwen3, convert_qwen3_weights, _QWEN3),
+    "llama": Family("LlamaForCausalLM", _llama, converted("llama"), _LLAMA),
+    "mistral": Family("MistralForCausalLM", _mistral, converted("mistral"), _LLAMA),
+    "qwen2": Family("Qwen2ForCausalLM", _qwen2, converted("qwen2"), _QWEN2),
+    "qwen3": Family("Qwen3ForCausalLM", _qwen3, converted("qwen3"), _QWEN3),
     # TransformerLens gives phi3's RMS norms biases, as long as the vocabulary
     "phi3": Family("Phi3ForCausalLM", _phi3, partial(own_weights, _PHI3), _PHI3),
 }

@@ -5,7 +5,7 @@ from functools import singledispatch
 import psutil
 import torch
 
-from ..hooked import HookedTransformer
+from ..engines import HookedTransformer
 
 SHARE = 6  # streams take up to this part of the weights' memory,
 LEAST = 64 << 20  # or these bytes, where a model is small

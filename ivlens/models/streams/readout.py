@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ...vocabulary import Ids
-from ..hooked import HookedTransformer
+from ..engines import HookedTransformer
 from ..precision import in_dtype
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,

@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.components import TransformerBlock
 
 from ...vocabulary import TokenizedPrompt
+from ..engines import HookedTransformer, TransformerBlock
 from ..head_weights import is_post_norm, output_norm
-from ..hooked import HookedTransformer
 from ..precision import in_dtype
 from .attention import stream_attention
 from .layout import Layout

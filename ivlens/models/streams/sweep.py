@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
-from ..hooked import HookedTransformer
+from ..engines import HookedTransformer
 from ..hooks import has_hooks
 from .readout import read_greedy, read_scores
 from .run import Forks, run_streams

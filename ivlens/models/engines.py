@@ -1,7 +1,7 @@
 """What a model is to ivlens: a HookedTransformer, or a ``Bridge`` over a model of Hugging Face.
 
-TransformerLens has HookedTransformer up to version 3; with a later one a stand-in takes its name, which nothing is an
-instance of.
+TransformerLens has HookedTransformer up to version 3; with a later one stand-ins take the names, of which nothing is
+an instance.
 """
 
 from abc import ABC
@@ -11,6 +11,8 @@ from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer as HookedTransformer
+    from transformer_lens.components import TransformerBlock as TransformerBlock
+    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig as HookedTransformerConfig
 
     from .bridge import Bridge
 
@@ -18,10 +20,18 @@ if TYPE_CHECKING:
 else:
     try:
         from transformer_lens import HookedTransformer
+        from transformer_lens.components import TransformerBlock
+        from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
     except ImportError:
 
         class HookedTransformer:
-            """Stands in where TransformerLens has no HookedTransformer."""
+            """Stands in where TransformerLens has no HookedTransformer, as the next two do."""
+
+        class TransformerBlock:
+            """Stands in."""
+
+        class HookedTransformerConfig:
+            """Stands in."""
 
     class Model(ABC):  # noqa: B024  (a name for two classes)
         """A model that ``load_model`` gives, of either engine."""
