@@ -9,6 +9,7 @@ that share their beginning, so that it needs to know nothing of the family.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,11 +54,15 @@ def run_rows(bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Fork]) -
             hooks.callback(layer.module.register_forward_pre_hook(entry.enter, with_kwargs=True).remove)
             if layer.output is not None and entry.fork is not None and entry.fork.patched is not None:
                 hooks.callback(layer.output.register_forward_pre_hook(entry.patch).remove)
-        last = bridge.decoder.layers[-1].module
-        hooks.callback(last.register_forward_hook(lambda _, __, output: final.append(first(output))).remove)
-        mask = None
-        bridge.run(own, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(partial(_take, final)).remove)
+        bridge.run(own, None, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return final[-1]
+
+
+def _take(final: list[Tensor], layer: nn.Module, args: Any, output: Any) -> Any:
+    """Keep the rows that leave the last layer, and let the model make logits of the first one only."""
+    final.append(first(output))
+    return (final[-1][:1], *output[1:]) if isinstance(output, tuple) else final[-1][:1]
 
 
 @dataclass
