@@ -28,7 +28,7 @@ def check_stream_dtype(model: HookedTransformer, stream_dtype: torch.dtype | Non
 
 def check_effects(
     prompts: Sequence[Prompt],
-    effects: Float[Tensor, "prompt layer head *place"],
+    effects: Float[Tensor, "prompt layer head *position"],
     baseline: Float[Tensor, " prompt"],
 ) -> None:
     """Raise PromptError that names the prompts, and heads, whose effects are infinite or not a number."""

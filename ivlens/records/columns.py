@@ -122,7 +122,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "PositionEffects.to_frame": {
         "layer": LAYER,
         "head": HEAD,
-        "place": _text("Part of the prompt that was patched, or the position counted from the end."),
+        "position": _text("Part of the prompt that was patched, or the position counted from the end."),
         "aie": AIE,
         "stderr": STDERR,
         "rank": _int("rank", "Rank by effect over heads and parts, the strongest is 1."),

@@ -94,7 +94,7 @@ class HeadMap(Record):
 class OverPrompts:
     """What effects on several corrupted prompts share: how many there are, the mean over them, and its error."""
 
-    values: Float[Tensor, "prompt layer head *place"]
+    values: Float[Tensor, "prompt layer head *position"]
 
     @property
     def n(self) -> int:
@@ -102,12 +102,12 @@ class OverPrompts:
         return self.values.shape[0]
 
     @property
-    def aie(self) -> Float[Tensor, "layer head *place"]:
+    def aie(self) -> Float[Tensor, "layer head *position"]:
         """Average indirect effect of each head: the mean over prompts."""
         return self.values.mean(0)
 
     @property
-    def stderr(self) -> Float[Tensor, "layer head *place"]:
+    def stderr(self) -> Float[Tensor, "layer head *position"]:
         """Standard error of the mean over prompts (not a number for a single prompt)."""
         return (self.values.var(0, correction=0) / (self.n - 1)).sqrt()
 

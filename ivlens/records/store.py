@@ -25,7 +25,7 @@ from .html import block, frame_table
 WIDTH = 120  # characters of a record's repr, at most
 # Names in files that were written before the names of today.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
-EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
+EARLIER_FIELDS = {"correct": "hits", "ks": "counts", "positions": "places"}
 R = TypeVar("R", bound="Record")
 
 

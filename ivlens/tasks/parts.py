@@ -68,20 +68,20 @@ def token_roles(
     return (*roles[start : start + len(ids) - 1], LAST)
 
 
-def positions_by_place(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:
-    """For each prompt, the positions of its tokens at each place: at a role, or at a position counted from the end.
+def positions_by_name(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:
+    """For each prompt, the positions of its tokens by name: a role, or an index counted from the end.
 
     ``by="role"`` takes prompts that know their parts, of any lengths. ``by="position"``, "-1" being the last token,
-    takes any prompts of one length: in others the same index would be another thing.
+    takes any prompts of one length: in prompts of other lengths the same index would mean another token.
 
-    Raises: PromptError where a prompt has no parts, or where positions are asked for and lengths differ.
+    Raises: PromptError where a prompt has no parts, or where lengths differ with ``by="position"``.
     """
     if by == "role":
         return [_gathered(prompt.token_roles(tokenizer)) for prompt in prompts]
     lengths = [len(prompt.token_ids(tokenizer)) for prompt in prompts]
     if len(set(lengths)) > 1:
         raise PromptError(
-            "prompts of one length, so that positions are the same thing in all of them",
+            "prompts of one length, so that a position means the same in all of them",
             f"from {min(lengths)} to {max(lengths)} tokens",
             "use by='role', which aligns prompts by what their tokens are",
         )
