@@ -15,7 +15,7 @@ def command() -> int:
     """Run the command line of this process; the exit status is that of ``cli.main``, or 128 plus a signal's number."""
     _answer(_leave)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller: without a stream, the next file would take its place
+        if getattr(sys, name) is None:  # closed by the caller: the next file that is opened would get its descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     from .cli import main
 

@@ -37,9 +37,9 @@ log = logging.getLogger("ivlens")
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital")
 CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
 HEADS_TEXT = (
-    "Each cell of a map is an attention head. Its indirect effect is how much the log-probability of the right answer "
-    "rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is replaced by "
-    "its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
+    "Each square of a map is an attention head. Its indirect effect is how much the log-probability of the right "
+    "answer rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is "
+    "replaced by its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
 )
 STEERING_TEXT = (
     "The instruction vector (IV) is the sum of the chosen heads' mean outputs. It is added to the residual stream "
@@ -195,8 +195,8 @@ def _steering(
         "bare + random vector": [steered(random_vector(own, seed=seed)) for seed in config.random_seeds],
         "bare + another task's IV": [steered(other)],
     }
-    place = {"task": task.name, "layer": layer, "scale": scale}
-    return sweep, [place | _row(condition, results[condition]) for condition in CONDITIONS]
+    setting = {"task": task.name, "layer": layer, "scale": scale}
+    return sweep, [setting | _row(condition, results[condition]) for condition in CONDITIONS]
 
 
 def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pathlib import PurePath
 from reprlib import Repr
 from typing import Any
 
-NAMED, NAMED_BY = 3, 40  # so many prompts are named in an error, by their last characters
+NAMED, NAMED_BY = 3, 40  # prompts named in an error, at most, and the last characters that name one
 
 
 class IvlensError(Exception):
@@ -144,10 +144,10 @@ def refuse_odd(what: str, prompts: Sequence[str], odd: Iterable[int], of: str = 
     numbers = sorted(set(odd))
     if not numbers:
         return
-    told = [f"prompt {number + 1} ({prompts[number][-NAMED_BY:]!r})" for number in numbers[:NAMED]]
+    names = [f"prompt {number + 1} ({prompts[number][-NAMED_BY:]!r})" for number in numbers[:NAMED]]
     more = [f"{len(numbers) - NAMED} more"] if len(numbers) > NAMED else []
     raise PromptError(
-        f"finite {what} on every prompt", f"infinite values or not-a-numbers{of} on {', '.join(told + more)}",
+        f"finite {what} on every prompt", f"infinite values or not-a-numbers{of} on {', '.join(names + more)}",
         "half precision may overflow: load the model with dtype=torch.float32; or look for damaged weights",
     )  # fmt: skip
 

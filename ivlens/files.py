@@ -192,7 +192,7 @@ def _move_into_place(unfinished: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, two: Path) -> bool:
-    """Let two paths change places in one step; False where the system cannot."""
+    """Exchange two paths in one step; False where the system cannot."""
     paths = os.fsencode(one), os.fsencode(two)
     if sys.platform == "darwin":
         return bool(ctypes.CDLL(None).renamex_np(*paths, 2) == 0)  # RENAME_SWAP

@@ -36,7 +36,7 @@ class Between:
         return f"of {self.least} or more" if self.most == math.inf else f"from {self.least} to {self.most}"
 
 
-LIST = "a list of which each is "
+LIST = "a list in which each item is "
 # How to come by what was expected, said where something else was passed.
 MAKERS = {
     "HookedTransformer": "load_model(source) gives one",
@@ -188,7 +188,7 @@ def _tensor(hint: Any) -> Kind:
 
 
 def _union(kinds: Sequence[Kind]) -> Kind:
-    """The first of the kinds that takes it; of refusals, the one that looked into the argument is told."""
+    """The first kind that accepts the argument; otherwise the refusal that got furthest into the argument."""
 
     def take(value: Any) -> Any:
         refusals = []
@@ -202,7 +202,7 @@ def _union(kinds: Sequence[Kind]) -> Kind:
 
     maker = next((each.maker for each in kinds if each.maker), "")
     listed = sorted((each.words for each in kinds if each.words != "None"), key=lambda words: words.startswith(LIST))
-    words = " or ".join(listed)  # one Prompt before a list of which each is a Prompt
+    words = " or ".join(listed)  # "a Prompt" stands before "a list in which each item is a Prompt"
     kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
     return kind
 

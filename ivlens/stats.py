@@ -84,7 +84,7 @@ def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[
 def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> Interval:
     """Drop of accuracy between two measurements of the same prompts, with its 95% interval (Agresti and Min 2005).
 
-    Their interval for matched pairs is Wald's with half a prompt added to each cell of the two-by-two table.
+    Their interval for matched pairs is Wald's with half a prompt added to each count of the two-by-two table.
 
     Args:
         base: whether each prompt was answered correctly before.
@@ -124,8 +124,8 @@ def spearman(one: ArrayLike, two: ArrayLike) -> float:
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[index]
     return ranks - ranks.mean()
 
 

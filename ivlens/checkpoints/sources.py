@@ -156,7 +156,7 @@ def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
 
 
 def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource:
-    """The checkpoint, told where the base's tokenizer is if it has none; by a path that every process understands."""
+    """The checkpoint, with the base's tokenizer if it has none of its own, as a path that every process can resolve."""
     if not lacks_tokenizer(checkpoint.source):
         return checkpoint
     if isinstance(base, (str, Path)):

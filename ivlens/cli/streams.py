@@ -64,7 +64,7 @@ def progress_lines() -> Iterator[None]:
 
 @contextmanager
 def short_warnings() -> Iterator[None]:
-    """Within this context a warning that is shown is one line, without the place in the code that it comes from."""
+    """Within this context a warning is shown as one line, without its file and line of code."""
 
     def shown(message: Warning | str, *_: Any, **__: Any) -> str:
         return f"ivlens: warning: {one_line(str(message).removeprefix('ivlens: '), LONGEST)}\n"

@@ -16,7 +16,7 @@ def check_targets(*files: Path) -> None:
     """
     for file in files:
         if visible(str(file)) != str(file):
-            raise ArgumentError("a place to write to without control characters, its name in UTF-8", str(file))
+            raise ArgumentError("a path to write to without control characters, its name in UTF-8", str(file))
         with _named(file):
             other = "a folder" if file.is_dir() else "a device, pipe or socket" if _is_special(file) else ""
         if other:
@@ -49,4 +49,4 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArgumentError(f"a place to write to at {path}", reason, "choose another --out") from error
+        raise ArgumentError(f"a path to write to at {path}", reason, "choose another --out") from error

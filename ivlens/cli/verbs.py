@@ -125,8 +125,8 @@ VERBS = {
     "sweep": Verb(
         "sweep.run",
         "sweep a vector over layers and scales, beside controls",
-        "Add a vector to a task's bare prompts for each layer and scale; choose the best cell on validation prompts "
-        "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
+        "Add a vector to a task's bare prompts for each layer and scale; choose the best combination on validation "
+        "prompts and report it on test prompts, beside bare, clean and random vectors of the same norm.",
         (
             MODEL,
             Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
@@ -136,7 +136,7 @@ VERBS = {
                      help="like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
                      default=(1.0, 2.0, 4.0, 6.0), help="like 1,2,4 (default: 1,2,4,6)"),
-            number("--n-validation", 20, "prompts to choose the cell on"),
+            number("--n-validation", 20, "prompts to choose layer and scale on"),
             number("--n-test", 30, "prompts to report on"),
             number("--seed", 0, "seed of the prompts", least=0),
             out("folder for the records and a page with the figures"),

@@ -144,8 +144,8 @@ def _resize(model: PreTrainedModel, shapes: dict[str, tuple[int, ...]], expected
     if sizes <= {n_tokens}:
         return
     if len(sizes) > 1 or len(rows) < (1 if model.config.tie_word_embeddings else 2):
-        told = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
-        raise SourceError(expected, f"{told} tokens where the model has {n_tokens}", "save both embeddings with it")
+        sizes = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
+        raise SourceError(expected, f"{sizes} tokens where the model has {n_tokens}", "save both embeddings with it")
     model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
 
 
@@ -195,11 +195,11 @@ def _unshare(model: PreTrainedModel) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(parameter, []).append((module, name))
     embeddings, tied = {model.get_input_embeddings(), model.get_output_embeddings()}, False
-    for shared, places in owners.items():
-        if {module for module, _ in places} == embeddings:
+    for shared, uses in owners.items():
+        if {module for module, _ in uses} == embeddings:
             tied = True
             continue
-        for module, name in places[1:]:
+        for module, name in uses[1:]:
             setattr(module, name, torch.nn.Parameter(shared.detach().clone(), requires_grad=False))
     model.config.tie_word_embeddings = bool(model.config.tie_word_embeddings and tied)
 

@@ -1,6 +1,6 @@
 """Models back to Hugging Face: a whole folder for plain transformers, or LoRA's updates as a PEFT adapter.
 
-A folder is built beside its target and moved into place when it is whole; it replaces only an earlier export.
+A folder is built beside its target and renamed when it is complete; it replaces only an earlier export.
 """
 
 import copy

@@ -172,8 +172,8 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     rules: Any = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
     if isinstance(rules, dict):  # these two are set anew by every call of the tokenizer
         rules |= {"padding": None, "truncation": None}
-    told = json.dumps([rules, _settings_of(tokenizer)], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    settings = json.dumps([rules, _settings_of(tokenizer)], sort_keys=True, default=str)
+    return hashlib.sha256(settings.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _settings_of(tokenizer: Any) -> list[Any]:
@@ -199,13 +199,18 @@ def _state_of(model: HookedTransformer) -> tuple[object, ...]:
     tokenizer: Any = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = [str(getattr(backend, name, None)) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
-    told = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
+    ids = tokenizer and [
+        len(tokenizer),
+        sorted(tokenizer.get_added_vocab().items()),
+        rules,
+        _settings_of(tokenizer),
+    ]
     parameters = [(each.data_ptr(), each._version, _row_sums(each)) for each in model.parameters()]
-    return lora_is_on(model), config_sha256(model), repr(told), *parameters
+    return lora_is_on(model), config_sha256(model), repr(ids), *parameters
 
 
 def _row_sums(weight: Tensor) -> bytes:
-    """Sums of the rows as they lie in memory, each element by a factor of its place, so that exchanges are seen."""
+    """Sums of the rows in memory order, each element weighted by its index, so that swapped elements are noticed."""
     stored = weight.permute(sorted(range(weight.ndim), key=weight.stride, reverse=True)).contiguous()
     rows = stored.view(-1, stored.shape[-1] if stored.ndim else 1)
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()

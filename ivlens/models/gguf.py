@@ -114,13 +114,13 @@ def check_metadata(file: GgufFile) -> None:
     Raises:
         UnsupportedError: naming what is stated, or missing.
     """
-    places, prefix, idle = CONFIG[file.architecture], f"{file.architecture}.", _changing_nothing(file)
-    needed = NEEDED | {key for key in places if "epsilon" in key}
+    fields, prefix, idle = CONFIG[file.architecture], f"{file.architecture}.", _changing_nothing(file)
+    needed = NEEDED | {key for key in fields if "epsilon" in key}
     if missing := sorted(key for key in needed if file.get(key) is None):
         file.refuse("metadata that describe the model", f"no {prefix}{missing[0]}")
-    if (blocks := file.get("block_count")) > len(file.tensors):  # before a model of so many is built
+    if (blocks := file.get("block_count")) > len(file.tensors):  # before a model of that many is built
         file.refuse(f"at most {len(file.tensors)} blocks, as it has tensors,", f"{prefix}block_count = {blocks}")
-    known = {*places, *(ATTENTION | UNUSED if file.rotary else ())}
+    known = {*fields, *(ATTENTION | UNUSED if file.rotary else ())}
     for name, value in file.metadata.items():
         key = name.removeprefix(prefix)
         if key != name and (key not in known or isinstance(value, list)) and value not in idle.get(key, ()):
@@ -128,7 +128,7 @@ def check_metadata(file: GgufFile) -> None:
 
 
 def _changing_nothing(file: GgufFile) -> dict[str, tuple[object, ...]]:
-    """Values of statements without a place in the config that change nothing."""
+    """Metadata without a config field, with the values that change nothing."""
     width, heads = file.get("embedding_length"), file.get("attention.head_count")
     return {
         "attention.head_count_kv": (heads,),
@@ -151,9 +151,9 @@ def complete_config(file: GgufFile, config: Any) -> None:
     Raises:
         UnsupportedError: what does not fit together, or a scaling that is not known, by name.
     """
-    for key, place in CONFIG[file.architecture].items():
+    for key, field in CONFIG[file.architecture].items():
         if (value := file.get(key)) is not None:
-            setattr(config, place, value)
+            setattr(config, field, value)
     if file.rotary:
         config.num_key_value_heads = file.get("attention.head_count_kv", config.num_attention_heads)
         _complete_attention(file, config)

@@ -75,12 +75,12 @@ class Hooks(ContextDecorator):
     """
 
     def __init__(
-        self, model: HookedTransformer, edits: Mapping[str, Edit], told: Mapping[str, Any] | None = None
+        self, model: HookedTransformer, edits: Mapping[str, Edit], facts: Mapping[str, Any] | None = None
     ) -> None:
         unknown = [name for name in edits if name not in model.hook_dict]
         if unknown:
             raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
-        self.model, self.edits, self.told = model, dict(edits), told
+        self.model, self.edits, self.facts = model, dict(edits), facts
         self.owner: int | None = None
         self.taken: weakref.ref[MethodType] | None = None
         self.ran: set[str] = set()
@@ -143,17 +143,17 @@ def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
 
 
 def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
-    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance.
+    """What the model's active contexts, such as ``steer`` and ``ablate``, do, for provenance.
 
-    Of hooks that others put on the model only the modules are known.
+    Of other hooks on the model only the modules are known.
     """
     watch = vars(model).get("forward")
     entered = watch.entered if isinstance(watch, _Watch) else []
-    told = [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
+    known = [dict(hooks.facts) for hooks in entered if hooks.active and hooks.facts is not None]
     others = [
         path for path, module in model.named_modules() if any(not isinstance(hook, _Hook) for hook in _on(module))
     ]
-    return [*told, {"hooks": others}] if others else told
+    return [*known, {"hooks": others}] if others else known
 
 
 def has_hooks(model: HookedTransformer) -> bool:
@@ -205,7 +205,7 @@ class _Watch:
         self.before = {name: vars(model)[name] for name in STANDS_IN if name in vars(model)}
 
     def install(self) -> None:
-        """Take the functions' place, ``forward`` first: an interrupt leaves what ``remove_left_behind`` finds by it."""
+        """Replace the functions, ``forward`` first, so that ``remove_left_behind`` finds what an interrupt leaves."""
         for name in STANDS_IN:
             stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
             vars(self.model)[name] = stand_in
@@ -213,7 +213,7 @@ class _Watch:
         _run_compiled_models_as_written()
 
     def remove(self) -> None:
-        """Give the functions their place back, ``forward`` last."""
+        """Restore the functions, ``forward`` last."""
         _watches.discard(self)
         _run_compiled_models_as_written()
         for name in reversed(STANDS_IN):

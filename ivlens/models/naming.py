@@ -201,7 +201,7 @@ def skipped_positions(naming: Naming, theirs: Mapping[str, Tensor]) -> dict[str,
 
 
 def share(model: HookedTransformer, naming: Naming) -> None:
-    """Make one parameter of those that the family has once in a block: what learns, learns in both places."""
+    """Share the parameters that the family has once in a block but TransformerLens twice, so that both learn as one."""
     for block in model.blocks:
         for name, source in naming.shared.items():
             home, _, leaf = name.rpartition(".")

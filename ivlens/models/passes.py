@@ -24,7 +24,7 @@ from ..errors import HookError
 FORWARD = inspect.signature(HookedTransformer.forward)
 MASK = "pass attention_mask=, 1 where a row has tokens of its own and 0 where it is padded"
 
-_told: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("told", default=None)
+_ends: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("ends", default=None)
 _call: ContextVar["Call | None"] = ContextVar("call", default=None)
 
 
@@ -48,11 +48,11 @@ class Pass:
 @contextmanager
 def last_prompt_tokens(positions: Int[Tensor, " batch"], of: Tensor | None = None) -> Iterator[None]:
     """Within this context row i's prompt ends at ``positions[i]``; with ``of``, in a pass over these token ids only."""
-    token = _told.set((positions, of))
+    token = _ends.set((positions, of))
     try:
         yield
     finally:
-        _told.reset(token)
+        _ends.reset(token)
 
 
 def last_token(activation: Shaped[Tensor, "batch pos ..."]) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
@@ -67,9 +67,9 @@ def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
     Raises:
         HookError: which tokens of a row are padding cannot be known.
     """
-    call, told = _call.get(), _told.get()
-    if told is not None and (told[1] is None or (call is not None and told[1] is call.input)):
-        return Pass(_at(activation) <= _at(activation)[:, -1:], told[0].to(activation.device))
+    call, ends = _call.get(), _ends.get()
+    if ends is not None and (ends[1] is None or (call is not None and ends[1] is call.input)):
+        return Pass(_at(activation) <= _at(activation)[:, -1:], ends[0].to(activation.device))
     if call is None:
         raise HookError(
             "a call of the model itself while edits are active",

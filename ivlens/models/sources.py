@@ -224,7 +224,7 @@ def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
         raise SourceError(f"weights for every part of {name}", f"none for {few_of(report['missing_keys'])}", REMEDY)
     if unused := [tensor for tensor in report["unexpected_keys"] if not BUFFERS.search(tensor)]:
         raise SourceError(
-            f"a model that has a place for every tensor of {name}",
+            f"a model with a parameter for every tensor of {name}",
             f"none for {few_of(unused)}",
             "without them it would be another model; save it with them merged (LoRA: merge_and_unload), or without",
         )

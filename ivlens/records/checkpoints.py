@@ -15,7 +15,7 @@ from .html import block, line, note, table, text
 from .store import Record
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
-COLUMNS = 6  # a notebook shows so many checkpoints in full, the last ones
+COLUMNS = 6  # checkpoints that a notebook shows in full: the last ones
 
 
 @checked

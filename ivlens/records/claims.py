@@ -39,7 +39,7 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
 
     Returns:
         One row per claim: claim, measure, value with its 95% interval (low, high: a bootstrap of tasks with all their
-        checkpoints, not a number for fewer than three tasks), cells (the number of pairs), tasks (their number), and
+        checkpoints, not a number for fewer than three tasks), pairs and tasks (how many there are), and
         finding: "confirmed" or "refuted" where the interval lies on one side of 0, else "undecided".
 
     Example:
@@ -88,7 +88,7 @@ def _finding(
     columns = {str(name): pairs[name].to_numpy() for name in pairs}
     value, low, high = bootstrap_groups(columns, columns["task"], statistic)
     return {
-        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(pairs),
+        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "pairs": len(pairs),
         "tasks": pairs["task"].nunique(), "finding": _finding_of(low, high, sign).value,
     }  # fmt: skip
 

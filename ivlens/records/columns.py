@@ -276,11 +276,11 @@ FRAMES: dict[str, dict[str, Column]] = {
     "findings": {
         "claim": _text("The claim that is tested."),
         "measure": _text("The number that decides it."),
-        "value": _float("the measure's", "That number over all cells."),
+        "value": _float("the measure's", "That number over all pairs."),
         "low": _float("the measure's", "Lower end of its 95% interval (bootstrap over tasks)."),
         "high": _float("the measure's", "Upper end of its 95% interval (bootstrap over tasks)."),
-        "cells": _int("cells", "Pairs of checkpoint and task that it rests on."),
-        "tasks": _int("tasks", "Tasks that it rests on."),
+        "pairs": _int("pairs", "Pairs of a checkpoint and a task that the number is computed from."),
+        "tasks": _int("tasks", "Tasks among these pairs."),
         "finding": _text("confirmed, refuted, or undecided."),
     },
     "TrainingRun.to_frame": {

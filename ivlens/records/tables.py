@@ -74,9 +74,9 @@ def head_maps(comparison: CheckpointComparison, task: str, what: str) -> np.ndar
 
 
 def heads_gained(comparison: CheckpointComparison, checkpoint: int, task: str) -> list[Head]:
-    """The heads that are among the strongest of the checkpoint of this index and not of the base."""
-    cell = (comparison.checkpoints[checkpoint], task)
-    rows = [row for row in comparison.rows if (row["checkpoint"], row["task"]) == cell]
+    """The heads that are among the strongest on the checkpoint of this index but not on the base."""
+    pair = (comparison.checkpoints[checkpoint], task)
+    rows = [row for row in comparison.rows if (row["checkpoint"], row["task"]) == pair]
     return [Head(layer, head) for row in rows for layer, head in row.get("heads_gained") or ()]
 
 

@@ -220,7 +220,7 @@ def _table_rows(text: str, origin: str, suffix: str) -> Iterator[tuple[str, Any]
         for row in reader:
             where, begins = f"line {begins} of {origin}", reader.line_num + 1
             if not header:
-                header = [cell.strip() for cell in row]
+                header = [name.strip() for name in row]
                 if len(set(header)) < len(header):
                     raise TaskError(f"{where} to name every column once", few(header))
             elif row and len(row) != len(header):

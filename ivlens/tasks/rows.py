@@ -174,13 +174,13 @@ def _text(value: Any, column: str, where: str) -> str:
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
             value = str(value) if isinstance(value, Integral) or isfinite(value) else value
-        except (ValueError, OverflowError) as error:  # Python writes out so many digits only
+        except (ValueError, OverflowError) as error:  # Python refuses to write out thousands of digits
             raise TaskError(f"{what} to be a text or a number", f"a number too long to write out: {error}") from error
     return as_text(what, value)
 
 
 def _missing(value: Any) -> bool:
-    """Whether a cell holds nothing that could be lost: None, NaN, blank text, or an empty list."""
+    """Whether a value is missing: None, NaN, blank text, or an empty list."""
     if isinstance(value, float):
         return isnan(value)
     return value is None or (isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip()))

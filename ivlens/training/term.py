@@ -97,10 +97,10 @@ class Term:
         return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})
 
     def check(self, n_layers: int, learning_rate: float) -> None:
-        """Raise ArgumentError where a model of so many layers, or the run's learning rate, does not fit the term."""
+        """Raise ArgumentError where the model's number of layers, or the run's learning rate, does not fit the term."""
 
     def student_addition(self, step: int, steps: int, n_layers: int) -> VectorAddition | None:
-        """What is added to the trained model at a step of so many."""
+        """What is added to the trained model at ``step`` of ``steps``."""
         return None
 
     def teacher_addition(self, n_layers: int) -> VectorAddition | None:

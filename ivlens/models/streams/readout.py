@@ -49,14 +49,14 @@ def read_greedy(
     """Log probability of each of the answer's tokens, and whether each of them is the most likely one."""
     normed = _wide(model.ln_final(residual))
     targets = torch.tensor(answer, device=residual.device)
-    peaks, places, sums, start = [], [], [], 0
+    peaks, indices, sums, start = [], [], [], 0
     for block in _logit_blocks(model, normed):
-        peak, place = block.max(-1)
+        peak, index = block.max(-1)
         peaks.append(peak)
-        places.append(place + start)
+        indices.append(index + start)
         start += block.shape[-1]
         sums.append(_log_sum_exp_in_place(block))
-    best = torch.stack(places).gather(0, torch.stack(peaks).argmax(0)[None])[0]
+    best = torch.stack(indices).gather(0, torch.stack(peaks).argmax(0)[None])[0]
     scores = _logits_of(model, normed, targets) - torch.stack(sums).logsumexp(0)
     return scores, (best == targets).all(-1)
 
@@ -70,7 +70,7 @@ def strongest_wrong(logits: Float[Tensor, "answer vocab"], answer: Ids) -> Int[T
 def _logits_of(
     model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"], tokens: Int[Tensor, " answer"]
 ) -> Float[Tensor, "stream answer"]:
-    """The logit of one token at each of the answer's places."""
+    """The logit of one token at each of the answer's positions."""
     weight, bias = model.unembed.W_U.T[tokens].to(normed), model.unembed.b_U[tokens].to(normed)
     return apply_softcap((normed * weight).sum(-1) + bias, model.cfg.output_logits_soft_cap)
 
