@@ -1,7 +1,7 @@
-"""Recording: activations at hook points over prompts by one function, and what is read off them.
+"""Recording activations at hook points over prompts, and what is computed from them.
 
-``capture`` is the one way to record. Batches stream through; of each only the wanted tokens of the wanted hook points
-are kept, and means over prompts are summed in float64.
+``capture`` is the one way to record. It runs batch by batch, keeps only the requested tokens at the requested hook
+points, and sums means over prompts in float64.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ PositionGroups = Mapping[str, Sequence[int]]
 
 
 class _Batch(NamedTuple):
-    """What one batch gives: its activations by hook point, and the numbers of prompts where one is not finite."""
+    """One batch's activations by hook point, and the numbers of prompts with infinities or not-a-numbers."""
 
     values: dict[str, Tensor]
     odd: set[int]
@@ -55,7 +55,7 @@ def capture(
     n_jobs: Count | None = 1,
     what: str = "activations",
 ) -> dict[str, Tensor]:
-    """Record activations at hook points over prompts: the mean over them, or each prompt's own.
+    """Record activations at hook points: the mean over prompts, or each prompt's own.
 
     Args:
         model: the model, with whatever edits are active on it.
@@ -70,8 +70,8 @@ def capture(
 
     Returns:
         For each hook point, in the model's activation units, ``[*activation]`` in float64 for the mean, or
-        ``[prompt, *activation]`` in float32 or wider, on the CPU. With ``at="last"`` an activation has no axis of
-        positions, with ``"all"`` it is whole, and with groups these are its first axis.
+        ``[prompt, *activation]`` in float32 or wider, on the CPU. An activation has no position axis with
+        ``at="last"``, all positions with ``"all"``, and the groups as its first axis with groups.
 
     Raises:
         ArgumentError: ``"all"`` of prompts of several lengths, or groups that do not fit the prompts.
@@ -99,7 +99,7 @@ def capture(
 
 
 def _check_positions(at: str | Sequence[PositionGroups], pairs: Sequence[TokenizedPrompt]) -> None:
-    """Raise ArgumentError unless the positions are those of the prompts."""
+    """Raise ArgumentError unless the prompts have these positions."""
     lengths = {len(ids) for ids, _ in pairs}
     if at == "all" and len(lengths) > 1:
         raise ArgumentError("prompts of one length for at='all'", f"{len(lengths)} lengths", "record them one by one")
@@ -148,7 +148,7 @@ def _record(
 
 
 def _total(sums: Sequence[Tensor]) -> Tensor:
-    """The sum of batches' sums, in their order: the same bits whichever worker has computed them."""
+    """The sum of the batches' sums, in their order, so that the bits do not depend on which worker computed what."""
     total = torch.zeros_like(sums[0])
     for of_batch in sums:
         total += of_batch
@@ -228,7 +228,7 @@ def mean_position_activations(
         'last'
     """
     prompts = listed(prompts)
-    prompt_ids(model, prompts)  # prompts that cannot be used are named before their parts are looked at
+    prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
     tokens = positions_by_name(model.tokenizer, prompts, by)
     positions = [name for name in tokens[0] if all(name in each for each in tokens)]
     points = [z_name(layer) for layer in range(model.cfg.n_layers)]
@@ -245,7 +245,7 @@ def mean_position_activations(
 
 
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
-    """Raise unless ``means`` are finite, and of such a model.
+    """Raise unless ``means`` are finite and fit the model.
 
     Raises:
         ArgumentError: means that are not finite.
