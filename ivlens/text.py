@@ -1,4 +1,4 @@
-"""Text of tasks, models and files as characters that a terminal, a table or a page can show."""
+"""Text of tasks, models and files as characters that terminals, tables and pages can show."""
 
 import html
 import re
@@ -17,12 +17,12 @@ def visible(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """``text`` as HTML that shows it letter by letter."""
+    """``text`` escaped for HTML."""
     return html.escape(visible(text))
 
 
 def one_line(text: str, letters: int | None = None) -> str:
-    """``text`` on one line, line feeds and tabs shown too, and cut after ``letters``."""
+    """``text`` on one line, with line feeds and tabs escaped, cut after ``letters`` characters."""
     shown = visible(text).replace("\n", "\\n").replace("\t", "\\t")
     return shown if letters is None or len(shown) <= letters else f"{shown[: letters - 1]}…"
 

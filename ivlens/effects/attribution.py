@@ -50,8 +50,8 @@ def attributed_effects(
 ) -> tuple[Float[Tensor, "prompt layer head group"], Float[Tensor, " prompt"]]:
     """First-order effects of every head at every group of positions, and the metric of the unpatched prompts.
 
-    ``steps`` counts the gradients that are averaged, the first of them at z; each further one costs a forward and a
-    backward pass for every layer and group. ``n_jobs`` workers share the batches.
+    ``steps`` gradients are averaged, the first at z; each further one costs a forward and a backward pass per layer and
+    group. ``n_jobs`` workers share the batches.
     """
     n_groups, layers, heads, _ = means.shape
     dtype = at_least_float32(model.cfg.dtype)
@@ -115,7 +115,7 @@ def path_gradients(
     steps: int,
     batch_size: int,
 ) -> Deltas:
-    """Sum of a prompt's gradients at 1/steps, 2/steps ... of the path, copies of the prompt being run together.
+    """Sum of a prompt's gradients at 1/steps, 2/steps ... of the path, running copies of the prompt together.
 
     ``tokens`` are their positions and groups; in a copy, one layer's outputs at one group are moved along the path.
     ``measure`` is that of the prompt alone.
@@ -146,10 +146,10 @@ def gradients_at(
     offsets: Mapping[int, Float[Tensor, "token head d_head"]],
     measure: Callable[[Sequence[Tensor]], Float[Tensor, " row"]],
 ) -> tuple[Outputs, Outputs, Float[Tensor, " row"]]:
-    """Heads' outputs by layer at its tokens, the metric's gradients there, and what ``measure`` reads of each row.
+    """By layer, heads' outputs at its tokens and the metric's gradients there; and each row's metric.
 
-    Outputs are those before ``offsets`` are added to them, gradients are taken after it. Autograd stores no other
-    activation than it needs, and no parameter gets a gradient (see ``differentiable``).
+    Outputs are taken before ``offsets`` are added, gradients after. Autograd stores only the activations that it needs,
+    and no parameter gets a gradient (see ``differentiable``).
     """
     outputs: Outputs = {}
     added = {layer: offset.detach().clone().requires_grad_() for layer, offset in offsets.items()}

@@ -107,7 +107,7 @@ def _of_prompt(
 def _edits(
     chunk: Sequence[Patch], groups: Groups, means: Float[Tensor, "group layer head d_head"]
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Edits of ``hook_z`` that give the copies their patches, copy i the i-th."""
+    """Edits of ``hook_z`` that give copy i its i-th patch."""
 
     def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
         for copy, (patched, head, group) in enumerate(chunk):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """A column: its type (int, float, text, bool, or list), its unit, and what it means."""
+    """A column: its type (int, float, text, bool, or list), its unit, and its meaning."""
 
     type: str
     unit: str
@@ -301,7 +301,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "TrainingRun.final": MEASURED_ABILITY,
 }
 
-# Columns that a frame has only where they were asked for or apply.
+# Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
     "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
