@@ -9,9 +9,9 @@ UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 
 
 def visible(text: str) -> str:
-    """``text`` with whatever cannot be shown, or would change how the text around it is shown, as ``\\x1b``.
+    """``text`` with control characters and direction marks escaped, like ``\\x1b``.
 
-    Line feeds and tabs stay.
+    Line feeds and tabs are kept.
     """
     return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 

@@ -39,7 +39,7 @@ def remember_origin(model: HookedTransformer, hugging_face: PreTrainedModel) -> 
 
 
 def trainable_names(model: HookedTransformer) -> list[str]:
-    """Names, without LoRA's renaming, of the parameters that the family has in Hugging Face; all for an unknown family."""
+    """Names, without LoRA's renaming, of the family's parameters in Hugging Face; all for an unknown family."""
     names, config = weight_names(model), getattr(model, "ivlens_config", None)
     if config is None:
         return names
@@ -159,7 +159,7 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def _as_they_were(model: HookedTransformer, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, with the original values where only the conversion rounded them, and with the rows that it dropped."""
+    """The weights, with original values where only the conversion rounded them, and with the rows that it dropped."""
     rounded: dict[str, tuple[Tensor, Tensor]] = model.ivlens_rounded  # type: ignore[assignment]
     same = {
         name: exact for name, (back, exact) in rounded.items() if torch.equal(weights[name], back.to(weights[name]))
@@ -170,7 +170,7 @@ def _as_they_were(model: HookedTransformer, weights: dict[str, Tensor]) -> dict[
 
 
 def _adapter_of(model: HookedTransformer, naming: Naming) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """PEFT's settings and tensors for a model's updates; projections that share a layer become one update of joined rank."""
+    """PEFT's settings and tensors for a model's updates; projections in one layer become one update of joined rank."""
     updates, factors = updates_in_use(model), lora_factors(model)
     layers = sorted({layer for layer, _ in factors})
     counts, tensors = {}, {}

@@ -38,7 +38,7 @@ def as_linear(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def from_linear(name: str, matrix: Float[Tensor, "..."], heads: int) -> Float[Tensor, "..."]:
-    """The inverse of ``as_linear``, with ``heads`` where there is a head axis: a view, in the layout of loaded weights."""
+    """The inverse of ``as_linear``: a view in the layout of loaded weights; ``heads`` counts those of a head axis."""
     pattern = LINEAR.get(_leaf(name))
     if pattern is None:
         return matrix
@@ -138,7 +138,7 @@ def _scale(embedding: Float[Tensor, "vocab d_model"]) -> Tensor:
 
 
 def affine(modules: Mapping[str, str]) -> dict[str, str]:
-    """Names of weight and bias of each module; ``names`` has those of the weights."""
+    """Names of weight and bias of modules: our name of the weight -> their module."""
     names: dict[str, str] = {}
     for ours, theirs in modules.items():
         path, dot, leaf = ours.rpartition(".")

@@ -174,7 +174,7 @@ def _is_copy(folder: Path) -> bool:
 
 
 def worker_device(device: str | torch.device | None) -> str | torch.device | None:
-    """The worker's device: one of several GPUs by the worker's number, unless one was named; otherwise the given device."""
+    """The worker's device: of several GPUs the one by its number, unless one was named; otherwise the given device."""
     identity = multiprocessing.current_process()._identity
     wanted = "cuda" if device is None else str(device)
     count = torch.cuda.device_count()

@@ -31,7 +31,7 @@ def _bloom(config: Any) -> Facts:
 
 
 def _bloom_weights(hugging_face: Any, cfg: HookedTransformerConfig) -> dict[str, Tensor]:
-    """TransformerLens' conversion, and zeros for the learned positions that it makes but never reads."""
+    """TransformerLens' conversion, with zeros for the learned positions that it has but never uses."""
     return convert_bloom_weights(hugging_face, cfg) | {"pos_embed.W_pos": torch.zeros(cfg.n_ctx, cfg.d_model)}
 
 

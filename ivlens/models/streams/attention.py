@@ -88,7 +88,7 @@ def _attend(
     k_prefix: Float[Tensor, "prefix kv_head d_head"],
     v_prefix: Float[Tensor, "prefix kv_head d_head"],
 ) -> Float[Tensor, "stream width head d_head"]:
-    """Causal attention of each stream over its own rows and, before them, a prefix that all streams share."""
+    """Causal attention of each stream over the shared prefix and its own rows."""
     width, kv_heads = k.shape[1:3]
     prefix = len(k_prefix)
     q = q / attention.attn_scale
