@@ -1,4 +1,4 @@
-"""A comparison's record from its measures: each task on each checkpoint against the base, with intervals and verdict."""
+"""A comparison's record from its measures: every task on every checkpoint, with intervals and verdict."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,7 +163,7 @@ def _answer_columns(own: Measurement) -> dict[str, Any]:
 
 
 def _vector_columns(own: HeadReading, base: HeadReading, shared: Sequence[Tensor]) -> dict[str, float]:
-    """Columns on the vectors: of the base's heads, of heads chosen anew, and of the base's heads without the mean over tasks."""
+    """Columns on the vectors of the base's heads, with and without the mean over tasks, and of heads chosen anew."""
     now, before = own.parts.sum(1), base.parts.sum(1)
     norm, base_norm = now.mean(0).norm(), before.mean(0).norm()
     reselected_ratio = own.reselected.mean(0).norm() / base.reselected.mean(0).norm()

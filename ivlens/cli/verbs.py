@@ -31,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb. ``run``: its module in this folder and the function there; ``keeps``: whether --out keeps finished parts."""
+    """A verb; ``run``: its module in this folder and function there; ``keeps``: whether --out keeps finished parts."""
 
     run: str
     help: str
@@ -83,9 +83,7 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
     return Argument(name, type=lambda text: whole_number(text, least), metavar="N", default=default, help=help)
 
 
-PRESETS = (
-    "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # written out, since help does not import torch
-)
+PRESETS = "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # help imports no torch
 
 VERBS = {
     "demo": Verb(

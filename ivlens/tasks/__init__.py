@@ -1,4 +1,4 @@
-"""Tasks, their prompts and corruptions, and the files they come from."""
+"""Tasks, their prompts and corruptions, and their files."""
 
 from ..vocabulary import CORRUPTIONS as CORRUPTIONS
 from .builtin import list_tasks as list_tasks

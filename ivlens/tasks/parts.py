@@ -1,4 +1,4 @@
-"""What the parts of a prompt are: each has a role, which its tokens take (the token classes of 2310.15213)."""
+"""The parts of a prompt: each has a role, which its tokens share (the token classes of 2310.15213)."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Composed(str):
 
 
 def as_parts(value: object, text: str) -> tuple[Part, ...]:
-    """``value`` as the parts of ``text``, or none, or a PromptError."""
+    """``value`` as the parts of ``text``, possibly none, or a PromptError."""
     items = value if isinstance(value, (list, tuple)) else [value]
     pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in items]
     if not all(len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in pairs):
@@ -44,11 +44,11 @@ def as_parts(value: object, text: str) -> tuple[Part, ...]:
 def token_roles(
     tokenizer: Any, parts: Sequence[Part], special_tokens: bool, ids: Sequence[int]
 ) -> tuple[str | None, ...]:
-    """The roles of the tokens ``ids`` of the text that ``parts`` make up; the last of them is "last".
+    """The roles of the tokens ``ids`` of the text made up of ``parts``; the last token's role is "last".
 
-    The tokenizer may give more around them: a second BOS before, an end-of-text token after.
+    The tokenizer may add tokens around them: a second BOS before, an end-of-text token after.
 
-    A token has the role of the part in which it ends, by the tokenizer's offsets; one that the tokenizer adds has none.
+    A token has the role of the part in which it ends, by the tokenizer's offsets; added tokens have none.
 
     Raises: PromptError where the tokenizer gives no offsets.
     """

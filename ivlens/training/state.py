@@ -48,7 +48,7 @@ class CheckpointManager:
 
     @property
     def _states(self) -> list[Path]:
-        """The files that may hold a state, in order of preference; the new one is used if a kill came between renames."""
+        """The files that may hold a state, in order of preference; a kill between renames leaves the new one."""
         kinds = ("", ".new", ".previous")
         return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in kinds]
 
