@@ -65,7 +65,7 @@ def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
     """The rows of the forward pass that an activation belongs to.
 
     Raises:
-        HookError: padding cannot be told from tokens.
+        HookError: padding cannot be distinguished from tokens.
     """
     call, ends = _call.get(), _ends.get()
     if ends is not None and (ends[1] is None or (call is not None and ends[1] is call.input)):

@@ -48,8 +48,8 @@ def steer(
     Raises:
         ArgumentError: a layer, scale, position or site that does not exist.
         MismatchError: a vector of another width, or computed on a model that it does not fit.
-        HookError: on leaving, when no forward pass ran inside; in a pass, when padding cannot be told from tokens, or
-            another thread runs it.
+        HookError: on leaving, when no forward pass ran inside; in a pass, when padding cannot be distinguished from
+            tokens, or another thread runs it.
 
     Example:
         >>> with iv.steer(model, vector, layer=1, scale=2.0):

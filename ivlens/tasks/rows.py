@@ -107,7 +107,7 @@ class RowReader:
         self.unread.update(dict.fromkeys(others))
 
     def _check_whole(self, columns: Columns) -> None:
-        """Raise TaskError where answers depend on more than the input, such as a context or the row's own instruction."""
+        """Raise TaskError where answers depend on more than the input: a context, or the row's own instruction."""
         advice = f"write all of it into one column, or say with fields={columns} that these two are enough"
         if len(self.instructions) > 1:
             came = few(map(brief, self.instructions), 3)

@@ -68,7 +68,7 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
         The path.
 
     Raises:
-        RecordError: a verdict or a condition that is not known here, or a file that cannot be written.
+        RecordError: an unknown verdict or condition, or a file that cannot be written.
 
     Example:
         >>> iv.views.write_comparison_report(tmp_path / "report.html", comparison).name
