@@ -14,12 +14,13 @@ from ..vocabulary import Verdict
 class VerdictRule:
     """Thresholds of the verdict on a task, all of them fractions from 0 to 1.
 
-    1. The base answers less than ``known`` of the prompts: not an ability of the base. 2. The drop of accuracy lies
-    below ``tolerated`` with its whole interval: kept. If the interval contains ``tolerated``: undecided. 3. The base's
-    vector, added to bare prompts, restores at least the fraction ``recovered`` of what it adds on the base: the
-    activation was drowned, the function is recoverable. With an interval on both sides: undecided. 4. Otherwise, if
-    knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``: knowledge lost; above
-    it, or unknown for a task without a cloze: function changed; on both sides: undecided.
+    1. The base answers less than ``known`` of the prompts: not an ability of the base.
+    2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
+       ``tolerated``: undecided.
+    3. The base's vector, added to bare prompts, restores at least the fraction ``recovered`` of what it adds on the
+       base: the activation was drowned, the function is recoverable. With an interval on both sides: undecided.
+    4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
+       knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
 
     A new rule is applied to the saved measures; nothing is measured again.
 

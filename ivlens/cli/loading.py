@@ -39,7 +39,7 @@ def read_task(name: str, instruction: str | None) -> Task:
 def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
     """The tasks that the options name; those without an instruction get the one given.
 
-    Raises: ArgumentError an instruction is given, but every task has its own.
+    Raises: ArgumentError where an instruction is given, but every task has its own.
     """
     tasks = [load_task(name) for name in names]
     if instruction is None:

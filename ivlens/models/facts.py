@@ -199,12 +199,7 @@ def _state_of(model: HookedTransformer) -> tuple[object, ...]:
     tokenizer: Any = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = [str(getattr(backend, name, None)) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
-    ids = tokenizer and [
-        len(tokenizer),
-        sorted(tokenizer.get_added_vocab().items()),
-        rules,
-        _settings_of(tokenizer),
-    ]
+    ids = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
     parameters = [(each.data_ptr(), each._version, _row_sums(each)) for each in model.parameters()]
     return lora_is_on(model), config_sha256(model), repr(ids), *parameters
 

@@ -56,14 +56,10 @@ NEEDED = {"block_count", "embedding_length", "attention.head_count"}
 ATTENTION = {"attention.key_length", "attention.value_length", "rope.freq_base", "rope.freq_base_swa"} | {
     f"rope.{name}" for name in ("dimension_count", "scale_linear", "scaling.type", "scaling.factor")
 }
-UNUSED = {
-    "rope.scaling.original_context_length",
-    "rope.scaling.finetuned",
-}  # unused unless there is a scaling, which is refused
-GEMMA_27B_LAYERS = {
-    "gemma2": 46,
-    "gemma3": 62,
-}  # llama.cpp scales attention differently at these depths
+# Used only by a scaling that is refused.
+UNUSED = {"rope.scaling.original_context_length", "rope.scaling.finetuned"}
+# The depths at which llama.cpp scales attention differently.
+GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 FACTORS = "rope_freqs.weight"
 REMEDY = "load the model from its Hugging Face folder or hub name instead"
