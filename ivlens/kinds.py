@@ -137,11 +137,7 @@ def _path() -> Kind:
                 raise ValueError
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 os.lstat(path)
-        except (
-            TypeError,
-            ValueError,
-            OSError,
-        ):  # null characters, lone surrogates, too long names
+        except (TypeError, ValueError, OSError):  # null characters, lone surrogates, too long names
             raise Refused(kind, value) from None
         return path
 

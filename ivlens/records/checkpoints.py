@@ -192,8 +192,7 @@ class CheckpointComparison(Record):
         Returns:
             task, base and final (accuracies), forgetting (the best accuracy before the last checkpoint minus the final
             one: Chaudhry et al., arXiv 1801.10112), and for tasks that a checkpoint learned, backward_transfer (final
-                minus right after learning: Lopez-Paz and Ranzato, arXiv 1706.08840) and plasticity (right after
-                learning
+            minus right after learning: Lopez-Paz and Ranzato, arXiv 1706.08840) and plasticity (right after learning
             minus base).
 
         Example:

@@ -18,9 +18,8 @@ class Evaluation(Record):
 
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
     ``token_probabilities``: its geometric mean per token; ``first_token_probabilities``: that of its first token (with
-        any blank tokens before it);
-    ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted
-    answer.
+    any blank tokens before it); ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those
+    of the first accepted answer.
 
     Example:
         >>> 0 <= iv.evaluate(model, prompts).accuracy <= 1

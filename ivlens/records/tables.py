@@ -84,8 +84,8 @@ def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
     """Recovery of a task, one row per checkpoint and condition; the random vectors are one condition, ``RANDOM``.
 
     Columns: checkpoint, condition, accuracy with its 95% interval (low, high), probability, n, and vectors, the number
-        of vectors. For random vectors, accuracy and probability are means, and low and high the lowest and highest
-        accuracy.
+    of vectors. For random vectors, accuracy and probability are means, and low and high the lowest and highest
+    accuracy.
 
     Raises:
         RecordError: an unknown condition.
