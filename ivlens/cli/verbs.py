@@ -113,7 +113,7 @@ VERBS = {
         "vectors.run_vector",
         "build a task's instruction vector and save it",
         "Locate the heads of a task, sum the strongest heads' mean outputs into the instruction vector, save it, and "
-        "print its heads and what it reads as in the vocabulary.",
+        "print its heads and its logit lens.",
         (
             MODEL,
             Argument("task", metavar="TASK", help=TASK_HELP),

@@ -144,8 +144,8 @@ def _resize(model: PreTrainedModel, shapes: dict[str, tuple[int, ...]], expected
     if sizes <= {n_tokens}:
         return
     if len(sizes) > 1 or len(rows) < (1 if model.config.tie_word_embeddings else 2):
-        sizes = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
-        raise SourceError(expected, f"{sizes} tokens where the model has {n_tokens}", "save both embeddings with it")
+        came = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
+        raise SourceError(expected, f"{came} tokens where the model has {n_tokens}", "save both embeddings with it")
     model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
 
 

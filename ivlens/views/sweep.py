@@ -53,8 +53,8 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
         layers, scales = sorted(set(rows["layer"])), sorted(set(rows["scale"]))
         figure.add_trace(_map(rows, (len(layers), len(scales)), size, first=panel == panels[0]), **panel)
         if k == best_k:
-            best = layers.index(best_layer), scales.index(best_scale)
-            figure.add_trace(outlines([best], "best", OKABE_ITO[1], width=3, reach=0.48), **panel)
+            square = layers.index(best_layer), scales.index(best_scale)
+            figure.add_trace(outlines([square], "best", OKABE_ITO[1], width=3, reach=0.48), **panel)
         figure.update_xaxes(_axis("scale", scales, size.width, 34), **panel)
         figure.update_yaxes(_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
     return figure
