@@ -3,7 +3,7 @@
 For each task: the heads' effects, and a sweep of the vector over layer, scale and number of heads on the validation
 split. Then, at the task's best steering and on its test split: the vector beside its controls (is it specific?), and
 clean prompts without the heads or minus the vector (is it necessary?). Last, what tasks share: heads, directions, and
-one task's vector on another's prompts. Every finished record is kept; a second run measures only what is missing.
+one task's vector on another's prompts. Finished records are kept, so a second run measures only what is missing.
 """
 
 import logging
@@ -56,12 +56,12 @@ Conditions = dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]]
 @checked
 @dataclass(frozen=True)
 class LabConfig:
-    """What the laboratory tries, on how many prompts.
+    """What the laboratory tries, and on how many prompts.
 
     Args:
         layers: layers at which vectors are added; None: every tenth of the depth, from a fifth to three quarters of it.
         scales: factors on the vector.
-        ks: numbers of strongest heads that the vector is the sum of.
+        ks: how many of the strongest heads to sum into the vector.
         n_clean: clean train prompts for the heads' mean outputs.
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
@@ -113,7 +113,7 @@ def layers_between(n_layers: int, low: int, high: int) -> tuple[int, ...]:
 
 
 class SteeringChoice(NamedTuple):
-    """Where a vector is added, how strongly, and of how many heads it is the sum."""
+    """The layer and scale at which a vector is added, and the number of heads that it sums."""
 
     layer: int
     scale: float
@@ -135,9 +135,9 @@ def laboratory(
 
     Args:
         model: any model of ``load_model``.
-        tasks: two tasks or more, whose vectors serve as each other's controls; names are of built-in tasks or files.
-        config: what is tried, on how many prompts.
-        out: folder in which every finished record is kept and found again; None keeps nothing.
+        tasks: two or more tasks, or names of built-in ones or files; their vectors are each other's controls.
+        config: what is tried, and on how many prompts.
+        out: folder for finished records, which a later run reuses; None keeps nothing.
 
     Returns:
         The records, by task.
@@ -172,7 +172,7 @@ def best_for_all(sweeps: dict[str, SteeringSweep]) -> SteeringChoice:
 
 @dataclass(frozen=True)
 class _Measurements:
-    """The laboratory's records, each measured where ``out`` does not hold it."""
+    """The laboratory's records, each measured unless ``out`` has it."""
 
     model: Model
     tasks: dict[str, Task]
@@ -216,7 +216,7 @@ class _Measurements:
         return self._kept("controls", name, ConditionComparison, measure, settings)
 
     def _added(self, name: str, effects: dict[str, HeadEffects], k: int) -> dict[str, InstructionVector]:
-        """The task's vector and what is added in its place: random vectors, random heads', other tasks'."""
+        """The task's vector and its controls: random vectors, random heads' vectors, other tasks' vectors."""
         own = self._vector(effects[name], k)
         vectors = {"bare + IV": own}
         for seed in self.config.seeds:
@@ -253,7 +253,7 @@ class _Measurements:
         return self._kept("necessity", name, ConditionComparison, measure, settings)
 
     def transfer(self, effects: dict[str, HeadEffects], chosen: SteeringChoice) -> TransferMatrix:
-        """All vectors on all tasks' bare test prompts, steered alike."""
+        """All vectors on all tasks' bare test prompts, added in the same way."""
         steering = chosen._asdict()
 
         def measure() -> TransferMatrix:
@@ -279,7 +279,7 @@ class _Measurements:
     def _kept(
         self, what: str, task: str, kind: type[R], measure: Callable[[], R], settings: dict[str, Any], **about: Any
     ) -> R:
-        """The record in ``out`` of this model, tasks and settings, or else measured."""
+        """The record in ``out`` for this model, these tasks and settings; measured if there is none."""
 
         def compute() -> Any:
             log.info("%s: %s", task or "all tasks", what)
@@ -292,7 +292,7 @@ class _Measurements:
         return load_or_compute(record_path(self.out, what, task), kind, key, compute)
 
     def _means_on_bare(self, name: str) -> HeadMeans:
-        """Means over a task's bare prompts, computed once although they replace its heads for every task."""
+        """Means over a task's bare prompts, computed once for all tasks."""
         if name not in self.bare_means:
             bare = self._bare(name, self.config.n_clean, "train")
             self.bare_means[name] = mean_head_activations(self.model, bare)

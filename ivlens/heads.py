@@ -1,4 +1,4 @@
-"""Sets of heads from effects, and how firm they are: pure functions on records."""
+"""Sets of heads from effects, and their stability: pure functions on records."""
 
 from collections.abc import Sequence
 from random import Random
@@ -19,7 +19,7 @@ from .vocabulary import all_heads, check_count
 def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
     """Mean over tasks of the tasks' AIEs, for one head set that serves several tasks (2310.15213, section 2.3).
 
-    Its standard error comes from the prompts within each task, the tasks being held fixed.
+    Its standard error is over the prompts within each task, with the tasks held fixed.
 
     Args:
         effects: effects of the tasks, in one metric on one model.
@@ -110,10 +110,10 @@ def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
 
 @checked
 def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
-    """All heads as (layer, head) by their mean rank over tasks, best first; ties in the order of layer and head.
+    """All heads as (layer, head) by mean rank over tasks, best first; ties in order of layer and head.
 
-    A rank takes no notice of how large a task's effects are, so no task outweighs the others and metrics may differ;
-    heads of equal effect in a task share the mean of their ranks.
+    Ranks ignore the size of a task's effects, so no task outweighs the others and metrics may differ; heads of equal
+    effect share the mean of their ranks.
 
     Args:
         effects: effects of the tasks.
@@ -144,8 +144,8 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
 def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 500, seed: Seed = 0) -> Stability:
     """How often each head is among the ``k`` strongest when the prompts are resampled with replacement (bootstrap).
 
-    The overlap is with the ``k`` strongest over all prompts, which the resamples share: it flatters. What other
-    prompts would find, ``prompts_needed`` says.
+    The overlap with the ``k`` strongest over all prompts is optimistic, since resamples share those prompts;
+    ``prompts_needed`` says what other prompts would find.
 
     Args:
         effects: effects, [prompt, layer, head].
@@ -178,11 +178,11 @@ def top_k_stability(effects: HeadEffects, k: Count, *, resamples: Resamples = 50
 def prompts_needed(
     effects: HeadEffects, k: Count, *, sizes: Sequence[int] | None = None, resamples: Resamples = 200, seed: Seed = 0
 ) -> pd.DataFrame:
-    """Overlap of the ``k`` strongest heads of two disjoint sets of as many prompts, for each size of the sets.
+    """Overlap of the ``k`` strongest heads of two disjoint, equally large sets of prompts, by their size.
 
-    Both sets are drawn without replacement and share no prompt, so that the overlap is what a second study of that
-    size would find again; with shared prompts it would rise to 1 whatever the noise. Sizes therefore end at half of
-    the prompts.
+    Both sets are drawn without replacement and share no prompt, so the overlap is what a second study of that size
+    would find again; with shared prompts it would approach 1 whatever the noise. Sizes therefore end at half of the
+    prompts.
 
     Args:
         effects: effects, [prompt, layer, head].

@@ -55,7 +55,7 @@ def _conditions(
     layer: int,
     scale: float,
 ) -> dict[str, Any]:
-    """What the vector is compared with: nothing, the instruction itself, and random vectors of its norm."""
+    """The conditions: bare and clean prompts, the vector, and random vectors of its norm."""
     conditions: dict[str, Any] = {"bare": (bare, None)}
     if clean is not None:
         conditions["clean"] = (clean, None)

@@ -15,7 +15,7 @@ from .store import Record
 
 R = TypeVar("R", bound=Record)
 
-# columns of the tables, and how the conditions' names begin
+# columns of the tables, and the prefixes of their conditions' names
 CONTROLS = {"random vectors": "random vector", "random heads": "random heads", "other IVs": "IV of"}
 REMOVED = {"zero-ablated": "zero: heads of", "mean-ablated": "mean: heads of", "IV subtracted": "minus IV of"}
 
@@ -27,7 +27,7 @@ class Laboratory:
     Args:
         effects: indirect effects of all heads on train prompts.
         sweeps: accuracy on validation prompts by layer, scale and number of heads.
-        controls: on test prompts: bare, clean, with the vector, and with each control in its place.
+        controls: on test prompts: bare, clean, with the vector, and with each control instead of it.
         necessity: on clean test prompts: with each task's heads ablated, or each task's vector subtracted.
         transfer: what the tasks share.
 
@@ -45,7 +45,7 @@ class Laboratory:
     @classmethod
     @checked
     def load(cls, folder: str | Path, tasks: Sequence[str]) -> "Laboratory":
-        """The records that ``laboratory`` kept in a folder, without a model.
+        """Load the records that ``laboratory`` kept in a folder, without a model.
 
         Args:
             folder: the ``out`` of ``laboratory``.
@@ -100,7 +100,7 @@ class Laboratory:
 
 
 def record_path(folder: str | Path, what: str, task: str = "") -> Path:
-    """Where a record of a task is kept, or one of all tasks."""
+    """The path of a record of one task, or of all tasks."""
     return Path(folder) / (f"{safe_name(task)}.{what}.safetensors" if task else f"{what}.safetensors")
 
 

@@ -22,7 +22,7 @@ HOVER = (
 )
 MARGINS = Margins(left=56, right=96, bottom=52)
 GAP, SHARED_GAP, ROW_GAP = 76, 36, 52  # pixels between maps: with a colour bar each, with one for all, between rows
-NAME_SIZE = 10  # pixels: height of the heads' names in their cells
+NAME_SIZE = 10  # pixels: height of the heads' names on a map
 
 
 @checked
@@ -33,7 +33,7 @@ def head_heatmap(effects: Effects, *, top: Natural = 10, title: str | None = Non
 
     Args:
         effects: the effects of one task, or their mean over tasks.
-        top: how many of the strongest heads to outline, and to name where the cells have room.
+        top: how many of the strongest heads to outline, and to name where there is room.
         title: plain text; without one it names the tasks.
 
     Returns:
@@ -111,7 +111,7 @@ def _add_map(figure: go.Figure, panel: Panel, traces: Sequence[Any], shape: Sequ
 
 
 def _traces(effects: Effects, top: int, limit: float, size: Size, bar: dict[str, Any]) -> list[go.Heatmap | go.Scatter]:
-    """The map, the outlines of the ``top`` heads and, where the cells have room for them, their names."""
+    """The map, the outlines of the ``top`` heads and, where there is room, their names."""
     order = heads_by_effect(effects.aie)
     strongest = order[:top]
     layers, heads = effects.aie.shape
@@ -140,7 +140,7 @@ def _map(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any],
 
 
 def _names(effects: Effects, strongest: list[Head], limit: float) -> go.Scatter:
-    """The names of heads in their cells, in white where the cell is dark."""
+    """The names of the strongest heads on the map, in white where it is dark."""
     dark = [abs(effects.aie[head].item()) > 0.7 * limit for head in strongest]
     return go.Scatter(
         x=[head for _, head in strongest],

@@ -12,7 +12,7 @@ from .family import Facts, Family, converted, refuse, require
 
 def _bloom(config: Any) -> Facts:
     require(config, apply_residual_connection_post_layernorm=False, slow_but_exact=False)
-    if config.n_head & (config.n_head - 1):  # whose slopes TransformerLens spaces otherwise
+    if config.n_head & (config.n_head - 1):  # TransformerLens computes other ALiBi factors then
         refuse(config, "n_head", config.n_head, "a power of two")
     return {
         "d_model": config.hidden_size,

@@ -23,8 +23,7 @@ BARS_ARE = (
 def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """Whether a vector brings a task back: accuracy, 0 to 1, in each condition; a panel per task.
 
-    A group of bars per checkpoint. Each bar has its 95% interval, that of random vectors the range of their
-    accuracies.
+    One group of bars per checkpoint. Error bars are 95% intervals; for random vectors, the range of their accuracies.
 
     Args:
         comparison: the record of ``compare_checkpoints``.
@@ -34,7 +33,7 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
         A plotly figure; nothing is shown.
 
     Raises:
-        RecordError: a condition that is not known here.
+        RecordError: an unknown condition.
 
     Example:
         >>> iv.views.recovery_bars(comparison).data[0].name
@@ -53,7 +52,7 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
 
 
 def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
-    """The bars of one task's recovery: a trace per condition, a bar for each checkpoint where it was measured."""
+    """The bars of one task's recovery: one trace per condition, with a bar for each checkpoint that was measured."""
     table = recovery_table(comparison, task)
     positions = {name: number for number, name in enumerate(comparison.checkpoints)}
     traces = []
@@ -75,8 +74,8 @@ def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
 
 
 def _hover(name: str, row: pd.Series) -> str:
-    spread = f"{row['vectors']} vectors:" if row["condition"] == RANDOM else "95% interval"
+    interval = f"{row['vectors']} vectors:" if row["condition"] == RANDOM else "95% interval"
     return (
         f"{plain(row['checkpoint'], 60)}<br>{name}<br><b>accuracy {row['accuracy']:.2f}</b><br>"
-        f"{spread} {row['low']:.2f} to {row['high']:.2f}<br>P(answer) {row['probability']:.3f}<br>n = {row['n']}"
+        f"{interval} {row['low']:.2f} to {row['high']:.2f}<br>P(answer) {row['probability']:.3f}<br>n = {row['n']}"
     )
