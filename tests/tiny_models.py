@@ -48,6 +48,30 @@ TINY: dict[str, dict[str, Any]] = {
     "opt": WIDE | {"ffn_dim": 48},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
 }
+# Types that only a bridge takes: mixtures of experts, sliding windows, layers without positions, norms after attention.
+KV, EXPERTS = {"num_key_value_heads": 2, "head_dim": 8}, {"num_local_experts": 4, "num_experts_per_tok": 2}
+ONLY_BRIDGED: dict[str, dict[str, Any]] = {
+    "smollm3": WIDE | KV,
+    "granite": WIDE | KV | {"residual_multiplier": 0.5, "logits_scaling": 2.0},
+    "olmo3": WIDE | KV | {"sliding_window": 6},
+    "glm4": WIDE | KV,
+    "cohere2": WIDE | KV | {"sliding_window": 6, "logit_scale": 0.5},
+    "ministral": WIDE | KV | {"sliding_window": 6},
+    "llama4_text": WIDE | KV | {"num_local_experts": 2, "intermediate_size_mlp": 48},
+    "mixtral": WIDE | KV | EXPERTS,
+    "gpt_oss": WIDE | KV | EXPERTS | {"sliding_window": 6},
+    "qwen3_moe": WIDE | KV | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "exaone4": WIDE | KV | {"sliding_window": 6},
+    "nemotron": WIDE | KV,
+    "stablelm": WIDE | {"num_key_value_heads": 2},
+    "starcoder2": WIDE | {"num_key_value_heads": 2, "sliding_window": 6},
+}
+HYBRID = {
+    "qwen3_5_text": WIDE | KV | {
+        "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    },
+}  # fmt: skip
 
 
 @cache
@@ -77,10 +101,11 @@ def byte_level_tokenizer(template: str | None = None, chat_template: str | None 
 
 def random_model(model_type: str, *, seed: int = 0, **config: Any) -> PreTrainedModel:
     facts = {"vocab_size": VOCAB, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1}
-    config = facts | TINY.get(model_type, WIDE) | config
+    config = facts | (TINY | ONLY_BRIDGED | HYBRID).get(model_type, WIDE) | config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config)).eval()
+        made = AutoConfig.for_model(model_type, **config)
+        model = AutoModelForCausalLM.from_config(made, experts_implementation="eager").eval()
         for parameter in model.parameters():
             noise = torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5)
             parameter.data = parameter.data + noise if parameter.ndim == 1 else 2 * noise

@@ -143,7 +143,7 @@ def hooked(model: Model, edits: Mapping[str, Edit]) -> Hooks:
     return Hooks(model, edits)
 
 
-def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
+def active_edits(model: Model) -> list[dict[str, Any]]:
     """What the model's active contexts, such as ``steer`` and ``ablate``, do, for provenance.
 
     Of other hooks on the model only the modules are known.
@@ -157,13 +157,13 @@ def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
     return [*known, {"hooks": others}] if others else known
 
 
-def has_hooks(model: HookedTransformer) -> bool:
+def has_hooks(model: Model) -> bool:
     """Whether anything besides its own modules runs in the model's forward pass: edits, or hooks of any kind."""
     remove_left_behind(model)
     return any(_on(module) for module in model.modules())
 
 
-def remove_left_behind(model: HookedTransformer) -> None:
+def remove_left_behind(model: Model) -> None:
     """Remove hooks whose context is no longer active."""
     for name, point in model.hook_dict.items():
         dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
@@ -206,7 +206,7 @@ class _Watch:
 
     def install(self) -> None:
         """Replace the functions, ``forward`` first, so that ``remove_left_behind`` finds what an interrupt leaves."""
-        for name in STANDS_IN:
+        for name in self.names:
             stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
             vars(self.model)[name] = stand_in
         _watches.add(self)
@@ -264,7 +264,7 @@ def _generating() -> bool:
     return frame is not None
 
 
-def _watched(model: HookedTransformer) -> _Watch:
+def _watched(model: Model) -> _Watch:
     """The replacement of the model's forward function, after removing what earlier contexts left behind."""
     remove_left_behind(model)
     watch = _watch_on(model)

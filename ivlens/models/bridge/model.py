@@ -85,6 +85,10 @@ class Bridge(nn.Module):
         self.cfg = Config(hugging_face, self.decoder, tokenizer)
         self.hook_dict = _points(self.decoder)
 
+    def __repr__(self) -> str:
+        cfg = self.cfg
+        return f"Bridge({cfg.original_architecture}, n_layers={cfg.n_layers}, n_heads={cfg.n_heads}, {cfg.dtype})"
+
     def _short_text(self) -> Int[Tensor, "batch pos"]:
         ids = self.tokenizer("The quick brown fox jumps over the lazy dog.")["input_ids"][:16]
         return torch.tensor([ids], device=self.hugging_face.get_input_embeddings().weight.device)
