@@ -56,6 +56,11 @@ def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
     )
 
 
+def _architecture(effects: HeadMap) -> str:
+    """The architecture that the effects were measured on, empty where it is not known."""
+    return str(effects.provenance.get("model", {}).get("architecture") or "")
+
+
 def _weights(effects: HeadEffects) -> str:
     return str(effects.provenance.get("model", {}).get("weights_sha256"))
 
@@ -123,7 +128,7 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
 
     Raises:
         ArgumentError: no effects.
-        MismatchError: effects of differently shaped models.
+        MismatchError: effects of models of different shapes or architectures.
 
     Example:
         >>> iv.rank_aggregate([effects]) == effects.top(8)
@@ -132,8 +137,10 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     if not effects:
         raise ArgumentError("effects of at least one task", "none")
     shapes = sorted({tuple(each.aie.shape) for each in effects})
-    if len(shapes) > 1:
-        raise MismatchError("effects [layer, head] of one shape", f"{shapes}", "compute them on one model")
+    architectures = sorted({_architecture(each) for each in effects} - {""})
+    for kinds in (shapes, architectures):
+        if len(kinds) > 1:
+            raise MismatchError("effects [layer, head] of one shape, on one architecture", f"{kinds}", "compute them on one model")
     for each in effects:
         check_finite(f"effects [layer, head] of {getattr(each, 'task', '') or 'every task'}", each.aie)
     ranks = pd.DataFrame([each.aie.flatten().tolist() for each in effects]).rank(axis=1, ascending=False)

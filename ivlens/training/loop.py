@@ -207,4 +207,4 @@ def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
 
 
 def _digest(vector: InstructionVector | None) -> str:
-    return short_hash(None if vector is None else vector.values.tolist())
+    return short_hash(None if vector is None else (vector.heads, vector.values.tolist()))
