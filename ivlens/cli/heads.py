@@ -11,7 +11,7 @@ from ..models import shared_weights
 from ..records import HeadEffects, UniversalEffects
 from .loading import check_prompts, given, read_model, read_tasks
 from .tables import show
-from .targets import check_targets
+from .targets import check_records, check_targets
 
 log = logging.getLogger("ivlens")
 
@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> None:
     for task in tasks:
         check_prompts(task, settings)
     model = read_model(options)
+    if options.out:
+        check_records(model, {options.out / file: HeadEffects for file in files})
     heads, found = model.cfg.n_layers * model.cfg.n_heads, []
     with shared_weights(model, options.n_jobs):
         for file, task in files.items():

@@ -14,7 +14,7 @@ from ..vectors import InstructionVector, load_vector
 from ..vocabulary import check_layers
 from .loading import given, model_shape, read_model, read_task
 from .tables import show
-from .targets import check_targets
+from .targets import check_records, check_targets
 
 CONTROL_SEEDS = (0, 1, 2)
 WRITTEN = ("sweep.safetensors", "comparison.safetensors", "steering.html")
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> None:
     if options.layers and (shape := model_shape(options.model, options.revision)):
         check_layers(shape[0], options.layers)
     model = read_model(options)
+    if options.out:
+        check_records(model, {options.out / WRITTEN[0]: SteeringSweep, options.out / WRITTEN[1]: ConditionComparison})
     vector = load_vector(options.vector, model, **given(options, "load_vector"))
     layers = options.layers or tuple(range(0, model.cfg.n_layers, 3))
     log.info(f"{task.name}: {len(layers)} layers x {len(options.scales)} scales on {options.n_validation} prompts")
