@@ -140,7 +140,8 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     architectures = sorted({_architecture(each) for each in effects} - {""})
     for kinds in (shapes, architectures):
         if len(kinds) > 1:
-            raise MismatchError("effects [layer, head] of one shape, on one architecture", f"{kinds}", "compute them on one model")
+            expected = "effects [layer, head] of one shape, on one architecture"
+            raise MismatchError(expected, f"{kinds}", "compute them on one model")
     for each in effects:
         check_finite(f"effects [layer, head] of {getattr(each, 'task', '') or 'every task'}", each.aie)
     ranks = pd.DataFrame([each.aie.flatten().tolist() for each in effects]).rank(axis=1, ascending=False)

@@ -29,7 +29,7 @@ def check_targets(*files: Path) -> None:
 
 
 def check_records(model: HookedTransformer, files: Mapping[Path, type[Record]]) -> None:
-    """Try that records of this model may take the place of what is there, before they are measured.
+    """Try that records of this model may replace what is there, before they are measured.
 
     Raises: RecordError that names a record of other weights, or something else.
     """

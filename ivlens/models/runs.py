@@ -82,7 +82,7 @@ def _lost_patterns_shown(model: HookedTransformer, rows: Rows) -> Iterator[None]
     own = rows.mask.bool()[:, None]  # batch 1 query
 
     def show(point: Any, inputs: Any, pattern: Float[Tensor, "batch head query key"]) -> None:
-        pattern.masked_fill_(((pattern.sum(-1) == 0) & own.to(pattern.device))[..., None], torch.nan)
+        pattern[..., 0].masked_fill_((pattern.sum(-1) == 0) & own.to(pattern.device), torch.nan)
 
     layers = () if torch.is_grad_enabled() else range(model.cfg.n_layers)
     points = [model.hook_dict[pattern_name(layer)] for layer in layers]
