@@ -41,6 +41,7 @@ from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
 from .precision import at_least_float32 as at_least_float32
+from .precision import check_attention as check_attention
 from .precision import check_dtype as check_dtype
 from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits

@@ -1,7 +1,7 @@
 """Plain forward passes: prompts padded on the right with an explicit mask, logits at the answers' tokens only."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
 from ..vocabulary import Ids, TokenizedPrompt
-from .hooks import pattern_name
+from .hooks import hooked, pattern_name
 from .passes import last_prompt_tokens
 
 
@@ -68,30 +68,26 @@ def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> 
 
 def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream after the last block; hooks that edit the last prompt token find it."""
-    with last_prompt_tokens(rows.last, rows.tokens), _lost_patterns_shown(model, rows):
+    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model, rows):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
 
 
-@contextmanager
-def _lost_patterns_shown(model: HookedTransformer, rows: Rows) -> Iterator[None]:
-    """Within this context attention scores that overflow, or are not numbers, make not-a-numbers of what follows.
+def _overflow_shown(model: HookedTransformer, rows: Rows) -> AbstractContextManager[Any]:
+    """Within this context attention scores beyond float16 make what follows from them not-a-numbers.
 
     TransformerLens turns the pattern of such a query into zeros, as if its head were ablated. Padding, which a sliding
-    window can leave without a key, and edits of patterns keep their zeros; gradients are not-a-numbers there anyway.
+    window can leave without a key, keeps its zeros, and so do patterns that somebody's own hooks edit.
     """
+    if model.cfg.dtype != torch.float16:
+        return nullcontext()
     own = rows.mask.bool()[:, None]  # batch 1 query
 
-    def show(point: Any, inputs: Any, pattern: Float[Tensor, "batch head query key"]) -> None:
-        pattern[..., 0].masked_fill_((pattern.sum(-1) == 0) & own.to(pattern.device), torch.nan)
+    def show(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        lost = (pattern.sum(-1) == 0) & own.to(pattern.device)
+        return pattern.masked_fill(lost[..., None], torch.nan)
 
-    layers = () if torch.is_grad_enabled() else range(model.cfg.n_layers)
-    points = [model.hook_dict[pattern_name(layer)] for layer in layers]
-    handles = [point.register_forward_hook(show, prepend=True) for point in points]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    names = [pattern_name(layer) for layer in range(model.cfg.n_layers)]
+    return hooked(model, {name: show for name in names if not model.hook_dict[name]._forward_hooks})
 
 
 def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:
