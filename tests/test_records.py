@@ -194,9 +194,19 @@ def test_what_is_no_such_record_is_replaced_only_when_asked(tmp_path: Path, ther
 
 
 def test_provenance_that_is_no_json_stops_the_save_before_it_writes(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(RecordError, match="object is not JSON serializable"):
         HeadMeans(rand(1, 1, 1), 1, provenance={"model": object()}).save(tmp_path / "record")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
+    """Or the record would be lost: the file could not be loaded."""
+    there = ConditionComparison(rand(2, 3) > 0.5, rand(2, 3), ("bare", "clean"), "a task")
+    path = there.save(tmp_path / "comparison.safetensors")
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match=r"ConditionComparison that loads again.* 1 conditions for an axis"):
+        replace(there, conditions=("bare",)).save(path)
+    assert path.read_bytes() == before
 
 
 def test_folders_are_made_and_permissions_are_the_users(tmp_path: Path) -> None:

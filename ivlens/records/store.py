@@ -60,7 +60,8 @@ class Record:
             The path.
 
         Raises:
-            RecordError: something else is there, or ``path`` cannot be written.
+            RecordError: something else is there, ``path`` cannot be written, or the record could not be loaded again:
+                fields that do not fit together, or something in its provenance that JSON does not know.
 
         Example:
             >>> path = effects.save(tmp_path / "effects.safetensors")
@@ -70,6 +71,11 @@ class Record:
         if not overwrite:
             check_replaceable(path, type(self), self.provenance)
         tensors, facts = self._pack("")
+        try:
+            self._unpack("", tensors, json.loads(json.dumps(facts)))  # as it would be loaded
+        except (KeyError, ValueError, TypeError) as error:
+            expected = f"the fields of a {type(self).__name__} that loads again, its provenance JSON's, to save"
+            raise RecordError(expected, " ".join(str(error).split())[:200]) from error
         return save_tensors(path, tensors, {"record": type(self).__name__, **facts})
 
     @classmethod
