@@ -115,6 +115,8 @@ def _check_positions(at: str | Sequence[Places], pairs: Sequence[TokenizedPrompt
         for name, positions in groups.items():
             if not positions or not all(0 <= position < len(ids) for position in positions):
                 raise ArgumentError(f"positions from 0 to {len(ids) - 1} for {name!r}", repr(list(positions))[:60])
+            if len(set(positions)) < len(positions):
+                raise ArgumentError(f"different positions for {name!r}, to average", repr(list(positions))[:60])
 
 
 def _record(
