@@ -22,6 +22,7 @@ from .passes import Call
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
+COMPILED = "_torchdynamo_orig_callable"  # an attribute of what torch.compile makes of a function
 GENERATORS = {inspect.unwrap(getattr(HookedTransformer, name)).__code__ for name in STANDS_IN[1:]}
 
 # The thread that a pass is run for, where autograd runs a part of it again in one of its own threads.
@@ -285,8 +286,10 @@ def _ours(model: HookedTransformer, name: str) -> list[_Hook]:
 
 
 def _on(module: nn.Module) -> list[Any]:
-    """All that runs before or after a module's forward pass."""
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    """All that runs before, after or instead of a module's own forward function; what torch.compile made is its own."""
+    forward = vars(module).get("forward")
+    own = forward is None or isinstance(forward, _Watch) or hasattr(forward, COMPILED)
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
 
 
 def _check_thread(hooks: Hooks) -> None:
