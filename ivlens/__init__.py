@@ -207,7 +207,11 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.{name}":
             raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .text import did_you_mean
+
+    question = did_you_mean(name, __all__)
+    message = f"module {__name__!r} has no attribute {name!r}{question and f'; {question}'}"
+    raise AttributeError(message, name=name)
 
 
 def __dir__() -> list[str]:

@@ -191,6 +191,13 @@ def test_dir_is_the_api() -> None:
     assert ivlens.__version__ == version("ivlens")
 
 
+def test_a_misspelt_public_name_is_answered_with_the_right_one() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'locate_head'; did you mean 'locate_heads'\?$"):
+        _ = ivlens.locate_head
+    with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
+        _ = ivlens.zzz
+
+
 def public(kind: Callable[[Any], bool]) -> dict[str, Any]:
     """Functions, or classes that a caller makes or gets, by their public names."""
     found = {name: getattr(ivlens, name) for name in ivlens.__all__}

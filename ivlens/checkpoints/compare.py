@@ -22,7 +22,7 @@ from ..vocabulary import RecoveryCondition
 from .config import CheckpointConfig
 from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
 from .prompts import TaskPrompts, check_same_tokens, draw_prompts
-from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, name_sources
+from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
 from .summary import CheckpointMeasurements, summarize
 
 MEASURES, FACTS = "measures", "facts"  # folders in ``out``
@@ -64,7 +64,8 @@ def compare_checkpoints(
     Raises:
         ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
             demonstrations; with workers, a checkpoint that is a model object.
-        SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
+        SourceError: the base, or a checkpoint, does not exist; said before anything is loaded.
+        UnsupportedError, DownloadError, SourceError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
         WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
@@ -82,6 +83,7 @@ def compare_checkpoints(
     sources = name_sources(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
+    check_sources([CheckpointSource("base", base), *sources])
     share = workers(n_jobs) > 1 and len(sources) > 1
     sources = [each.for_worker() for each in sources] if share else sources
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
