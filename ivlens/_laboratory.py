@@ -59,7 +59,7 @@ class LabConfig:
     """What the laboratory tries, on how many prompts.
 
     Args:
-        layers: layers at which vectors are added; None: every tenth of the depth, from a fifth to three quarters of it.
+        layers: layers at which vectors are tried (None: every tenth of the depth, from a fifth to three quarters).
         scales: factors on the vector.
         ks: numbers of strongest heads that the vector is the sum of.
         n_clean: clean train prompts for the heads' mean outputs.

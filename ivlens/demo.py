@@ -59,7 +59,7 @@ class DemoConfig:
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
         k: heads that a vector is the sum of.
-        layers: layers at which vectors are tried; None: every tenth of the depth, from three to six tenths of it.
+        layers: layers at which vectors are tried (None: every tenth of the depth, from three to six tenths of it).
         scales: factors on the vector that are tried.
         n_validation: bare prompts on which layer and scale are chosen.
         n_test: test prompts of every condition.

@@ -86,12 +86,12 @@ def random_heads(shape: tuple[Count, Count], k: Count, *, seed: Seed, exclude: S
 
 
 @checked
-def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
+def head_overlap(heads: Sequence[Head], others: Sequence[Head]) -> float:
     """Fraction of the shorter list of heads that the other one shares, from 0 to 1.
 
     Args:
-        a: heads.
-        b: heads.
+        heads: heads as (layer, head).
+        others: the heads that they are compared with.
 
     Returns:
         The fraction, 0 to 1.
@@ -103,9 +103,9 @@ def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
         >>> iv.head_overlap([(0, 1), (1, 2)], [(1, 2), (1, 3)])
         0.5
     """
-    if not a or not b:
-        raise ArgumentError("two lists of one head or more", f"{len(a)} and {len(b)} heads")
-    return len(set(a) & set(b)) / min(len(set(a)), len(set(b)))
+    if not heads or not others:
+        raise ArgumentError("two lists of one head or more", f"{len(heads)} and {len(others)} heads")
+    return len(set(heads) & set(others)) / min(len(set(heads)), len(set(others)))
 
 
 @checked

@@ -42,6 +42,9 @@ POSITION_METHODS: tuple[PositionMethod, ...] = get_args(PositionMethod)
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
 CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
 
+# How a query is put into words, by name; any callable is a format too.
+FormatName = Literal["labelled", "plain", "qa", "chat"]
+
 # The disjoint parts of a task's examples, or all of them.
 Split = Literal["train", "validation", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -261,7 +261,7 @@ RIDDLES = {
     r"\bplaces?\b": 160,
     r"\bcells?\b": 70,
     r"\b[Oo]ne row an? ": 1,
-    r"\bof which each\b": 4,
+    r"\bof which each\b": 2,
     r"\b[Ww]hat is asked\b": 1,
     r"\b(?:that|as it) (?:is|are) there\b": 5,
     r"\bon the way\b": 4,

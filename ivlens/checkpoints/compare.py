@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, checked
+from ..effects.checks import check_stream_dtype
 from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
@@ -54,7 +56,7 @@ def compare_checkpoints(
         config: what is measured and how (None: the defaults of ``CheckpointConfig``).
         out: folder that keeps the measures, seen by all workers (None: a temporary one).
         learned: for a sequence of checkpoints, the task that each was trained on.
-        n_jobs: workers; the base is measured here, then each checkpoint by one of them. None: what
+        n_jobs: workers that share the checkpoints; the base is measured here first. None: what
             ``joblib.parallel_config`` says.
         options: of ``load_model``, for all models: ``device``, ``dtype``, ``tokenizer``.
 
@@ -128,6 +130,7 @@ def _measure_base(measures: KeptMeasures, base: CheckpointUnderTest, prompts: li
     """All measures of the base, and the layer and scale at which each task's vector works best on it."""
     try:
         measures.config.check_model(base.facts["n_layers"], base.facts["n_heads"])
+        check_stream_dtype(getattr(torch, base.facts["dtype"]), measures.config.stream_dtype)
         measures.keep_attention(base)
         tokenizer = base.tokenizer()
         readings = {each.task: measures.heads(base, each, None) for each in prompts}

@@ -9,7 +9,7 @@ from ..files import safe_name
 from ..heads import universal_effects
 from ..models import shared_weights
 from ..records import HeadEffects, UniversalEffects
-from .loading import check_prompts, given, read_model, read_tasks
+from .loading import check_locating, read_model, read_tasks
 from .tables import show
 from .targets import check_targets
 
@@ -19,14 +19,12 @@ log = logging.getLogger("ivlens")
 def run(options: argparse.Namespace) -> None:
     """Locate heads for each task; save the records as they are finished; print the strongest heads."""
     tasks = read_tasks(options.tasks, options.instruction)
-    settings = given(options, "locate_heads")
+    settings = check_locating(options, tasks)
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
     if options.out:
         check_targets(options.out / "heads.html", *(options.out / file for file in files))
-    for task in tasks:
-        check_prompts(task, settings)
     model = read_model(options)
     heads, found = model.cfg.n_layers * model.cfg.n_heads, []
     with shared_weights(model, options.n_jobs):

@@ -12,7 +12,7 @@ from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..tasks import Prompt
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import check_layers
-from .loading import given, model_shape, read_model, read_task
+from .loading import check_counts, given, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_targets
 
@@ -26,6 +26,9 @@ def run(options: argparse.Namespace) -> None:
     task = read_task(options.task, options.instruction)
     if options.out:
         check_targets(*(options.out / name for name in WRITTEN))
+    InstructionVector.load(options.vector)  # before the model, which says whether it fits
+    check_counts(options, task, "validation", "n_validation")
+    check_counts(options, task, "test", "n_test")
     draw = partial(task.prompts, shots=0, instruction=False, seed=options.seed)
     tuning, held_out = draw(options.n_validation, split="validation"), draw(options.n_test, split="test")
     if options.layers and (shape := model_shape(options.model, options.revision)):

@@ -85,7 +85,7 @@ def indirect_effects(
         True
     """
     check_method(method, steps, stream_dtype)
-    check_stream_dtype(model, stream_dtype)
+    check_stream_dtype(model.cfg.dtype, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)

@@ -39,6 +39,7 @@ from .lora import has_lora as has_lora
 from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
+from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass

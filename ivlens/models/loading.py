@@ -46,11 +46,12 @@ def load_model(
     Args:
         source: a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
             name, or a model object: Hugging Face's, PEFT's, or a HookedTransformer, which is passed through.
-        device: where the model computes; CUDA where there is one, else the CPU.
-        dtype: the weights' dtype, one of torch's float32, float64, bfloat16 and float16.
-        revision: of a hub name.
-        adapter: a PEFT folder or hub name, merged into the weights.
-        tokenizer: a tokenizer, or a source that has one, in place of the adapter's or else the model's own.
+        device: where the model computes, like cpu or cuda (None: CUDA where there is one, else the CPU).
+        dtype: number format of the weights: float32, float64, bfloat16 or float16.
+        revision: branch, tag or commit of a model on the hub.
+        adapter: a PEFT adapter to merge into the weights, a folder or a hub name.
+        tokenizer: the folder, hub name or .gguf file of a tokenizer in place of the adapter's or else the model's own.
+            A tokenizer of Hugging Face itself will do too.
         verify: compare the logits of one short prompt with Hugging Face's.
 
     Returns:

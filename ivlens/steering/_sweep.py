@@ -40,7 +40,7 @@ def steering_sweep(
         layers: layers to add the vector at.
         scales: factors of the vector.
         ks: numbers of the vector's first heads to sum (None: all of them).
-        stream_budget: rows of streams that travel together, which bounds memory.
+        stream_budget: rows of residual streams that are computed at once; fewer need less memory (None: what fits).
 
     Returns:
         Answers for each layer, scale and number of heads.

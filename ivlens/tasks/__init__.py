@@ -14,6 +14,7 @@ from .prompt import beginning as beginning
 from .prompt import task_names as task_names
 from .prompt import token_text as token_text
 from .task import Task as Task
+from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
 
 __all__ = [

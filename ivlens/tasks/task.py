@@ -1,6 +1,7 @@
 """A task: examples of an input and its accepted answers, the instructions that ask for it, and its prompts."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
-from ..vocabulary import Corruption, Split
+from ..vocabulary import Corruption, FormatName, Split
 from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -97,7 +98,7 @@ class Task:
         *,
         shots: Natural = 2,
         instruction: bool | int | str = True,
-        format: str | Format = "labelled",
+        format: FormatName | Format = "labelled",
         corruption: Corruption | None = None,
         seed: Seed = 0,
         split: Split = "all",
@@ -193,8 +194,7 @@ class Task:
 
     def _queries(self, n: int | None, split: Split, seed: int) -> list[Example]:
         queries = list(self.split(split))
-        if n is not None and n > len(queries):
-            raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
+        check_available(self, split, {} if n is None else {"n": n})
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
         return queries[:n]
 
@@ -248,6 +248,14 @@ class Task:
         return Random(f"{self.name}:{seed}:other").choice(
             [task for task, count in zip(tasks, shared, strict=True) if count == min(shared)]
         )
+
+
+def check_available(task: Task, split: Split, counts: Mapping[str, int]) -> None:
+    """Raise ArgumentError, by the argument's name, for a count of prompts that a split of the task has not."""
+    size = len(task.split(split))
+    for name, n in counts.items():
+        if n > size:
+            raise ArgumentError(f"{name} to be at most {size}, the size of {split!r} in {task.name!r}", str(n))
 
 
 def clean_instruction(task: Task, instruction: bool | int | str | None, shots: int) -> bool | int | str:
