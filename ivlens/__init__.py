@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .demo import DemoConfig as DemoConfig
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
     from .effects import locate_heads as locate_heads
@@ -126,6 +127,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "laboratory",
     "LabConfig",
     "Laboratory",
+    "DemoConfig",
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
@@ -174,6 +176,7 @@ _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
+    "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
         "ArgumentError DownloadError FallbackWarning HookError IvlensError MismatchError PrecisionWarning "

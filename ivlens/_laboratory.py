@@ -18,7 +18,7 @@ import torch
 from .activations import mean_head_activations
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
-from .errors import at_least
+from .errors import ArgumentError, at_least
 from .heads import head_overlap, random_heads
 from .models import HookedTransformer, key_of, provenance
 from .records import (
@@ -42,9 +42,9 @@ from .steering import (
     steer,
     steering_sweep,
 )
-from .tasks import Prompt, Task, tasks_by_name
+from .tasks import Prompt, Task, check_available, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
-from .vocabulary import Split
+from .vocabulary import Split, check_layers
 
 R = TypeVar("R", bound=Record)
 
@@ -105,6 +105,30 @@ class LabConfig:
         """
         return layers_between(n_layers, 20, 75) if self.layers is None else self.layers
 
+    @checked
+    def check_model(self, n_layers: Count, n_heads: Count) -> None:
+        """Refuse a model that this configuration does not fit, before anything is measured.
+
+        Args:
+            n_layers: layers of the model.
+            n_heads: heads of each layer.
+
+        Raises:
+            ArgumentError: the model has not the layers that are to be tried, or not twice as many heads as ``ks`` says.
+        """
+        check_layers(n_layers, self.tried_layers(n_layers))
+        half = n_layers * n_heads // 2
+        if max(self.ks) > half:
+            controls = "half of the model's heads, since the controls draw as many others"
+            raise ArgumentError(f"ks to be at most {half}, {controls}", repr(max(self.ks)))
+
+
+def check_prompts(task: Task, n_clean: int, n_corrupted: int, n_validation: int, n_test: int) -> None:
+    """Raise ArgumentError for more prompts than the splits of a task have."""
+    check_available(task, "train", {"n_clean": n_clean, "n_corrupted": n_corrupted})
+    check_available(task, "validation", {"n_validation": n_validation})
+    check_available(task, "test", {"n_test": n_test})
+
 
 def layers_between(n_layers: int, low: int, high: int) -> tuple[int, ...]:
     """Every tenth of a model's depth between two percentages of it."""
@@ -152,8 +176,11 @@ def laboratory(
         >>> lab.controls_frame().columns[:4].tolist()
         ['task', 'layer', 'scale', 'k']
     """
-    named = tasks_by_name(tasks)
-    measure = _Measurements(model, named, config or LabConfig(), out)
+    config, named = config or LabConfig(), tasks_by_name(tasks)
+    config.check_model(model.cfg.n_layers, model.cfg.n_heads)
+    for task in named.values():
+        check_prompts(task, config.n_clean, config.n_corrupted, config.n_validation, config.n_test)
+    measure = _Measurements(model, named, config, out)
     effects = {name: measure.effects(name) for name in named}
     sweeps = {name: measure.sweep(name, effects[name]) for name in named}
     chosen = {name: SteeringChoice(*sweep.best()) for name, sweep in sweeps.items()}

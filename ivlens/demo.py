@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ._laboratory import layers_between
+from ._laboratory import check_prompts, layers_between
 from .activations import attention_patterns
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
+from .errors import at_least
 from .files import safe_name
 from .heads import universal_effects
 from .models import HookedTransformer, key_of
@@ -31,6 +32,7 @@ from .scoring import evaluate
 from .steering import random_vector, steer, steering_sweep
 from .tasks import Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
+from .vocabulary import check_count, check_layers
 
 log = logging.getLogger("ivlens")
 
@@ -65,6 +67,13 @@ class DemoConfig:
         n_test: test prompts of every condition.
         random_seeds: seeds of the random vectors.
         seed: seed of the prompts.
+
+    Raises:
+        ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> iv.DemoConfig(k=10).tried_layers(30)
+        (9, 12, 15, 18)
     """
 
     n_clean: Count = 40
@@ -77,6 +86,36 @@ class DemoConfig:
     n_test: Count = 30
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        for name in ("scales", "random_seeds"):
+            at_least(f"the number of {name}", len(getattr(self, name)), 1)
+
+    @checked
+    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
+        """The layers at which vectors are added to a model of ``n_layers`` layers.
+
+        Args:
+            n_layers: layers of the model.
+
+        Returns:
+            The layers.
+        """
+        return layers_between(n_layers, 30, 60) if self.layers is None else self.layers
+
+    @checked
+    def check_model(self, n_layers: Count, n_heads: Count) -> None:
+        """Refuse a model that this configuration does not fit, before anything is measured.
+
+        Args:
+            n_layers: layers of the model.
+            n_heads: heads of each layer.
+
+        Raises:
+            ArgumentError: the model has not the layers that are to be tried, or not as many heads as ``k``.
+        """
+        check_layers(n_layers, self.tried_layers(n_layers))
+        check_count(self.k, n_layers * n_heads)
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,6 +190,9 @@ def run_demo(
     """
     config, out = config or DemoConfig(), Path(out)
     named = tasks_by_name(tasks)
+    config.check_model(model.cfg.n_layers, model.cfg.n_heads)
+    for task in named.values():
+        check_prompts(task, config.n_clean, config.n_corrupted, config.n_validation, config.n_test)
     effects = {name: _effects(model, task, out, config) for name, task in named.items()}
     vectors = {name: instruction_vector(model, each, k=config.k) for name, each in effects.items()}
     sweeps, rows = {}, []
@@ -178,8 +220,7 @@ def _steering(
     """The sweep on validation prompts, and a row per condition on test prompts at its best layer and scale."""
     tuning = task.prompts(config.n_validation, shots=0, instruction=False, split="validation", seed=config.seed)
     held_out = task.prompts(config.n_test, shots=0, instruction=False, split="test", seed=config.seed)
-    layers = layers_between(model.cfg.n_layers, 30, 60) if config.layers is None else config.layers
-    sweep = steering_sweep(model, own, tuning, layers, config.scales)
+    sweep = steering_sweep(model, own, tuning, config.tried_layers(model.cfg.n_layers), config.scales)
     layer, scale, _ = sweep.best()
 
     def steered(vector: InstructionVector) -> Evaluation:

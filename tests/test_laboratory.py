@@ -113,6 +113,25 @@ def test_tasks_without_instructions_are_told_by_their_demonstrations(tiny_hooked
     assert len(found.controls_frame()) == 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"layers": (0, 2)}, r"layers from 0 to 1, one or more; got \(0, 2\)"),
+        ({"layers": ()}, "layers from 0 to 1, one or more"),
+        ({"ks": (1, 5)}, "ks to be at most 4, half of the model's heads"),
+        ({"n_clean": 21}, "n_clean to be at most 20"),
+        ({"n_validation": 9}, "n_validation to be at most 8"),
+        ({"n_test": 13}, "n_test to be at most 12"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_effects_are_measured(
+    settings: dict[str, Any], what: str, tiny_hooked: Any, own_tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_laboratory, "locate_heads", lambda *args, **options: pytest.fail("measured"))
+    with pytest.raises(ArgumentError, match=what):
+        laboratory(tiny_hooked(), own_tasks, replace(TINY, **settings))
+
+
 @pytest.mark.parametrize(("names", "what"), [(["antonym"], "number of tasks"), (["antonym"] * 2, "different names")])
 def test_tasks_are_two_or_more_of_different_names(names: list[str], what: str, tiny_hooked: Any) -> None:
     with pytest.raises(ArgumentError, match=what):

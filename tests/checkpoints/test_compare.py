@@ -255,6 +255,22 @@ def test_what_does_not_exist_is_named_before_anything_is_loaded(
         compare_checkpoints("bsae", [base / "x"], tasks, CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"layers": (0, 1)}, "layers from 0 to 0"),
+        ({"k": 99}, "k to be at most 4"),
+        ({"stream_dtype": torch.float32}, "stream_dtype to be torch.float64"),
+    ],
+)
+def test_what_does_not_fit_the_base_is_refused_before_it_is_measured(
+    settings: dict[str, Any], what: str, base: Path, tasks: list[Task], messages: list[str]
+) -> None:
+    with pytest.raises(ivlens.ArgumentError, match=what):
+        compare_checkpoints(base, {"same": base}, tasks, replace(CONFIG, **settings), dtype=torch.float64)
+    assert messages == []
+
+
 def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
     for checkpoints in ({}, {"base": base}, [base, base]):
         with pytest.raises(ivlens.ArgumentError, match="checkpoint"):
