@@ -81,8 +81,8 @@ def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | N
         folder = packaged.folder if packaged is not None and not local.exists() else local
         path = folder / CONFIG
         if not path.exists():
-            path = try_to_load_from_cache(source, CONFIG, revision=revision)
-        config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+            path = Path(str(try_to_load_from_cache(source, CONFIG, revision=revision)))
+        config = json.loads(path.read_text(encoding="utf-8"))
         return int(config["num_hidden_layers"]), int(config["num_attention_heads"])
     except (OSError, ValueError, KeyError, TypeError):  # the model's own loading says what is wrong
         return None
