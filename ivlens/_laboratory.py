@@ -305,9 +305,7 @@ class _Measurements:
         return self.tasks[name].prompts(n, shots=0, instruction=False, split=split, seed=self.config.seed)
 
     def _clean(self, name: str, n: int, split: Split) -> list[Prompt]:
-        task = self.tasks[name]
-        shots, instructed = self.config.shots, bool(task.instructions)
-        return task.prompts(n, shots=shots, instruction=instructed, split=split, seed=self.config.seed)
+        return self.tasks[name].prompts(n, shots=self.config.shots, split=split, seed=self.config.seed)
 
 
 def _means(effects: HeadEffects) -> HeadMeans:

@@ -186,8 +186,7 @@ def _steering(
         with steer(model, vector, layer, scale):
             return evaluate(model, held_out)
 
-    instructed = bool(task.instructions)
-    clean = task.prompts(config.n_test, shots=config.shots, instruction=instructed, split="test", seed=config.seed)
+    clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
     results = {
         "bare": [evaluate(model, held_out)],
         "bare + IV": [steered(own)],
@@ -236,8 +235,7 @@ def _write_page(model: HookedTransformer, demo: Demo, config: DemoConfig, folder
     from . import views
 
     task = next(iter(demo.tasks.values()))
-    instructed = bool(task.instructions)
-    [prompt] = task.prompts(1, shots=config.shots, instruction=instructed, split="test", seed=config.seed)
+    [prompt] = task.prompts(1, shots=config.shots, split="test", seed=config.seed)
     heads = demo.effects[task.name].top(3)
     tokens, patterns = attention_patterns(model, prompt, heads)
     names = [f"{layer}.{head}" for layer, head in heads]

@@ -48,7 +48,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     others = [load_task(name) for name in list_tasks() if name not in paths]
     run = fine_tune(
         model,
-        task.prompts(shots=options.shots, split="train", instruction=bool(task.instructions)),
+        task.prompts(shots=options.shots, split="train"),
         config,
         vector=vector(task) if "vector" in config.guidance.needs else None,
         new=[Ability.of(task, shots=options.shots)],

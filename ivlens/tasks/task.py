@@ -96,7 +96,7 @@ class Task:
         n: Count | None = None,
         *,
         shots: Natural = 2,
-        instruction: bool | int | str = True,
+        instruction: bool | int | str | None = None,
         format: str | Format = "labelled",
         corruption: Corruption | None = None,
         seed: Seed = 0,
@@ -111,8 +111,9 @@ class Task:
         Args:
             n: number of queries (None: all of the split).
             shots: demonstrations before each query, out of "train".
-            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none. The
-                labels belong to the instruction: without it they are Input and Output.
+            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none; None:
+                True where the task has instructions, else False. The labels belong to the instruction: without it
+                they are Input and Output.
             format: "labelled", "plain", "qa", "chat", or a callable from Turns to text, after which answers follow a
                 space unless it ends in whitespace (``chat_format`` passes a chat template its own options).
             corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
@@ -143,6 +144,7 @@ class Task:
                 "shots to be a whole number of 2 or more", str(shots), "a single label cannot be shuffled"
             )
         queries = self._queries(n, split, seed)
+        instruction = self._or_default(instruction)
         if corruption == "other-instruction":
             all_turns = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
         else:
@@ -181,6 +183,10 @@ class Task:
             raise TaskError(f"a task with a cloze, a text with one {{input}}, for {self.name!r}", "none", "pass cloze=")
         queries = self._queries(n, split, seed)
         return [self._prompt(query, self.cloze.replace("{input}", query.input)) for query in queries]
+
+    def _or_default(self, instruction: bool | int | str | None) -> bool | int | str:
+        """The instruction that is asked for, or where that is None the first, if the task has any."""
+        return bool(self.instructions) if instruction is None else instruction
 
     def _prompt(self, query: Example, text: str, changed: float | None = None) -> Prompt:
         if not isinstance(text, str):
@@ -251,12 +257,12 @@ class Task:
 
 
 def clean_instruction(task: Task, instruction: bool | int | str | None, shots: int) -> bool | int | str:
-    """The instruction of clean prompts: the one asked for, or where that is None the first, if the task has any.
+    """The instruction of clean prompts, the first of the task by default.
 
     Raises:
         ArgumentError: neither instruction nor demonstrations, so that clean prompts would not tell the task.
     """
-    instruction = bool(task.instructions) if instruction is None else instruction
+    instruction = task._or_default(instruction)
     if instruction is False and not shots:
         raise ArgumentError(
             f"clean prompts that tell the task {task.name!r}", "no instruction, and 0 demonstrations",

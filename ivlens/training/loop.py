@@ -82,7 +82,7 @@ def fine_tune(
     config = config or TrainingConfig()
     if isinstance(data, Task):
         new = new or [Ability.of(data)]
-        data = data.prompts(split="train", instruction=bool(data.instructions))
+        data = data.prompts(split="train")
     abilities = Abilities(tuple(new), tuple(Ability.of(each) for each in keep))
     abilities.check(model)
     check_trainable(model, config)

@@ -62,7 +62,7 @@ class Ability:
         if isinstance(what, Ability):
             return what
         available = len(what.split("test"))
-        prompts = what.prompts(min(n, available), shots=shots, split="test", instruction=bool(what.instructions))
+        prompts = what.prompts(min(n, available), shots=shots, split="test")
         return cls(what.name, tuple(prompts), vector)
 
     @property
