@@ -67,7 +67,7 @@ class LabConfig:
         shots: demonstrations in a clean prompt.
         n_validation: bare prompts on which layer, scale and k are chosen.
         n_test: test prompts of every condition.
-        seeds: seeds of the random vectors and random heads, one control each.
+        random_seeds: seeds of the random vectors and random heads, one control each.
         seed: seed of the prompts.
 
     Raises:
@@ -86,11 +86,11 @@ class LabConfig:
     shots: Count = 2
     n_validation: Count = 20
     n_test: Count = 30
-    seeds: tuple[Seed, ...] = (0, 1, 2)
+    random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name in ("scales", "ks", "seeds"):
+        for name in ("scales", "ks", "random_seeds"):
             at_least(f"the number of {name}", len(getattr(self, name)), 1)
 
     @checked
@@ -147,7 +147,8 @@ def laboratory(
 
     Example:
         >>> from dataclasses import replace
-        >>> few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, seeds=(0,))
+        >>> few = {"n_clean": 2, "n_corrupted": 2, "n_validation": 2, "n_test": 2, "random_seeds": (0,)}
+        >>> few = iv.LabConfig(layers=(0,), scales=(1.0,), ks=(2,), **few)
         >>> lab = iv.laboratory(model, [task, replace(task, name="its twin")], few)
         >>> lab.controls_frame().columns[:4].tolist()
         ['task', 'layer', 'scale', 'k']
@@ -219,9 +220,9 @@ class _Measurements:
         """The task's vector and what is added in its place: random vectors, random heads', other tasks'."""
         own = self._vector(effects[name], k)
         vectors = {"bare + IV": own}
-        for seed in self.config.seeds:
+        for seed in self.config.random_seeds:
             vectors[f"random vector {seed}"] = random_vector(own, seed=seed)
-        for seed in self.config.seeds:
+        for seed in self.config.random_seeds:
             vectors[f"random heads {seed}"] = random_heads_vector(self.model, _means(effects[name]), own, seed=seed)
         return vectors | {f"IV of {other}": self._vector(effects[other], k) for other in self.tasks if other != name}
 
@@ -244,7 +245,7 @@ class _Measurements:
                 conditions[f"mean: heads of {other}"] = (clean, ablate(model, heads, self._means_on_bare(other)))
                 conditions[f"minus IV of {other}"] = (clean, steer(model, vector, steering.layer, -steering.scale))
             own = effects[name].top(chosen[name].k)
-            for seed in self.config.seeds:
+            for seed in self.config.random_seeds:
                 drawn = random_heads((model.cfg.n_layers, model.cfg.n_heads), len(own), seed=seed, exclude=own)
                 conditions[f"zero: random heads {seed}"] = (clean, ablate(model, drawn))
             return compare_conditions(model, conditions, task=name)

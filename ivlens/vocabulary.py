@@ -48,7 +48,6 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
 Site = Literal["resid_pre", "attn_out"]
-SITES: tuple[Site, ...] = get_args(Site)
 
 # Which tokens are edited: the prompt's last one, that and all later ones, or every token.
 Position = Literal["last", "generated", "all"]

@@ -11,7 +11,7 @@ from ivlens import ArgumentError, LabConfig, Laboratory, RecordError, Task, _lab
 TASKS = ("present-past", "singular-plural")
 SMALL = LabConfig(
     layers=(9, 12), scales=(4.0,), ks=(10, 20),
-    n_clean=12, n_corrupted=3, n_validation=4, n_test=8, seeds=(0,),
+    n_clean=12, n_corrupted=3, n_validation=4, n_test=8, random_seeds=(0,),
 )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_a_missing_record_is_an_error_without_a_model(tmp_path: Path) -> None:
         Laboratory.load(tmp_path, TASKS)
 
 
-TINY = LabConfig(scales=(1.0, 2.0), ks=(1, 2), n_clean=3, n_corrupted=2, n_validation=2, n_test=3, seeds=(0,))
+TINY = LabConfig(scales=(1.0, 2.0), ks=(1, 2), n_clean=3, n_corrupted=2, n_validation=2, n_test=3, random_seeds=(0,))
 
 
 @pytest.fixture

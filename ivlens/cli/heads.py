@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         views.write_page(
             options.out / "heads.html",
             f"Heads of {options.model}",
-            [(name, views.head_heatmap(effects, top=options.k)) for name, effects in maps.items()],
+            [(name, views.head_heatmap(effects, k=options.k)) for name, effects in maps.items()],
         )
         log.info(f"wrote {options.out}")
     show(options, {name: effects.to_frame().head(options.k) for name, effects in maps.items()})

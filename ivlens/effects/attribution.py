@@ -27,10 +27,10 @@ from ..models import (
     padded,
     z_name,
 )
-from ..vocabulary import Metric
-from .metric import Measure, Pair
+from ..vocabulary import Metric, TokenizedPrompt
+from .metric import Measure
 
-Sites = Sequence[Sequence[int]]  # for each place its positions in a prompt
+PatchPositions = Sequence[Sequence[int]]  # for each place its positions in a prompt
 Batch = tuple[Float[Tensor, "batch layer head place"], Float[Tensor, " batch"]]
 Tokens = tuple[Int[Tensor, " token"], Int[Tensor, " token"]]  # row and position of some tokens of a batch
 Outputs = dict[int, Float[Tensor, "token head d_head"]]  # by layer, at its tokens
@@ -39,8 +39,8 @@ Deltas = Float[Tensor, "layer token head d_head"]
 
 def attributed_effects(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
-    sites: Sequence[Sites],
+    pairs: Sequence[TokenizedPrompt],
+    patch_positions: Sequence[PatchPositions],
     means: Float[Tensor, "place layer head d_head"],
     metric: Metric,
     *,
@@ -55,7 +55,14 @@ def attributed_effects(
     """
     places, layers, heads, _ = means.shape
     dtype = at_least_float32(model.cfg.dtype)
-    work = partial(_of_batch, sites=sites, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
+    work = partial(
+        _of_batch,
+        patch_positions=patch_positions,
+        means=means.to(dtype),
+        metric=metric,
+        steps=steps,
+        batch_size=batch_size,
+    )
     batches = map_batches(model, work, pairs, batch_size, n_jobs, kind="corrupted", doing="attribution")
     effects = torch.zeros(len(pairs), layers, heads, places, dtype=dtype)
     baseline = torch.zeros(len(pairs), dtype=dtype)
@@ -66,8 +73,8 @@ def attributed_effects(
 
 def _of_batch(
     model: HookedTransformer,
-    numbered: tuple[list[int], Sequence[Pair]],
-    sites: Sequence[Sites],
+    numbered: tuple[list[int], Sequence[TokenizedPrompt]],
+    patch_positions: Sequence[PatchPositions],
     means: Float[Tensor, "place layer head d_head"],
     metric: Metric,
     steps: int,
@@ -78,7 +85,7 @@ def _of_batch(
     patched = [
         (row, position, place)
         for row, number in enumerate(numbers)
-        for place, positions in enumerate(sites[number])
+        for place, positions in enumerate(patch_positions[number])
         for position in positions
     ]
     layers = range(means.shape[1])
@@ -100,14 +107,14 @@ def _of_batch(
                 steps=steps, batch_size=batch_size,
             )  # fmt: skip
         of_tokens = (deltas * total).sum(-1).permute(1, 0, 2) / steps  # token layer head
-        effects = of_tokens.new_zeros(len(batch), len(sites[numbers[0]]), *of_tokens.shape[1:])
+        effects = of_tokens.new_zeros(len(batch), len(patch_positions[numbers[0]]), *of_tokens.shape[1:])
         effects.index_put_((row, place), of_tokens, accumulate=True)
     return effects.permute(0, 2, 3, 1).cpu(), baseline.cpu()
 
 
 def path_gradients(
     model: HookedTransformer,
-    pair: Pair,
+    pair: TokenizedPrompt,
     tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
     deltas: Deltas,
     measure: Measure,

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from ..errors import PrecisionWarning
 from ..models import HookedTransformer, sweep_heads
 from ..records import Head
-from ..vocabulary import Metric
-from .metric import Pair, Scores, in_metric
+from ..vocabulary import Metric, TokenizedPrompt
+from .metric import Scores, in_metric
 
 STRONGEST = 10  # heads whose effects are compared with the noise of half precision
 ABOVE = 3  # times the noise that an effect should be
@@ -20,7 +20,7 @@ ABOVE = 3  # times the noise that an effect should be
 
 def exact_scores(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     heads: list[Head],
     against_foil: bool,
@@ -42,9 +42,9 @@ def exact_scores(
     return scores
 
 
-def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
+def within(pairs: Sequence[TokenizedPrompt], streams: int, budget: int) -> list[list[TokenizedPrompt]]:
     """Consecutive groups of prompts whose rows, of prefixes and streams, fit the budget, or of one prompt."""
-    groups: list[list[Pair]] = []
+    groups: list[list[TokenizedPrompt]] = []
     rows = 0
     for pair in pairs:
         own = len(pair[0]) - 1 + streams * len(pair[1])
@@ -58,7 +58,7 @@ def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]
 
 def warn_of_noise(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Float[Tensor, "layer head d_head"],
     effects: Float[Tensor, "prompt layer head"],
     metric: Metric,

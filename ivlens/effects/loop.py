@@ -21,15 +21,20 @@ from ..models import (
     z_name,
 )
 from ..records import Head
-from ..vocabulary import Metric
-from .attribution import Sites
-from .metric import Measure, Pair, Scores
+from ..vocabulary import Metric, TokenizedPrompt
+from .attribution import PatchPositions
+from .metric import Measure, Scores
 
 Patch = tuple[int, int, int]  # layer, head, place
 
 
 def loop_scores(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+    model: HookedTransformer,
+    pairs: Sequence[TokenizedPrompt],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
 ) -> list[Scores]:
     """The published algorithm: one full forward pass a head, its output patched at the last prompt token."""
     scores: list[Scores] = []
@@ -58,8 +63,8 @@ def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Ten
 
 def patched_effects(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
-    sites: Sequence[Sites],
+    pairs: Sequence[TokenizedPrompt],
+    patch_positions: Sequence[PatchPositions],
     means: Float[Tensor, "place layer head d_head"],
     metric: Metric,
     *,
@@ -72,7 +77,7 @@ def patched_effects(
     """
     work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
     names = [f"prompt {number}" for number in range(1, len(pairs) + 1)]
-    pieces = [*zip(pairs, sites, strict=True)]
+    pieces = [*zip(pairs, patch_positions, strict=True)]
     with tqdm(total=len(pairs), desc="position effects", unit="prompt", leave=False, disable=None) as bar:
         results = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
     effects, baseline = zip(*results, strict=True)
@@ -82,13 +87,13 @@ def patched_effects(
 @torch.no_grad()
 def _of_prompt(
     model: HookedTransformer,
-    piece: tuple[Pair, Sites],
+    piece: tuple[TokenizedPrompt, PatchPositions],
     means: Float[Tensor, "place layer head d_head"],
     metric: Metric,
     batch_size: int,
 ) -> tuple[Float[Tensor, "layer head place"], Float[Tensor, " one"]]:
     """One prompt's effects and its own metric, on the CPU."""
-    pair, sites = piece
+    pair, positions = piece
     places, layers, heads, _ = means.shape
     patches = [*product(range(layers), range(heads), range(places))]
     measure = Measure(metric, pair[1:])
@@ -97,7 +102,7 @@ def _of_prompt(
     with tqdm(total=len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
         for start in range(0, len(patches), batch_size):
             chunk = patches[start : start + batch_size]
-            with hooked(model, _edits(chunk, sites, means)):
+            with hooked(model, _edits(chunk, positions, means)):
                 logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
             patched.append(measure.copies(0, len(chunk))(logits))
             bar.update(len(chunk))
@@ -105,14 +110,14 @@ def _of_prompt(
 
 
 def _edits(
-    chunk: Sequence[Patch], sites: Sites, means: Float[Tensor, "place layer head d_head"]
+    chunk: Sequence[Patch], positions: PatchPositions, means: Float[Tensor, "place layer head d_head"]
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Edits of ``hook_z`` that give the copies their patches, copy i the i-th."""
 
     def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
         for copy, (patched, head, place) in enumerate(chunk):
             if patched == layer:
-                z[copy, list(sites[place]), head] = means[place, layer, head].to(z)
+                z[copy, list(positions[place]), head] = means[place, layer, head].to(z)
         return z
 
     return {z_name(layer): partial(edit, layer) for layer in {layer for layer, _, _ in chunk}}

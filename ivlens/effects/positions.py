@@ -75,10 +75,10 @@ def position_effects(
         )
     places = [name for name in means.places if all(name in each for each in positions)]
     values = means.values[[means.places.index(name) for name in places]]
-    sites = [[each[name] for name in places] for each in positions]
+    patch_positions = [[each[name] for name in places] for each in positions]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
-    effects, baseline = run(model, pairs, sites, values, metric, **options, n_jobs=n_jobs)
+    effects, baseline = run(model, pairs, patch_positions, values, metric, **options, n_jobs=n_jobs)
     check_effects(prompts, effects, baseline)
     return PositionEffects(
         effects,

@@ -26,7 +26,7 @@ from ..models import (
 from ..models.hooks import Edit
 from ..records import Head
 from ..steering import SITES
-from ..vocabulary import TokenizedPrompt
+from ..vocabulary import Site, TokenizedPrompt
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
@@ -37,7 +37,7 @@ class VectorAddition:
     """``scale`` times the instruction vector, added to the stream of the last prompt token at a layer's site."""
 
     layer: int
-    site: str
+    site: Site
     scale: float
 
     def edits(self, rows: Rows, vector: Float[Tensor, " d_model"]) -> dict[str, Edit]:
