@@ -8,7 +8,6 @@ one task's vector on another's prompts. Every finished record is kept; a second 
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -36,21 +35,22 @@ from .scoring import evaluate
 from .steering import (
     ablate,
     compare_conditions,
+    controlled,
+    layer_grid,
     mean_difference,
     random_heads_vector,
-    random_vector,
     steer,
+    steered,
     steering_sweep,
 )
+from .steering.controls import Setting
 from .tasks import Prompt, Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
-from .vocabulary import Split
+from .vocabulary import Condition, Split
 
 R = TypeVar("R", bound=Record)
 
 log = logging.getLogger("ivlens")
-
-Conditions = dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]]
 
 
 @checked
@@ -103,13 +103,7 @@ class LabConfig:
         Returns:
             The layers.
         """
-        return layers_between(n_layers, 20, 75) if self.layers is None else self.layers
-
-
-def layers_between(n_layers: int, low: int, high: int) -> tuple[int, ...]:
-    """Every tenth of a model's depth between two percentages of it."""
-    step = (n_layers + 9) // 10
-    return tuple(range(n_layers * low // 100, n_layers * high // 100 + 1, step))
+        return layer_grid(n_layers, 20, 75) if self.layers is None else self.layers
 
 
 class SteeringChoice(NamedTuple):
@@ -203,28 +197,32 @@ class _Measurements:
         """The vector beside its controls, on the task's test prompts."""
 
         def measure() -> ConditionComparison:
+            model, (layer, scale, k) = self.model, chosen
             bare, clean = (draw(name, self.config.n_test, "test") for draw in (self._bare, self._clean))
-            own = self._vector(effects[name], chosen.k)
-            conditions: Conditions = {"bare": (bare, None), "clean": (clean, None)}
-            for condition, vector in self._added(name, effects, chosen.k).items():
-                conditions[condition] = (bare, steer(self.model, vector, chosen.layer, chosen.scale))
-            difference = self._mean_difference(name, chosen.layer)
-            conditions["mean difference"] = (bare, steer(self.model, difference, chosen.layer, 1.0))
-            conditions["clean + IV"] = (clean, steer(self.model, own, chosen.layer, chosen.scale))
-            return compare_conditions(self.model, conditions, task=name, steering=chosen._asdict())
+            own = self._vector(effects[name], k)
+            others, difference = self._other_vectors(name, effects, own), self._mean_difference(name, layer)
+            conditions = {
+                **controlled(model, bare, clean, {Condition.VECTOR: own}, layer, scale, self.config.random_seeds),
+                **steered(model, bare, others, layer, scale),
+                **steered(model, bare, {Condition.MEAN_DIFFERENCE: difference}, layer, 1.0),
+                **steered(model, clean, {Condition.CLEAN_VECTOR: own}, layer, scale),
+            }
+            return compare_conditions(model, conditions, task=name, steering=chosen._asdict())
 
         settings = asdict(self.config) | {"steering": chosen._asdict()}
         return self._kept("controls", name, ConditionComparison, measure, settings)
 
-    def _added(self, name: str, effects: dict[str, HeadEffects], k: int) -> dict[str, InstructionVector]:
-        """The task's vector and what is added in its place: random vectors, random heads', other tasks'."""
-        own = self._vector(effects[name], k)
-        vectors = {"bare + IV": own}
-        for seed in self.config.random_seeds:
-            vectors[f"random vector {seed}"] = random_vector(own, seed=seed)
-        for seed in self.config.random_seeds:
-            vectors[f"random heads {seed}"] = random_heads_vector(self.model, _means(effects[name]), own, seed=seed)
-        return vectors | {f"IV of {other}": self._vector(effects[other], k) for other in self.tasks if other != name}
+    def _other_vectors(
+        self, name: str, effects: dict[str, HeadEffects], own: InstructionVector
+    ) -> dict[str, InstructionVector]:
+        """What is added in place of the task's own vector: random heads' vectors, and other tasks'."""
+        means, k = _means(effects[name]), len(own.heads)
+        of_heads = {
+            Condition.RANDOM_HEADS.of(seed): random_heads_vector(self.model, means, own, seed=seed)
+            for seed in self.config.random_seeds
+        }
+        others = [other for other in self.tasks if other != name]
+        return of_heads | {Condition.TASK_VECTOR.of(other): self._vector(effects[other], k) for other in others}
 
     def _mean_difference(self, name: str, layer: int) -> InstructionVector:
         """The classical steering vector: the mean residual stream of clean prompts minus that of bare ones."""
@@ -238,16 +236,16 @@ class _Measurements:
 
         def measure() -> ConditionComparison:
             model, clean = self.model, self._clean(name, self.config.n_test, "test")
-            conditions: Conditions = {"clean": (clean, None)}
-            for other, steering in chosen.items():
-                heads, vector = effects[other].top(steering.k), self._vector(effects[other], steering.k)
-                conditions[f"zero: heads of {other}"] = (clean, ablate(model, heads))
-                conditions[f"mean: heads of {other}"] = (clean, ablate(model, heads, self._means_on_bare(other)))
-                conditions[f"minus IV of {other}"] = (clean, steer(model, vector, steering.layer, -steering.scale))
+            conditions: dict[str, Setting] = {Condition.CLEAN: (clean, None)}
+            for other, (layer, scale, k) in chosen.items():
+                heads, vector = effects[other].top(k), self._vector(effects[other], k)
+                conditions[Condition.ZERO_HEADS.of(other)] = (clean, ablate(model, heads))
+                conditions[Condition.MEAN_HEADS.of(other)] = (clean, ablate(model, heads, self._means_on_bare(other)))
+                conditions[Condition.MINUS_VECTOR.of(other)] = (clean, steer(model, vector, layer, -scale))
             own = effects[name].top(chosen[name].k)
             for seed in self.config.random_seeds:
                 drawn = random_heads((model.cfg.n_layers, model.cfg.n_heads), len(own), seed=seed, exclude=own)
-                conditions[f"zero: random heads {seed}"] = (clean, ablate(model, drawn))
+                conditions[Condition.ZERO_RANDOM_HEADS.of(seed)] = (clean, ablate(model, drawn))
             return compare_conditions(model, conditions, task=name)
 
         settings = asdict(self.config) | {"steering": {task: each._asdict() for task, each in chosen.items()}}

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from ._laboratory import layers_between
 from .activations import attention_patterns
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
@@ -18,7 +16,7 @@ from .files import safe_name
 from .heads import universal_effects
 from .models import HookedTransformer, key_of
 from .records import (
-    Evaluation,
+    ConditionComparison,
     HeadEffects,
     HeadMap,
     SteeringSweep,
@@ -27,22 +25,24 @@ from .records import (
     standard_error,
     write_text,
 )
-from .scoring import evaluate
-from .steering import random_vector, steer, steering_sweep
+from .steering import compare_conditions, controlled, layer_grid, steering_sweep
 from .tasks import Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
+from .vocabulary import Condition
 
 log = logging.getLogger("ivlens")
 
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital")
-CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
+CONDITIONS = (
+    Condition.BARE, Condition.VECTOR, Condition.CLEAN, Condition.RANDOM_VECTOR, Condition.OTHER_VECTOR
+)  # fmt: skip
 HEADS_TEXT = (
     "Each cell of a map is an attention head. Its indirect effect is how much the log-probability of the right answer "
     "rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is replaced by "
     "its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
 )
 STEERING_TEXT = (
-    "The instruction vector (IV) is the sum of the chosen heads' mean outputs. It is added to the residual stream "
+    "The instruction vector is the sum of the chosen heads' mean outputs. It is added to the residual stream "
     "at the last token of bare prompts; layer and scale were chosen on validation prompts, accuracies are of "
     "held-out test prompts. A vector that carries the instruction must beat a random one of the same norm and "
     "another task's, at the same layer and scale."
@@ -178,38 +178,30 @@ def _steering(
     """The sweep on validation prompts, and a row per condition on test prompts at its best layer and scale."""
     tuning = task.prompts(config.n_validation, shots=0, instruction=False, split="validation", seed=config.seed)
     held_out = task.prompts(config.n_test, shots=0, instruction=False, split="test", seed=config.seed)
-    layers = layers_between(model.cfg.n_layers, 30, 60) if config.layers is None else config.layers
+    layers = layer_grid(model.cfg.n_layers, 30, 60) if config.layers is None else config.layers
     sweep = steering_sweep(model, own, tuning, layers, config.scales)
     layer, scale, _ = sweep.best()
-
-    def steered(vector: InstructionVector) -> Evaluation:
-        with steer(model, vector, layer, scale):
-            return evaluate(model, held_out)
-
     clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
-    results = {
-        "bare": [evaluate(model, held_out)],
-        "bare + IV": [steered(own)],
-        "clean": [evaluate(model, clean)],
-        "bare + random vector": [steered(random_vector(own, seed=seed)) for seed in config.random_seeds],
-        "bare + another task's IV": [steered(other)],
-    }
-    place = {"task": task.name, "layer": layer, "scale": scale}
-    return sweep, [place | _row(condition, results[condition]) for condition in CONDITIONS]
+    vectors = {Condition.VECTOR: own, Condition.OTHER_VECTOR: other}
+    comparison = compare_conditions(
+        model, controlled(model, held_out, clean, vectors, layer, scale, config.random_seeds), task=task.name
+    )
+    steering = {"task": task.name, "layer": layer, "scale": scale}
+    return sweep, [steering | _row(condition, comparison) for condition in CONDITIONS]
 
 
-def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
+def _row(condition: Condition, comparison: ConditionComparison) -> dict[str, Any]:
     """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
-    correct = torch.stack([result.correct.double() for result in results]).mean(0)
-    probabilities = torch.stack([result.probabilities for result in results]).mean(0)
+    repeats = [comparison.conditions.index(name) for name in condition.among(comparison.conditions)]
+    correct, probabilities = comparison.correct[repeats].double().mean(0), comparison.probabilities[repeats].mean(0)
     return {
-        "condition": condition,
+        "condition": str(condition),
         "accuracy": float(correct.mean()),
         "accuracy_stderr": standard_error(correct),
         "probability": float(probabilities.mean()),
         "probability_stderr": standard_error(probabilities),
-        "n": results[0].n,
-        "repeats": len(results),
+        "n": comparison.n,
+        "repeats": len(repeats),
     }
 
 

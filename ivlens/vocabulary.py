@@ -69,14 +69,43 @@ class Verdict(StrEnum):
     UNKNOWN = "not an ability of the base"
 
 
-class RecoveryCondition(StrEnum):
-    """Under what a checkpoint is asked again: bare or clean prompts, or bare ones with a vector added."""
+class Condition(StrEnum):
+    """Under what prompts are answered; bare prompts have neither instruction nor demonstrations, clean ones have them.
+
+    Those of several seeds or tasks go on with a seed or a task's name, see ``of``.
+    """
 
     BARE = "bare"
     CLEAN = "clean"
+    VECTOR = "bare + vector"
     BASE_VECTOR = "bare + base's vector"
     OWN_VECTOR = "bare + own vector"
     OTHER_VECTOR = "bare + vector of another task"
+    TASK_VECTOR = "bare + vector of"
+    RANDOM_VECTOR = "bare + random vector"
+    RANDOM_HEADS = "bare + random heads"
+    MEAN_DIFFERENCE = "bare + mean difference"
+    CLEAN_VECTOR = "clean + vector"
+    ZERO_HEADS = "zero: heads of"
+    MEAN_HEADS = "mean: heads of"
+    MINUS_VECTOR = "minus vector of"
+    ZERO_RANDOM_HEADS = "zero: random heads"
+
+    def of(self, which: int | str) -> str:
+        """The condition's name for one seed or task."""
+        return f"{self} {which}"
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that are this condition's: its own or, where that is missing, its seeds' or tasks'."""
+        names = list(names)
+        return [name for name in names if name == self] or [name for name in names if name.startswith(f"{self} ")]
+
+
+# Under what a checkpoint is asked again, to see whether a vector brings a task back.
+RECOVERY_CONDITIONS = (
+    Condition.BARE, Condition.CLEAN, Condition.BASE_VECTOR, Condition.OWN_VECTOR, Condition.OTHER_VECTOR,
+    Condition.RANDOM_VECTOR,
+)  # fmt: skip
 
 
 class Finding(StrEnum):

@@ -18,7 +18,7 @@ from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, as_tasks
-from ..vocabulary import RecoveryCondition
+from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
 from .prompts import TaskPrompts, check_same_tokens, draw_prompts
@@ -172,12 +172,12 @@ def _measure_all(
     for number, each in enumerate(prompts):
         task = each.task
         vectors = {
-            RecoveryCondition.BASE_VECTOR.value: vector_of(base[task], task),
-            RecoveryCondition.OWN_VECTOR.value: reselected_vector_of(own[task], task),
+            Condition.BASE_VECTOR: vector_of(base[task], task),
+            Condition.OWN_VECTOR: reselected_vector_of(own[task], task),
         }
         if len(names) > 1:
             other = names[(number + 1) % len(names)]
-            vectors[RecoveryCondition.OTHER_VECTOR.value] = vector_of(base[other], other)
+            vectors[Condition.OTHER_VECTOR] = vector_of(base[other], other)
         by_task[task] = Measurement(
             measures.answers(checkpoint, each), measures.knowledge(checkpoint, each), own[task],
             measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task]),

@@ -9,6 +9,7 @@ import torch
 from ..checks import Between, Count, Natural, Seed, checked
 from ..effects.checks import check_method
 from ..errors import ArgumentError
+from ..steering import layer_grid
 from ..vocabulary import Corruption, Method, Metric, check_count, check_layers
 from .verdict import VerdictRule
 
@@ -110,9 +111,7 @@ class CheckpointConfig:
             >>> iv.CheckpointConfig().tried_layers(30)
             (7, 10, 13, 16, 19)
         """
-        first = n_layers // 4
-        middle = range(first, max(n_layers * 3 // 4, first + 1))
-        layers = tuple(middle[::3]) if self.layers is None else self.layers
+        layers = layer_grid(n_layers, 25, 75, step=3) if self.layers is None else self.layers
         check_layers(n_layers, layers)
         return layers
 

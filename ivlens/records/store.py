@@ -19,13 +19,19 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import RecordError
 from ..tensor_files import load_facts, load_tensors, save_tensors
-from ..vocabulary import Head
+from ..vocabulary import Condition, Head
 from .html import block, frame_table
 
 WIDTH = 120  # characters of a record's repr, at most
 # Names in files that were written before the names of today.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
 EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
+EARLIER_CONDITIONS = {
+    "bare + IV": Condition.VECTOR, "clean + IV": Condition.CLEAN_VECTOR, "IV of": Condition.TASK_VECTOR,
+    "minus IV of": Condition.MINUS_VECTOR, "mean difference": Condition.MEAN_DIFFERENCE,
+    "random vector": Condition.RANDOM_VECTOR, "random heads": Condition.RANDOM_HEADS,
+}  # fmt: skip
+FORMAT = 2  # of the files; those of 1, which do not say it, have earlier names of conditions
 R = TypeVar("R", bound="Record")
 
 
@@ -70,7 +76,7 @@ class Record:
         if not overwrite:
             check_replaceable(path, type(self), self.provenance)
         tensors, facts = self._pack("")
-        return save_tensors(path, tensors, {"record": type(self).__name__, **facts})
+        return save_tensors(path, tensors, {"record": type(self).__name__, "format": FORMAT, **facts})
 
     @classmethod
     @checked
@@ -104,9 +110,14 @@ class Record:
             raise RecordError(f"a {cls.__name__} in {path}", f"a {kind!s:.60}", "load it with its own class")
         tensors, facts = load_tensors(path, unsealed=True)
         try:
-            return cls._unpack("", tensors, facts)
+            record = cls._unpack("", tensors, facts)
         except (KeyError, ValueError, TypeError) as error:
             raise RecordError(f"the fields of a {cls.__name__} in {path}", f"{_one_line(error)}", again) from error
+        return record if facts.get("format") == FORMAT else record._with_todays_conditions()
+
+    def _with_todays_conditions(self) -> Self:
+        """The record, its conditions called as they are today."""
+        return self
 
     def _repr_html_(self) -> str | None:
         """What a notebook shows: the first rows; of a record without a frame, nothing but its text."""
@@ -178,6 +189,14 @@ def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: 
     record = replace(record, provenance={**record.provenance, "key": key})
     record.save(path, overwrite=True)
     return record
+
+
+def todays_condition(name: str) -> str:
+    """What a condition of an earlier name is called today, with its seed or task."""
+    for earlier, now in EARLIER_CONDITIONS.items():
+        if name == earlier or name.startswith(f"{earlier} "):
+            return now + name.removeprefix(earlier)
+    return name
 
 
 def short_repr(instance: Any) -> str:

@@ -89,6 +89,24 @@ def steering_sweep(
     )
 
 
+def layer_grid(n_layers: int, low: int, high: int, step: int | None = None) -> tuple[int, ...]:
+    """Layers at which vectors are tried by default, between two percentages of a model's depth.
+
+    Neighbouring layers steer alike, so that a few are enough; vectors work best in the middle, where the last token's
+    stream holds the query already and blocks that can act on the vector are still to come (2310.15213, section 2.3).
+
+    Args:
+        n_layers: layers of the model.
+        low: percentage of the depth at which the first layer is.
+        high: percentage of the depth at which layers end.
+        step: layers from one to the next, below ``high``; None: a tenth of the depth, up to ``high`` itself.
+    """
+    first, end = n_layers * low // 100, n_layers * high // 100
+    if step is None:
+        return tuple(range(first, end + 1, (n_layers + 9) // 10))
+    return tuple(range(first, max(end, first + 1), step))
+
+
 def _checked(
     model: HookedTransformer,
     vector: InstructionVector,
