@@ -50,7 +50,7 @@ PURE = {
     "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
     "heads": GROUND | {"records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records", "heads"}}
+ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 

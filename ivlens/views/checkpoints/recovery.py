@@ -7,7 +7,7 @@ from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import recovery_table
 from ...vocabulary import Condition
-from ..axes import UNIT_AXIS
+from ..axes import UNIT_AXIS, under_lowest
 from ..layout import Size, add_legend, is_lowest, legend_size, panel_grid
 from ..style import INK, plain, shortened, translucent
 from .curves import GAPS, checkpoint_grid
@@ -49,7 +49,7 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
     for task, panel in zip(tasks, panels, strict=True):
         figure.add_traces(condition_bars(comparison, task), rows=panel["row"], cols=panel["col"])
         figure.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)
-        figure.update_xaxes(axis if is_lowest(panel, panels) else axis | {"showticklabels": False}, **panel)
+        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
     return add_legend(figure, [str(condition) for condition in CONDITION_COLOURS])
 
 

@@ -8,7 +8,7 @@ from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import is_measured, measure_table, shows_training
 from ...vocabulary import Verdict
-from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis
+from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis, under_lowest
 from ..layout import WIDEST, Board, Box, Margins, Size, even_columns, layout_around, legend_size
 from ..style import INK, plain, shortened
 from .curves import MEASURES, task_lines
@@ -137,9 +137,9 @@ def _draw_recovery(board: Board, comparison: CheckpointComparison) -> None:
     for number, task in enumerate(tasks):
         row, column = divmod(number, columns)
         box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + ABOVE), width, BARS_HEIGHT)
-        is_lowest = number + columns >= len(tasks)
+        lowest = number + columns >= len(tasks)
         traces = [bars.update(legend="legend3") for bars in condition_bars(comparison, task)]
-        board.add_panel(traces, box, task, axis if is_lowest else axis | {"showticklabels": False}, UNIT_AXIS)
+        board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS)
     conditions = [str(condition) for condition in CONDITION_COLOURS]
     board.add_legend(conditions, "legend3", columns * (width + GAP) - GAP, top)
     board.height = max(box.top + BARS_HEIGHT + under, top + legend_size(conditions).height)
