@@ -66,11 +66,6 @@ def checked(function: F) -> F:
     return check  # type: ignore[return-value]
 
 
-def is_checked(function: Any) -> bool:
-    """Whether ``checked`` stands before a function or class."""
-    return getattr(function, "__checked__", False)
-
-
 def check_finite(what: str, values: Tensor) -> None:
     """Raise ArgumentError where ``values`` are infinite or not a number: nothing is averaged or ranked with such."""
     odd = (~values.isfinite()).nonzero().tolist()

@@ -34,17 +34,13 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # How effects are computed: last-token streams, one forward pass per head, or first-order estimates from gradients.
 Method = Literal["exact", "loop", "attribution"]
-METHODS: tuple[Method, ...] = get_args(Method)
 PositionMethod = Literal["loop", "attribution"]
-POSITION_METHODS: tuple[PositionMethod, ...] = get_args(PositionMethod)
 
 # How a prompt is made one that does not say what the task is.
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
-CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
 
 # The disjoint parts of a task's examples, or all of them.
 Split = Literal["train", "validation", "test", "all"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
 Site = Literal["resid_pre", "attn_out"]

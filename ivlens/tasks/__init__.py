@@ -1,6 +1,5 @@
 """Tasks, their prompts and corruptions, and the files they come from."""
 
-from ..vocabulary import CORRUPTIONS as CORRUPTIONS
 from .builtin import list_tasks as list_tasks
 from .examples import Example as Example
 from .formats import Turns as Turns
@@ -17,7 +16,6 @@ from .task import Task as Task
 from .task import clean_instruction as clean_instruction
 
 __all__ = [
-    "CORRUPTIONS",
     "Example",
     "Prompt",
     "Task",
