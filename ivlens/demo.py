@@ -182,7 +182,7 @@ def _steering(
     sweep = steering_sweep(model, own, tuning, layers, config.scales)
     layer, scale, _ = sweep.best()
     clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
-    vectors = {Condition.VECTOR: own, Condition.OTHER_VECTOR: other}
+    vectors: dict[str, InstructionVector] = {Condition.VECTOR: own, Condition.OTHER_VECTOR: other}
     comparison = compare_conditions(
         model, controlled(model, held_out, clean, vectors, layer, scale, config.random_seeds), task=task.name
     )

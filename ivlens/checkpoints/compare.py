@@ -18,6 +18,7 @@ from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, as_tasks
+from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
@@ -96,14 +97,7 @@ def compare_checkpoints(
             reference = _measure_base(KeptMeasures(folder / MEASURES, config), first, prompts)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
-    outcome_of = dict(zip([each.name for each in sources], outcomes, strict=True))
-    measured = {name: each for name, each in outcome_of.items() if not isinstance(each, str)}
-    failures = {name: each for name, each in outcome_of.items() if isinstance(each, str)}
-    trained_on = dict(zip(outcome_of, learned, strict=False))
-    return summarize(
-        {"base": reference.measured, **measured}, config, reference.facts, failures,
-        tuple(trained_on.get(name, "") for name in measured),
-    )  # fmt: skip
+    return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ def _measure_all(
     by_task = {}
     for number, each in enumerate(prompts):
         task = each.task
-        vectors = {
+        vectors: dict[str, InstructionVector] = {
             Condition.BASE_VECTOR: vector_of(base[task], task),
             Condition.OWN_VECTOR: reselected_vector_of(own[task], task),
         }
@@ -220,6 +214,19 @@ def _by_workers(
     names = [f"checkpoint {checkpoint.name}" for checkpoint in checkpoints]
     results = map_pieces(_in_worker, checkpoints, n_jobs, names, reference, finished=finished)
     return [outcome for outcome, _ in results]
+
+
+def _comparison(
+    reference: Reference, outcomes: Mapping[str, CheckpointMeasurements | str], learned: Sequence[str]
+) -> CheckpointComparison:
+    """The record of the checkpoints that were measured, and why the others were not."""
+    measured = {name: each for name, each in outcomes.items() if not isinstance(each, str)}
+    failures = {name: each for name, each in outcomes.items() if isinstance(each, str)}
+    trained_on = dict(zip(outcomes, learned, strict=False))
+    return summarize(
+        {"base": reference.measured, **measured}, reference.measures.config, reference.facts, failures,
+        tuple(trained_on.get(name, "") for name in measured),
+    )  # fmt: skip
 
 
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:

@@ -56,7 +56,7 @@ def check_prompts(task: Task, settings: dict[str, Any]) -> None:
     A chat format needs the model's tokenizer; its prompts are drawn as labelled ones.
     """
     clean_instruction(task, None, settings["shots"])
-    draw = partial(task.prompts, **{name: settings[name] for name in ("shots", "split", "seed")})
+    draw = partial(task.prompts, shots=settings["shots"], split=settings["split"], seed=settings["seed"])
     draw(settings["n_clean"])
     draw(settings["n_corrupted"], corruption=settings["corruption"])
 
