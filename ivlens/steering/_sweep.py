@@ -93,7 +93,7 @@ def layer_grid(n_layers: int, low: int, high: int, step: int | None = None) -> t
     """Layers at which vectors are tried by default, between two percentages of a model's depth.
 
     Neighbouring layers steer alike, so that a few are enough; vectors work best in the middle, where the last token's
-    stream holds the query already and blocks that can act on the vector are still to come (2310.15213, section 2.3).
+    stream holds the query already and blocks that can act on the vector are still to come (2310.15213).
 
     Args:
         n_layers: layers of the model.
