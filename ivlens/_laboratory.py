@@ -3,7 +3,7 @@
 For each task: the heads' effects, and a sweep of the vector over layer, scale and number of heads on the validation
 split. Then, at the task's best steering and on its test split: the vector beside its controls (is it specific?), and
 clean prompts without the heads or minus the vector (is it necessary?). Last, what tasks share: heads, directions, and
-one task's vector on another's prompts. Every finished record is kept; a second run measures only what is missing.
+one task's vector on another's prompts. Finished records are kept, so a second run measures only what is missing.
 """
 
 import logging
@@ -56,12 +56,12 @@ log = logging.getLogger("ivlens")
 @checked
 @dataclass(frozen=True)
 class LabConfig:
-    """What the laboratory tries, on how many prompts.
+    """What the laboratory tries, and on how many prompts.
 
     Args:
         layers: layers at which vectors are added; None: every tenth of the depth, from a fifth to three quarters of it.
         scales: factors on the vector.
-        ks: numbers of strongest heads that the vector is the sum of.
+        ks: how many of the strongest heads to sum into the vector.
         n_clean: clean train prompts for the heads' mean outputs.
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
@@ -107,7 +107,7 @@ class LabConfig:
 
 
 class SteeringChoice(NamedTuple):
-    """Where a vector is added, how strongly, and of how many heads it is the sum."""
+    """The layer and scale at which a vector is added, and the number of heads that it sums."""
 
     layer: int
     scale: float
@@ -129,9 +129,9 @@ def laboratory(
 
     Args:
         model: any model of ``load_model``.
-        tasks: two tasks or more, whose vectors serve as each other's controls; names are of built-in tasks or files.
-        config: what is tried, on how many prompts.
-        out: folder in which every finished record is kept and found again; None keeps nothing.
+        tasks: two or more tasks, or names of built-in ones or files; their vectors are each other's controls.
+        config: what is tried, and on how many prompts.
+        out: folder for finished records, which a later run reuses; None keeps nothing.
 
     Returns:
         The records, by task.
@@ -167,7 +167,7 @@ def best_for_all(sweeps: dict[str, SteeringSweep]) -> SteeringChoice:
 
 @dataclass(frozen=True)
 class _Measurements:
-    """The laboratory's records, each measured where ``out`` does not hold it."""
+    """The laboratory's records, each measured unless ``out`` has it."""
 
     model: HookedTransformer
     tasks: dict[str, Task]
@@ -252,7 +252,7 @@ class _Measurements:
         return self._kept("necessity", name, ConditionComparison, measure, settings)
 
     def transfer(self, effects: dict[str, HeadEffects], chosen: SteeringChoice) -> TransferMatrix:
-        """All vectors on all tasks' bare test prompts, steered alike."""
+        """All vectors on all tasks' bare test prompts, added in the same way."""
         steering = chosen._asdict()
 
         def measure() -> TransferMatrix:
@@ -278,7 +278,7 @@ class _Measurements:
     def _kept(
         self, what: str, task: str, kind: type[R], measure: Callable[[], R], settings: dict[str, Any], **about: Any
     ) -> R:
-        """The record in ``out`` of this model, tasks and settings, or else measured."""
+        """The record in ``out`` for this model, these tasks and settings; measured if there is none."""
 
         def compute() -> Any:
             log.info("%s: %s", task or "all tasks", what)
@@ -291,7 +291,7 @@ class _Measurements:
         return load_or_compute(record_path(self.out, what, task), kind, key, compute)
 
     def _means_on_bare(self, name: str) -> HeadMeans:
-        """Means over a task's bare prompts, computed once although they replace its heads for every task."""
+        """Means over a task's bare prompts, computed once for all tasks."""
         if name not in self.bare_means:
             bare = self._bare(name, self.config.n_clean, "train")
             self.bare_means[name] = mean_head_activations(self.model, bare)

@@ -67,7 +67,7 @@ def checked(function: F) -> F:
 
 
 def check_finite(what: str, values: Tensor) -> None:
-    """Raise ArgumentError where ``values`` are infinite or not a number: nothing is averaged or ranked with such."""
+    """Raise ArgumentError where ``values`` are infinite or not a number, since these cannot be averaged or ranked."""
     odd = (~values.isfinite()).nonzero().tolist()
     if odd:
         raise ArgumentError(
@@ -90,7 +90,7 @@ def _called(function: Callable[..., Any]) -> str:
 
 
 def _parameters(signature: inspect.Signature) -> str:
-    """A signature by its names alone."""
+    """A signature with names only."""
     bare = [
         each.replace(annotation=each.empty, default=each.empty if each.default is each.empty else ...)
         for each in signature.parameters.values()
@@ -100,7 +100,7 @@ def _parameters(signature: inspect.Signature) -> str:
 
 
 def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
-    """The kinds of a function's parameters, those without annotation left out."""
+    """The kinds of a function's annotated parameters."""
     inner: Any = inspect.unwrap(function)
     signature = inspect.signature(function)
     hints = {name: each.annotation for name, each in signature.parameters.items() if each.annotation is not each.empty}
@@ -115,6 +115,6 @@ def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
 
 
 def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
-    """An annotation with the names that it quotes looked up."""
+    """An annotation, with quoted names evaluated."""
     holder = types.SimpleNamespace(__annotations__={"hint": hint})
     return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]

@@ -37,9 +37,9 @@ CONDITIONS = (
     Condition.BARE, Condition.VECTOR, Condition.CLEAN, Condition.RANDOM_VECTOR, Condition.OTHER_VECTOR
 )  # fmt: skip
 HEADS_TEXT = (
-    "Each cell of a map is an attention head. Its indirect effect is how much the log-probability of the right answer "
-    "rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is replaced by "
-    "its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
+    "Each square of a map is an attention head. Its indirect effect is how much the log-probability of the right "
+    "answer rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is "
+    "replaced by its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
 )
 STEERING_TEXT = (
     "The instruction vector is the sum of the chosen heads' mean outputs. It is added to the residual stream "
@@ -58,7 +58,7 @@ class DemoConfig:
         n_clean: clean train prompts for the heads' mean outputs.
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
-        k: heads that a vector is the sum of.
+        k: how many of the strongest heads to sum into a vector.
         layers: layers at which vectors are tried; None: every tenth of the depth, from three to six tenths of it.
         scales: factors on the vector that are tried.
         n_validation: bare prompts on which layer and scale are chosen.
@@ -81,7 +81,7 @@ class DemoConfig:
 
 @dataclass(frozen=True, repr=False)
 class Demo:
-    """What the demo found, by task: effects (and those of all tasks), vectors, sweeps, and accuracies when steered.
+    """The demo's results by task: effects (and their mean over tasks), vectors, sweeps, and steered accuracies.
 
     Args:
         tasks: the tasks, by name.
@@ -108,7 +108,7 @@ class Demo:
         return pd.DataFrame(rows)
 
     def steering_table(self) -> pd.DataFrame:
-        """``steering_table`` of what was found."""
+        """``steering_table`` of these results."""
         return steering_table(self.steering)
 
     def __repr__(self) -> str:
@@ -142,7 +142,7 @@ def run_demo(
 
     Args:
         model: any model of ``load_model``.
-        tasks: two tasks or more, each the control of the one before it; names are of built-in tasks or files.
+        tasks: two or more tasks, or names of built-in ones or files; each is the control of the one before it.
         config: how it is measured.
         out: folder for ``index.html``, ``heads.csv``, ``steering.json`` and ``records/``; effects there are reused.
 

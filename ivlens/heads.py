@@ -16,7 +16,7 @@ from .vocabulary import all_heads, check_count
 def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
     """Mean over tasks of the tasks' AIEs, for one head set that serves several tasks (2310.15213, section 2.3).
 
-    Its standard error comes from the prompts within each task, the tasks being held fixed.
+    Its standard error is over the prompts within each task, with the tasks held fixed.
 
     Args:
         effects: effects of the tasks, in one metric on one model.
@@ -107,10 +107,10 @@ def head_overlap(a: Sequence[Head], b: Sequence[Head]) -> float:
 
 @checked
 def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
-    """All heads as (layer, head) by their mean rank over tasks, best first; ties in the order of layer and head.
+    """All heads as (layer, head) by mean rank over tasks, best first; ties in order of layer and head.
 
-    A rank takes no notice of how large a task's effects are, so no task outweighs the others and metrics may differ;
-    heads of equal effect in a task share the mean of their ranks.
+    Ranks ignore the size of a task's effects, so no task outweighs the others and metrics may differ; heads of equal
+    effect share the mean of their ranks.
 
     Args:
         effects: effects of the tasks.

@@ -21,7 +21,7 @@ class Head(NamedTuple):
 
 
 class TokenizedPrompt(NamedTuple):
-    """The token ids of a prompt, and of the answer that follows it; () where no answer is asked for."""
+    """The token ids of a prompt and of its answer; () where no answer is needed."""
 
     prompt_ids: Ids
     answer_ids: Ids = ()
@@ -36,7 +36,7 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 Method = Literal["exact", "loop", "attribution"]
 PositionMethod = Literal["loop", "attribution"]
 
-# How a prompt is made one that does not say what the task is.
+# How the task is hidden from a prompt.
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
 
 # The disjoint parts of a task's examples, or all of them.
@@ -49,7 +49,7 @@ Site = Literal["resid_pre", "attn_out"]
 Position = Literal["last", "generated", "all"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
-# What means over positions are taken by: the parts that prompts are composed of, or positions from the end.
+# How positions are aligned for means: by the parts of prompts, or counted from the end.
 PositionsBy = Literal["role", "position"]
 
 
@@ -66,9 +66,9 @@ class Verdict(StrEnum):
 
 
 class Condition(StrEnum):
-    """Under what prompts are answered; bare prompts have neither instruction nor demonstrations, clean ones have them.
+    """Conditions under which prompts are answered: bare (no instruction, no demonstrations) or clean, perhaps steered.
 
-    Those of several seeds or tasks go on with a seed or a task's name, see ``of``.
+    The names of conditions of several seeds or tasks continue with a seed or a task, see ``of``.
     """
 
     BARE = "bare"
@@ -105,7 +105,7 @@ RECOVERY_CONDITIONS = (
 
 
 class Finding(StrEnum):
-    """What measurements say of a claim."""
+    """The outcome of testing a claim."""
 
     CONFIRMED = "confirmed"
     REFUTED = "refuted"
@@ -118,7 +118,7 @@ def all_heads(n_layers: int, n_heads: int) -> list[Head]:
 
 
 def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> None:
-    """Raise ArgumentError unless there are heads, all of them those of a model of ``shape`` (layers, heads)."""
+    """Raise ArgumentError unless ``heads`` are one or more heads of a model of ``shape`` (layers, heads)."""
     heads = list(heads)
     if not heads:
         raise ArgumentError("heads as (layer, head), one or more", "none")
@@ -128,18 +128,18 @@ def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> Non
 
 
 def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
-    """Raise ArgumentError unless a model of ``n_layers`` has the ``layer``, the argument called ``name``."""
+    """Raise ArgumentError unless a model with ``n_layers`` has the ``layer``, an argument called ``name``."""
     if not 0 <= layer < n_layers:
         raise ArgumentError(f"{name} to be from 0 to {n_layers - 1}", repr(layer))
 
 
 def check_layers(n_layers: int, layers: Sequence[int]) -> None:
-    """Raise ArgumentError unless there are layers, all of them those of a model of ``n_layers``."""
+    """Raise ArgumentError unless ``layers`` are one or more layers of a model with ``n_layers``."""
     if not layers or not all(0 <= layer < n_layers for layer in layers):
         raise ArgumentError(f"layers from 0 to {n_layers - 1}, one or more", brief(layers))
 
 
 def check_count(k: int, count: int, of: str = "heads", name: str = "k") -> None:
-    """Raise ArgumentError unless ``k``, the argument called ``name``, is at most ``count``, the number of ``of``."""
+    """Raise ArgumentError unless ``k``, an argument called ``name``, is at most ``count``, the number of ``of``."""
     if k > count:
         raise ArgumentError(f"{name} to be at most {count}, the number of {of}", repr(k))

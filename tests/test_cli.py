@@ -150,7 +150,7 @@ def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], 
     assert status == 0
     status, _, err = run(capsys, *small, "--shots", "0")
     assert status == 1
-    assert "clean prompts that tell the task" in err
+    assert "clean prompts that show the task" in err
     status, out, _ = run(capsys, *small, "--instruction", "Name the colour of the thing.")
     assert status == 0
     assert "colours\n\n" in out

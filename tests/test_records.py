@@ -367,8 +367,8 @@ def test_an_interval_wants_a_level_and_more_than_one_prompt() -> None:
     assert upper.isnan().all()
 
 
-def test_effects_at_a_place_are_a_head_map_and_the_frame_has_the_strongest_first() -> None:
-    values = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]]], [[[2.0, 1.0], [7.0, 0.0]]]])  # prompt layer head place
+def test_effects_at_a_position_are_a_head_map_and_the_frame_has_the_strongest_first() -> None:
+    values = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]]], [[[2.0, 1.0], [7.0, 0.0]]]])  # prompt layer head position
     record = PositionEffects(values, torch.zeros(2), "probability", "loop", ("query input", "last"), "a task")
     assert record.top(2) == [(0, 1, "query input"), (0, 0, "query input")]
     assert record.strongest_heads(2) == [(0, 1), (0, 0)]
@@ -378,11 +378,21 @@ def test_effects_at_a_place_are_a_head_map_and_the_frame_has_the_strongest_first
     last = record.at("last")
     assert (last.aie.tolist(), last.method, last.task) == ([[1.0, 0.0]], "loop", "a task")
     frame = record.to_frame()
-    assert list(frame.columns) == ["layer", "head", "place", "aie", "stderr", "rank"]
+    assert list(frame.columns) == ["layer", "head", "position", "aie", "stderr", "rank"]
     assert frame.iloc[0].tolist() == [0, 1, "query input", 6.0, 1.0, 1]
-    assert frame["place"].tolist() == ["query input", "query input", "last", "last"]
-    with pytest.raises(ArgumentError, match="place to be one of 'query input', 'last'; got 'first'"):
+    assert frame["position"].tolist() == ["query input", "query input", "last", "last"]
+    with pytest.raises(ArgumentError, match="position to be one of 'query input', 'last'; got 'first'"):
         record.at("first")
+
+
+def test_effects_that_were_saved_with_places_load_with_positions(tmp_path: Path) -> None:
+    record = PositionEffects(torch.rand(2, 1, 2, 1), torch.zeros(2), "probability", "loop", ("last",))
+    facts = {"record": "PositionEffects", "metric": "probability", "method": "loop", "task": "", "provenance": {}}
+    tensors = {"values": record.values, "baseline": record.baseline}
+    path = save_tensors(tmp_path / "earlier.safetensors", tensors, facts | {"places": ["last"]})
+    loaded = PositionEffects.load(path)
+    assert loaded.positions == ("last",)
+    assert torch.equal(loaded.values, record.values)
 
 
 def test_rank_correlation_shares_ranks_between_equal_values() -> None:

@@ -43,32 +43,33 @@ def compare_checkpoints(
 ) -> CheckpointComparison:
     """Measure a base model and its checkpoints on tasks, one checkpoint in memory at a time, and compare them.
 
-    Every measure is kept in ``out`` when it is finished, and found again by its content: an interrupted comparison
-    resumes, another checkpoint costs itself only. The logger "ivlens" says at level INFO what is measured. Numbers do
-    not depend on ``n_jobs``, but for rounding where workers have other devices or another number of threads.
+    Every finished measure is saved in ``out`` and found again by content: an interrupted comparison resumes, and an
+    additional checkpoint costs only its own measures. The logger "ivlens" reports at level INFO what is measured.
+    Numbers do not depend on ``n_jobs``, except for rounding where workers have other devices or another number of
+    threads.
 
     Args:
         base: anything that ``load_model`` reads.
-        checkpoints: of the base: what ``load_model`` reads, hub names with ``@revision``, adapters of the base, or
-            folders of training runs. A mapping names them.
-        tasks: tasks of different names, or names of built-in ones or files.
+        checkpoints: checkpoints of the base: what ``load_model`` reads, hub names with ``@revision``, adapters of the
+            base, or folders of training runs. A mapping gives names.
+        tasks: tasks with different names, or names of built-in ones or files.
         config: what is measured and how (None: the defaults of ``CheckpointConfig``).
-        out: folder that keeps the measures, seen by all workers (None: a temporary one).
+        out: folder for the measures, accessible to all workers (None: a temporary one).
         learned: for a sequence of checkpoints, the task that each was trained on.
-        n_jobs: workers; the base is measured here, then each checkpoint by one of them. None: what
+        n_jobs: number of workers; the base is measured in this process, then each checkpoint by one worker. None: what
             ``joblib.parallel_config`` says.
-        options: of ``load_model``, for all models: ``device``, ``dtype``, ``tokenizer``.
+        options: options of ``load_model`` for all models: ``device``, ``dtype``, ``tokenizer``.
 
     Returns:
         The comparison, the base first; a checkpoint that could not be loaded or compared is named in ``failures``.
 
     Raises:
-        ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
-            demonstrations; with workers, a checkpoint that is a model object.
+        ArgumentError: no checkpoints or tasks, or two of one name; a task with neither instruction nor demonstrations
+            under ``config``; with workers, a checkpoint that is a model object.
         SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
-        WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
+        WorkerError: a worker died, or cannot access ``out``; finished measures are kept there.
 
     Example:
         >>> config = iv.CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2)
@@ -102,7 +103,7 @@ def compare_checkpoints(
 
 @dataclass(frozen=True)
 class Reference:
-    """The base as every checkpoint is compared with it: its facts, tokenizer and measures, and the prompts."""
+    """The base, as checkpoints are compared with it: facts, tokenizer, measures, and prompts."""
 
     measures: KeptMeasures
     prompts: list[TaskPrompts]
@@ -137,7 +138,7 @@ def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     """All measures of a checkpoint.
 
     Raises:
-        MismatchError: its numbers and the base's do not mean the same.
+        MismatchError: its numbers are not comparable with the base's.
     """
     measures, facts = reference.measures, checkpoint.facts
     check_comparable(reference.facts, facts)
@@ -160,7 +161,7 @@ def _measure_all(
     steered: Mapping[str, SteeringPoint],
     base_facts: Mapping[str, Any],
 ) -> CheckpointMeasurements:
-    """What is measured with the heads known, the checkpoint's ``own`` and those of the base."""
+    """The measures that need the heads: the checkpoint's ``own`` and those of the base."""
     names = [each.task for each in prompts]
     by_task = {}
     for number, each in enumerate(prompts):
@@ -184,7 +185,7 @@ def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     """All measures of a checkpoint, or why it could not be measured."""
     try:
         return _measure(reference, checkpoint)
-    except Exception as error:  # of any library: the other checkpoints go on
+    except Exception as error:  # from any library; the other checkpoints are still measured
         return reason(error, 1000)
     finally:
         checkpoint.release()
@@ -193,7 +194,7 @@ def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
 def _here(
     reference: Reference, checkpoints: Sequence[CheckpointUnderTest], bar: tqdm
 ) -> list[CheckpointMeasurements | str]:
-    """The checkpoints' outcomes, one after the other."""
+    """The checkpoints' outcomes, measured in this process."""
     outcomes = []
     for checkpoint in checkpoints:
         outcomes.append(_outcome(reference, checkpoint))
@@ -204,7 +205,7 @@ def _here(
 def _by_workers(
     reference: Reference, checkpoints: Sequence[CheckpointUnderTest], n_jobs: int | None, bar: tqdm
 ) -> list[CheckpointMeasurements | str]:
-    """The checkpoints' outcomes by workers, each of which has one of them at a time; their messages are logged here."""
+    """The checkpoints' outcomes, measured by workers, one checkpoint at a time each; their messages are logged here."""
 
     def finished(_: CheckpointUnderTest, result: tuple[CheckpointMeasurements | str, list[str]]) -> None:
         for message in result[1]:
@@ -230,7 +231,7 @@ def _comparison(
 
 
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:
-    """In the worker: a checkpoint's outcome, and what was logged of it."""
+    """In the worker: a checkpoint's outcome, and its log messages."""
     path = reference.measures.attention_file(reference.facts)
     if not path.is_file():
         raise WorkerError(f"out to be a folder that every worker sees, with {path.name}", f"none in {path.parent}")
@@ -242,7 +243,7 @@ def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[C
 
 @contextmanager
 def _messages() -> Iterator[list[str]]:
-    """The messages of ivlens within this context, which go nowhere else: a worker has no one who reads them."""
+    """Within this context collect ivlens' log messages, which nobody would see in a worker."""
     messages: list[str] = []
 
     class Collect(logging.Handler):

@@ -1,4 +1,4 @@
-"""What is measured on a checkpoint, and how."""
+"""How checkpoints are measured."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,30 +17,30 @@ from .verdict import VerdictRule
 @checked
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How checkpoints are measured; a changed field measures again only what it touches.
+    """How checkpoints are measured; a changed field repeats only the measures that it affects.
 
     Args:
         n_clean: clean prompts of the train split for mean activations, at most as many as the split has.
         groups: groups of the clean prompts, for the intervals of vectors.
         n_corrupted: corrupted prompts of the train split for the effects.
-        corruption: what is taken from the corrupted prompts, see ``Task.prompts``.
-        metric: of the effects, see ``indirect_effects``.
-        k: the number of strongest heads that are summed into the vector.
+        corruption: how corrupted prompts hide the task, see ``Task.prompts``.
+        metric: metric of the effects, see ``indirect_effects``.
+        k: number of strongest heads that are summed into the vector.
         shots: demonstrations in clean and corrupted prompts.
-        n_test: prompts of the test split that are answered, with and without instruction.
-        n_validation: bare prompts of the validation split on which the base chooses layer and scale of its vector.
+        n_test: test prompts to answer, with and without instruction.
+        n_validation: bare validation prompts on which the layer and scale of the base's vector are chosen.
         layers: layers at which the base's vector is tried (None: every third of the middle half).
-        scales: factors of the vector that are tried.
-        random_seeds: seeds of the random vectors that stand beside the base's.
+        scales: scales of the vector to try.
+        random_seeds: seeds of the random control vectors.
         seed: seed of the prompts.
         rule: thresholds of the verdict.
         instruction: True for each task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
-        format: of the prompts, see ``Task.prompts``; "chat" is the chat template of the base's tokenizer.
-        method: of the effects, "exact", "loop" or "attribution", see ``indirect_effects``.
-        steps: gradients of attribution.
-        stream_dtype: of the exact sweep's streams, where half precision is too coarse for the effects (None: the
-            model's own).
+        format: format of the prompts, see ``Task.prompts``; "chat" is the chat template of the base's tokenizer.
+        method: method of the effects, "exact", "loop" or "attribution", see ``indirect_effects``.
+        steps: gradients along the path, with attribution.
+        stream_dtype: dtype of the exact sweep's streams, where half precision is too coarse for the effects (None: the
+            model's).
 
     Raises:
         ArgumentError: naming the field that is outside its values.
@@ -86,7 +86,7 @@ class CheckpointConfig:
             n_heads: heads of each layer.
 
         Raises:
-            ArgumentError: the model has not the layers that are to be tried, or not as many heads as ``k``.
+            ArgumentError: the model lacks layers to try, or has fewer than ``k`` heads.
 
         Example:
             >>> iv.CheckpointConfig(k=20).check_model(n_layers=12, n_heads=12)
@@ -105,7 +105,7 @@ class CheckpointConfig:
             ``layers``, or where these are None every third layer of the model's middle half.
 
         Raises:
-            ArgumentError: a layer that such a model has not, or none.
+            ArgumentError: no layer, or one that such a model does not have.
 
         Example:
             >>> iv.CheckpointConfig().tried_layers(30)

@@ -1,4 +1,4 @@
-"""Measures of a task on a checkpoint: each computed once for all that its numbers depend on, and kept in a file."""
+"""Measures of a task on a checkpoint, each computed once and saved under a key of all that it depends on."""
 
 import json
 import logging
@@ -46,12 +46,12 @@ from .prompts import TaskPrompts
 from .sources import CheckpointUnderTest
 
 R = TypeVar("R", bound=Record)
-VERSION = 2  # raised whenever the numbers of a measure change
+VERSION = 2  # increased whenever the numbers of a measure change
 log = logging.getLogger("ivlens")
 
 
 class SteeringPoint(NamedTuple):
-    """Where and how strongly a vector is added."""
+    """The layer and scale at which a vector is added."""
 
     layer: int
     scale: float
@@ -59,7 +59,7 @@ class SteeringPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """All measures of one task on one checkpoint, and where vectors were added for the recovery."""
+    """All measures of one task on one checkpoint, and the layer and scale of the recovery."""
 
     answers: Evaluation
     knowledge: Evaluation | None
@@ -71,7 +71,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class KeptMeasures:
-    """The measures of a comparison, kept in ``folder``; whatever is computed is logged first."""
+    """The measures of a comparison, saved in ``folder``; each computation is logged when it begins."""
 
     folder: Path
     config: CheckpointConfig
@@ -106,7 +106,7 @@ class KeptMeasures:
         return self._kept("hidden", HiddenStates, checkpoint, prompts.task, compute, prompts.test)
 
     def sweep(self, base: CheckpointUnderTest, prompts: TaskPrompts, vector: InstructionVector) -> SteeringSweep:
-        """How the base's vector works on the base: bare validation prompts, for each layer and scale."""
+        """Answers of the base to bare validation prompts with its vector added, for each layer and scale."""
         config, bare = self.config, prompts.bare_validation
 
         def compute(model: HookedTransformer) -> SteeringSweep:
@@ -134,7 +134,7 @@ class KeptMeasures:
         )  # fmt: skip
 
     def weights(self, checkpoint: CheckpointUnderTest, base_facts: Mapping[str, Any]) -> WeightChange:
-        """How far each head's matrices are from the base's, which are read from the file of ``keep_attention``."""
+        """How far each head's matrices are from the base's, which ``keep_attention`` saved."""
         path = self.attention_file(base_facts)
         compute = partial(_weight_change, attention_file=path)
         return self._kept("weights", WeightChange, checkpoint, None, compute, (), base=_identity(base_facts))
@@ -170,7 +170,7 @@ class KeptMeasures:
         prompts: Sequence[Prompt],
         **settings: Any,
     ) -> R:
-        """The measure if it is kept, or else computed on the checkpoint's model; its key holds all it depends on."""
+        """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on."""
         model = _identity(checkpoint.facts)
         prompts_hash = _hash([repr(prompt) for prompt in prompts])
         key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
@@ -198,7 +198,7 @@ def reselected_vector_of(reading: HeadReading, task: str) -> InstructionVector:
 def _read_heads(
     model: HookedTransformer, prompts: TaskPrompts, base_heads: tuple[Head, ...] | None, config: CheckpointConfig
 ) -> HeadReading:
-    """Effects with means over all clean prompts; the vector's parts with those of each group of them."""
+    """Effects with means over all clean prompts, and the vector's parts with means over each group of them."""
     clean, groups = prompts.clean, config.groups
     means = [mean_head_activations(model, clean[group::groups]) for group in range(groups)]
     all_means = replace(means[0], values=torch.stack([each.values for each in means]).mean(0), n=len(clean))
@@ -248,7 +248,7 @@ def _weight_change(model: HookedTransformer, attention_file: Path) -> WeightChan
 
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a checkpoint's facts that its numbers depend on: the model, the packages, the kind of device."""
+    """The facts that a checkpoint's numbers depend on: the model, the packages, the kind of device."""
     return identity(facts) | {"device": facts["device"]}
 
 

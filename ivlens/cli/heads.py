@@ -17,7 +17,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Locate heads for each task; save the records as they are finished; print the strongest heads."""
+    """Locate heads for each task, save each record when it is finished, and print the strongest heads."""
     tasks = read_tasks(options.tasks, options.instruction)
     settings = given(options, "locate_heads")
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}

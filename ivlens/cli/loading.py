@@ -1,4 +1,4 @@
-"""What verbs load: models and tasks, and the arguments of Python's functions, out of the parsed options."""
+"""Models, tasks and the arguments of Python functions from the parsed options."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ CONFIG = "config.json"
 
 
 def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
-    """The arguments of a function or config that the options give, names of dtypes as torch's."""
+    """The arguments of a function or config from the options, with names of dtypes as torch's dtypes."""
     values = {name: getattr(options, name) for name in options.verb.names(source)}
     dtypes = {name: getattr(torch, value) for name, value in values.items() if "dtype" in name and value in DTYPES}
     return values | dtypes
@@ -32,14 +32,14 @@ def read_model(options: argparse.Namespace) -> HookedTransformer:
 
 
 def read_task(name: str, instruction: str | None) -> Task:
-    """The task that the options name, with the instruction for files that hold none."""
+    """The task that the options name; a file without an instruction gets the one given."""
     return read_tasks([name], instruction)[0]
 
 
 def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
-    """The tasks that the options name; those that hold no instruction get the one given.
+    """The tasks that the options name; those without an instruction get the one given.
 
-    Raises: ArgumentError where an instruction is given, and every task holds its own.
+    Raises: ArgumentError where an instruction is given, but every task has its own.
     """
     tasks = [load_task(name) for name in names]
     if instruction is None:
@@ -51,9 +51,9 @@ def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
 
 
 def check_prompts(task: Task, settings: dict[str, Any]) -> None:
-    """Raise what ``locate_heads`` would of the task's prompts, before a model is loaded for them.
+    """Raise the errors that ``locate_heads`` would raise for the task's prompts, before a model is loaded.
 
-    A chat format needs the model's tokenizer; its prompts are drawn as labelled ones.
+    The chat format needs the model's tokenizer, so the labelled format stands in for it here.
     """
     clean_instruction(task, None, settings["shots"])
     draw = partial(task.prompts, shots=settings["shots"], split=settings["split"], seed=settings["seed"])
@@ -62,11 +62,11 @@ def check_prompts(task: Task, settings: dict[str, Any]) -> None:
 
 
 def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | None:
-    """Layers, and heads per layer, as the config of a local or cached model says; None where there is none to read."""
+    """Layers and heads per layer from the config of a local or cached model; None if it cannot be read."""
     try:
         local = Path(source).expanduser() / CONFIG
         path = local if local.exists() else try_to_load_from_cache(source, CONFIG, revision=revision)
         config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
         return int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-    except (OSError, ValueError, KeyError, TypeError):  # the model's own loading says what is wrong
+    except (OSError, ValueError, KeyError, TypeError):  # loading the model reports what is wrong
         return None

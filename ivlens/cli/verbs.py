@@ -9,20 +9,20 @@ from .options import Parameter, a_path, finite_number, parameters, read_list, wh
 
 
 class Argument:
-    """An argument that is the command line's own, as ``argparse`` takes it."""
+    """An argument that only the command line has, as ``argparse`` takes it."""
 
     def __init__(self, *names: str, **settings: Any) -> None:
         self.names, self.settings = names, settings
 
     @property
     def name(self) -> str:
-        """The name that its value has among the parsed options."""
+        """The name of its value in the parsed options."""
         return self.names[-1].lstrip("-").replace("-", "_")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The parameters of the function or config called ``source``, but for those ``without``, as options."""
+    """The parameters of the function or config ``source`` as options, except those in ``without``."""
 
     source: str
     without: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Verb:
-    """What a verb is; ``run``: its module in this folder and its function there; ``keeps``: finished parts in --out."""
+    """A verb; ``run``: its module in this folder and function there; ``keeps``: whether --out keeps finished parts."""
 
     run: str
     help: str
@@ -41,7 +41,7 @@ class Verb:
     keeps: bool = False
 
     def generated(self) -> dict[str, dict[str, Parameter]]:
-        """The options that are read from signatures, by their source; one that two sources have stands at the first."""
+        """The options read from signatures, by source; an option of two sources is listed under the first."""
         taken: set[str] = set()
         found: dict[str, dict[str, Parameter]] = {}
         for each in self.options:
@@ -51,7 +51,7 @@ class Verb:
         return found
 
     def names(self, source: str) -> list[str]:
-        """The parameters of a source that the verb has an option for, its own or that of an earlier source."""
+        """The parameters of a source that have an option, of this or an earlier source."""
         (options,) = (each for each in self.options if each.source == source)
         own = {argument.name for argument in self.arguments}
         names = options.only or parameters(source)
@@ -69,7 +69,7 @@ MODEL = Argument("model", metavar="MODEL", help=MODEL_HELP)
 TASK = Argument("--task", required=True, metavar="TASK", help=TASK_HELP)
 INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction, for task files that hold none")
 LOADING = Options("load_model", without=("source",))
-LOCATING = Options("locate_heads", without=("instruction",))  # it becomes the task's own, and is in its records
+LOCATING = Options("locate_heads", without=("instruction",))  # it becomes part of the task, and so of the records
 
 
 def out(help: str, **settings: Any) -> Argument:
@@ -78,12 +78,12 @@ def out(help: str, **settings: Any) -> Argument:
 
 
 def number(name: str, default: int | None, help: str, least: int = 1) -> Argument:
-    """A whole number that no Python function has as a parameter."""
+    """An option for a whole number that is not a parameter in Python."""
     help = help if default is None else f"{help} (default: {default})"
     return Argument(name, type=lambda text: whole_number(text, least), metavar="N", default=default, help=help)
 
 
-PRESETS = "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # written out: help imports no torch
+PRESETS = "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # help imports no torch
 
 VERBS = {
     "demo": Verb(
@@ -113,7 +113,7 @@ VERBS = {
         "vectors.run_vector",
         "build a task's instruction vector and save it",
         "Locate the heads of a task, sum the strongest heads' mean outputs into the instruction vector, save it, and "
-        "print its heads and what it reads as in the vocabulary.",
+        "print its heads and its logit lens.",
         (
             MODEL,
             Argument("task", metavar="TASK", help=TASK_HELP),
@@ -125,8 +125,8 @@ VERBS = {
     "sweep": Verb(
         "sweep.run",
         "sweep a vector over layers and scales, beside controls",
-        "Add a vector to a task's bare prompts for each layer and scale; choose the best cell on validation prompts "
-        "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
+        "Add a vector to a task's bare prompts for each layer and scale; choose the best combination on validation "
+        "prompts and report it on test prompts, beside bare, clean and random vectors of the same norm.",
         (
             MODEL,
             Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
@@ -136,7 +136,7 @@ VERBS = {
                      help="like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
                      default=(1.0, 2.0, 4.0, 6.0), help="like 1,2,4 (default: 1,2,4,6)"),
-            number("--n-validation", 20, "prompts to choose the cell on"),
+            number("--n-validation", 20, "prompts to choose layer and scale on"),
             number("--n-test", 30, "prompts to report on"),
             number("--seed", 0, "seed of the prompts", least=0),
             out("folder for the records and a page with the figures"),

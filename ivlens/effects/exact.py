@@ -1,4 +1,4 @@
-"""The exact sweep: last-token streams (``ivlens.models.streams``), prompts grouped to a bounded number of rows."""
+"""The exact sweep: last-token streams (``ivlens.models.streams``) on groups of prompts of bounded size."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ..vocabulary import Metric, TokenizedPrompt
 from .metric import Scores, in_metric
 
 STRONGEST = 10  # heads whose effects are compared with the noise of half precision
-ABOVE = 3  # times the noise that an effect should be
+ABOVE = 3  # an effect should be this many times the noise
 
 
 def exact_scores(
@@ -27,7 +27,7 @@ def exact_scores(
     budget: int,
     dtype: torch.dtype | None = None,
 ) -> list[Scores]:
-    """Sweep prompts in groups, or one prompt's heads in parts, so that at most ``budget`` rows of streams travel."""
+    """Sweep groups of prompts, or one prompt's heads in parts, with at most ``budget`` rows of streams at once."""
     scores: list[Scores] = []
     with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
         for group in within(pairs, len(heads) + 1, budget):
@@ -65,7 +65,7 @@ def warn_of_noise(
 ) -> None:
     """Warn where the strongest average effects are less than three times the noise of half precision.
 
-    The noise is measured: the same heads' effects on the first prompt, once more with float32 streams.
+    The noise is measured by computing the same heads' effects on the first prompt with float32 streams, too.
     """
     aie = effects.double().mean(0)
     top = aie.flatten().topk(min(STRONGEST, aie.numel())).indices.sort().values.tolist()

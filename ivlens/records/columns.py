@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """A column: its type (int, float, text, bool, or list), its unit, and what it means."""
+    """A column: its type (int, float, text, bool, or list), its unit, and its meaning."""
 
     type: str
     unit: str
@@ -122,7 +122,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "PositionEffects.to_frame": {
         "layer": LAYER,
         "head": HEAD,
-        "place": _text("Part of the prompt that was patched, or the position counted from the end."),
+        "position": _text("Part of the prompt that was patched, or the position counted from the end."),
         "aie": AIE,
         "stderr": STDERR,
         "rank": _int("rank", "Rank by effect over heads and parts, the strongest is 1."),
@@ -282,11 +282,11 @@ FRAMES: dict[str, dict[str, Column]] = {
     "findings": {
         "claim": _text("The claim that is tested."),
         "measure": _text("The number that decides it."),
-        "value": _float("the measure's", "That number over all cells."),
+        "value": _float("the measure's", "That number over all pairs."),
         "low": _float("the measure's", "Lower end of its 95% interval (bootstrap over tasks)."),
         "high": _float("the measure's", "Upper end of its 95% interval (bootstrap over tasks)."),
-        "cells": _int("cells", "Pairs of checkpoint and task that it rests on."),
-        "tasks": _int("tasks", "Tasks that it rests on."),
+        "pairs": _int("pairs", "Pairs of a checkpoint and a task that the number is computed from."),
+        "tasks": _int("tasks", "Tasks among these pairs."),
         "finding": _text("confirmed, refuted, or undecided."),
     },
     "TrainingRun.to_frame": {
@@ -307,7 +307,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "TrainingRun.final": MEASURED_ABILITY,
 }
 
-# Columns that a frame has only where they were asked for or apply.
+# Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
     "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},

@@ -35,7 +35,7 @@ class Laboratory:
     Args:
         effects: indirect effects of all heads on train prompts.
         sweeps: accuracy on validation prompts by layer, scale and number of heads.
-        controls: on test prompts: bare, clean, with the vector, and with each control in its place.
+        controls: on test prompts: bare, clean, with the vector, and with each control instead of it.
         necessity: on clean test prompts: with each task's heads ablated, or each task's vector subtracted.
         transfer: what the tasks share.
 
@@ -53,7 +53,7 @@ class Laboratory:
     @classmethod
     @checked
     def load(cls, folder: str | Path, tasks: Sequence[str]) -> "Laboratory":
-        """The records that ``laboratory`` kept in a folder, without a model.
+        """Load the records that ``laboratory`` kept in a folder, without a model.
 
         Args:
             folder: the ``out`` of ``laboratory``.
@@ -106,7 +106,7 @@ class Laboratory:
 
 
 def record_path(folder: str | Path, what: str, task: str = "") -> Path:
-    """Where a record of a task is kept, or one of all tasks."""
+    """The path of a record of one task, or of all tasks."""
     return Path(folder) / (f"{safe_name(task)}.{what}.safetensors" if task else f"{what}.safetensors")
 
 

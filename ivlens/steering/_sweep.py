@@ -30,8 +30,8 @@ def steering_sweep(
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
-    The same numbers as ``steer`` and ``evaluate`` for each choice, but a prompt's earlier tokens are run once, and a
-    choice from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
+    The numbers are those of ``steer`` and ``evaluate`` for each combination, but a prompt's earlier tokens run only
+    once, and each combination from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
 
     Args:
         model: the model to steer.
@@ -40,7 +40,7 @@ def steering_sweep(
         layers: layers to add the vector at.
         scales: factors of the vector.
         ks: numbers of the vector's first heads to sum (None: all of them).
-        stream_budget: rows of streams that travel together, which bounds memory.
+        stream_budget: rows of streams that run together, which bounds memory.
 
     Returns:
         Answers for each layer, scale and number of heads.

@@ -1,4 +1,4 @@
-"""Controls that belong beside every steering result, and conditions compared on the same queries."""
+"""Controls for every steering result, and conditions compared on the same queries."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +27,7 @@ def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector
     """A vector of random direction and the same norm: the control that any vector must beat.
 
     Args:
-        vector: the vector whose norm is taken.
+        vector: the vector whose norm is used.
         seed: seed of the direction.
 
     Returns:
@@ -47,12 +47,12 @@ def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector
 def random_heads_vector(
     model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: Seed
 ) -> InstructionVector:
-    """The vector of as many random other heads out of the same means, scaled to the same norm.
+    """The vector of as many other, random heads from the same means, scaled to the same norm.
 
     Args:
         model: the model that the means were computed on.
         means: mean outputs over clean prompts, [layer, head, d_head].
-        vector: the vector whose number of heads and norm are taken.
+        vector: the vector whose number of heads and norm are used.
         seed: seed of the heads.
 
     Returns:
@@ -89,7 +89,7 @@ def mean_difference(
         model: the model to record.
         clean: prompts that show the task.
         corrupted: prompts that do not.
-        layer: the layer whose entering stream is averaged.
+        layer: the layer whose input is averaged.
         batch_size: prompts per forward pass.
 
     Returns:
@@ -159,7 +159,7 @@ def compare_conditions(
 ) -> ConditionComparison:
     """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
 
-    All conditions ask the same queries, so that they compare prompt by prompt.
+    All conditions have the same queries, so they compare prompt by prompt.
 
     Args:
         model: the model to evaluate.

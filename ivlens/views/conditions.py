@@ -67,7 +67,7 @@ def comparison_bars(comparisons: Sequence[ConditionComparison], *, title: str | 
 
 
 def _bars(comparison: ConditionComparison, conditions: list[str], colours: dict[str, str]) -> list[go.Bar | go.Scatter]:
-    """The bars of one panel, each with its interval, and their values at the panel's right edge."""
+    """The bars of one panel, each with its interval, and their values at the right edge."""
     frame = comparison.to_frame()
     rows = [conditions.index(name) for name in frame["condition"]]
     bars = go.Bar(

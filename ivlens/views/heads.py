@@ -22,7 +22,7 @@ HOVER = (
 )
 MARGINS = Margins(left=56, right=96, bottom=52)
 GAP, SHARED_GAP, ROW_GAP = 76, 36, 52  # pixels between maps: with a colour bar each, with one for all, between rows
-NAME_SIZE = 10  # pixels: height of the heads' names in their cells
+NAME_SIZE = 10  # pixels: height of the heads' names on a map
 
 
 @checked
@@ -140,7 +140,7 @@ def _map(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any],
 
 
 def _names(effects: Effects, strongest: list[Head], limit: float) -> go.Scatter:
-    """The names of heads in their cells, in white where the cell is dark."""
+    """The names of the strongest heads on the map, in white where it is dark."""
     dark = [abs(effects.aie[head].item()) > 0.7 * limit for head in strongest]
     return go.Scatter(
         x=[head for _, head in strongest],

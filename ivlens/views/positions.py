@@ -20,8 +20,8 @@ ROW, COLUMN, WIDEST = 22, 44, 1000  # pixels
 def position_heatmap(effects: PositionEffects, *, k: Count = 20, title: str | None = None) -> go.Figure:
     """The average indirect effect of the strongest heads at every part of the prompt, in the metric's own unit.
 
-    A head is as strong as at the part where it is strongest; the strongest head stands at the top. The colours are
-    symmetric about zero.
+    Heads are ordered by their highest effect at any part, the strongest at the top. The colours are symmetric about
+    zero.
 
     Args:
         effects: the effects [prompt, layer, head, part] of ``position_effects``.
@@ -45,15 +45,15 @@ def position_heatmap(effects: PositionEffects, *, k: Count = 20, title: str | No
     heads = effects.strongest_heads(min(k, n_all))
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))
-    names, parts = [head_name(head) for head in heads], [shortened(part) for part in effects.places]
+    names, parts = [head_name(head) for head in heads], [shortened(part) for part in effects.positions]
     facts = np.empty((*values.shape, 3), dtype=object)
     for row, column in np.ndindex(*values.shape):
         error = errors[row, column]
         text = f"{error:.2g}" if np.isfinite(error) else "n/a"
-        facts[row, column] = names[row], plain(effects.places[column], 60), text
+        facts[row, column] = names[row], plain(effects.positions[column], 60), text
     limit = np.abs(np.nan_to_num(values)).max() or 1.0
     unit = EFFECT_UNITS[effects.metric]
-    cells = go.Heatmap(
+    heatmap = go.Heatmap(
         z=values, customdata=facts, hovertemplate=HOVER.format(unit=unit), colorscale=DIVERGING,
         zmin=-limit, zmid=0, zmax=limit, xgap=1, ygap=1, colorbar=colour_bar(f"effect ({unit})"),
     )  # fmt: skip
@@ -64,6 +64,6 @@ def position_heatmap(effects: PositionEffects, *, k: Count = 20, title: str | No
     )
     facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
     heading = (effects.task or "Heads along the prompt") if title is None else title
-    figure = go.Figure(cells, layout_around(size, margins, heading, facts_line))
+    figure = go.Figure(heatmap, layout_around(size, margins, heading, facts_line))
     figure.update_xaxes(text_axis([plain(part, 99) for part in parts]) | {"tickangle": -45})
     return figure.update_yaxes(text_axis(names) | {"autorange": "reversed", "title": {"text": "head"}})

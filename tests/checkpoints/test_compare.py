@@ -246,7 +246,7 @@ def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_
     for changes, named in (
         ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
         ({"instruction": 0}, "a task with instructions.*'shift-1' without any"),
-        ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
+        ({"shots": 0}, "clean prompts that show the task 'shift-1'.*pass shots="),
     ):
         with pytest.raises(ivlens.ArgumentError, match=named):
             compare_checkpoints(base, {"same": base}, [tasks[1], bare], replace(CONFIG, **changes), out=tmp_path)

@@ -126,7 +126,7 @@ def twice(folder: Path, index: dict[str, Any]) -> None:
 
 LORA = [f"model.layers.0.self_attn.q_proj.lora_{x}.default.weight" for x in "AB"]
 REFUSED: dict[str, tuple[Change, str]] = {
-    "unmerged LoRA": (added(*LORA), "a place for every tensor of .*base; got none for .*lora_A"),
+    "unmerged LoRA": (added(*LORA), "a parameter for every tensor of .*base; got none for .*lora_A"),
     "a bias": (added("model.layers.0.self_attn.q_proj.bias"), "every tensor of .*got none for .*q_proj.bias"),
     "one more layer": (added("model.layers.2.mlp.up_proj.weight", shape=(48, 32)), r"none for model\.layers\.2\.mlp"),
     "another task's head": (added("score.weight"), "every tensor of .*got none for score.weight"),

@@ -48,8 +48,8 @@ ALL = (
     "vector",
 )
 HEADINGS = [
-    "Contents", "Heads that carry the instructions", "Where in the prompt heads work", "How far methods agree",
-    "How firmly prompts single out the heads",
+    "Contents", "Heads that carry the instructions", "Where in the prompt heads act", "How far methods agree",
+    "How stable the choice of heads is",
     "Where the vector works", "Conditions compared", "What tasks share", "Training", "Answers",
     "Vectors and other tables",
 ]  # fmt: skip

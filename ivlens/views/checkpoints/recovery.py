@@ -24,8 +24,7 @@ BARS_ARE = (
 def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """Whether a vector brings a task back: accuracy, 0 to 1, in each condition; a panel per task.
 
-    A group of bars per checkpoint. Each bar has its 95% interval, that of random vectors the range of their
-    accuracies.
+    One group of bars per checkpoint. Error bars are 95% intervals; for random vectors, the range of their accuracies.
 
     Args:
         comparison: the record of ``compare_checkpoints``.
@@ -35,7 +34,7 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
         A plotly figure; nothing is shown.
 
     Raises:
-        RecordError: a condition that is not known here.
+        RecordError: an unknown condition.
 
     Example:
         >>> iv.views.recovery_bars(comparison).data[0].name
@@ -54,7 +53,7 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
 
 
 def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
-    """The bars of one task's recovery: a trace per condition, a bar for each checkpoint where it was measured."""
+    """The bars of one task's recovery: one trace per condition, with a bar for each checkpoint that was measured."""
     table = recovery_table(comparison, task)
     positions = {name: number for number, name in enumerate(comparison.checkpoints)}
     traces = []

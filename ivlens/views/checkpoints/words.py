@@ -1,4 +1,4 @@
-"""The words and colours in which a comparison is drawn: measures, conditions, verdicts, and what hovering says."""
+"""The names and colours of a comparison's figures: measures, conditions, verdicts, and hover texts."""
 
 import numpy as np
 
@@ -30,10 +30,10 @@ VERDICT_STYLES = {
 
 
 def verdict_of(value: object) -> Verdict | None:
-    """The verdict that a row of a comparison holds; None where it holds none.
+    """The verdict in a row of a comparison; None where there is none.
 
     Raises:
-        RecordError: a verdict that is not known here, rather than being drawn as another.
+        RecordError: an unknown verdict, which would otherwise be drawn as another one.
     """
     if not isinstance(value, str):
         return None
