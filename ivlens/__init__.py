@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from .errors import WorkerError as WorkerError
     from .explorer import explore as explore
     from .heads import head_overlap as head_overlap
-    from .heads import prompts_needed as prompts_needed
     from .heads import random_heads as random_heads
     from .heads import rank_aggregate as rank_aggregate
-    from .heads import top_k_stability as top_k_stability
     from .heads import universal_effects as universal_effects
     from .models import export_adapter as export_adapter
     from .models import export_hf as export_hf
@@ -57,6 +55,8 @@ if TYPE_CHECKING:
     from .records import TrainingRun as TrainingRun
     from .records import TransferMatrix as TransferMatrix
     from .records import UniversalEffects as UniversalEffects
+    from .records import prompts_needed as prompts_needed
+    from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
     from .steering import ablate as ablate
     from .steering import compare_conditions as compare_conditions
@@ -183,11 +183,12 @@ _ROOMS = {
         "PromptError RecordError SourceError SourceWarning TaskError UnsupportedError WorkerError"
     ),
     "explorer": "explore",
-    "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",
+    "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "export_adapter export_hf load_model merge_lora",
     "records": (
         "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
+        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
+        "prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

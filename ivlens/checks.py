@@ -67,13 +67,8 @@ def checked(function: F) -> F:
     return check  # type: ignore[return-value]
 
 
-def is_checked(function: Any) -> bool:
-    """Whether ``checked`` stands before a function or class."""
-    return getattr(function, "__checked__", False)
-
-
 def check_finite(what: str, values: Tensor) -> None:
-    """Raise ArgumentError where ``values`` are infinite or not a number: nothing is averaged or ranked with such."""
+    """Raise ArgumentError where ``values`` are infinite or not a number, since these cannot be averaged or ranked."""
     odd = (~values.isfinite()).nonzero().tolist()
     if odd:
         raise ArgumentError(
@@ -92,7 +87,7 @@ def _taken(name: str, kind: Kind, value: object) -> Any:
 
 
 def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
-    """The kinds of a function's parameters, those without annotation left out."""
+    """The kinds of a function's annotated parameters."""
     inner: Any = inspect.unwrap(function)
     signature = inspect.signature(function)
     hints = {name: each.annotation for name, each in signature.parameters.items() if each.annotation is not each.empty}
@@ -107,6 +102,6 @@ def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
 
 
 def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
-    """An annotation with the names that it quotes looked up."""
+    """An annotation, with quoted names evaluated."""
     holder = types.SimpleNamespace(__annotations__={"hint": hint})
     return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from ._laboratory import check_prompts, layers_between
+from ._laboratory import check_prompts
 from .activations import attention_patterns
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
@@ -19,7 +18,7 @@ from .files import safe_name
 from .heads import universal_effects
 from .models import HookedTransformer, key_of
 from .records import (
-    Evaluation,
+    ConditionComparison,
     HeadEffects,
     HeadMap,
     SteeringSweep,
@@ -28,23 +27,24 @@ from .records import (
     standard_error,
     write_text,
 )
-from .scoring import evaluate
-from .steering import random_vector, steer, steering_sweep
+from .steering import compare_conditions, controlled, layer_grid, steering_sweep
 from .tasks import Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
-from .vocabulary import check_count, check_layers
+from .vocabulary import Condition, check_count, check_layers
 
 log = logging.getLogger("ivlens")
 
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital")
-CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
+CONDITIONS = (
+    Condition.BARE, Condition.VECTOR, Condition.CLEAN, Condition.RANDOM_VECTOR, Condition.OTHER_VECTOR
+)  # fmt: skip
 HEADS_TEXT = (
-    "Each cell of a map is an attention head. Its indirect effect is how much the log-probability of the right answer "
-    "rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is replaced by "
-    "its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
+    "Each square of a map is an attention head. Its indirect effect is how much the log-probability of the right "
+    "answer rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is "
+    "replaced by its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
 )
 STEERING_TEXT = (
-    "The instruction vector (IV) is the sum of the chosen heads' mean outputs. It is added to the residual stream "
+    "The instruction vector is the sum of the chosen heads' mean outputs. It is added to the residual stream "
     "at the last token of bare prompts; layer and scale were chosen on validation prompts, accuracies are of "
     "held-out test prompts. A vector that carries the instruction must beat a random one of the same norm and "
     "another task's, at the same layer and scale."
@@ -60,7 +60,7 @@ class DemoConfig:
         n_clean: clean train prompts for the heads' mean outputs.
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
-        k: heads that a vector is the sum of.
+        k: how many of the strongest heads to sum into a vector.
         layers: layers at which vectors are tried (None: every tenth of the depth, from three to six tenths of it).
         scales: factors on the vector that are tried.
         n_validation: bare prompts on which layer and scale are chosen.
@@ -101,7 +101,7 @@ class DemoConfig:
         Returns:
             The layers.
         """
-        return layers_between(n_layers, 30, 60) if self.layers is None else self.layers
+        return layer_grid(n_layers, 30, 60) if self.layers is None else self.layers
 
     @checked
     def check_model(self, n_layers: Count, n_heads: Count) -> None:
@@ -120,7 +120,7 @@ class DemoConfig:
 
 @dataclass(frozen=True, repr=False)
 class Demo:
-    """What the demo found, by task: effects (and those of all tasks), vectors, sweeps, and accuracies when steered.
+    """The demo's results by task: effects (and their mean over tasks), vectors, sweeps, and steered accuracies.
 
     Args:
         tasks: the tasks, by name.
@@ -147,7 +147,7 @@ class Demo:
         return pd.DataFrame(rows)
 
     def steering_table(self) -> pd.DataFrame:
-        """``steering_table`` of what was found."""
+        """``steering_table`` of these results."""
         return steering_table(self.steering)
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ def run_demo(
 
     Args:
         model: any model of ``load_model``.
-        tasks: two tasks or more, each the control of the one before it; names are of built-in tasks or files.
+        tasks: two or more tasks, or names of built-in ones or files; each is the control of the one before it.
         config: how it is measured.
         out: folder for ``index.html``, ``heads.csv``, ``steering.json`` and ``records/``; effects there are reused.
 
@@ -222,36 +222,27 @@ def _steering(
     held_out = task.prompts(config.n_test, shots=0, instruction=False, split="test", seed=config.seed)
     sweep = steering_sweep(model, own, tuning, config.tried_layers(model.cfg.n_layers), config.scales)
     layer, scale, _ = sweep.best()
-
-    def steered(vector: InstructionVector) -> Evaluation:
-        with steer(model, vector, layer, scale):
-            return evaluate(model, held_out)
-
-    instructed = bool(task.instructions)
-    clean = task.prompts(config.n_test, shots=config.shots, instruction=instructed, split="test", seed=config.seed)
-    results = {
-        "bare": [evaluate(model, held_out)],
-        "bare + IV": [steered(own)],
-        "clean": [evaluate(model, clean)],
-        "bare + random vector": [steered(random_vector(own, seed=seed)) for seed in config.random_seeds],
-        "bare + another task's IV": [steered(other)],
-    }
-    place = {"task": task.name, "layer": layer, "scale": scale}
-    return sweep, [place | _row(condition, results[condition]) for condition in CONDITIONS]
+    clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
+    vectors: dict[str, InstructionVector] = {Condition.VECTOR: own, Condition.OTHER_VECTOR: other}
+    comparison = compare_conditions(
+        model, controlled(model, held_out, clean, vectors, layer, scale, config.random_seeds), task=task.name
+    )
+    steering = {"task": task.name, "layer": layer, "scale": scale}
+    return sweep, [steering | _row(condition, comparison) for condition in CONDITIONS]
 
 
-def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
+def _row(condition: Condition, comparison: ConditionComparison) -> dict[str, Any]:
     """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
-    correct = torch.stack([result.correct.double() for result in results]).mean(0)
-    probabilities = torch.stack([result.probabilities for result in results]).mean(0)
+    repeats = [comparison.conditions.index(name) for name in condition.among(comparison.conditions)]
+    correct, probabilities = comparison.correct[repeats].double().mean(0), comparison.probabilities[repeats].mean(0)
     return {
-        "condition": condition,
+        "condition": str(condition),
         "accuracy": float(correct.mean()),
         "accuracy_stderr": standard_error(correct),
         "probability": float(probabilities.mean()),
         "probability_stderr": standard_error(probabilities),
-        "n": results[0].n,
-        "repeats": len(results),
+        "n": comparison.n,
+        "repeats": len(repeats),
     }
 
 
@@ -277,8 +268,7 @@ def _write_page(model: HookedTransformer, demo: Demo, config: DemoConfig, folder
     from . import views
 
     task = next(iter(demo.tasks.values()))
-    instructed = bool(task.instructions)
-    [prompt] = task.prompts(1, shots=config.shots, instruction=instructed, split="test", seed=config.seed)
+    [prompt] = task.prompts(1, shots=config.shots, split="test", seed=config.seed)
     heads = demo.effects[task.name].top(3)
     tokens, patterns = attention_patterns(model, prompt, heads)
     names = [f"{layer}.{head}" for layer, head in heads]

@@ -1,4 +1,4 @@
-"""Text of tasks, models and files as characters that a terminal, a table or a page can show."""
+"""Text of tasks, models and files as characters that terminals, tables and pages can show."""
 
 import html
 import re
@@ -11,20 +11,20 @@ UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 
 
 def visible(text: str) -> str:
-    """``text`` with whatever cannot be shown, or would change how the text around it is shown, as ``\\x1b``.
+    """``text`` with control characters and direction marks escaped, like ``\\x1b``.
 
-    Line feeds and tabs stay.
+    Line feeds and tabs are kept.
     """
     return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def escaped(text: str) -> str:
-    """``text`` as HTML that shows it letter by letter."""
+    """``text`` escaped for HTML."""
     return html.escape(visible(text))
 
 
 def one_line(text: str, letters: int | None = None) -> str:
-    """``text`` on one line, line feeds and tabs shown too, and cut after ``letters``."""
+    """``text`` on one line, with line feeds and tabs escaped, cut after ``letters`` characters."""
     shown = visible(text).replace("\n", "\\n").replace("\t", "\\t")
     return shown if letters is None or len(shown) <= letters else f"{shown[: letters - 1]}…"
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from ivlens import ArgumentError, HeadEffects, InstructionVector, SteeringSweep, demo, load_task
-from ivlens._laboratory import layers_between
 from ivlens.demo import DemoConfig, run_demo
 from ivlens.records import load_or_compute
+from ivlens.steering import layer_grid
 
 TASKS = ("present-past", "singular-plural")
 SMALL = DemoConfig(
@@ -127,4 +127,4 @@ def test_any_model_and_tasks_have_a_demo(tiny_hooked: Any, tmp_path: Path) -> No
 
 
 def test_the_default_models_layers_are_those_of_the_committed_demo() -> None:
-    assert layers_between(30, 30, 60) == (9, 12, 15, 18)
+    assert layer_grid(30, 30, 60) == (9, 12, 15, 18)

@@ -19,7 +19,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure base and checkpoints, write record, tables and report, print the verdicts."""
+    """Measure base and checkpoints, write record, tables and report, and print the verdicts."""
     from .. import views
 
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
@@ -66,7 +66,7 @@ def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
 
 
 def _by_name(sources: Sequence[str]) -> dict[str, str]:
-    """NAME=CKPT, or a checkpoint under its folder's name."""
+    """Checkpoints by name: NAME=CKPT, or the folder's name."""
     found: dict[str, str] = {}
     for source in sources:
         name, equals, rest = source.partition("=")

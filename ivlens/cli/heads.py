@@ -17,7 +17,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Locate heads for each task; save the records as they are finished; print the strongest heads."""
+    """Locate heads for each task, save each record when it is finished, and print the strongest heads."""
     tasks = read_tasks(options.tasks, options.instruction)
     settings = check_locating(options, tasks)
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         views.write_page(
             options.out / "heads.html",
             f"Heads of {options.model}",
-            [(name, views.head_heatmap(effects, top=options.k)) for name, effects in maps.items()],
+            [(name, views.head_heatmap(effects, k=options.k)) for name, effects in maps.items()],
         )
         log.info(f"wrote {options.out}")
     show(options, {name: effects.to_frame().head(options.k) for name, effects in maps.items()})

@@ -1,4 +1,4 @@
-"""What verbs load: models and tasks, and the arguments of Python's functions, out of the parsed options."""
+"""Models, tasks and the arguments of Python functions from the parsed options."""
 
 import argparse
 import json
@@ -34,14 +34,14 @@ def read_model(options: argparse.Namespace) -> HookedTransformer:
 
 
 def read_task(name: str, instruction: str | None) -> Task:
-    """The task that the options name, with the instruction for files that hold none."""
+    """The task that the options name; a file without an instruction gets the one given."""
     return read_tasks([name], instruction)[0]
 
 
 def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
-    """The tasks that the options name; those that hold no instruction get the one given.
+    """The tasks that the options name; those without an instruction get the one given.
 
-    Raises: ArgumentError where an instruction is given, and every task holds its own.
+    Raises: ArgumentError where an instruction is given, but every task has its own.
     """
     tasks = [load_task(name) for name in names]
     if instruction is None:
@@ -61,7 +61,7 @@ def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: 
 def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> dict[str, Any]:
     """The arguments of ``locate_heads``, which are refused as it would before a model is loaded for them.
 
-    A chat format needs the model's tokenizer; its prompts are drawn as labelled ones.
+    The chat format needs the model's tokenizer, so the labelled format stands in for it here.
     """
     settings = given(options, "locate_heads")
     check_method(settings["method"], settings["steps"], settings["stream_dtype"])
@@ -75,7 +75,7 @@ def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> dict[s
 
 
 def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | None:
-    """Layers, and heads per layer, as the config of a local or cached model says; None where there is none to read."""
+    """Layers and heads per layer from the config of a local or cached model; None if it cannot be read."""
     try:
         local, packaged = Path(source).expanduser(), PACKAGED.get(source)
         folder = packaged.folder if packaged is not None and not local.exists() else local
@@ -84,5 +84,5 @@ def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | N
             path = Path(str(try_to_load_from_cache(source, CONFIG, revision=revision)))
         config = json.loads(path.read_text(encoding="utf-8"))
         return int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-    except (OSError, ValueError, KeyError, TypeError):  # the model's own loading says what is wrong
+    except (OSError, ValueError, KeyError, TypeError):  # loading the model reports what is wrong
         return None

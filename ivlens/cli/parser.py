@@ -1,4 +1,4 @@
-"""The parser of all verbs: their tables of options become argparse's, a verb's own only where it is called."""
+"""The parser of all verbs, from their tables of options; a verb's options are added only when it is called."""
 
 import argparse
 import sys
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         super().error(one_line(message, LONGEST))
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print help and errors; argparse would go on in silence where a pipe is closed or a disk full."""
+        """Print help and errors, and fail where a pipe is closed or a disk is full, which argparse ignores."""
         print(message, end="", file=file or sys.stderr)
 
 
@@ -64,7 +64,7 @@ def _meant(word: str, known: Collection[str]) -> str:
 
 
 class _Version(argparse.Action):
-    """Print the version, which is looked up only then."""
+    """Print the version, looked up only when needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
         from importlib.metadata import version
@@ -91,7 +91,7 @@ def build_parser(arguments: Sequence[str]) -> AllVerbs:
 
 
 def _add_options(parser: argparse.ArgumentParser, verb: Verb) -> None:
-    """A verb's own arguments, then groups of options, one for each function or config whose parameters they are."""
+    """Add a verb's own arguments, then one group of options per function or config."""
     for argument in verb.arguments:
         parser.add_argument(*argument.names, **argument.settings)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")

@@ -1,4 +1,4 @@
-"""``ivlens train``: fine-tune a model on a task and keep what it could do."""
+"""``ivlens train``: fine-tune a model on a task and preserve its abilities."""
 
 import argparse
 import logging
@@ -20,13 +20,13 @@ from .tables import show
 from .targets import check_targets
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
-OLD_EXAMPLES = 8  # of each kept task, for guidance by replay
-VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # prompts of a vector, at most
+OLD_EXAMPLES = 8  # examples of each kept task, for guidance by replay
+VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # clean and corrupted prompts for a vector, at most
 log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train in the folder --out, alone."""
+    """Train in the folder --out, locked for this process."""
     with held(options.out):
         _run_alone(options)
 
@@ -47,7 +47,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     others = [load_task(name) for name in list_tasks() if name not in paths]
     run = fine_tune(
         model,
-        task.prompts(shots=options.shots, split="train", instruction=bool(task.instructions)),
+        task.prompts(shots=options.shots, split="train"),
         config,
         vector=vector(task) if "vector" in config.guidance.needs else None,
         new=[Ability.of(task, shots=options.shots)],
@@ -67,7 +67,7 @@ def _run_alone(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> TrainingConfig:
-    """The training's settings: TrainingConfig's own, with the preset that is given."""
+    """The settings: TrainingConfig's defaults, the given preset and options."""
     settings = given(options, "TrainingConfig")
     if options.lora is not None:
         settings["lora"] = LoRA(options.lora, 2.0 * options.lora)
@@ -86,7 +86,7 @@ def _check_model(config: TrainingConfig, k: int | None, n_layers: int, n_heads: 
 
 
 def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
-    """Raise ArgumentError for a task that comes twice, or without the instruction that its vector is made from."""
+    """Raise ArgumentError for a task given twice, or without the instruction that its vector needs."""
     names = [task.name, *(each.name for each in kept)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")

@@ -9,14 +9,14 @@ from .options import Parameter, a_path, finite_number, parameters, read_list, wh
 
 
 class Argument:
-    """An argument that is the command line's own, as ``argparse`` takes it."""
+    """An argument that only the command line has, as ``argparse`` takes it."""
 
     def __init__(self, *names: str, **settings: Any) -> None:
         self.names, self.settings = names, settings
 
     @property
     def name(self) -> str:
-        """The name that its value has among the parsed options."""
+        """The name of its value in the parsed options."""
         return self.names[-1].lstrip("-").replace("-", "_")
 
 
@@ -36,7 +36,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Verb:
-    """What a verb is; ``run``: its module in this folder and its function there; ``keeps``: finished parts in --out."""
+    """A verb; ``run``: its module in this folder and function there; ``keeps``: whether --out keeps finished parts."""
 
     run: str
     help: str
@@ -46,7 +46,7 @@ class Verb:
     keeps: bool = False
 
     def generated(self) -> dict[str, dict[str, Parameter]]:
-        """The options that are read from signatures, by their source; one that two sources have stands at the first."""
+        """The options read from signatures, by source; an option of two sources is listed under the first."""
         taken: set[str] = set()
         found: dict[str, dict[str, Parameter]] = {}
         for each in self.options:
@@ -90,7 +90,7 @@ def out(help: str, **settings: Any) -> Argument:
 
 
 def number(name: str, default: int | None, help: str, least: int = 1) -> Argument:
-    """A whole number that no Python function has as a parameter."""
+    """An option for a whole number that is not a parameter in Python."""
     help = help if default is None else f"{help} (default: {default})"
     return Argument(name, type=lambda text: whole_number(text, least), metavar="N", default=default, help=help)
 
@@ -126,7 +126,7 @@ VERBS = {
         "vectors.run_vector",
         "build a task's instruction vector and save it",
         "Locate the heads of a task, sum the strongest heads' mean outputs into the instruction vector, save it, and "
-        "print its heads and what it reads as in the vocabulary.",
+        "print its heads and its logit lens.",
         (
             MODEL,
             Argument("task", metavar="TASK", help=TASK_HELP),
@@ -138,8 +138,8 @@ VERBS = {
     "sweep": Verb(
         "sweep.run",
         "sweep a vector over layers and scales, beside controls",
-        "Add a vector to a task's bare prompts for each layer and scale; choose the best of them on validation prompts "
-        "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
+        "Add a vector to a task's bare prompts for each layer and scale; choose the best combination on validation "
+        "prompts and report it on test prompts, beside bare, clean and random vectors of the same norm.",
         (
             MODEL,
             Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),

@@ -96,7 +96,7 @@ def locate_heads(
         "shots": shots, "instruction": instruction, "split": split, "seed": seed,
     }  # fmt: skip
     corrupted = draw(n_corrupted, corruption=corruption)
-    all_ids(model, corrupted)  # before the means: prompts that cannot be used are named at once
+    all_ids(model, corrupted)  # before the means, to report unusable prompts early
     with shared_weights(model, n_jobs):
         means = _with_settings(mean_head_activations(model, draw(n_clean), n_jobs=n_jobs), **template)
         effects = indirect_effects(
@@ -109,7 +109,7 @@ def locate_heads(
 def load_or_compute_vector(
     model: HookedTransformer, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
 ) -> InstructionVector:
-    """The vector at ``path`` if it was located on this model with these settings, else it is located and saved there.
+    """The vector at ``path`` if it was computed on this model with these settings; otherwise compute and save it.
 
     Args:
         model: the model whose heads are located.

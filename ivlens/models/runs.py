@@ -41,7 +41,7 @@ def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple
 
 
 def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
-    """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
+    """One batch of (prompt ids, answer ids); the answer's last token is a target but not an input."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))
     tokens = torch.tensor([row + (0,) * (width - len(row)) for row in fed], device=device)
@@ -67,15 +67,15 @@ def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> 
 
 
 def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
-    """Residual stream after the last block; hooks that edit the last prompt token find it."""
+    """Residual stream after the last block; hooks that edit the last prompt token know its position."""
     with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
 
 
 def _overflow_shown(model: HookedTransformer) -> AbstractContextManager[Any]:
-    """Within this context attention scores beyond float16 make what follows from them not-a-numbers.
+    """Within this context attention scores that overflow float16 give not-a-numbers.
 
-    TransformerLens turns the pattern of such a query into zeros, as if its head were ablated.
+    TransformerLens would turn the pattern of such a query into zeros, as if the head were ablated.
     """
     if model.cfg.dtype != torch.float16:
         return nullcontext()

@@ -287,7 +287,7 @@ def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_
     for changes, named in (
         ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
         ({"instruction": 0}, "a task with instructions.*'shift-1' without any"),
-        ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
+        ({"shots": 0}, "clean prompts that show the task 'shift-1'.*pass shots="),
     ):
         with pytest.raises(ivlens.ArgumentError, match=named):
             compare_checkpoints(base, {"same": base}, [tasks[1], bare], replace(CONFIG, **changes), out=tmp_path)
@@ -354,7 +354,7 @@ def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
     assert again.matrix().shape == (13, 8)
     assert len(again.heads_frame()) == 13 * 8 * 4
     assert len(again.layers_frame()) == 13 * 8
-    assert set(again.recovery_frame()["condition"]) >= {"bare", "bare + base's vector", "random vector 0"}
+    assert set(again.recovery_frame()["condition"]) >= {"bare", "bare + base's vector", "bare + random vector 0"}
     assert again.sequence()["task"].tolist() == [task.name for task in eight]
 
 

@@ -260,9 +260,11 @@ def test_an_odd_dtype_is_refused(folder: Path) -> None:
 def test_loading_inside_inference_mode_works(folder: Path) -> None:
     with torch.inference_mode():
         model = load_model(folder)
-        model_facts(model)
+        facts = model_facts(model)
+    assert facts == model_facts(load_model(folder))
     model.embed.W_E.requires_grad_(True)
     model(TOKENS).sum().backward()
+    assert model.embed.W_E.grad.any()
 
 
 @torch.no_grad()
