@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ivlens import ArgumentError, HeadEffects, MismatchError, random_heads, universal_effects
-from ivlens.heads import head_overlap, prompts_needed, rank_aggregate, top_k_stability
-from ivlens.records import Stability
+from ivlens.heads import head_overlap, rank_aggregate
+from ivlens.records import Stability, prompts_needed, top_k_stability
 
 
 def effects(values: torch.Tensor, task: str, **facts: Any) -> HeadEffects:

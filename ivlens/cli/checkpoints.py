@@ -20,7 +20,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure base and checkpoints, write record, tables and report, print the verdicts."""
+    """Measure base and checkpoints, write record, tables and report, and print the verdicts."""
     from .. import views
 
     config = CheckpointConfig(**given(options, "CheckpointConfig"))

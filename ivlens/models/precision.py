@@ -29,7 +29,7 @@ def check_finite_weights(weights: Mapping[str, Tensor], name: str) -> None:
 
 
 def check_dtype(model: HookedTransformer) -> None:
-    """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which leave its config as it was."""
+    """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which do not change its config."""
     if model.W_E.dtype != model.cfg.dtype:
         raise MismatchError(
             f"weights of {model.cfg.dtype}, as the model's config says", str(model.W_E.dtype),
@@ -57,12 +57,12 @@ def check_attention(model: HookedTransformer) -> None:
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of what is summed or compared: float32 for half precision, otherwise the same."""
+    """The dtype for sums and comparisons: float32 for half precision, otherwise the same."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def in_dtype(module: M, dtype: torch.dtype) -> M:
-    """The module, or a copy of it that computes in ``dtype`` with the same weights, and rotary angles of that dtype."""
+    """The module, or a copy that computes in ``dtype`` with the same weights and rotary angles of that dtype."""
     cfg = getattr(module, "cfg", None)
     if cfg is None or cfg.dtype == dtype:
         return module
@@ -78,7 +78,7 @@ def in_dtype(module: M, dtype: torch.dtype) -> M:
 
 
 def _widened(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A weight in ``dtype``; a mask is what it was."""
+    """A weight in ``dtype``; masks are unchanged."""
     if not weight.is_floating_point():
         return weight
     wide = weight.detach().to(dtype)

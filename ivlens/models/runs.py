@@ -41,7 +41,7 @@ def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple
 
 
 def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
-    """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
+    """One batch of (prompt ids, answer ids); the answer's last token is a target but not an input."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))
     tokens = torch.tensor([row + (0,) * (width - len(row)) for row in fed], device=device)

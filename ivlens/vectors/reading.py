@@ -1,4 +1,4 @@
-"""Reading a vector in the vocabulary's terms: logit lens through the final norm, nearest unembedding directions."""
+"""Reading a vector as tokens: the logit lens through the final norm, or the nearest unembedding directions."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -27,9 +27,9 @@ def logit_lens(
     parts: bool = False,
     lens: Literal["logit", "cosine"] = "logit",
 ) -> pd.DataFrame:
-    """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.
+    """The ``k`` tokens that a vector, or with ``parts`` also each of its heads' parts, points to most.
 
-    What a vector reads as is not what it does: function vectors often steer without a readable lens (2604.02608).
+    The tokens need not show what a vector does: function vectors often steer without readable tokens (2604.02608).
 
     Args:
         model: the model whose final norm and unembedding are used.
