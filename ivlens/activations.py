@@ -33,6 +33,7 @@ from .tasks import Prompt, positions_by_name, task_names, token_text
 from .vocabulary import Head, PositionsBy, TokenizedPrompt, check_heads
 
 PositionGroups = Mapping[str, Sequence[int]]
+BETWEEN_POSITIONS = ("hook_pattern", "hook_attn_scores")  # [batch, head, query, key]
 
 
 class _Batch(NamedTuple):
@@ -74,7 +75,8 @@ def capture(
         ``at="last"``, all positions with ``"all"``, and the groups as its first axis with groups.
 
     Raises:
-        ArgumentError: ``"all"`` of prompts of several lengths, or groups that do not fit the prompts.
+        ArgumentError: ``"all"`` of prompts of several lengths, groups that do not fit the prompts, or positions chosen
+            of attention patterns, which are [batch, head, query, key].
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             activations are not finite.
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
@@ -113,6 +115,8 @@ def _check_positions(at: str | Sequence[PositionGroups], pairs: Sequence[Tokeniz
         for name, positions in groups.items():
             if not positions or not all(0 <= position < len(ids) for position in positions):
                 raise ArgumentError(f"positions from 0 to {len(ids) - 1} for {name!r}", repr(list(positions))[:60])
+            if len(set(positions)) < len(positions):
+                raise ArgumentError(f"different positions for {name!r}, to average", repr(list(positions))[:60])
 
 
 def _record(
@@ -130,6 +134,8 @@ def _record(
     found = _Batch({}, set())
 
     def keep(point: str, activation: Float[Tensor, "batch ..."]) -> None:
+        if at != "all":
+            _check_axis(point, activation, rows.tokens)
         if at == "last":
             activation = activation[last_token(activation)]
         odd = ~activation.isfinite().flatten(1).all(1)
@@ -145,6 +151,15 @@ def _record(
     with hooked(model, {point: partial(keep, point) for point in points}):
         final_residual(model, rows)
     return found
+
+
+def _check_axis(point: str, activation: Tensor, tokens: Tensor) -> None:
+    """Raise ArgumentError where an activation is not [batch, pos, ...], so that positions cannot be chosen in it."""
+    if point.endswith(BETWEEN_POSITIONS) or activation.shape[:2] != tokens.shape:
+        raise ArgumentError(
+            f"at='all' for {point}, whose second axis is not the position", "a choice of positions",
+            "attention_patterns reads patterns of one prompt",
+        )  # fmt: skip
 
 
 def _total(sums: Sequence[Tensor]) -> Tensor:

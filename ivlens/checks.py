@@ -51,9 +51,10 @@ def checked(function: F) -> F:
             kinds.update(_kinds_of(function))
         try:
             bound = signature.bind(*args, **options)
-        except TypeError as error:
-            came = str(error).removeprefix("got ")
-            raise ArgumentError(f"a call as {_called(function)}{_parameters(signature)}", came) from None
+        except TypeError:
+            bound = None
+        if bound is None:
+            return function(*args, **options)  # Python's own TypeError
         for name, value in bound.arguments.items():
             bound.arguments[name] = _taken(name, kinds[name], value) if name in kinds else value
         gradients = torch.is_grad_enabled()
@@ -64,11 +65,6 @@ def checked(function: F) -> F:
 
     check.__checked__ = True  # type: ignore[attr-defined]
     return check  # type: ignore[return-value]
-
-
-def is_checked(function: Any) -> bool:
-    """Whether a function or class is decorated with ``checked``."""
-    return getattr(function, "__checked__", False)
 
 
 def check_finite(what: str, values: Tensor) -> None:
@@ -88,20 +84,6 @@ def _taken(name: str, kind: Kind, value: object) -> Any:
         raise ArgumentError(
             f"{name}{refused.where} to be {refused.kind.words}", brief(refused.value), refused.kind.maker
         ) from None
-
-
-def _called(function: Callable[..., Any]) -> str:
-    return function.__qualname__.removesuffix(".__init__")
-
-
-def _parameters(signature: inspect.Signature) -> str:
-    """A signature with names only."""
-    bare = [
-        each.replace(annotation=each.empty, default=each.empty if each.default is each.empty else ...)
-        for each in signature.parameters.values()
-        if each.name != "self"
-    ]
-    return str(inspect.Signature(bare)).replace("=Ellipsis", "=...")
 
 
 def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:

@@ -109,6 +109,8 @@ class _Brief(Repr):
             return f"<an integer of {x.bit_length():,} bits>"
 
     def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, tuple):  # one with names, such as a Head
+            return self.repr_tuple(x, level)
         if x is None or isinstance(x, (Number, PurePath)):
             with suppress(ValueError):  # a fraction with thousands of digits
                 return repr(x)[:60]

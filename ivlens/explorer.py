@@ -18,7 +18,7 @@ from .models import Model, answer_logits, check_fits, padded
 from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
-from .tasks import Prompt, Task, as_tasks, task_names, token_text
+from .tasks import Prompt, Task, as_tasks, clean_instruction, task_names, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
 from .vocabulary import Head, Metric, TokenizedPrompt, check_layer
 
@@ -233,7 +233,8 @@ def _drawn(model: Model, task: Task, known: list[Any], n_clean: int, n_test: int
     count = min(n_clean, len(task.split("train")))
     if known := [each for each in known if each.task == task.name]:
         draws, count = _common_draws(task, known), known[0].n
-    how = {"format": draws["format"], "seed": draws["seed"], "tokenizer": model.tokenizer}
+    instruction = clean_instruction(task, draws.get("instruction"), draws["shots"])
+    how = {"format": draws["format"], "seed": draws["seed"], "tokenizer": model.tokenizer, "instruction": instruction}
     draw = partial(task.prompts, count, shots=draws["shots"], split=draws["split"], **how)
     draw_test = partial(task.prompts, min(n_test, len(task.split("test"))), split="test", **how)
     bare, clean = draw_test(shots=0, instruction=False), draw_test(shots=draws["shots"])
@@ -243,8 +244,8 @@ def _drawn(model: Model, task: Task, known: list[Any], n_clean: int, n_test: int
 def _common_draws(task: Task, known: list[HeadEffects]) -> dict[str, Any]:
     """How the prompts of all known effects on a task were drawn."""
     settings = [each.provenance.get("settings", {}) for each in known]
-    draws = [{name: each.get(name) for name in DRAWS} for each in settings]
-    if None in draws[0].values() or any(each != draws[0] for each in draws):
+    draws = [{name: each.get(name) for name in (*DRAWS, "instruction")} for each in settings]
+    if None in [draws[0][name] for name in DRAWS] or any(each != draws[0] for each in draws):
         expected = f"effects on {task.name!r} that say how their prompts were drawn, all of them alike"
         raise ArgumentError(expected, f"{settings}"[:200], "locate_heads computes such")
     return draws[0]

@@ -4,6 +4,7 @@ import inspect
 import math
 import operator
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,10 +37,11 @@ class Between:
         return f"of {self.least} or more" if self.most == math.inf else f"from {self.least} to {self.most}"
 
 
-LIST = "a list in which each item is "
-# Where the expected object comes from, for the message when another one is passed.
+LIST = "a list of "
+# How to come by what was expected, said where something else was passed.
 MAKERS = {
     "Model": "load_model(source) gives one",
+    "HookedTransformer": "load_model(source, engine='hooked') gives one",
     "Task": "load_task(name, file or rows) gives one",
     "Prompt": "task.prompts(n) gives a list of them, Prompt(text, answers) makes one by hand",
     "HeadMeans": "mean_head_activations(model, prompts) gives them",
@@ -202,7 +204,7 @@ def _union(kinds: Sequence[Kind]) -> Kind:
 
     maker = next((each.maker for each in kinds if each.maker), "")
     listed = sorted((each.words for each in kinds if each.words != "None"), key=lambda words: words.startswith(LIST))
-    words = " or ".join(listed)  # "a Prompt" stands before "a list in which each item is a Prompt"
+    words = " or ".join(listed)  # one Prompt before a list of Prompts
     kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
     return kind
 
@@ -276,4 +278,6 @@ def _within(where: str, kind: Kind, value: Any) -> Any:
 
 
 def _plural(words: str) -> str:
-    return f"{LIST}{words}"
+    """A list of what the words say one of: "a Prompt" becomes "a list of Prompts"."""
+    several = re.sub(r"\ban? ((?:whole |finite |\w+(?= tensor) )?\w*[^\Ws])(s?)\b", r"\1s", words)
+    return f"{LIST}{several.replace('one of', 'names among', 1)}"

@@ -7,7 +7,16 @@ from tqdm.auto import tqdm
 
 from .checks import Count, checked
 from .errors import PromptError, brief, few, refuse_odd
-from .models import Model, answer_logits, batches, check_dtype, check_length, padded, provenance
+from .models import (
+    Model,
+    answer_logits,
+    batches,
+    check_attention,
+    check_dtype,
+    check_length,
+    padded,
+    provenance,
+)
 from .records import Evaluation
 from .tasks import Prompt, beginning, task_names
 from .vocabulary import Ids as Ids
@@ -108,6 +117,7 @@ def all_ids(model: Model, prompts: Iterable[Prompt] | Prompt) -> list[TokenizedP
 def _encoded(model: Model, queries: Sequence[tuple[Prompt, str | None]]) -> list[TokenizedPrompt]:
     """Token ids of prompts and their answers; all unusable prompts are named in one error."""
     check_dtype(model)
+    check_attention(model)
     pairs: list[TokenizedPrompt] = []
     refused: list[tuple[str, PromptError]] = []
     for prompt, answer in queries:

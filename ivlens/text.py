@@ -2,6 +2,8 @@
 
 import html
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Control characters, marks that reverse the reading direction of what follows, and halves of surrogate pairs, which
 # are what Python makes of file names that are not UTF-8.
@@ -30,3 +32,9 @@ def one_line(text: str, letters: int | None = None) -> str:
 def plural(n: int, noun: str) -> str:
     """A number of things in words: ``plural(1, "head")`` is "1 head", ``plural(2, "head")`` "2 heads"."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question after the known word that is most like ``word``; empty where none is close."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

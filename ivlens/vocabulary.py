@@ -34,22 +34,20 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # How effects are computed: last-token streams, one forward pass per head, or first-order estimates from gradients.
 Method = Literal["exact", "loop", "attribution"]
-METHODS: tuple[Method, ...] = get_args(Method)
 PositionMethod = Literal["loop", "attribution"]
-POSITION_METHODS: tuple[PositionMethod, ...] = get_args(PositionMethod)
 
 # How the task is hidden from a prompt.
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
-CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
+
+# How a query is put into words, by name; any callable is a format too.
+FormatName = Literal["labelled", "plain", "qa", "chat"]
 
 # The disjoint parts of a task's examples, or all of them.
 Split = Literal["train", "validation", "test", "all"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
 Engine = Literal["auto", "hooked", "bridge"]
 Site = Literal["resid_pre", "attn_out"]
-SITES: tuple[Site, ...] = get_args(Site)
 
 # Which tokens are edited: the prompt's last one, that and all later ones, or every token.
 Position = Literal["last", "generated", "all"]
@@ -71,14 +69,43 @@ class Verdict(StrEnum):
     UNKNOWN = "not an ability of the base"
 
 
-class RecoveryCondition(StrEnum):
-    """Conditions of the recovery test on a checkpoint: bare or clean prompts, or bare ones with a vector added."""
+class Condition(StrEnum):
+    """Conditions under which prompts are answered: bare (no instruction, no demonstrations) or clean, perhaps steered.
+
+    The names of conditions of several seeds or tasks continue with a seed or a task, see ``of``.
+    """
 
     BARE = "bare"
     CLEAN = "clean"
+    VECTOR = "bare + vector"
     BASE_VECTOR = "bare + base's vector"
     OWN_VECTOR = "bare + own vector"
     OTHER_VECTOR = "bare + vector of another task"
+    TASK_VECTOR = "bare + vector of"
+    RANDOM_VECTOR = "bare + random vector"
+    RANDOM_HEADS = "bare + random heads"
+    MEAN_DIFFERENCE = "bare + mean difference"
+    CLEAN_VECTOR = "clean + vector"
+    ZERO_HEADS = "zero: heads of"
+    MEAN_HEADS = "mean: heads of"
+    MINUS_VECTOR = "minus vector of"
+    ZERO_RANDOM_HEADS = "zero: random heads"
+
+    def of(self, which: int | str) -> str:
+        """The condition's name for one seed or task."""
+        return f"{self} {which}"
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that are this condition's: its own or, where that is missing, its seeds' or tasks'."""
+        names = list(names)
+        return [name for name in names if name == self] or [name for name in names if name.startswith(f"{self} ")]
+
+
+# Under what a checkpoint is asked again, to see whether a vector brings a task back.
+RECOVERY_CONDITIONS = (
+    Condition.BARE, Condition.CLEAN, Condition.BASE_VECTOR, Condition.OWN_VECTOR, Condition.OTHER_VECTOR,
+    Condition.RANDOM_VECTOR,
+)  # fmt: skip
 
 
 class Finding(StrEnum):

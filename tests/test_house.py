@@ -50,7 +50,7 @@ PURE = {
     "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
     "heads": GROUND | {"records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records", "heads"}}
+ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 
@@ -189,6 +189,13 @@ def test_dir_is_the_api() -> None:
     assert dir(ivlens) == sorted([*ivlens.__all__, "__version__", "views"])
     assert all(hasattr(ivlens, name) for name in dir(ivlens))
     assert ivlens.__version__ == version("ivlens")
+
+
+def test_a_misspelt_public_name_is_answered_with_the_right_one() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'locate_head'; did you mean 'locate_heads'\?$"):
+        _ = ivlens.locate_head
+    with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
+        _ = ivlens.zzz
 
 
 def public(kind: Callable[[Any], bool]) -> dict[str, Any]:

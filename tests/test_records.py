@@ -39,7 +39,7 @@ from ivlens.records import (
     write_atomically,
     write_text,
 )
-from ivlens.tensor_files import save_tensors
+from ivlens.tensor_files import load_tensors, save_tensors
 from ivlens.vocabulary import Head
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
@@ -59,7 +59,7 @@ EXAMPLES: dict[str, Record] = {
         rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
     ),
     "SteeringSweep": SteeringSweep(rand(2, 3, 1, 4) > 0.5, rand(2, 3, 1, 4), (4, 9), (0.5, 1.0, 2.0), (20,), "a task"),
-    "ConditionComparison": ConditionComparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + IV"), "a task"),
+    "ConditionComparison": ConditionComparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + vector"), "a task"),
     "TransferMatrix": TransferMatrix(rand(2, 2), rand(2, 2), rand(2, 2, 5) > 0.5, rand(2, 5) > 0.5, ("one", "two")),
     "Stability": Stability(rand(2, 3), 0.5, 3, 7, 100, "a task"),
     "TrainingRun": TrainingRun(
@@ -104,6 +104,27 @@ def same(one: Any, two: Any) -> bool:
 @pytest.mark.parametrize("record", EXAMPLES.values(), ids=EXAMPLES)
 def test_what_is_saved_is_what_is_loaded(record: Record, tmp_path: Path) -> None:
     assert same(type(record).load(record.save(tmp_path / "record.safetensors")), record)
+
+
+@pytest.mark.parametrize(("earlier", "now"), [
+    ("bare + IV", "bare + vector"), ("random vector 0", "bare + random vector 0"),
+    ("random heads 12", "bare + random heads 12"), ("IV of antonym", "bare + vector of antonym"),
+    ("minus IV of antonym", "minus vector of antonym"), ("mean difference", "bare + mean difference"),
+    ("clean + IV", "clean + vector"), ("bare + base's vector", "bare + base's vector"), ("IV official", "IV official"),
+])  # fmt: skip
+def test_conditions_of_earlier_files_have_the_names_of_today(earlier: str, now: str, tmp_path: Path) -> None:
+    """A file of today keeps whatever name its conditions were given."""
+    compared = ConditionComparison(rand(1, 5) > 0.5, rand(1, 5), (earlier,), "a task")
+    checkpoints = replace(EXAMPLES["CheckpointComparison"], recovery=({"task": "t", "condition": earlier},))
+    for record in (compared, checkpoints):
+        path = record.save(tmp_path / type(record).__name__)
+        assert same(type(record).load(path), record)
+        tensors, facts = load_tensors(path)
+        del facts["format"]
+        save_tensors(path, tensors, facts)
+        again = type(record).load(path)
+        names = again.conditions if record is compared else [row["condition"] for row in again.recovery]
+        assert [*names] == [now]
 
 
 def test_every_record_is_tried() -> None:
@@ -195,9 +216,19 @@ def test_what_is_no_such_record_is_replaced_only_when_asked(tmp_path: Path, ther
 
 
 def test_provenance_that_is_no_json_stops_the_save_before_it_writes(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(RecordError, match="object is not JSON serializable"):
         HeadMeans(rand(1, 1, 1), 1, provenance={"model": object()}).save(tmp_path / "record")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
+    """Or the record would be lost: the file could not be loaded."""
+    there = ConditionComparison(rand(2, 3) > 0.5, rand(2, 3), ("bare", "clean"), "a task")
+    path = there.save(tmp_path / "comparison.safetensors")
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match=r"ConditionComparison that loads again.* 1 conditions for an axis"):
+        replace(there, conditions=("bare",)).save(path)
+    assert path.read_bytes() == before
 
 
 def test_folders_are_made_and_permissions_are_the_users(tmp_path: Path) -> None:

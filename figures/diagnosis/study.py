@@ -50,7 +50,7 @@ AFTER = {
     "cosine": "cosine",
     "centred_cosine": "centred cosine",
     "norm_ratio": "norm ratio",
-    "recovered_random": "bare + random",
+    "recovered_random": "bare + random vector",
 }
 
 

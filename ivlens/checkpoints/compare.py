@@ -9,20 +9,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, checked
+from ..effects.checks import check_stream_dtype
 from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, as_tasks
-from ..vocabulary import RecoveryCondition
+from ..vectors import InstructionVector
+from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
 from .prompts import TaskPrompts, check_same_tokens, draw_prompts
-from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, name_sources
+from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
 from .summary import CheckpointMeasurements, summarize
 
 MEASURES, FACTS = "measures", "facts"  # folders in ``out``
@@ -55,7 +58,7 @@ def compare_checkpoints(
         config: what is measured and how (None: the defaults of ``CheckpointConfig``).
         out: folder for the measures, accessible to all workers (None: a temporary one).
         learned: for a sequence of checkpoints, the task that each was trained on.
-        n_jobs: number of workers; the base is measured in this process, then each checkpoint by one worker. None: what
+        n_jobs: workers that share the checkpoints; the base is measured here first. None: what
             ``joblib.parallel_config`` says.
         options: options of ``load_model`` for all models: ``device``, ``dtype``, ``tokenizer``.
 
@@ -63,9 +66,10 @@ def compare_checkpoints(
         The comparison, the base first; a checkpoint that could not be loaded or compared is named in ``failures``.
 
     Raises:
-        ArgumentError: no checkpoints or tasks, or two of one name; a task with neither instruction nor demonstrations
-            under ``config``; with workers, a checkpoint that is a model object.
-        SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
+        ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
+            demonstrations; with workers, a checkpoint that is a model object.
+        SourceError: the base, or a checkpoint, does not exist; said before anything is loaded.
+        UnsupportedError, DownloadError, SourceError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
         WorkerError: a worker died, or cannot access ``out``; finished measures are kept there.
@@ -83,6 +87,7 @@ def compare_checkpoints(
     sources = name_sources(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
+    check_sources([CheckpointSource("base", base), *sources])
     share = workers(n_jobs) > 1 and len(sources) > 1
     sources = [each.for_worker() for each in sources] if share else sources
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
@@ -97,14 +102,7 @@ def compare_checkpoints(
             reference = _measure_base(KeptMeasures(folder / MEASURES, config), first, prompts)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
-    outcome_of = dict(zip([each.name for each in sources], outcomes, strict=True))
-    measured = {name: each for name, each in outcome_of.items() if not isinstance(each, str)}
-    failures = {name: each for name, each in outcome_of.items() if isinstance(each, str)}
-    trained_on = dict(zip(outcome_of, learned, strict=False))
-    return summarize(
-        {"base": reference.measured, **measured}, config, reference.facts, failures,
-        tuple(trained_on.get(name, "") for name in measured),
-    )  # fmt: skip
+    return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,7 @@ def _measure_base(measures: KeptMeasures, base: CheckpointUnderTest, prompts: li
     """All measures of the base, and the layer and scale at which each task's vector works best on it."""
     try:
         measures.config.check_model(base.facts["n_layers"], base.facts["n_heads"])
+        check_stream_dtype(getattr(torch, base.facts["dtype"]), measures.config.stream_dtype)
         measures.keep_attention(base)
         tokenizer = base.tokenizer()
         readings = {each.task: measures.heads(base, each, None) for each in prompts}
@@ -172,13 +171,13 @@ def _measure_all(
     by_task = {}
     for number, each in enumerate(prompts):
         task = each.task
-        vectors = {
-            RecoveryCondition.BASE_VECTOR.value: vector_of(base[task], task),
-            RecoveryCondition.OWN_VECTOR.value: reselected_vector_of(own[task], task),
+        vectors: dict[str, InstructionVector] = {
+            Condition.BASE_VECTOR: vector_of(base[task], task),
+            Condition.OWN_VECTOR: reselected_vector_of(own[task], task),
         }
         if len(names) > 1:
             other = names[(number + 1) % len(names)]
-            vectors[RecoveryCondition.OTHER_VECTOR.value] = vector_of(base[other], other)
+            vectors[Condition.OTHER_VECTOR] = vector_of(base[other], other)
         by_task[task] = Measurement(
             measures.answers(checkpoint, each), measures.knowledge(checkpoint, each), own[task],
             measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task]),
@@ -221,6 +220,19 @@ def _by_workers(
     names = [f"checkpoint {checkpoint.name}" for checkpoint in checkpoints]
     results = map_pieces(_in_worker, checkpoints, n_jobs, names, reference, finished=finished)
     return [outcome for outcome, _ in results]
+
+
+def _comparison(
+    reference: Reference, outcomes: Mapping[str, CheckpointMeasurements | str], learned: Sequence[str]
+) -> CheckpointComparison:
+    """The record of the checkpoints that were measured, and why the others were not."""
+    measured = {name: each for name, each in outcomes.items() if not isinstance(each, str)}
+    failures = {name: each for name, each in outcomes.items() if isinstance(each, str)}
+    trained_on = dict(zip(outcomes, learned, strict=False))
+    return summarize(
+        {"base": reference.measured, **measured}, reference.measures.config, reference.facts, failures,
+        tuple(trained_on.get(name, "") for name in measured),
+    )  # fmt: skip
 
 
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:

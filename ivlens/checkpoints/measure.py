@@ -4,7 +4,6 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -38,11 +37,10 @@ from ..records import (
     load_or_compute,
 )
 from ..scoring import evaluate
-from ..steering import compare_conditions, random_vector, steer, steering_sweep
+from ..steering import compare_conditions, controlled, steering_sweep
 from ..tasks import Prompt
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import RecoveryCondition
 from .config import CheckpointConfig
 from .prompts import TaskPrompts
 from .sources import CheckpointUnderTest
@@ -126,7 +124,7 @@ class KeptMeasures:
         vectors: Mapping[str, InstructionVector],
         steered: SteeringPoint,
     ) -> ConditionComparison:
-        """Answers to bare and clean test prompts, and to bare ones with each vector, including random ones, added."""
+        """Bare and clean test prompts, and bare ones with each vector added, the base's first; random ones."""
         seeds = self.config.random_seeds
         compute = partial(_recover, prompts=prompts, vectors=vectors, steered=steered, random_seeds=seeds)
         return self._kept(
@@ -235,14 +233,9 @@ def _recover(
     steered: SteeringPoint,
     random_seeds: Sequence[int],
 ) -> ConditionComparison:
-    base_vector = vectors[RecoveryCondition.BASE_VECTOR]
-    controls = {f"random vector {seed}": random_vector(base_vector, seed=seed) for seed in random_seeds}
-    conditions: dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]] = {
-        RecoveryCondition.BARE.value: (prompts.bare_test, None), RecoveryCondition.CLEAN.value: (prompts.test, None)
-    }  # fmt: skip
-    for name, vector in {**vectors, **controls}.items():
-        conditions[str(name)] = (prompts.bare_test, steer(model, vector, steered.layer, steered.scale))
-    return compare_conditions(model, conditions, task=prompts.task, layer=steered.layer, scale=steered.scale)
+    layer, scale = steered
+    conditions = controlled(model, prompts.bare_test, prompts.test, vectors, layer, scale, random_seeds)
+    return compare_conditions(model, conditions, task=prompts.task, layer=layer, scale=scale)
 
 
 def _weight_change(model: Model, attention_file: Path) -> WeightChange:

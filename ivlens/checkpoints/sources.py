@@ -2,16 +2,18 @@
 
 import gc
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, HookError, SourceWarning
+from ..errors import ArgumentError, HookError, SourceError, SourceWarning
 from ..models import (
     Model,
+    adapter_folder,
     adapter_tokenizer,
     check_alike,
+    check_source,
     has_hooks,
     kind_of_device,
     lacks_tokenizer,
@@ -137,6 +139,23 @@ def name_sources(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[
     if len({*names, "base"}) <= len(names):
         raise ArgumentError("checkpoints of different names, none of them 'base'", ", ".join(names), "pass a mapping")
     return checkpoints
+
+
+def check_sources(checkpoints: Iterable[CheckpointSource]) -> None:
+    """Raise SourceError that names every checkpoint for which there is no model or adapter; no weights are read."""
+    missing: dict[str, SourceError] = {}
+    for each in checkpoints:
+        try:
+            if each.adapter is None:
+                check_source(each.source, each.revision)
+            else:  # of the base, which is checked itself
+                adapter_folder(each.adapter)
+        except SourceError as error:
+            where = each.adapter or each.source
+            missing[each.name if each.name == str(where) else f"{each.name} ({where!s:.200})"] = error
+    if missing:
+        came = "; ".join(f"{name}: {error.came}" for name, error in missing.items())
+        raise SourceError("models that can be compared", came, next(iter(missing.values())).do)
 
 
 def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:

@@ -11,14 +11,14 @@ from torch import Tensor
 from ..heads import head_overlap
 from ..records import CheckpointComparison, ConditionComparison, HeadReading
 from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
-from ..vocabulary import RecoveryCondition, Verdict
+from ..vocabulary import Condition, Verdict
 from .config import CheckpointConfig
 from .measure import Measurement, SteeringPoint
 from .verdict import decide_verdict
 
 NAN = float("nan")
-RECOVERY_COLUMNS = {"bare": RecoveryCondition.BARE, "recovered": RecoveryCondition.BASE_VECTOR,
-                    "recovered_own": RecoveryCondition.OWN_VECTOR}  # fmt: skip
+RECOVERY_COLUMNS = {"bare": Condition.BARE, "recovered": Condition.BASE_VECTOR,
+                    "recovered_own": Condition.OWN_VECTOR}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def recovered_fraction(own: ConditionComparison, base: ConditionComparison) -> I
     def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
         steered, bare = (
             recovery.correct[recovery.conditions.index(condition)].double()
-            for condition in (RecoveryCondition.BASE_VECTOR, RecoveryCondition.BARE)
+            for condition in (Condition.BASE_VECTOR, Condition.BARE)
         )
         return steered - bare
 
@@ -209,7 +209,7 @@ def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: Hea
 
 
 def _random_accuracy(recovery: ConditionComparison) -> float:
-    accuracies = [recovery.accuracy(name) for name in recovery.conditions if name.startswith("random")]
+    accuracies = [recovery.accuracy(name) for name in Condition.RANDOM_VECTOR.among(recovery.conditions)]
     return sum(accuracies) / len(accuracies)
 
 

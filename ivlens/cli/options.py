@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-MOST = 1000  # numbers in a list, at most
+DTYPES = {"dtype": ("float32", "float64", "bfloat16", "float16"), "stream_dtype": ("float32", "float64")}
+MOST = 1000  # numbers in a list
 SEVERAL = {"tuple", "list", "Sequence", "Iterable", "Collection"}
 
 
@@ -46,12 +46,7 @@ class Parameter:
 
     def add_to(self, group: Any) -> None:
         """Add the option to a parser's group."""
-        help = self.help
-        if not all(choice in help for choice in self.value.choices):
-            help = f"{help}: {', '.join(self.value.choices)}"
-        if self.default is not None:
-            help = f"{help} (default: {_shown(self.default)})"
-        help = help.replace("%", "%%")
+        help = in_words(self.help, self.value.choices, self.default).replace("%", "%%")
         if self.value.read is bool:
             group.add_argument(self.flag, action=argparse.BooleanOptionalAction, default=self.default, help=help)
         else:
@@ -65,6 +60,16 @@ class Parameter:
             )
 
 
+def in_words(help: str, choices: tuple[str, ...], default: Any) -> str:
+    """What a docstring says of an argument, as an option's help: all its choices, and what None stands for."""
+    help, _, unset = help.replace('"', "").partition(" (None: ")
+    if not all(choice in help for choice in choices):
+        help = f"{help}: {', '.join(choices)}"
+    if default is None:
+        return f"{help} (default: {unset}" if unset else help
+    return f"{help} (default: {_shown(default)})"
+
+
 @cache
 def parameters(name: str) -> dict[str, Parameter]:
     """The parameters of an ivlens function or config that have a default and can be parsed from text."""
@@ -73,6 +78,8 @@ def parameters(name: str) -> dict[str, Parameter]:
     found = {}
     for parameter, annotation, default in _fields(node) if isinstance(node, ast.ClassDef) else _arguments(node):
         value = _value(annotation)
+        if value is not None and value.metavar == "DTYPE":
+            value = replace(value, choices=DTYPES[parameter])
         if value is None or default is None:
             continue
         try:
@@ -160,7 +167,7 @@ def _value(annotation: ast.expr) -> Value | None:
         case ast.Name(id=name):
             return _named(name)
         case ast.Attribute(attr="dtype"):
-            return Value(str, "DTYPE", DTYPES)
+            return Value(str, "DTYPE")
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _value(left) or _value(right)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
@@ -220,6 +227,8 @@ def _default(node: ast.expr) -> Any:
 
 
 def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
     if isinstance(default, tuple):
         return ",".join(map(_shown, default))
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -12,7 +12,7 @@ from ..files import safe_name
 from ..models import Model, model_facts
 from ..vectors import InstructionVector, instruction_vector, list_vectors, logit_lens
 from ..vocabulary import check_count
-from .loading import check_prompts, given, model_shape, read_model, read_task
+from .loading import check_locating, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_targets
 
@@ -22,10 +22,9 @@ log = logging.getLogger("ivlens")
 def run_vector(options: argparse.Namespace) -> None:
     """Locate a task's heads, sum them into its vector, save it, and print its heads and logit lens."""
     task = read_task(options.task, options.instruction)
-    settings = given(options, "locate_heads")
+    settings = check_locating(options, [task])
     out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
     check_targets(out)
-    check_prompts(task, settings)
     if shape := model_shape(options.model, options.revision):
         check_count(options.k, shape[0] * shape[1], name="--k")
     model = read_model(options)

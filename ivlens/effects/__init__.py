@@ -5,7 +5,6 @@ prompt token is replaced by its mean over clean prompts (2310.15213, eq. 4; 2406
 patches heads at other tokens too.
 """
 
-from ..vocabulary import METHODS as METHODS
 from .agreement import compare_methods as compare_methods
 from .indirect import indirect_effects as indirect_effects
 from .locate import load_or_compute_vector as load_or_compute_vector

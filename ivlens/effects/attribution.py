@@ -27,8 +27,8 @@ from ..models import (
     padded,
     z_name,
 )
-from ..vocabulary import Metric
-from .metric import Measure, Pair
+from ..vocabulary import Metric, TokenizedPrompt
+from .metric import Measure
 
 Groups = Sequence[Sequence[int]]  # positions in one prompt that are patched together
 Batch = tuple[Float[Tensor, "batch layer head group"], Float[Tensor, " batch"]]
@@ -39,7 +39,7 @@ Deltas = Float[Tensor, "layer token head d_head"]
 
 def attributed_effects(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     groups: Sequence[Groups],
     means: Float[Tensor, "group layer head d_head"],
     metric: Metric,
@@ -66,7 +66,7 @@ def attributed_effects(
 
 def _of_batch(
     model: Model,
-    numbered: tuple[list[int], Sequence[Pair]],
+    numbered: tuple[list[int], Sequence[TokenizedPrompt]],
     groups: Sequence[Groups],
     means: Float[Tensor, "group layer head d_head"],
     metric: Metric,
@@ -107,7 +107,7 @@ def _of_batch(
 
 def path_gradients(
     model: Model,
-    pair: Pair,
+    pair: TokenizedPrompt,
     tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
     deltas: Deltas,
     measure: Measure,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError, refuse_odd
-from ..models import Model, at_least_float32
+from ..models import at_least_float32
 from ..tasks import Prompt
 
 
@@ -19,9 +19,9 @@ def check_method(method: str, steps: int = 1, stream_dtype: torch.dtype | None =
         raise ArgumentError("stream_dtype with method='exact' only", f"{stream_dtype} with method={method!r}")
 
 
-def check_stream_dtype(model: Model, stream_dtype: torch.dtype | None) -> None:
-    """Raise ArgumentError for a dtype that streams cannot have, such as one narrower than the weights'."""
-    widest = at_least_float32(model.cfg.dtype)
+def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -> None:
+    """Raise ArgumentError for a dtype narrower than the weights', or of no stream."""
+    widest = at_least_float32(weights)
     if stream_dtype not in (None, widest, torch.float64):
         raise ArgumentError(f"stream_dtype to be {widest} or torch.float64", str(stream_dtype))
 

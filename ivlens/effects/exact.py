@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from ..errors import PrecisionWarning
 from ..models import Model, sweep_heads
 from ..records import Head
-from ..vocabulary import Metric
-from .metric import Pair, Scores, in_metric
+from ..vocabulary import Metric, TokenizedPrompt
+from .metric import Scores, in_metric
 
 STRONGEST = 10  # heads whose effects are compared with the noise of half precision
 ABOVE = 3  # an effect should be this many times the noise
@@ -20,7 +20,7 @@ ABOVE = 3  # an effect should be this many times the noise
 
 def exact_scores(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     heads: list[Head],
     against_foil: bool,
@@ -42,9 +42,9 @@ def exact_scores(
     return scores
 
 
-def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
-    """Consecutive groups of prompts whose rows (prefixes and streams) fit the budget, or single prompts."""
-    groups: list[list[Pair]] = []
+def within(pairs: Sequence[TokenizedPrompt], streams: int, budget: int) -> list[list[TokenizedPrompt]]:
+    """Consecutive groups of prompts whose rows, of prefixes and streams, fit the budget, or of one prompt."""
+    groups: list[list[TokenizedPrompt]] = []
     rows = 0
     for pair in pairs:
         own = len(pair[0]) - 1 + streams * len(pair[1])
@@ -58,7 +58,7 @@ def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]
 
 def warn_of_noise(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Float[Tensor, "layer head d_head"],
     effects: Float[Tensor, "prompt layer head"],
     metric: Metric,

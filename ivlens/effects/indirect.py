@@ -19,12 +19,12 @@ from ..parallel import workers
 from ..records import Head, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, task_names
-from ..vocabulary import Method, Metric, all_heads
+from ..vocabulary import Method, Metric, TokenizedPrompt, all_heads
 from .attribution import attributed_effects
 from .checks import check_effects, check_method, check_stream_dtype
 from .exact import exact_scores, warn_of_noise, within
 from .loop import loop_scores
-from .metric import Pair, Scores, in_metric
+from .metric import Scores, in_metric
 
 Run = Callable[..., list[Scores]]
 Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
@@ -85,7 +85,7 @@ def indirect_effects(
         True
     """
     check_method(method, steps, stream_dtype)
-    check_stream_dtype(model, stream_dtype)
+    check_stream_dtype(model.cfg.dtype, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
@@ -129,7 +129,7 @@ def _exact_or_loop(model: Model, stream_dtype: torch.dtype | None) -> Method:
 
 def _attributed(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     metric: Metric,
     steps: int,
@@ -152,7 +152,7 @@ def _attributed(
 def _patched(
     run: Run,
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     metric: Metric,
     budget: int,
@@ -169,7 +169,7 @@ def _patched(
 def map_scores(
     run: Callable[..., list[Scores]],
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     heads: list[Head],
     against_foil: bool,
@@ -191,7 +191,7 @@ def map_scores(
 @torch.no_grad()
 def _scores(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     run: Callable[..., list[Scores]],
     means: Tensor,
     heads: list[Head],

@@ -21,15 +21,20 @@ from ..models import (
     z_name,
 )
 from ..records import Head
-from ..vocabulary import Metric
+from ..vocabulary import Metric, TokenizedPrompt
 from .attribution import Groups
-from .metric import Measure, Pair, Scores
+from .metric import Measure, Scores
 
 Patch = tuple[int, int, int]  # layer, head, group of positions
 
 
 def loop_scores(
-    model: Model, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+    model: Model,
+    pairs: Sequence[TokenizedPrompt],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
 ) -> list[Scores]:
     """The published algorithm: one full forward pass per head, its output patched at the last prompt token."""
     scores: list[Scores] = []
@@ -58,7 +63,7 @@ def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Ten
 
 def patched_effects(
     model: Model,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     groups: Sequence[Groups],
     means: Float[Tensor, "group layer head d_head"],
     metric: Metric,
@@ -82,7 +87,7 @@ def patched_effects(
 @torch.no_grad()
 def _of_prompt(
     model: Model,
-    piece: tuple[Pair, Groups],
+    piece: tuple[TokenizedPrompt, Groups],
     means: Float[Tensor, "group layer head d_head"],
     metric: Metric,
     batch_size: int,

@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import answer_scores, strongest_wrong
-from ..vocabulary import Ids, Metric, TokenizedPrompt
+from ..vocabulary import Ids, Metric
 
-Pair = TokenizedPrompt
 Scores = Float[Tensor, "stream answer"]
 Foils = tuple[Int[Tensor, " answer"] | None, ...]
 

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from ..errors import MismatchError, SourceError, SourceWarning
 from .export import MARK
+from .finding import hub_answer, hub_folder
 from .model_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,
-    hub_folder,
     read_object,
     refuse_pickles,
     tensor_shapes,
@@ -43,8 +43,11 @@ def adapter_folder(adapter: str | Path) -> Path:
     """
     folder, expected = Path(adapter).expanduser(), f"a PEFT adapter for a model at {adapter}"
     if not folder.exists():
-        with library_errors(expected, "give a folder that PEFT's save_pretrained wrote, or a hub name"):
+        try:
             folder, _ = hub_folder(str(adapter), None)
+        except Exception as error:  # of the hub, the network or the cache
+            remedy = "give a folder that PEFT's save_pretrained wrote, or a hub name"
+            raise SourceError(expected, f"no such folder, and {hub_answer(error)}", remedy) from error
     if not (folder / ADAPTER_CONFIG).is_file():
         whole = (folder / CONFIG).is_file()
         came = "a folder with a whole model" if whole else f"no {ADAPTER_CONFIG} there"

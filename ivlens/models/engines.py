@@ -5,7 +5,7 @@ an instance.
 """
 
 from abc import ABC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import UnsupportedError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .bridge import Bridge
 
-    Model = HookedTransformer | Bridge
+    Model: TypeAlias = HookedTransformer | Bridge
 else:
     try:
         from transformer_lens import HookedTransformer
@@ -51,3 +51,18 @@ def check_hooked() -> None:
             "TransformerLens 3, which has HookedTransformer", "a later version, which has not",
             "load the model with engine='bridge', or pip install 'transformer-lens<4'",
         )  # fmt: skip
+
+
+def only_hooked(model: Model, doing: str) -> HookedTransformer:
+    """The model, which must be a HookedTransformer for what is ``doing``.
+
+    Raises:
+        UnsupportedError: it is a ``Bridge``.
+    """
+    if not isinstance(model, HookedTransformer):
+        raise UnsupportedError(
+            f"a HookedTransformer for {doing}, which is not yet done on a Bridge", repr(model),
+            "load it with engine='hooked' if its family is represented; else change it with transformers or peft, and "
+            "compare_checkpoints",
+        )  # fmt: skip
+    return model

@@ -18,7 +18,7 @@ from .lora import has_lora, lora_off
 
 
 @contextmanager
-def base_weights(model: Model, anchors: Mapping[str, Tensor]) -> Iterator[None]:
+def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Iterator[None]:
     """Within this context, without gradients, the model computes with its initial weights.
 
     With LoRA the updates are switched off; otherwise the parameters named in ``anchors`` point to those tensors.
@@ -55,7 +55,7 @@ def only_trainable(model: Model, names: set[str]) -> Iterator[list[tuple[str, Te
 
 
 @contextmanager
-def differentiable(model: HookedTransformer) -> Iterator[None]:
+def differentiable(model: Model) -> Iterator[None]:
     """Within this context gradients flow through activations but not to parameters, whatever torch's mode outside.
 
     Raises:

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
-from .engines import HookedTransformer, TransformerBlock
+from .engines import TransformerBlock
 
 
 @singledispatch
-def attention_weights(model: HookedTransformer, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
+def attention_weights(model: Any, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
     """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values only once."""
     attention = model.blocks[layer].attn
     shared = "_" if hasattr(attention, "_W_K") else ""
@@ -34,7 +34,7 @@ def relative_change(
 
 
 @singledispatch
-def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
+def head_writes(model: Any, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
     """What each head of a layer adds to the residual stream, without bias, for outputs ``z`` before W_O.
 
     Where a block normalises its attention output, the norm's scale is that of all heads together, which makes it

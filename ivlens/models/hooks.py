@@ -24,6 +24,8 @@ from .points import Point
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
+COMPILED = "_torchdynamo_orig_callable"  # an attribute of what torch.compile makes of a function
+ACCELERATE = "_hf_hook"  # an attribute of modules whose input accelerate moves to their device
 GENERATORS = {
     inspect.unwrap(getattr(kind, name)).__code__
     for kind in (HookedTransformer, GenerationMixin) for name in STANDS_IN[1:] if hasattr(kind, name)
@@ -315,8 +317,10 @@ def _ours(model: Model, name: str) -> list[_Hook]:
 
 
 def _on(module: nn.Module) -> list[Any]:
-    """All hooks that run before or after a module's forward pass."""
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    """All that runs before, after or instead of a module's own forward function; what torch.compile made is its own."""
+    forward = vars(module).get("forward")
+    own = forward is None or isinstance(forward, _Watch) or hasattr(forward, COMPILED) or hasattr(module, ACCELERATE)
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
 
 
 def _check_thread(hooks: Hooks) -> None:

@@ -47,16 +47,16 @@ def load_model(
     Args:
         source: a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
             name, or a model object: Hugging Face's, PEFT's, a TransformerBridge, or what ``load_model`` gave.
-        device: where the model computes; CUDA where there is one, else the CPU.
-        dtype: the weights' dtype, one of torch's float32, float64, bfloat16 and float16 (None: float32, or that of an
+        device: where the model computes, like cpu or cuda (None: CUDA where there is one, else the CPU).
+        dtype: number format of the weights: float32, float64, bfloat16 or float16 (None: float32, or that of a model
             object that is taken as it is).
-        revision: of a hub name.
-        adapter: a PEFT folder or hub name, merged into the weights.
-        tokenizer: a tokenizer, or a source that has one, in place of the adapter's or else the model's own.
-        engine: what computes: ``"hooked"``, a HookedTransformer with the weights, whose last-token streams are fast;
-            ``"bridge"``, the Hugging Face model itself, of any family, with hooks on it only while they are needed, a
-            model object as it is and without a copy; ``"auto"``, the first where the family is represented, else the
-            second.
+        revision: branch, tag or commit of a model on the hub.
+        adapter: a PEFT adapter to merge into the weights, a folder or a hub name.
+        tokenizer: the folder, hub name or .gguf file of a tokenizer in place of the adapter's or else the model's own.
+            A tokenizer of Hugging Face itself will do too.
+        engine: what computes: "hooked" is a HookedTransformer with the weights, whose last-token streams are fast;
+            "bridge" is the Hugging Face model itself, of any family, a model object as it is and without a copy;
+            "auto" is the first if the family is represented, else the second.
         verify: compare the logits of one short prompt with Hugging Face's, or a bridge's sweep with a plain loop.
 
     Returns:

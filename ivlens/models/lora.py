@@ -106,13 +106,13 @@ def _home(model: HookedTransformer, layer: int, target: str) -> Any:
 
 
 @singledispatch
-def has_lora(model: HookedTransformer) -> bool:
+def has_lora(model: Any) -> bool:
     """Whether the model has LoRA updates that are not merged."""
     return next(_updated(model), None) is not None
 
 
 @singledispatch
-def lora_is_on(model: HookedTransformer) -> bool:
+def lora_is_on(model: Any) -> bool:
     """Whether the model has LoRA updates that are switched on."""
     return has_lora(model) and shared_updates(model).on
 
@@ -211,7 +211,7 @@ def _restore(module: Any) -> None:
 
 
 @singledispatch
-def weight_names(model: HookedTransformer, *, once: bool = True) -> list[str]:
+def weight_names(model: Any, *, once: bool = True) -> list[str]:
     """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is the effective weight.
 
     A weight with several names is listed ``once``, under the first, or under all of them.

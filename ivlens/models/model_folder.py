@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
 from ..errors import SourceError, SourceWarning, UnsupportedError
@@ -26,8 +25,7 @@ CONVERT = (
     "convert to safetensors where you trust the file: load it with the library that wrote it and call "
     "save_pretrained(folder), which writes safetensors"
 )
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # of a hub repository: no pickles, no code
-# Config fields that become a number of modules, a width of tensors, or a number of positions.
+# Names in a config of what becomes a number of modules, a width of tensors, a number of positions.
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 WIDTHS = (
     "hidden_size", "n_embd", "intermediate_size", "ffn_dim", "n_inner", "vocab_size", "head_dim", "rotary_dim",
@@ -38,14 +36,6 @@ MOST_POSITIONS = 1 << 22  # of computed positions; learned ones are bounded by t
 MOST_LAYERS = 10_000  # where no tensors tell the number
 
 
-def hub_folder(name: str, revision: str | None) -> tuple[Path, str]:
-    """The folder with a hub repository's readable files, fetched unless cached, and its commit."""
-    folder = Path(
-        snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=["*/*", "consolidated*"])
-    )
-    return folder, folder.name
-
-
 def check_model_folder(folder: Path, name: str, *, any_family: bool = False) -> None:
     """Raise unless the folder holds one model whose tensors are in safetensors files and fit the config's sizes.
 
@@ -53,7 +43,7 @@ def check_model_folder(folder: Path, name: str, *, any_family: bool = False) -> 
         SourceError: files are missing, damaged, pickles, or of more than one model.
         UnsupportedError: the family is not represented, or the weights are quantised.
     """
-    config = _config(folder, name)
+    config = read_config(folder, name)
     if not isinstance(model_type := config.get("model_type"), str):
         raise SourceError(f"a readable model at {name}, its {CONFIG} with a model_type", f"{model_type!r:.60}", REMEDY)
     family = None if any_family else family_of(SimpleNamespace(model_type=model_type[:60]))
@@ -77,10 +67,25 @@ def check_alone(folder: Path, name: str) -> None:
         )
 
 
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The config of a model's folder.
+
+    Raises:
+        SourceError: there is none, it cannot be read, or the folder holds an adapter alone.
+    """
+    if (folder / CONFIG).is_file():
+        return read_object(folder / CONFIG, f"a readable model at {name}, an object in its {CONFIG}")
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise SourceError(
+            "a folder with a whole model", f"{name}, which holds only an adapter", "load_model(base, adapter=folder)"
+        )
+    raise SourceError("a Hugging Face model folder", f"{name}, which has no config.json", REMEDY)
+
+
 def check_config(folder: Path, name: str) -> None:
     """Raise SourceError where a folder's config, which loading a tokenizer needs, is unreadable or absurd."""
     if (folder / CONFIG).is_file():
-        _check_sizes(_config(folder, name), dict.fromkeys(LAYERS, MOST_LAYERS), name)
+        _check_sizes(read_config(folder, name), dict.fromkeys(LAYERS, MOST_LAYERS), name)
 
 
 def tensor_shapes(files: Mapping[Path, list[str]], expected: str) -> dict[str, tuple[int, ...]]:
@@ -120,16 +125,6 @@ def refuse_pickles(folder: Path, expected: str, otherwise: str) -> None:
     if pickles:
         raise SourceError(expected, f"{few_of(pickles)}, which can run code and is never opened", CONVERT)
     raise SourceError(expected, otherwise, REMEDY)
-
-
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    if (folder / CONFIG).is_file():
-        return read_object(folder / CONFIG, f"a readable model at {name}, an object in its {CONFIG}")
-    if (folder / ADAPTER_CONFIG).is_file():
-        raise SourceError(
-            "a folder with a whole model", f"{name}, which holds only an adapter", "load_model(base, adapter=folder)"
-        )
-    raise SourceError("a Hugging Face model folder", f"{name}, which has no config.json", REMEDY)
 
 
 def _check_switches(config: Mapping[str, Any], name: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import MismatchError, SourceError
-from .engines import HookedTransformer
+from ..errors import ArgumentError, MismatchError, SourceError
 from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+QUERIES_AND_KEYS = ("_Q", "_K", "q_norm", "k_norm")  # in the names of what makes them
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -29,13 +29,33 @@ def check_finite_weights(weights: Mapping[str, Tensor], name: str) -> None:
 
 
 @singledispatch
-def check_dtype(model: HookedTransformer) -> None:
+def check_dtype(model: Any) -> None:
     """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which do not change its config."""
     if model.W_E.dtype != model.cfg.dtype:
         raise MismatchError(
             f"weights of {model.cfg.dtype}, as the model's config says", str(model.W_E.dtype),
             f"cast it with model.to({model.W_E.dtype}), which changes both, or load it with dtype=",
         )  # fmt: skip
+
+
+@torch.no_grad()
+@singledispatch
+def check_attention(model: Any) -> None:
+    """Raise ArgumentError where what makes a model's queries and keys is NaN or infinite.
+
+    TransformerLens turns the patterns that follow from it into zeros, as if heads were ablated; any other such weight
+    shows in the logits.
+    """
+    weights = [
+        (f"blocks.{layer}.attn.{name}", weight)
+        for layer, block in enumerate(model.blocks) for name, weight in block.attn.named_parameters()
+        if any(part in name for part in QUERIES_AND_KEYS)
+    ]  # fmt: skip
+    sums = torch.stack([weight.sum(dtype=at_least_float32(weight.dtype)).to(model.W_E.device) for _, weight in weights])
+    if broken := [name for (name, _), finite in zip(weights, sums.isfinite().tolist(), strict=True) if not finite]:
+        raise ArgumentError(
+            "a model with finite weights", f"NaN or infinity in {few_of(broken)}", "load it anew from its source"
+        )
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

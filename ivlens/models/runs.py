@@ -68,24 +68,28 @@ def check_length(model: Model, pairs: Sequence[TokenizedPrompt]) -> None:
 
 
 @singledispatch
-def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
-    """Residual stream after the last block; hooks that edit the last prompt token know its position."""
-    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model):
+def final_residual(model: Any, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
+    """Residual stream after the last block; hooks that edit the last prompt token find it."""
+    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model, rows):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
 
 
-def _overflow_shown(model: HookedTransformer) -> AbstractContextManager[Any]:
-    """Within this context attention scores that overflow float16 give not-a-numbers.
+def _overflow_shown(model: HookedTransformer, rows: Rows) -> AbstractContextManager[Any]:
+    """Within this context attention scores beyond float16 make what follows from them not-a-numbers.
 
-    TransformerLens would turn the pattern of such a query into zeros, as if the head were ablated.
+    TransformerLens turns the pattern of such a query into zeros, as if its head were ablated. Padding, which a sliding
+    window can leave without a key, keeps its zeros, and so do patterns that somebody's own hooks edit.
     """
     if model.cfg.dtype != torch.float16:
         return nullcontext()
-    return hooked(model, {pattern_name(layer): _without_zero_rows for layer in range(model.cfg.n_layers)})
+    own = rows.mask.bool()[:, None]  # batch 1 query
 
+    def show(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        lost = (pattern.sum(-1) == 0) & own.to(pattern.device)
+        return pattern.masked_fill(lost[..., None], torch.nan)
 
-def _without_zero_rows(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
-    return pattern / (pattern.sum(-1, keepdim=True) > 0)
+    names = [pattern_name(layer) for layer in range(model.cfg.n_layers)]
+    return hooked(model, {name: show for name in names if not model.hook_dict[name]._forward_hooks})
 
 
 def answer_logits(model: Model, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:
@@ -105,7 +109,7 @@ def answer_residual(model: Model, rows: Rows) -> Float[Tensor, "token d_model"]:
 
 
 @singledispatch
-def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+def final_logits(model: Any, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of final residual streams, in float32 or wider: final norm, unembedding, soft cap."""
     normed, weight, bias = model.ln_final(residual[None])[0], model.unembed.W_U.T, model.unembed.b_U
     if normed.element_size() < 4:
@@ -114,6 +118,6 @@ def final_logits(model: HookedTransformer, residual: Float[Tensor, "row d_model"
 
 
 @singledispatch
-def unembedding(model: HookedTransformer) -> Float[Tensor, "vocab d_model"]:
+def unembedding(model: Any) -> Float[Tensor, "vocab d_model"]:
     """Each token's unembedding direction."""
     return model.unembed.W_U.T

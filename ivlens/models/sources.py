@@ -20,8 +20,9 @@ from transformers.initialization import no_init_weights
 from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError, reason
 from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
 from .families import family_of, hooked_config
+from .finding import hub_model, local_path
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
-from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
+from .model_folder import CONFIG, check_alone, check_model_folder
 from .outside_errors import REMEDY, few_of, library_errors, without_bars
 from .packaged import PACKAGED, packaged_folder
 from .precision import TOLERANCE
@@ -150,27 +151,18 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
-    """The local folder or GGUF file of a source, its name in records, and the commit of a hub name."""
-    text = str(source)
-    if not text.strip():
-        raise SourceError("a model's name or path", f"an empty one, {text!r:.60}", REMEDY)
-    with library_errors(f"a readable model at {text:.200}"):
-        path = Path(source).expanduser()
-        local = path.exists()
-        if revision is not None and (local or text in PACKAGED):
-            raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
-        if path.suffix.lower() == ".gguf":
-            if not path.is_file():
-                raise SourceError("a GGUF file", f"{text:.200}, which does not exist", REMEDY)
-            return path, path.name, None
-        if local and not path.is_dir():
-            raise SourceError("a folder or a .gguf file", f"the file {text:.200}", REMEDY)
-        if local:  # takes precedence over a packaged model of that name
-            return path, os.path.join(os.curdir, path) if text in PACKAGED else str(path), None
-        if model := PACKAGED.get(text):
-            return packaged_folder(model, convert_gguf), model.name, None
-        folder, commit = hub_folder(text, revision)
-        return folder, text, commit
+    """The local folder or GGUF file that a source names, the name that records give it, and a hub name's commit."""
+    text, path = str(source), local_path(source)
+    if revision is not None and (path is not None or text in PACKAGED):
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
+    if path is not None and path.is_file():
+        return path, path.name, None
+    if path is not None:  # before a packaged model of that name
+        return path, os.path.join(os.curdir, path) if text in PACKAGED else str(path), None
+    if model := PACKAGED.get(text):
+        return packaged_folder(model, convert_gguf), model.name, None
+    folder, commit = hub_model(text, revision)
+    return folder, text, commit
 
 
 def _from_folder(

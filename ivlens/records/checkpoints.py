@@ -1,8 +1,8 @@
 """Records of checkpoints: the measures of one, and many compared with their base."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import pandas as pd
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from ..checks import checked
 from ..vocabulary import Head
 from .effects import HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
-from .store import Record
+from .store import Record, todays_condition
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
 COLUMNS = 6  # checkpoints that a notebook shows in full: the last ones
@@ -108,6 +108,10 @@ class CheckpointComparison(Record):
     metric: str
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+
+    def _with_todays_conditions(self) -> Self:
+        rows = (row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
+        return replace(self, recovery=tuple(rows))
 
     def to_frame(self) -> pd.DataFrame:
         """One row per checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict.

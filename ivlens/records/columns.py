@@ -205,15 +205,21 @@ FRAMES: dict[str, dict[str, Column]] = {
         "scale": _float("factor", "What the vector is multiplied by, chosen on validation prompts."),
         "k": _int("heads", "Number of heads summed, chosen on validation prompts."),
         "bare": _float("0 to 1", "Accuracy on bare prompts."),
-        "bare + IV": _float("0 to 1", "Accuracy on bare prompts with the task's vector added."),
+        "bare + vector": _float("0 to 1", "Accuracy on bare prompts with the task's vector added."),
         "clean": _float("0 to 1", "Accuracy on clean prompts."),
-        "clean + IV": _float("0 to 1", "Accuracy on clean prompts with the task's vector added."),
-        "mean difference": _float(
+        "clean + vector": _float("0 to 1", "Accuracy on clean prompts with the task's vector added."),
+        "bare + mean difference": _float(
             "0 to 1", "On bare prompts with the mean of clean minus bare residual streams added."
         ),
-        "random vectors": _float("0 to 1", "On bare prompts with random vectors of the same norm, mean over seeds."),
-        "random heads": _float("0 to 1", "On bare prompts with vectors of as many random heads, mean over seeds."),
-        "other IVs": _float("0 to 1", "On bare prompts with other tasks' vectors, mean over those tasks."),
+        "bare + random vector": _float(
+            "0 to 1", "On bare prompts with random vectors of the same norm, mean over seeds."
+        ),
+        "bare + random heads": _float(
+            "0 to 1", "On bare prompts with vectors of as many random heads, mean over seeds."
+        ),
+        "bare + vector of another task": _float(
+            "0 to 1", "On bare prompts with other tasks' vectors, mean over those tasks."
+        ),
         "n": N,
     },
     "Laboratory.necessity_frame": {
@@ -225,8 +231,8 @@ FRAMES: dict[str, dict[str, Column]] = {
             "0 to 1", "On clean prompts with the task's heads at their mean over bare prompts."
         ),
         "mean-ablated, others": _float("0 to 1", "The same with other tasks' heads, mean over those tasks."),
-        "IV subtracted, own": _float("0 to 1", "On clean prompts with the task's vector subtracted."),
-        "IV subtracted, others": _float("0 to 1", "The same with other tasks' vectors, mean over those tasks."),
+        "vector subtracted, own": _float("0 to 1", "On clean prompts with the task's vector subtracted."),
+        "vector subtracted, others": _float("0 to 1", "The same with other tasks' vectors, mean over those tasks."),
         "random heads zeroed": _float("0 to 1", "On clean prompts with as many random heads at zero, mean over seeds."),
         "n": N,
     },

@@ -92,16 +92,6 @@ class Evaluation(Record):
         """Standard error of the mean probability, with prompts as the unit."""
         return standard_error(self.probabilities)
 
-    @property
-    def token_probability_stderr(self) -> float:
-        """Standard error of the mean per-token geometric mean."""
-        return standard_error(self.token_probabilities)
-
-    @property
-    def first_token_probability_stderr(self) -> float:
-        """Standard error of the mean probability of the first token."""
-        return standard_error(self.first_token_probabilities)
-
     def to_frame(self) -> pd.DataFrame:
         """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
         return pd.DataFrame({

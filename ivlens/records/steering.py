@@ -1,6 +1,7 @@
 """Records of steering: sweeps, conditions compared, vectors transferred between tasks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -9,7 +10,7 @@ from torch import Tensor
 from ..checks import check_finite, checked
 from ..errors import one_of
 from ..stats import standard_error, wilson_interval
-from .store import Record
+from .store import Record, todays_condition
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,9 @@ class ConditionComparison(Record):
 
     def __post_init__(self) -> None:
         check_finite("probabilities [condition, prompt]", self.probabilities)
+
+    def _with_todays_conditions(self) -> Self:
+        return replace(self, conditions=tuple(map(todays_condition, self.conditions)))
 
     @property
     def n(self) -> int:

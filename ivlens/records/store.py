@@ -19,13 +19,19 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import RecordError
 from ..tensor_files import load_facts, load_tensors, save_tensors
-from ..vocabulary import Head
+from ..vocabulary import Condition, Head
 from .html import block, frame_table
 
 WIDTH = 120  # characters of a record's repr, at most
 # Earlier names of classes and fields in saved files.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
 EARLIER_FIELDS = {"correct": "hits", "ks": "counts", "positions": "places"}
+EARLIER_CONDITIONS = {
+    "bare + IV": Condition.VECTOR, "clean + IV": Condition.CLEAN_VECTOR, "IV of": Condition.TASK_VECTOR,
+    "minus IV of": Condition.MINUS_VECTOR, "mean difference": Condition.MEAN_DIFFERENCE,
+    "random vector": Condition.RANDOM_VECTOR, "random heads": Condition.RANDOM_HEADS,
+}  # fmt: skip
+FORMAT = 2  # of the files; format 1, which is not written in them, has earlier names of conditions
 R = TypeVar("R", bound="Record")
 
 
@@ -60,7 +66,8 @@ class Record:
             The path.
 
         Raises:
-            RecordError: something else is at ``path``, or it cannot be written.
+            RecordError: something else is there, ``path`` cannot be written, or the record could not be loaded again:
+                fields that do not fit together, or something in its provenance that JSON does not know.
 
         Example:
             >>> path = effects.save(tmp_path / "effects.safetensors")
@@ -70,7 +77,12 @@ class Record:
         if not overwrite:
             check_replaceable(path, type(self), self.provenance)
         tensors, facts = self._pack("")
-        return save_tensors(path, tensors, {"record": type(self).__name__, **facts})
+        try:
+            self._unpack("", tensors, json.loads(json.dumps(facts)))  # as it would be loaded
+        except (KeyError, ValueError, TypeError) as error:
+            expected = f"the fields of a {type(self).__name__} that loads again, its provenance JSON's, to save"
+            raise RecordError(expected, " ".join(str(error).split())[:200]) from error
+        return save_tensors(path, tensors, {"record": type(self).__name__, "format": FORMAT, **facts})
 
     @classmethod
     @checked
@@ -104,9 +116,14 @@ class Record:
             raise RecordError(f"a {cls.__name__} in {path}", f"a {kind!s:.60}", "load it with its own class")
         tensors, facts = load_tensors(path, unsealed=True)
         try:
-            return cls._unpack("", tensors, facts)
+            record = cls._unpack("", tensors, facts)
         except (KeyError, ValueError, TypeError) as error:
             raise RecordError(f"the fields of a {cls.__name__} in {path}", f"{_one_line(error)}", again) from error
+        return record if facts.get("format") == FORMAT else record._with_todays_conditions()
+
+    def _with_todays_conditions(self) -> Self:
+        """The record, its conditions called as they are today."""
+        return self
 
     def _repr_html_(self) -> str | None:
         """What a notebook shows: the first rows, or only the text of a record without a frame."""
@@ -177,6 +194,14 @@ def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: 
     record = replace(record, provenance={**record.provenance, "key": key})
     record.save(path, overwrite=True)
     return record
+
+
+def todays_condition(name: str) -> str:
+    """What a condition of an earlier name is called today, with its seed or task."""
+    for earlier, now in EARLIER_CONDITIONS.items():
+        if name == earlier or name.startswith(f"{earlier} "):
+            return now + name.removeprefix(earlier)
+    return name
 
 
 def short_repr(instance: Any) -> str:

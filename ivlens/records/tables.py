@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RecordError
-from ..vocabulary import RecoveryCondition
+from ..vocabulary import RECOVERY_CONDITIONS, Condition
 from .checkpoints import MATRICES, CheckpointComparison
 from .effects import Head
 from .training import TrainingRun
 
 NORMAL = 1.96  # standard errors on either side of a mean that make its 95% interval
-RANDOM = "random vector"  # prefix of the conditions that add a random vector
 NOT_TERMS = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are not terms of its loss
 ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
 
@@ -81,7 +80,7 @@ def heads_gained(comparison: CheckpointComparison, checkpoint: int, task: str) -
 
 
 def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
-    """Recovery of a task, one row per checkpoint and condition; the random vectors are one condition, ``RANDOM``.
+    """Recovery of a task, one row per checkpoint and condition; the random vectors are one condition.
 
     Columns: checkpoint, condition, accuracy with its 95% interval (low, high), probability, n, and vectors, the number
     of vectors. For random vectors, accuracy and probability are means, and low and high the lowest and highest
@@ -102,7 +101,7 @@ def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
 def _one_condition(group: pd.DataFrame) -> dict[str, object]:
     """A checkpoint's rows under one condition as one row."""
     first = group.iloc[0]
-    random = first["condition"] == RANDOM
+    random = first["condition"] == Condition.RANDOM_VECTOR
     return {
         "checkpoint": first["checkpoint"], "condition": first["condition"], "accuracy": float(group["accuracy"].mean()),
         "low": group["accuracy"].min() if random else first["low"],
@@ -112,11 +111,10 @@ def _one_condition(group: pd.DataFrame) -> dict[str, object]:
 
 
 def _known_condition(name: str) -> str:
-    if name.startswith(RANDOM):
-        return RANDOM
-    if name not in list(RecoveryCondition):
-        known = ", ".join(map(repr, [*RecoveryCondition, f"{RANDOM} 0"]))
-        raise RecordError(f"a condition of recovery to be one of {known}", repr(name))
+    if Condition.RANDOM_VECTOR.among([name]):
+        return Condition.RANDOM_VECTOR
+    if name not in RECOVERY_CONDITIONS:
+        raise RecordError(f"a condition of recovery to be one of {', '.join(RECOVERY_CONDITIONS)}", repr(name))
     return name
 
 

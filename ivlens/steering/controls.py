@@ -1,6 +1,6 @@
 """Controls for every steering result, and conditions compared on the same queries."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,9 +16,10 @@ from ..records import ConditionComparison, HeadMeans
 from ..scoring import evaluate, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import check_layer
+from ..vocabulary import Condition, check_layer
+from ._steer import steer
 
-Condition = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
+Setting = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 
 
 @checked
@@ -111,9 +112,48 @@ def mean_difference(
     )
 
 
+def steered(
+    model: Model,
+    prompts: Sequence[Prompt],
+    vectors: Mapping[str, InstructionVector],
+    layer: int,
+    scale: float,
+) -> dict[str, Setting]:
+    """Conditions for ``compare_conditions``: the prompts with each of the vectors added, by the vectors' names."""
+    return {name: (prompts, steer(model, vector, layer, scale)) for name, vector in vectors.items()}
+
+
+def controlled(
+    model: Model,
+    bare: Sequence[Prompt],
+    clean: Sequence[Prompt] | None,
+    vectors: Mapping[str, InstructionVector],
+    layer: int,
+    scale: float,
+    random_seeds: Sequence[int],
+) -> dict[str, Setting]:
+    """Conditions for ``compare_conditions``: what steering is compared with, wherever it is.
+
+    Args:
+        model: the model to steer.
+        bare: prompts without instruction and demonstrations.
+        clean: the same queries with them; None leaves them out.
+        vectors: by name, vectors that are added to the bare prompts.
+        layer: where they are added.
+        scale: their factor.
+        random_seeds: of random vectors of the first vector's norm, which are added instead.
+    """
+    first = next(iter(vectors.values()))
+    random = {Condition.RANDOM_VECTOR.of(seed): random_vector(first, seed=seed) for seed in random_seeds}
+    conditions: dict[str, Setting] = {Condition.BARE: (bare, None)}
+    if clean is not None:
+        conditions[Condition.CLEAN] = (clean, None)
+    return conditions | steered(model, bare, {**vectors, **random}, layer, scale)
+
+
 @checked
 def compare_conditions(
-    model: Model, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
+    model: Model, conditions: Mapping[str, Setting], *, task: str = "", **settings: Any
 ) -> ConditionComparison:
     """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
 
@@ -147,5 +187,5 @@ def compare_conditions(
     correct = torch.stack([result.correct for result in results])
     probabilities = torch.stack([result.probabilities for result in results])
     return ConditionComparison(
-        correct, probabilities, tuple(conditions), task, provenance=provenance(model, **settings)
+        correct, probabilities, tuple(map(str, conditions)), task, provenance=provenance(model, **settings)
     )

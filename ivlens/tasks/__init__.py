@@ -1,6 +1,5 @@
 """Tasks, their prompts and corruptions, and their files."""
 
-from ..vocabulary import CORRUPTIONS as CORRUPTIONS
 from .builtin import list_tasks as list_tasks
 from .examples import Example as Example
 from .formats import Turns as Turns
@@ -14,10 +13,10 @@ from .prompt import beginning as beginning
 from .prompt import task_names as task_names
 from .prompt import token_text as token_text
 from .task import Task as Task
+from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
 
 __all__ = [
-    "CORRUPTIONS",
     "Example",
     "Prompt",
     "Task",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import ArgumentError, PromptError, one_of, reason
+from ..vocabulary import FormatName
 from .examples import Example
 from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 
@@ -137,8 +138,8 @@ def chat_format(
     return _Chat(tokenizer, system, assistant_prefix, tuple(template_options.items()))
 
 
-def find_format(format: str | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:
-    """The format with that name, or the callable itself.
+def find_format(format: FormatName | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:
+    """The format of that name, or the callable as it is.
 
     Raises: ArgumentError for an unknown name, for "chat" without a tokenizer, and for options of "chat" without it.
     """

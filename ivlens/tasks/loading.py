@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from ..checks import checked
 from ..errors import ArgumentError, TaskError, at_least, brief
+from ..text import did_you_mean
 from .builtin import list_tasks, read_builtin
 from .readers import Parsed, Source, class_names, numbered, of_mapping, parse, read_text
 from .rows import Columns, RowReader
@@ -87,12 +87,11 @@ def _read(source: str | Path, path: Path) -> str:
     try:
         return read_text(path)
     except FileNotFoundError as error:
-        close = get_close_matches(str(source), list_tasks(), n=1)
-        advice = f"did you mean {close[0]!r}? " if close else ""
+        question = did_you_mean(str(source), list_tasks())
         raise TaskError(
             "a file that exists, or the name of a built-in task",
             brief(str(source)),
-            f"{advice}The built-in tasks are: {', '.join(list_tasks())}",
+            f"{question} The built-in tasks are: {', '.join(list_tasks())}".strip(),
         ) from error
     except (OSError, ValueError) as error:
         raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error

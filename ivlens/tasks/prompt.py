@@ -37,7 +37,7 @@ class Prompt:
     """
 
     text: str
-    answers: tuple[str, ...]
+    answers: tuple[str, ...] = ()
     special_tokens: bool = True
     task: str = ""
     input: str = ""
@@ -48,7 +48,8 @@ class Prompt:
         _check_text("the text of a prompt", self.text)
         answers = (self.answers,) if isinstance(self.answers, str) else self.answers
         if not isinstance(answers, (list, tuple)) or not answers:
-            raise PromptError("a prompt to have one answer or more", brief(answers), f"at {brief(self.text)}")
+            expected = f"the prompt {brief(self.text)} to have one answer or more"
+            raise PromptError(expected, brief(answers) if answers else "none", 'as in Prompt("1 + 1 =", " 2")')
         for answer in answers:
             _check_text("every answer", answer)
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))

@@ -1,6 +1,7 @@
 """A task: examples, instructions, and the prompts made from them."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
-from ..vocabulary import Corruption, Split
+from ..vocabulary import Corruption, FormatName, Split
 from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -96,8 +97,8 @@ class Task:
         n: Count | None = None,
         *,
         shots: Natural = 2,
-        instruction: bool | int | str = True,
-        format: str | Format = "labelled",
+        instruction: bool | int | str | None = None,
+        format: FormatName | Format = "labelled",
         corruption: Corruption | None = None,
         seed: Seed = 0,
         split: Split = "all",
@@ -111,10 +112,11 @@ class Task:
         Args:
             n: number of queries (None: all of the split).
             shots: demonstrations before each query, out of "train".
-            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none. The
-                labels belong to the instruction: without it they are Input and Output.
-            format: "labelled", "plain", "qa", "chat", or a callable from Turns to text. Answers follow after a space
-                unless the text ends in whitespace (``chat_format`` has options for a chat template).
+            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none; None:
+                True where the task has instructions, else False. The labels belong to the instruction: without it
+                they are Input and Output.
+            format: "labelled", "plain", "qa", "chat", or a callable from Turns to text, after which answers follow a
+                space unless it ends in whitespace (``chat_format`` passes a chat template its own options).
             corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
                 this task.
             seed: seed of queries and demonstrations, which are the same for all other options, so that clean and
@@ -143,6 +145,7 @@ class Task:
                 "shots to be a whole number of 2 or more", str(shots), "a single label cannot be shuffled"
             )
         queries = self._queries(n, split, seed)
+        instruction = self._or_default(instruction)
         if corruption == "other-instruction":
             all_turns = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
         else:
@@ -182,6 +185,10 @@ class Task:
         queries = self._queries(n, split, seed)
         return [self._prompt(query, self.cloze.replace("{input}", query.input)) for query in queries]
 
+    def _or_default(self, instruction: bool | int | str | None) -> bool | int | str:
+        """The instruction that is asked for, or where that is None the first, if the task has any."""
+        return bool(self.instructions) if instruction is None else instruction
+
     def _prompt(self, query: Example, text: str, changed: float | None = None) -> Prompt:
         if not isinstance(text, str):
             raise PromptError("a format that gives a text", brief(text))
@@ -193,8 +200,7 @@ class Task:
 
     def _queries(self, n: int | None, split: Split, seed: int) -> list[Example]:
         queries = list(self.split(split))
-        if n is not None and n > len(queries):
-            raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
+        check_available(self, split, {} if n is None else {"n": n})
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
         return queries[:n]
 
@@ -250,13 +256,21 @@ class Task:
         )
 
 
+def check_available(task: Task, split: Split, counts: Mapping[str, int]) -> None:
+    """Raise ArgumentError, by the argument's name, for a count of prompts that a split of the task has not."""
+    size = len(task.split(split))
+    for name, n in counts.items():
+        if n > size:
+            raise ArgumentError(f"{name} to be at most {size}, the size of {split!r} in {task.name!r}", str(n))
+
+
 def clean_instruction(task: Task, instruction: bool | int | str | None, shots: int) -> bool | int | str:
-    """The instruction of clean prompts: the given one or, where that is None, the first one if the task has any.
+    """The instruction of clean prompts, the first of the task by default.
 
     Raises:
         ArgumentError: neither instruction nor demonstrations, so that clean prompts would not show the task.
     """
-    instruction = bool(task.instructions) if instruction is None else instruction
+    instruction = task._or_default(instruction)
     if instruction is False and not shots:
         raise ArgumentError(
             f"clean prompts that show the task {task.name!r}", "no instruction, and 0 demonstrations",

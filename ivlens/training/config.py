@@ -151,18 +151,18 @@ class TrainingConfig:
         steps: optimiser steps.
         batch_size: prompts per step.
         accumulate: parts that a step's prompts are computed in, for memory.
-        learning_rate: the highest rate, reached after ``warmup`` steps; then it falls by ``decay`` towards 0.
+        learning_rate: the highest learning rate; it rises over ``warmup`` steps, then falls by ``decay`` towards 0.
         warmup: steps of rising learning rate.
-        decay: ``"none"``, ``"linear"`` or ``"cosine"``.
+        decay: how the learning rate falls after warm-up: ``"none"``, ``"linear"`` or ``"cosine"``.
         weight_decay: decoupled weight decay of AdamW.
         betas: decay rates of AdamW's running averages.
         clip: largest norm of the gradients, which are scaled down to it (0: no clipping).
         lora: train low-rank updates beside the weights instead of the weights.
         layers: the layers that are trained (None: all, and the final norm).
         embeddings: train embeddings and unembedding too.
-        precision: ``"bfloat16"`` computes in mixed precision.
+        precision: ``"full"``, or ``"bfloat16"`` for mixed precision.
         checkpointing: recompute blocks in the backward pass, for memory.
-        teacher: ``"cached"``: the base's outputs are computed once; ``"live"``: at each step.
+        teacher: when the base's outputs are computed: ``"cached"``, once, or ``"live"``, at each step.
         save_every: steps between saved states.
         evaluate_every: steps between measures of the abilities (0: at the end only).
         seed: seed of the order of prompts and of LoRA's initial values.

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..checks import checked
 from ..errors import HookError, RecordError
 from ..files import held, short_hash
-from ..models import Model, active_edits, identity, provenance
+from ..models import HookedTransformer, Model, active_edits, identity, only_hooked, provenance
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import Prompt, Task
@@ -78,11 +78,12 @@ def fine_tune(
         >>> run.steps, run.final()["ability"].tolist()[-1]
         (2, 'old')
     """
+    model = only_hooked(model, "training")
     _check_no_edits(model)
     config = config or TrainingConfig()
     if isinstance(data, Task):
         new = new or [Ability.of(data)]
-        data = data.prompts(split="train", instruction=bool(data.instructions))
+        data = data.prompts(split="train")
     abilities = Abilities(tuple(new), tuple(Ability.of(each) for each in keep))
     abilities.check(model)
     check_trainable(model, config)
@@ -193,7 +194,7 @@ def interrupts() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def _check_no_edits(model: Model) -> None:
+def _check_no_edits(model: HookedTransformer) -> None:
     if active_edits(model):
         raise HookError(
             "a model without active edits", "training within steer or ablate, or with hooks",
@@ -207,4 +208,4 @@ def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
 
 
 def _digest(vector: InstructionVector | None) -> str:
-    return short_hash(None if vector is None else vector.values.tolist())
+    return short_hash(None if vector is None else (vector.heads, vector.values.tolist()))

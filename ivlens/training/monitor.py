@@ -12,7 +12,7 @@ from ..activations import mean_head_activations
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
 from ..files import short_hash
-from ..models import Model, hooked, last_token, resid_pre_name
+from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..records import short_repr
 from ..scoring import answers_of, evaluate
 from ..tasks import Prompt, Task
@@ -62,7 +62,7 @@ class Ability:
         if isinstance(what, Ability):
             return what
         available = len(what.split("test"))
-        prompts = what.prompts(min(n, available), shots=shots, split="test", instruction=bool(what.instructions))
+        prompts = what.prompts(min(n, available), shots=shots, split="test")
         return cls(what.name, tuple(prompts), vector)
 
     @property
@@ -72,7 +72,7 @@ class Ability:
         return short_hash((self.prompts, vector, self.layer, self.n_watched))
 
     @checked
-    def check(self, model: Model) -> None:
+    def check(self, model: HookedTransformer) -> None:
         """Raise the errors that measuring the ability on the model would raise.
 
         Args:
@@ -102,14 +102,14 @@ class Abilities:
         """The abilities' digests, by name."""
         return {each.name: each.digest for each in (*self.new, *self.keep)}
 
-    def check(self, model: Model) -> None:
+    def check(self, model: HookedTransformer) -> None:
         """Raise, before the first step, the errors that measuring the abilities would raise."""
         if len(self.digests) < len(self.new) + len(self.keep):
             raise ArgumentError("abilities of different names", ", ".join(sorted(self.digests)))
         for ability in (*self.new, *self.keep):
             ability.check(model)
 
-    def measure(self, model: Model, step: int, known: Callable[[int, str], bool]) -> Iterator[dict]:
+    def measure(self, model: HookedTransformer, step: int, known: Callable[[int, str], bool]) -> Iterator[dict]:
         """Measure each ability that is not ``known`` after ``step`` steps; return rows of the log."""
         for role, abilities in (("new", self.new), ("keep", self.keep)):
             for ability in abilities:
@@ -117,7 +117,7 @@ class Abilities:
                     yield {"step": step, "role": role} | measure(model, ability)
 
 
-def measure(model: Model, ability: Ability) -> dict[str, Any]:
+def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
     """Measure accuracy and probabilities on an ability's prompts; cosine, norm ratio and alignment of its vector.
 
     The vector is recomputed from the same heads on the ability's prompts with the current weights (arXiv 2406.12227).
@@ -149,7 +149,7 @@ def measure(model: Model, ability: Ability) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _of_vector(model: Model, ability: Ability, base: InstructionVector) -> dict[str, float]:
+def _of_vector(model: HookedTransformer, ability: Ability, base: InstructionVector) -> dict[str, float]:
     prompts = ability.prompts[: ability.n_watched]
     values, cosines = vector_values(model, base).double(), []
 

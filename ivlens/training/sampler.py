@@ -7,7 +7,7 @@ from random import Random
 
 from ..checks import checked
 from ..errors import ArgumentError
-from ..models import Model
+from ..models import HookedTransformer
 from ..scoring import all_ids
 from ..tasks import Prompt, Task
 from ..vocabulary import Split, TokenizedPrompt
@@ -26,7 +26,9 @@ class PromptSampler:
     seed: int
 
     @classmethod
-    def of(cls, model: Model, name: str, prompts: Iterable[Prompt], batch_size: int, seed: int) -> "PromptSampler":
+    def of(
+        cls, model: HookedTransformer, name: str, prompts: Iterable[Prompt], batch_size: int, seed: int
+    ) -> "PromptSampler":
         """A sampler of prompts with their first accepted answers.
 
         Raises:

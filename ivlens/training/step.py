@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import ArgumentError, few
 from ..files import short_hash
-from ..models import Model, Rows, answer_residual, checkpointed, final_logits, hooked, padded
+from ..models import HookedTransformer, Rows, answer_residual, checkpointed, final_logits, hooked, padded
 from ..models.hooks import Edit
 from ..records import Head
 from ..tasks import Prompt
@@ -57,7 +57,7 @@ class _Pass:
 class TrainingStep:
     """The passes of every step of a run, fixed before the first step."""
 
-    model: Model
+    model: HookedTransformer
     config: TrainingConfig
     passes: tuple[_Pass, ...]
     vector: Float[Tensor, " d_model"] | None
@@ -66,7 +66,7 @@ class TrainingStep:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: HookedTransformer,
         config: TrainingConfig,
         prompts: Sequence[Prompt],
         vector: InstructionVector | None = None,
@@ -188,7 +188,7 @@ def _own(term: Term) -> str:
 
 
 def _with_teachers(
-    model: Model,
+    model: HookedTransformer,
     anchors: dict[str, Tensor],
     sampler: PromptSampler,
     terms: Sequence[Term],

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..models import (
-    Model,
+    HookedTransformer,
     Rows,
     answer_residual,
     base_weights,
@@ -27,7 +27,7 @@ from ..models import (
 from ..models.hooks import Edit
 from ..records import Head
 from ..steering import SITES
-from ..vocabulary import TokenizedPrompt
+from ..vocabulary import Site, TokenizedPrompt
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
@@ -38,7 +38,7 @@ class VectorAddition:
     """``scale`` times the instruction vector, added at the last prompt token at a layer and site."""
 
     layer: int
-    site: str
+    site: Site
     scale: float
 
     def edits(self, rows: Rows, vector: Float[Tensor, " d_model"]) -> dict[str, Edit]:
@@ -78,7 +78,7 @@ class Teacher:
     ``anchors`` are the initial values of the trained parameters, restored for the teacher's forward passes.
     """
 
-    model: Model
+    model: HookedTransformer
     anchors: Mapping[str, Tensor]
     sampler: PromptSampler
     heads: tuple[Head, ...] = ()

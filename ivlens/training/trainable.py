@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..models import Model, add_lora, has_lora, only_trainable, trainable_names
+from ..models import HookedTransformer, add_lora, has_lora, only_trainable, trainable_names
 from ..vocabulary import check_layers
 from .config import TrainingConfig
 from .term import Term
@@ -34,7 +34,7 @@ class Trainable:
 
     @classmethod
     @contextmanager
-    def of(cls, model: Model, config: TrainingConfig) -> Iterator["Trainable"]:
+    def of(cls, model: HookedTransformer, config: TrainingConfig) -> Iterator["Trainable"]:
         """Within this context only the parameters that ``config`` selects have gradients.
 
         With LoRA, its factors are added to the model and stay there.
@@ -70,7 +70,7 @@ class Trainable:
         torch.autograd.graph.increment_version(list(self.parameters.values()))
 
 
-def check_trainable(model: Model, config: TrainingConfig) -> None:
+def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
     """Raise ArgumentError where the model lacks the layers to train, has LoRA already, or is of half precision."""
     if model.cfg.dtype not in (torch.float32, torch.float64):
         raise ArgumentError(
@@ -83,7 +83,7 @@ def check_trainable(model: Model, config: TrainingConfig) -> None:
         raise ArgumentError("a model without LoRA", "one with it", "merge_lora(model) folds the updates in")
 
 
-def _names(model: Model, config: TrainingConfig) -> set[str]:
+def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
     """Names of the trained parameters; with LoRA, its factors, which are added here."""
     if config.lora is not None:
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, config.layers, config.seed)

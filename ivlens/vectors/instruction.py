@@ -175,7 +175,7 @@ def instruction_vector(
         model: the model that the means were computed on.
         source: effects, which keep the means that they were measured with, or means.
         heads: the heads to sum, as (layer, head); None for the ``k`` heads of largest average effect.
-        k: how many heads, where ``heads`` is None.
+        k: how many of the strongest heads are summed. It does not count where ``heads`` are given.
 
     Returns:
         The vector, [d_model], with each head's part.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import Count, checked
 from ..errors import ArgumentError
-from ..models import Model, final_logits, unembedding
+from ..models import Model, check_dtype, final_logits, unembedding
 from ..records import check_finite
 from ..tasks import token_text
 from ..vocabulary import check_count
@@ -44,12 +44,13 @@ def logit_lens(
 
     Raises:
         ArgumentError: an option outside its values, ``k`` beyond the vocabulary, or zeros, which point nowhere.
-        MismatchError: the vector does not fit the model.
+        MismatchError: the vector does not fit the model, or the model was cast without its config (``half()``).
 
     Example:
         >>> list(iv.logit_lens(model, vector, k=3))
         ['of', 'rank', 'token', 'value']
     """
+    check_dtype(model)
     check_count(k, unembedding(model).shape[0], "tokens")
     total = vector_values(model, vector)
     names = ["vector"] + [f"{layer}.{head}" for layer, head in vector.heads] * parts

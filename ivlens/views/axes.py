@@ -56,6 +56,11 @@ def name_axis(names: Sequence[str], pixels: float) -> tuple[dict[str, Any], int]
     return axis, int(SLANT * longest if slanting else 14) + 22
 
 
+def under_lowest(axis: dict[str, Any], lowest: bool) -> dict[str, Any]:
+    """A panel's axis of names, which are written only under the lowest panel of its column."""
+    return axis if lowest else axis | {"showticklabels": False}
+
+
 def value_axis(traces: Iterable[Any]) -> dict[str, Any]:
     """An axis whose range covers the values of all traces with their error bars."""
     reached = [np.zeros(0)]

@@ -17,7 +17,7 @@ ROW, COLUMN, WIDEST = 22, 44, 1000  # pixels
 
 
 @checked
-def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | None = None) -> go.Figure:
+def position_heatmap(effects: PositionEffects, *, k: Count = 20, title: str | None = None) -> go.Figure:
     """The average indirect effect of the strongest heads at every part of the prompt, in the metric's own unit.
 
     Heads are ordered by their highest effect at any part, the strongest at the top. The colours are symmetric about
@@ -25,24 +25,24 @@ def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | 
 
     Args:
         effects: the effects [prompt, layer, head, part] of ``position_effects``.
-        top: how many heads to show.
+        k: how many heads to show.
         title: plain text; without one it names the task.
 
     Returns:
         A plotly figure; nothing is shown.
 
     Raises:
-        ArgumentError: ``top`` below 1.
+        ArgumentError: ``k`` below 1.
 
     Example:
         >>> import torch
         >>> values = torch.rand(2, 3, 4, 2)  # prompt, layer, head, part
         >>> effects = iv.PositionEffects(values, torch.zeros(2), "probability", "loop", ("query", "last"))
-        >>> iv.views.position_heatmap(effects, top=5).data[0].z.shape
+        >>> iv.views.position_heatmap(effects, k=5).data[0].z.shape
         (5, 2)
     """
     n_all = effects.aie[..., 0].numel()
-    heads = effects.strongest_heads(min(top, n_all))
+    heads = effects.strongest_heads(min(k, n_all))
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))
     names, parts = [head_name(head) for head in heads], [shortened(part) for part in effects.positions]

@@ -7,7 +7,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..checks import checked
-from ..heads import prompts_needed
 from ..records import (
     CheckpointComparison,
     ConditionComparison,
@@ -21,6 +20,7 @@ from ..records import (
     SteeringSweep,
     TrainingRun,
     TransferMatrix,
+    prompts_needed,
 )
 from ..text import escaped
 from .checkpoints.report import METHOD, comparison_sections

@@ -258,9 +258,11 @@ def test_masks_of_older_checkpoints_are_no_strays(
     tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any, family: str, buffer: str
 ) -> None:
     folder = saved(tiny_hf(family), tiny_tokenizer(), tmp_path / family)
+    without = load_model(folder)
     stem = "gpt_neox" if family == "gpt_neox" else "transformer"
     added(f"{stem}.{buffer}", shape=(1, 1, 8, 8))(folder)
-    load_model(folder)
+    tokens = TOKENS[:, :8]
+    assert torch.equal(load_model(folder)(tokens), without(tokens))
 
 
 def test_code_that_a_known_model_names_is_told_of_and_never_run(folder: Path) -> None:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -79,7 +79,8 @@ class Bridge(nn.Module):
 
     def __init__(self, hugging_face: PreTrainedModel, tokenizer: Any) -> None:
         super().__init__()
-        self.hugging_face, self.tokenizer = hugging_face, tokenizer
+        self.hugging_face: Any = hugging_face
+        self.tokenizer = tokenizer
         with evaluating(hugging_face):
             self.decoder = find_decoder(hugging_face, self._short_text())
         self.cfg = Config(hugging_face, self.decoder, tokenizer)
@@ -177,7 +178,8 @@ class Bridge(nn.Module):
             raise UnsupportedError("heads of one width in every layer", f"widths {sorted(widths)}")
 
 
-Model.register(Bridge)
+if not TYPE_CHECKING:
+    Model.register(Bridge)
 
 
 @contextmanager

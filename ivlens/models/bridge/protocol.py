@@ -15,7 +15,7 @@ from ..head_weights import attention_weights, head_writes
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
 from ..passes import last_prompt_tokens
-from ..precision import check_dtype
+from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
@@ -215,3 +215,8 @@ def _lora_is_on(model: Bridge) -> bool:
 @check_dtype.register(Bridge)
 def _check_dtype(model: Bridge) -> None:
     """Its config has the dtype of its weights, whatever it was cast to."""
+
+
+@check_attention.register(Bridge)
+def _check_attention(model: Bridge) -> None:
+    """Scores that are no numbers stay so in Hugging Face's attention, and are found in what follows from them."""

@@ -1,18 +1,17 @@
 """How many rows of streams fit into free memory."""
 
 from functools import singledispatch
+from typing import Any
 
 import psutil
 import torch
-
-from ..engines import HookedTransformer
 
 SHARE = 6  # streams take up to this part of the weights' memory,
 LEAST = 64 << 20  # or these bytes, where a model is small
 
 
 @singledispatch
-def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:
+def rows_that_fit(model: Any, longest: int, dtype: torch.dtype | None = None) -> int:
     """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
 
     They are also bounded by half of the free memory, next to a block widened to ``dtype``.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from ...errors import HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
-from ..engines import HookedTransformer
 from ..hooks import has_hooks
 from .readout import read_greedy, read_scores
 from .run import Forks, run_streams
@@ -17,7 +17,7 @@ from .run import Forks, run_streams
 
 @singledispatch
 def sweep_heads(
-    model: HookedTransformer,
+    model: Any,
     pairs: Sequence[TokenizedPrompt],
     means: Float[Tensor, "layer head d_head"],
     heads: Sequence[Head],
@@ -44,7 +44,7 @@ def sweep_heads(
 
 @singledispatch
 def sweep_additions(
-    model: HookedTransformer,
+    model: Any,
     pairs: Sequence[TokenizedPrompt],
     added: Mapping[int, Float[Tensor, "added d_model"]],
 ) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
@@ -64,7 +64,7 @@ def sweep_additions(
 
 
 @singledispatch
-def check_streamable(model: HookedTransformer) -> None:
+def check_streamable(model: Any) -> None:
     """Raise unless streams represent every part of the model and no hook is active.
 
     Raises:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import is_measured, measure_interval, measure_values, shows_training, was_trained_on
-from ..axes import UNIT_AXIS, name_axis, value_axis
+from ..axes import UNIT_AXIS, name_axis, under_lowest, value_axis
 from ..layout import Margins, Size, add_legend, columns_for, is_lowest, legend_size, panel_grid, panel_width
 from ..style import INK, LINE_COLOURS, SYMBOLS, line_style, plain, shortened, translucent
 from .words import prompts_text
@@ -66,7 +66,7 @@ def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | No
         traces = task_lines(comparison, measure)
         figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
         figure.update_yaxes(UNIT_AXIS if MEASURES[measure][1] else value_axis(traces), **panel)
-        figure.update_xaxes(axis if is_lowest(panel, panels) else axis | {"showticklabels": False}, **panel)
+        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
     return add_legend(figure, several)
 
 

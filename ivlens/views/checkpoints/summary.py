@@ -8,12 +8,12 @@ from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import is_measured, measure_table, shows_training
 from ...vocabulary import Verdict
-from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis
+from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis, under_lowest
 from ..layout import WIDEST, Board, Box, Margins, Size, even_columns, layout_around, legend_size
 from ..style import INK, plain, shortened
 from .curves import MEASURES, task_lines
 from .recovery import condition_bars
-from .words import CONDITION_STYLES, VERDICT_STYLES, hover_texts, prompts_text, verdict_of
+from .words import CONDITION_COLOURS, VERDICT_STYLES, hover_texts, prompts_text, verdict_of
 
 ABILITIES = ("accuracy", "probability", "knowledge")
 ROW, LINES_HEIGHT, BARS_HEIGHT = 28, 170, 110  # pixels: a row of verdicts, a panel of lines, a panel of bars
@@ -48,7 +48,7 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
     heatmap, verdicts = verdict_map(comparison)
     lines = [line for verdict in verdicts for line in _legend_lines(verdict)]
     left = 24 + int(LETTER * max(len(shortened(task)) for task in comparison.tasks))
-    labels = [*lines, *comparison.tasks, *(name for name, _ in CONDITION_STYLES.values())]
+    labels = [*lines, *comparison.tasks, *CONDITION_COLOURS]
     right = legend_size([shortened(label) for label in labels]).width
     measures = [measure for measure in ABILITIES if is_measured(comparison, measure)]
     board = Board(1 + len(measures) + len(comparison.tasks), WIDEST - left - right)
@@ -137,9 +137,9 @@ def _draw_recovery(board: Board, comparison: CheckpointComparison) -> None:
     for number, task in enumerate(tasks):
         row, column = divmod(number, columns)
         box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + ABOVE), width, BARS_HEIGHT)
-        is_lowest = number + columns >= len(tasks)
+        lowest = number + columns >= len(tasks)
         traces = [bars.update(legend="legend3") for bars in condition_bars(comparison, task)]
-        board.add_panel(traces, box, task, axis if is_lowest else axis | {"showticklabels": False}, UNIT_AXIS)
-    conditions = [str(condition) for condition in CONDITION_STYLES]
+        board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS)
+    conditions = [str(condition) for condition in CONDITION_COLOURS]
     board.add_legend(conditions, "legend3", columns * (width + GAP) - GAP, top)
     board.height = max(box.top + BARS_HEIGHT + under, top + legend_size(conditions).height)

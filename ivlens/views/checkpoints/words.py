@@ -4,18 +4,18 @@ import numpy as np
 
 from ...errors import RecordError
 from ...records import CheckpointComparison
-from ...records.tables import RANDOM, measure_interval, measure_table, measure_values, prompt_counts
+from ...records.tables import measure_interval, measure_table, measure_values, prompt_counts
 from ...text import plural
-from ...vocabulary import RecoveryCondition, Verdict
+from ...vocabulary import Condition, Verdict
 from ..style import GREY, LINE_COLOURS, plain
 
-# recovery condition -> its name in the legend and its colour, in the order of the bars
-CONDITION_STYLES = {
-    RecoveryCondition.BARE: ("bare prompt", LINE_COLOURS[4]),
-    RecoveryCondition.BASE_VECTOR: ("+ base's vector", LINE_COLOURS[0]),
-    RecoveryCondition.OWN_VECTOR: ("+ own vector", LINE_COLOURS[5]),
-    RANDOM: ("+ random vector", GREY),
-    RecoveryCondition.CLEAN: ("clean prompt", LINE_COLOURS[2]),
+# condition of a recovery -> its colour, in the order of the bars
+CONDITION_COLOURS = {
+    Condition.BARE: LINE_COLOURS[4],
+    Condition.BASE_VECTOR: LINE_COLOURS[0],
+    Condition.OWN_VECTOR: LINE_COLOURS[5],
+    Condition.RANDOM_VECTOR: GREY,
+    Condition.CLEAN: LINE_COLOURS[2],
 }
 # verdict -> its short text and its colour; they differ in lightness too, for all kinds of colour vision
 VERDICT_STYLES = {

@@ -27,14 +27,14 @@ def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
 def empty_map(shape: tuple[int, int], metric: Metric) -> go.FigureWidget:
     """An empty head map of ``shape`` (layers, heads), for ``draw_map`` to fill."""
     nothing = HeadEffects(torch.zeros(1, *shape), torch.zeros(1), metric, "exact")
-    empty = head_heatmap(nothing, top=0)
+    empty = head_heatmap(nothing, k=0)
     more = go.Scatter(name="outlines"), go.Scatter(name="names")
     return go.FigureWidget([*empty.data, *more], empty.layout).update_layout(dragmode=False)
 
 
 def draw_map(figure: go.FigureWidget, effects: HeadEffects, title: str) -> None:
-    """Show effects on the map, in place: a new figure widget would send all of plotly again."""
-    fresh = head_heatmap(effects, top=OUTLINED, title=title)
+    """Show effects on the map, in place: a new figure widget would bring the whole of plotly along."""
+    fresh = head_heatmap(effects, k=OUTLINED, title=title)
     # by order, not by name: a browser tells the figure names for traces that have none
     traces = [*(trace.to_plotly_json() for trace in fresh.data), {"x": [], "y": [], "text": []}]
     with figure.batch_update():
