@@ -18,6 +18,7 @@ SMALL = ("--n-clean", "6", "--n-corrupted", "2")
 TRAIN = ("--guidance", "plain", "--steps", "1", "--batch-size", "2", "--warmup", "0", "--k", "2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../escaped", "ABSOLUTE", "..", "a\nb", "x" * 300, ".hidden"])
 def test_a_task_s_name_never_leads_out_of_the_folder(
     name: str, tmp_path: Path, workshop: Path, task_file: Callable[[Path, str], Path], monkeypatch: pytest.MonkeyPatch
