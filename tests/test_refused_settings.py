@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a process that imports all of ivlens
 REFUSED = {
     "ProgressiveVector('quadratic')": "schedule", "ProgressiveVector(handover=0)": "handover",
     "KLToGuidedTeacher(-1)": "last", "KLToGuidedTeacher(site='mlp')": "site", "KLToBase(temperature=0)": "temperature",
