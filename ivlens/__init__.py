@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .demo import DemoConfig as DemoConfig
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
     from .effects import locate_heads as locate_heads
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
     from .errors import WorkerError as WorkerError
     from .explorer import explore as explore
     from .heads import head_overlap as head_overlap
-    from .heads import prompts_needed as prompts_needed
     from .heads import random_heads as random_heads
     from .heads import rank_aggregate as rank_aggregate
-    from .heads import top_k_stability as top_k_stability
     from .heads import universal_effects as universal_effects
     from .models import export_adapter as export_adapter
     from .models import export_hf as export_hf
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
     from .records import TrainingRun as TrainingRun
     from .records import TransferMatrix as TransferMatrix
     from .records import UniversalEffects as UniversalEffects
+    from .records import prompts_needed as prompts_needed
+    from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
     from .steering import ablate as ablate
     from .steering import compare_conditions as compare_conditions
@@ -126,6 +127,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "laboratory",
     "LabConfig",
     "Laboratory",
+    "DemoConfig",
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
@@ -174,17 +176,19 @@ _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
+    "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
         "ArgumentError DownloadError FallbackWarning HookError IvlensError MismatchError PrecisionWarning "
         "PromptError RecordError SourceError SourceWarning TaskError UnsupportedError WorkerError"
     ),
     "explorer": "explore",
-    "heads": "head_overlap prompts_needed random_heads rank_aggregate top_k_stability universal_effects",
+    "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "export_adapter export_hf load_model merge_lora",
     "records": (
         "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects"
+        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
+        "prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
@@ -207,7 +211,11 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.{name}":
             raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .text import did_you_mean
+
+    question = did_you_mean(name, __all__)
+    message = f"module {__name__!r} has no attribute {name!r}{question and f'; {question}'}"
+    raise AttributeError(message, name=name)
 
 
 def __dir__() -> list[str]:

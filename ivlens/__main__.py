@@ -1,4 +1,4 @@
-"""The ``ivlens`` command as a program: signals have their answers before anything large is imported."""
+"""The ``ivlens`` command as a program: signal handlers are set before anything large is imported."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-# a signal that whoever started the command has switched off (nohup, a job in the background) stays off
+# a signal that the caller has switched off (nohup, a background job) stays off
 HEARD = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -15,14 +15,14 @@ def command() -> int:
     """Run the command line of this process; the exit status is that of ``cli.main``, or 128 plus a signal's number."""
     _answer(_leave)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller: without a stream, the next file would take its place
+        if getattr(sys, name) is None:  # closed by the caller: the next file that is opened would get its descriptor
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     from .cli import main
 
     sys.unraisablehook = _raise_again
     try:
         return main(begun=lambda: _answer(_raise))
-    except KeyboardInterrupt:  # before ``main`` listens, or while it says something
+    except KeyboardInterrupt:  # before ``main`` handles it, or while it prints
         return 128 + signal.SIGINT
     finally:
         _answer(_leave)
@@ -34,17 +34,17 @@ def _answer(handler: Any) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Before the verb works and after it, nothing is lost by leaving at once."""
+    """Exit at once: before and after the verb's work there is nothing to lose."""
     os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
-    """While the verb works, an exception closes what is open and removes what is temporary."""
+    """Raise in the main thread, so that open files are closed and temporary ones removed."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _raise_again(unraisable: Any) -> None:
-    """An interrupt that arrived where Python cannot raise it, as in a destructor, is raised at the next step."""
+    """Raise an interrupt again that arrived where Python cannot raise it, as in a destructor."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     else:

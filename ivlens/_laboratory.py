@@ -3,12 +3,11 @@
 For each task: the heads' effects, and a sweep of the vector over layer, scale and number of heads on the validation
 split. Then, at the task's best steering and on its test split: the vector beside its controls (is it specific?), and
 clean prompts without the heads or minus the vector (is it necessary?). Last, what tasks share: heads, directions, and
-one task's vector on another's prompts. Every finished record is kept; a second run measures only what is missing.
+one task's vector on another's prompts. Finished records are kept, so a second run measures only what is missing.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +17,7 @@ import torch
 from .activations import mean_head_activations
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
-from .errors import at_least
+from .errors import ArgumentError, at_least
 from .heads import head_overlap, random_heads
 from .models import HookedTransformer, key_of, provenance
 from .records import (
@@ -36,38 +35,39 @@ from .scoring import evaluate
 from .steering import (
     ablate,
     compare_conditions,
+    controlled,
+    layer_grid,
     mean_difference,
     random_heads_vector,
-    random_vector,
     steer,
+    steered,
     steering_sweep,
 )
-from .tasks import Prompt, Task, tasks_by_name
+from .steering.controls import Setting
+from .tasks import Prompt, Task, check_available, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
-from .vocabulary import Split
+from .vocabulary import Condition, Split, check_layers
 
 R = TypeVar("R", bound=Record)
 
 log = logging.getLogger("ivlens")
 
-Conditions = dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]]
-
 
 @checked
 @dataclass(frozen=True)
 class LabConfig:
-    """What the laboratory tries, on how many prompts.
+    """What the laboratory tries, and on how many prompts.
 
     Args:
-        layers: layers at which vectors are added; None: every tenth of the depth, from a fifth to three quarters of it.
+        layers: layers at which vectors are tried (None: every tenth of the depth, from a fifth to three quarters).
         scales: factors on the vector.
-        ks: numbers of strongest heads that the vector is the sum of.
+        ks: how many of the strongest heads to sum into the vector.
         n_clean: clean train prompts for the heads' mean outputs.
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
         n_validation: bare prompts on which layer, scale and k are chosen.
         n_test: test prompts of every condition.
-        seeds: seeds of the random vectors and random heads, one control each.
+        random_seeds: seeds of the random vectors and random heads, one control each.
         seed: seed of the prompts.
 
     Raises:
@@ -86,11 +86,11 @@ class LabConfig:
     shots: Count = 2
     n_validation: Count = 20
     n_test: Count = 30
-    seeds: tuple[Seed, ...] = (0, 1, 2)
+    random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name in ("scales", "ks", "seeds"):
+        for name in ("scales", "ks", "random_seeds"):
             at_least(f"the number of {name}", len(getattr(self, name)), 1)
 
     @checked
@@ -103,17 +103,35 @@ class LabConfig:
         Returns:
             The layers.
         """
-        return layers_between(n_layers, 20, 75) if self.layers is None else self.layers
+        return layer_grid(n_layers, 20, 75) if self.layers is None else self.layers
+
+    @checked
+    def check_model(self, n_layers: Count, n_heads: Count) -> None:
+        """Refuse a model that this configuration does not fit, before anything is measured.
+
+        Args:
+            n_layers: layers of the model.
+            n_heads: heads of each layer.
+
+        Raises:
+            ArgumentError: the model has not the layers that are to be tried, or not twice as many heads as ``ks`` says.
+        """
+        check_layers(n_layers, self.tried_layers(n_layers))
+        half = n_layers * n_heads // 2
+        if max(self.ks) > half:
+            controls = "half of the model's heads, since the controls draw as many others"
+            raise ArgumentError(f"ks to be at most {half}, {controls}", repr(max(self.ks)))
 
 
-def layers_between(n_layers: int, low: int, high: int) -> tuple[int, ...]:
-    """Every tenth of a model's depth between two percentages of it."""
-    step = (n_layers + 9) // 10
-    return tuple(range(n_layers * low // 100, n_layers * high // 100 + 1, step))
+def check_prompts(task: Task, n_clean: int, n_corrupted: int, n_validation: int, n_test: int) -> None:
+    """Raise ArgumentError for more prompts than the splits of a task have."""
+    check_available(task, "train", {"n_clean": n_clean, "n_corrupted": n_corrupted})
+    check_available(task, "validation", {"n_validation": n_validation})
+    check_available(task, "test", {"n_test": n_test})
 
 
 class SteeringChoice(NamedTuple):
-    """Where a vector is added, how strongly, and of how many heads it is the sum."""
+    """The layer and scale at which a vector is added, and the number of heads that it sums."""
 
     layer: int
     scale: float
@@ -135,9 +153,9 @@ def laboratory(
 
     Args:
         model: any model of ``load_model``.
-        tasks: two tasks or more, whose vectors serve as each other's controls; names are of built-in tasks or files.
-        config: what is tried, on how many prompts.
-        out: folder in which every finished record is kept and found again; None keeps nothing.
+        tasks: two or more tasks, or names of built-in ones or files; their vectors are each other's controls.
+        config: what is tried, and on how many prompts.
+        out: folder for finished records, which a later run reuses; None keeps nothing.
 
     Returns:
         The records, by task.
@@ -147,13 +165,17 @@ def laboratory(
 
     Example:
         >>> from dataclasses import replace
-        >>> few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, seeds=(0,))
+        >>> few = {"n_clean": 2, "n_corrupted": 2, "n_validation": 2, "n_test": 2, "random_seeds": (0,)}
+        >>> few = iv.LabConfig(layers=(0,), scales=(1.0,), ks=(2,), **few)
         >>> lab = iv.laboratory(model, [task, replace(task, name="its twin")], few)
         >>> lab.controls_frame().columns[:4].tolist()
         ['task', 'layer', 'scale', 'k']
     """
-    named = tasks_by_name(tasks)
-    measure = _Measurements(model, named, config or LabConfig(), out)
+    config, named = config or LabConfig(), tasks_by_name(tasks)
+    config.check_model(model.cfg.n_layers, model.cfg.n_heads)
+    for task in named.values():
+        check_prompts(task, config.n_clean, config.n_corrupted, config.n_validation, config.n_test)
+    measure = _Measurements(model, named, config, out)
     effects = {name: measure.effects(name) for name in named}
     sweeps = {name: measure.sweep(name, effects[name]) for name in named}
     chosen = {name: SteeringChoice(*sweep.best()) for name, sweep in sweeps.items()}
@@ -172,7 +194,7 @@ def best_for_all(sweeps: dict[str, SteeringSweep]) -> SteeringChoice:
 
 @dataclass(frozen=True)
 class _Measurements:
-    """The laboratory's records, each measured where ``out`` does not hold it."""
+    """The laboratory's records, each measured unless ``out`` has it."""
 
     model: HookedTransformer
     tasks: dict[str, Task]
@@ -202,28 +224,32 @@ class _Measurements:
         """The vector beside its controls, on the task's test prompts."""
 
         def measure() -> ConditionComparison:
+            model, (layer, scale, k) = self.model, chosen
             bare, clean = (draw(name, self.config.n_test, "test") for draw in (self._bare, self._clean))
-            own = self._vector(effects[name], chosen.k)
-            conditions: Conditions = {"bare": (bare, None), "clean": (clean, None)}
-            for condition, vector in self._added(name, effects, chosen.k).items():
-                conditions[condition] = (bare, steer(self.model, vector, chosen.layer, chosen.scale))
-            difference = self._mean_difference(name, chosen.layer)
-            conditions["mean difference"] = (bare, steer(self.model, difference, chosen.layer, 1.0))
-            conditions["clean + IV"] = (clean, steer(self.model, own, chosen.layer, chosen.scale))
-            return compare_conditions(self.model, conditions, task=name, steering=chosen._asdict())
+            own = self._vector(effects[name], k)
+            others, difference = self._other_vectors(name, effects, own), self._mean_difference(name, layer)
+            conditions = {
+                **controlled(model, bare, clean, {Condition.VECTOR: own}, layer, scale, self.config.random_seeds),
+                **steered(model, bare, others, layer, scale),
+                **steered(model, bare, {Condition.MEAN_DIFFERENCE: difference}, layer, 1.0),
+                **steered(model, clean, {Condition.CLEAN_VECTOR: own}, layer, scale),
+            }
+            return compare_conditions(model, conditions, task=name, steering=chosen._asdict())
 
         settings = asdict(self.config) | {"steering": chosen._asdict()}
         return self._kept("controls", name, ConditionComparison, measure, settings)
 
-    def _added(self, name: str, effects: dict[str, HeadEffects], k: int) -> dict[str, InstructionVector]:
-        """The task's vector and what is added in its place: random vectors, random heads', other tasks'."""
-        own = self._vector(effects[name], k)
-        vectors = {"bare + IV": own}
-        for seed in self.config.seeds:
-            vectors[f"random vector {seed}"] = random_vector(own, seed=seed)
-        for seed in self.config.seeds:
-            vectors[f"random heads {seed}"] = random_heads_vector(self.model, _means(effects[name]), own, seed=seed)
-        return vectors | {f"IV of {other}": self._vector(effects[other], k) for other in self.tasks if other != name}
+    def _other_vectors(
+        self, name: str, effects: dict[str, HeadEffects], own: InstructionVector
+    ) -> dict[str, InstructionVector]:
+        """What is added in place of the task's own vector: random heads' vectors, and other tasks'."""
+        means, k = _means(effects[name]), len(own.heads)
+        of_heads = {
+            Condition.RANDOM_HEADS.of(seed): random_heads_vector(self.model, means, own, seed=seed)
+            for seed in self.config.random_seeds
+        }
+        others = [other for other in self.tasks if other != name]
+        return of_heads | {Condition.TASK_VECTOR.of(other): self._vector(effects[other], k) for other in others}
 
     def _mean_difference(self, name: str, layer: int) -> InstructionVector:
         """The classical steering vector: the mean residual stream of clean prompts minus that of bare ones."""
@@ -237,23 +263,23 @@ class _Measurements:
 
         def measure() -> ConditionComparison:
             model, clean = self.model, self._clean(name, self.config.n_test, "test")
-            conditions: Conditions = {"clean": (clean, None)}
-            for other, steering in chosen.items():
-                heads, vector = effects[other].top(steering.k), self._vector(effects[other], steering.k)
-                conditions[f"zero: heads of {other}"] = (clean, ablate(model, heads))
-                conditions[f"mean: heads of {other}"] = (clean, ablate(model, heads, self._means_on_bare(other)))
-                conditions[f"minus IV of {other}"] = (clean, steer(model, vector, steering.layer, -steering.scale))
+            conditions: dict[str, Setting] = {Condition.CLEAN: (clean, None)}
+            for other, (layer, scale, k) in chosen.items():
+                heads, vector = effects[other].top(k), self._vector(effects[other], k)
+                conditions[Condition.ZERO_HEADS.of(other)] = (clean, ablate(model, heads))
+                conditions[Condition.MEAN_HEADS.of(other)] = (clean, ablate(model, heads, self._means_on_bare(other)))
+                conditions[Condition.MINUS_VECTOR.of(other)] = (clean, steer(model, vector, layer, -scale))
             own = effects[name].top(chosen[name].k)
-            for seed in self.config.seeds:
+            for seed in self.config.random_seeds:
                 drawn = random_heads((model.cfg.n_layers, model.cfg.n_heads), len(own), seed=seed, exclude=own)
-                conditions[f"zero: random heads {seed}"] = (clean, ablate(model, drawn))
+                conditions[Condition.ZERO_RANDOM_HEADS.of(seed)] = (clean, ablate(model, drawn))
             return compare_conditions(model, conditions, task=name)
 
         settings = asdict(self.config) | {"steering": {task: each._asdict() for task, each in chosen.items()}}
         return self._kept("necessity", name, ConditionComparison, measure, settings)
 
     def transfer(self, effects: dict[str, HeadEffects], chosen: SteeringChoice) -> TransferMatrix:
-        """All vectors on all tasks' bare test prompts, steered alike."""
+        """All vectors on all tasks' bare test prompts, added in the same way."""
         steering = chosen._asdict()
 
         def measure() -> TransferMatrix:
@@ -279,7 +305,7 @@ class _Measurements:
     def _kept(
         self, what: str, task: str, kind: type[R], measure: Callable[[], R], settings: dict[str, Any], **about: Any
     ) -> R:
-        """The record in ``out`` of this model, tasks and settings, or else measured."""
+        """The record in ``out`` for this model, these tasks and settings; measured if there is none."""
 
         def compute() -> Any:
             log.info("%s: %s", task or "all tasks", what)
@@ -292,7 +318,7 @@ class _Measurements:
         return load_or_compute(record_path(self.out, what, task), kind, key, compute)
 
     def _means_on_bare(self, name: str) -> HeadMeans:
-        """Means over a task's bare prompts, computed once although they replace its heads for every task."""
+        """Means over a task's bare prompts, computed once for all tasks."""
         if name not in self.bare_means:
             bare = self._bare(name, self.config.n_clean, "train")
             self.bare_means[name] = mean_head_activations(self.model, bare)
@@ -305,9 +331,7 @@ class _Measurements:
         return self.tasks[name].prompts(n, shots=0, instruction=False, split=split, seed=self.config.seed)
 
     def _clean(self, name: str, n: int, split: Split) -> list[Prompt]:
-        task = self.tasks[name]
-        shots, instructed = self.config.shots, bool(task.instructions)
-        return task.prompts(n, shots=shots, instruction=instructed, split=split, seed=self.config.seed)
+        return self.tasks[name].prompts(n, shots=self.config.shots, split=split, seed=self.config.seed)
 
 
 def _means(effects: HeadEffects) -> HeadMeans:

@@ -1,7 +1,7 @@
-"""Recording: activations at hook points over prompts by one function, and what is read off them.
+"""Recording activations at hook points over prompts, and what is computed from them.
 
-``capture`` is the one way to record. Batches stream through; of each only the wanted tokens of the wanted hook points
-are kept, and means over prompts are summed in float64.
+``capture`` is the one way to record. It runs batch by batch, keeps only the requested tokens at the requested hook
+points, and sums means over prompts in float64.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,14 +29,15 @@ from .models import (
 )
 from .records import HeadMeans, PositionMeans
 from .scoring import listed, prompt_ids
-from .tasks import Prompt, positions_by_place, task_names, token_text
+from .tasks import Prompt, positions_by_name, task_names, token_text
 from .vocabulary import Head, PositionsBy, TokenizedPrompt, check_heads
 
-Places = Mapping[str, Sequence[int]]
+PositionGroups = Mapping[str, Sequence[int]]
+BETWEEN_POSITIONS = ("hook_pattern", "hook_attn_scores")  # [batch, head, query, key]
 
 
 class _Batch(NamedTuple):
-    """What one batch gives: its activations by hook point, and the numbers of prompts where one is not finite."""
+    """One batch's activations by hook point, and the numbers of prompts with infinities or not-a-numbers."""
 
     values: dict[str, Tensor]
     odd: set[int]
@@ -49,20 +50,20 @@ def capture(
     prompts: Iterable[Prompt] | Prompt,
     points: Sequence[str],
     *,
-    at: Literal["last", "all"] | Sequence[Places] = "last",
+    at: Literal["last", "all"] | Sequence[PositionGroups] = "last",
     reduce: Literal["mean", "none"] = "mean",
     batch_size: Count = 32,
     n_jobs: Count | None = 1,
     what: str = "activations",
 ) -> dict[str, Tensor]:
-    """Record activations at hook points over prompts: the mean over them, or each prompt's own.
+    """Record activations at hook points: the mean over prompts, or each prompt's own.
 
     Args:
         model: the model, with whatever edits are active on it.
         prompts: one prompt or several, of any lengths.
         points: TransformerLens' names of hook points, such as ``"blocks.3.hook_resid_pre"`` (``model.hook_dict``).
         at: ``"last"``, the prompt's last token; ``"all"``, all tokens of prompts of one length; or, for each prompt,
-            named groups of positions, the same names for all, of which each gives the mean over its tokens.
+            named groups of positions, with the same names for all, whose tokens are averaged.
         reduce: ``"mean"`` over prompts, or ``"none"``.
         batch_size: prompts in one forward pass.
         n_jobs: workers that share the batches (``indirect_effects``).
@@ -70,11 +71,12 @@ def capture(
 
     Returns:
         For each hook point, in the model's activation units, ``[*activation]`` in float64 for the mean, or
-        ``[prompt, *activation]`` in float32 or wider, on the CPU. With ``at="last"`` an activation has no axis of
-        positions, with ``"all"`` it is whole, and with groups these are its first axis.
+        ``[prompt, *activation]`` in float32 or wider, on the CPU. An activation has no position axis with
+        ``at="last"``, all positions with ``"all"``, and the groups as its first axis with groups.
 
     Raises:
-        ArgumentError: ``"all"`` of prompts of several lengths, or groups that do not fit the prompts.
+        ArgumentError: ``"all"`` of prompts of several lengths, groups that do not fit the prompts, or positions chosen
+            of attention patterns, which are [batch, head, query, key].
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             activations are not finite.
         HookError, WorkerError: no such hook point, hooks that workers would not run, a worker that died.
@@ -98,8 +100,8 @@ def capture(
     return {point: torch.cat([batch.values[point] for _, batch in found])[order] for point in points}
 
 
-def _check_positions(at: str | Sequence[Places], pairs: Sequence[TokenizedPrompt]) -> None:
-    """Raise ArgumentError unless the positions are those of the prompts."""
+def _check_positions(at: str | Sequence[PositionGroups], pairs: Sequence[TokenizedPrompt]) -> None:
+    """Raise ArgumentError unless the prompts have these positions."""
     lengths = {len(ids) for ids, _ in pairs}
     if at == "all" and len(lengths) > 1:
         raise ArgumentError("prompts of one length for at='all'", f"{len(lengths)} lengths", "record them one by one")
@@ -113,13 +115,15 @@ def _check_positions(at: str | Sequence[Places], pairs: Sequence[TokenizedPrompt
         for name, positions in groups.items():
             if not positions or not all(0 <= position < len(ids) for position in positions):
                 raise ArgumentError(f"positions from 0 to {len(ids) - 1} for {name!r}", repr(list(positions))[:60])
+            if len(set(positions)) < len(positions):
+                raise ArgumentError(f"different positions for {name!r}, to average", repr(list(positions))[:60])
 
 
 def _record(
     model: HookedTransformer,
     numbered: tuple[list[int], Sequence[TokenizedPrompt]],
     points: Sequence[str],
-    at: str | Sequence[Places],
+    at: str | Sequence[PositionGroups],
     total: bool,
 ) -> _Batch:
     """One batch's activations: their sum over its prompts in float64, or each prompt's own."""
@@ -130,6 +134,8 @@ def _record(
     found = _Batch({}, set())
 
     def keep(point: str, activation: Float[Tensor, "batch ..."]) -> None:
+        if at != "all":
+            _check_axis(point, activation, rows.tokens)
         if at == "last":
             activation = activation[last_token(activation)]
         odd = ~activation.isfinite().flatten(1).all(1)
@@ -147,15 +153,24 @@ def _record(
     return found
 
 
+def _check_axis(point: str, activation: Tensor, tokens: Tensor) -> None:
+    """Raise ArgumentError where an activation is not [batch, pos, ...], so that positions cannot be chosen in it."""
+    if point.endswith(BETWEEN_POSITIONS) or activation.shape[:2] != tokens.shape:
+        raise ArgumentError(
+            f"at='all' for {point}, whose second axis is not the position", "a choice of positions",
+            "attention_patterns reads patterns of one prompt",
+        )  # fmt: skip
+
+
 def _total(sums: Sequence[Tensor]) -> Tensor:
-    """The sum of batches' sums, in their order: the same bits whichever worker has computed them."""
+    """The sum of the batches' sums, in their order, so that the bits do not depend on which worker computed what."""
     total = torch.zeros_like(sums[0])
     for of_batch in sums:
         total += of_batch
     return total
 
 
-def _shares(groups: Sequence[Places], tokens: Tensor) -> Float[Tensor, "batch pos group"]:
+def _shares(groups: Sequence[PositionGroups], tokens: Tensor) -> Float[Tensor, "batch pos group"]:
     """The share of each token in the mean of each group of positions."""
     shares = torch.zeros(*tokens.shape, len(groups[0]), dtype=torch.float64)
     for row, positions_of in enumerate(groups):
@@ -204,7 +219,7 @@ def mean_head_activations(
 def mean_position_activations(
     model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", batch_size: Count = 32
 ) -> PositionMeans:
-    """Mean over clean prompts of each head's output before W_O at each place: the means for ``position_effects``.
+    """Mean over clean prompts of each head's output before W_O at each position: the means for ``position_effects``.
 
     Args:
         model: the model.
@@ -214,8 +229,8 @@ def mean_position_activations(
         batch_size: prompts in one forward pass.
 
     Returns:
-        ``.values`` is [place, layer, head, d_head], in the model's activation units, in float32 or wider; a place of
-        several tokens counts by their mean.
+        ``.values`` is [position, layer, head, d_head], in the model's activation units, in float32 or wider; a part of
+        several tokens is represented by their mean.
 
     Raises:
         ArgumentError: another ``by``.
@@ -224,20 +239,20 @@ def mean_position_activations(
 
     Example:
         >>> means = iv.mean_position_activations(model, prompts)
-        >>> means.places[-1]
+        >>> means.positions[-1]
         'last'
     """
     prompts = listed(prompts)
-    prompt_ids(model, prompts)  # prompts that cannot be used are named before their parts are looked at
-    found = positions_by_place(model.tokenizer, prompts, by)
-    places = [name for name in found[0] if all(name in each for each in found)]
+    prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
+    tokens = positions_by_name(model.tokenizer, prompts, by)
+    positions = [name for name in tokens[0] if all(name in each for each in tokens)]
     points = [z_name(layer) for layer in range(model.cfg.n_layers)]
-    at = [{name: tuple(each[name]) for name in places} for each in found]
+    at = [{name: tuple(each[name]) for name in positions} for each in tokens]
     means = capture(model, prompts, points, at=at, batch_size=batch_size)
     return PositionMeans(
         torch.stack([means[point] for point in points], 1).to(at_least_float32(model.cfg.dtype)),
         len(prompts),
-        tuple(places),
+        tuple(positions),
         by,
         task=", ".join(task_names(prompts)),
         provenance=provenance(model, prompts=len(prompts), by=by),
@@ -245,7 +260,7 @@ def mean_position_activations(
 
 
 def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> None:
-    """Raise unless ``means`` are finite, and of such a model.
+    """Raise unless ``means`` are finite and fit the model.
 
     Raises:
         ArgumentError: means that are not finite.
@@ -254,7 +269,7 @@ def check_means(model: HookedTransformer, means: HeadMeans | PositionMeans) -> N
     check_fits(model, means.provenance, "the mean activations")
     shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
     if isinstance(means, PositionMeans):
-        shape = (len(means.places), *shape)
+        shape = (len(means.positions), *shape)
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}")
     check_finite("mean activations", means.values)

@@ -51,9 +51,10 @@ def checked(function: F) -> F:
             kinds.update(_kinds_of(function))
         try:
             bound = signature.bind(*args, **options)
-        except TypeError as error:
-            came = str(error).removeprefix("got ")
-            raise ArgumentError(f"a call as {_called(function)}{_parameters(signature)}", came) from None
+        except TypeError:
+            bound = None
+        if bound is None:
+            return function(*args, **options)  # Python's own TypeError
         for name, value in bound.arguments.items():
             bound.arguments[name] = _taken(name, kinds[name], value) if name in kinds else value
         gradients = torch.is_grad_enabled()
@@ -66,13 +67,8 @@ def checked(function: F) -> F:
     return check  # type: ignore[return-value]
 
 
-def is_checked(function: Any) -> bool:
-    """Whether ``checked`` stands before a function or class."""
-    return getattr(function, "__checked__", False)
-
-
 def check_finite(what: str, values: Tensor) -> None:
-    """Raise ArgumentError where ``values`` are infinite or not a number: nothing is averaged or ranked with such."""
+    """Raise ArgumentError where ``values`` are infinite or not a number, since these cannot be averaged or ranked."""
     odd = (~values.isfinite()).nonzero().tolist()
     if odd:
         raise ArgumentError(
@@ -90,22 +86,8 @@ def _taken(name: str, kind: Kind, value: object) -> Any:
         ) from None
 
 
-def _called(function: Callable[..., Any]) -> str:
-    return function.__qualname__.removesuffix(".__init__")
-
-
-def _parameters(signature: inspect.Signature) -> str:
-    """A signature by its names alone."""
-    bare = [
-        each.replace(annotation=each.empty, default=each.empty if each.default is each.empty else ...)
-        for each in signature.parameters.values()
-        if each.name != "self"
-    ]
-    return str(inspect.Signature(bare)).replace("=Ellipsis", "=...")
-
-
 def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
-    """The kinds of a function's parameters, those without annotation left out."""
+    """The kinds of a function's annotated parameters."""
     inner: Any = inspect.unwrap(function)
     signature = inspect.signature(function)
     hints = {name: each.annotation for name, each in signature.parameters.items() if each.annotation is not each.empty}
@@ -120,6 +102,6 @@ def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
 
 
 def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
-    """An annotation with the names that it quotes looked up."""
+    """An annotation, with quoted names evaluated."""
     holder = types.SimpleNamespace(__annotations__={"hint": hint})
     return typing.get_type_hints(holder, globalns=names, include_extras=True)["hint"]

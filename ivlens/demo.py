@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from ._laboratory import layers_between
+from ._laboratory import check_prompts
 from .activations import attention_patterns
 from .checks import Count, Natural, Seed, checked
 from .effects import locate_heads
+from .errors import at_least
 from .files import safe_name
 from .heads import universal_effects
 from .models import HookedTransformer, key_of
 from .records import (
-    Evaluation,
+    ConditionComparison,
     HeadEffects,
     HeadMap,
     SteeringSweep,
@@ -27,22 +27,24 @@ from .records import (
     standard_error,
     write_text,
 )
-from .scoring import evaluate
-from .steering import random_vector, steer, steering_sweep
+from .steering import compare_conditions, controlled, layer_grid, steering_sweep
 from .tasks import Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
+from .vocabulary import Condition, check_count, check_layers
 
 log = logging.getLogger("ivlens")
 
 TASKS = ("present-past", "singular-plural", "capitalize", "country-capital")
-CONDITIONS = ("bare", "bare + IV", "clean", "bare + random vector", "bare + another task's IV")
+CONDITIONS = (
+    Condition.BARE, Condition.VECTOR, Condition.CLEAN, Condition.RANDOM_VECTOR, Condition.OTHER_VECTOR
+)  # fmt: skip
 HEADS_TEXT = (
-    "Each cell of a map is an attention head. Its indirect effect is how much the log-probability of the right answer "
-    "rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is replaced by "
-    "its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
+    "Each square of a map is an attention head. Its indirect effect is how much the log-probability of the right "
+    "answer rises on a bare prompt (no instruction, no demonstration) when the head's output at the last token is "
+    "replaced by its mean over clean prompts. Heads with a high average indirect effect carry the instruction."
 )
 STEERING_TEXT = (
-    "The instruction vector (IV) is the sum of the chosen heads' mean outputs. It is added to the residual stream "
+    "The instruction vector is the sum of the chosen heads' mean outputs. It is added to the residual stream "
     "at the last token of bare prompts; layer and scale were chosen on validation prompts, accuracies are of "
     "held-out test prompts. A vector that carries the instruction must beat a random one of the same norm and "
     "another task's, at the same layer and scale."
@@ -58,13 +60,20 @@ class DemoConfig:
         n_clean: clean train prompts for the heads' mean outputs.
         n_corrupted: train prompts without instruction for the heads' effects.
         shots: demonstrations in a clean prompt.
-        k: heads that a vector is the sum of.
-        layers: layers at which vectors are tried; None: every tenth of the depth, from three to six tenths of it.
+        k: how many of the strongest heads to sum into a vector.
+        layers: layers at which vectors are tried (None: every tenth of the depth, from three to six tenths of it).
         scales: factors on the vector that are tried.
         n_validation: bare prompts on which layer and scale are chosen.
         n_test: test prompts of every condition.
         random_seeds: seeds of the random vectors.
         seed: seed of the prompts.
+
+    Raises:
+        ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> iv.DemoConfig(k=10).tried_layers(30)
+        (9, 12, 15, 18)
     """
 
     n_clean: Count = 40
@@ -78,10 +87,40 @@ class DemoConfig:
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
 
+    def __post_init__(self) -> None:
+        for name in ("scales", "random_seeds"):
+            at_least(f"the number of {name}", len(getattr(self, name)), 1)
+
+    @checked
+    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
+        """The layers at which vectors are added to a model of ``n_layers`` layers.
+
+        Args:
+            n_layers: layers of the model.
+
+        Returns:
+            The layers.
+        """
+        return layer_grid(n_layers, 30, 60) if self.layers is None else self.layers
+
+    @checked
+    def check_model(self, n_layers: Count, n_heads: Count) -> None:
+        """Refuse a model that this configuration does not fit, before anything is measured.
+
+        Args:
+            n_layers: layers of the model.
+            n_heads: heads of each layer.
+
+        Raises:
+            ArgumentError: the model has not the layers that are to be tried, or not as many heads as ``k``.
+        """
+        check_layers(n_layers, self.tried_layers(n_layers))
+        check_count(self.k, n_layers * n_heads)
+
 
 @dataclass(frozen=True, repr=False)
 class Demo:
-    """What the demo found, by task: effects (and those of all tasks), vectors, sweeps, and accuracies when steered.
+    """The demo's results by task: effects (and their mean over tasks), vectors, sweeps, and steered accuracies.
 
     Args:
         tasks: the tasks, by name.
@@ -108,7 +147,7 @@ class Demo:
         return pd.DataFrame(rows)
 
     def steering_table(self) -> pd.DataFrame:
-        """``steering_table`` of what was found."""
+        """``steering_table`` of these results."""
         return steering_table(self.steering)
 
     def __repr__(self) -> str:
@@ -142,7 +181,7 @@ def run_demo(
 
     Args:
         model: any model of ``load_model``.
-        tasks: two tasks or more, each the control of the one before it; names are of built-in tasks or files.
+        tasks: two or more tasks, or names of built-in ones or files; each is the control of the one before it.
         config: how it is measured.
         out: folder for ``index.html``, ``heads.csv``, ``steering.json`` and ``records/``; effects there are reused.
 
@@ -151,6 +190,9 @@ def run_demo(
     """
     config, out = config or DemoConfig(), Path(out)
     named = tasks_by_name(tasks)
+    config.check_model(model.cfg.n_layers, model.cfg.n_heads)
+    for task in named.values():
+        check_prompts(task, config.n_clean, config.n_corrupted, config.n_validation, config.n_test)
     effects = {name: _effects(model, task, out, config) for name, task in named.items()}
     vectors = {name: instruction_vector(model, each, k=config.k) for name, each in effects.items()}
     sweeps, rows = {}, []
@@ -178,39 +220,29 @@ def _steering(
     """The sweep on validation prompts, and a row per condition on test prompts at its best layer and scale."""
     tuning = task.prompts(config.n_validation, shots=0, instruction=False, split="validation", seed=config.seed)
     held_out = task.prompts(config.n_test, shots=0, instruction=False, split="test", seed=config.seed)
-    layers = layers_between(model.cfg.n_layers, 30, 60) if config.layers is None else config.layers
-    sweep = steering_sweep(model, own, tuning, layers, config.scales)
+    sweep = steering_sweep(model, own, tuning, config.tried_layers(model.cfg.n_layers), config.scales)
     layer, scale, _ = sweep.best()
-
-    def steered(vector: InstructionVector) -> Evaluation:
-        with steer(model, vector, layer, scale):
-            return evaluate(model, held_out)
-
-    instructed = bool(task.instructions)
-    clean = task.prompts(config.n_test, shots=config.shots, instruction=instructed, split="test", seed=config.seed)
-    results = {
-        "bare": [evaluate(model, held_out)],
-        "bare + IV": [steered(own)],
-        "clean": [evaluate(model, clean)],
-        "bare + random vector": [steered(random_vector(own, seed=seed)) for seed in config.random_seeds],
-        "bare + another task's IV": [steered(other)],
-    }
-    place = {"task": task.name, "layer": layer, "scale": scale}
-    return sweep, [place | _row(condition, results[condition]) for condition in CONDITIONS]
+    clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
+    vectors: dict[str, InstructionVector] = {Condition.VECTOR: own, Condition.OTHER_VECTOR: other}
+    comparison = compare_conditions(
+        model, controlled(model, held_out, clean, vectors, layer, scale, config.random_seeds), task=task.name
+    )
+    steering = {"task": task.name, "layer": layer, "scale": scale}
+    return sweep, [steering | _row(condition, comparison) for condition in CONDITIONS]
 
 
-def _row(condition: str, results: list[Evaluation]) -> dict[str, Any]:
+def _row(condition: Condition, comparison: ConditionComparison) -> dict[str, Any]:
     """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
-    correct = torch.stack([result.correct.double() for result in results]).mean(0)
-    probabilities = torch.stack([result.probabilities for result in results]).mean(0)
+    repeats = [comparison.conditions.index(name) for name in condition.among(comparison.conditions)]
+    correct, probabilities = comparison.correct[repeats].double().mean(0), comparison.probabilities[repeats].mean(0)
     return {
-        "condition": condition,
+        "condition": str(condition),
         "accuracy": float(correct.mean()),
         "accuracy_stderr": standard_error(correct),
         "probability": float(probabilities.mean()),
         "probability_stderr": standard_error(probabilities),
-        "n": results[0].n,
-        "repeats": len(results),
+        "n": comparison.n,
+        "repeats": len(repeats),
     }
 
 
@@ -236,8 +268,7 @@ def _write_page(model: HookedTransformer, demo: Demo, config: DemoConfig, folder
     from . import views
 
     task = next(iter(demo.tasks.values()))
-    instructed = bool(task.instructions)
-    [prompt] = task.prompts(1, shots=config.shots, instruction=instructed, split="test", seed=config.seed)
+    [prompt] = task.prompts(1, shots=config.shots, split="test", seed=config.seed)
     heads = demo.effects[task.name].top(3)
     tokens, patterns = attention_patterns(model, prompt, heads)
     names = [f"{layer}.{head}" for layer, head in heads]

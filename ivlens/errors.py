@@ -12,8 +12,8 @@ IvlensError
 |-- RecordError         a saved record that is missing, truncated, or of another kind
 `-- WorkerError         a worker process that died, or that cannot do its work
 
-FallbackWarning says that something is computed in a slower way than the one asked for, PrecisionWarning that a number
-is near the noise of its dtype, SourceWarning that what is loaded may not be what was meant.
+FallbackWarning: a slower method is used than the one requested. PrecisionWarning: a number is near the noise of its
+dtype. SourceWarning: what is loaded may not be what was meant.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from pathlib import PurePath
 from reprlib import Repr
 from typing import Any
 
-NAMED, NAMED_BY = 3, 40  # so many prompts are named in an error, by their last characters
+NAMED, NAMED_BY = 3, 40  # prompts named in an error, at most, and the last characters that name one
 
 
 class IvlensError(Exception):
@@ -79,7 +79,7 @@ class WorkerError(IvlensError):
 
 
 class FallbackWarning(UserWarning):
-    """Something is computed in another, slower way than the one asked for, which would not be faithful."""
+    """A slower method is used, because the requested one would not represent the model faithfully."""
 
 
 class PrecisionWarning(UserWarning):
@@ -87,16 +87,16 @@ class PrecisionWarning(UserWarning):
 
 
 class SourceWarning(UserWarning):
-    """What is loaded is readable but may not be what was meant: another base, another tokenizer, code left aside."""
+    """What is loaded may not be what was meant: another base, another tokenizer, code that is not run."""
 
 
 def with_article(name: str) -> str:
-    """The name of a class after "a" or "an", by its first letter; a U is taken for that of "universal"."""
+    """A class name with "a" or "an" by its first letter; U counts as a consonant, as in "universal"."""
     return f"an {name}" if name[0] in "AEIOaeio" else f"a {name}"
 
 
 class _Brief(Repr):
-    """Short texts of what came: of models, tensors and the like their type and shape, since their own text is long."""
+    """Short texts of values for messages; models and tensors by type and shape, since their own text is long."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,8 +109,10 @@ class _Brief(Repr):
             return f"<an integer of {x.bit_length():,} bits>"
 
     def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(x, tuple):  # one with names, such as a Head
+            return self.repr_tuple(x, level)
         if x is None or isinstance(x, (Number, PurePath)):
-            with suppress(ValueError):  # a fraction of thousands of digits
+            with suppress(ValueError):  # a fraction with thousands of digits
                 return repr(x)[:60]
         shape = getattr(x, "shape", None)
         if not isinstance(shape, tuple):
@@ -123,7 +125,7 @@ brief = _Brief().repr
 
 
 def few(texts: Iterable[object], shown: int = 4) -> str:
-    """The first of the texts, shortened, and how many more there are, for a message."""
+    """The first few texts, shortened, and how many more there are, for a message."""
     listed = list(texts)
     more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
     short = [text[:60] if isinstance(text, str) else brief(text) for text in listed[:shown]]
@@ -131,23 +133,23 @@ def few(texts: Iterable[object], shown: int = 4) -> str:
 
 
 def reason(error: BaseException, letters: int = 300) -> str:
-    """The type and the text of an error of Python's or another library's, in one line, for a message."""
+    """The type and text of an error from Python or another library, in one line, for a message."""
     text = " ".join(str(error).split()) or "no message"
     return f"{type(error).__name__}: {text[:letters]}{'...' if len(text) > letters else ''}"
 
 
 def refuse_odd(what: str, prompts: Sequence[str], odd: Iterable[int], of: str = "") -> None:
-    """Raise PromptError that names the ``odd`` ones of the prompts, if any: ``what`` is infinite or not a number there.
+    """Raise PromptError naming the prompts with the numbers ``odd``, if any: ``what`` is not finite on them.
 
-    ``of`` says where in the model, if that is known.
+    ``of`` says where in the model, if known.
     """
     numbers = sorted(set(odd))
     if not numbers:
         return
-    told = [f"prompt {number + 1} ({prompts[number][-NAMED_BY:]!r})" for number in numbers[:NAMED]]
+    names = [f"prompt {number + 1} ({prompts[number][-NAMED_BY:]!r})" for number in numbers[:NAMED]]
     more = [f"{len(numbers) - NAMED} more"] if len(numbers) > NAMED else []
     raise PromptError(
-        f"finite {what} on every prompt", f"infinite values or not-a-numbers{of} on {', '.join(told + more)}",
+        f"finite {what} on every prompt", f"infinite values or not-a-numbers{of} on {', '.join(names + more)}",
         "half precision may overflow: load the model with dtype=torch.float32; or look for damaged weights",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""``explore``: heads looked at, chosen and tried on a model, by click in a notebook or from Python."""
+"""``explore``: look at heads, choose them and try their vector, by click in a notebook or from Python."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +18,14 @@ from .models import HookedTransformer, answer_logits, check_fits, padded
 from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
-from .tasks import Prompt, Task, as_tasks, task_names, token_text
+from .tasks import Prompt, Task, as_tasks, clean_instruction, task_names, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
 from .vocabulary import Head, Metric, TokenizedPrompt, check_layer
 
 if TYPE_CHECKING:
     import ivlens.views
 
-AT_ONCE = 2  # corrupted prompts between two looks at the Stop button
+AT_ONCE = 2  # corrupted prompts between two checks of the Stop button
 DRAWS = {"shots": 2, "format": "labelled", "split": "train", "seed": 0, "corruption": "no-instruction"}
 
 
@@ -41,9 +41,9 @@ class TaskPrompts:
 
 @dataclass(frozen=True)
 class Explorer:
-    """What a model's heads are and do on some tasks: computed when asked for, and kept where that takes long.
+    """A model's heads on some tasks: computed on request, with slow results cached.
 
-    Kept are ``effects`` by task and metric, ``means`` and the ``answers`` to bare and clean test prompts by task, and
+    It caches ``effects`` by task and metric, ``means`` and the ``answers`` to bare and clean test prompts by task, and
     the likeliest tokens after prompts without a vector (``unsteered``).
     """
 
@@ -60,7 +60,7 @@ class Explorer:
         return self.model.cfg.n_layers, self.model.cfg.n_heads
 
     def compute(self, task: str, metric: Metric) -> Iterator[tuple[int, int]]:
-        """Compute a task's effects, a few prompts at a time; yields how many prompts are done, and how many there are.
+        """Compute a task's effects, a few prompts at a time; yield the number of prompts done and the total.
 
         If the caller stops early, the effects over the prompts so far are kept.
         """
@@ -133,7 +133,7 @@ class Explorer:
         return self.means[task]
 
     def _test_answers(self, task: str) -> tuple[Evaluation, Evaluation]:
-        """How the bare and the clean test prompts are answered without a vector."""
+        """The answers to bare and clean test prompts without a vector."""
         if task not in self.answers:
             prompts = self.prompts[task]
             self.answers[task] = evaluate(self.model, prompts.test_bare), evaluate(self.model, prompts.test_clean)
@@ -142,7 +142,7 @@ class Explorer:
     @torch.no_grad()
     def _likeliest(self, prompt: Prompt, k: int) -> pd.DataFrame:
         (ids,) = prompt_ids(self.model, [prompt])
-        # an answer of one token, whichever, is read off the prompt's last token
+        # only the last token's logits are used, so any one-token answer will do
         (logits,) = answer_logits(self.model, padded([TokenizedPrompt(ids, (0,))], self.model.cfg.device))
         best = logits[0].double().softmax(-1).topk(min(k, logits.shape[-1]))
         tokens = [token_text(self.model.tokenizer, token) for token in best.indices.tolist()]
@@ -168,14 +168,14 @@ def explore(
     Args:
         model: the model to explore.
         tasks_or_prompts: tasks or their names, or clean prompts made by hand.
-        corrupted: with prompts made by hand, as many without what asks for their task; the vector is tried on them.
-        effects: effects that were computed before (``locate_heads``), on the prompts that they say.
-        n_clean: training prompts of each task, which give means and effects.
-        n_test: test prompts of each task, on which the vector is tried.
+        corrupted: for prompts made by hand, the same queries without instruction; the vector is tried on them.
+        effects: effects computed before by ``locate_heads``; their prompts are used.
+        n_clean: training prompts per task, for means and effects.
+        n_test: test prompts per task, on which the vector is tried.
         shots: demonstrations in each clean prompt.
-        layer: where the slider of the steered layer begins; None: at two fifths of the layers.
-        scale: where the slider of the vector's factor begins.
-        seed: draws the prompts.
+        layer: initial layer of the slider; None: two fifths of the depth.
+        scale: initial scale of the slider.
+        seed: seed of the prompts.
 
     Returns:
         The widget, which a notebook shows; its ``heads`` can be assigned, ``vector`` is their instruction vector.
@@ -211,7 +211,7 @@ def explore(
 
 
 def _made_by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, TaskPrompts]:
-    """Clean and corrupted prompts that pair up, as those of one task."""
+    """Paired clean and corrupted prompts, as one task's."""
     if len(corrupted) != len(clean):
         do = "pass corrupted=, for each prompt the same without what asks for its task"
         raise ArgumentError(f"as many corrupted prompts as clean ones, {len(clean)}", str(len(corrupted)), do)
@@ -231,11 +231,12 @@ def _tasks(tasks_or_names: list[Any]) -> list[Task]:
 def _drawn(
     model: HookedTransformer, task: Task, known: list[Any], n_clean: int, n_test: int, draws: dict[str, Any]
 ) -> TaskPrompts:
-    """A task's prompts, drawn as ``draws`` says or, where there are known effects on it, as theirs were."""
+    """A task's prompts, drawn with ``draws`` or as those of known effects were."""
     count = min(n_clean, len(task.split("train")))
     if known := [each for each in known if each.task == task.name]:
         draws, count = _common_draws(task, known), known[0].n
-    how = {"format": draws["format"], "seed": draws["seed"], "tokenizer": model.tokenizer}
+    instruction = clean_instruction(task, draws.get("instruction"), draws["shots"])
+    how = {"format": draws["format"], "seed": draws["seed"], "tokenizer": model.tokenizer, "instruction": instruction}
     draw = partial(task.prompts, count, shots=draws["shots"], split=draws["split"], **how)
     draw_test = partial(task.prompts, min(n_test, len(task.split("test"))), split="test", **how)
     bare, clean = draw_test(shots=0, instruction=False), draw_test(shots=draws["shots"])
@@ -245,15 +246,15 @@ def _drawn(
 def _common_draws(task: Task, known: list[HeadEffects]) -> dict[str, Any]:
     """How the prompts of all known effects on a task were drawn."""
     settings = [each.provenance.get("settings", {}) for each in known]
-    draws = [{name: each.get(name) for name in DRAWS} for each in settings]
-    if None in draws[0].values() or any(each != draws[0] for each in draws):
+    draws = [{name: each.get(name) for name in (*DRAWS, "instruction")} for each in settings]
+    if None in [draws[0][name] for name in DRAWS] or any(each != draws[0] for each in draws):
         expected = f"effects on {task.name!r} that say how their prompts were drawn, all of them alike"
         raise ArgumentError(expected, f"{settings}"[:200], "locate_heads computes such")
     return draws[0]
 
 
 def _with_effects(explorer: Explorer, known: Sequence[HeadEffects]) -> Explorer:
-    """The explorer with effects that need not be computed again, and the means that they were computed with."""
+    """The explorer with known effects and the means that they were computed with."""
     for each in known:
         name = each.task or "prompts"
         if name not in explorer.prompts:
@@ -268,7 +269,7 @@ def _with_effects(explorer: Explorer, known: Sequence[HeadEffects]) -> Explorer:
 
 
 def _joined(effects: HeadEffects, more: HeadEffects) -> HeadEffects:
-    """Effects on some prompts and on more of them, as one record."""
+    """Effects on two sets of prompts, as one record."""
     values = torch.cat([effects.values, more.values])
     settings = dict(effects.provenance["settings"]) | {"prompts": len(values)}
     baseline, origin = torch.cat([effects.baseline, more.baseline]), dict(effects.provenance)

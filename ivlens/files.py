@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there, and that one process at a time works on.
+"""Files and folders that are written completely or not at all, by one process at a time.
 
-A file, or a folder, is written beside its target, brought to the disk, and moved over the target in one step: whenever
-the process is killed or the power cut, the old content or the new one has the name.
+A file or folder is written beside its target, flushed to disk, and renamed over the target in one step: whenever the
+process is killed or the power fails, the name holds the old content or the new one.
 """
 
 import ctypes
@@ -24,14 +24,14 @@ from .errors import RecordError, reason
 if sys.platform != "win32":
     import fcntl
 
-LONGEST = 120  # bytes of a name, which leaves room for suffixes in the 255 that file systems allow
-UNFINISHED, ASIDE = ".ivlens-unfinished", ".ivlens-old"  # ends of names that nobody else gives
+LONGEST = 120  # bytes of a name; leaves room for suffixes within the 255 of file systems
+UNFINISHED, ASIDE = ".ivlens-unfinished", ".ivlens-old"  # suffixes that only ivlens uses
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then move it over ``path`` in one step; return ``path``.
 
-    A link stays, and the file that it leads to is replaced.
+    A link stays; the file that it points to is replaced.
 
     Raises:
         RecordError: ``path`` is a folder, device, FIFO or socket, or it cannot be written (a full disk).
@@ -60,14 +60,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` as UTF-8, atomically; halves of surrogate pairs, which UTF-8 lacks, as escapes."""
+    """Write ``text`` to ``path`` as UTF-8, atomically; lone surrogates are escaped."""
     return write_atomically(
         path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     )
 
 
 def _target(path: Path) -> tuple[Path, int | None]:
-    """The file that is to be replaced, links followed, and its permissions if it is there."""
+    """The file to replace, after following links, and its permissions if it exists."""
     try:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         found = path.stat().st_mode
@@ -100,10 +100,9 @@ def check_there(path: str | Path) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder to write to, and put it in place of ``target`` when the block ends without an error.
 
-    On Linux and macOS the two change their names in one step. Where the file system cannot do that, the old folder
-    has another name for the moment between two renames; after a kill in it, the next call brings the old one back.
-    Folders that killed processes left unfinished are removed. Someone who reads file by file while the folder is
-    replaced can get some of each.
+    On Linux and macOS the two folders are exchanged in one step. Where the file system cannot do that, the old folder
+    has another name between two renames; if the process is killed there, the next call restores it. Unfinished folders
+    of killed processes are removed. A reader that opens files one by one during the exchange may see some of each.
     """
     target = target.absolute()
     _tidy(target)
@@ -121,7 +120,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Within this context ``remove_abandoned`` spares the folder; a killed process has left the context."""
+    """Within this context ``remove_abandoned`` keeps the folder; it is released when the process is killed."""
     if sys.platform == "win32":
         yield
         return
@@ -135,7 +134,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(folders: Iterable[Path]) -> None:
-    """Remove those of the folders that no living process of this machine has ``in_use``; on Windows none."""
+    """Remove the folders that no living process on this machine holds with ``in_use``; on Windows, none."""
     if sys.platform == "win32":
         return
     for folder in folders:
@@ -165,8 +164,8 @@ def _aside(target: Path) -> Path:
 
 
 def to_disk(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk: a power cut after that loses nothing."""
-    if path.is_dir() and os.name != "posix":  # only there can a folder be opened
+    """Flush a file, or a folder's entries, to disk, so that a power failure loses nothing."""
+    if path.is_dir() and os.name != "posix":  # only POSIX can open a folder
         return
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
@@ -176,7 +175,7 @@ def to_disk(path: Path) -> None:
 
 
 def _move_into_place(unfinished: Path, target: Path) -> None:
-    """Give a finished folder its name; what had the name before is then under the other, or removed."""
+    """Rename a finished folder to its final name; the folder that had it gets the other name, or is removed."""
     if not target.exists():
         unfinished.rename(target)
     elif not _exchange(unfinished, target):
@@ -192,7 +191,7 @@ def _move_into_place(unfinished: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, two: Path) -> bool:
-    """Let two paths change places in one step; False where the system cannot."""
+    """Exchange two paths in one step; False where the system cannot."""
     paths = os.fsencode(one), os.fsencode(two)
     if sys.platform == "darwin":
         return bool(ctypes.CDLL(None).renamex_np(*paths, 2) == 0)  # RENAME_SWAP
@@ -204,7 +203,7 @@ def _exchange(one: Path, two: Path) -> bool:
 
 @contextmanager
 def held(folder: str | Path) -> Iterator[None]:
-    """Within this context a folder, which is made, is this thread's alone; another process that asks is refused.
+    """Create the folder and lock it for this thread; other processes and threads are refused meanwhile.
 
     Raises:
         RecordError: another process, or another thread of this one, holds it, or it cannot be written to.
@@ -228,15 +227,15 @@ def held(folder: str | Path) -> Iterator[None]:
 
 
 def short_hash(value: object) -> str:
-    """A hash of the value's repr, for keys and names."""
+    """A short hash of the value's repr, for keys and names."""
     return sha256(repr(value).encode()).hexdigest()[:16]
 
 
 def safe_name(name: str) -> str:
-    """``name`` as the name of one file in one folder; an ordinary name stays as it is.
+    """``name`` as a valid file name; an ordinary name is unchanged.
 
-    Letters, digits and ``. _ + - =`` are kept, but no leading dot or hyphen; a name that had to be changed ends in
-    ``~`` and a hash of the whole of it, so that different names stay different.
+    Letters, digits and ``. _ + - =`` are kept, but no leading dot or hyphen; a changed name ends in ``~`` and a hash of
+    the original, so that different names stay different.
     """
     kept = re.sub(r"[^\w.+=-]+", "-", name).strip(".-").encode("utf-8", "ignore")[:LONGEST].decode("utf-8", "ignore")
     if name and kept == name:

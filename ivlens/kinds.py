@@ -1,9 +1,10 @@
-"""What an annotation allows: in words for a message, and how an argument takes the form that it names."""
+"""What an annotation allows: in words for a message, and as a conversion of an argument."""
 
 import inspect
 import math
 import operator
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from .errors import brief, with_article
 
 @dataclass(frozen=True)
 class Between:
-    """In an annotation, the numbers that are allowed: from ``least`` to ``most``, both among them."""
+    """In an annotation, the allowed numbers: from ``least`` to ``most``, both included."""
 
     least: float
     most: float = math.inf
@@ -36,7 +37,7 @@ class Between:
         return f"of {self.least} or more" if self.most == math.inf else f"from {self.least} to {self.most}"
 
 
-LIST = "a list of which each is "
+LIST = "a list of "
 # How to come by what was expected, said where something else was passed.
 MAKERS = {
     "HookedTransformer": "load_model(source) gives one",
@@ -54,7 +55,7 @@ MAKERS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """What an annotation allows: in words, and how an argument becomes it (``take`` raises Refused if it cannot)."""
+    """What an annotation allows: in words, and as ``take``, which converts an argument or raises Refused."""
 
     words: str
     take: Callable[[Any], Any]
@@ -117,7 +118,7 @@ def _instance(words: str, fits: Callable[[Any], bool], maker: str = "") -> Kind:
 
 
 def _class(hint: Any) -> Kind:
-    """An object of a class; anything where the annotation names none (Any, a type variable)."""
+    """An object of a class; anything where the annotation names no class (Any, a type variable)."""
     if not inspect.isclass(hint) or hint in (object, Any):
         return ANYTHING
     words = "a text" if hint is str else with_article(hint.__name__)
@@ -125,9 +126,9 @@ def _class(hint: Any) -> Kind:
 
 
 def _path() -> Kind:
-    """A path, as a text, a Path or what has one, that the file system can be asked for.
+    """A path that the file system accepts, as a text, a Path or an object with a path.
 
-    An empty text, which the value of an unset variable is, would be the working directory.
+    An empty text, as from an unset variable, would mean the working directory.
     """
 
     def take(value: Any) -> str | Path:
@@ -137,7 +138,7 @@ def _path() -> Kind:
                 raise ValueError
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 os.lstat(path)
-        except (TypeError, ValueError, OSError):  # a text without bytes is the second, a name too long the last
+        except (TypeError, ValueError, OSError):  # null characters, lone surrogates, too long names
             raise Refused(kind, value) from None
         return path
 
@@ -152,7 +153,7 @@ def _bool(value: Any) -> bool:
 
 
 def _number(hint: Any, allowed: Between | None = None) -> Kind:
-    """Whole numbers, whatever library they are of; or finite ones. True and False are none."""
+    """Whole or finite numbers of any library; True and False are not numbers."""
     whole = hint is int
 
     def take(value: Any) -> Any:
@@ -177,7 +178,7 @@ def _literal(values: tuple[Any, ...]) -> Kind:
 
 
 def _tensor(hint: Any) -> Kind:
-    """A tensor of the annotation's dtype and number of axes; names of axes are not compared between arguments."""
+    """A tensor of the annotation's dtype and number of axes; axes are not compared between arguments."""
 
     def fits(value: Any) -> bool:
         with jaxtyped("context"):
@@ -188,7 +189,7 @@ def _tensor(hint: Any) -> Kind:
 
 
 def _union(kinds: Sequence[Kind]) -> Kind:
-    """The first of the kinds that takes it; of refusals, the one that looked into the argument is told."""
+    """The first kind that accepts the argument; otherwise the refusal that got furthest into the argument."""
 
     def take(value: Any) -> Any:
         refusals = []
@@ -202,20 +203,20 @@ def _union(kinds: Sequence[Kind]) -> Kind:
 
     maker = next((each.maker for each in kinds if each.maker), "")
     listed = sorted((each.words for each in kinds if each.words != "None"), key=lambda words: words.startswith(LIST))
-    words = " or ".join(listed)  # one Prompt before a list of which each is a Prompt
+    words = " or ".join(listed)  # one Prompt before a list of Prompts
     kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
     return kind
 
 
 def _named_row(hint: Any) -> Kind:
-    """A NamedTuple, out of any sequence of as many items of its fields' kinds, as a head out of [0, 1]."""
+    """A NamedTuple from any sequence of as many items of its fields' kinds, such as a head from [0, 1]."""
     fields = typing.get_type_hints(hint, include_extras=True)
     words = f"({', '.join(fields)})"
     return _row([kind_of(each) for each in fields.values()], hint._make, words, MAKERS.get(hint.__name__, ""))
 
 
 def _row(kinds: Sequence[Kind], make: Callable[[Iterable[Any]], Any] = tuple, words: str = "", maker: str = "") -> Kind:
-    """A tuple with a kind for each of its items."""
+    """A tuple with one kind per item."""
 
     def take(value: Any) -> Any:
         if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
@@ -230,7 +231,7 @@ def _row(kinds: Sequence[Kind], make: Callable[[Iterable[Any]], Any] = tuple, wo
 
 
 def collection_of(origin: Any, item: Kind, plural: str) -> Kind:
-    """Several of a kind: a list, or a tuple where the annotation says so; a text or a mapping is none."""
+    """Several items of a kind: a list, or a tuple where the annotation says so, but no text or mapping."""
     made = tuple if origin is tuple else list
 
     def take(value: Any) -> Any:
@@ -244,7 +245,7 @@ def collection_of(origin: Any, item: Kind, plural: str) -> Kind:
 
 
 def _items(kind: Kind, value: Iterable[Any]) -> Iterator[Any]:
-    """The items of something iterable that may fail at it, as a tensor without axes does."""
+    """The items of an iterable, which may fail, as a tensor without axes does."""
     try:
         yield from value
     except TypeError:
@@ -252,7 +253,7 @@ def _items(kind: Kind, value: Iterable[Any]) -> Iterator[Any]:
 
 
 def mapping_of(keys: Kind, values: Kind) -> Kind:
-    """A mapping, its keys and its values each of a kind."""
+    """A mapping with keys of one kind and values of another."""
 
     def take(value: Any) -> dict[Any, Any]:
         if not isinstance(value, Mapping):
@@ -267,7 +268,7 @@ def mapping_of(keys: Kind, values: Kind) -> Kind:
 
 
 def _within(where: str, kind: Kind, value: Any) -> Any:
-    """An item of an argument; a refusal says where in the argument it stands."""
+    """An item of an argument; a refusal says where in the argument it is."""
     try:
         return kind.take(value)
     except Refused as refused:
@@ -276,4 +277,6 @@ def _within(where: str, kind: Kind, value: Any) -> Any:
 
 
 def _plural(words: str) -> str:
-    return f"{LIST}{words}"
+    """A list of what the words say one of: "a Prompt" becomes "a list of Prompts"."""
+    several = re.sub(r"\ban? ((?:whole |finite |\w+(?= tensor) )?\w*[^\Ws])(s?)\b", r"\1s", words)
+    return f"{LIST}{several.replace('one of', 'names among', 1)}"

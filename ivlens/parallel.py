@@ -1,7 +1,7 @@
 """Independent pieces of work on several workers, through joblib: its processes here, dask or ray where users have them.
 
-Which engine it is, is the caller's ``joblib.parallel_config(backend=...)``; without one, loky's processes. joblib
-divides this machine's cores among loky's workers; a cluster's workers have the threads that it gives them.
+The caller's ``joblib.parallel_config(backend=...)`` chooses the engine; the default is loky's processes. joblib divides
+this machine's cores among loky's workers; a cluster decides how many threads its workers have.
 """
 
 import io
@@ -27,16 +27,16 @@ from .checks import Count, checked
 from .errors import ArgumentError, IvlensError, WorkerError, reason
 
 P = TypeVar("P")
-_one_piece = threading.Lock()  # a cluster's worker may have several threads, but has memory for one model
-left_behind: set[Path] = set()  # in a worker: folders that its parent removes, or, if that was killed, the worker
+_one_piece = threading.Lock()  # a cluster's worker may have several threads but memory for one model only
+left_behind: set[Path] = set()  # in a worker: folders to remove if its parent, which would do it, is killed
 
 
 @checked
 def workers(n_jobs: Count | None) -> int:
-    """How many workers ``n_jobs`` asks for: so many, or None for as many as ``joblib.parallel_config`` says.
+    """The number of workers: ``n_jobs``, or where it is None what ``joblib.parallel_config`` says.
 
     Raises:
-        ArgumentError: n_jobs below 1, or an engine of threads: a model's hooks are seen by all threads of a process.
+        ArgumentError: n_jobs below 1, or an engine of threads, since all threads of a process share a model's hooks.
     """
     if n_jobs == 1:
         return 1
@@ -57,18 +57,18 @@ def map_pieces(
     *shared: Any,
     finished: Callable[[P, Any], object] = lambda piece, result: None,
 ) -> list[Any]:
-    """Results of ``work(piece, *shared)`` in the order of the pieces, which several workers share.
+    """Results of ``work(piece, *shared)`` on several workers, in the order of the pieces.
 
-    After a piece that failed no other one begins; an interrupt stops the workers.
+    After a piece fails, no further one begins; an interrupt stops the workers.
 
     Args:
         work: what is done with each piece, in a worker.
         pieces: the pieces.
-        n_jobs: how many workers; None for as many as ``joblib.parallel_config`` says.
+        n_jobs: number of workers; None for what ``joblib.parallel_config`` says.
         names: what an error calls each piece.
         shared: further arguments of ``work``. A NumPy array travels once: a memory-mapped one by its file's name to
             processes of this machine, scattered to dask's workers; ray's get it with each piece.
-        finished: called with each piece and its result as they come.
+        finished: called with each piece and its result as it arrives.
 
     Raises:
         IvlensError: what a piece raised, with its name; other errors of a piece as they are.
@@ -94,9 +94,9 @@ def map_pieces(
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """Within this context SIGTERM ends the process as Ctrl-C does: workers and temporary files go first.
+    """Within this context SIGTERM ends the process like Ctrl-C, after workers and temporary files are removed.
 
-    Only in the main thread, and where nobody else listens; a second one ends it at once.
+    Only in the main thread and where no other handler is set; a second SIGTERM ends it at once.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
@@ -115,7 +115,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _listen_no_more() -> None:
-    """In a forked worker: SIGTERM ends it at once, as whoever started it expects."""
+    """In a forked worker: restore the default, so that SIGTERM ends it at once."""
     if signal.getsignal(signal.SIGTERM) is _end:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -125,7 +125,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _outcomes(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, Any]]:
-    """Outcomes as they come; on leaving early, joblib stops the workers."""
+    """Outcomes as they arrive; on leaving early, joblib stops the workers."""
     try:
         yield from _as_they_come(calls, n_jobs)
     except Exception as error:  # a piece's own error is an outcome, so this is the engine's
@@ -137,7 +137,7 @@ def _outcomes(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, 
 
 
 def _as_they_come(calls: Iterator[Any], n_jobs: int | None) -> Generator[tuple[int, Any]]:
-    """Outcomes one by one; where the engine returns only lists, as ray's does, one piece per worker at a time."""
+    """Outcomes one by one; an engine that returns only lists, such as ray's, gets one piece per worker at a time."""
     from joblib import Parallel, effective_n_jobs
     from joblib.parallel import get_active_backend
 
@@ -165,7 +165,7 @@ def _attempt(index: int, name: str, work: Callable[..., Any], piece: Any, *share
 
 @cache
 def _end_with_parent() -> None:
-    """From now on a process of loky ends within a second of its parent, which may be killed without a word to it."""
+    """Make this loky process end within a second after its parent, which may be killed without notice."""
     from joblib.externals.loky.backend.process import LokyProcess
 
     parent = multiprocessing.parent_process()
@@ -182,7 +182,7 @@ def _watch(parent: int) -> None:
 
 
 class _NoTerminal(io.TextIOBase):
-    """The worker's stderr, but no terminal, so that no bar of a worker is drawn over the caller's."""
+    """The worker's stderr, not seen as a terminal, so that its progress bars do not overwrite the caller's."""
 
     def __init__(self) -> None:
         self.stream = sys.stderr

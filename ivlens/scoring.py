@@ -1,4 +1,4 @@
-"""P(answer | prompt) and accuracy: how prompts are answered."""
+"""How a model answers prompts: P(answer | prompt) and accuracy."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,16 @@ from tqdm.auto import tqdm
 
 from .checks import Count, checked
 from .errors import PromptError, brief, few, refuse_odd
-from .models import HookedTransformer, answer_logits, batches, check_dtype, check_length, padded, provenance
+from .models import (
+    HookedTransformer,
+    answer_logits,
+    batches,
+    check_attention,
+    check_dtype,
+    check_length,
+    padded,
+    provenance,
+)
 from .records import Evaluation
 from .tasks import Prompt, beginning, task_names
 from .vocabulary import Ids as Ids
@@ -19,9 +28,9 @@ from .vocabulary import TokenizedPrompt
 def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
     """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
 
-    Probabilities are those of the first accepted answer, whole; a prompt is answered correctly when greedy decoding
-    gives any of its accepted answers (every token of it is the most likely one after the tokens before). Where an
-    answer begins with a blank token, as digits do in many tokenizers, its "first token" is that and the next.
+    Probabilities are those of the whole first accepted answer. A prompt counts as correct when greedy decoding gives
+    any of its accepted answers (each token is the most likely one after those before it). Where an answer begins with a
+    blank token, as digits do in many tokenizers, its "first token" includes the next one.
 
     Args:
         model: the model that answers.
@@ -72,7 +81,7 @@ def evaluate(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt, *, ba
 def answers_of(
     model: HookedTransformer, prompts: Iterable[Prompt] | Prompt
 ) -> tuple[list[int], list[bool], list[TokenizedPrompt]]:
-    """Every accepted answer of every prompt: the prompt's number, whether the answer is its first, their token ids.
+    """Every accepted answer of every prompt: the prompt's number, whether the answer is its first, and the token ids.
 
     Raises:
         PromptError: see ``evaluate``.
@@ -108,8 +117,9 @@ def all_ids(model: HookedTransformer, prompts: Iterable[Prompt] | Prompt) -> lis
 
 
 def _encoded(model: HookedTransformer, queries: Sequence[tuple[Prompt, str | None]]) -> list[TokenizedPrompt]:
-    """Token ids of prompts and their answers; those that cannot be used are named all at once."""
+    """Token ids of prompts and their answers; all unusable prompts are named in one error."""
     check_dtype(model)
+    check_attention(model)
     pairs: list[TokenizedPrompt] = []
     refused: list[tuple[str, PromptError]] = []
     for prompt, answer in queries:
@@ -131,7 +141,7 @@ def _encoded(model: HookedTransformer, queries: Sequence[tuple[Prompt, str | Non
 
 
 def listed(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
-    """The prompts as a list: a single one, or any iterable of them.
+    """The prompts as a list, from a single one or any iterable.
 
     Raises:
         PromptError: none, or something that is no Prompt.

@@ -1,7 +1,7 @@
-"""Statistics of prompts: intervals, rank correlation and similarity, each with its paper; no model and no plot.
+"""Statistics over prompts: intervals, rank correlation and similarity, each with its paper.
 
-Prompts, or tasks, are the unit that is resampled: a token, a head or a layer is not an independent observation. Every
-function is pure, and draws from a generator of its own. scipy is the oracle of the tests.
+Prompts, or tasks, are the unit of resampling: tokens, heads and layers are not independent observations. Every function
+is pure and has its own random generator. The tests compare with scipy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from .checks import Count, Natural, checked
 from .errors import ArgumentError
 
 RESAMPLES = 2000
-LEAST_GROUPS = 3  # of fewer groups, the bootstrap says nothing about groups that were not measured
+LEAST_GROUPS = 3  # with fewer groups, the bootstrap says nothing about unmeasured groups
 
 Columns = Mapping[str, np.ndarray]
 
 
 class Interval(NamedTuple):
-    """A value with the two ends of its interval; not-a-numbers where it cannot be known."""
+    """A value with the two ends of its interval; not a number where these are unknown."""
 
     value: float
     low: float
@@ -54,7 +54,7 @@ def standard_error(values: Tensor | Sequence[float]) -> float:
 
 @checked
 def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927): honest also where all, or none, of a few prompts are correct.
+    """Score interval of a proportion (Wilson 1927), valid also where all, or none, of a few prompts are correct.
 
     Args:
         successes: how many of the prompts are correct.
@@ -84,7 +84,7 @@ def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[
 def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> Interval:
     """Drop of accuracy between two measurements of the same prompts, with its 95% interval (Agresti and Min 2005).
 
-    Their interval for matched pairs is Wald's with half a prompt added to each cell of the two-by-two table.
+    Their interval for matched pairs is Wald's with half a prompt added to each count of the two-by-two table.
 
     Args:
         base: whether each prompt was answered correctly before.
@@ -107,7 +107,7 @@ def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> 
 
 
 def spearman(one: ArrayLike, two: ArrayLike) -> float:
-    """Rank correlation (Spearman 1904), equal values sharing a rank; not a number where one side is constant.
+    """Rank correlation (Spearman 1904), with equal values sharing a rank; not a number where one side is constant.
 
     Args:
         one: values of any shape.
@@ -124,20 +124,20 @@ def spearman(one: ArrayLike, two: ArrayLike) -> float:
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[index]
     return ranks - ranks.mean()
 
 
 def resample(n: int, resamples: int, seed: int = 0) -> Int[Tensor, "resample prompt"]:
-    """The prompts' numbers in bootstrap resamples: ``n`` of ``n``, drawn with replacement (Efron 1979)."""
+    """Prompt indices of bootstrap resamples: ``n`` of ``n``, drawn with replacement (Efron 1979)."""
     return torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
 
 
 def times_drawn(
     drawn: Int[Tensor, "resample draw"], n: int, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, "resample prompt"]:
-    """How often each of ``n`` prompts is in each resample: sums over resamples become one matrix product."""
+    """How often each of ``n`` prompts occurs in each resample, so that sums become one matrix product."""
     counts = torch.zeros(len(drawn), n, dtype=dtype)
     return counts.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=dtype))
 
@@ -148,7 +148,7 @@ def bootstrap_mean(
     """Percentile-bootstrap interval of the mean over prompts (Efron and Tibshirani 1993, section 13.3).
 
     Args:
-        values: one number, or a map of them, per prompt.
+        values: one number, or an array, per prompt.
         level: the interval's level, between 0 and 1.
         resamples: how many times the prompts are drawn anew.
         seed: of the draws.
@@ -179,7 +179,7 @@ def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " promp
         below: the denominator's value per prompt.
 
     Returns:
-        The ratio; nothing where the denominator's mean is not positive.
+        The ratio; not-a-numbers where the denominator's mean is not positive.
 
     Example:
         >>> import torch
@@ -199,15 +199,15 @@ def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " promp
 def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[Columns], float]) -> Interval:
     """A statistic of a table with its 95% percentile bootstrap over whole groups of rows (Field and Welsh 2007).
 
-    Rows of one group (checkpoints of one task) are not independent, so that groups are drawn, with all their rows.
+    Rows of one group (checkpoints of one task) are not independent, so whole groups are resampled.
 
     Args:
         columns: the table's columns by name, all of one length.
         groups: the group of each row.
-        statistic: takes such columns and gives a number.
+        statistic: function from such columns to a number.
 
     Returns:
-        The statistic, with not-a-numbers as its ends where there are fewer than three groups.
+        The statistic with its interval, whose ends are not a number with fewer than three groups.
     """
     nothing = float("nan")
     if not len(groups):
@@ -235,7 +235,7 @@ def jackknife(
     Args:
         base: the groups' values before.
         now: the same groups' values now.
-        statistic: takes the two means over groups, of ``shape``, and gives a number.
+        statistic: function from the two means over groups, of ``shape``, to a number.
     """
     groups = len(base)
     whole = statistic(base.mean(0), now.mean(0))
@@ -246,7 +246,7 @@ def jackknife(
 
 
 def cosine(one: Float[Tensor, "*#rows d_model"], two: Float[Tensor, "*#rows d_model"]) -> Float[Tensor, "*rows"]:
-    """Cosine of two vectors, in float64; not a number where one is zero and has no direction."""
+    """Cosine of two vectors, in float64; not a number where one is zero."""
     one, two = one.double(), two.double()
     return (one * two).sum(-1) / (one.norm(dim=-1) * two.norm(dim=-1))
 
@@ -259,7 +259,7 @@ def linear_cka(one: Float[Tensor, "prompt d_model"], two: Float[Tensor, "prompt 
         two: another model's or layer's hidden state per prompt.
 
     Returns:
-        The similarity, from 0 to 1, blind to rotation, scale and shift; not a number where one side is constant.
+        The similarity, from 0 to 1, invariant to rotation, scale and shift; not a number where one side is constant.
 
     Example:
         >>> import torch

@@ -1,6 +1,6 @@
-"""Tensors and facts in one safetensors file that says when it is damaged; lines of JSON that do.
+"""Safetensors files and lines of JSON with a digest, so that damage is noticed.
 
-Kept work carries a SHA-256 of what it holds, without which it is not believed.
+Cached results carry a SHA-256 of their content and are not trusted without it.
 """
 
 import json
@@ -26,7 +26,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping
 
     Raises:
         RecordError: see ``write_atomically``.
-        TypeError: facts that JSON does not know.
+        TypeError: facts that JSON cannot represent.
     """
     header = json.dumps(facts)
     metadata = {HEADER: header, SEAL: _digest(header, tensors)}
@@ -34,7 +34,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping
 
 
 def load_tensors(path: str | Path, *, unsealed: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts that ``save_tensors`` wrote; with ``unsealed`` also those of a file that has no digest.
+    """The tensors and facts that ``save_tensors`` wrote; with ``unsealed``, also of a file without a digest.
 
     Raises:
         RecordError: the file is missing, is another kind of file, or is damaged.
@@ -55,7 +55,7 @@ def load_tensors(path: str | Path, *, unsealed: bool = False) -> tuple[dict[str,
 
 
 def load_facts(path: str | Path) -> dict[str, Any]:
-    """The facts of a safetensors file of ours, its tensors unread and its digest unchecked; none of another's file.
+    """The facts of an ivlens file, without reading tensors or checking the digest; empty for other safetensors files.
 
     Raises:
         RecordError: the file is missing or cannot be read.
@@ -82,13 +82,13 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def seal(facts: Mapping[str, Any]) -> str:
-    """The facts as one line of JSON that ends in a digest of them, for ``unseal``."""
+    """The facts as one line of JSON that ends in their digest, for ``unseal``."""
     line = json.dumps(facts)
     return json.dumps({**facts, SEAL: sha256(line.encode()).hexdigest()[:16]})
 
 
 def unseal(line: str | bytes) -> dict[str, Any] | None:
-    """The facts that ``seal`` made the line of; None where a byte of it has changed, or it is something else."""
+    """The facts in a line that ``seal`` made; None where it was changed or is something else."""
     try:
         facts = json.loads(line)
         expected = facts.pop(SEAL)

@@ -1,7 +1,9 @@
-"""Text of tasks, models and files as characters that a terminal, a table or a page can show."""
+"""Text of tasks, models and files as characters that terminals, tables and pages can show."""
 
 import html
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Control characters, marks that reverse the reading direction of what follows, and halves of surrogate pairs, which
 # are what Python makes of file names that are not UTF-8.
@@ -9,20 +11,20 @@ UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 
 
 def visible(text: str) -> str:
-    """``text`` with whatever cannot be shown, or would change how the text around it is shown, as ``\\x1b``.
+    """``text`` with control characters and direction marks escaped, like ``\\x1b``.
 
-    Line feeds and tabs stay.
+    Line feeds and tabs are kept.
     """
     return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def escaped(text: str) -> str:
-    """``text`` as HTML that shows it letter by letter."""
+    """``text`` escaped for HTML."""
     return html.escape(visible(text))
 
 
 def one_line(text: str, letters: int | None = None) -> str:
-    """``text`` on one line, line feeds and tabs shown too, and cut after ``letters``."""
+    """``text`` on one line, with line feeds and tabs escaped, cut after ``letters`` characters."""
     shown = visible(text).replace("\n", "\\n").replace("\t", "\\t")
     return shown if letters is None or len(shown) <= letters else f"{shown[: letters - 1]}…"
 
@@ -30,3 +32,9 @@ def one_line(text: str, letters: int | None = None) -> str:
 def plural(n: int, noun: str) -> str:
     """A number of things in words: ``plural(1, "head")`` is "1 head", ``plural(2, "head")`` "2 heads"."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question after the known word that is most like ``word``; empty where none is close."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

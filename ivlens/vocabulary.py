@@ -21,7 +21,7 @@ class Head(NamedTuple):
 
 
 class TokenizedPrompt(NamedTuple):
-    """The token ids of a prompt, and of the answer that follows it; () where no answer is asked for."""
+    """The token ids of a prompt and of its answer; () where no answer is needed."""
 
     prompt_ids: Ids
     answer_ids: Ids = ()
@@ -34,27 +34,25 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # How effects are computed: last-token streams, one forward pass per head, or first-order estimates from gradients.
 Method = Literal["exact", "loop", "attribution"]
-METHODS: tuple[Method, ...] = get_args(Method)
 PositionMethod = Literal["loop", "attribution"]
-POSITION_METHODS: tuple[PositionMethod, ...] = get_args(PositionMethod)
 
-# How a prompt is made one that does not say what the task is.
+# How the task is hidden from a prompt.
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
-CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
+
+# How a query is put into words, by name; any callable is a format too.
+FormatName = Literal["labelled", "plain", "qa", "chat"]
 
 # The disjoint parts of a task's examples, or all of them.
 Split = Literal["train", "validation", "test", "all"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
 Site = Literal["resid_pre", "attn_out"]
-SITES: tuple[Site, ...] = get_args(Site)
 
 # Which tokens are edited: the prompt's last one, that and all later ones, or every token.
 Position = Literal["last", "generated", "all"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
-# What means over positions are taken by: the parts that prompts are composed of, or positions from the end.
+# How positions are aligned for means: by the parts of prompts, or counted from the end.
 PositionsBy = Literal["role", "position"]
 
 
@@ -70,18 +68,47 @@ class Verdict(StrEnum):
     UNKNOWN = "not an ability of the base"
 
 
-class RecoveryCondition(StrEnum):
-    """Under what a checkpoint is asked again: bare or clean prompts, or bare ones with a vector added."""
+class Condition(StrEnum):
+    """Conditions under which prompts are answered: bare (no instruction, no demonstrations) or clean, perhaps steered.
+
+    The names of conditions of several seeds or tasks continue with a seed or a task, see ``of``.
+    """
 
     BARE = "bare"
     CLEAN = "clean"
+    VECTOR = "bare + vector"
     BASE_VECTOR = "bare + base's vector"
     OWN_VECTOR = "bare + own vector"
     OTHER_VECTOR = "bare + vector of another task"
+    TASK_VECTOR = "bare + vector of"
+    RANDOM_VECTOR = "bare + random vector"
+    RANDOM_HEADS = "bare + random heads"
+    MEAN_DIFFERENCE = "bare + mean difference"
+    CLEAN_VECTOR = "clean + vector"
+    ZERO_HEADS = "zero: heads of"
+    MEAN_HEADS = "mean: heads of"
+    MINUS_VECTOR = "minus vector of"
+    ZERO_RANDOM_HEADS = "zero: random heads"
+
+    def of(self, which: int | str) -> str:
+        """The condition's name for one seed or task."""
+        return f"{self} {which}"
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that are this condition's: its own or, where that is missing, its seeds' or tasks'."""
+        names = list(names)
+        return [name for name in names if name == self] or [name for name in names if name.startswith(f"{self} ")]
+
+
+# Under what a checkpoint is asked again, to see whether a vector brings a task back.
+RECOVERY_CONDITIONS = (
+    Condition.BARE, Condition.CLEAN, Condition.BASE_VECTOR, Condition.OWN_VECTOR, Condition.OTHER_VECTOR,
+    Condition.RANDOM_VECTOR,
+)  # fmt: skip
 
 
 class Finding(StrEnum):
-    """What measurements say of a claim."""
+    """The outcome of testing a claim."""
 
     CONFIRMED = "confirmed"
     REFUTED = "refuted"
@@ -94,7 +121,7 @@ def all_heads(n_layers: int, n_heads: int) -> list[Head]:
 
 
 def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> None:
-    """Raise ArgumentError unless there are heads, all of them those of a model of ``shape`` (layers, heads)."""
+    """Raise ArgumentError unless ``heads`` are one or more heads of a model of ``shape`` (layers, heads)."""
     heads = list(heads)
     if not heads:
         raise ArgumentError("heads as (layer, head), one or more", "none")
@@ -104,18 +131,18 @@ def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> Non
 
 
 def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:
-    """Raise ArgumentError unless a model of ``n_layers`` has the ``layer``, the argument called ``name``."""
+    """Raise ArgumentError unless a model with ``n_layers`` has the ``layer``, an argument called ``name``."""
     if not 0 <= layer < n_layers:
         raise ArgumentError(f"{name} to be from 0 to {n_layers - 1}", repr(layer))
 
 
 def check_layers(n_layers: int, layers: Sequence[int]) -> None:
-    """Raise ArgumentError unless there are layers, all of them those of a model of ``n_layers``."""
+    """Raise ArgumentError unless ``layers`` are one or more layers of a model with ``n_layers``."""
     if not layers or not all(0 <= layer < n_layers for layer in layers):
         raise ArgumentError(f"layers from 0 to {n_layers - 1}, one or more", brief(layers))
 
 
 def check_count(k: int, count: int, of: str = "heads", name: str = "k") -> None:
-    """Raise ArgumentError unless ``k``, the argument called ``name``, is at most ``count``, the number of ``of``."""
+    """Raise ArgumentError unless ``k``, an argument called ``name``, is at most ``count``, the number of ``of``."""
     if k > count:
         raise ArgumentError(f"{name} to be at most {count}, the number of {of}", repr(k))

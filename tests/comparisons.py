@@ -42,7 +42,7 @@ def row(at, place, name, task, k):
 def recoveries(at, name, task):
     """Random vectors give 0, 0.1 and 0.2; the base has no vector of its own beside the base's."""
     found = {"bare": 0.05, "clean": 0.9 - 0.2 * min(at, 4), "bare + base's vector": 0.7, "bare + own vector": 0.4,
-             "random vector 0": 0.0, "random vector 1": 0.1, "random vector 2": 0.2,
+             "bare + random vector 0": 0.0, "bare + random vector 1": 0.1, "bare + random vector 2": 0.2,
              "bare + vector of another task": 0.3}  # fmt: skip
     return [
         {"checkpoint": name, "task": task, "condition": condition, "accuracy": value, "low": max(0, value - 0.1),

@@ -240,7 +240,7 @@ def test_methods_compared_have_the_hand_computed_agreement(tiny64: Any) -> None:
 def test_a_comparison_of_less_than_two_methods_is_refused(tiny64: Any) -> None:
     model = tiny64()
     means = beside(model, RAGGED[0], 1.0)
-    with pytest.raises(ArgumentError, match=r"methods to be a list of which each is one of .*; got 'exact'"):
+    with pytest.raises(ArgumentError, match=r"methods to be a list of names among .*; got 'exact'"):
         ivlens.compare_methods(model, RAGGED, means, methods="exact")
     for methods in (("exact",), ("exact", "exact")):
         with pytest.raises(ArgumentError, match="two different methods or more"):

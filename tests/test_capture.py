@@ -81,6 +81,9 @@ def test_edits_that_are_active_are_recorded(model: Any) -> None:
         ({"at": [{"x": [0]}]}, ArgumentError, "at with the same names for each of 5 prompts; got 1 groups"),
         ({"at": [{"x": [99]}] * 5}, ArgumentError, r"positions from 0 to \d+ for 'x'; got \[99\]"),
         ({"points": ["blocks.9.hook_z"]}, HookError, "blocks.9.hook_z"),
+        ({"at": [{"x": [0, 0]}] * 5}, ArgumentError, r"different positions for 'x', to average; got \[0, 0\]"),
+        ({"points": [pattern_name(0)]}, ArgumentError, r"at='all' for blocks.0.attn.hook_pattern, whose second axis"),
+        ({"points": [pattern_name(0)], "at": [{"x": [0]}] * 5}, ArgumentError, "at='all' for blocks.0.attn.hook_pat"),
         ({"prompts": []}, PromptError, "at least one prompt"),
     ],
 )

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import ivlens
 from ivlens import ArgumentError, Prompt
-from ivlens.checks import Between, Count, Fraction, Natural, Seed, checked, is_checked
-from ivlens.vocabulary import check_heads
+from ivlens.checks import Between, Count, Fraction, Natural, Seed, checked
+from ivlens.kinds import kind_of
+from ivlens.vocabulary import Head, check_heads
 
 HINTS = {
     "count": Count, "seed": Seed, "share": Fraction, "temperature": Annotated[float, Between(1e-3)], "on": bool,
@@ -96,11 +97,11 @@ def test_what_an_annotation_names_is_taken_in_its_form(hint: str, value: Any, ex
         ("head", (0.9, 1.9), r"argument\[0\] to be a whole number of 0 or more; got 0.9"),
         ("head", (1, 2, 3), r"got \(1, 2, 3\)"),
         ("head", 3, "got 3"),
-        ("names", "antonym", "argument to be a list of which each is a text; got 'antonym'"),
-        ("names", {"b", "a"}, "a list of which each is a text"),
+        ("names", "antonym", "argument to be a list of texts; got 'antonym'"),
+        ("names", {"b", "a"}, "a list of texts"),
         ("names", ["a", None], r"argument\[1\] to be a text; got None"),
         ("prompts", ["text"], r"argument\[0\] to be a Prompt; got 'text'; task.prompts\(n\) gives"),
-        ("prompts", 5, "argument to be a Prompt or a list of which each is a Prompt; got 5"),
+        ("prompts", 5, "argument to be a Prompt or a list of Prompts; got 5"),
         ("vector", torch.zeros(2, 3), r"a float tensor of shape \[d_model\]; got a Tensor of shape \(2, 3\)"),
         ("vector", torch.zeros(3, dtype=torch.int), r"a float tensor of .* got a Tensor of shape \(3,\), torch.int32"),
         ("vector", torch.zeros(3).to_sparse(), "got a Tensor of shape .* torch.sparse_coo"),
@@ -120,10 +121,29 @@ def test_what_it_does_not_name_is_refused(hint: str, value: Any, message: str) -
         taken(hint, value)
 
 
-def test_a_call_that_does_not_fit_says_how_it_is_called() -> None:
-    with pytest.raises(ArgumentError, match=r"a call as head_overlap\(a, b\); got missing a required argument: 'b'"):
-        ivlens.head_overlap([(0, 1)])
-    with pytest.raises(ArgumentError, match=r"head_overlap\(a, b\); got an unexpected keyword argument 'c'"):
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (Sequence[int], "a list of whole numbers"),
+        (tuple[Count, ...], "a list of whole numbers of 1 or more"),
+        (list[float], "a list of finite numbers"),
+        (Sequence[Prompt | str], "a list of Prompts or texts"),
+        (Sequence[ivlens.HeadEffects], "a list of HeadEffects"),
+        (Sequence[ivlens.InstructionVector], "a list of InstructionVectors"),
+        (Sequence[Literal["a", "b"]], "a list of names among 'a', 'b'"),
+        (Sequence[Float[Tensor, "x y"]], "a list of float tensors of shape [x, y]"),
+        (Sequence[Head], "a list of (layer, head)"),
+    ],
+)
+def test_several_of_a_kind_are_told_in_plain_words(hint: Any, words: str) -> None:
+    assert kind_of(hint).words == words
+
+
+def test_a_call_that_does_not_fit_is_pythons_own_error() -> None:
+    for call in (lambda: ivlens.head_overlap([(0, 1)]), lambda: ivlens.LabConfig(layer=1)):
+        with pytest.raises(TypeError, match=r"'others'|'layer'"):
+            call()
+    with pytest.raises(TypeError, match="an unexpected keyword argument 'c'"):
         ivlens.head_overlap([(0, 1)], [(0, 1)], c=3)
 
 
@@ -183,6 +203,6 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 
 def test_every_public_function_has_the_door() -> None:
-    without = {name for name, function in public_functions() if not is_checked(function)}
+    without = {name for name, function in public_functions() if not hasattr(function, "__checked__")}
     given_any_tokenizer = {"Prompt.token_ids", "Prompt.encode", "Prompt.token_roles", "Prompt.show"}
     assert without <= given_any_tokenizer | {"list_tasks"}

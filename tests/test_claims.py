@@ -45,10 +45,10 @@ def test_planted_claims_are_confirmed_with_their_numbers() -> None:
     told = found.loc[INSTRUCTION]
     assert told["value"] == pytest.approx(sum(0.5 * fall for fall in falls) / 12)
     assert told["low"] <= told["value"] <= told["high"]
-    assert (told["cells"], told["tasks"], told["finding"]) == (12, 4, "confirmed")
+    assert (told["pairs"], told["tasks"], told["finding"]) == (12, 4, "confirmed")
     back = found.loc[RECOVERY]
     assert back["value"] == pytest.approx(0.5)
-    assert back["cells"] == sum(fall >= 0.2 for fall in falls)
+    assert back["pairs"] == sum(fall >= 0.2 for fall in falls)
     assert back["finding"] == "confirmed"
     tracked = found.loc["cosine tracks forgetting"]
     assert tracked["value"] == pytest.approx(-1)
@@ -65,8 +65,8 @@ def test_what_goes_the_other_way_is_refuted() -> None:
 
 def test_what_is_unknown_constant_or_of_few_tasks_is_undecided() -> None:
     found = by_claim(comparison())
-    assert found.loc["aie correlation tracks forgetting", ["cells", "finding"]].tolist() == [0, "undecided"]
-    assert found.loc["norm ratio tracks forgetting", ["cells", "finding"]].tolist() == [12, "undecided"]
+    assert found.loc["aie correlation tracks forgetting", ["pairs", "finding"]].tolist() == [0, "undecided"]
+    assert found.loc["norm ratio tracks forgetting", ["pairs", "finding"]].tolist() == [12, "undecided"]
     few = by_claim(comparison(tasks=("one", "two")))
     assert few["low"].isna().all()
     assert set(few["finding"]) == {"undecided"}
@@ -74,15 +74,15 @@ def test_what_is_unknown_constant_or_of_few_tasks_is_undecided() -> None:
 
 
 def test_learned_tasks_and_what_the_base_could_not_do_do_not_count() -> None:
-    assert by_claim(comparison(learned=("two", "four"))).loc[INSTRUCTION, "cells"] == 6
+    assert by_claim(comparison(learned=("two", "four"))).loc[INSTRUCTION, "pairs"] == 6
     weak = comparison()
     for row in weak.rows:
         row["accuracy"] -= 0.7
-    assert by_claim(weak)["cells"].max() == 0
+    assert by_claim(weak)["pairs"].max() == 0
 
 
 def test_several_comparisons_are_pooled() -> None:
     found: Any = by_claim(comparison(), comparison(sign=-1.0))
-    assert found.loc[INSTRUCTION, "cells"] == 24
+    assert found.loc[INSTRUCTION, "pairs"] == 24
     assert found.loc["cosine tracks forgetting", "finding"] == "undecided"
     assert found.loc["alignment change tracks forgetting", "value"] == pytest.approx(-1)

@@ -132,7 +132,7 @@ def test_vector_is_built_listed_and_steers(capsys: pytest.CaptureFixture[str], l
     assert "bare + vector" in out
     assert SteeringSweep.load(tmp_path / "steered" / "sweep.safetensors").layers == (9, 10, 11, 12)
     found = ConditionComparison.load(tmp_path / "steered" / "comparison.safetensors")
-    assert found.accuracy("bare") == found.accuracy("random vector 0") == 0
+    assert found.accuracy("bare") == found.accuracy("bare + random vector 0") == 0
     assert found.accuracy("bare + vector") > 0.4
     assert (tmp_path / "steered" / "steering.html").is_file()
     with pytest.raises(SystemExit) as left:
@@ -150,7 +150,7 @@ def test_own_task_file_with_its_instruction(capsys: pytest.CaptureFixture[str], 
     assert status == 0
     status, _, err = run(capsys, *small, "--shots", "0")
     assert status == 1
-    assert "clean prompts that tell the task" in err
+    assert "clean prompts that show the task" in err
     status, out, _ = run(capsys, *small, "--instruction", "Name the colour of the thing.")
     assert status == 0
     assert "colours\n\n" in out

@@ -38,10 +38,11 @@ def write_task(path: Path, name: str, by: int) -> None:
 def train(tiny: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """``train(model)``: the exit status and the last line of ``ivlens train``."""
 
-    def run(model: str = "tiny") -> tuple[int, str]:
+    def run(model: str = "tiny", *more: str) -> tuple[int, str]:
         capsys.readouterr()
         options = "--guidance plain --shots 1 --steps 4 --batch-size 2 --evaluate-every 2 --save-every 2 --k 2"
-        status = main(["train", model, "--task", "new.json", "--keep", "old.json", "--out", "run", *options.split()])
+        words = ["train", model, "--task", "new.json", "--keep", "old.json", "--out", "run", *options.split(), *more]
+        status = main(words)
         return status, capsys.readouterr().err.strip().split("\n")[-1]
 
     return run
@@ -66,6 +67,7 @@ def test_a_task_to_keep_without_an_instruction_is_refused_before_anything_is_mea
     assert status == 1
     assert said.startswith("ivlens: ArgumentError: expected tasks with instructions, from which vectors are made; got")
     assert not list(Path("run").glob("vectors/*"))
+    assert train("tiny", "--instruction", "the quick fox jumps") == (0, "wrote run")
 
 
 def test_a_damaged_log_is_put_back(train: Any) -> None:

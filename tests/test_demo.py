@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from ivlens import ArgumentError, HeadEffects, InstructionVector, SteeringSweep, demo, load_task
-from ivlens._laboratory import layers_between
 from ivlens.demo import DemoConfig, run_demo
 from ivlens.records import load_or_compute
+from ivlens.steering import layer_grid
 
 TASKS = ("present-past", "singular-plural")
 SMALL = DemoConfig(
@@ -85,6 +85,25 @@ def test_a_record_is_recalled_only_under_its_key(tmp_path: Path, found: Any) -> 
 def test_configuration_checks_itself() -> None:
     with pytest.raises(ArgumentError, match="corrupted to be a whole number of 1 or more; got 0"):
         DemoConfig(n_corrupted=0)
+    with pytest.raises(ArgumentError, match="the number of scales"):
+        DemoConfig(scales=())
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"layers": (0, 2)}, r"layers from 0 to 1, one or more; got \(0, 2\)"),
+        ({"layers": ()}, "layers from 0 to 1, one or more"),
+        ({"k": 9}, "k to be at most 8, the number of heads"),
+        ({"k": 8, "n_validation": 999}, "n_validation to be at most"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_effects_are_measured(
+    settings: dict[str, Any], what: str, tiny_hooked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "locate_heads", lambda *args, **options: pytest.fail("measured"))
+    with pytest.raises(ArgumentError, match=what):
+        run_demo(tiny_hooked(), TASKS, DemoConfig(**settings), out=tmp_path)
 
 
 @pytest.mark.parametrize(("tasks", "what"), [(["antonym"], "number of tasks"), (["antonym"] * 2, "different names")])
@@ -108,4 +127,4 @@ def test_any_model_and_tasks_have_a_demo(tiny_hooked: Any, tmp_path: Path) -> No
 
 
 def test_the_default_models_layers_are_those_of_the_committed_demo() -> None:
-    assert layers_between(30, 30, 60) == (9, 12, 15, 18)
+    assert layer_grid(30, 30, 60) == (9, 12, 15, 18)

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import ivlens as iv
+from ivlens.models import HookedTransformer
 from ivlens.records.columns import FRAMES
 
 pytestmark = pytest.mark.slow
@@ -159,8 +160,11 @@ def test_the_snippets_of_a_page_run(
     code = "\n".join(snippets(path, "python"))
     for large, small in SMALLER.items():
         code = code.replace(large, small)
+    names: dict[str, Any] = {"__name__": path.stem}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(code, path.name, "exec"), {"__name__": path.stem})
+        exec(compile(code, path.name, "exec"), names)
+    models = [each for each in names.values() if isinstance(each, HookedTransformer)]
+    assert not any(point.fwd_hooks for model in models for point in model.hook_dict.values())
 
 
 def test_the_readmes_example_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smollm2: Any) -> None:

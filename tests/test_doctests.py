@@ -84,7 +84,7 @@ def comparison(measured_model: Any, task: iv.Task) -> iv.CheckpointComparison:
 @pytest.fixture(scope="module")
 def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     """The laboratory on two tasks."""
-    few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, seeds=(0,))
+    few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, random_seeds=(0,))
     return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
 
 

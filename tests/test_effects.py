@@ -321,6 +321,14 @@ def test_half_precision_gives_probabilities_and_what_evaluate_gives(tiny_hf: Any
     assert (effects.baseline.double() - logs).abs().max() < 0.5
 
 
+@pytest.mark.parametrize("name", ["n_clean", "n_corrupted"])
+def test_more_prompts_than_there_are_is_said_of_the_argument_that_was_given(name: str, tiny_hooked: Any) -> None:
+    with pytest.raises(
+        ArgumentError, match=rf"^expected {name} to be at most \d+, the size of 'train' in 'antonym'; got"
+    ):
+        ivlens.locate_heads(tiny_hooked(), "antonym", **{name: 5000})
+
+
 def test_prompts_may_come_from_a_generator_and_tasks_by_name(smollm2: Any, tiny_hooked: Any) -> None:
     model = tiny_hooked("llama")
     prompts = [Prompt(text, " is", task="made up") for text in ("the fox", "a dog")]

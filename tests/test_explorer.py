@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +81,22 @@ def test_effects_that_are_there_are_not_computed_again(model: Any, monkeypatch: 
     drawn = {"shots": 1, "seed": 7, "split": "train"}
     assert explorer.prompts["next"].corrupted == NEXT.prompts(3, corruption="no-instruction", **drawn)
     assert explorer.prompts["next"].clean == NEXT.prompts(3, **drawn)
+
+
+@pytest.mark.parametrize("instruction", [1, "and the lazy fox", False])
+def test_clean_prompts_have_the_instruction_of_the_effects(model: Any, instruction: Any) -> None:
+    task = replace(NEXT, instructions=("the quick fox jumps", "the lazy dog"))
+    effects = ivlens.locate_heads(model, task, n_clean=3, n_corrupted=3, instruction=instruction)
+    prompts = handed(model, task, effects=effects, n_test=2).prompts["next"]
+    assert prompts.clean == task.prompts(3, instruction=instruction, split="train")
+    assert prompts.test_clean == task.prompts(2, instruction=instruction, split="test")
+
+
+def test_a_task_without_instructions_is_shown_by_its_demonstrations(model: Any) -> None:
+    bare = replace(NEXT, instructions=())
+    assert handed(model, bare, n_clean=3, n_test=2).prompts["next"].clean == bare.prompts(
+        3, instruction=False, split="train"
+    )
 
 
 def test_clean_and_corrupted_bare_and_asked_prompts_pair_up(explorer: Explorer) -> None:

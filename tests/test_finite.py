@@ -221,3 +221,38 @@ def test_means_of_another_kind_are_refused_where_shapes_would_broadcast(model: A
         ivlens.position_effects(model, PROMPTS, heads)
     with pytest.raises(MismatchError, match=r"means of shape \(2, 4, 8\); got \(2, 4, 7\)"):
         check_means(model, replace(heads, values=torch.zeros(2, 4, 7)))
+
+
+@pytest.mark.parametrize("name", ["W_Q", "_W_K", "b_Q", "q_norm.w"])
+def test_queries_and_keys_that_are_no_numbers_silence_no_head(tiny_hooked: Any, name: str) -> None:
+    model = tiny_hooked("qwen3")
+    means = means_of(model)
+    weight = dict(model.blocks[1].attn.named_parameters())[name]
+    weight.data[(0,) * weight.ndim] = torch.nan
+    assert model(SOUND[0].text).isfinite().all()  # what makes them silent
+    for measure in (
+        lambda: ivlens.evaluate(model, SOUND),
+        lambda: ivlens.mean_head_activations(model, SOUND),
+        lambda: ivlens.indirect_effects(model, SOUND, means, method="loop"),
+    ):
+        with pytest.raises(ArgumentError, match=rf"finite weights; got NaN or infinity in blocks.1.attn.{name}; load"):
+            measure()
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text", "phi3"])
+def test_padding_beyond_a_sliding_window_is_no_overflow(tiny_hooked: Any, family: str) -> None:
+    model = tiny_hooked(family).to(torch.float16)
+    pair = [Prompt("the", " fox"), Prompt("the quick brown fox jumps over the lazy dog and the capital of", " France")]
+    together = ivlens.evaluate(model, pair).probabilities
+    alone = torch.cat([ivlens.evaluate(model, each).probabilities for each in pair])
+    torch.testing.assert_close(together, alone, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_pattern_that_somebody_s_own_hook_makes_zeros_is_an_ablated_head(model: Any, dtype: torch.dtype) -> None:
+    def silence(pattern: torch.Tensor, hook: Any) -> torch.Tensor:
+        return torch.zeros_like(pattern)
+
+    with model.to(dtype).hooks([("blocks.1.attn.hook_pattern", silence)]):
+        z = ivlens.capture(model, SOUND, ["blocks.1.attn.hook_z"])["blocks.1.attn.hook_z"]
+    assert not z.any()

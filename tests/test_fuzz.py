@@ -53,15 +53,17 @@ def things(tiny_hf: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathF
     clean, corrupted = task.prompts(4, split="train"), task.prompts(4, corruption="no-instruction", split="train")
     effects = iv.locate_heads(model, task, n_clean=4, n_corrupted=4)
     vector = iv.instruction_vector(model, effects.means, effects.top(3))
-    places = iv.mean_position_activations(model, clean)
+    position_means = iv.mean_position_activations(model, clean)
     bare = task.prompts(3, shots=0, instruction=False, split="test")
     conditions = iv.compare_conditions(model, {"bare": (bare, None), "clean": (bare, None)}, task="toy")
     saved = vector.save(tmp_path_factory.mktemp("fuzz") / "vector.safetensors")
     sweep = iv.steering_sweep(model, vector, bare, [0, 1], [1.0])
     return {
         "model": model, "task": task, "clean": clean, "corrupted": corrupted, "prompt": clean[0], "effects": effects,
-        "means": effects.means, "vector": vector, "places": places, "bare": bare, "conditions": conditions,
-        "at_places": iv.position_effects(model, corrupted, places), "universal": iv.universal_effects([effects]),
+        "means": effects.means, "vector": vector, "bare": bare, "conditions": conditions,
+        "position_means": position_means,
+        "position_effects": iv.position_effects(model, corrupted, position_means),
+        "universal": iv.universal_effects([effects]),
         "evaluation": iv.evaluate(model, bare), "saved": saved, "sweep": sweep, "seed": 1,
         "stability": iv.top_k_stability(effects, 2), "figure": go.Figure(),
     }  # fmt: skip
@@ -85,9 +87,9 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "InstructionVector.cosine": {"self": vector, "other": vector},
         "InstructionVector.first": {"self": vector, "k": 1},
         "InstructionVector.interpolate": {"self": vector, "other": vector, "weight": 0.5},
-        "PositionEffects.at": {"self": of("at_places"), "place": "last"},
-        "PositionEffects.strongest_heads": {"self": of("at_places"), "k": 1},
-        "PositionEffects.top": {"self": of("at_places"), "k": 1},
+        "PositionEffects.at": {"self": of("position_effects"), "position": "last"},
+        "PositionEffects.strongest_heads": {"self": of("position_effects"), "k": 1},
+        "PositionEffects.top": {"self": of("position_effects"), "k": 1},
         "Prompt.encode": {"self": of("prompt"), "tokenizer": model.tokenizer},
         "Task.cloze_prompts": {"self": iv.load_task("country-capital"), "n": 1},
         "Task.prompts": {"self": of("task"), "n": 1},
@@ -122,8 +124,8 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "mean_position_activations": {"model": model, "prompts": of("clean")},
         "merge_lora": {"model": model},
         "page": {"title": "t", "sections": [("s", "text")]},
-        "position_effects": {"model": model, "prompts": of("corrupted"), "means": of("places")},
-        "position_heatmap": {"effects": of("at_places")},
+        "position_effects": {"model": model, "prompts": of("corrupted"), "means": of("position_means")},
+        "position_heatmap": {"effects": of("position_effects")},
         "prompts_needed": {"effects": effects, "k": 2, "resamples": 3},
         "prose": {"text": "t"},
         "random_heads": {"shape": (2, 4), "k": 2, "seed": 0},

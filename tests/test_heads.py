@@ -1,5 +1,6 @@
 """Sets of heads, and how firm they are: pure functions on records."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from ivlens import ArgumentError, HeadEffects, MismatchError, random_heads, universal_effects
-from ivlens.heads import head_overlap, prompts_needed, rank_aggregate, top_k_stability
-from ivlens.records import Stability
+from ivlens.heads import head_overlap, rank_aggregate
+from ivlens.records import Stability, prompts_needed, top_k_stability
 
 
 def effects(values: torch.Tensor, task: str, **facts: Any) -> HeadEffects:
@@ -82,6 +83,11 @@ def test_ranks_of_nothing_or_of_different_shapes_are_refused() -> None:
         rank_aggregate([])
     with pytest.raises(MismatchError, match="one shape"):
         rank_aggregate([effects(torch.zeros(2, 1, 2), "a"), effects(torch.zeros(2, 2, 2), "b")])
+    known = [
+        replace(effects(torch.zeros(2, 1, 2), name), provenance={"model": {"architecture": name}}) for name in "ab"
+    ]
+    with pytest.raises(MismatchError, match=r"on one architecture; got \['a', 'b'\]"):
+        rank_aggregate(known)
 
 
 def test_planted_heads_are_stable_and_noise_is_not() -> None:

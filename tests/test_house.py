@@ -50,7 +50,7 @@ PURE = {
     "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
     "heads": GROUND | {"records"},
 }  # fmt: skip
-ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records", "heads"}}
+ALLOWED = PURE | {"views": GROUND - {"stats"} | {"records"}}
 PLOTTING = {"plotly", "circuitsvis", "matplotlib", "IPython", "ipywidgets", "anywidget"}
 HEAVY = PLOTTING | {"tqdm", "transformers", "transformer_lens", "rich"}
 
@@ -191,6 +191,13 @@ def test_dir_is_the_api() -> None:
     assert ivlens.__version__ == version("ivlens")
 
 
+def test_a_misspelt_public_name_is_answered_with_the_right_one() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'locate_head'; did you mean 'locate_heads'\?$"):
+        _ = ivlens.locate_head
+    with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
+        _ = ivlens.zzz
+
+
 def public(kind: Callable[[Any], bool]) -> dict[str, Any]:
     """Functions, or classes that a caller makes or gets, by their public names."""
     found = {name: getattr(ivlens, name) for name in ivlens.__all__}
@@ -239,6 +246,7 @@ def test_the_repr_of_every_record_is_a_line() -> None:
 
 
 # Private vocabulary, code golf and riddles, as patterns, with how many are left: a number may only fall.
+# Names in quotation marks are those of fields in earlier files; what changes "in place" is a term.
 RIDDLES = {
     r"-\(-": 0,
     r"\* \([^()]+ (?:!=|==|>) [^()]+\)": 0,
@@ -246,19 +254,22 @@ RIDDLES = {
     r"\[::sign\]": 0,
     r"\bsay[(:=]": 0,
     r"\bjobs\s*[:=]": 0,
-    r"\bspread(?:_\w+)?\b": 2,
-    r"\bslopes?(?:_\w+)?\b": 3,
+    r"\bspread(?:_\w+)?\b": 0,
+    r"\bslopes?(?:_\w+)?\b": 0,
     r"\b(?:Course|Lesson|Learner|learner|Said|Cells|Measuring)\b": 0,
-    r"\b(?:told|ledger|read_out|hits)\b": 26,
+    r"(?<!\")\b(?:told|ledger|read_out|hits)\b": 0,
     r"\brecall\w*\(": 0,
-    r"\bplaces?\b": 160,
-    r"\bcells?\b": 70,
-    r"\b[Oo]ne row an? ": 1,
-    r"\bof which each\b": 4,
-    r"\b[Ww]hat is asked\b": 1,
-    r"\b(?:that|as it) (?:is|are) there\b": 5,
-    r"\bon the way\b": 4,
-    r"\bso many\b": 14,
+    r"(?<!\")(?<!\bin )\bplaces?\b": 0,
+    r"\bcells?\b": 0,
+    r"\b[Oo]ne row an? ": 0,
+    r"\bof which each\b": 0,
+    r"\b[Ww]hat is asked\b": 0,
+    r"\b(?:that|as it) (?:is|are) there\b": 0,
+    r"\bon the way\b": 0,
+    r"\bso many\b": 0,
+    r"\bnot known here\b": 0,
+    r"\bread off\b": 0,
+    r"\ba (?:family|model) has not\b": 0,
 }
 
 

@@ -11,7 +11,7 @@ from ivlens import ArgumentError, LabConfig, Laboratory, RecordError, Task, _lab
 TASKS = ("present-past", "singular-plural")
 SMALL = LabConfig(
     layers=(9, 12), scales=(4.0,), ks=(10, 20),
-    n_clean=12, n_corrupted=3, n_validation=4, n_test=8, seeds=(0,),
+    n_clean=12, n_corrupted=3, n_validation=4, n_test=8, random_seeds=(0,),
 )  # fmt: skip
 
 
@@ -24,11 +24,11 @@ def measured(smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[An
 def test_controls_stand_beside_the_vector(measured: Any) -> None:
     found = measured[0].controls["present-past"]
     assert found.conditions == (
-        "bare", "clean", "bare + IV", "random vector 0", "random heads 0", "IV of singular-plural", "mean difference",
-        "clean + IV",
+        "bare", "clean", "bare + vector", "bare + random vector 0", "bare + random heads 0",
+        "bare + vector of singular-plural", "bare + mean difference", "clean + vector",
     )  # fmt: skip
-    assert found.accuracy("bare") == found.accuracy("random vector 0") == 0
-    assert found.accuracy("bare + IV") > found.accuracy("IV of singular-plural")
+    assert found.accuracy("bare") == found.accuracy("bare + random vector 0") == 0
+    assert found.accuracy("bare + vector") > found.accuracy("bare + vector of singular-plural")
     steering = found.provenance["settings"]["steering"]
     assert (steering["layer"], steering["scale"], steering["k"]) == measured[0].sweeps["present-past"].best()
     assert found.n == 8
@@ -37,7 +37,7 @@ def test_controls_stand_beside_the_vector(measured: Any) -> None:
 def test_necessity_asks_clean_prompts_with_own_and_other_heads_silenced(measured: Any) -> None:
     found = measured[0].necessity["singular-plural"]
     assert found.accuracy("clean") > 0.6
-    wanted = {"zero: heads of present-past", "mean: heads of singular-plural", "minus IV of present-past"}
+    wanted = {"zero: heads of present-past", "mean: heads of singular-plural", "minus vector of present-past"}
     assert wanted < set(found.conditions)
 
 
@@ -62,7 +62,7 @@ def test_a_missing_record_is_an_error_without_a_model(tmp_path: Path) -> None:
         Laboratory.load(tmp_path, TASKS)
 
 
-TINY = LabConfig(scales=(1.0, 2.0), ks=(1, 2), n_clean=3, n_corrupted=2, n_validation=2, n_test=3, seeds=(0,))
+TINY = LabConfig(scales=(1.0, 2.0), ks=(1, 2), n_clean=3, n_corrupted=2, n_validation=2, n_test=3, random_seeds=(0,))
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_any_model_and_tasks_have_a_laboratory(tiny_hooked: Any, own_tasks: list
     controls, necessity = found.controls_frame(), found.necessity_frame()
     assert controls["task"].tolist() == necessity["task"].tolist() == ["one", "two", "three"]
     assert controls[["layer", "scale", "k"]].to_numpy().tolist() == [[*sweep.best()] for sweep in found.sweeps.values()]
-    assert controls["other IVs"][0] == pytest.approx(
-        sum(found.controls["one"].accuracy(f"IV of {other}") for other in ("two", "three")) / 2
+    assert controls["bare + vector of another task"][0] == pytest.approx(
+        sum(found.controls["one"].accuracy(f"bare + vector of {other}") for other in ("two", "three")) / 2
     )
-    assert necessity["IV subtracted, own"][0] == found.necessity["one"].accuracy("minus IV of one")
+    assert necessity["vector subtracted, own"][0] == found.necessity["one"].accuracy("minus vector of one")
     assert repr(found) == "Laboratory(3 tasks: one, two, three)"
     assert not [*tmp_path.iterdir()]
 
@@ -111,6 +111,25 @@ def test_kept_records_are_those_of_the_task_and_the_settings(
 def test_tasks_without_instructions_are_told_by_their_demonstrations(tiny_hooked: Any, own_tasks: list[Task]) -> None:
     found = laboratory(tiny_hooked(), [replace(task, instructions=()) for task in own_tasks[:2]], TINY)
     assert len(found.controls_frame()) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"layers": (0, 2)}, r"layers from 0 to 1, one or more; got \(0, 2\)"),
+        ({"layers": ()}, "layers from 0 to 1, one or more"),
+        ({"ks": (1, 5)}, "ks to be at most 4, half of the model's heads"),
+        ({"n_clean": 21}, "n_clean to be at most 20"),
+        ({"n_validation": 9}, "n_validation to be at most 8"),
+        ({"n_test": 13}, "n_test to be at most 12"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_effects_are_measured(
+    settings: dict[str, Any], what: str, tiny_hooked: Any, own_tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_laboratory, "locate_heads", lambda *args, **options: pytest.fail("measured"))
+    with pytest.raises(ArgumentError, match=what):
+        laboratory(tiny_hooked(), own_tasks, replace(TINY, **settings))
 
 
 @pytest.mark.parametrize(("names", "what"), [(["antonym"], "number of tasks"), (["antonym"] * 2, "different names")])

@@ -46,3 +46,5 @@ def test_messages(tiny_hooked: Any) -> None:
         ivlens.logit_lens(model, vector, lens="x-ray")
     with pytest.raises(ArgumentError, match="k to be a whole number of 1 or more; got 0"):
         ivlens.logit_lens(model, vector, 0)
+    with pytest.raises(ivlens.MismatchError, match=r"cast it with model.to\(torch.float16\)"):
+        ivlens.logit_lens(model.half(), vector)

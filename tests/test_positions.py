@@ -1,4 +1,4 @@
-"""Heads patched at every place: against the published algorithm written out, the last-token loop, and attribution."""
+"""Heads patched at every position, against the published algorithm, the last-token loop, and attribution."""
 
 from typing import Any
 
@@ -50,8 +50,8 @@ def test_means_by_role_are_means_over_prompts_of_means_over_tokens(model: Any) -
         tokens, roles = torch.tensor([prompt.token_ids(model.tokenizer)]), prompt.token_roles(model.tokenizer)
         z = model.run_with_cache(tokens, prepend_bos=False)[1]["blocks.1.attn.hook_z"][0].detach()
         expected += z[[at for at, role in enumerate(roles) if role == "query input"]].mean(0) / len(CLEAN)
-    assert means.places == ("instruction", *SHARED)
-    torch.testing.assert_close(means.values[means.places.index("query input"), 1], expected)
+    assert means.positions == ("instruction", *SHARED)
+    torch.testing.assert_close(means.values[means.positions.index("query input"), 1], expected)
     last = ivlens.mean_head_activations(model, CLEAN)
     torch.testing.assert_close(means.values[-1], last.values)
     assert (means.n, means.by, means.task) == (3, "role", "made up")
@@ -61,18 +61,18 @@ def test_means_by_role_are_means_over_prompts_of_means_over_tokens(model: Any) -
 def test_the_batched_loop_is_the_published_algorithm_at_every_place(model: Any, batch_size: int) -> None:
     means = ivlens.mean_position_activations(model, CLEAN)
     found = ivlens.position_effects(model, CORRUPTED, means, metric="log-probability", batch_size=batch_size)
-    assert found.places == SHARED
+    assert found.positions == SHARED
     assert found.values.shape == (2, 2, 4, len(SHARED))
     for i, prompt in enumerate(CORRUPTED):
         roles = prompt.token_roles(model.tokenizer)
         clean = patched(model, prompt, 0, 0, [], None)
         assert found.baseline[i].item() == pytest.approx(clean, rel=1e-9)
-        for layer, head, place in ((0, 1, "demonstration output"), (0, 3, "query input"), (1, 2, "last")):
-            at = [position for position, role in enumerate(roles) if role == place]
-            value = means.values[means.places.index(place), layer, head]
+        for layer, head, part in ((0, 1, "demonstration output"), (0, 3, "query input"), (1, 2, "last")):
+            at = [position for position, role in enumerate(roles) if role == part]
+            value = means.values[means.positions.index(part), layer, head]
             expected = patched(model, prompt, layer, head, at, value) - clean
             assert abs(expected) > 1e-6
-            assert found.at(place).values[i, layer, head].item() == pytest.approx(expected, rel=1e-6)
+            assert found.at(part).values[i, layer, head].item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["loop", "attribution"])
@@ -93,7 +93,7 @@ def test_attribution_and_loop_agree_in_the_limit_at_every_position(model: Any, m
     prompt = Prompt("the quick brown fox jumps", " over the")
     own = ivlens.mean_position_activations(model, [prompt], by="position")
     noise = torch.randn(own.values.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    close = PositionMeans(own.values + 1e-5 * noise, 1, own.places, "position")
+    close = PositionMeans(own.values + 1e-5 * noise, 1, own.positions, "position")
     loop, attribution = (
         ivlens.position_effects(model, [prompt], close, method=method, metric=metric).values
         for method in ("loop", "attribution")
@@ -109,20 +109,22 @@ def test_attribution_and_loop_agree_in_the_limit_at_every_position(model: Any, m
 def test_tokens_of_a_role_are_patched_together_and_their_attributions_add_up(model: Any) -> None:
     prompt = Prompt("the quick brown fox jumps", " over", parts=(("noun", "the quick brown fox"), ("verb", " jumps")))
     means = ivlens.mean_position_activations(model, [prompt])
-    noun = means.places.index("noun")
+    noun = means.positions.index("noun")
     whole = ivlens.position_effects(model, [prompt], means, method="attribution").values[..., noun]
     count = len(prompt.token_ids(model.tokenizer))
     roles = prompt.token_roles(model.tokenizer)
-    values = torch.stack([means.values[means.places.index(role)] if role else means.values[0] for role in roles])
-    places = tuple(str(at - count) for at in range(count))
-    each = ivlens.position_effects(model, [prompt], PositionMeans(values, 1, places, "position"), method="attribution")
+    values = torch.stack([means.values[means.positions.index(role)] if role else means.values[0] for role in roles])
+    positions = tuple(str(at - count) for at in range(count))
+    each = ivlens.position_effects(
+        model, [prompt], PositionMeans(values, 1, positions, "position"), method="attribution"
+    )
     own = [at for at, role in enumerate(roles) if role == "noun"]
     assert len(own) > 1
     torch.testing.assert_close(whole, each.values[..., own].sum(-1), rtol=1e-9, atol=1e-15)
 
 
 def test_integrated_gradients_follow_one_layer_at_one_place(model: Any) -> None:
-    """Completeness at a place: the sum over a layer's heads tends to the effect of patching all of them there."""
+    """Completeness at a position: the sum over a layer's heads tends to the effect of patching all of them there."""
     means = ivlens.mean_position_activations(model, CLEAN)
     one, many = (
         ivlens.position_effects(
@@ -130,9 +132,9 @@ def test_integrated_gradients_follow_one_layer_at_one_place(model: Any) -> None:
         ).at("query input")
         for steps in (1, 40)
     )
-    (prompt, *_), place = CORRUPTED, means.places.index("query input")
+    (prompt, *_), query = CORRUPTED, means.positions.index("query input")
     at = [position for position, role in enumerate(prompt.token_roles(model.tokenizer)) if role == "query input"]
-    whole = patched(model, prompt, 0, slice(None), at, means.values[place, 0]) - many.baseline[0].item()  # type: ignore[arg-type]
+    whole = patched(model, prompt, 0, slice(None), at, means.values[query, 0]) - many.baseline[0].item()  # type: ignore[arg-type]
     first, last = (abs(each.values[0, 0].sum().item() - whole) for each in (one, many))
     assert last < 0.1 * first
 
@@ -141,9 +143,9 @@ def test_places_are_those_that_clean_and_corrupted_prompts_share(model: Any) -> 
     means = ivlens.mean_position_activations(model, CLEAN)
     bare = TASK.prompts(2, seed=1, corruption="no-instruction")
     found = ivlens.position_effects(model, bare, means, method="attribution")
-    assert found.places == ("query input name", "query input", "query output name", "last")
+    assert found.positions == ("query input name", "query input", "query output name", "last")
     mixed = ivlens.position_effects(model, [*bare, *CORRUPTED], means, method="attribution")
-    assert mixed.places == found.places
+    assert mixed.positions == found.positions
     torch.testing.assert_close(mixed.values[:2], found.values, rtol=1e-9, atol=1e-15)
 
 
@@ -201,6 +203,6 @@ def test_the_planted_heads_are_found_where_they_work(model: Any, method: str) ->
     found = ivlens.position_effects(model, bare, means, method=method, metric="log-probability")
     assert set(found.strongest_heads(2)) == {(1, 1), (0, 2)}
     marking, others = found.aie[0, 2], found.aie[0, [0, 1, 3]].abs().max()
-    assert marking[found.places.index("mark")] > 5 * others
-    assert marking[found.places.index("subject")].abs() < 0.2 * marking[found.places.index("mark")]
+    assert marking[found.positions.index("mark")] > 5 * others
+    assert marking[found.positions.index("subject")].abs() < 0.2 * marking[found.positions.index("mark")]
     assert found.aie[1, :, :-1].abs().max() < 1e-12  # in the last layer only the last token counts

@@ -39,6 +39,7 @@ from ivlens.records import (
     write_atomically,
     write_text,
 )
+from ivlens.tensor_files import load_tensors, save_tensors
 from ivlens.vocabulary import Head
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
@@ -58,7 +59,7 @@ EXAMPLES: dict[str, Record] = {
         rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
     ),
     "SteeringSweep": SteeringSweep(rand(2, 3, 1, 4) > 0.5, rand(2, 3, 1, 4), (4, 9), (0.5, 1.0, 2.0), (20,), "a task"),
-    "ConditionComparison": ConditionComparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + IV"), "a task"),
+    "ConditionComparison": ConditionComparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + vector"), "a task"),
     "TransferMatrix": TransferMatrix(rand(2, 2), rand(2, 2), rand(2, 2, 5) > 0.5, rand(2, 5) > 0.5, ("one", "two")),
     "Stability": Stability(rand(2, 3), 0.5, 3, 7, 100, "a task"),
     "TrainingRun": TrainingRun(
@@ -103,6 +104,27 @@ def same(one: Any, two: Any) -> bool:
 @pytest.mark.parametrize("record", EXAMPLES.values(), ids=EXAMPLES)
 def test_what_is_saved_is_what_is_loaded(record: Record, tmp_path: Path) -> None:
     assert same(type(record).load(record.save(tmp_path / "record.safetensors")), record)
+
+
+@pytest.mark.parametrize(("earlier", "now"), [
+    ("bare + IV", "bare + vector"), ("random vector 0", "bare + random vector 0"),
+    ("random heads 12", "bare + random heads 12"), ("IV of antonym", "bare + vector of antonym"),
+    ("minus IV of antonym", "minus vector of antonym"), ("mean difference", "bare + mean difference"),
+    ("clean + IV", "clean + vector"), ("bare + base's vector", "bare + base's vector"), ("IV official", "IV official"),
+])  # fmt: skip
+def test_conditions_of_earlier_files_have_the_names_of_today(earlier: str, now: str, tmp_path: Path) -> None:
+    """A file of today keeps whatever name its conditions were given."""
+    compared = ConditionComparison(rand(1, 5) > 0.5, rand(1, 5), (earlier,), "a task")
+    checkpoints = replace(EXAMPLES["CheckpointComparison"], recovery=({"task": "t", "condition": earlier},))
+    for record in (compared, checkpoints):
+        path = record.save(tmp_path / type(record).__name__)
+        assert same(type(record).load(path), record)
+        tensors, facts = load_tensors(path)
+        del facts["format"]
+        save_tensors(path, tensors, facts)
+        again = type(record).load(path)
+        names = again.conditions if record is compared else [row["condition"] for row in again.recovery]
+        assert [*names] == [now]
 
 
 def test_every_record_is_tried() -> None:
@@ -194,9 +216,19 @@ def test_what_is_no_such_record_is_replaced_only_when_asked(tmp_path: Path, ther
 
 
 def test_provenance_that_is_no_json_stops_the_save_before_it_writes(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(RecordError, match="object is not JSON serializable"):
         HeadMeans(rand(1, 1, 1), 1, provenance={"model": object()}).save(tmp_path / "record")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
+    """Or the record would be lost: the file could not be loaded."""
+    there = ConditionComparison(rand(2, 3) > 0.5, rand(2, 3), ("bare", "clean"), "a task")
+    path = there.save(tmp_path / "comparison.safetensors")
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match=r"ConditionComparison that loads again.* 1 conditions for an axis"):
+        replace(there, conditions=("bare",)).save(path)
+    assert path.read_bytes() == before
 
 
 def test_folders_are_made_and_permissions_are_the_users(tmp_path: Path) -> None:
@@ -345,8 +377,8 @@ def test_an_interval_wants_a_level_and_more_than_one_prompt() -> None:
     assert upper.isnan().all()
 
 
-def test_effects_at_a_place_are_a_head_map_and_the_frame_has_the_strongest_first() -> None:
-    values = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]]], [[[2.0, 1.0], [7.0, 0.0]]]])  # prompt layer head place
+def test_effects_at_a_position_are_a_head_map_and_the_frame_has_the_strongest_first() -> None:
+    values = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]]], [[[2.0, 1.0], [7.0, 0.0]]]])  # prompt layer head position
     record = PositionEffects(values, torch.zeros(2), "probability", "loop", ("query input", "last"), "a task")
     assert record.top(2) == [(0, 1, "query input"), (0, 0, "query input")]
     assert record.strongest_heads(2) == [(0, 1), (0, 0)]
@@ -356,11 +388,21 @@ def test_effects_at_a_place_are_a_head_map_and_the_frame_has_the_strongest_first
     last = record.at("last")
     assert (last.aie.tolist(), last.method, last.task) == ([[1.0, 0.0]], "loop", "a task")
     frame = record.to_frame()
-    assert list(frame.columns) == ["layer", "head", "place", "aie", "stderr", "rank"]
+    assert list(frame.columns) == ["layer", "head", "position", "aie", "stderr", "rank"]
     assert frame.iloc[0].tolist() == [0, 1, "query input", 6.0, 1.0, 1]
-    assert frame["place"].tolist() == ["query input", "query input", "last", "last"]
-    with pytest.raises(ArgumentError, match="place to be one of 'query input', 'last'; got 'first'"):
+    assert frame["position"].tolist() == ["query input", "query input", "last", "last"]
+    with pytest.raises(ArgumentError, match="position to be one of 'query input', 'last'; got 'first'"):
         record.at("first")
+
+
+def test_effects_that_were_saved_with_places_load_with_positions(tmp_path: Path) -> None:
+    record = PositionEffects(torch.rand(2, 1, 2, 1), torch.zeros(2), "probability", "loop", ("last",))
+    facts = {"record": "PositionEffects", "metric": "probability", "method": "loop", "task": "", "provenance": {}}
+    tensors = {"values": record.values, "baseline": record.baseline}
+    path = save_tensors(tmp_path / "earlier.safetensors", tensors, facts | {"places": ["last"]})
+    loaded = PositionEffects.load(path)
+    assert loaded.positions == ("last",)
+    assert torch.equal(loaded.values, record.values)
 
 
 def test_rank_correlation_shares_ranks_between_equal_values() -> None:

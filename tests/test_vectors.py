@@ -58,8 +58,8 @@ def test_means_of_other_weights_and_odd_heads_are_refused(tiny_hooked: Any) -> N
         ivlens.instruction_vector(tuned, means, [(0, 0)])
     with pytest.raises(ArgumentError, match=r"layers below 2 and heads below 4; got \(2, 0\)"):
         ivlens.instruction_vector(model, means, [(2, 0)])
-    for heads in ([], [(0, 1), (0, 1)]):
-        with pytest.raises(ArgumentError, match="different heads, one or more"):
+    for heads, named in (([], r"\[\]"), ([(0, 1), (0, 1)], r"\[\(0, 1\), \(0, 1\)\]")):
+        with pytest.raises(ArgumentError, match=f"different heads, one or more, .* got {named}"):
             ivlens.instruction_vector(model, means, heads)
 
 

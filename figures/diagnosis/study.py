@@ -50,7 +50,7 @@ AFTER = {
     "cosine": "cosine",
     "centred_cosine": "centred cosine",
     "norm_ratio": "norm ratio",
-    "recovered_random": "bare + random",
+    "recovered_random": "bare + random vector",
 }
 
 
@@ -139,7 +139,7 @@ def findings_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFr
     frame = findings(*comparisons.values())
     intervals = zip(frame["value"], frame["low"], frame["high"], strict=True)
     texts = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in intervals]
-    return frame[["claim", "measure"]].assign(value=texts, cells=frame["cells"], finding=frame["finding"])
+    return frame[["claim", "measure"]].assign(value=texts, pairs=frame["pairs"], finding=frame["finding"])
 
 
 def _loaded(folder: Path, guidance: str, config: DiagnosisConfig) -> CheckpointComparison:

@@ -1,4 +1,4 @@
-"""Many checkpoints measured and compared with their base: forgetting diagnosed, task by task."""
+"""Checkpoints measured and compared with their base, to diagnose forgetting task by task."""
 
 from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig

@@ -9,20 +9,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, checked
+from ..effects.checks import check_stream_dtype
 from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, as_tasks
-from ..vocabulary import RecoveryCondition
+from ..vectors import InstructionVector
+from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
 from .prompts import TaskPrompts, check_same_tokens, draw_prompts
-from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, name_sources
+from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
 from .summary import CheckpointMeasurements, summarize
 
 MEASURES, FACTS = "measures", "facts"  # folders in ``out``
@@ -42,21 +45,22 @@ def compare_checkpoints(
 ) -> CheckpointComparison:
     """Measure a base model and its checkpoints on tasks, one checkpoint in memory at a time, and compare them.
 
-    Every measure is kept in ``out`` when it is finished, and found again by its content: an interrupted comparison
-    resumes, another checkpoint costs itself only. The logger "ivlens" says at level INFO what is measured. Numbers do
-    not depend on ``n_jobs``, but for rounding where workers have other devices or another number of threads.
+    Every finished measure is saved in ``out`` and found again by content: an interrupted comparison resumes, and an
+    additional checkpoint costs only its own measures. The logger "ivlens" reports at level INFO what is measured.
+    Numbers do not depend on ``n_jobs``, except for rounding where workers have other devices or another number of
+    threads.
 
     Args:
         base: anything that ``load_model`` reads.
-        checkpoints: of the base: what ``load_model`` reads, hub names with ``@revision``, adapters of the base, or
-            folders of training runs. A mapping names them.
-        tasks: tasks of different names, or names of built-in ones or files.
+        checkpoints: checkpoints of the base: what ``load_model`` reads, hub names with ``@revision``, adapters of the
+            base, or folders of training runs. A mapping gives names.
+        tasks: tasks with different names, or names of built-in ones or files.
         config: what is measured and how (None: the defaults of ``CheckpointConfig``).
-        out: folder that keeps the measures, seen by all workers (None: a temporary one).
+        out: folder for the measures, accessible to all workers (None: a temporary one).
         learned: for a sequence of checkpoints, the task that each was trained on.
-        n_jobs: workers; the base is measured here, then each checkpoint by one of them. None: what
+        n_jobs: workers that share the checkpoints; the base is measured here first. None: what
             ``joblib.parallel_config`` says.
-        options: of ``load_model``, for all models: ``device``, ``dtype``, ``tokenizer``.
+        options: options of ``load_model`` for all models: ``device``, ``dtype``, ``tokenizer``.
 
     Returns:
         The comparison, the base first; a checkpoint that could not be loaded or compared is named in ``failures``.
@@ -64,10 +68,11 @@ def compare_checkpoints(
     Raises:
         ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
             demonstrations; with workers, a checkpoint that is a model object.
-        SourceError, UnsupportedError, DownloadError: the base cannot be loaded.
+        SourceError: the base, or a checkpoint, does not exist; said before anything is loaded.
+        UnsupportedError, DownloadError, SourceError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
-        WorkerError: a worker died, or does not see ``out``; what was measured until then is kept there.
+        WorkerError: a worker died, or cannot access ``out``; finished measures are kept there.
 
     Example:
         >>> config = iv.CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2)
@@ -82,6 +87,7 @@ def compare_checkpoints(
     sources = name_sources(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
+    check_sources([CheckpointSource("base", base), *sources])
     share = workers(n_jobs) > 1 and len(sources) > 1
     sources = [each.for_worker() for each in sources] if share else sources
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
@@ -96,19 +102,12 @@ def compare_checkpoints(
             reference = _measure_base(KeptMeasures(folder / MEASURES, config), first, prompts)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
-    outcome_of = dict(zip([each.name for each in sources], outcomes, strict=True))
-    measured = {name: each for name, each in outcome_of.items() if not isinstance(each, str)}
-    failures = {name: each for name, each in outcome_of.items() if isinstance(each, str)}
-    trained_on = dict(zip(outcome_of, learned, strict=False))
-    return summarize(
-        {"base": reference.measured, **measured}, config, reference.facts, failures,
-        tuple(trained_on.get(name, "") for name in measured),
-    )  # fmt: skip
+    return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The base as every checkpoint is compared with it: its facts, tokenizer and measures, and the prompts."""
+    """The base, as checkpoints are compared with it: facts, tokenizer, measures, and prompts."""
 
     measures: KeptMeasures
     prompts: list[TaskPrompts]
@@ -126,6 +125,7 @@ def _measure_base(measures: KeptMeasures, base: CheckpointUnderTest, prompts: li
     """All measures of the base, and the layer and scale at which each task's vector works best on it."""
     try:
         measures.config.check_model(base.facts["n_layers"], base.facts["n_heads"])
+        check_stream_dtype(getattr(torch, base.facts["dtype"]), measures.config.stream_dtype)
         measures.keep_attention(base)
         tokenizer = base.tokenizer()
         readings = {each.task: measures.heads(base, each, None) for each in prompts}
@@ -143,7 +143,7 @@ def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     """All measures of a checkpoint.
 
     Raises:
-        MismatchError: its numbers and the base's do not mean the same.
+        MismatchError: its numbers are not comparable with the base's.
     """
     measures, facts = reference.measures, checkpoint.facts
     check_comparable(reference.facts, facts)
@@ -166,18 +166,18 @@ def _measure_all(
     steered: Mapping[str, SteeringPoint],
     base_facts: Mapping[str, Any],
 ) -> CheckpointMeasurements:
-    """What is measured with the heads known, the checkpoint's ``own`` and those of the base."""
+    """The measures that need the heads: the checkpoint's ``own`` and those of the base."""
     names = [each.task for each in prompts]
     by_task = {}
     for number, each in enumerate(prompts):
         task = each.task
-        vectors = {
-            RecoveryCondition.BASE_VECTOR.value: vector_of(base[task], task),
-            RecoveryCondition.OWN_VECTOR.value: reselected_vector_of(own[task], task),
+        vectors: dict[str, InstructionVector] = {
+            Condition.BASE_VECTOR: vector_of(base[task], task),
+            Condition.OWN_VECTOR: reselected_vector_of(own[task], task),
         }
         if len(names) > 1:
             other = names[(number + 1) % len(names)]
-            vectors[RecoveryCondition.OTHER_VECTOR.value] = vector_of(base[other], other)
+            vectors[Condition.OTHER_VECTOR] = vector_of(base[other], other)
         by_task[task] = Measurement(
             measures.answers(checkpoint, each), measures.knowledge(checkpoint, each), own[task],
             measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task]),
@@ -190,7 +190,7 @@ def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     """All measures of a checkpoint, or why it could not be measured."""
     try:
         return _measure(reference, checkpoint)
-    except Exception as error:  # of any library: the other checkpoints go on
+    except Exception as error:  # from any library; the other checkpoints are still measured
         return reason(error, 1000)
     finally:
         checkpoint.release()
@@ -199,7 +199,7 @@ def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
 def _here(
     reference: Reference, checkpoints: Sequence[CheckpointUnderTest], bar: tqdm
 ) -> list[CheckpointMeasurements | str]:
-    """The checkpoints' outcomes, one after the other."""
+    """The checkpoints' outcomes, measured in this process."""
     outcomes = []
     for checkpoint in checkpoints:
         outcomes.append(_outcome(reference, checkpoint))
@@ -210,7 +210,7 @@ def _here(
 def _by_workers(
     reference: Reference, checkpoints: Sequence[CheckpointUnderTest], n_jobs: int | None, bar: tqdm
 ) -> list[CheckpointMeasurements | str]:
-    """The checkpoints' outcomes by workers, each of which has one of them at a time; their messages are logged here."""
+    """The checkpoints' outcomes, measured by workers, one checkpoint at a time each; their messages are logged here."""
 
     def finished(_: CheckpointUnderTest, result: tuple[CheckpointMeasurements | str, list[str]]) -> None:
         for message in result[1]:
@@ -222,8 +222,21 @@ def _by_workers(
     return [outcome for outcome, _ in results]
 
 
+def _comparison(
+    reference: Reference, outcomes: Mapping[str, CheckpointMeasurements | str], learned: Sequence[str]
+) -> CheckpointComparison:
+    """The record of the checkpoints that were measured, and why the others were not."""
+    measured = {name: each for name, each in outcomes.items() if not isinstance(each, str)}
+    failures = {name: each for name, each in outcomes.items() if isinstance(each, str)}
+    trained_on = dict(zip(outcomes, learned, strict=False))
+    return summarize(
+        {"base": reference.measured, **measured}, reference.measures.config, reference.facts, failures,
+        tuple(trained_on.get(name, "") for name in measured),
+    )  # fmt: skip
+
+
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:
-    """In the worker: a checkpoint's outcome, and what was logged of it."""
+    """In the worker: a checkpoint's outcome, and its log messages."""
     path = reference.measures.attention_file(reference.facts)
     if not path.is_file():
         raise WorkerError(f"out to be a folder that every worker sees, with {path.name}", f"none in {path.parent}")
@@ -235,7 +248,7 @@ def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[C
 
 @contextmanager
 def _messages() -> Iterator[list[str]]:
-    """The messages of ivlens within this context, which go nowhere else: a worker has no one who reads them."""
+    """Within this context collect ivlens' log messages, which nobody would see in a worker."""
     messages: list[str] = []
 
     class Collect(logging.Handler):

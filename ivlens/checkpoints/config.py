@@ -1,4 +1,4 @@
-"""What is measured on a checkpoint, and how."""
+"""How checkpoints are measured."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -9,36 +9,39 @@ import torch
 from ..checks import Between, Count, Natural, Seed, checked
 from ..effects.checks import check_method
 from ..errors import ArgumentError
-from ..vocabulary import Corruption, Method, Metric, check_count, check_layers
+from ..steering import layer_grid
+from ..vocabulary import Corruption, FormatName, Method, Metric, check_count, check_layers
 from .verdict import VerdictRule
 
 
 @checked
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How checkpoints are measured; a changed field measures again only what it touches.
+    """How checkpoints are measured; a changed field repeats only the measures that it affects.
 
     Args:
         n_clean: clean prompts of the train split for mean activations, at most as many as the split has.
         groups: groups of the clean prompts, for the intervals of vectors.
         n_corrupted: corrupted prompts of the train split for the effects.
-        corruption: what is taken from the corrupted prompts, see ``Task.prompts``.
-        metric: of the effects, see ``indirect_effects``.
+        corruption: how prompts hide the task: "no-instruction", "other-instruction" or "shuffled-labels".
+        metric: what effects are measured in: "probability", "log-probability" (nats) or "logit-difference".
         k: the number of strongest heads that are summed into the vector.
         shots: demonstrations in clean and corrupted prompts.
-        n_test: prompts of the test split that are answered, with and without instruction.
-        n_validation: bare prompts of the validation split on which the base chooses layer and scale of its vector.
+        n_test: test prompts to answer, with and without instruction.
+        n_validation: bare validation prompts on which the layer and scale of the base's vector are chosen.
         layers: layers at which the base's vector is tried (None: every third of the middle half).
-        scales: factors of the vector that are tried.
-        random_seeds: seeds of the random vectors that stand beside the base's.
+        scales: scales of the vector to try.
+        random_seeds: seeds of the random control vectors.
         seed: seed of the prompts.
         rule: thresholds of the verdict.
         instruction: True for each task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
-        format: of the prompts, see ``Task.prompts``; "chat" is the chat template of the base's tokenizer.
-        method: of the effects, "exact", "loop" or "attribution", see ``indirect_effects``.
-        steps: gradients of attribution.
-        stream_dtype: of the exact sweep's streams, where half precision is too coarse for the effects (None: the
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template. A callable
+            writes them in a way of your own (``Task.prompts``).
+        method: how effects are computed: "exact", "loop" (a run for each head) or "attribution" (an estimate from
+            gradients). See ``indirect_effects``.
+        steps: gradients along the path, for the attribution method.
+        stream_dtype: a wider dtype for the streams of the exact method, for models in half precision (None: the
             model's own).
 
     Raises:
@@ -64,7 +67,7 @@ class CheckpointConfig:
     seed: Seed = 0
     rule: VerdictRule = field(default_factory=VerdictRule)
     instruction: bool | int | str | None = None
-    format: str | Callable[..., str] = "labelled"
+    format: FormatName | Callable[..., str] = "labelled"
     method: Method = "exact"
     steps: Count = 1
     stream_dtype: torch.dtype | None = None
@@ -85,7 +88,7 @@ class CheckpointConfig:
             n_heads: heads of each layer.
 
         Raises:
-            ArgumentError: the model has not the layers that are to be tried, or not as many heads as ``k``.
+            ArgumentError: the model lacks layers to try, or has fewer than ``k`` heads.
 
         Example:
             >>> iv.CheckpointConfig(k=20).check_model(n_layers=12, n_heads=12)
@@ -104,15 +107,13 @@ class CheckpointConfig:
             ``layers``, or where these are None every third layer of the model's middle half.
 
         Raises:
-            ArgumentError: a layer that such a model has not, or none.
+            ArgumentError: no layer, or one that such a model does not have.
 
         Example:
             >>> iv.CheckpointConfig().tried_layers(30)
             (7, 10, 13, 16, 19)
         """
-        first = n_layers // 4
-        middle = range(first, max(n_layers * 3 // 4, first + 1))
-        layers = tuple(middle[::3]) if self.layers is None else self.layers
+        layers = layer_grid(n_layers, 25, 75, step=3) if self.layers is None else self.layers
         check_layers(n_layers, layers)
         return layers
 

@@ -1,4 +1,4 @@
-"""What is known of a checkpoint without loading it: the facts of the last time, while its files hold the same bytes."""
+"""A cache of checkpoints' facts, valid while their files hold the same bytes, so that they need not be loaded."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from ..files import write_text
 from ..models import package_versions, tokenizer_sha256
 from ..tensor_files import seal, unseal
 
-TEMPLATES = "additional_chat_templates"  # a folder of a tokenizer's within a model's
+TEMPLATES = "additional_chat_templates"  # a folder with a tokenizer's templates within a model's
 NEVER_READ = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md", ".png"}
-SETTLED = 2.0  # seconds after which a further write gives a file other times
+SETTLED = 2.0  # seconds after which another write changes a file's times for certain
 
 Facts = dict[str, Any]
 
@@ -25,16 +25,16 @@ Facts = dict[str, Any]
 def cached_facts(
     folder: Path, sources: Sequence[Any], options: Mapping[str, Any], compute: Callable[[], Facts]
 ) -> Facts:
-    """Facts of a model as loaded from some sources with some options, computed once and kept in a file of ``folder``.
+    """Facts of a model as loaded from ``sources`` with options, computed once and cached in ``folder``.
 
-    They are found again while the same packages would load the same bytes. A file whose size, inode and times are those
-    of the last time is not read again (the time of a change, ctime, is the system's own); any other is hashed. Of
-    objects and hub names nothing is kept: they can change unseen.
+    They are valid while the same packages would load the same bytes. A file with unchanged size, inode and times
+    (including ctime, which only the system sets) is not read again; any other is hashed. Nothing is cached for objects
+    and hub names, whose changes would not be noticed.
     """
     try:
         files = _files([*sources, *_tokenizer_files(options)])
         before = {str(path): _times(path) for path in files}
-    except OSError:  # loading it says why
+    except OSError:  # loading reports why
         return compute()
     key = _key(sources, options) if files else None
     if key is None:
@@ -50,7 +50,7 @@ def cached_facts(
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> Facts:
-    """What was kept under the key; nothing where the file is damaged or another's, with a warning."""
+    """The entry under the key; None, with a warning, where the file is damaged or belongs to another key."""
     if not path.exists():
         return {}
     kept = unseal(path.read_bytes()) if path.is_file() else None
@@ -61,7 +61,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> Facts:
 
 
 def _key(sources: Sequence[Any], options: Mapping[str, Any]) -> Facts | None:
-    """How the files are loaded; None where an option has no name that lasts."""
+    """A key for how the files are loaded; None where an option has no lasting name."""
     named = {name: _name_of(value) for name, value in options.items() if name != "device"}
     if None in named.values():
         return None
@@ -82,7 +82,7 @@ def _tokenizer_files(options: Mapping[str, Any]) -> list[str | Path]:
 
 
 def _files(sources: Sequence[Any]) -> list[Path]:
-    """The files that loading reads; none where it reads others than local ones."""
+    """The files that loading reads; none where it reads anything but local files."""
     files: list[Path] = []
     for source in sources:
         path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
@@ -94,7 +94,7 @@ def _files(sources: Sequence[Any]) -> list[Path]:
 
 
 def _content(path: Path, kept: Mapping[str, Any] | None) -> Facts:
-    """A file's digest, kept or computed; times that are too young to tell a later write are left out."""
+    """A file's digest, cached or computed; times that are too recent to reveal a later write are omitted."""
     times: list[int] | None = _times(path)
     if kept and kept["times"] == times:
         return dict(kept)

@@ -1,10 +1,9 @@
-"""Measures of a task on a checkpoint: each computed once for all that its numbers depend on, and kept in a file."""
+"""Measures of a task on a checkpoint, each computed once and saved under a key of all that it depends on."""
 
 import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -38,22 +37,21 @@ from ..records import (
     load_or_compute,
 )
 from ..scoring import evaluate
-from ..steering import compare_conditions, random_vector, steer, steering_sweep
+from ..steering import compare_conditions, controlled, steering_sweep
 from ..tasks import Prompt
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import RecoveryCondition
 from .config import CheckpointConfig
 from .prompts import TaskPrompts
 from .sources import CheckpointUnderTest
 
 R = TypeVar("R", bound=Record)
-VERSION = 2  # raised whenever the numbers of a measure change
+VERSION = 2  # increased whenever the numbers of a measure change
 log = logging.getLogger("ivlens")
 
 
 class SteeringPoint(NamedTuple):
-    """Where and how strongly a vector is added."""
+    """The layer and scale at which a vector is added."""
 
     layer: int
     scale: float
@@ -61,7 +59,7 @@ class SteeringPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """All measures of one task on one checkpoint, and where vectors were added for the recovery."""
+    """All measures of one task on one checkpoint, and the layer and scale of the recovery."""
 
     answers: Evaluation
     knowledge: Evaluation | None
@@ -73,7 +71,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class KeptMeasures:
-    """The measures of a comparison, kept in ``folder``; whatever is computed is logged first."""
+    """The measures of a comparison, saved in ``folder``; each computation is logged when it begins."""
 
     folder: Path
     config: CheckpointConfig
@@ -108,7 +106,7 @@ class KeptMeasures:
         return self._kept("hidden", HiddenStates, checkpoint, prompts.task, compute, prompts.test)
 
     def sweep(self, base: CheckpointUnderTest, prompts: TaskPrompts, vector: InstructionVector) -> SteeringSweep:
-        """How the base's vector works on the base: bare validation prompts, for each layer and scale."""
+        """Answers of the base to bare validation prompts with its vector added, for each layer and scale."""
         config, bare = self.config, prompts.bare_validation
 
         def compute(model: HookedTransformer) -> SteeringSweep:
@@ -126,7 +124,7 @@ class KeptMeasures:
         vectors: Mapping[str, InstructionVector],
         steered: SteeringPoint,
     ) -> ConditionComparison:
-        """Bare and clean test prompts, and bare ones with each of the vectors added; random ones beside them."""
+        """Bare and clean test prompts, and bare ones with each vector added, the base's first; random ones."""
         seeds = self.config.random_seeds
         compute = partial(_recover, prompts=prompts, vectors=vectors, steered=steered, random_seeds=seeds)
         return self._kept(
@@ -136,7 +134,7 @@ class KeptMeasures:
         )  # fmt: skip
 
     def weights(self, checkpoint: CheckpointUnderTest, base_facts: Mapping[str, Any]) -> WeightChange:
-        """How far each head's matrices are from the base's, which are read from the file of ``keep_attention``."""
+        """How far each head's matrices are from the base's, which ``keep_attention`` saved."""
         path = self.attention_file(base_facts)
         compute = partial(_weight_change, attention_file=path)
         return self._kept("weights", WeightChange, checkpoint, None, compute, (), base=_identity(base_facts))
@@ -172,7 +170,7 @@ class KeptMeasures:
         prompts: Sequence[Prompt],
         **settings: Any,
     ) -> R:
-        """The measure if it is kept, or else computed on the checkpoint's model; its key holds all it depends on."""
+        """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on."""
         model = _identity(checkpoint.facts)
         prompts_hash = _hash([repr(prompt) for prompt in prompts])
         key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
@@ -200,7 +198,7 @@ def reselected_vector_of(reading: HeadReading, task: str) -> InstructionVector:
 def _read_heads(
     model: HookedTransformer, prompts: TaskPrompts, base_heads: tuple[Head, ...] | None, config: CheckpointConfig
 ) -> HeadReading:
-    """Effects with means over all clean prompts; the vector's parts with those of each group of them."""
+    """Effects with means over all clean prompts, and the vector's parts with means over each group of them."""
     clean, groups = prompts.clean, config.groups
     means = [mean_head_activations(model, clean[group::groups]) for group in range(groups)]
     all_means = replace(means[0], values=torch.stack([each.values for each in means]).mean(0), n=len(clean))
@@ -235,14 +233,9 @@ def _recover(
     steered: SteeringPoint,
     random_seeds: Sequence[int],
 ) -> ConditionComparison:
-    base_vector = vectors[RecoveryCondition.BASE_VECTOR]
-    controls = {f"random vector {seed}": random_vector(base_vector, seed=seed) for seed in random_seeds}
-    conditions: dict[str, tuple[list[Prompt], AbstractContextManager[Any] | None]] = {
-        RecoveryCondition.BARE.value: (prompts.bare_test, None), RecoveryCondition.CLEAN.value: (prompts.test, None)
-    }  # fmt: skip
-    for name, vector in {**vectors, **controls}.items():
-        conditions[str(name)] = (prompts.bare_test, steer(model, vector, steered.layer, steered.scale))
-    return compare_conditions(model, conditions, task=prompts.task, layer=steered.layer, scale=steered.scale)
+    layer, scale = steered
+    conditions = controlled(model, prompts.bare_test, prompts.test, vectors, layer, scale, random_seeds)
+    return compare_conditions(model, conditions, task=prompts.task, layer=layer, scale=scale)
 
 
 def _weight_change(model: HookedTransformer, attention_file: Path) -> WeightChange:
@@ -255,7 +248,7 @@ def _weight_change(model: HookedTransformer, attention_file: Path) -> WeightChan
 
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a checkpoint's facts that its numbers depend on: the model, the packages, the kind of device."""
+    """The facts that a checkpoint's numbers depend on: the model, the packages, the kind of device."""
     return identity(facts) | {"device": facts["device"]}
 
 

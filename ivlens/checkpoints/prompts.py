@@ -1,4 +1,4 @@
-"""The prompts that every checkpoint of a comparison is asked, the same tokens to each of them."""
+"""The prompts of a comparison, with the same tokens for every checkpoint."""
 
 import warnings
 from collections.abc import Iterable
@@ -28,11 +28,11 @@ class TaskPrompts:
 
 
 def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPrompts:
-    """The prompts of a task, of each kind as many as the config asks for and its split has.
+    """The prompts of a task: of each kind the config's number, limited by the split's size.
 
     Raises:
-        ArgumentError: an option outside its values, an instruction that the task has not, or neither instruction nor
-            demonstrations, so that clean prompts would not tell the task.
+        ArgumentError: an option outside its values, an instruction that the task does not have, or neither instruction
+            nor demonstrations, so that clean prompts would not show the task.
         PromptError: the chat template refuses them.
     """
     instruction = clean_instruction(task, config.instruction, config.shots)
@@ -60,9 +60,9 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPr
 
 
 def check_same_tokens(name: str, base: Any, own: Any, prompts: Iterable[Prompt]) -> None:
-    """Raise unless a checkpoint's ``own`` tokenizer says the prompts as the base's does; warn of other differences.
+    """Raise unless a checkpoint's ``own`` tokenizer gives the prompts the base's ids; warn of other differences.
 
-    Tokens that only one of them has, and a BOS that only one of them adds, are no hindrance.
+    Tokens that only one of them has, and a BOS that only one of them adds, are allowed.
 
     Raises:
         MismatchError: a token or a prompt has other ids.

@@ -2,16 +2,18 @@
 
 import gc
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, HookError, SourceWarning
+from ..errors import ArgumentError, HookError, SourceError, SourceWarning
 from ..models import (
     HookedTransformer,
+    adapter_folder,
     adapter_tokenizer,
     check_alike,
+    check_source,
     has_hooks,
     kind_of_device,
     lacks_tokenizer,
@@ -24,9 +26,9 @@ from .facts_cache import cached_facts
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """A named source, with the revision or the adapter that makes a checkpoint of it.
+    """A named source, with the revision or adapter that makes it a checkpoint.
 
-    ``tokenizer``: the source of the base's, for a checkpoint without one of its own.
+    ``tokenizer``: the source of the base's, for a checkpoint without its own.
     """
 
     name: str
@@ -44,7 +46,7 @@ class CheckpointSource:
         return {**options, "tokenizer": self.tokenizer}
 
     def for_worker(self) -> "CheckpointSource":
-        """The source as a worker finds it, whatever its working directory.
+        """The source for a worker, independent of its working directory.
 
         Raises:
             ArgumentError: a model object, which stays in this process.
@@ -64,7 +66,7 @@ class CheckpointSource:
 class CheckpointUnderTest:
     """One checkpoint of a comparison; its model is loaded when it is first needed, and held until ``release``.
 
-    ``options`` go to ``load_model``; facts that are known without loading lie in ``facts_folder``.
+    ``options`` go to ``load_model``; facts that are known without loading are in ``facts_folder``.
     """
 
     source: CheckpointSource
@@ -80,7 +82,7 @@ class CheckpointUnderTest:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The model's facts and kind of device, without loading it where its files are those of the last time."""
+        """The model's facts and kind of device, without loading it if its files are unchanged since the last time."""
         if not self.known_facts:
             sources = [each for each in (self.source.source, self.source.adapter) if each is not None]
             self.known_facts = cached_facts(self.facts_folder, sources, self.options, self._facts)
@@ -95,7 +97,7 @@ class CheckpointUnderTest:
 
         Raises:
             SourceError, UnsupportedError, MismatchError, DownloadError: see ``load_model``.
-            HookError: hooks are active on a model object, whose numbers would be kept as the model's own.
+            HookError: hooks are active on a model object, so its numbers would not be the model's own.
         """
         if self.loaded is None:
             source = self.source
@@ -105,7 +107,7 @@ class CheckpointUnderTest:
         return self.loaded
 
     def tokenizer(self) -> Any:
-        """The model's tokenizer, read alone where the model is not loaded.
+        """The model's tokenizer, without loading the model.
 
         Raises:
             SourceError: there is none.
@@ -118,13 +120,13 @@ class CheckpointUnderTest:
         return open_tokenizer(self.source.source, self.source.revision) if own is None else open_tokenizer(own)
 
     def release(self) -> None:
-        """Let go of the model, so that the next one has its memory."""
+        """Free the model, so that the next one has its memory."""
         self.loaded = None
         gc.collect()
 
 
 def name_sources(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[CheckpointSource]:
-    """Checkpoints of sources, in order: under the names of a mapping, or named after themselves.
+    """Checkpoints of sources, in order, named by the mapping or after their sources.
 
     Raises:
         ArgumentError: no source, or two of one name.
@@ -139,8 +141,25 @@ def name_sources(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[
     return checkpoints
 
 
+def check_sources(checkpoints: Iterable[CheckpointSource]) -> None:
+    """Raise SourceError that names every checkpoint for which there is no model or adapter; no weights are read."""
+    missing: dict[str, SourceError] = {}
+    for each in checkpoints:
+        try:
+            if each.adapter is None:
+                check_source(each.source, each.revision)
+            else:  # of the base, which is checked itself
+                adapter_folder(each.adapter)
+        except SourceError as error:
+            where = each.adapter or each.source
+            missing[each.name if each.name == str(where) else f"{each.name} ({where!s:.200})"] = error
+    if missing:
+        came = "; ".join(f"{name}: {error.came}" for name, error in missing.items())
+        raise SourceError("models that can be compared", came, next(iter(missing.values())).do)
+
+
 def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
-    """A hub name may carry ``@revision``; of a run's folder its model is taken, or else its adapter."""
+    """A hub name may have ``@revision``; a run's folder stands for its model, or else its adapter."""
     if not isinstance(source, (str, Path)):
         return CheckpointSource(name or type(source).__name__, source)
     path = Path(source).expanduser()
@@ -156,7 +175,7 @@ def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
 
 
 def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource:
-    """The checkpoint, told where the base's tokenizer is if it has none; by a path that every process understands."""
+    """The checkpoint, with the base's tokenizer if it has none of its own, as a path that every process can resolve."""
     if not lacks_tokenizer(checkpoint.source):
         return checkpoint
     if isinstance(base, (str, Path)):

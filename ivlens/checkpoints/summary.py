@@ -1,4 +1,4 @@
-"""A comparison's record from its measures: each task on each checkpoint beside the base, with intervals and verdict."""
+"""A comparison's record from its measures: every task on every checkpoint, with intervals and verdict."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from torch import Tensor
 from ..heads import head_overlap
 from ..records import CheckpointComparison, ConditionComparison, HeadReading
 from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
-from ..vocabulary import RecoveryCondition, Verdict
+from ..vocabulary import Condition, Verdict
 from .config import CheckpointConfig
 from .measure import Measurement, SteeringPoint
 from .verdict import decide_verdict
 
 NAN = float("nan")
-RECOVERY_COLUMNS = {"bare": RecoveryCondition.BARE, "recovered": RecoveryCondition.BASE_VECTOR,
-                    "recovered_own": RecoveryCondition.OWN_VECTOR}  # fmt: skip
+RECOVERY_COLUMNS = {"bare": Condition.BARE, "recovered": Condition.BASE_VECTOR,
+                    "recovered_own": Condition.OWN_VECTOR}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CheckpointMeasurements:
 
     @property
     def steered(self) -> dict[str, SteeringPoint]:
-        """Where each task's vectors were added."""
+        """The layer and scale at which each task's vectors were added."""
         return {task: each.steered for task, each in self.tasks.items()}
 
 
@@ -41,7 +41,7 @@ def summarize(
     failures: Mapping[str, str],
     learned: tuple[str, ...],
 ) -> CheckpointComparison:
-    """The comparison of all that was measured, checkpoints by name with the base first."""
+    """The comparison of all measurements, by checkpoint name, the base first."""
     names = tuple(measurements)
     base = measurements[names[0]]
     tasks = tuple(base.tasks)
@@ -104,7 +104,7 @@ def recovered_fraction(own: ConditionComparison, base: ConditionComparison) -> I
     def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
         steered, bare = (
             recovery.correct[recovery.conditions.index(condition)].double()
-            for condition in (RecoveryCondition.BASE_VECTOR, RecoveryCondition.BARE)
+            for condition in (Condition.BASE_VECTOR, Condition.BARE)
         )
         return steered - bare
 
@@ -150,7 +150,7 @@ def _mean_vector(checkpoint: CheckpointMeasurements) -> Float[Tensor, " d_model"
 
 
 def _answer_columns(own: Measurement) -> dict[str, Any]:
-    """How the clean prompts and the cloze texts are answered."""
+    """Columns on answers to the clean prompts and the cloze texts."""
     answers, knowledge = own.answers, own.knowledge
     low, high = answers.accuracy_interval()
     return {
@@ -163,7 +163,7 @@ def _answer_columns(own: Measurement) -> dict[str, Any]:
 
 
 def _vector_columns(own: HeadReading, base: HeadReading, shared: Sequence[Tensor]) -> dict[str, float]:
-    """The vector of the base's heads, that of heads chosen anew, and the former without what all tasks share."""
+    """Columns on the vectors of the base's heads, with and without the mean over tasks, and of heads chosen anew."""
     now, before = own.parts.sum(1), base.parts.sum(1)
     norm, base_norm = now.mean(0).norm(), before.mean(0).norm()
     reselected_ratio = own.reselected.mean(0).norm() / base.reselected.mean(0).norm()
@@ -183,13 +183,13 @@ def _vector_columns(own: HeadReading, base: HeadReading, shared: Sequence[Tensor
 
 
 def _alignment_columns(own: Measurement, base: Measurement) -> dict[str, float]:
-    """The cosine of the hidden state with the base's vector, in the layer where the vector is added."""
+    """Columns on the cosine of the hidden state with the base's vector, at the layer where the vector is added."""
     now, before = (float(alignment(each, base)[each.steered.layer].mean()) for each in (own, base))
     return {"alignment": now, "alignment_change": now - before}
 
 
 def _head_columns(own: HeadReading, base: HeadReading, k: int) -> dict[str, Any]:
-    """Effects of all heads, and the ``k`` strongest ones, beside the base's."""
+    """Columns on the effects of all heads, and on the ``k`` strongest, compared with the base's."""
     before, now = base.effects.top(k), own.effects.top(k)
     return {
         "aie_correlation": spearman(base.effects.aie, own.effects.aie),
@@ -200,7 +200,7 @@ def _head_columns(own: HeadReading, base: HeadReading, k: int) -> dict[str, Any]
 
 
 def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: HeadReading) -> dict[str, float]:
-    """Mean relative change over the four matrices: of the base's heads of a task, and of all others."""
+    """Columns on the mean relative change over the four matrices: of the base's heads of a task, and of all others."""
     mean = weight_change.double().mean(0)
     chosen = torch.zeros_like(mean, dtype=torch.bool)
     for layer, head in base.heads:
@@ -209,7 +209,7 @@ def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: Hea
 
 
 def _random_accuracy(recovery: ConditionComparison) -> float:
-    accuracies = [recovery.accuracy(name) for name in recovery.conditions if name.startswith("random")]
+    accuracies = [recovery.accuracy(name) for name in Condition.RANDOM_VECTOR.among(recovery.conditions)]
     return sum(accuracies) / len(accuracies)
 
 

@@ -14,14 +14,15 @@ from ..vocabulary import Verdict
 class VerdictRule:
     """Thresholds of the verdict on a task, all of them fractions from 0 to 1.
 
-    1. The base answers fewer than ``known`` of the prompts: not an ability of the base.
-    2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. Not above it: undecided.
-    3. The base's vector, added to bare prompts, brings back at least the fraction ``recovered`` of what it does on the
+    1. The base answers less than ``known`` of the prompts: not an ability of the base.
+    2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
+       ``tolerated``: undecided.
+    3. The base's vector, added to bare prompts, restores at least the fraction ``recovered`` of what it adds on the
        base: the activation was drowned, the function is recoverable. With an interval on both sides: undecided.
-    4. It does not. Knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
+    4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
        knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
 
-    A new rule is applied to kept measures: nothing is measured again.
+    A new rule is applied to the saved measures; nothing is measured again.
 
     Args:
         known: accuracy of the base from which a task counts as its ability.
@@ -45,7 +46,7 @@ class VerdictRule:
 
 
 class Decision(NamedTuple):
-    """A verdict, and the sentence with the numbers that carry it."""
+    """A verdict, and a sentence with the numbers behind it."""
 
     verdict: Verdict
     because: str
@@ -83,7 +84,7 @@ def decide_verdict(
 
 
 def _on_knowledge(because: str, knowledge: Interval, rule: VerdictRule) -> Decision:
-    """Step 4: the vector does not bring the function back; is the knowledge there?"""
+    """Step 4: the vector does not restore the function; is the knowledge there?"""
     if isnan(knowledge.value):
         return Decision(
             Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether the knowledge is there"

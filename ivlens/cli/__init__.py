@@ -1,7 +1,7 @@
 """The command line: parse, call, save, print.
 
-``verbs`` is the table of all verbs, ``options`` reads their options from the signatures of Python's functions and
-configs; a verb's work stands in a module of its own, which is imported when the verb is called.
+``verbs`` is the table of all verbs; ``options`` reads their options from the signatures of the Python functions and
+configs. Each verb's work is in its own module, which is imported when the verb is called.
 """
 
 import argparse
@@ -15,15 +15,15 @@ from ..text import one_line
 from .parser import build_parser
 from .streams import LONGEST, readable_streams, say_line
 
-CLOSED_PIPE = 141  # what a shell says of a program that SIGPIPE ended
+CLOSED_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
 
 def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = lambda: None) -> int:
     """Run the command line; the exit status is 0, 1 after an error, 130 after an interrupt, 141 after a closed pipe.
 
     Args:
-        arguments: the verb and what follows it; None for those of this process.
-        begun: called when the command is understood and its modules are imported, before its work.
+        arguments: the verb and its arguments; None for those of this process.
+        begun: called after parsing and imports, before the verb's work.
 
     Raises:
         SystemExit: the arguments cannot be parsed (2), or after --help or --version (0).
@@ -51,26 +51,26 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
 
 
 def _ended(words: str, status: int) -> int:
-    """Say why the command ends, if anybody listens, and give its exit status."""
+    """Print why the command ends, if stderr is open, and return its exit status."""
     with suppress(OSError):
         say_line(f"ivlens: {one_line(words, LONGEST)}")
     return status
 
 
 def _of_the_system(error: OSError) -> int:
-    """The exit status after an error of the system; a closed pipe is not reported."""
+    """The exit status after an operating system error; a closed pipe is not reported."""
     status = CLOSED_PIPE if isinstance(error, BrokenPipeError) else _ended(f"{type(error).__name__}: {error}", 1)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # Python would try again, and complain, when it ends
+        except OSError:  # Python would try again at exit, and complain
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return status
 
 
 def _kept(options: argparse.Namespace) -> str:
-    """What an interrupted verb leaves behind: those that keep finished work keep it in the folder --out."""
+    """A note on finished work after an interrupt: some verbs keep it in the folder --out."""
     if "verb" not in options or not options.verb.keeps:
         return ""
     return "; without --out nothing is kept" if options.out is None else f"; what was finished is kept in {options.out}"

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure base and checkpoints, write record, tables and report, print the verdicts."""
+    """Measure base and checkpoints, write record, tables and report, and print the verdicts."""
     from .. import views
 
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
@@ -39,13 +40,13 @@ def run(options: argparse.Namespace) -> None:
             **given(options, "compare_checkpoints"),
             **given(options, "load_model"),
         )
+        for name, reason in comparison.failures.items():
+            log.warning(f"{name} was not compared: {reason}")
+        if len(comparison.failures) == len(sources):  # an earlier comparison stays
+            raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
         write_tables(comparison, options.out)
         views.write_comparison_report(options.out / "report.html", comparison)
-    for name, reason in comparison.failures.items():
-        log.warning(f"{name} was not compared: {reason}")
     log.info(f"wrote {options.out / 'report.html'}")
-    if len(comparison.failures) == len(sources):
-        raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
     frame = comparison.to_frame()
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]]})
 
@@ -66,11 +67,12 @@ def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
 
 
 def _by_name(sources: Sequence[str]) -> dict[str, str]:
-    """NAME=CKPT, or a checkpoint under its folder's name."""
+    """NAME=CKPT, or a checkpoint under its folder's name, which may hold a "=" as in lr=0.1."""
     found: dict[str, str] = {}
     for source in sources:
         name, equals, rest = source.partition("=")
-        key, value = (name, rest) if equals else (Path(source).name or source, source)
+        named = equals and not os.path.exists(Path(source).expanduser())
+        key, value = (name, rest) if named else (Path(source).name or source, source)
         if key in found:
             raise ArgumentError("checkpoints of different names", key, "give NAME=CKPT")
         found[key] = value

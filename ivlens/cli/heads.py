@@ -9,25 +9,25 @@ from ..files import safe_name
 from ..heads import universal_effects
 from ..models import shared_weights
 from ..records import HeadEffects, UniversalEffects
-from .loading import check_prompts, given, read_model, read_tasks
+from .loading import check_locating, read_model, read_tasks
 from .tables import show
-from .targets import check_targets
+from .targets import check_records, check_targets
 
 log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Locate heads for each task; save the records as they are finished; print the strongest heads."""
+    """Locate heads for each task, save each record when it is finished, and print the strongest heads."""
     tasks = read_tasks(options.tasks, options.instruction)
-    settings = given(options, "locate_heads")
+    settings = check_locating(options, tasks)
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
     if options.out:
         check_targets(options.out / "heads.html", *(options.out / file for file in files))
-    for task in tasks:
-        check_prompts(task, settings)
     model = read_model(options)
+    if options.out:
+        check_records(model, {options.out / file: HeadEffects for file in files})
     heads, found = model.cfg.n_layers * model.cfg.n_heads, []
     with shared_weights(model, options.n_jobs):
         for file, task in files.items():
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         views.write_page(
             options.out / "heads.html",
             f"Heads of {options.model}",
-            [(name, views.head_heatmap(effects, top=options.k)) for name, effects in maps.items()],
+            [(name, views.head_heatmap(effects, k=options.k)) for name, effects in maps.items()],
         )
         log.info(f"wrote {options.out}")
     show(options, {name: effects.to_frame().head(options.k) for name, effects in maps.items()})

@@ -1,19 +1,20 @@
-"""What verbs load: models and tasks, and the arguments of Python's functions, out of the parsed options."""
+"""Models, tasks and the arguments of Python functions from the parsed options."""
 
 import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 
+from ..effects.checks import check_method, check_stream_dtype
 from ..errors import ArgumentError, few
-from ..models import HookedTransformer, load_model
-from ..tasks import Task, clean_instruction, load_task
+from ..models import PACKAGED, HookedTransformer, load_model
+from ..tasks import Task, check_available, clean_instruction, load_task
+from ..vocabulary import Split
 from .options import DTYPES
 
 CONFIG = "config.json"
@@ -21,8 +22,9 @@ CONFIG = "config.json"
 
 def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
     """The arguments of a function or config that the options give, names of dtypes as torch's."""
-    values = {name: getattr(options, name) for name in options.verb.names(source)}
-    dtypes = {name: getattr(torch, value) for name, value in values.items() if "dtype" in name and value in DTYPES}
+    prefix = options.verb.options_of(source).prefix
+    values = {name: getattr(options, prefix + name) for name in options.verb.names(source)}
+    dtypes = {name: getattr(torch, value) for name, value in values.items() if name in DTYPES and value is not None}
     return values | dtypes
 
 
@@ -32,14 +34,14 @@ def read_model(options: argparse.Namespace) -> HookedTransformer:
 
 
 def read_task(name: str, instruction: str | None) -> Task:
-    """The task that the options name, with the instruction for files that hold none."""
+    """The task that the options name; a file without an instruction gets the one given."""
     return read_tasks([name], instruction)[0]
 
 
 def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
-    """The tasks that the options name; those that hold no instruction get the one given.
+    """The tasks that the options name; those without an instruction get the one given.
 
-    Raises: ArgumentError where an instruction is given, and every task holds its own.
+    Raises: ArgumentError where an instruction is given, but every task has its own.
     """
     tasks = [load_task(name) for name in names]
     if instruction is None:
@@ -50,28 +52,37 @@ def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
     return [task if task.instructions else replace(task, instructions=(instruction,)) for task in tasks]
 
 
-def check_prompts(task: Task, settings: dict[str, Any]) -> None:
-    """Raise what ``locate_heads`` would of the task's prompts, before a model is loaded for them.
+def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:
+    """Raise ArgumentError for an option whose number of prompts a split of the task has not."""
+    flags = {f"--{name.replace('_', '-')}": getattr(options, name) for name in names}
+    check_available(task, split, flags)
 
-    A chat format needs the model's tokenizer; its prompts are drawn as labelled ones.
+
+def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The arguments of ``locate_heads``, which are refused as it would before a model is loaded for them.
+
+    The chat format needs the model's tokenizer, so the labelled format stands in for it here.
     """
-    draw = partial(
-        task.prompts,
-        shots=settings["shots"],
-        split=settings["split"],
-        seed=settings["seed"],
-        instruction=clean_instruction(task, None, settings["shots"]),
-    )
-    draw(settings["n_clean"])
-    draw(settings["n_corrupted"], corruption=settings["corruption"])
+    settings = given(options, "locate_heads")
+    check_method(settings["method"], settings["steps"], settings["stream_dtype"])
+    check_stream_dtype(given(options, "load_model")["dtype"], settings["stream_dtype"])
+    for task in tasks:
+        check_counts(options, task, settings["split"], "n_clean", "n_corrupted")
+        instruction = clean_instruction(task, None, settings["shots"])
+        drawn = {name: settings[name] for name in ("shots", "split", "seed", "corruption")}
+        task.prompts(settings["n_corrupted"], instruction=instruction, **drawn)
+    return settings
 
 
 def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | None:
-    """Layers, and heads per layer, as the config of a local or cached model says; None where there is none to read."""
+    """Layers and heads per layer from the config of a local or cached model; None if it cannot be read."""
     try:
-        local = Path(source).expanduser() / CONFIG
-        path = local if local.exists() else try_to_load_from_cache(source, CONFIG, revision=revision)
-        config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+        local, packaged = Path(source).expanduser(), PACKAGED.get(source)
+        folder = packaged.folder if packaged is not None and not local.exists() else local
+        path = folder / CONFIG
+        if not path.exists():
+            path = Path(str(try_to_load_from_cache(source, CONFIG, revision=revision)))
+        config = json.loads(path.read_text(encoding="utf-8"))
         return int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-    except (OSError, ValueError, KeyError, TypeError):  # the model's own loading says what is wrong
+    except (OSError, ValueError, KeyError, TypeError):  # loading the model reports what is wrong
         return None

@@ -2,7 +2,7 @@
 
 Names, types, bounds, closed sets of values, defaults and help are those of the Python API, so the two cannot differ.
 Signatures are read from the source, as documentation tools do: importing the modules would import torch, which takes
-seconds, and neither help nor a misspelt option should wait for it.
+seconds, and neither help nor a misspelt option should wait for that.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-DTYPES = ("float32", "float64", "bfloat16", "float16")
+DTYPES = {"dtype": ("float32", "float64", "bfloat16", "float16"), "stream_dtype": ("float32", "float64")}
 MOST = 1000  # numbers in a list
 SEVERAL = {"tuple", "list", "Sequence", "Iterable", "Collection"}
 
 
 @dataclass(frozen=True)
 class Value:
-    """What an option takes: ``read`` makes it out of its text; ``choices`` are all the values, where they are few."""
+    """An option's value: ``read`` parses it from text; ``choices`` lists the allowed values of a closed set."""
 
     read: Callable[..., Any]
     metavar: str
@@ -32,7 +32,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a function, or a field of a config, that the command line can give."""
+    """A parameter of a function, or a field of a config, that the command line can set."""
 
     name: str
     value: Value
@@ -46,12 +46,7 @@ class Parameter:
 
     def add_to(self, group: Any) -> None:
         """Add the option to a parser's group."""
-        help = self.help
-        if not all(choice in help for choice in self.value.choices):
-            help = f"{help}: {', '.join(self.value.choices)}"
-        if self.default is not None:
-            help = f"{help} (default: {_shown(self.default)})"
-        help = help.replace("%", "%%")
+        help = in_words(self.help, self.value.choices, self.default).replace("%", "%%")
         if self.value.read is bool:
             group.add_argument(self.flag, action=argparse.BooleanOptionalAction, default=self.default, help=help)
         else:
@@ -65,19 +60,31 @@ class Parameter:
             )
 
 
+def in_words(help: str, choices: tuple[str, ...], default: Any) -> str:
+    """What a docstring says of an argument, as an option's help: all its choices, and what None stands for."""
+    help, _, unset = help.replace('"', "").partition(" (None: ")
+    if not all(choice in help for choice in choices):
+        help = f"{help}: {', '.join(choices)}"
+    if default is None:
+        return f"{help} (default: {unset}" if unset else help
+    return f"{help} (default: {_shown(default)})"
+
+
 @cache
 def parameters(name: str) -> dict[str, Parameter]:
-    """The parameters of a function or config of ivlens that have a default and that a text can give."""
+    """The parameters of an ivlens function or config that have a default and can be parsed from text."""
     node = definition(name)
     helps = argument_helps(ast.get_docstring(node) or "") if isinstance(node, ast.FunctionDef | ast.ClassDef) else {}
     found = {}
     for parameter, annotation, default in _fields(node) if isinstance(node, ast.ClassDef) else _arguments(node):
         value = _value(annotation)
+        if value is not None and value.metavar == "DTYPE":
+            value = replace(value, choices=DTYPES[parameter])
         if value is None or default is None:
             continue
         try:
             found[parameter] = Parameter(parameter, value, _default(default), helps.get(parameter, ""))
-        except ValueError:  # made by a call: no text says it
+        except ValueError:  # computed by a call, which text cannot express
             continue
     return found
 
@@ -101,7 +108,7 @@ def _sources() -> dict[Path, str]:
 
 @cache
 def definition(name: str) -> ast.stmt:
-    """The statement at the top level of one of the package's files that defines ``name``; ``Class.method`` too.
+    """The top-level statement in the package that defines ``name``, which may be ``Class.method``.
 
     Raises: LookupError where there is none.
     """
@@ -143,7 +150,7 @@ def _arguments(node: ast.stmt) -> Iterator[tuple[str, ast.expr, ast.expr | None]
 
 
 def _value(annotation: ast.expr) -> Value | None:
-    """What a text can give for an annotation; None where it can give nothing."""
+    """The value that text can give for an annotation; None where it cannot."""
     match annotation:
         case ast.Constant(value=str(text)):
             return _value(ast.parse(text, mode="eval").body)
@@ -160,7 +167,7 @@ def _value(annotation: ast.expr) -> Value | None:
         case ast.Name(id=name):
             return _named(name)
         case ast.Attribute(attr="dtype"):
-            return Value(str, "DTYPE", DTYPES)
+            return Value(str, "DTYPE")
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _value(left) or _value(right)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
@@ -177,7 +184,7 @@ def _items(inside: ast.expr) -> list[ast.expr]:
 
 
 def _named(name: str) -> Value | None:
-    """The value of an annotation that has a name of its own in ivlens, as ``Count`` has."""
+    """The value of an annotation that ivlens defines by name, such as ``Count``."""
     try:
         node = definition(name)
     except LookupError:
@@ -196,16 +203,16 @@ def _bounded(value: Value | None, conditions: list[ast.expr]) -> Value | None:
 
 
 def _several(value: Value | None) -> Value | None:
-    """Values with commas between them."""
+    """Values separated by commas."""
     if value is None or value.choices or value.read is bool:
         return None
     return Value(partial(read_list, value.read), f"{value.metavar},{value.metavar}")
 
 
 def _default(node: ast.expr) -> Any:
-    """The value of a default; of ``torch.float32`` its name, as the option takes it.
+    """The value of a default; for ``torch.float32``, its name as the option takes it.
 
-    Raises: ValueError where it is no plain value.
+    Raises: ValueError where it is not a plain value.
     """
     match node:
         case ast.Attribute(value=ast.Name(id="torch"), attr=name):
@@ -220,6 +227,8 @@ def _default(node: ast.expr) -> Any:
 
 
 def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
     if isinstance(default, tuple):
         return ",".join(map(_shown, default))
     return f"{default:g}" if isinstance(default, float) else str(default)
@@ -252,7 +261,7 @@ def _range(least: float, most: float) -> str:
 
 
 def read_list(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
-    """Values with commas between them; whole numbers also as ranges like 6-12."""
+    """Values separated by commas; whole numbers also as ranges like 6-12."""
     values: list[Any] = []
     whole = getattr(read, "func", read) is whole_number
     for part in text.split(","):
@@ -268,7 +277,7 @@ def read_list(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
 
 
 def a_path(text: str) -> Path:
-    """A path that is not empty, as the name of an unset variable is."""
+    """A path that is not empty, as from an unset variable."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)

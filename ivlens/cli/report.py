@@ -17,7 +17,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Gather records, write the page, print what is on it."""
+    """Gather records, write the page, print its contents."""
     from .. import views
 
     if options.out.suffix == ".safetensors":
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _without_record(found: Gathered) -> int:
-    """How many files hold no record to show; what a comparison on the page was made from is not counted."""
+    """The number of files without a record to show, not counting the measures of comparisons on the page."""
     comparisons = [Path(name) for name, record in found.records.items() if isinstance(record, CheckpointComparison)]
     measures = {path.parent / MEASURES for path in comparisons}
     return sum(Path(name).parent not in measures for name in found.passed_over)

@@ -1,4 +1,4 @@
-"""What the command line says on stderr: progress, warnings and errors, each on one line and in printable characters."""
+"""The command line's output on stderr: progress, warnings and errors, each on one line in printable characters."""
 
 import logging
 import sys
@@ -13,13 +13,13 @@ LONGEST = 1000  # letters of an error or a warning
 
 
 def say_line(words: str) -> None:
-    """Print one line to stderr, whatever characters there are in names of tasks, models and files."""
+    """Print one line to stderr, with unprintable characters escaped."""
     print(one_line(words), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def readable_streams() -> Iterator[None]:
-    """Within this context stderr shows progress and short warnings, and no character is without an encoding."""
+    """Within this context stderr shows progress and short warnings, and characters without an encoding are escaped."""
     with ExitStack() as stack:
         for each in (escaped_streams, progress_lines, short_warnings):
             stack.enter_context(each())
@@ -28,7 +28,7 @@ def readable_streams() -> Iterator[None]:
 
 @contextmanager
 def escaped_streams() -> Iterator[None]:
-    """Within this context, characters that stdout and stderr have no encoding for are printed as escapes."""
+    """Within this context, characters that stdout and stderr cannot encode are printed as escapes."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -41,7 +41,7 @@ def escaped_streams() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Each message on one line of stderr, so that what is printed can be piped."""
+    """Each message on one line of stderr, so that stdout can be piped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say_line(record.getMessage())
@@ -64,7 +64,7 @@ def progress_lines() -> Iterator[None]:
 
 @contextmanager
 def short_warnings() -> Iterator[None]:
-    """Within this context a warning that is shown is one line, without the place in the code that it comes from."""
+    """Within this context a warning is shown as one line, without its file and line of code."""
 
     def shown(message: Warning | str, *_: Any, **__: Any) -> str:
         return f"ivlens: warning: {one_line(str(message).removeprefix('ivlens: '), LONGEST)}\n"

@@ -1,4 +1,4 @@
-"""What verbs print: frames as aligned text, or as JSON."""
+"""The output of verbs: frames as aligned text, or as JSON."""
 
 import argparse
 import json
@@ -7,11 +7,11 @@ import pandas as pd
 
 from ..text import one_line
 
-WIDEST = 80  # letters of a text in a printed table
+WIDEST = 80  # characters of a text in a printed table
 
 
 def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
-    """Print frames under their titles, or with --json as one object of rows."""
+    """Print frames under their titles, or with --json as one object with lists of rows."""
     if options.json:
         rows = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}  # nan is null
         print(json.dumps(rows, indent=2))
@@ -20,7 +20,7 @@ def show(options: argparse.Namespace, frames: dict[str, pd.DataFrame]) -> None:
 
 
 def as_text(frame: pd.DataFrame) -> str:
-    """A frame as aligned text: texts to the left, on one line and not too long, numbers to the right."""
+    """A frame as text: texts left-aligned, on one line and shortened; numbers right-aligned."""
     left = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     texts = {name: [one_line(str(value), WIDEST) for value in frame[name]] for name in left}
     widths = {name: max(len(text) for text in [name, *texts[name]]) for name in left}

@@ -1,22 +1,24 @@
-"""Where a verb will write is tried before it measures anything."""
+"""Outputs are tried before a verb measures anything."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ArgumentError
+from ..models import HookedTransformer, provenance
+from ..records import Record, check_replaceable
 from ..text import visible
 
 
 def check_targets(*files: Path) -> None:
-    """Try that all ``files`` can be written; a folder that is not there yet is not left behind.
+    """Check that all ``files`` can be written, leaving no new folder behind.
 
     Raises: ArgumentError that names what cannot be written: no permission, or no regular file.
     """
     for file in files:
         if visible(str(file)) != str(file):
-            raise ArgumentError("a place to write to without control characters, its name in UTF-8", str(file))
+            raise ArgumentError("a path to write to without control characters, its name in UTF-8", str(file))
         with _named(file):
             other = "a folder" if file.is_dir() else "a device, pipe or socket" if _is_special(file) else ""
         if other:
@@ -26,12 +28,21 @@ def check_targets(*files: Path) -> None:
             _write_in(folder)
 
 
+def check_records(model: HookedTransformer, files: Mapping[Path, type[Record]]) -> None:
+    """Try that records of this model may replace what is there, before they are measured.
+
+    Raises: RecordError that names a record of other weights, or something else.
+    """
+    for file, kind in files.items():
+        check_replaceable(file, kind, provenance(model))
+
+
 def _is_special(file: Path) -> bool:
     return file.exists() and not file.is_file()
 
 
 def _write_in(folder: Path) -> None:
-    """Make the folder and a file in it, and take both away again."""
+    """Create the folder and a file in it, and remove both again."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,9 +55,9 @@ def _write_in(folder: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors of the file system as one that names what could not be written."""
+    """Turn file system errors into one that names what could not be written."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArgumentError(f"a place to write to at {path}", reason, "choose another --out") from error
+        raise ArgumentError(f"a path to write to at {path}", reason, "choose another --out") from error

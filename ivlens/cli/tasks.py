@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_task(name: str, as_json: bool) -> None:
     task = load_task(name)
-    prompt = task.prompts(1, instruction=bool(task.instructions))[0]
+    prompt = task.prompts(1)[0]
     facts = {
         "name": task.name,
         "kind": task.kind,

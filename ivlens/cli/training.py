@@ -1,4 +1,4 @@
-"""``ivlens train``: fine-tune a model on a task and keep what it could do."""
+"""``ivlens train``: fine-tune a model on a task and preserve its abilities."""
 
 import argparse
 import logging
@@ -14,41 +14,40 @@ from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
-from ..vocabulary import check_count
-from .loading import given, model_shape, read_model, read_task
+from ..vocabulary import check_count, check_layers
+from .loading import given, model_shape, read_model, read_tasks
 from .tables import show
 from .targets import check_targets
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
-OLD_EXAMPLES = 8  # of each kept task, for guidance by replay
-VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # prompts of a vector, at most
+OLD_EXAMPLES = 8  # examples of each kept task, for guidance by replay
+VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # clean and corrupted prompts for a vector, at most
 log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train in the folder --out, alone."""
+    """Train in the folder --out, locked for this process."""
     with held(options.out):
         _run_alone(options)
 
 
 def _run_alone(options: argparse.Namespace) -> None:
-    task, kept = read_task(options.task, options.instruction), [load_task(name) for name in options.keep]
+    task, *kept = read_tasks([options.task, *options.keep], options.instruction)
     config = _config(options)
     _check_tasks(task, kept, config.guidance)
     replay = _replay(kept, options.seed) if "replay" in config.guidance.needs else []
+    k = options.k if kept or "vector" in config.guidance.needs else None
     if shape := model_shape(options.model, options.revision):
-        for term in config.guidance:
-            term.check(shape[0], config.learning_rate)
-        if kept or "vector" in config.guidance.needs:
-            check_count(options.k, shape[0] * shape[1], name="--k")
+        _check_model(config, k, *shape)
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     model = read_model(options)
+    _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
     vector = partial(_vector, model, paths, options)
     others = [load_task(name) for name in list_tasks() if name not in paths]
     run = fine_tune(
         model,
-        task.prompts(shots=options.shots, split="train", instruction=bool(task.instructions)),
+        task.prompts(shots=options.shots, split="train"),
         config,
         vector=vector(task) if "vector" in config.guidance.needs else None,
         new=[Ability.of(task, shots=options.shots)],
@@ -68,7 +67,7 @@ def _run_alone(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> TrainingConfig:
-    """The training's settings: TrainingConfig's own, with the preset that is given."""
+    """The settings: TrainingConfig's defaults, the given preset and options."""
     settings = given(options, "TrainingConfig")
     if options.lora is not None:
         settings["lora"] = LoRA(options.lora, 2.0 * options.lora)
@@ -76,19 +75,30 @@ def _config(options: argparse.Namespace) -> TrainingConfig:
     return TrainingConfig(Guidance.preset(**name, **given(options, "Guidance.preset")), **settings)
 
 
+def _check_model(config: TrainingConfig, k: int | None, n_layers: int, n_heads: int) -> None:
+    """Raise ArgumentError for layers, or a number of heads, that the model has not."""
+    for term in config.guidance:
+        term.check(n_layers, config.learning_rate)
+    if config.layers is not None:
+        check_layers(n_layers, config.layers)
+    if k is not None:
+        check_count(k, n_layers * n_heads, name="--k")
+
+
 def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
-    """Raise ArgumentError for a task that comes twice, or without the instruction that its vector is made from."""
+    """Raise ArgumentError for a task given twice, or without the instruction that its vector needs."""
     names = [task.name, *(each.name for each in kept)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")
     if "vector" in guidance.needs and not task.instructions:
-        raise _without_instruction([task.name], "write 'instructions' into its file, or pass --instruction")
+        raise _without_instruction([task.name])
     if bare := [each.name for each in kept if not each.instructions]:
-        raise _without_instruction(bare, "write 'instructions' into their files; --instruction is that of --task")
+        raise _without_instruction(bare)
 
 
-def _without_instruction(names: Sequence[str], do: str) -> ArgumentError:
+def _without_instruction(names: Sequence[str]) -> ArgumentError:
     expected = "tasks with instructions, from which vectors are made"
+    do = "write 'instructions' into the files, or pass --instruction"
     return ArgumentError(expected, f"none in {few(map(brief, names))}", do)
 
 

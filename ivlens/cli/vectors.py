@@ -1,4 +1,4 @@
-"""``ivlens vector`` builds an instruction vector, ``ivlens vectors`` lists those of a folder."""
+"""``ivlens vector`` builds an instruction vector, ``ivlens vectors`` lists those in a folder."""
 
 import argparse
 import logging
@@ -12,7 +12,7 @@ from ..files import safe_name
 from ..models import HookedTransformer, model_facts
 from ..vectors import InstructionVector, instruction_vector, list_vectors, logit_lens
 from ..vocabulary import check_count
-from .loading import check_prompts, given, model_shape, read_model, read_task
+from .loading import check_locating, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_targets
 
@@ -20,12 +20,11 @@ log = logging.getLogger("ivlens")
 
 
 def run_vector(options: argparse.Namespace) -> None:
-    """Locate a task's heads, sum them into its vector, save it and print what it reads as."""
+    """Locate a task's heads, sum them into its vector, save it, and print its heads and logit lens."""
     task = read_task(options.task, options.instruction)
-    settings = given(options, "locate_heads")
+    settings = check_locating(options, [task])
     out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
     check_targets(out)
-    check_prompts(task, settings)
     if shape := model_shape(options.model, options.revision):
         check_count(options.k, shape[0] * shape[1], name="--k")
     model = read_model(options)
@@ -41,7 +40,7 @@ def run_vector(options: argparse.Namespace) -> None:
 
 
 def _check_own(path: Path, model: HookedTransformer) -> None:
-    """A file that is already there is written over only if it holds a vector of this model."""
+    """Raise unless the file is new or holds a vector of this model."""
     if not path.exists():
         return
     try:
@@ -55,6 +54,6 @@ def _check_own(path: Path, model: HookedTransformer) -> None:
 
 
 def run_vectors(options: argparse.Namespace) -> None:
-    """Print the vectors that are saved in a folder and below it."""
+    """Print the vectors in a folder and its subfolders."""
     found = list_vectors(options.folder)
     show(options, {f"{len(found)} vectors in {options.folder}": found if len(found) else pd.DataFrame()})

@@ -1,6 +1,6 @@
 """The verbs: their help, their arguments, and the functions and configs whose parameters are their options."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,29 +9,34 @@ from .options import Parameter, a_path, finite_number, parameters, read_list, wh
 
 
 class Argument:
-    """An argument that is the command line's own, as ``argparse`` takes it."""
+    """An argument that only the command line has, as ``argparse`` takes it."""
 
     def __init__(self, *names: str, **settings: Any) -> None:
         self.names, self.settings = names, settings
 
     @property
     def name(self) -> str:
-        """The name that its value has among the parsed options."""
+        """The name of its value in the parsed options."""
         return self.names[-1].lstrip("-").replace("-", "_")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The parameters of the function or config called ``source``, but for those ``without``, as options."""
+    """The parameters of the function or config called ``source``, but for those ``without``, as options.
+
+    ``title`` stands above them in the help; ``prefix`` begins their names on the command line.
+    """
 
     source: str
+    title: str
     without: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What a verb is; ``run``: its module in this folder and its function there; ``keeps``: finished parts in --out."""
+    """A verb; ``run``: its module in this folder and function there; ``keeps``: whether --out keeps finished parts."""
 
     run: str
     help: str
@@ -41,18 +46,23 @@ class Verb:
     keeps: bool = False
 
     def generated(self) -> dict[str, dict[str, Parameter]]:
-        """The options that are read from signatures, by their source; one that two sources have stands at the first."""
+        """The options read from signatures, by source; an option of two sources is listed under the first."""
         taken: set[str] = set()
         found: dict[str, dict[str, Parameter]] = {}
         for each in self.options:
-            names = [name for name in self.names(each.source) if name not in taken]
-            found[each.source] = {name: parameters(each.source)[name] for name in names}
-            taken.update(names)
+            known = {each.prefix + name: parameters(each.source)[name] for name in self.names(each.source)}
+            found[each.source] = {name: replace(known[name], name=name) for name in known if name not in taken}
+            taken.update(known)
         return found
+
+    def options_of(self, source: str) -> Options:
+        """The options that are read from a source."""
+        (options,) = (each for each in self.options if each.source == source)
+        return options
 
     def names(self, source: str) -> list[str]:
         """The parameters of a source that the verb has an option for, its own or that of an earlier source."""
-        (options,) = (each for each in self.options if each.source == source)
+        options = self.options_of(source)
         own = {argument.name for argument in self.arguments}
         names = options.only or parameters(source)
         return [name for name in names if name not in options.without and name not in own]
@@ -67,9 +77,11 @@ MODEL_HELP = "'smollm2', a Hugging Face hub name, a local folder, or a .gguf fil
 TASK_HELP = "a built-in task ('ivlens tasks') or a task file"
 MODEL = Argument("model", metavar="MODEL", help=MODEL_HELP)
 TASK = Argument("--task", required=True, metavar="TASK", help=TASK_HELP)
-INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction, for task files that hold none")
-LOADING = Options("load_model", without=("source",))
-LOCATING = Options("locate_heads", without=("instruction",))  # it becomes the task's own, and is in its records
+INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction of every task whose file holds none")
+LOADING = Options("load_model", "loading the model", without=("source",))
+LOCATING = Options(
+    "locate_heads", "locating heads", without=("instruction",)
+)  # it becomes the task's own, and is in its records
 
 
 def out(help: str, **settings: Any) -> Argument:
@@ -78,12 +90,13 @@ def out(help: str, **settings: Any) -> Argument:
 
 
 def number(name: str, default: int | None, help: str, least: int = 1) -> Argument:
-    """A whole number that no Python function has as a parameter."""
+    """An option for a whole number that is not a parameter in Python."""
     help = help if default is None else f"{help} (default: {default})"
     return Argument(name, type=lambda text: whole_number(text, least), metavar="N", default=default, help=help)
 
 
-PRESETS = "plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided"  # written out: help imports no torch
+# written out: help imports no torch
+PRESETS = ("plain", "iv", "fv", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
 
 VERBS = {
     "demo": Verb(
@@ -92,7 +105,7 @@ VERBS = {
         "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
         (out("folder to write (default: ivlens-demo); effects found there are reused", default=Path("ivlens-demo")),),
-        (Options("DemoConfig"),),
+        (Options("DemoConfig", "what is measured"),),
         keeps=True,
     ),
     "heads": Verb(
@@ -113,41 +126,46 @@ VERBS = {
         "vectors.run_vector",
         "build a task's instruction vector and save it",
         "Locate the heads of a task, sum the strongest heads' mean outputs into the instruction vector, save it, and "
-        "print its heads and what it reads as in the vocabulary.",
+        "print its heads and its logit lens.",
         (
             MODEL,
             Argument("task", metavar="TASK", help=TASK_HELP),
             INSTRUCTION,
             out("file to write (default: TASK.vector.safetensors)"),
         ),
-        (LOADING, LOCATING, Options("instruction_vector", only=("k",))),
+        (LOADING, LOCATING, Options("instruction_vector", "the vector", only=("k",))),
     ),
     "sweep": Verb(
         "sweep.run",
         "sweep a vector over layers and scales, beside controls",
-        "Add a vector to a task's bare prompts for each layer and scale; choose the best cell on validation prompts "
-        "and report it on test prompts, beside bare, clean and random vectors of the same norm.",
+        "Add a vector to a task's bare prompts for each layer and scale; choose the best combination on validation "
+        "prompts and report it on test prompts, beside bare, clean and random vectors of the same norm.",
         (
             MODEL,
             Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
             TASK,
             INSTRUCTION,
             Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
-                     help="like 6,9,12 or 6-12 (default: every third layer)"),
+                     help="layers to add the vector at, like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
-                     default=(1.0, 2.0, 4.0, 6.0), help="like 1,2,4 (default: 1,2,4,6)"),
-            number("--n-validation", 20, "prompts to choose the cell on"),
-            number("--n-test", 30, "prompts to report on"),
+                     default=(1.0, 2.0, 4.0, 6.0), help="factors of the vector, like 1,2,4 (default: 1,2,4,6)"),
+            number("--n-validation", 20, "validation prompts on which layer and scale are chosen"),
+            number("--n-test", 30, "test prompts on which the chosen ones are reported"),
             number("--seed", 0, "seed of the prompts", least=0),
             out("folder for the records and a page with the figures"),
         ),
-        (LOADING, Options("load_vector"), Options("steering_sweep", without=("ks",))),
+        (
+            LOADING,
+            Options("load_vector", "loading the vector"),
+            Options("steering_sweep", "computing", without=("ks",)),
+        ),
     ),
     "vectors": Verb(
         "vectors.run_vectors",
         "list the vectors in a folder",
         "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
-        (Argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(), help="default: this folder"),),
+        (Argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(),
+                  help="where to look (default: this folder)"),),
     ),
     "tasks": Verb(
         "tasks.run",
@@ -164,17 +182,18 @@ VERBS = {
             MODEL,
             Argument("--task", required=True, metavar="NEW", help=f"the task to learn: {TASK_HELP}"),
             Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
-            Argument("--instruction", metavar="TEXT", help="the instruction of --task, where its file holds none"),
-            Argument("--guidance", metavar="PRESET", help=f"{PRESETS} (default: l2-strong)"),
-            number("--lora", None, "train updates of this rank only, alpha twice the rank"),
+            INSTRUCTION,
+            Argument("--guidance", choices=PRESETS, metavar="PRESET",
+                     help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
+            number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
             out("folder for state, log, record and model", required=True),
         ),
         (
             LOADING,
-            Options("TrainingConfig"),
-            Options("Guidance.preset", only=("layer", "scale")),
-            Options("Ability.of", only=("shots",)),
-            Options("instruction_vector", only=("k",)),
+            Options("TrainingConfig", "training"),
+            Options("Guidance.preset", "the vector in the guidance", only=("layer", "scale"), prefix="vector_"),
+            Options("Ability.of", "measuring abilities", only=("shots",)),
+            Options("instruction_vector", "the vector", only=("k",)),
         ),
         keeps=True,
     ),
@@ -191,14 +210,14 @@ VERBS = {
             Argument("--tasks", nargs="+", required=True, metavar="TASK",
                      help="built-in tasks ('ivlens tasks') or task files"),
             Argument("--learned", nargs="*", default=[], metavar="TASK",
-                     help="for a sequence: what each checkpoint was trained on"),
+                     help="the task that each checkpoint was trained on, where they are a sequence"),
             INSTRUCTION,
             out("folder for measures, record, tables and report", required=True),
         ),
         (
-            Options("load_model", without=("source", "revision", "adapter")),
-            Options("CheckpointConfig", without=("instruction",)),
-            Options("compare_checkpoints", only=("n_jobs",)),
+            Options("load_model", "loading the models", without=("source", "revision", "adapter")),
+            Options("CheckpointConfig", "what is measured", without=("instruction",)),
+            Options("compare_checkpoints", "computing", only=("n_jobs",)),
         ),
         keeps=True,
     ),

@@ -1,4 +1,4 @@
-"""Methods compared with an exact one on the same prompts, so that a user knows when to trust the cheap one."""
+"""Methods compared with an exact one on the same prompts, to know when the cheap one can be trusted."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ def compare_methods(
         n_jobs: workers that share the work (``indirect_effects``).
 
     Returns:
-        Agreement per prompt and of the means; ``.reference`` names what the first method came to ("loop" where the
+        Agreement per prompt and of the means; ``.reference`` names the first method as it was run ("loop" where the
         exact sweep does not represent the model).
 
     Raises:

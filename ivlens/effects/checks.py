@@ -1,4 +1,4 @@
-"""What every computation of effects checks before it runs a model."""
+"""Checks that the computations of effects share."""
 
 from collections.abc import Sequence
 
@@ -7,31 +7,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError, refuse_odd
-from ..models import HookedTransformer, at_least_float32
+from ..models import at_least_float32
 from ..tasks import Prompt
 
 
 def check_method(method: str, steps: int = 1, stream_dtype: torch.dtype | None = None) -> None:
-    """Raise ArgumentError for steps, or a dtype of streams, that the method does not take."""
+    """Raise ArgumentError for ``steps`` or a ``stream_dtype`` that the method does not support."""
     if steps > 1 and method != "attribution":
         raise ArgumentError("steps above 1 with method='attribution' only", f"{steps} with method={method!r}")
     if stream_dtype is not None and method != "exact":
         raise ArgumentError("stream_dtype with method='exact' only", f"{stream_dtype} with method={method!r}")
 
 
-def check_stream_dtype(model: HookedTransformer, stream_dtype: torch.dtype | None) -> None:
+def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -> None:
     """Raise ArgumentError for a dtype narrower than the weights', or of no stream."""
-    widest = at_least_float32(model.cfg.dtype)
+    widest = at_least_float32(weights)
     if stream_dtype not in (None, widest, torch.float64):
         raise ArgumentError(f"stream_dtype to be {widest} or torch.float64", str(stream_dtype))
 
 
 def check_effects(
     prompts: Sequence[Prompt],
-    effects: Float[Tensor, "prompt layer head *place"],
+    effects: Float[Tensor, "prompt layer head *position"],
     baseline: Float[Tensor, " prompt"],
 ) -> None:
-    """Raise PromptError that names the prompts, and heads, whose effects are infinite or not a number."""
+    """Raise PromptError naming the prompts and heads whose effects are infinite or not a number."""
     odd = ~effects.isfinite().reshape(*effects.shape[:3], -1).all(-1)  # prompt layer head
     numbers = (odd.flatten(1).any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
     heads = [tuple(head) for head in odd.any(0).nonzero().tolist()]

@@ -1,4 +1,4 @@
-"""The exact sweep: last-token streams (``ivlens.models.streams``), prompts grouped to a bounded number of rows."""
+"""The exact sweep: last-token streams (``ivlens.models.streams``) on groups of prompts of bounded size."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from tqdm.auto import tqdm
 from ..errors import PrecisionWarning
 from ..models import HookedTransformer, sweep_heads
 from ..records import Head
-from ..vocabulary import Metric
-from .metric import Pair, Scores, in_metric
+from ..vocabulary import Metric, TokenizedPrompt
+from .metric import Scores, in_metric
 
 STRONGEST = 10  # heads whose effects are compared with the noise of half precision
-ABOVE = 3  # times the noise that an effect should be
+ABOVE = 3  # an effect should be this many times the noise
 
 
 def exact_scores(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     heads: list[Head],
     against_foil: bool,
     budget: int,
     dtype: torch.dtype | None = None,
 ) -> list[Scores]:
-    """Sweep prompts in groups, or one prompt's heads in parts, so that at most ``budget`` rows of streams travel."""
+    """Sweep groups of prompts, or one prompt's heads in parts, with at most ``budget`` rows of streams at once."""
     scores: list[Scores] = []
     with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
         for group in within(pairs, len(heads) + 1, budget):
@@ -42,9 +42,9 @@ def exact_scores(
     return scores
 
 
-def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]:
+def within(pairs: Sequence[TokenizedPrompt], streams: int, budget: int) -> list[list[TokenizedPrompt]]:
     """Consecutive groups of prompts whose rows, of prefixes and streams, fit the budget, or of one prompt."""
-    groups: list[list[Pair]] = []
+    groups: list[list[TokenizedPrompt]] = []
     rows = 0
     for pair in pairs:
         own = len(pair[0]) - 1 + streams * len(pair[1])
@@ -58,14 +58,14 @@ def within(pairs: Sequence[Pair], streams: int, budget: int) -> list[list[Pair]]
 
 def warn_of_noise(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Float[Tensor, "layer head d_head"],
     effects: Float[Tensor, "prompt layer head"],
     metric: Metric,
 ) -> None:
     """Warn where the strongest average effects are less than three times the noise of half precision.
 
-    The noise is measured: the same heads' effects on the first prompt, once more with float32 streams.
+    The noise is measured by computing the same heads' effects on the first prompt with float32 streams, too.
     """
     aie = effects.double().mean(0)
     top = aie.flatten().topk(min(STRONGEST, aie.numel())).indices.sort().values.tolist()

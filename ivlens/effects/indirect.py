@@ -19,12 +19,12 @@ from ..parallel import workers
 from ..records import Head, HeadEffects, HeadMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, task_names
-from ..vocabulary import Method, Metric, all_heads
+from ..vocabulary import Method, Metric, TokenizedPrompt, all_heads
 from .attribution import attributed_effects
 from .checks import check_effects, check_method, check_stream_dtype
 from .exact import exact_scores, warn_of_noise, within
 from .loop import loop_scores
-from .metric import Pair, Scores, in_metric
+from .metric import Scores, in_metric
 
 Run = Callable[..., list[Scores]]
 Effects = tuple[Float[Tensor, "prompt layer head"], Float[Tensor, " prompt"]]
@@ -46,28 +46,28 @@ def indirect_effects(
 ) -> HeadEffects:
     """Indirect effect of every head on every corrupted prompt (2310.15213, eq. 4).
 
-    With ``n_jobs`` workers the same groups of prompts travel together as with one: numbers are the same, but for
-    rounding where workers have other devices or another number of threads.
+    With ``n_jobs`` workers the same groups of prompts run together as with one, so numbers agree up to rounding where
+    workers have other devices or another number of threads.
 
     Args:
         model: the model whose heads are patched.
-        prompts: corrupted prompts, from which the task cannot be read off.
+        prompts: corrupted prompts, which hide the task.
         means: mean outputs over clean prompts, [layer, head, d_head], that heads are patched to at the last token.
         method: "exact" is the last-token sweep (``ivlens.models.streams``); "loop" runs one full forward pass per head;
             "attribution" is the first-order estimate ``(zbar - z) . d metric / d z`` (``ivlens.effects.attribution``).
-            A model that the sweep does not represent goes through the loop, with a FallbackWarning.
+            A model that the sweep does not represent uses the loop, with a FallbackWarning.
         metric: "probability" of the whole answer, "log-probability" in nats, or "logit-difference", the answer's tokens
             against the strongest wrong tokens of the unpatched run. The log-probability is the default because on
             prompts that hide the task the probability is close to zero whatever is patched.
-        stream_budget: rows of streams that travel together, which bounds memory (None: a sixth of the weights' memory,
-            or half of what is free).
-        stream_dtype: with the exact method, a wider dtype for the streams, each block's weights widened on the way.
+        stream_budget: rows of streams that run together, which bounds memory (None: a sixth of the weights' memory, or
+            half of what is free).
+        stream_dtype: with the exact method, a wider dtype for the streams; weights are widened one block at a time.
             With weights in half precision a PrecisionWarning says where effects are near its noise.
         steps: with attribution, gradients along the path; above 1 these are integrated gradients.
         n_jobs: workers that share the prompts (None: what ``joblib.parallel_config`` says).
 
     Returns:
-        Effects, [prompt, layer, head], in the metric's unit; ``.method`` names what was done.
+        Effects, [prompt, layer, head], in the metric's unit; ``.method`` names the method that was used.
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
@@ -85,7 +85,7 @@ def indirect_effects(
         True
     """
     check_method(method, steps, stream_dtype)
-    check_stream_dtype(model, stream_dtype)
+    check_stream_dtype(model.cfg.dtype, stream_dtype)
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
@@ -115,7 +115,7 @@ def indirect_effects(
 
 
 def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -> Method:
-    """The method that is exact for this model; a warning says why where it is not the sweep."""
+    """The exact method for this model; a warning says why if it is not the sweep."""
     try:
         check_streamable(model)
     except UnsupportedError as error:
@@ -129,7 +129,7 @@ def _exact_or_loop(model: HookedTransformer, stream_dtype: torch.dtype | None) -
 
 def _attributed(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     metric: Metric,
     steps: int,
@@ -152,13 +152,13 @@ def _attributed(
 def _patched(
     run: Run,
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     metric: Metric,
     budget: int,
     n_jobs: int | None,
 ) -> Effects:
-    """Effects from the scores of every head's patch."""
+    """Effects from the scores under every head's patch."""
     shape = model.cfg.n_layers, model.cfg.n_heads
     heads = all_heads(*shape)
     scores = map_scores(run, model, pairs, means, heads, metric == "logit-difference", budget, n_jobs)
@@ -169,14 +169,14 @@ def _patched(
 def map_scores(
     run: Callable[..., list[Scores]],
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     means: Tensor,
     heads: list[Head],
     against_foil: bool,
     budget: int,
     n_jobs: int | None,
 ) -> list[Scores]:
-    """Scores of all prompts by ``exact_scores`` or ``loop_scores``; workers have the same groups of prompts."""
+    """Scores of all prompts by ``exact_scores`` or ``loop_scores``, in the same groups for any ``n_jobs``."""
     work = partial(_scores, run=run, means=means, heads=heads, against_foil=against_foil, budget=budget)
     if workers(n_jobs) == 1:
         return work(model, pairs)
@@ -191,7 +191,7 @@ def map_scores(
 @torch.no_grad()
 def _scores(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TokenizedPrompt],
     run: Callable[..., list[Scores]],
     means: Tensor,
     heads: list[Head],

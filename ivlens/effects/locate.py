@@ -13,9 +13,9 @@ from ..checks import Count, Natural, Seed, checked
 from ..models import HookedTransformer, key_of, shared_weights
 from ..records import HeadEffects, Record, load_or_compute
 from ..scoring import all_ids
-from ..tasks import Task, clean_instruction, load_task
+from ..tasks import Task, check_available, clean_instruction, load_task
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import Corruption, Method, Metric, Split
+from ..vocabulary import Corruption, FormatName, Method, Metric, Split
 from .checks import check_method, check_stream_dtype
 from .indirect import indirect_effects
 
@@ -30,7 +30,7 @@ def locate_heads(
     n_clean: Count = 50,
     n_corrupted: Count = 25,
     shots: Natural = 2,
-    format: str | Callable[..., str] = "labelled",
+    format: FormatName | Callable[..., str] = "labelled",
     instruction: bool | int | str | None = None,
     corruption: Corruption = "no-instruction",
     metric: Metric = "log-probability",
@@ -53,17 +53,20 @@ def locate_heads(
         n_clean: number of clean prompts.
         n_corrupted: number of corrupted prompts.
         shots: demonstrations in a prompt.
-        format: how prompts are written: "labelled", "plain", "qa", "chat" or a callable (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A callable
+            writes them in a way of your own (``Task.prompts``).
         instruction: True for the task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
-        corruption: "no-instruction", "other-instruction" or "shuffled-labels".
-        metric: "probability", "log-probability" in nats, or "logit-difference".
-        method: "exact", "loop" or "attribution" (``indirect_effects``).
-        steps: gradients along the path, with attribution.
-        stream_dtype: a wider dtype for the exact sweep's streams.
+        corruption: how prompts hide the task: "no-instruction", "other-instruction" or "shuffled-labels".
+        metric: what effects are measured in: "probability", "log-probability" (nats) or "logit-difference".
+        method: how effects are computed: "exact", "loop" (a run for each head) or "attribution" (an estimate from
+            gradients). See ``indirect_effects``.
+        steps: gradients along the path, for the attribution method.
+        stream_dtype: a wider dtype for the streams of the exact method, for models in half precision (None: the
+            model's own).
         split: examples that prompts are drawn from: "train", "validation", "test" or "all".
         seed: seed of the prompts.
-        n_jobs: workers that share the work (``indirect_effects``).
+        n_jobs: workers that share the work. None: what ``joblib.parallel_config`` says.
 
     Returns:
         Effects, [prompt, layer, head], with the means that heads were patched to.
@@ -81,7 +84,8 @@ def locate_heads(
     task = load_task(task) if isinstance(task, str) else task
     instruction = clean_instruction(task, instruction, shots)
     check_method(method, steps, stream_dtype)
-    check_stream_dtype(model, stream_dtype)
+    check_stream_dtype(model.cfg.dtype, stream_dtype)
+    check_available(task, split, {"n_clean": n_clean, "n_corrupted": n_corrupted})
     draw = partial(
         task.prompts, shots=shots, format=format, instruction=instruction, split=split, seed=seed,
         tokenizer=model.tokenizer,
@@ -92,7 +96,7 @@ def locate_heads(
         "shots": shots, "instruction": instruction, "split": split, "seed": seed,
     }  # fmt: skip
     corrupted = draw(n_corrupted, corruption=corruption)
-    all_ids(model, corrupted)  # before the means: prompts that cannot be used are named at once
+    all_ids(model, corrupted)  # before the means, to report unusable prompts early
     with shared_weights(model, n_jobs):
         means = _with_settings(mean_head_activations(model, draw(n_clean), n_jobs=n_jobs), **template)
         effects = indirect_effects(
@@ -105,7 +109,7 @@ def locate_heads(
 def load_or_compute_vector(
     model: HookedTransformer, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
 ) -> InstructionVector:
-    """The vector at ``path`` if it was located on this model with these settings, else it is located and saved there.
+    """The vector at ``path`` if it was computed on this model with these settings; otherwise compute and save it.
 
     Args:
         model: the model whose heads are located.

@@ -21,17 +21,22 @@ from ..models import (
     z_name,
 )
 from ..records import Head
-from ..vocabulary import Metric
-from .attribution import Sites
-from .metric import Measure, Pair, Scores
+from ..vocabulary import Metric, TokenizedPrompt
+from .attribution import Groups
+from .metric import Measure, Scores
 
-Patch = tuple[int, int, int]  # layer, head, place
+Patch = tuple[int, int, int]  # layer, head, group of positions
 
 
 def loop_scores(
-    model: HookedTransformer, pairs: Sequence[Pair], means: Tensor, heads: list[Head], against_foil: bool, budget: int
+    model: HookedTransformer,
+    pairs: Sequence[TokenizedPrompt],
+    means: Tensor,
+    heads: list[Head],
+    against_foil: bool,
+    budget: int,
 ) -> list[Scores]:
-    """The published algorithm: one full forward pass a head, its output patched at the last prompt token."""
+    """The published algorithm: one full forward pass per head, its output patched at the last prompt token."""
     scores: list[Scores] = []
     with tqdm(total=len(pairs) * len(heads), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
         for pair in pairs:
@@ -58,21 +63,21 @@ def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Ten
 
 def patched_effects(
     model: HookedTransformer,
-    pairs: Sequence[Pair],
-    sites: Sequence[Sites],
-    means: Float[Tensor, "place layer head d_head"],
+    pairs: Sequence[TokenizedPrompt],
+    groups: Sequence[Groups],
+    means: Float[Tensor, "group layer head d_head"],
     metric: Metric,
     *,
     batch_size: int,
     n_jobs: int | None,
-) -> tuple[Float[Tensor, "prompt layer head place"], Float[Tensor, " prompt"]]:
-    """Effects of every head at every place, whose tokens are patched together; the prompts' own metric.
+) -> tuple[Float[Tensor, "prompt layer head group"], Float[Tensor, " prompt"]]:
+    """Effects of every head at every group of positions, and the metric of the unpatched prompts.
 
     Copies of a prompt run together, each with one patch. ``n_jobs`` workers share the prompts.
     """
     work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
     names = [f"prompt {number}" for number in range(1, len(pairs) + 1)]
-    pieces = [*zip(pairs, sites, strict=True)]
+    pieces = [*zip(pairs, groups, strict=True)]
     with tqdm(total=len(pairs), desc="position effects", unit="prompt", leave=False, disable=None) as bar:
         results = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
     effects, baseline = zip(*results, strict=True)
@@ -82,37 +87,37 @@ def patched_effects(
 @torch.no_grad()
 def _of_prompt(
     model: HookedTransformer,
-    piece: tuple[Pair, Sites],
-    means: Float[Tensor, "place layer head d_head"],
+    piece: tuple[TokenizedPrompt, Groups],
+    means: Float[Tensor, "group layer head d_head"],
     metric: Metric,
     batch_size: int,
-) -> tuple[Float[Tensor, "layer head place"], Float[Tensor, " one"]]:
+) -> tuple[Float[Tensor, "layer head group"], Float[Tensor, " one"]]:
     """One prompt's effects and its own metric, on the CPU."""
-    pair, sites = piece
-    places, layers, heads, _ = means.shape
-    patches = [*product(range(layers), range(heads), range(places))]
+    pair, groups = piece
+    n_groups, layers, heads, _ = means.shape
+    patches = [*product(range(layers), range(heads), range(n_groups))]
     measure = Measure(metric, pair[1:])
     baseline = measure(answer_logits(model, padded([pair], model.cfg.device)))
     patched = []
     with tqdm(total=len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
         for start in range(0, len(patches), batch_size):
             chunk = patches[start : start + batch_size]
-            with hooked(model, _edits(chunk, sites, means)):
+            with hooked(model, _edits(chunk, groups, means)):
                 logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
             patched.append(measure.copies(0, len(chunk))(logits))
             bar.update(len(chunk))
-    return (torch.cat(patched) - baseline).view(layers, heads, places).cpu(), baseline.cpu()
+    return (torch.cat(patched) - baseline).view(layers, heads, n_groups).cpu(), baseline.cpu()
 
 
 def _edits(
-    chunk: Sequence[Patch], sites: Sites, means: Float[Tensor, "place layer head d_head"]
+    chunk: Sequence[Patch], groups: Groups, means: Float[Tensor, "group layer head d_head"]
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Edits of ``hook_z`` that give the copies their patches, copy i the i-th."""
+    """Edits of ``hook_z`` that give copy i its i-th patch."""
 
     def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        for copy, (patched, head, place) in enumerate(chunk):
+        for copy, (patched, head, group) in enumerate(chunk):
             if patched == layer:
-                z[copy, list(sites[place]), head] = means[place, layer, head].to(z)
+                z[copy, list(groups[group]), head] = means[group, layer, head].to(z)
         return z
 
     return {z_name(layer): partial(edit, layer) for layer in {layer for layer, _, _ in chunk}}

@@ -1,4 +1,4 @@
-"""What an effect is measured in: the scores of an answer's tokens as one number a prompt."""
+"""What effects are measured in: the scores of an answer's tokens as one number per prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import answer_scores, strongest_wrong
-from ..vocabulary import Ids, Metric, TokenizedPrompt
+from ..vocabulary import Ids, Metric
 
-Pair = TokenizedPrompt
 Scores = Float[Tensor, "stream answer"]
 Foils = tuple[Int[Tensor, " answer"] | None, ...]
 
 
 def in_metric(scores: Scores, metric: Metric) -> Float[Tensor, " stream"]:
-    """The metric of the whole answer: log probabilities, or logit differences, of its tokens add up."""
+    """The metric of the whole answer: its tokens' log probabilities, or logit differences, add up."""
     total = scores.sum(-1)
     return total.exp() if metric == "probability" else total
 
 
 @dataclass
 class Measure:
-    """Reads the metric of rows with these answers off their logits, against the strongest wrong tokens at first."""
+    """The metric of rows with these answers from their logits; foils are fixed at the first call."""
 
     metric: Metric
     answers: tuple[Ids, ...]
@@ -40,6 +39,6 @@ class Measure:
         )
 
     def copies(self, row: int, count: int) -> "Measure":
-        """The measure of ``count`` copies of a row that was read."""
+        """The measure of ``count`` copies of a row that was measured before."""
         assert self.foils is not None
         return Measure(self.metric, self.answers[row : row + 1] * count, self.foils[row : row + 1] * count)

@@ -1,4 +1,4 @@
-"""Effects of heads at every place of a prompt: at what its parts are, or at positions counted from the end."""
+"""Effects of heads at every position of a prompt: its parts by role, or its tokens counted from the end."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from ..errors import MismatchError
 from ..models import HookedTransformer, provenance
 from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
-from ..tasks import Prompt, positions_by_place, task_names
+from ..tasks import Prompt, positions_by_name, task_names
 from ..vocabulary import Metric, PositionMethod
 from .attribution import attributed_effects
 from .checks import check_effects, check_method
@@ -30,14 +30,14 @@ def position_effects(
     steps: Count = 1,
     n_jobs: Count | None = 1,
 ) -> PositionEffects:
-    """Indirect effect of every head at every place of corrupted prompts, by role (2310.15213's token classes).
+    """Indirect effect of every head at every position of corrupted prompts, by role (2310.15213's token classes).
 
     Args:
         model: the model whose heads are patched.
         prompts: corrupted prompts.
-        means: mean outputs at each place (``mean_position_activations``), aligned by role, whatever the prompts'
+        means: mean outputs at each position (``mean_position_activations``), aligned by role, whatever the prompts'
             lengths, or by position where all prompts, clean and corrupted, are of one length.
-        method: "loop" runs every patch, "attribution" is the first-order estimate, all heads and places from one
+        method: "loop" runs every patch, "attribution" is the first-order estimate, all heads and positions from one
             forward and one backward pass.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
         batch_size: copies of a prompt per forward pass.
@@ -45,8 +45,8 @@ def position_effects(
         n_jobs: workers that share the work (``indirect_effects``).
 
     Returns:
-        Effects, [prompt, layer, head, place], in the metric's unit: all tokens of the place are patched together.
-        Places are those of ``means`` that all prompts have.
+        Effects, [prompt, layer, head, position], in the metric's unit, at the positions of ``means`` that all prompts
+        have. A part of several tokens is patched at all of them together.
 
     Raises:
         ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
@@ -66,26 +66,26 @@ def position_effects(
     check_means(model, means)
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
-    positions = positions_by_place(model.tokenizer, prompts, means.by)
-    if means.by == "position" and len(positions[0]) != len(means.places):
+    tokens = positions_by_name(model.tokenizer, prompts, means.by)
+    if means.by == "position" and len(tokens[0]) != len(means.positions):
         raise MismatchError(
-            f"corrupted prompts of {len(means.places)} tokens, as the clean ones have",
-            f"{len(positions[0])}",
+            f"corrupted prompts of {len(means.positions)} tokens, as the clean ones have",
+            f"{len(tokens[0])}",
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
-    places = [name for name in means.places if all(name in each for each in positions)]
-    values = means.values[[means.places.index(name) for name in places]]
-    sites = [[each[name] for name in places] for each in positions]
+    positions = [name for name in means.positions if all(name in each for each in tokens)]
+    values = means.values[[means.positions.index(name) for name in positions]]
+    groups = [[each[name] for name in positions] for each in tokens]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
-    effects, baseline = run(model, pairs, sites, values, metric, **options, n_jobs=n_jobs)
+    effects, baseline = run(model, pairs, groups, values, metric, **options, n_jobs=n_jobs)
     check_effects(prompts, effects, baseline)
     return PositionEffects(
         effects,
         baseline,
         metric,
         method,
-        tuple(places),
+        tuple(positions),
         task=", ".join(task_names(prompts)),
         provenance=provenance(model, method=method, metric=metric, prompts=len(pairs), by=means.by, **options),
     )

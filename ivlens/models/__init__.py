@@ -2,6 +2,7 @@
 
 from transformer_lens import HookedTransformer as HookedTransformer
 
+from .adapters import adapter_folder as adapter_folder
 from .adapters import adapter_tokenizer as adapter_tokenizer
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf
@@ -15,6 +16,7 @@ from .facts import model_facts as model_facts
 from .facts import package_versions as package_versions
 from .facts import provenance as provenance
 from .facts import tokenizer_sha256 as tokenizer_sha256
+from .finding import check_source as check_source
 from .gradients import base_weights as base_weights
 from .gradients import checkpointed as checkpointed
 from .gradients import differentiable as differentiable
@@ -37,10 +39,12 @@ from .lora import has_lora as has_lora
 from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
+from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
 from .precision import at_least_float32 as at_least_float32
+from .precision import check_attention as check_attention
 from .precision import check_dtype as check_dtype
 from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits

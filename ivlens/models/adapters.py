@@ -1,4 +1,4 @@
-"""PEFT adapters: read from a folder, merged into their base, and compared with what they do unmerged."""
+"""PEFT adapters: read from a folder, merged into their base, and compared with the unmerged adapter."""
 
 import copy
 import re
@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from ..errors import MismatchError, SourceError, SourceWarning
 from .export import MARK
+from .finding import hub_answer, hub_folder
 from .model_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,
-    hub_folder,
     read_object,
     refuse_pickles,
     tensor_shapes,
@@ -28,7 +28,7 @@ from .precision import TOLERANCE, check_finite_weights
 from .tokenizers import has_tokenizer, read_tokenizer
 
 REMEDY = "check its base model and its files"
-# A whole embedding in an adapter's file, under what PEFT puts between the module and its weight.
+# A whole embedding in an adapter's file, with PEFT's infixes between module and weight.
 EMBEDDING = re.compile(
     r"(embed_tokens|embed_in|wte|word_embeddings|lm_head|embed_out)"
     r"(\.(base_layer|original_module|modules_to_save|token_adapter))*\.weight$"
@@ -43,8 +43,11 @@ def adapter_folder(adapter: str | Path) -> Path:
     """
     folder, expected = Path(adapter).expanduser(), f"a PEFT adapter for a model at {adapter}"
     if not folder.exists():
-        with library_errors(expected, "give a folder that PEFT's save_pretrained wrote, or a hub name"):
+        try:
             folder, _ = hub_folder(str(adapter), None)
+        except Exception as error:  # of the hub, the network or the cache
+            remedy = "give a folder that PEFT's save_pretrained wrote, or a hub name"
+            raise SourceError(expected, f"no such folder, and {hub_answer(error)}", remedy) from error
     if not (folder / ADAPTER_CONFIG).is_file():
         whole = (folder / CONFIG).is_file()
         came = "a folder with a whole model" if whole else f"no {ADAPTER_CONFIG} there"
@@ -55,7 +58,7 @@ def adapter_folder(adapter: str | Path) -> Path:
 
 
 def adapter_tokenizer(adapter: str | Path) -> Any:
-    """The tokenizer that was saved with an adapter, None where there is none: the base's counts then."""
+    """The tokenizer that was saved with an adapter; None if there is none, so that the base's is used."""
     folder = adapter_folder(adapter)
     return read_tokenizer(folder, str(adapter)) if has_tokenizer(folder) else None
 
@@ -77,7 +80,7 @@ def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> Pr
 
     Raises:
         SourceError: peft is not installed, or the adapter cannot be read or does not fit.
-        MismatchError: its merge is not what it does unmerged.
+        MismatchError: merged and unmerged adapter give different logits.
     """
     peft_model = _peft_model()
     folder = adapter_folder(adapter)
@@ -89,7 +92,7 @@ def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> Pr
         _resize(model, tensor_shapes({folder / ADAPTER_WEIGHTS: []}, expected), expected)
         adapted = peft_model.from_pretrained(model, str(folder))
         _check_mergeable(adapted, expected)
-        loaded = adapted.load_adapter(str(folder), "default")  # once more, since only this says what did not fit
+        loaded = adapted.load_adapter(str(folder), "default")  # again, since only this call reports what did not fit
         extra = [tensor for tensor in loaded.unexpected_keys if not _is_repeated(tensor, folder / ADAPTER_WEIGHTS)]
         if strays := [*loaded.missing_keys, *extra]:
             raise SourceError(expected, f"one whose parts do not match the model's: {few_of(strays)}", REMEDY)
@@ -97,11 +100,11 @@ def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> Pr
 
 
 def merged_object(source: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """The Hugging Face model that a PeftModel object is with its active adapters merged; the object stays as it is.
+    """The Hugging Face model of a PeftModel object with its active adapters merged; the object is unchanged.
 
     Raises:
         SourceError: its adapters cannot be merged.
-        MismatchError: their merge is not what they do unmerged.
+        MismatchError: merged and unmerged adapters give different logits.
     """
     expected = "a PeftModel whose adapters can be merged"
     _check_mergeable(source, expected)
@@ -125,7 +128,7 @@ def _peft_model() -> Any:
 
 
 def _check_base(settings: dict[str, Any], model: PreTrainedModel, name: str, folder: Path) -> None:
-    """Warn where the adapter says that it was trained on another model; folders and hub names go by their last part."""
+    """Warn where the adapter names another base model; of folders and hub names only the last part is compared."""
     trained_on = settings.get("base_model_name_or_path")
     ours = {Path(str(each)).name.lower() for each in (name, model.config.name_or_path) if each}
     if isinstance(trained_on, str) and trained_on and ours and Path(trained_on).name.lower() not in ours:
@@ -137,20 +140,20 @@ def _check_base(settings: dict[str, Any], model: PreTrainedModel, name: str, fol
 
 
 def _resize(model: PreTrainedModel, shapes: dict[str, tuple[int, ...]], expected: str) -> None:
-    """Give the model the adapter's number of tokens, where the adapter holds whole embeddings of another."""
+    """Resize the model's embeddings where the adapter holds whole embeddings of another number of tokens."""
     found = [(match[1], shape[0]) for name, shape in shapes.items() if (match := EMBEDDING.search(name))]
     rows, n_tokens = dict(found), model.config.vocab_size
     sizes = {size for _, size in found}
     if sizes <= {n_tokens}:
         return
     if len(sizes) > 1 or len(rows) < (1 if model.config.tie_word_embeddings else 2):
-        told = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
-        raise SourceError(expected, f"{told} tokens where the model has {n_tokens}", "save both embeddings with it")
+        came = ", ".join(f"{module} of {size}" for module, size in sorted(rows.items()))
+        raise SourceError(expected, f"{came} tokens where the model has {n_tokens}", "save both embeddings with it")
     model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
 
 
 def _is_repeated(tensor: str, file: Path) -> bool:
-    """Whether a tensor is in the file once more under its plain name, as PEFT writes resized embeddings."""
+    """Whether a tensor is a second copy under its plain name, as PEFT writes resized embeddings."""
     plain = tensor.replace(".modules_to_save.", ".")
     with safe_open(file, "pt") as tensors:
         names = set(tensors.keys())
@@ -168,7 +171,7 @@ def _check_mergeable(adapted: Any, expected: str) -> None:
 
 
 def _merged(adapted: Any, expected: str) -> PreTrainedModel:
-    """The base of a PeftModel with its active adapters in its weights, checked against what they do unmerged."""
+    """The base of a PeftModel with its active adapters merged, checked against the unmerged model."""
     check_finite_weights(adapted.state_dict(), expected)
     adapted.eval()
     unmerged = logits_all_over(adapted)
@@ -186,7 +189,7 @@ def _merged(adapted: Any, expected: str) -> PreTrainedModel:
 
 
 def _unshare(model: PreTrainedModel) -> None:
-    """Give every module its own weights: merging into one of two that share theirs would change the other.
+    """Give every module its own weights: merging into a shared weight would change the other module.
 
     Tied embeddings stay tied unless one of them has an adapter.
     """
@@ -195,18 +198,18 @@ def _unshare(model: PreTrainedModel) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(parameter, []).append((module, name))
     embeddings, tied = {model.get_input_embeddings(), model.get_output_embeddings()}, False
-    for shared, places in owners.items():
-        if {module for module, _ in places} == embeddings:
+    for shared, uses in owners.items():
+        if {module for module, _ in uses} == embeddings:
             tied = True
             continue
-        for module, name in places[1:]:
+        for module, name in uses[1:]:
             setattr(module, name, torch.nn.Parameter(shared.detach().clone(), requires_grad=False))
     model.config.tie_word_embeddings = bool(model.config.tie_word_embeddings and tied)
 
 
 @torch.no_grad()
 def logits_all_over(model: Any) -> Float[Tensor, "batch pos vocab"]:
-    """Logits in float64 on tokens from all over the vocabulary."""
+    """Logits in float64 on tokens from the whole vocabulary."""
     count = min(32, getattr(model.config, "max_position_embeddings", 32))
     tokens = torch.linspace(0, model.config.vocab_size - 1, count, device=model.device).long()[None]
     return model(tokens).logits.double()

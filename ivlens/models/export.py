@@ -1,6 +1,6 @@
-"""Models back to Hugging Face: a whole folder for plain transformers, or LoRA's updates as a PEFT adapter.
+"""Models back to Hugging Face: a folder for plain transformers, or LoRA's updates as a PEFT adapter.
 
-A folder is built beside its target and moved into place when it is whole; it replaces only an earlier export.
+A folder is built beside its target and renamed when it is complete; it replaces only an earlier export.
 """
 
 import copy
@@ -29,7 +29,7 @@ MARK = "ivlens.json"
 
 
 def remember_origin(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
-    """Attach what an export needs beside the weights: both configs, and what the conversion rounded or left out."""
+    """Attach what an export needs besides the weights: both configs, and what the conversion rounded or dropped."""
     made: Any = model
     made.ivlens_config = copy.deepcopy(hugging_face.config)
     made.ivlens_generation_config = copy.deepcopy(hugging_face.generation_config)
@@ -39,7 +39,7 @@ def remember_origin(model: HookedTransformer, hugging_face: PreTrainedModel) -> 
 
 
 def trainable_names(model: HookedTransformer) -> list[str]:
-    """Names, without LoRA's renaming, of the parameters that the family has in Hugging Face; all if it is unknown."""
+    """Names, without LoRA's renaming, of the family's parameters in Hugging Face; all for an unknown family."""
     names, config = weight_names(model), getattr(model, "ivlens_config", None)
     if config is None:
         return names
@@ -61,7 +61,7 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
     Raises:
         UnsupportedError: ``load_model`` did not make the model, or its weights were processed.
         ArgumentError: LoRA is on the model.
-        MismatchError: a bias that the family has not is no longer zero.
+        MismatchError: a bias that the family does not have is no longer zero.
         RecordError: the folder cannot be written, or holds something other than an earlier export.
 
     Example:
@@ -128,7 +128,7 @@ def export_adapter(model: HookedTransformer, folder: str | Path) -> Path:
 
 
 def _origin(model: HookedTransformer) -> tuple[Family, Any]:
-    """The family and a copy of the Hugging Face config of a model that is as ``load_model`` makes them."""
+    """The family and a copy of the Hugging Face config of a model that ``load_model`` made."""
     processing = model_facts(model)["processing"]
     if not hasattr(model, "ivlens_config") or processing != "none":
         raise UnsupportedError(
@@ -140,7 +140,7 @@ def _origin(model: HookedTransformer) -> tuple[Family, Any]:
 
 
 def _check_invented(model: HookedTransformer, config: Any) -> None:
-    """Raise unless all parameters that the family has not in Hugging Face are at rest: gains of one, biases of zero."""
+    """Raise unless all parameters that the family lacks in Hugging Face are neutral: gains of one, biases of zero."""
     invented = set(weight_names(model)) - set(trainable_names(model))
     used = [name for name in sorted(invented) if (attrgetter(name)(model) != name.endswith(".w")).any()]
     if used:
@@ -159,7 +159,7 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def _as_they_were(model: HookedTransformer, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, those exact again that only the conversion to ours had rounded, with the rows that it left out."""
+    """The weights, with original values where only the conversion rounded them, and with the rows that it dropped."""
     rounded: dict[str, tuple[Tensor, Tensor]] = model.ivlens_rounded  # type: ignore[assignment]
     same = {
         name: exact for name, (back, exact) in rounded.items() if torch.equal(weights[name], back.to(weights[name]))
@@ -170,7 +170,7 @@ def _as_they_were(model: HookedTransformer, weights: dict[str, Tensor]) -> dict[
 
 
 def _adapter_of(model: HookedTransformer, naming: Naming) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """PEFT's settings and tensors of a model's updates; projections that share a layer become one of joined rank."""
+    """PEFT's settings and tensors for a model's updates; projections in one layer become one update of joined rank."""
     updates, factors = updates_in_use(model), lora_factors(model)
     layers = sorted({layer for layer, _ in factors})
     counts, tensors = {}, {}
@@ -201,15 +201,15 @@ def _adapter_of(model: HookedTransformer, naming: Naming) -> tuple[dict[str, Any
 
 
 def _mark(unfinished: Path, facts: dict[str, Any]) -> None:
-    """Finish a folder with its provenance and a list of its files, by which a later export knows it for one."""
+    """Add provenance and a list of the files, which marks the folder as an export."""
     files = sorted([MARK, *(path.name for path in unfinished.iterdir())])
     (unfinished / MARK).write_text(json.dumps(facts | {"files": files}, indent=2), encoding="utf-8")
-    for name in files:  # safetensors makes its file readable by its owner alone
+    for name in files:  # safetensors makes its file readable by its owner only
         (unfinished / name).chmod((unfinished / MARK).stat().st_mode)
 
 
 def _write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill the folder as a whole, over an earlier export."""
+    """Let ``write`` fill the folder, atomically, replacing an earlier export."""
     target = Path(folder).expanduser().resolve()
     try:
         _check_replaceable(target)

@@ -22,13 +22,13 @@ SHAPE = ("n_layers", "n_heads", "d_head", "d_model")
 IDENTITY = (
     "weights_sha256", "config_sha256", "tokenizer_sha256", "dtype", "bos", "processing", "architecture", *SHAPE
 )  # fmt: skip
-# fields of a config that no number depends on; dtype is a fact of its own
+# config fields that do not affect numbers; dtype is a separate fact
 NAMES = {
     "model_name", "tokenizer_name", "device", "n_devices", "dtype", "seed", "init_mode", "init_weights",
     "initializer_range", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "n_params",
     "trust_remote_code",
 }  # fmt: skip
-ROWS = 2048  # of a rotary table: those that every model has from the start
+ROWS = 2048  # of a rotary table: the part that every model has from the start
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
 
 
@@ -46,10 +46,10 @@ def stamp(model: HookedTransformer, *, processing: str = "none", **facts: Any) -
 
 
 def model_facts(model: HookedTransformer) -> dict[str, Any]:
-    """The provenance of the model, renewed where its weights, config or tokenizer were changed since it was attached.
+    """The provenance of the model, updated if its weights, config or tokenizer changed since it was attached.
 
-    Writes to parameters are seen through their version counters, those to ``parameter.data`` through sums of their
-    rows. A model that was not loaded here has unknown weight processing.
+    Changes of parameters are noticed by their version counters, changes of ``parameter.data`` by sums of rows. A model
+    that ivlens did not load has unknown weight processing.
     """
     facts = getattr(model, "ivlens_facts", None)
     if facts is None:
@@ -60,15 +60,15 @@ def model_facts(model: HookedTransformer) -> dict[str, Any]:
 
 
 def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a model's facts that its numbers depend on, wherever its files lie, and the packages that compute them.
+    """The model's facts that its numbers depend on, without paths, and the versions of packages.
 
-    What is kept for one identity (a measure, a run's state) is not found by another.
+    Results saved under one identity (a measure, a run's state) are not reused for another.
     """
     return {name: facts[name] for name in IDENTITY} | {"versions": package_versions()}
 
 
 def key_of(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
-    """What a result of this model that is kept depends on: its identity and kind of device, edits, the settings."""
+    """The key of a saved result: the model's identity and kind of device, active edits, and settings."""
     of_model = identity(model_facts(model)) | {"device": kind_of_device(model)}
     return of_model | {"edits": active_edits(model), "settings": settings}
 
@@ -85,14 +85,14 @@ def package_versions() -> dict[str, str]:
 
 @cache
 def _version(package: str) -> str:
-    """A package's version, read once: to find it, a file is opened and parsed."""
+    """A package's version, cached, since reading it parses a file."""
     return version(package)
 
 
 def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
     """A record's provenance: the model's facts, the ``settings`` of the computation, and the versions used.
 
-    Within ``steer`` and ``ablate`` it says what these do.
+    Within ``steer`` and ``ablate`` it includes their settings.
     """
     versions = package_versions() | {"python": platform.python_version()}
     edits = active_edits(model)
@@ -102,7 +102,7 @@ def provenance(model: HookedTransformer, **settings: Any) -> dict[str, Any]:
 
 
 def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str, *, same_weights: bool = False) -> None:
-    """Raise unless something recorded on one model may be used on ``model``.
+    """Raise unless something computed on one model may be used on ``model``.
 
     Shape, architecture and weight processing must agree; with ``same_weights`` weights, config and dtype too.
 
@@ -118,7 +118,7 @@ def check_fits(model: HookedTransformer, recorded: Mapping[str, Any], what: str,
 def check_alike(
     recorded: Mapping[str, Any], other: Mapping[str, Any], expected: str, do: str, also: tuple[str, ...] = ()
 ) -> None:
-    """Raise unless two provenances are of models of one shape, architecture and weight processing.
+    """Raise unless two provenances agree on shape, architecture and weight processing of the model.
 
     Raises:
         MismatchError: naming each fact that differs.
@@ -132,7 +132,7 @@ def check_alike(
 
 @torch.no_grad()
 def weights_sha256(model: HookedTransformer) -> str:
-    """SHA-256 over the names, shapes and bytes of all weights, LoRA's updates added, whatever the memory layout."""
+    """SHA-256 over names, shapes and bytes of all weights with LoRA's updates, independent of memory layout."""
     digest = hashlib.sha256()
     for name in sorted(weight_names(model)):
         weight = attrgetter(name)(model)
@@ -142,15 +142,15 @@ def weights_sha256(model: HookedTransformer) -> str:
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """The tensor's elements last two axes swapped, as models store them after loading, flat."""
+    """The tensor's elements, flat, with the last two axes swapped, as models store them after loading."""
     tensor = tensor.detach()
     return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
 
 
 def config_sha256(model: HookedTransformer) -> str:
-    """SHA-256 over what the model computes with beside its weights: config, rotary tables, numbers of its modules.
+    """SHA-256 over what the model computes with besides weights: config, rotary tables, numbers in its modules.
 
-    Modules keep some numbers of their own (the epsilon of a norm, the scale of attention), which may be edited there.
+    Modules have their own copies of some numbers (a norm's epsilon, attention's scale), which may be edited.
     """
     config = {name: value for name, value in model.cfg.to_dict().items() if name not in NAMES}
     numbers = [
@@ -165,26 +165,26 @@ def config_sha256(model: HookedTransformer) -> str:
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """SHA-256 over all that ids depend on: vocabulary, merges, rules, special tokens, chat template."""
+    """SHA-256 over everything that token ids depend on: vocabulary, merges, rules, special tokens, chat template."""
     if tokenizer is None:
         return hashlib.sha256().hexdigest()
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules: Any = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
-    if isinstance(rules, dict):  # these two are set anew by every call of the tokenizer
+    if isinstance(rules, dict):  # every call of the tokenizer resets these two
         rules |= {"padding": None, "truncation": None}
-    told = json.dumps([rules, _settings_of(tokenizer)], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    settings = json.dumps([rules, _settings_of(tokenizer)], sort_keys=True, default=str)
+    return hashlib.sha256(settings.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _settings_of(tokenizer: Any) -> list[Any]:
-    """What a tokenizer does beside its vocabulary."""
+    """A tokenizer's settings besides its vocabulary."""
     names = ("chat_template", "padding_side", "bos_token_id", "eos_token_id", "add_bos_token", "add_eos_token")
     settings = [type(tokenizer).__name__, *(getattr(tokenizer, name, None) for name in names)]
     return [*settings, tokenizer.special_tokens_map, tokenizer(PROBE)["input_ids"]]
 
 
 def _kind_of(model: HookedTransformer, processing: str) -> dict[str, Any]:
-    """The facts by which vectors of one model fit another."""
+    """The facts that must agree for vectors of one model to fit another."""
     cfg = model.cfg
     return {
         "processing": "folded norms" if "Pre" in (cfg.normalization_type or "") else processing,
@@ -195,17 +195,17 @@ def _kind_of(model: HookedTransformer, processing: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _state_of(model: HookedTransformer) -> tuple[object, ...]:
-    """What changes with the model, found in a small part of the time that hashing it takes."""
+    """Values that change when the model changes, found much faster than by hashing it."""
     tokenizer: Any = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = [str(getattr(backend, name, None)) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
-    told = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
+    ids = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
     parameters = [(each.data_ptr(), each._version, _row_sums(each)) for each in model.parameters()]
-    return lora_is_on(model), config_sha256(model), repr(told), *parameters
+    return lora_is_on(model), config_sha256(model), repr(ids), *parameters
 
 
 def _row_sums(weight: Tensor) -> bytes:
-    """Sums of the rows as they lie in memory, each element by a factor of its place, so that exchanges are seen."""
+    """Sums of the rows in memory order, each element weighted by its index, so that swapped elements are noticed."""
     stored = weight.permute(sorted(range(weight.ndim), key=weight.stride, reverse=True)).contiguous()
     rows = stored.view(-1, stored.shape[-1] if stored.ndim else 1)
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()

@@ -1,9 +1,9 @@
-"""GGUF files: what transformers' reader drops of them is added, and what stays unused is refused by name.
+"""GGUF files: add what transformers' reader drops, and refuse by name what stays unused.
 
-A GGUF file states its model in metadata under llama.cpp's names. transformers reads some of them, takes its own
-defaults for others (soft caps, windows, the width of heads), and ignores the rest, tensors too: the model that it makes
-can be another one without a word. So every statement about the model is either put into the config here, or known to
-change nothing with this value, or an error; what no statement says is what llama.cpp takes for it.
+A GGUF file describes its model by metadata under llama.cpp's names. transformers reads some of them, uses its own
+defaults for others (soft caps, windows, the width of heads), and silently ignores the rest, including tensors, so the
+result can be another model. Here every entry about the model is put into the config, or is known to change nothing with
+this value, or is an error; absent entries have llama.cpp's defaults.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ OLD_SHAPE = {
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
     "vocab_size": "vocab_size",
 }
-# Architecture -> where the config has what the file states.
+# Architecture -> metadata key -> config field.
 CONFIG: dict[str, dict[str, str]] = {
     "llama": SHAPE,
     "qwen2": SHAPE,
@@ -56,12 +56,14 @@ NEEDED = {"block_count", "embedding_length", "attention.head_count"}
 ATTENTION = {"attention.key_length", "attention.value_length", "rope.freq_base", "rope.freq_base_swa"} | {
     f"rope.{name}" for name in ("dimension_count", "scale_linear", "scaling.type", "scaling.factor")
 }
-UNUSED = {"rope.scaling.original_context_length", "rope.scaling.finetuned"}  # without a scaling that is refused
-GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}  # by which llama.cpp tells the models that scale attention otherwise
+# Used only by a scaling that is refused.
+UNUSED = {"rope.scaling.original_context_length", "rope.scaling.finetuned"}
+# The depths at which llama.cpp scales attention differently.
+GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 FACTORS = "rope_freqs.weight"
 REMEDY = "load the model from its Hugging Face folder or hub name instead"
-# Pre-tokenizers of byte-level vocabularies. transformers knows more, and takes GPT-2's for those that it does not know.
+# Pre-tokenizers of byte-level vocabularies. transformers uses GPT-2's for those that it does not know.
 LIKE_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum"}
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 WHOLE_WORDS_AND_BOS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"}
@@ -71,7 +73,7 @@ class GgufFile:
     """A GGUF file's metadata and the names of its tensors.
 
     Raises:
-        UnsupportedError: the file is one of several, holds no whole model, or one of an architecture not known here.
+        UnsupportedError: the file is one of several, holds no complete model, or has an unknown architecture.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,11 +93,11 @@ class GgufFile:
 
     @property
     def rotary(self) -> bool:
-        """Whether positions are rotary, as they are in all but the oldest architectures."""
+        """Whether positions are rotary, as in all but the oldest architectures."""
         return self.architecture not in ("gpt2", "bloom")
 
     def get(self, key: str, default: Any = None) -> Any:
-        """What the file states about its model under ``key``."""
+        """The file's metadata on its model under ``key``."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
     def read(self, tensor: str) -> Float[Tensor, "..."]:
@@ -109,18 +111,18 @@ class GgufFile:
 
 
 def check_metadata(file: GgufFile) -> None:
-    """Raise unless everything that the file states about the model can be honoured, or changes nothing.
+    """Raise unless all metadata on the model can be represented or changes nothing.
 
     Raises:
-        UnsupportedError: naming what is stated, or missing.
+        UnsupportedError: naming the entry that is unsupported or missing.
     """
-    places, prefix, idle = CONFIG[file.architecture], f"{file.architecture}.", _changing_nothing(file)
-    needed = NEEDED | {key for key in places if "epsilon" in key}
+    fields, prefix, idle = CONFIG[file.architecture], f"{file.architecture}.", _changing_nothing(file)
+    needed = NEEDED | {key for key in fields if "epsilon" in key}
     if missing := sorted(key for key in needed if file.get(key) is None):
         file.refuse("metadata that describe the model", f"no {prefix}{missing[0]}")
-    if (blocks := file.get("block_count")) > len(file.tensors):  # before a model of so many is built
+    if (blocks := file.get("block_count")) > len(file.tensors):  # before a model of that many is built
         file.refuse(f"at most {len(file.tensors)} blocks, as it has tensors,", f"{prefix}block_count = {blocks}")
-    known = {*places, *(ATTENTION | UNUSED if file.rotary else ())}
+    known = {*fields, *(ATTENTION | UNUSED if file.rotary else ())}
     for name, value in file.metadata.items():
         key = name.removeprefix(prefix)
         if key != name and (key not in known or isinstance(value, list)) and value not in idle.get(key, ()):
@@ -128,7 +130,7 @@ def check_metadata(file: GgufFile) -> None:
 
 
 def _changing_nothing(file: GgufFile) -> dict[str, tuple[object, ...]]:
-    """Values of statements without a place in the config that change nothing."""
+    """Metadata without a config field, with the values that change nothing."""
     width, heads = file.get("embedding_length"), file.get("attention.head_count")
     return {
         "attention.head_count_kv": (heads,),
@@ -146,21 +148,21 @@ def _changing_nothing(file: GgufFile) -> dict[str, tuple[object, ...]]:
 
 
 def complete_config(file: GgufFile, config: Any) -> None:
-    """Put into the config, as transformers makes it of the file, everything that the checked metadata state.
+    """Complete the config that transformers makes from the file with all checked metadata.
 
     Raises:
-        UnsupportedError: what does not fit together, or a scaling that is not known, by name.
+        UnsupportedError: naming entries that contradict each other, or an unknown scaling.
     """
-    for key, place in CONFIG[file.architecture].items():
+    for key, field in CONFIG[file.architecture].items():
         if (value := file.get(key)) is not None:
-            setattr(config, place, value)
+            setattr(config, field, value)
     if file.rotary:
         config.num_key_value_heads = file.get("attention.head_count_kv", config.num_attention_heads)
         _complete_attention(file, config)
 
 
 def _complete_attention(file: GgufFile, config: Any) -> None:
-    """The width of heads, the scale and windows of attention, and rotary positions: base, share of a head, scaling."""
+    """Set the width of heads, attention's scale and windows, and rotary positions: base, share of a head, scaling."""
     equal = config.hidden_size // config.num_attention_heads
     width = file.get("attention.key_length", equal)
     if width != (getattr(config, "head_dim", None) or equal):
@@ -186,7 +188,7 @@ def _complete_attention(file: GgufFile, config: Any) -> None:
 
 
 def _scaling(file: GgufFile, width: int) -> dict[str, Any]:
-    """Rotary scaling in transformers' words, of the metadata or of a tensor of factors."""
+    """Rotary scaling in transformers' format, from the metadata or from a tensor of factors."""
     factor = file.get("rope.scaling.factor") or file.get("rope.scale_linear") or 1.0
     kind = file.get("rope.scaling.type", "linear" if factor != 1 else "none")
     if kind not in ("none", "linear"):
@@ -208,7 +210,7 @@ def _scaling(file: GgufFile, width: int) -> dict[str, Any]:
 
 
 def _llama3_factors(width: int, base: float, factor: float) -> Float[Tensor, "half"]:
-    """By how much Llama 3's scaling divides each rotary frequency."""
+    """The factor by which Llama 3's scaling divides each rotary frequency."""
     low, high, extent = LLAMA3.values()
     turns = extent * base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width) / (2 * torch.pi)
     kept = ((turns - low) / (high - low)).clamp(0, 1)
@@ -216,7 +218,7 @@ def _llama3_factors(width: int, base: float, factor: float) -> Float[Tensor, "ha
 
 
 def check_tensors(file: GgufFile, config: Any) -> None:
-    """Raise unless the model has a weight for every tensor of the file.
+    """Raise unless the model uses every tensor of the file.
 
     Raises:
         UnsupportedError: naming tensors that would be dropped.
@@ -225,7 +227,7 @@ def check_tensors(file: GgufFile, config: Any) -> None:
         weights = AutoModelForCausalLM.from_config(config).state_dict()
     (number,) = (number for number, name in MODEL_ARCH_NAMES.items() if name == file.architecture)
     names = get_tensor_name_map(number, file.get("block_count"))
-    known = {FACTORS} if file.architecture == "llama" else set()  # which was honoured as scaling
+    known = {FACTORS} if file.architecture == "llama" else set()  # used as scaling
     for name in weights:
         stem, _, kind = name.rpartition(".")
         known.add(f"{names.get_name(stem) or names.get_name(stem.partition('.')[2])}.{kind}")
@@ -234,10 +236,10 @@ def check_tensors(file: GgufFile, config: Any) -> None:
 
 
 def complete_tokenizer(metadata: Mapping[str, Any], tokenizer: Any, name: str) -> None:
-    """Have the tokenizer, as transformers makes it of the metadata, split text as the file says.
+    """Make the tokenizer that transformers builds from the metadata split text as the file says.
 
     Raises:
-        SourceError: the file does not say how, or in a way that is not known here.
+        SourceError: the file does not say how, or names an unknown way.
     """
     if metadata.get("tokenizer.ggml.model") == "gpt2":
         _complete_byte_level(metadata, tokenizer, name)

@@ -1,4 +1,4 @@
-"""Gradients: which weights learn, computing with the base weights, recomputing blocks in the backward pass."""
+"""Gradients: trainable weights, computing with the base weights, recomputing blocks in the backward pass."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .lora import has_lora, lora_off
 def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Iterator[None]:
     """Within this context, without gradients, the model computes with its initial weights.
 
-    With LoRA its updates are switched off; otherwise the parameters that ``anchors`` names point to those tensors.
+    With LoRA the updates are switched off; otherwise the parameters named in ``anchors`` point to those tensors.
     """
     if has_lora(model):
         with lora_off(model), torch.no_grad():
@@ -41,7 +41,7 @@ def base_weights(model: HookedTransformer, anchors: Mapping[str, Tensor]) -> Ite
 
 @contextmanager
 def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Within this context only the named parameters require gradients; yields them, earlier gradients dropped."""
+    """Within this context only the named parameters require gradients; yield them, with earlier gradients cleared."""
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -56,7 +56,7 @@ def only_trainable(model: HookedTransformer, names: set[str]) -> Iterator[list[t
 
 @contextmanager
 def differentiable(model: HookedTransformer) -> Iterator[None]:
-    """Within this context gradients flow through activations but to no parameter, whatever mode torch is in outside.
+    """Within this context gradients flow through activations but not to parameters, whatever torch's mode outside.
 
     Raises:
         UnsupportedError: weights or buffers that were made in inference mode, which autograd cannot use.
@@ -90,7 +90,7 @@ def checkpointed(model: HookedTransformer) -> Iterator[None]:
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(residual: Tensor, *args: Any, **options: Any) -> Tensor:
-        context = copy_context()  # hooks find the pass that they are in, also where autograd's thread runs them again
+        context = copy_context()  # hooks can then find their pass also when autograd's thread runs them again
         context.run(thread_of_pass.set, get_ident())
         return checkpoint(partial(context.run, forward, **options), residual, *args, use_reentrant=False)
 

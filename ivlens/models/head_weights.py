@@ -1,4 +1,4 @@
-"""Heads' weights: the attention matrices of a layer, their change, and what heads write into the residual stream."""
+"""Heads' weights: a layer's attention matrices, their change, and what heads write into the residual stream."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 
 def attention_weights(model: HookedTransformer, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
-    """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values once."""
+    """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values only once."""
     attention = model.blocks[layer].attn
     shared = "_" if hasattr(attention, "_W_K") else ""
     names = {"W_Q": "W_Q", "W_K": f"{shared}W_K", "W_V": f"{shared}W_V", "W_O": "W_O"}
@@ -22,7 +22,7 @@ def attention_weights(model: HookedTransformer, layer: int) -> dict[str, Float[T
 def relative_change(
     now: Mapping[str, Float[Tensor, "head _ _"]], base: Mapping[str, Float[Tensor, "head _ _"]], n_heads: int
 ) -> Float[Tensor, "matrix head"]:
-    """Per head ``|now - base| / |base|`` (Frobenius) of each matrix; heads that share one show the same."""
+    """Per head ``|now - base| / |base|`` (Frobenius) of each matrix; heads that share a matrix have equal values."""
     changes = []
     for name, before in base.items():
         difference = (now[name].double().cpu() - before.double()).flatten(1).norm(dim=1)
@@ -32,9 +32,10 @@ def relative_change(
 
 
 def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
-    """What each head of a layer adds to the residual stream when the heads' outputs before W_O are ``z``; no bias.
+    """What each head of a layer adds to the residual stream, without bias, for outputs ``z`` before W_O.
 
-    A block's norm of its attention output is linear once its scale is known; the scale is that of all heads together.
+    Where a block normalises its attention output, the norm's scale is that of all heads together, which makes it
+    linear.
     """
     block = model.blocks[layer]
     z = z.to(block.attn.W_O)
@@ -46,12 +47,12 @@ def head_writes(model: HookedTransformer, layer: int, z: Float[Tensor, "head d_h
 
 
 def output_norm(block: TransformerBlock) -> Any:
-    """The RMS norm that a block puts on its attention output before adding it, or None."""
+    """The RMS norm that a block applies to its attention output before adding it, or None."""
     if is_post_norm(block):
         return block.ln1
     return block.ln1_post if block.cfg.use_normalization_before_and_after else None
 
 
 def is_post_norm(block: TransformerBlock) -> bool:
-    """Whether the block's norms are of what attention and MLP write, instead of what they read (OLMo 2)."""
+    """Whether the block normalises the outputs of attention and MLP instead of their inputs (OLMo 2)."""
     return block.cfg.original_architecture in POST_NORM_ARCHITECTURES

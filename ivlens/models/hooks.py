@@ -22,9 +22,10 @@ from .passes import Call
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
+COMPILED = "_torchdynamo_orig_callable"  # an attribute of what torch.compile makes of a function
 GENERATORS = {inspect.unwrap(getattr(HookedTransformer, name)).__code__ for name in STANDS_IN[1:]}
 
-# The thread that a pass is run for, where autograd runs a part of it again in one of its own threads.
+# The thread that a pass belongs to, for parts that autograd recomputes in its own threads.
 thread_of_pass: ContextVar[int | None] = ContextVar("thread_of_pass", default=None)
 
 
@@ -49,10 +50,10 @@ def pattern_name(layer: int) -> str:
 
 
 class _HeldByTheBlock:
-    """``__exit__`` of ``Hooks`` as ``with`` takes it, before its block begins.
+    """``__exit__`` of ``Hooks``, as the ``with`` statement looks it up before its block begins.
 
-    Until then only the ``with`` statement has what it took, and drops it when the block ends, also where an interrupt
-    comes before the first line of ``leave``: so hooks are active while it lives.
+    Only the ``with`` statement holds a reference to it, which it drops when the block ends, even if an interrupt
+    arrives before the first line of ``leave``. So hooks are active as long as this object lives.
     """
 
     def __get__(self, hooks: "Hooks | None", kind: "type[Hooks]") -> Callable[..., None]:
@@ -67,34 +68,34 @@ class _HeldByTheBlock:
 class Hooks(ContextDecorator):
     """Within this context ``edits`` run at the named hook points, in passes of the thread that entered it.
 
-    It can be entered again once it was left. Contexts add up, and end in any order.
+    It can be entered again after it was left. Contexts add up and may end in any order.
 
     Raises:
-        HookError: an edit of no hook point; on entering, when another thread's edits are active, or its own; on leaving
-            without an exception, when no forward pass reached an edit, or it was removed inside.
+        HookError: an edit at an unknown hook point; on entering, when another thread's edits or its own are active; on
+            leaving without an exception, when no forward pass reached an edit, or it was removed inside.
     """
 
     def __init__(
-        self, model: HookedTransformer, edits: Mapping[str, Edit], told: Mapping[str, Any] | None = None
+        self, model: HookedTransformer, edits: Mapping[str, Edit], facts: Mapping[str, Any] | None = None
     ) -> None:
         unknown = [name for name in edits if name not in model.hook_dict]
         if unknown:
             raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
-        self.model, self.edits, self.told = model, dict(edits), told
+        self.model, self.edits, self.facts = model, dict(edits), facts
         self.owner: int | None = None
         self.taken: weakref.ref[MethodType] | None = None
         self.ran: set[str] = set()
 
     @property
     def active(self) -> bool:
-        """Whether the context was entered, and its block has not ended."""
+        """Whether the context was entered and its block has not ended."""
         return self.owner is not None and (self.taken is None or self.taken() is not None)
 
     def __enter__(self) -> HookedTransformer:
         if self.active:
             raise HookError("a context that is not active", "one entered inside itself", "make a second one")
         self.owner = None
-        if self.taken is not None and self.taken() is None:  # entered by hand, by a call of ``__enter__``
+        if self.taken is not None and self.taken() is None:  # entered by a direct call of ``__enter__``
             self.taken = None
         watch = _watched(self.model)
         watch.check_thread()
@@ -143,27 +144,27 @@ def hooked(model: HookedTransformer, edits: Mapping[str, Edit]) -> Hooks:
 
 
 def active_edits(model: HookedTransformer) -> list[dict[str, Any]]:
-    """What the model's active contexts, such as ``steer`` and ``ablate``, do, as they tell it for provenance.
+    """What the model's active contexts, such as ``steer`` and ``ablate``, do, for provenance.
 
-    Of hooks that others put on the model only the modules are known.
+    Of other hooks on the model only the modules are known.
     """
     watch = vars(model).get("forward")
     entered = watch.entered if isinstance(watch, _Watch) else []
-    told = [dict(hooks.told) for hooks in entered if hooks.active and hooks.told is not None]
+    known = [dict(hooks.facts) for hooks in entered if hooks.active and hooks.facts is not None]
     others = [
         path for path, module in model.named_modules() if any(not isinstance(hook, _Hook) for hook in _on(module))
     ]
-    return [*told, {"hooks": others}] if others else told
+    return [*known, {"hooks": others}] if others else known
 
 
 def has_hooks(model: HookedTransformer) -> bool:
-    """Whether something runs in the model's forward pass beside its own modules: edits, or hooks of any kind."""
+    """Whether anything besides its own modules runs in the model's forward pass: edits, or hooks of any kind."""
     remove_left_behind(model)
     return any(_on(module) for module in model.modules())
 
 
 def remove_left_behind(model: HookedTransformer) -> None:
-    """Remove hooks whose context is not active any more."""
+    """Remove hooks whose context is no longer active."""
     for name, point in model.hook_dict.items():
         dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
         if dead:
@@ -194,9 +195,9 @@ class _Hook:
 
 
 class _Watch:
-    """Stands in for ``model.forward`` while contexts are active, so that their edits know each pass's rows.
+    """Replaces ``model.forward`` while contexts are active, so that their edits know each pass's rows.
 
-    Generation, which calls it too, goes through the key-value cache: without one, every step would be a prompt.
+    Generation calls it too and must use the key-value cache: without one, every step would look like a prompt.
     """
 
     def __init__(self, model: HookedTransformer) -> None:
@@ -205,7 +206,7 @@ class _Watch:
         self.before = {name: vars(model)[name] for name in STANDS_IN if name in vars(model)}
 
     def install(self) -> None:
-        """Take the functions' place, ``forward`` first: an interrupt leaves what ``remove_left_behind`` finds by it."""
+        """Replace the functions, ``forward`` first, so that ``remove_left_behind`` finds what an interrupt leaves."""
         for name in STANDS_IN:
             stand_in = self if name == "forward" else partial(_cached, getattr(self.model, name))
             vars(self.model)[name] = stand_in
@@ -213,7 +214,7 @@ class _Watch:
         _run_compiled_models_as_written()
 
     def remove(self) -> None:
-        """Give the functions their place back, ``forward`` last."""
+        """Restore the functions, ``forward`` last."""
         _watches.discard(self)
         _run_compiled_models_as_written()
         for name in reversed(STANDS_IN):
@@ -247,7 +248,7 @@ _stance: Any = None
 
 
 def _run_compiled_models_as_written() -> None:
-    """While any model is watched, what ``torch.compile`` made of one runs as written: compiled code skips hooks."""
+    """While any model is watched, run models uncompiled, since code from ``torch.compile`` skips hooks."""
     global _stance
     if _watches and _stance is None:
         _stance = torch.compiler.set_stance("force_eager")
@@ -257,7 +258,7 @@ def _run_compiled_models_as_written() -> None:
 
 
 def _generating() -> bool:
-    """Whether this runs within one of TransformerLens' own functions that generate."""
+    """Whether the caller is one of TransformerLens' generating functions."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code not in GENERATORS:
         frame = frame.f_back
@@ -265,7 +266,7 @@ def _generating() -> bool:
 
 
 def _watched(model: HookedTransformer) -> _Watch:
-    """What stands in for the model's forward function; what earlier contexts left behind is gone."""
+    """The replacement of the model's forward function, after removing what earlier contexts left behind."""
     remove_left_behind(model)
     watch = vars(model).get("forward")
     if not isinstance(watch, _Watch):
@@ -285,8 +286,10 @@ def _ours(model: HookedTransformer, name: str) -> list[_Hook]:
 
 
 def _on(module: nn.Module) -> list[Any]:
-    """All that runs before or after a module's forward pass."""
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    """All that runs before, after or instead of a module's own forward function; what torch.compile made is its own."""
+    forward = vars(module).get("forward")
+    own = forward is None or isinstance(forward, _Watch) or hasattr(forward, COMPILED)
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
 
 
 def _check_thread(hooks: Hooks) -> None:

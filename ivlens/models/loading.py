@@ -46,18 +46,19 @@ def load_model(
     Args:
         source: a local Hugging Face folder, a GGUF file, a packaged model (``"smollm2"``, ``"gemma3-270m"``), a hub
             name, or a model object: Hugging Face's, PEFT's, or a HookedTransformer, which is passed through.
-        device: where the model computes; CUDA where there is one, else the CPU.
-        dtype: the weights' dtype, one of torch's float32, float64, bfloat16 and float16.
-        revision: of a hub name.
-        adapter: a PEFT folder or hub name, merged into the weights.
-        tokenizer: a tokenizer, or a source that has one, in place of the adapter's or else the model's own.
+        device: where the model computes, like cpu or cuda (None: CUDA where there is one, else the CPU).
+        dtype: number format of the weights: float32, float64, bfloat16 or float16.
+        revision: branch, tag or commit of a model on the hub.
+        adapter: a PEFT adapter to merge into the weights, a folder or a hub name.
+        tokenizer: the folder, hub name or .gguf file of a tokenizer in place of the adapter's or else the model's own.
+            A tokenizer of Hugging Face itself will do too.
         verify: compare the logits of one short prompt with Hugging Face's.
 
     Returns:
         The model, with the provenance of its weights attached.
 
     Raises:
-        SourceError: nothing loadable is there: not all tensors and no others, not finite, no tokenizer that fits.
+        SourceError: nothing can be loaded: tensors are missing, unused or not finite, or no tokenizer fits.
         DownloadError: a packaged model could not be fetched.
         UnsupportedError: the family, or a feature that it switches on, would not be represented faithfully.
         MismatchError: the logits differ from Hugging Face's, or a merged adapter's from the adapter's.
@@ -89,7 +90,7 @@ def load_model(
 def _opened(
     source: Any, dtype: torch.dtype, revision: str | None, adapter: str | Path | None, tokenizer: Any
 ) -> Source:
-    """The Hugging Face model with the adapter merged, weights finite, and the tokenizer that it is used with."""
+    """The Hugging Face model with the adapter merged and finite weights, and its tokenizer."""
     tokenizer = open_tokenizer(tokenizer)
     if tokenizer is None and adapter is not None:
         tokenizer = adapter_tokenizer(adapter)
@@ -102,9 +103,9 @@ def _opened(
 
 
 def _converted(opened: Source, device: torch.device, dtype: torch.dtype, verify: bool) -> HookedTransformer:
-    """The HookedTransformer, its memory its own, its logits compared with Hugging Face's."""
+    """The HookedTransformer, with its own memory, its logits compared with Hugging Face's."""
     with library_errors(f"a model that {opened.name} describes"):
-        if device.type == "cpu":  # another device has a copy anyway
+        if device.type == "cpu":  # other devices have their own copy anyway
             copy_from_file(opened.model)
         model = to_hooked(opened, device, dtype)
         if verify:
@@ -113,9 +114,9 @@ def _converted(opened: Source, device: torch.device, dtype: torch.dtype, verify:
 
 
 def check_device(device: str | torch.device | None) -> None:
-    """Raise ArgumentError unless the device is one that is here."""
+    """Raise ArgumentError unless the device is available."""
     try:
-        torch.zeros(1, device=device).item()  # meta has no numbers
+        torch.zeros(1, device=device).item()  # the meta device has no values
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ArgumentError("device to be one that is here, like 'cpu' or 'cuda'", f"{device!r} ({reason})") from error
@@ -143,7 +144,7 @@ def _hooked(hugging_face: PreTrainedModel, device: torch.device, dtype: torch.dt
     model = without_weights(cfg)
     family = family_of(hugging_face.config)
     weights = {name: value.detach().to(dtype) for name, value in family.weights(hugging_face, cfg).items()}
-    if weights["unembed.W_U"].data_ptr() == weights["embed.W_E"].data_ptr():  # tied: an edit of one is not of both
+    if weights["unembed.W_U"].data_ptr() == weights["embed.W_E"].data_ptr():  # tied: separate them for edits
         weights["unembed.W_U"] = weights["unembed.W_U"].clone()
     left_out = model.load_state_dict(weights, strict=False, assign=True)
     unset = [name for name in left_out.missing_keys if ".W_" in name or "._W_" in name]
@@ -158,14 +159,14 @@ def _hooked(hugging_face: PreTrainedModel, device: torch.device, dtype: torch.dt
 
 
 def without_weights(cfg: HookedTransformerConfig) -> HookedTransformer:
-    """The model of a config, its parameters not set, on no device yet."""
+    """The model of a config, with parameters that are not set yet, on no device."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
         return HookedTransformer(cfg, move_to_device=False)
 
 
 def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
-    """Attach a copy of a Hugging Face tokenizer: BOS where it puts one, padding on the right.
+    """Attach a copy of a Hugging Face tokenizer: BOS where it adds one, padding on the right.
 
     Raises:
         SourceError: it cannot be the model's tokenizer.
@@ -205,7 +206,7 @@ def check_logits(model: HookedTransformer, theirs: Float[Tensor, "batch pos voca
 
 @torch.inference_mode()
 def logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
-    """A model's logits in float64, whichever library it is of."""
+    """A model's logits in float64, for models of either library."""
     output = model(tokens)
     return (output if isinstance(output, Tensor) else output.logits).double().cpu()
 

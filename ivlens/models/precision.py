@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
-from ..errors import MismatchError, SourceError
+from ..errors import ArgumentError, MismatchError, SourceError
 from .outside_errors import few_of
 
 # Largest difference allowed between two computations of the same logits, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+QUERIES_AND_KEYS = ("_Q", "_K", "q_norm", "k_norm")  # in the names of what makes them
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -28,7 +29,7 @@ def check_finite_weights(weights: Mapping[str, Tensor], name: str) -> None:
 
 
 def check_dtype(model: HookedTransformer) -> None:
-    """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which leave its config as it was."""
+    """Raise MismatchError where a model was cast by ``half()`` or ``double()``, which do not change its config."""
     if model.W_E.dtype != model.cfg.dtype:
         raise MismatchError(
             f"weights of {model.cfg.dtype}, as the model's config says", str(model.W_E.dtype),
@@ -36,13 +37,32 @@ def check_dtype(model: HookedTransformer) -> None:
         )  # fmt: skip
 
 
+@torch.no_grad()
+def check_attention(model: HookedTransformer) -> None:
+    """Raise ArgumentError where what makes a model's queries and keys is NaN or infinite.
+
+    TransformerLens turns the patterns that follow from it into zeros, as if heads were ablated; any other such weight
+    shows in the logits.
+    """
+    weights = [
+        (f"blocks.{layer}.attn.{name}", weight)
+        for layer, block in enumerate(model.blocks) for name, weight in block.attn.named_parameters()
+        if any(part in name for part in QUERIES_AND_KEYS)
+    ]  # fmt: skip
+    sums = torch.stack([weight.sum(dtype=at_least_float32(weight.dtype)).to(model.W_E.device) for _, weight in weights])
+    if broken := [name for (name, _), finite in zip(weights, sums.isfinite().tolist(), strict=True) if not finite]:
+        raise ArgumentError(
+            "a model with finite weights", f"NaN or infinity in {few_of(broken)}", "load it anew from its source"
+        )
+
+
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of what is summed or compared: float32 for half precision, otherwise the same."""
+    """The dtype for sums and comparisons: float32 for half precision, otherwise the same."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def in_dtype(module: M, dtype: torch.dtype) -> M:
-    """The module, or a copy of it that computes in ``dtype`` with the same weights, and rotary angles of that dtype."""
+    """The module, or a copy that computes in ``dtype`` with the same weights and rotary angles of that dtype."""
     cfg = getattr(module, "cfg", None)
     if cfg is None or cfg.dtype == dtype:
         return module
@@ -58,7 +78,7 @@ def in_dtype(module: M, dtype: torch.dtype) -> M:
 
 
 def _widened(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A weight in ``dtype``; a mask is what it was."""
+    """A weight in ``dtype``; masks are unchanged."""
     if not weight.is_floating_point():
         return weight
     wide = weight.detach().to(dtype)

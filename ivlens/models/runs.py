@@ -41,7 +41,7 @@ def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple
 
 
 def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
-    """One batch of (prompt ids, answer ids); the answer's last token is read but never fed."""
+    """One batch of (prompt ids, answer ids); the answer's last token is a target but not an input."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
     width = max(map(len, fed))
     tokens = torch.tensor([row + (0,) * (width - len(row)) for row in fed], device=device)
@@ -68,22 +68,26 @@ def check_length(model: HookedTransformer, pairs: Sequence[TokenizedPrompt]) -> 
 
 def final_residual(model: HookedTransformer, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream after the last block; hooks that edit the last prompt token find it."""
-    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model):
+    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model, rows):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
 
 
-def _overflow_shown(model: HookedTransformer) -> AbstractContextManager[Any]:
+def _overflow_shown(model: HookedTransformer, rows: Rows) -> AbstractContextManager[Any]:
     """Within this context attention scores beyond float16 make what follows from them not-a-numbers.
 
-    TransformerLens turns the pattern of such a query into zeros, as if its head were ablated.
+    TransformerLens turns the pattern of such a query into zeros, as if its head were ablated. Padding, which a sliding
+    window can leave without a key, keeps its zeros, and so do patterns that somebody's own hooks edit.
     """
     if model.cfg.dtype != torch.float16:
         return nullcontext()
-    return hooked(model, {pattern_name(layer): _without_zero_rows for layer in range(model.cfg.n_layers)})
+    own = rows.mask.bool()[:, None]  # batch 1 query
 
+    def show(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        lost = (pattern.sum(-1) == 0) & own.to(pattern.device)
+        return pattern.masked_fill(lost[..., None], torch.nan)
 
-def _without_zero_rows(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
-    return pattern / (pattern.sum(-1, keepdim=True) > 0)
+    names = [pattern_name(layer) for layer in range(model.cfg.n_layers)]
+    return hooked(model, {name: show for name in names if not model.hook_dict[name]._forward_hooks})
 
 
 def answer_logits(model: HookedTransformer, rows: Rows) -> list[Float[Tensor, "answer vocab"]]:

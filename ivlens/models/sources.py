@@ -20,14 +20,15 @@ from transformers.initialization import no_init_weights
 from ..errors import ArgumentError, MismatchError, SourceError, reason
 from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
 from .families import family_of, hooked_config
+from .finding import hub_model, local_path
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
-from .model_folder import CONFIG, check_alone, check_model_folder, hub_folder
+from .model_folder import CONFIG, check_alone, check_model_folder
 from .outside_errors import REMEDY, few_of, library_errors, without_bars
 from .packaged import PACKAGED, packaged_folder
 from .precision import TOLERANCE
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 
-# Buffers that older versions of transformers wrote beside the weights, and compute now.
+# Buffers that older versions of transformers saved with the weights, and that are computed now.
 BUFFERS = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias|position_ids|attn\.embed_positions)$"
 )
@@ -71,7 +72,7 @@ def open_source(source: Any, dtype: torch.dtype, revision: str | None, tokenizer
 
 
 def open_tokenizer(source: Any, revision: str | None = None) -> Any:
-    """The tokenizer of whatever ``load_model`` reads, without its weights; what is no model, is taken for one.
+    """The tokenizer of a source of ``load_model``, without loading weights; a tokenizer object is returned as it is.
 
     Raises:
         SourceError: there is none.
@@ -89,7 +90,7 @@ def open_tokenizer(source: Any, revision: str | None = None) -> Any:
 
 
 def lacks_tokenizer(source: Any) -> bool:
-    """Whether a local folder holds no tokenizer, or a model object does not say where one is."""
+    """Whether a local folder has no tokenizer, or a model object does not say where its tokenizer is."""
     if isinstance(source, (str, Path)):
         folder = Path(source).expanduser()
         return (folder / CONFIG).is_file() and not has_tokenizer(folder)
@@ -126,26 +127,17 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
     """The local folder or GGUF file that a source names, the name that records give it, and a hub name's commit."""
-    text = str(source)
-    if not text.strip():
-        raise SourceError("a model's name or path", f"an empty one, {text!r:.60}", REMEDY)
-    with library_errors(f"a readable model at {text:.200}"):
-        path = Path(source).expanduser()
-        local = path.exists()
-        if revision is not None and (local or text in PACKAGED):
-            raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
-        if path.suffix.lower() == ".gguf":
-            if not path.is_file():
-                raise SourceError("a GGUF file", f"{text:.200}, which does not exist", REMEDY)
-            return path, path.name, None
-        if local and not path.is_dir():
-            raise SourceError("a folder or a .gguf file", f"the file {text:.200}", REMEDY)
-        if local:  # before a packaged model of that name
-            return path, os.path.join(os.curdir, path) if text in PACKAGED else str(path), None
-        if model := PACKAGED.get(text):
-            return packaged_folder(model, convert_gguf), model.name, None
-        folder, commit = hub_folder(text, revision)
-        return folder, text, commit
+    text, path = str(source), local_path(source)
+    if revision is not None and (path is not None or text in PACKAGED):
+        raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
+    if path is not None and path.is_file():
+        return path, path.name, None
+    if path is not None:  # before a packaged model of that name
+        return path, os.path.join(os.curdir, path) if text in PACKAGED else str(path), None
+    if model := PACKAGED.get(text):
+        return packaged_folder(model, convert_gguf), model.name, None
+    folder, commit = hub_model(text, revision)
+    return folder, text, commit
 
 
 def _from_folder(folder: Path, name: str, dtype: torch.dtype, commit: str | None, tokenizer: Any) -> Source:
@@ -182,24 +174,24 @@ def _gguf_tokenizer(path: Path) -> Any:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[str]:
-    """A folder with a link to the file and nothing else: transformers prefers tokenizer files that lie beside it."""
+    """A folder with only a link to the file, since transformers would prefer tokenizer files beside it."""
     with tempfile.TemporaryDirectory(prefix="ivlens-gguf-") as folder:
         try:
             Path(folder, path.name).symlink_to(path.resolve())
-        except OSError:  # Windows asks for a right to make such links
+        except OSError:  # Windows requires a privilege for such links
             Path(folder, path.name).hardlink_to(path)
         yield folder
 
 
 @contextmanager
 def _without_gguf_bar() -> Iterator[None]:
-    """Show the long bar of reading a GGUF file at a terminal only."""
+    """Show the progress bar of reading a GGUF file only at a terminal."""
     with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
         yield
 
 
 def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
-    """Drop the marks of GGUF's quantiser: the weights are plain floats now, and marked ones cannot be saved."""
+    """Remove GGUF's quantisation marks: the weights are plain floats, and marked ones cannot be saved."""
     for mark in ("hf_quantizer", "quantization_method"):
         if hasattr(model, mark):
             delattr(model, mark)
@@ -210,7 +202,7 @@ def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
-    """Load a model, refusing one that transformers would complete at random or take a part of the tensors for."""
+    """Load a model; refuse it where transformers would initialise parameters at random or ignore tensors."""
     with _without_load_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, output_loading_info=True, use_safetensors=True, trust_remote_code=False,
@@ -224,7 +216,7 @@ def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
         raise SourceError(f"weights for every part of {name}", f"none for {few_of(report['missing_keys'])}", REMEDY)
     if unused := [tensor for tensor in report["unexpected_keys"] if not BUFFERS.search(tensor)]:
         raise SourceError(
-            f"a model that has a place for every tensor of {name}",
+            f"a model with a parameter for every tensor of {name}",
             f"none for {few_of(unused)}",
             "without them it would be another model; save it with them merged (LoRA: merge_and_unload), or without",
         )
@@ -233,7 +225,7 @@ def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Keep the table of missing and unused tensors from the log: each is an error here, or harmless."""
+    """Silence transformers' table of missing and unused tensors: each is an error here, or harmless."""
     logger = logging.getLogger("transformers.modeling_utils")
 
     def other(record: logging.LogRecord) -> bool:
@@ -247,7 +239,7 @@ def _without_load_report() -> Iterator[None]:
 
 
 def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the same config and weights; casting a model instead would keep rotary frequencies once rounded."""
+    """A copy of the model from its config and weights; a cast would keep rounded rotary frequencies."""
     if getattr(model, "_hf_peft_config_loaded", False):
         remedy = "load_model(base, adapter=folder), or give a PeftModel"
         raise SourceError("a model without adapters on it", "one with add_adapter's", remedy)
@@ -266,9 +258,9 @@ def _fresh(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _check_copy(fresh: PreTrainedModel, model: PreTrainedModel) -> None:
-    """Raise MismatchError where a model computes with more than its config and weights: hooks, edited modules.
+    """Raise MismatchError where a model's logits depend on more than config and weights: hooks, edited modules.
 
-    Logits that are not finite come of weights that are not, which are refused by name later.
+    Logits that are not finite come from such weights, which are refused by name later.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -289,7 +281,7 @@ def _check_copy(fresh: PreTrainedModel, model: PreTrainedModel) -> None:
 
 @contextmanager
 def _rounded_like(fresh: PreTrainedModel, model: PreTrainedModel) -> Iterator[None]:
-    """Within this context the copy has the rotary frequencies that a cast to half precision has rounded in a model."""
+    """Within this context the copy has the rotary frequencies that a cast to half precision rounded in the model."""
     theirs, exact = dict(model.named_buffers()), {}
     for name, buffer in fresh.named_buffers():
         other = theirs.get(name)
@@ -306,7 +298,7 @@ def _rounded_like(fresh: PreTrainedModel, model: PreTrainedModel) -> Iterator[No
 
 
 def _tokenizer_of(model: Any) -> Any:
-    """The tokenizer of a model object that remembers where it was loaded from."""
+    """The tokenizer of a model object, from where the model was loaded."""
     where = getattr(getattr(model, "config", None), "name_or_path", None)
     if not where:
         missing = "the model object does not say where its tokenizer is"

@@ -1,7 +1,7 @@
-"""Run as a program: try a tokenizer and a chat template in this process, which its parent stops when it takes too long.
+"""Run as a program: try a tokenizer and a chat template in this process, which its parent can stop.
 
 Standard input is a JSON object with ``tokenizer``, the path of a tokenizer.json or null, ``template``, a chat template
-or null, and ``tokens``, what the template calls the special tokens. What cannot be done is printed.
+or null, and ``tokens``, the template's special tokens. Failures are printed.
 """
 
 import json
@@ -13,7 +13,7 @@ TEXTS = ["The quick brown fox, 12:30!", *(piece * 64 + end for piece in PIECES f
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the trial described on standard input."""
     asked = json.load(sys.stdin)
     from tokenizers import Tokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -24,7 +24,7 @@ def main() -> None:
         try:
             for text in TEXTS:
                 tokenizer.encode(text)
-        except BaseException as error:  # a panic of the Rust library is no Exception
+        except BaseException as error:  # a panic of the Rust library is not an Exception
             print(f"its regular expressions fail on {text[:20]!r}: {error!s:.80}")
     if asked["template"]:
         turns = [{"role": role, "content": "Say it: 12."} for role in ("user", "assistant") * 8]
@@ -32,12 +32,12 @@ def main() -> None:
             render_jinja_template([turns[:-1]], chat_template=asked["template"], **asked["tokens"])
         except (MemoryError, OverflowError, RecursionError) as error:
             print(f"its chat template does not end: {type(error).__name__}: {error!s:.80}")
-        except Exception:  # what a template refuses, or cannot do with these turns, it says when it is used
+        except Exception:  # a template that refuses these turns is reported when it is used
             return
 
 
 def limit_memory() -> None:
-    """Let this process have so much memory and no more, where the platform can."""
+    """Limit this process's memory to ``MEMORY``, where the platform can."""
     try:
         import resource
     except ImportError:  # Windows

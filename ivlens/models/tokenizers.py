@@ -1,4 +1,4 @@
-"""Tokenizers: read from a folder's own files within bounds, and refused where they cannot be the model's."""
+"""Tokenizers: read from a folder's files within limits of time and memory, and refused where they cannot fit."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from ..errors import SourceError, SourceWarning
 from .model_folder import check_config
 from .outside_errors import library_errors
 
-# Any of these sets of files holds a whole vocabulary; without one transformers makes up a vocabulary of its own.
+# Each of these sets of files holds a whole vocabulary; without any, transformers would make one up.
 VOCABULARIES = (
     {"tokenizer.json"},
     {"tokenizer.model"},
@@ -27,7 +27,7 @@ VOCABULARIES = (
 )
 PASS_ONE = "pass tokenizer= (--tokenizer): the model's tokenizer, or the folder or hub name that has it"
 CHECK_TEXT = "The quick brown fox jumps over the lazy dog. Paris is the capital of"
-PATIENCE = 30  # seconds for a tokenizer and its template to be tried in
+PATIENCE = 30  # seconds allowed for trying a tokenizer and its template
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -36,10 +36,10 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def read_tokenizer(folder: Path, name: str, *, trusted: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder; unless ``trusted``, its patterns and template are tried in another process first.
+    """The tokenizer of a folder; unless ``trusted``, its patterns and template are first tried in another process.
 
     Raises:
-        SourceError: there is none, it cannot be read without running its code, or it does not end.
+        SourceError: there is none, it cannot be read without running its code, or it does not terminate.
     """
     if not has_tokenizer(folder):
         raise SourceError(f"a readable model at {name} with a tokenizer", "no tokenizer there", PASS_ONE)
@@ -54,10 +54,11 @@ def read_tokenizer(folder: Path, name: str, *, trusted: bool = False) -> PreTrai
 def check_tokenizer(tokenizer: Any, d_vocab: int) -> None:
     """Raise unless a tokenizer can be that of a model with ``d_vocab`` embeddings.
 
-    Tokens added beyond the embeddings pass, as some models have them; a prompt that holds one is refused.
+    Added tokens beyond the embeddings are allowed, as some models have them; a prompt that contains one is refused.
 
     Raises:
-        SourceError: it is none of Hugging Face, has no vocabulary, one that is tiny, or one larger than the embeddings.
+        SourceError: it is not a Hugging Face tokenizer, or its vocabulary is missing, tiny, or larger than the
+            embeddings.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         remedy = "wrap one of the tokenizers library: PreTrainedTokenizerFast(tokenizer_object=...)"
@@ -82,7 +83,7 @@ def check_tokenizer(tokenizer: Any, d_vocab: int) -> None:
 
 
 def _guarded(call: Any, *args: Any, **options: Any) -> Any:
-    """The result of a call; a panic of the tokenizers library, which is no Exception, becomes a ValueError."""
+    """The result of a call; a panic of the tokenizers library, which is not an Exception, becomes a ValueError."""
     try:
         return call(*args, **options)
     except BaseException as error:
@@ -92,7 +93,7 @@ def _guarded(call: Any, *args: Any, **options: Any) -> Any:
 
 
 def _check_ends(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) -> None:
-    """Raise SourceError where the tokenizer's own patterns or its chat template take time or memory without end."""
+    """Raise SourceError where the tokenizer's patterns or chat template do not terminate or use too much memory."""
     file = folder / "tokenizer.json"
     patterns = file.is_file() and b'"Regex"' in file.read_bytes()
     templates = tokenizer.chat_template
@@ -110,7 +111,7 @@ def _check_ends(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) -> 
 
 @cache
 def _tried(asked: str, mark: str) -> str:
-    """What a trial process says of a tokenizer and a template, nothing if they work; once for the same content."""
+    """The output of a trial process for a tokenizer and a template, empty if they work; cached by content."""
     script = Path(__file__).with_name("tokenizer_trial.py")
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-P", str(script)]

@@ -1,7 +1,7 @@
 """Memory layout of weights: the same parameters, stored so that TransformerLens' per-call transposes are views.
 
-TransformerLens multiplies by contiguous copies of its transposed weights at each call. Stored transposed, the copy
-is the tensor itself: shapes and values stay, the forward pass gets faster (``figures/benchmark/sweep.py``).
+TransformerLens copies its transposed weights to contiguous memory at each call. If they are stored transposed, no copy
+is made: shapes and values stay, the forward pass gets faster (``figures/benchmark/sweep.py``).
 """
 
 import mmap
@@ -13,7 +13,7 @@ from transformer_lens import HookedTransformer
 
 
 def store_transposed(model: HookedTransformer) -> None:
-    """Re-lay the memory of every weight that TransformerLens transposes at each call, in place."""
+    """Change, in place, the memory layout of every weight that TransformerLens transposes at each call."""
     for block in model.blocks:
         attention = block.attn
         for name in ("W_Q", "_W_K", "_W_V") if hasattr(attention, "_W_K") else ("W_Q", "W_K", "W_V"):
@@ -27,18 +27,18 @@ def store_transposed(model: HookedTransformer) -> None:
 
 @torch.no_grad()
 def _store(weight: Tensor, order: tuple[int, ...]) -> None:
-    """Make ``weight.permute(order)`` contiguous without changing what ``weight`` is."""
+    """Make ``weight.permute(order)`` contiguous without changing shape or values of ``weight``."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
     weight.data = weight.data.permute(order).contiguous().permute(inverse)
 
 
 @torch.no_grad()
 def copy_from_file(model: torch.nn.Module) -> None:
-    """Give every weight memory of its own, in place.
+    """Give every weight its own memory, in place.
 
-    transformers maps a checkpoint's file into memory (on Windows it reads it): overwritten while the model is in use,
-    it would change the weights whose hash is recorded, and cut, it would end the process. The memory is asked of the
-    system itself, which has it back when the model goes; malloc may keep blocks of this size.
+    transformers maps a checkpoint's file into memory (on Windows it reads it): overwriting the file would change the
+    weights whose hash is recorded, and truncating it would crash the process. The memory comes from the system
+    directly, so that it is returned when the model is freed; malloc may keep blocks of this size.
     """
     if sys.platform == "win32":
         return

@@ -1,4 +1,4 @@
-"""A model on several workers: weights are saved once, memory-mapped by each process and kept between pieces."""
+"""A model on several workers: weights are saved once, memory-mapped by each process, and kept between pieces."""
 
 import copy
 import hashlib
@@ -39,7 +39,7 @@ _kept: dict[str, HookedTransformer] = {}  # in a worker: the one model that it h
 
 @dataclass(frozen=True)
 class Span:
-    """Where a weight lies in the array of all weights: its first byte, its axes in the order of memory, their sizes."""
+    """A weight's location in the array of all weights: its first byte, its axes in memory order, and its shape."""
 
     start: int
     dtype: torch.dtype
@@ -51,7 +51,7 @@ class Span:
 class Blueprint:
     """What a worker needs to rebuild a model around its weights.
 
-    ``key`` identifies the model, ``spans`` say where its weights lie, and ``logits`` on a short text verify it.
+    ``key`` identifies the model, ``spans`` locate its weights, and ``logits`` on a short text verify it.
     """
 
     key: str
@@ -80,11 +80,11 @@ def map_with_model(
 ) -> list[Any]:
     """Results of ``work(model, piece)`` in the order of the pieces; with one worker or one piece, in this process.
 
-    Otherwise see ``map_pieces``, and ``shared_weights`` for how a worker gets the model. Results are the same bits
-    where workers have this process' kind of device and number of threads, and differ by rounding where they have not.
+    See ``map_pieces``, and ``shared_weights`` for how a worker gets the model. Results are bit-identical where workers
+    have this process's kind of device and number of threads; otherwise they differ by rounding.
 
     Raises:
-        HookError, UnsupportedError: hooks are active, or the model is not the same when it is rebuilt.
+        HookError, UnsupportedError: hooks are active, or the rebuilt model differs.
         WorkerError, IvlensError: see ``map_pieces``.
     """
     if workers(n_jobs) == 1 or len(pieces) < 2:
@@ -111,8 +111,7 @@ def map_batches(
 ) -> list[tuple[list[int], Any]]:
     """Results of ``work(model, (numbers, batch))`` for batches of prompts of similar length, with the prompts' numbers.
 
-    ``kind`` of prompts they are, as errors say; what is ``doing``, as the progress bar does. Else see
-    ``map_with_model``.
+    ``kind`` names the prompts in errors, ``doing`` is the progress bar's text. See ``map_with_model``.
     """
     pieces = [*batches(pairs, batch_size)]
     names = [f"{kind} prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in pieces]
@@ -123,9 +122,9 @@ def map_batches(
 
 @contextmanager
 def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[None]:
-    """Within this context the model's weights lie in a temporary file for the workers, saved once, removed at the end.
+    """Within this context the model's weights are in a temporary file for the workers.
 
-    With one worker there is none. Weights are those that the model computes with, LoRA's updates added.
+    With one worker there is no file. LoRA's updates are added to the weights.
 
     Raises:
         HookError: hooks are active, which workers would not run.
@@ -146,7 +145,7 @@ def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[Non
     with _temporary_folder() as folder:
         path = folder / "weights"
         spans = _saved(model, path)
-        weights = np.memmap(path, np.uint8, "c")  # copy on write: a worker that wrote to it would not change the file
+        weights = np.memmap(path, np.uint8, "c")  # copy on write, so that workers cannot change the file
         token = _shared.set(Shared(Blueprint(key, model.cfg, model.tokenizer, spans, logits), weights))
         try:
             yield
@@ -156,7 +155,7 @@ def shared_weights(model: HookedTransformer, n_jobs: int | None) -> Iterator[Non
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards, on SIGTERM too; those of processes that were killed are removed first."""
+    """A folder that is removed afterwards, also on SIGTERM; folders of killed processes are removed first."""
     left = [path for path in Path(tempfile.gettempdir()).glob("ivlens-weights-*") if _is_copy(path)]
     remove_abandoned(left)
     with (
@@ -175,7 +174,7 @@ def _is_copy(folder: Path) -> bool:
 
 
 def worker_device(device: str | torch.device | None) -> str | torch.device | None:
-    """Where this worker computes: of several GPUs, unless one was named, that of its number; else the device asked."""
+    """The worker's device: of several GPUs the one by its number, unless one was named; otherwise the given device."""
     identity = multiprocessing.current_process()._identity
     wanted = "cuda" if device is None else str(device)
     count = torch.cuda.device_count()
@@ -183,7 +182,7 @@ def worker_device(device: str | torch.device | None) -> str | torch.device | Non
 
 
 def _with_model(piece: Any, work: Callable[..., Any], blueprint: Blueprint, weights: np.ndarray) -> Any:
-    """In the worker: the piece's work on the model, rebuilt if it is not the one that is kept from before."""
+    """In the worker: run the piece's work on the model, which is rebuilt unless it was kept from an earlier piece."""
     if isinstance(weights, np.memmap):
         left_behind.add(Path(str(weights.filename)).parent)
     if blueprint.key not in _kept:
@@ -208,7 +207,7 @@ def _saved(model: HookedTransformer, path: Path) -> dict[str, Span]:
 
 
 def _append(file: BinaryIO, weight: Tensor) -> Span:
-    """Write a weight's bytes in the order of its memory."""
+    """Write a weight's bytes in memory order."""
     strides = torch.empty_like(weight, device="meta").stride()
     order = tuple(sorted(range(weight.ndim), key=lambda axis: -strides[axis]))
     stored = weight.permute(order).contiguous()
@@ -219,7 +218,7 @@ def _append(file: BinaryIO, weight: Tensor) -> Span:
 
 
 def _read(weights: np.ndarray, span: Span) -> Tensor:
-    """A weight as a view of the array, its axes as they were; aligned, so that sums are taken in the same order."""
+    """A weight as a view of the array, with its original axes; aligned, so that sums have the same order."""
     stop = span.start + math.prod(span.sizes) * span.dtype.itemsize
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it

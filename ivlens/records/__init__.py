@@ -29,6 +29,8 @@ from .laboratory import Laboratory as Laboratory
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .scores import Evaluation as Evaluation
+from .stability import prompts_needed as prompts_needed
+from .stability import top_k_stability as top_k_stability
 from .steering import ConditionComparison as ConditionComparison
 from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix

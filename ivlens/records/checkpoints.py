@@ -1,8 +1,8 @@
-"""Records of checkpoints: what is measured on one of them, and many compared with their base."""
+"""Records of checkpoints: the measures of one, and many compared with their base."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import pandas as pd
 from jaxtyping import Float
@@ -12,16 +12,16 @@ from ..checks import checked
 from ..vocabulary import Head
 from .effects import HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
-from .store import Record
+from .store import Record, todays_condition
 
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
-COLUMNS = 6  # a notebook shows so many checkpoints in full, the last ones
+COLUMNS = 6  # checkpoints that a notebook shows in full: the last ones
 
 
 @checked
 @dataclass(frozen=True, eq=False)
 class HeadReading(Record):
-    """A task's heads on one checkpoint: effects, and its vector as groups of clean prompts give it, for intervals.
+    """A task's heads on one checkpoint: effects, and the vector from each group of clean prompts, for intervals.
 
     Args:
         effects: of every head on the corrupted prompts.
@@ -51,7 +51,7 @@ class HiddenStates(Record):
 
 @dataclass(frozen=True, eq=False)
 class WeightChange(Record):
-    """How far each head's matrices are from the base's, in Frobenius norm relative to it.
+    """How far each head's matrices are from the base's, in Frobenius norm relative to the base's.
 
     Query heads that share keys and values show the same change of W_K and W_V.
 
@@ -77,12 +77,12 @@ class CheckpointComparison(Record):
         stream_cosine: [checkpoint, task, layer], cosine of the hidden state with the base's.
         cka: [checkpoint, task, layer], linear CKA of the hidden states with the base's.
         head_cosine: [checkpoint, task, chosen], cosine of what the base's heads write with what they wrote in the base.
-        head_norm: [checkpoint, task, chosen], the norm of it relative to the base's.
+        head_norm: [checkpoint, task, chosen], the norm of what they write, relative to the base's.
         checkpoints: names, in the order of the arguments, the base first.
         tasks: names.
         heads: the base's heads of each task, in the order of ``chosen``.
         metric: of the effects.
-        learned: what each checkpoint but the base was trained on, where that is known.
+        learned: the task that each checkpoint but the base was trained on, where known.
         failures: why a checkpoint could not be measured, by its name.
 
     Example:
@@ -109,6 +109,10 @@ class CheckpointComparison(Record):
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
+    def _with_todays_conditions(self) -> Self:
+        rows = (row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
+        return replace(self, recovery=tuple(rows))
+
     def to_frame(self) -> pd.DataFrame:
         """One row per checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict.
 
@@ -122,7 +126,7 @@ class CheckpointComparison(Record):
         return pd.DataFrame(list(self.rows))
 
     def recovery_frame(self) -> pd.DataFrame:
-        """One row per checkpoint, task and condition: how bare prompts are answered with vectors added, and clean ones.
+        """One row per checkpoint, task and condition: answers to bare prompts with vectors added, and to clean prompts.
 
         Returns:
             checkpoint, task, condition, accuracy with its 95% interval (low, high), probability, n.
@@ -187,11 +191,11 @@ class CheckpointComparison(Record):
         return frame.loc[list(self.checkpoints), list(self.tasks)]
 
     def sequence(self) -> pd.DataFrame:
-        """One row per task of a sequence of checkpoints: what it forgot and what it learned.
+        """One row per task of a sequence of checkpoints: what was forgotten and what was learned.
 
         Returns:
             task, base and final (accuracies), forgetting (the best accuracy before the last checkpoint minus the final
-            one: Chaudhry et al., arXiv 1801.10112), and of tasks that a checkpoint learned, backward_transfer (final
+            one: Chaudhry et al., arXiv 1801.10112), and for tasks that a checkpoint learned, backward_transfer (final
             minus right after learning: Lopez-Paz and Ranzato, arXiv 1706.08840) and plasticity (right after learning
             minus base).
 
@@ -211,7 +215,7 @@ class CheckpointComparison(Record):
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a row per task, its accuracy from checkpoint to checkpoint, and the verdicts."""
+        """What a notebook shows: one row per task with its accuracy from checkpoint to checkpoint and the verdicts."""
         base, *others = self.checkpoints
         last = others[-COLUMNS:]
         notes = [f"the last {COLUMNS} of {len(others)} checkpoints"] if len(others) > COLUMNS else []
@@ -221,7 +225,7 @@ class CheckpointComparison(Record):
         return block("CheckpointComparison", count, table(["task", "accuracy", base, *last], rows), *map(note, notes))
 
     def _html_row(self, task: str, last: Sequence[str]) -> list[Any]:
-        """A task, its accuracy as a line and on the base, then accuracy and verdict on the ``last`` checkpoints."""
+        """A task's row: accuracy as a line and on the base, then accuracy and verdict on the ``last`` checkpoints."""
         base = self.checkpoints[0]
         known = {row["checkpoint"]: row for row in self.rows if row["task"] == task}
         accuracy = {name: float(known.get(name, {}).get("accuracy", "nan")) for name in self.checkpoints}

@@ -1,4 +1,4 @@
-"""What the papers say of forgetting, tested on comparisons of checkpoints."""
+"""The papers' claims on forgetting, tested on comparisons of checkpoints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from ..vocabulary import Finding
 from .checkpoints import CheckpointComparison
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
-KNOWN = 0.05  # probability from which the base knows the answers without an instruction
-FALLEN = 0.2  # drop of accuracy from which there is something to bring back
+KNOWN = 0.05  # probability from which the base counts as knowing the answers without an instruction
+FALLEN = 0.2  # drop of accuracy from which a task counts as forgotten
 INSTRUCTION = "instruction following falls more than knowledge"
 RECOVERY = "the base's vector brings a forgotten ability back"
 TRACKING = "{} tracks forgetting"
-# measures of change, and the sign of their correlation with the fall of accuracy where they track it
+# measures of change, and the sign of their correlation with forgetting if they track it
 TRACKERS = {
     "alignment_change": -1, "cosine": -1, "centred_cosine": -1, "norm_ratio": -1, "aie_correlation": -1,
     "weight_change_top": 1,
@@ -26,20 +26,19 @@ NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgett
 
 
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
-    """Test the papers' claims on comparisons, over all their pairs of a checkpoint and a task.
+    """Test the papers' claims over all pairs of a checkpoint and a task in the comparisons.
 
-    Pairs of the base, of tasks that it could not do, and of tasks that were trained on are left out. Instruction
-    against knowledge: by how much more the probability of the instructed answer fell than that of the cloze, each
-    relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with
-    random ones. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4; 2502.11019,
-    section 3).
+    The base itself, tasks that it could not do, and tasks that were trained on are left out. Instruction against
+    knowledge: how much more the probability of the instructed answer fell than that of the cloze, each relative to the
+    base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with random ones.
+    Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4; 2502.11019, section 3).
 
     Args:
         comparisons: one or more, whose pairs are pooled.
 
     Returns:
         One row per claim: claim, measure, value with its 95% interval (low, high: a bootstrap of tasks with all their
-        checkpoints, not a number for fewer than three tasks), cells (the number of pairs), tasks (their number), and
+        checkpoints, not a number for fewer than three tasks), pairs and tasks (how many there are), and
         finding: "confirmed" or "refuted" where the interval lies on one side of 0, else "undecided".
 
     Example:
@@ -59,7 +58,7 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
 
 
 def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
-    """One row per checkpoint and ability, the base's accuracy, probability and knowledge beside the checkpoint's."""
+    """One row per checkpoint and ability, with accuracy, probability and knowledge of the checkpoint and the base."""
     frame = comparison.to_frame().reindex(columns=NEEDED)
     base = frame["checkpoint"] == comparison.checkpoints[0]
     columns = ["task", "accuracy", "probability", "knowledge"]
@@ -68,7 +67,7 @@ def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
 
 
 def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
-    """By how much more the instructed answer's probability fell than the cloze's, each relative to the base."""
+    """How much more the instructed answer's probability fell than the cloze's, each relative to the base."""
     known = pairs.dropna(subset=["knowledge"])
     known = known[known["knowledge_base"] >= KNOWN]
     instructed, cloze = (1 - known[name] / known[f"{name}_base"] for name in ("probability", "knowledge"))
@@ -76,7 +75,7 @@ def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _recoveries(pairs: pd.DataFrame) -> pd.DataFrame:
-    """By how much more the base's vector brings back than random ones, where something was forgotten."""
+    """How much more the base's vector recovers than random ones, where the task was forgotten."""
     fallen = pairs[pairs["forgetting"] >= FALLEN]
     return pd.DataFrame({"task": fallen["task"], "value": fallen["recovered"] - fallen["recovered_random"]})
 
@@ -84,17 +83,17 @@ def _recoveries(pairs: pd.DataFrame) -> pd.DataFrame:
 def _finding(
     claim: str, measure: str, pairs: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
 ) -> dict[str, Any]:
-    """A claim's row; it holds where the statistic has the ``sign``."""
+    """A claim's row; the claim holds if the statistic has this ``sign``."""
     columns = {str(name): pairs[name].to_numpy() for name in pairs}
     value, low, high = bootstrap_groups(columns, columns["task"], statistic)
     return {
-        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "cells": len(pairs),
+        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "pairs": len(pairs),
         "tasks": pairs["task"].nunique(), "finding": _finding_of(low, high, sign).value,
     }  # fmt: skip
 
 
 def _finding_of(low: float, high: float, sign: int) -> Finding:
-    """What an interval on one side of 0 says of a claim whose measure has this ``sign`` where it holds."""
+    """The finding from an interval, for a claim that holds if the measure has this ``sign``."""
     if low > 0 or high < 0:
         positive = low > 0
         return Finding.CONFIRMED if positive == (sign > 0) else Finding.REFUTED

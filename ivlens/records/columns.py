@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """A column: its type (int, float, text, bool, or list), its unit, and what it means."""
+    """A column: its type (int, float, text, bool, or list), its unit, and its meaning."""
 
     type: str
     unit: str
@@ -122,7 +122,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "PositionEffects.to_frame": {
         "layer": LAYER,
         "head": HEAD,
-        "place": _text("Part of the prompt that was patched, or the position counted from the end."),
+        "position": _text("Part of the prompt that was patched, or the position counted from the end."),
         "aie": AIE,
         "stderr": STDERR,
         "rank": _int("rank", "Rank by effect over heads and parts, the strongest is 1."),
@@ -205,15 +205,21 @@ FRAMES: dict[str, dict[str, Column]] = {
         "scale": _float("factor", "What the vector is multiplied by, chosen on validation prompts."),
         "k": _int("heads", "Number of heads summed, chosen on validation prompts."),
         "bare": _float("0 to 1", "Accuracy on bare prompts."),
-        "bare + IV": _float("0 to 1", "Accuracy on bare prompts with the task's vector added."),
+        "bare + vector": _float("0 to 1", "Accuracy on bare prompts with the task's vector added."),
         "clean": _float("0 to 1", "Accuracy on clean prompts."),
-        "clean + IV": _float("0 to 1", "Accuracy on clean prompts with the task's vector added."),
-        "mean difference": _float(
+        "clean + vector": _float("0 to 1", "Accuracy on clean prompts with the task's vector added."),
+        "bare + mean difference": _float(
             "0 to 1", "On bare prompts with the mean of clean minus bare residual streams added."
         ),
-        "random vectors": _float("0 to 1", "On bare prompts with random vectors of the same norm, mean over seeds."),
-        "random heads": _float("0 to 1", "On bare prompts with vectors of as many random heads, mean over seeds."),
-        "other IVs": _float("0 to 1", "On bare prompts with other tasks' vectors, mean over those tasks."),
+        "bare + random vector": _float(
+            "0 to 1", "On bare prompts with random vectors of the same norm, mean over seeds."
+        ),
+        "bare + random heads": _float(
+            "0 to 1", "On bare prompts with vectors of as many random heads, mean over seeds."
+        ),
+        "bare + vector of another task": _float(
+            "0 to 1", "On bare prompts with other tasks' vectors, mean over those tasks."
+        ),
         "n": N,
     },
     "Laboratory.necessity_frame": {
@@ -225,8 +231,8 @@ FRAMES: dict[str, dict[str, Column]] = {
             "0 to 1", "On clean prompts with the task's heads at their mean over bare prompts."
         ),
         "mean-ablated, others": _float("0 to 1", "The same with other tasks' heads, mean over those tasks."),
-        "IV subtracted, own": _float("0 to 1", "On clean prompts with the task's vector subtracted."),
-        "IV subtracted, others": _float("0 to 1", "The same with other tasks' vectors, mean over those tasks."),
+        "vector subtracted, own": _float("0 to 1", "On clean prompts with the task's vector subtracted."),
+        "vector subtracted, others": _float("0 to 1", "The same with other tasks' vectors, mean over those tasks."),
         "random heads zeroed": _float("0 to 1", "On clean prompts with as many random heads at zero, mean over seeds."),
         "n": N,
     },
@@ -276,11 +282,11 @@ FRAMES: dict[str, dict[str, Column]] = {
     "findings": {
         "claim": _text("The claim that is tested."),
         "measure": _text("The number that decides it."),
-        "value": _float("the measure's", "That number over all cells."),
+        "value": _float("the measure's", "That number over all pairs."),
         "low": _float("the measure's", "Lower end of its 95% interval (bootstrap over tasks)."),
         "high": _float("the measure's", "Upper end of its 95% interval (bootstrap over tasks)."),
-        "cells": _int("cells", "Pairs of checkpoint and task that it rests on."),
-        "tasks": _int("tasks", "Tasks that it rests on."),
+        "pairs": _int("pairs", "Pairs of a checkpoint and a task that the number is computed from."),
+        "tasks": _int("tasks", "Tasks among these pairs."),
         "finding": _text("confirmed, refuted, or undecided."),
     },
     "TrainingRun.to_frame": {
@@ -301,7 +307,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "TrainingRun.final": MEASURED_ABILITY,
 }
 
-# Columns that a frame has only where they were asked for or apply.
+# Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
     "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},

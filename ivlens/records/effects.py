@@ -1,4 +1,4 @@
-"""Records of heads: their mean outputs, their effects, how firm these are, and how far methods agree on them."""
+"""Records of heads: mean outputs, effects, their stability, and how far methods agree on them."""
 
 from dataclasses import dataclass, field
 
@@ -92,9 +92,9 @@ class HeadMap(Record):
 
 
 class OverPrompts:
-    """What effects on several corrupted prompts share: how many there are, the mean over them, and its error."""
+    """Base of effects on several corrupted prompts: their number, the mean over them, and its standard error."""
 
-    values: Float[Tensor, "prompt layer head *place"]
+    values: Float[Tensor, "prompt layer head *position"]
 
     @property
     def n(self) -> int:
@@ -102,12 +102,12 @@ class OverPrompts:
         return self.values.shape[0]
 
     @property
-    def aie(self) -> Float[Tensor, "layer head *place"]:
+    def aie(self) -> Float[Tensor, "layer head *position"]:
         """Average indirect effect of each head: the mean over prompts."""
         return self.values.mean(0)
 
     @property
-    def stderr(self) -> Float[Tensor, "layer head *place"]:
+    def stderr(self) -> Float[Tensor, "layer head *position"]:
         """Standard error of the mean over prompts (not a number for a single prompt)."""
         return (self.values.var(0, correction=0) / (self.n - 1)).sqrt()
 
@@ -140,7 +140,7 @@ class HeadEffects(OverPrompts, HeadMap):
     def interval(
         self, level: float = 0.95, *, resamples: Resamples = 2000, seed: Seed = 0
     ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-        """Percentile-bootstrap interval of the average indirect effect, prompts being resampled.
+        """Percentile-bootstrap interval of the average indirect effect, resampling prompts.
 
         Args:
             level: the interval's level, between 0 and 1.
@@ -167,7 +167,7 @@ class HeadEffects(OverPrompts, HeadMap):
 
 @dataclass(frozen=True, eq=False)
 class UniversalEffects(HeadMap):
-    """Mean over tasks of the tasks' AIEs, with the standard error that the prompts within each task give it.
+    """Mean over tasks of the tasks' AIEs, with its standard error over the prompts within each task.
 
     Example:
         >>> len(iv.universal_effects([effects, effects]).top(3))
@@ -196,7 +196,7 @@ class UniversalEffects(HeadMap):
 
 @dataclass(frozen=True, eq=False)
 class Stability(Record):
-    """How firmly prompts single out the ``k`` strongest heads: ``probability`` is [layer, head], over resamples.
+    """Stability of the ``k`` strongest heads under resampling of the prompts; ``probability`` is [layer, head].
 
     ``probability``: the fraction of resamples of the ``n`` prompts that have the head among their ``k`` strongest;
     ``overlap``: the mean fraction of a resample's ``k`` strongest heads that are also those of all prompts.
@@ -214,7 +214,7 @@ class Stability(Record):
     task: str = ""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per head, the surest first: layer, head, probability."""
+        """One row per head, the most probable first: layer, head, probability."""
         index = tuple(np.array(heads_by_effect(self.probability)).T)
         columns = {"layer": index[0], "head": index[1], "probability": self.probability.numpy()[index]}
         return pd.DataFrame(columns)
@@ -224,9 +224,9 @@ class Stability(Record):
 class MethodAgreement(Record):
     """Effects of all heads by several methods, each compared with those of the first, the reference.
 
-    For each compared method and prompt, [method, prompt], ``spearman`` is the rank correlation over heads and
-    ``overlap`` the fraction of the reference's ``k`` strongest heads among the method's; ``aie_spearman`` and
-    ``aie_overlap`` [method] are those of the average indirect effects.
+    For each method and prompt, [method, prompt], ``spearman`` is the rank correlation over heads and ``overlap`` the
+    fraction of the reference's ``k`` strongest heads among the method's; ``aie_spearman`` and ``aie_overlap`` [method]
+    are those of the average indirect effects.
 
     Example:
         >>> iv.compare_methods(model, prompts, means, k=2).methods

@@ -1,4 +1,4 @@
-"""Records read back by what their files say they are: one file, or all that folders hold."""
+"""Records read as the class that their files name: one file, or all files of folders."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,15 @@ from .checkpoints import CheckpointComparison
 from .store import EARLIER_KINDS, Record
 
 SUFFIX = ".safetensors"
-MEASURES = "measures"  # the folder beside a comparison that holds what it was made from
-ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records that a later room defines, imported when a file holds one
+MEASURES = "measures"  # the folder beside a comparison with the measures that it was made from
+ELSEWHERE = {"InstructionVector": "ivlens.vectors"}  # records of later packages, imported when needed
 
 
 def load_record(path: str | Path) -> Record:
     """Read the record at ``path`` as the class that its file names.
 
     Raises:
-        RecordError: the file is missing, cannot be read, holds no record, or one of a class that is not known here.
+        RecordError: the file is missing or cannot be read, or holds no record or one of an unknown class.
     """
     path = Path(path)
     name = class_name(path)
@@ -37,10 +37,10 @@ def load_record(path: str | Path) -> Record:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Records that can be shown as tables by the names of their files, and what became of all other files.
+    """Records that can be shown as tables, by the names of their files, and the other files.
 
-    ``passed_over`` are safetensors files that are no such record (weights, states, arrays, measures of a comparison
-    that is there itself); ``broken`` says why a file could not be read. Names are paths below what all of them share.
+    ``passed_over`` are safetensors files without such a record (weights, states, arrays, measures of a comparison that
+    was itself found); ``broken`` says why a file could not be read. Names are paths relative to their common folder.
     """
 
     records: dict[str, Record]
@@ -49,9 +49,9 @@ class Gathered:
 
 
 def gather_records(paths: Sequence[str | Path]) -> Gathered:
-    """Read record files, and all safetensors files in folders and below; one that cannot be read is named.
+    """Read record files, and all safetensors files in folders and subfolders.
 
-    So is a folder below that cannot be read.
+    Files and subfolders that cannot be read are named in ``broken``.
 
     Raises:
         ArgumentError: no path.
@@ -70,11 +70,11 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
         try:
             record = None if class_name(path) is None else load_record(path)
             if to_frame := getattr(record, "to_frame", None):
-                to_frame()  # fields that are right one by one may not make a table together
+                to_frame()  # fields that are valid one by one may not make a table together
         except IvlensError as error:
             broken[path] = str(error).replace(str(path), path.name)
             continue
-        except Exception as error:  # whatever an odd file leads to is that file's own
+        except Exception as error:  # a malformed file may raise anything; the others are still read
             broken[path] = reason(error)
             continue
         if record is not None and hasattr(record, "to_frame"):
@@ -94,9 +94,9 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
 
 
 def find_files(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Each file once: those given, and the safetensors files in folders and below in the order of their names.
+    """Each file once: the given files, and the safetensors files in folders and subfolders, sorted by name.
 
-    Returns these, and why folders could not be read.
+    Returns the files, and why folders could not be read.
     """
     found: list[Path] = []
     unread: dict[Path, str] = {}
@@ -114,18 +114,18 @@ def find_files(given: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _absolute(path: Path) -> Path:
-    """The path from the root, links in it not followed."""
+    """The absolute path, without following links."""
     return Path(os.path.abspath(path))
 
 
 def class_name(path: Path) -> str | None:
-    """The class that a file's header names, as it is called now; none for a safetensors file without a record."""
+    """The class that a file's header names, by its present name; None for a safetensors file without a record."""
     name = load_facts(path).get("record")
     return None if name is None else EARLIER_KINDS.get(str(name), f"{name!s:.60}")
 
 
 def _kinds(of: type[Record]) -> Iterator[type[Record]]:
-    """All classes of records that are there, in any room."""
+    """All classes of records that are defined, in any package."""
     for kind in of.__subclasses__():
         yield kind
         yield from _kinds(kind)

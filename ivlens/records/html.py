@@ -1,4 +1,4 @@
-"""Records in a notebook: small HTML that needs no plotting, lines being drawn in the colour of the text."""
+"""Records in a notebook: small HTML that needs no plotting; lines have the colour of the text."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ import pandas as pd
 
 from ..text import escaped
 
-MOST_ROWS, FIRST_ROWS = 24, 10  # a table of more rows shows its first ones only
-CELL_LENGTH, FACTS_LENGTH = 60, 240  # characters of a text in a table, or beside it; a longer one is cut
-POINTS = 120  # a longer line shows means of neighbours
+MOST_ROWS, FIRST_ROWS = 24, 10  # a table with more rows shows only the first ones
+CELL_LENGTH, FACTS_LENGTH = 60, 240  # characters of a text in a table, or beside it, at most
+POINTS = 120  # points of a line, at most; a longer one shows means of neighbours
 PAD = 3  # pixels around a line
 LEFT, RIGHT = ' style="text-align: left"', ' style="text-align: right"'
 SCROLLING = "overflow-x: auto; max-width: 100%"
 
 
 class Drawn(str):
-    """HTML that goes into a table as it is."""
+    """HTML that a table contains unescaped."""
 
 
 def text(value: object, length: int = CELL_LENGTH) -> str:
@@ -32,7 +32,7 @@ def text(value: object, length: int = CELL_LENGTH) -> str:
 
 
 def block(heading: str, facts: str, *parts: str) -> str:
-    """What a notebook shows of a record: its class, facts beside it, then tables and lines, which are HTML."""
+    """A notebook's view of a record: its class and facts, then tables and lines as HTML."""
     header = f"<b>{text(heading)}</b> {text(facts, FACTS_LENGTH)}".strip()
     return f'<div style="{SCROLLING}"><div>{header}</div>{"".join(parts)}</div>'
 
@@ -43,7 +43,7 @@ def note(words: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Rows as a table; of a long one the first rows, and how many there are; nothing where there is no row."""
+    """Rows as a table, empty without rows; a long table shows its first rows and the number of all."""
     if not rows:
         return ""
     first = rows if len(rows) <= MOST_ROWS else rows[:FIRST_ROWS]
@@ -69,12 +69,12 @@ def line(
     limits: tuple[float, float] | None = None,
     size: tuple[int, int] = (120, 22),
 ) -> Drawn:
-    """Values as a line of ``size`` pixels, from one of ``limits`` to the other (without: as far as they reach).
+    """Values as a line of ``size`` pixels, scaled to ``limits`` (None: to the values' own range).
 
-    Values that are not finite leave a gap; the last one has a dot. ``caption`` says what the line shows, as plain text.
+    Values that are not finite leave a gap; a dot marks the last one. ``caption`` is plain text that describes the line.
     """
     segments = _segments(_thinned(np.asarray(values, float)), limits, size)
-    # a segment of one point is drawn twice, so that it is seen
+    # the last point is repeated, so that a segment of one point is visible
     lines = "".join(f'<polyline points="{" ".join([*segment, segment[-1]])}"/>' for segment in segments)
     dot = ""
     if segments:
@@ -109,7 +109,7 @@ def _cell(value: object, style: str) -> str:
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:
-    """At most ``POINTS`` values: the means of neighbours where there are more."""
+    """At most ``POINTS`` values: means of neighbours if there are more."""
     if len(values) <= POINTS:
         return values
     return np.array([part.mean() for part in np.array_split(values, POINTS)])

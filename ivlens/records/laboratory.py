@@ -9,15 +9,23 @@ import pandas as pd
 
 from ..checks import checked
 from ..files import safe_name
+from ..vocabulary import Condition
 from .effects import HeadEffects
 from .steering import ConditionComparison, SteeringSweep, TransferMatrix
 from .store import Record
 
 R = TypeVar("R", bound=Record)
 
-# columns of the tables, and how the conditions' names begin
-CONTROLS = {"random vectors": "random vector", "random heads": "random heads", "other IVs": "IV of"}
-REMOVED = {"zero-ablated": "zero: heads of", "mean-ablated": "mean: heads of", "IV subtracted": "minus IV of"}
+# columns of the tables -> their conditions, of which those of several seeds or tasks are averaged
+CONTROLS = {
+    **{name: name for name in (Condition.BARE, Condition.VECTOR, Condition.CLEAN, Condition.CLEAN_VECTOR)},
+    **{name: name for name in (Condition.MEAN_DIFFERENCE, Condition.RANDOM_VECTOR, Condition.RANDOM_HEADS)},
+    Condition.OTHER_VECTOR: Condition.TASK_VECTOR,
+}
+REMOVED = {
+    "zero-ablated": Condition.ZERO_HEADS, "mean-ablated": Condition.MEAN_HEADS,
+    "vector subtracted": Condition.MINUS_VECTOR,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +35,7 @@ class Laboratory:
     Args:
         effects: indirect effects of all heads on train prompts.
         sweeps: accuracy on validation prompts by layer, scale and number of heads.
-        controls: on test prompts: bare, clean, with the vector, and with each control in its place.
+        controls: on test prompts: bare, clean, with the vector, and with each control instead of it.
         necessity: on clean test prompts: with each task's heads ablated, or each task's vector subtracted.
         transfer: what the tasks share.
 
@@ -45,7 +53,7 @@ class Laboratory:
     @classmethod
     @checked
     def load(cls, folder: str | Path, tasks: Sequence[str]) -> "Laboratory":
-        """The records that ``laboratory`` kept in a folder, without a model.
+        """Load the records that ``laboratory`` kept in a folder, without a model.
 
         Args:
             folder: the ``out`` of ``laboratory``.
@@ -69,14 +77,12 @@ class Laboratory:
     def controls_frame(self) -> pd.DataFrame:
         """One row per task: layer, scale and k, then accuracy under each condition, and the number of prompts n.
 
-        Random vectors and random heads are means over seeds, other IVs over the other tasks' vectors.
+        Random vectors and random heads are means over seeds, those of another task over the other tasks.
         """
         rows = []
         for task, comparison in self.controls.items():
             row = {"task": task} | comparison.provenance["settings"]["steering"]
-            row |= {name: comparison.accuracy(name) for name in ("bare", "bare + IV", "clean", "clean + IV")}
-            row["mean difference"] = comparison.accuracy("mean difference")
-            row |= {name: _mean_accuracy(comparison, start) for name, start in CONTROLS.items()}
+            row |= {str(name): _mean_accuracy(comparison, condition) for name, condition in CONTROLS.items()}
             rows.append(row | {"n": comparison.n})
         return pd.DataFrame(rows)
 
@@ -87,11 +93,11 @@ class Laboratory:
         """
         rows = []
         for task, comparison in self.necessity.items():
-            row = {"task": task, "clean": comparison.accuracy("clean")}
-            for name, start in REMOVED.items():
-                row[f"{name}, own"] = comparison.accuracy(f"{start} {task}")
-                row[f"{name}, others"] = _mean_accuracy(comparison, start, but=f"{start} {task}")
-            row["random heads zeroed"] = _mean_accuracy(comparison, "zero: random heads")
+            row = {"task": task, "clean": comparison.accuracy(Condition.CLEAN)}
+            for name, condition in REMOVED.items():
+                row[f"{name}, own"] = comparison.accuracy(condition.of(task))
+                row[f"{name}, others"] = _mean_accuracy(comparison, condition, but=condition.of(task))
+            row["random heads zeroed"] = _mean_accuracy(comparison, Condition.ZERO_RANDOM_HEADS)
             rows.append(row | {"n": comparison.n})
         return pd.DataFrame(rows)
 
@@ -100,11 +106,11 @@ class Laboratory:
 
 
 def record_path(folder: str | Path, what: str, task: str = "") -> Path:
-    """Where a record of a task is kept, or one of all tasks."""
+    """The path of a record of one task, or of all tasks."""
     return Path(folder) / (f"{safe_name(task)}.{what}.safetensors" if task else f"{what}.safetensors")
 
 
-def _mean_accuracy(comparison: ConditionComparison, start: str, but: str = "") -> float:
-    """Mean accuracy over the conditions whose names begin with ``start``."""
-    names = [each for each in comparison.conditions if each.startswith(start) and each != but]
+def _mean_accuracy(comparison: ConditionComparison, condition: Condition, but: str = "") -> float:
+    """Mean accuracy over the seeds or tasks of a condition."""
+    names = [each for each in condition.among(comparison.conditions) if each != but]
     return sum(map(comparison.accuracy, names)) / len(names)

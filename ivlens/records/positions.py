@@ -1,4 +1,4 @@
-"""Records of heads at places of a prompt, not only at its last token: mean outputs, and effects."""
+"""Records of heads at every position of a prompt, not only its last token: mean outputs and effects."""
 
 from dataclasses import dataclass, field
 
@@ -17,93 +17,93 @@ from .store import Record
 
 @dataclass(frozen=True, eq=False)
 class PositionMeans(Record):
-    """Mean output of each head before W_O at each place of clean prompts.
+    """Mean output of each head before W_O at each position of clean prompts.
 
-    ``values`` is [place, layer, head, d_head] in the model's activation units: the mean over the ``n`` prompts of the
-    mean over the place's tokens. ``by`` says what places are: "role", the parts that prompts are composed of and
-    "last", or "position", counted from the end ("-1").
+    ``values`` is [position, layer, head, d_head] in the model's activation units. ``by`` says what a position is: with
+    "role", a part of the prompt, such as "query input", or "last", its last token; with "position", a token counted
+    from the end ("-1"). A part of several tokens is represented by their mean. ``n`` counts prompts.
 
     Example:
-        >>> iv.mean_position_activations(model, prompts).places[-1]
+        >>> iv.mean_position_activations(model, prompts).positions[-1]
         'last'
     """
 
-    values: Float[Tensor, "place layer head d_head"]
+    values: Float[Tensor, "position layer head d_head"]
     n: int
-    places: tuple[str, ...] = field(metadata={"axis": "place"})
+    positions: tuple[str, ...] = field(metadata={"axis": "position"})
     by: str
     task: str = ""
 
     def __post_init__(self) -> None:
-        check_finite("means [place, layer, head, d_head]", self.values)
+        check_finite("means [position, layer, head, d_head]", self.values)
 
 
 @dataclass(frozen=True, eq=False)
 class PositionEffects(OverPrompts, Record):
-    """Indirect effects of all heads at each place of corrupted prompts (2310.15213's token classes).
+    """Indirect effects of all heads at each position of corrupted prompts (2310.15213's token classes).
 
-    ``values`` is [prompt, layer, head, place]: the metric with the head's output replaced by its clean mean at all
-    tokens of the place, minus the metric without, in the metric's own unit; ``baseline`` [prompt] is the latter.
-    ``aie`` and ``stderr`` are [layer, head, place].
+    ``values`` is [prompt, layer, head, position]: the metric with the head's output replaced by its clean mean,
+    minus the metric without, in the metric's own unit; ``baseline`` [prompt] is the latter. A part of several tokens
+    is patched at all of them together. ``aie`` and ``stderr`` are [layer, head, position].
 
     Example:
-        >>> places = iv.mean_position_activations(model, prompts)
-        >>> iv.position_effects(model, prompts, places, method="attribution").n
+        >>> means = iv.mean_position_activations(model, prompts)
+        >>> iv.position_effects(model, prompts, means, method="attribution").n
         4
     """
 
-    values: Float[Tensor, "prompt layer head place"]
+    values: Float[Tensor, "prompt layer head position"]
     baseline: Float[Tensor, " prompt"]
     metric: str
     method: str
-    places: tuple[str, ...] = field(metadata={"axis": "place"})
+    positions: tuple[str, ...] = field(metadata={"axis": "position"})
     task: str = ""
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
-        check_finite("effects [prompt, layer, head, place]", self.values)
+        check_finite("effects [prompt, layer, head, position]", self.values)
         check_finite("baselines [prompt]", self.baseline)
 
     @checked
-    def at(self, place: str) -> HeadEffects:
-        """The effects at one place, as a head map.
+    def at(self, position: str) -> HeadEffects:
+        """The effects at one position, as a head map.
 
         Args:
-            place: one of ``places``, such as "last".
+            position: one of ``positions``, such as "last".
 
         Raises:
-            ArgumentError: a place that was not patched.
+            ArgumentError: a position that was not patched.
 
         Example:
-            >>> found = iv.position_effects(model, prompts, iv.mean_position_activations(model, prompts))
-            >>> found.at("last").aie.shape == effects.aie.shape
+            >>> by_position = iv.position_effects(model, prompts, iv.mean_position_activations(model, prompts))
+            >>> by_position.at("last").aie.shape == effects.aie.shape
             True
         """
-        one_of("place", place, self.places)
-        values = self.values[..., self.places.index(place)]
+        one_of("position", position, self.positions)
+        values = self.values[..., self.positions.index(position)]
         return HeadEffects(values, self.baseline, self.metric, self.method, self.task, provenance=dict(self.provenance))
 
     @checked
     def top(self, k: Count) -> list[tuple[int, int, str]]:
-        """The ``k`` strongest as (layer, head, place), highest average indirect effect first.
+        """The ``k`` strongest as (layer, head, position), highest average indirect effect first.
 
         Args:
             k: how many.
 
         Raises:
-            ArgumentError: ``k`` beyond the number of heads and places.
+            ArgumentError: ``k`` beyond the number of heads and positions.
 
         Example:
             >>> means = iv.mean_position_activations(model, prompts)
             >>> len(iv.position_effects(model, prompts, means).top(2))
             2
         """
-        check_count(k, self.aie.numel(), "heads and places")
-        return [(layer, head, self.places[place]) for layer, head, place in self._ranked()[:k].tolist()]
+        check_count(k, self.aie.numel(), "heads and positions")
+        return [(layer, head, self.positions[at]) for layer, head, at in self._ranked()[:k].tolist()]
 
     @checked
     def strongest_heads(self, k: Count) -> list[Head]:
-        """The ``k`` heads of highest average indirect effect at any place, highest first.
+        """The ``k`` heads of highest average indirect effect at any position, highest first.
 
         Args:
             k: how many heads.
@@ -121,14 +121,14 @@ class PositionEffects(OverPrompts, Record):
         return list(heads)[:k]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per head and place, strongest first: layer, head, place, aie, stderr, rank (from 1)."""
-        layers, heads, places = index = tuple(self._ranked().T)
+        """One row per head and position, strongest first: layer, head, position, aie, stderr, rank (from 1)."""
+        layers, heads, positions = index = tuple(self._ranked().T)
         return pd.DataFrame({
-            "layer": layers, "head": heads, "place": np.array(self.places)[places], "aie": self.aie.numpy()[index],
-            "stderr": self.stderr.numpy()[index], "rank": range(1, len(layers) + 1),
+            "layer": layers, "head": heads, "position": np.array(self.positions)[positions],
+            "aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index], "rank": range(1, len(layers) + 1),
         })  # fmt: skip
 
     def _ranked(self) -> np.ndarray:
-        """All (layer, head, place) by effect, ties in their order."""
+        """All (layer, head, position) by effect, ties in their order."""
         order = torch.sort(self.aie.flatten(), descending=True, stable=True).indices
         return np.stack(np.unravel_index(order.numpy(), self.aie.shape), 1)

@@ -1,4 +1,4 @@
-"""Records of answers: how prompts are answered, and how that changes under steering."""
+"""Records of answers: how a model answers prompts."""
 
 from dataclasses import dataclass, field
 
@@ -17,10 +17,9 @@ class Evaluation(Record):
     """How a model answers prompts: per prompt, with means and standard errors over prompts.
 
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
-    ``token_probabilities``: its geometric mean a token; ``first_token_probabilities``: that of its first token, or of
-    the blank tokens that it begins with and the next;
-    ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those of the first accepted
-    answer.
+    ``token_probabilities``: its geometric mean per token; ``first_token_probabilities``: that of its first token (with
+    any blank tokens before it); ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those
+    of the first accepted answer.
 
     Example:
         >>> 0 <= iv.evaluate(model, prompts).accuracy <= 1
@@ -65,7 +64,7 @@ class Evaluation(Record):
 
     @checked
     def accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Wilson score interval of the accuracy, prompts being the unit (``ivlens.stats.wilson_interval``).
+        """Wilson score interval of the accuracy, with prompts as the unit (``ivlens.stats.wilson_interval``).
 
         Args:
             level: the interval's level, between 0 and 1.
@@ -85,23 +84,13 @@ class Evaluation(Record):
 
     @property
     def accuracy_stderr(self) -> float:
-        """Standard error of the accuracy, prompts being the unit."""
+        """Standard error of the accuracy, with prompts as the unit."""
         return standard_error(self.correct)
 
     @property
     def probability_stderr(self) -> float:
-        """Standard error of the mean probability, prompts being the unit."""
+        """Standard error of the mean probability, with prompts as the unit."""
         return standard_error(self.probabilities)
-
-    @property
-    def token_probability_stderr(self) -> float:
-        """Standard error of the mean per-token geometric mean."""
-        return standard_error(self.token_probabilities)
-
-    @property
-    def first_token_probability_stderr(self) -> float:
-        """Standard error of the mean probability of the first token."""
-        return standard_error(self.first_token_probabilities)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
@@ -112,7 +101,7 @@ class Evaluation(Record):
         })  # fmt: skip
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the means, then prompt by prompt where the prompts are known."""
+        """What a notebook shows: the means, then one row per prompt where the prompts are known."""
         return block("Evaluation", f"{self}", frame_table(self.to_frame()) if self.prompts else "")
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
-"""Records of steering: settings swept, conditions compared, vectors moved between tasks."""
+"""Records of steering: sweeps, conditions compared, vectors transferred between tasks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -9,12 +10,12 @@ from torch import Tensor
 from ..checks import check_finite, checked
 from ..errors import one_of
 from ..stats import standard_error, wilson_interval
-from .store import Record
+from .store import Record, todays_condition
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringSweep(Record):
-    """How steered prompts are answered, for each layer, scale and number of heads that was tried.
+    """How steered prompts are answered, for each layer, scale and number of heads.
 
     ``correct`` (greedy answer accepted) and ``probabilities`` (of the whole answer) are [layer, scale, k, prompt];
     ``ks`` are the numbers of heads summed into the vector.
@@ -85,6 +86,9 @@ class ConditionComparison(Record):
     def __post_init__(self) -> None:
         check_finite("probabilities [condition, prompt]", self.probabilities)
 
+    def _with_todays_conditions(self) -> Self:
+        return replace(self, conditions=tuple(map(todays_condition, self.conditions)))
+
     @property
     def n(self) -> int:
         """Number of prompts."""
@@ -122,7 +126,7 @@ class ConditionComparison(Record):
 
 @dataclass(frozen=True, eq=False)
 class TransferMatrix(Record):
-    """What tasks share: overlap of their top heads, cosine of their vectors, and one's vector on another's prompts.
+    """What tasks share: overlap of top heads, cosine of vectors, and one task's vector on another task's prompts.
 
     ``overlap`` and ``cosine`` are [task, task]; ``correct`` is [source, target, prompt]: greedy answers to bare prompts
     of the target task with the source task's vector added. ``bare`` is [target, prompt], without a vector.

@@ -1,7 +1,7 @@
-"""How a record is kept: one safetensors file, written beside its target and moved over it in one step.
+"""How a record is saved: one safetensors file, written atomically.
 
-Its tensors are the file's tensors, everything else is JSON in the file's header, so that neither can be separated
-from the other; a digest of both says when the file is damaged.
+Its tensors are the file's tensors, everything else is JSON in the file's header, so the two stay together; a digest of
+both reveals damage.
 """
 
 import json
@@ -19,13 +19,19 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import RecordError
 from ..tensor_files import load_facts, load_tensors, save_tensors
-from ..vocabulary import Head
+from ..vocabulary import Condition, Head
 from .html import block, frame_table
 
 WIDTH = 120  # characters of a record's repr, at most
-# Names in files that were written before the names of today.
+# Earlier names of classes and fields in saved files.
 EARLIER_KINDS = {"Comparison": "ConditionComparison"}
-EARLIER_FIELDS = {"correct": "hits", "ks": "counts"}
+EARLIER_FIELDS = {"correct": "hits", "ks": "counts", "positions": "places"}
+EARLIER_CONDITIONS = {
+    "bare + IV": Condition.VECTOR, "clean + IV": Condition.CLEAN_VECTOR, "IV of": Condition.TASK_VECTOR,
+    "minus IV of": Condition.MINUS_VECTOR, "mean difference": Condition.MEAN_DIFFERENCE,
+    "random vector": Condition.RANDOM_VECTOR, "random heads": Condition.RANDOM_HEADS,
+}  # fmt: skip
+FORMAT = 2  # of the files; format 1, which is not written in them, has earlier names of conditions
 R = TypeVar("R", bound="Record")
 
 
@@ -53,14 +59,15 @@ class Record:
         """Write the record to one safetensors file, atomically.
 
         Args:
-            path: where to; an earlier record of this class from the same weights is replaced.
-            overwrite: replace anything else, too.
+            path: the file to write; an earlier record of this class from the same weights is replaced.
+            overwrite: also replace anything else.
 
         Returns:
             The path.
 
         Raises:
-            RecordError: something else is there, or ``path`` cannot be written.
+            RecordError: something else is there, ``path`` cannot be written, or the record could not be loaded again:
+                fields that do not fit together, or something in its provenance that JSON does not know.
 
         Example:
             >>> path = effects.save(tmp_path / "effects.safetensors")
@@ -70,7 +77,12 @@ class Record:
         if not overwrite:
             check_replaceable(path, type(self), self.provenance)
         tensors, facts = self._pack("")
-        return save_tensors(path, tensors, {"record": type(self).__name__, **facts})
+        try:
+            self._unpack("", tensors, json.loads(json.dumps(facts)))  # as it would be loaded
+        except (KeyError, ValueError, TypeError) as error:
+            expected = f"the fields of a {type(self).__name__} that loads again, its provenance JSON's, to save"
+            raise RecordError(expected, " ".join(str(error).split())[:200]) from error
+        return save_tensors(path, tensors, {"record": type(self).__name__, "format": FORMAT, **facts})
 
     @classmethod
     @checked
@@ -84,7 +96,7 @@ class Record:
             The record, equal to what was saved.
 
         Raises:
-            RecordError: the file is missing or damaged, holds another kind of record, or fields that are not of it.
+            RecordError: the file is missing or damaged, or holds another kind of record or invalid fields.
 
         Example:
             >>> path = effects.save(tmp_path / "effects.safetensors")
@@ -93,7 +105,7 @@ class Record:
         """
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
-        if not os.path.isfile(path):  # False also where it cannot be asked for, unlike path.is_file()
+        if not os.path.isfile(path):  # False also for an invalid path, unlike path.is_file()
             came = "no file" if os.path.exists(path) else "no such file"
             raise RecordError(f"a saved {cls.__name__} at {path}", came, again)
         kind = load_facts(path).get("record")
@@ -104,17 +116,22 @@ class Record:
             raise RecordError(f"a {cls.__name__} in {path}", f"a {kind!s:.60}", "load it with its own class")
         tensors, facts = load_tensors(path, unsealed=True)
         try:
-            return cls._unpack("", tensors, facts)
+            record = cls._unpack("", tensors, facts)
         except (KeyError, ValueError, TypeError) as error:
             raise RecordError(f"the fields of a {cls.__name__} in {path}", f"{_one_line(error)}", again) from error
+        return record if facts.get("format") == FORMAT else record._with_todays_conditions()
+
+    def _with_todays_conditions(self) -> Self:
+        """The record, its conditions called as they are today."""
+        return self
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: the first rows; of a record without a frame, nothing but its text."""
+        """What a notebook shows: the first rows, or only the text of a record without a frame."""
         to_frame = getattr(self, "to_frame", None)
         return None if to_frame is None else block(type(self).__name__, self._facts(), frame_table(to_frame()))
 
     def _facts(self) -> str:
-        """Task, number of prompts and model, as far as the record knows them."""
+        """Task, number of prompts and model, where known."""
         tasks = [*filter(None, [getattr(self, "task", "")]), *getattr(self, "tasks", ())]
         model = self.provenance.get("model")
         source = model.get("source") if isinstance(model, Mapping) else model
@@ -157,8 +174,7 @@ def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: 
     """The record at ``path`` if it was saved under the same ``key``; otherwise compute, save and return it.
 
     Args:
-        path: the record's file; a missing one, or one kept under another key, is computed anew, and so is a damaged
-            one, with a warning.
+        path: the record's file; recomputed if it is missing, has another key, or is damaged (with a warning).
         kind: the record's class.
         key: whatever the numbers depend on (weights' hash, settings, versions), as JSON.
         compute: computes the record.
@@ -180,8 +196,16 @@ def load_or_compute(path: Path, kind: type[R], key: Mapping[str, Any], compute: 
     return record
 
 
+def todays_condition(name: str) -> str:
+    """What a condition of an earlier name is called today, with its seed or task."""
+    for earlier, now in EARLIER_CONDITIONS.items():
+        if name == earlier or name.startswith(f"{earlier} "):
+            return now + name.removeprefix(earlier)
+    return name
+
+
 def short_repr(instance: Any) -> str:
-    """A dataclass in one line: names first, tensors as ``f32[25,30,9]``, what is long by its length, no provenance."""
+    """A dataclass in one line: names first, tensors as ``f32[25,30,9]``, long values by length, no provenance."""
     values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name != "provenance"}
     named = {name: value for name, value in values.items() if isinstance(value, str)}
     parts = [f"{name}={_short(value)}" for name, value in (named | values).items() if not _is_empty(value)]
@@ -207,7 +231,7 @@ def _short(value: Any) -> str:
 
 
 def check_replaceable(path: str | Path, kind: type[Record], provenance: Mapping[str, Any]) -> None:
-    """Raise RecordError unless nothing is at ``path``, or a record of this class from the weights of ``provenance``."""
+    """Raise RecordError unless ``path`` is free or holds a record of this class from the weights of ``provenance``."""
     if not os.path.isfile(path) or not os.path.getsize(path):
         return
     remedy = "choose another path, or save with overwrite=True"
@@ -229,7 +253,7 @@ def _weights(provenance: Any) -> str:
 
 
 def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the values are of the types, shapes and lengths that the class' annotations say."""
+    """Raise ValueError unless the values have the types, shapes and lengths of the class's annotations."""
     from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
     sizes: dict[str, int] = {}
@@ -259,7 +283,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _tuples(value: Any, hint: Any = None) -> Any:
-    """JSON's lists back to the tuples that they were, of ``Head``s where the annotation says so."""
+    """JSON's lists as tuples again, with ``Head``s where the annotation says so."""
     if not isinstance(value, list):
         return value
     if hint is Head and len(value) == len(Head._fields):

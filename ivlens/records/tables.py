@@ -1,4 +1,4 @@
-"""The tables that figures and reports draw, computed from records; ``views/`` arranges and colours what is here."""
+"""The tables behind figures and reports, computed from records; ``views/`` only draws them."""
 
 from collections.abc import Mapping
 
@@ -6,19 +6,18 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RecordError
-from ..vocabulary import RecoveryCondition
+from ..vocabulary import RECOVERY_CONDITIONS, Condition
 from .checkpoints import MATRICES, CheckpointComparison
 from .effects import Head
 from .training import TrainingRun
 
 NORMAL = 1.96  # standard errors on either side of a mean that make its 95% interval
-RANDOM = "random vector"  # begins the name of every condition that adds a random vector
-NOT_TERMS = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are no terms of its loss
+NOT_TERMS = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are not terms of its loss
 ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
 
 
 def measure_table(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
-    """One column of the comparison as [checkpoint, task], in their order; empty where it is not known."""
+    """One column of the comparison as [checkpoint, task], missing where unknown."""
     frame = comparison.to_frame()
     checkpoints, tasks = list(comparison.checkpoints), list(comparison.tasks)
     if column not in frame:
@@ -28,7 +27,7 @@ def measure_table(comparison: CheckpointComparison, column: str) -> pd.DataFrame
 
 
 def measure_values(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
-    """``measure_table`` of numbers, not a number where one is not known."""
+    """``measure_table`` of numbers, not a number where unknown."""
     return measure_table(comparison, column).apply(pd.to_numeric, errors="coerce").astype(float)
 
 
@@ -46,7 +45,7 @@ def measure_interval(comparison: CheckpointComparison, column: str) -> tuple[pd.
 
 
 def prompt_counts(comparison: CheckpointComparison) -> list[int]:
-    """The different numbers of prompts per task, in rising order."""
+    """The distinct numbers of prompts per task, in rising order."""
     return sorted({int(row["n"]) for row in comparison.rows if row.get("n")})
 
 
@@ -56,7 +55,7 @@ def was_trained_on(comparison: CheckpointComparison, checkpoint: int, task: str)
 
 
 def shows_training(comparison: CheckpointComparison) -> bool:
-    """Whether one of the comparison's tasks is known to be what one of its checkpoints was trained on."""
+    """Whether any checkpoint is known to have been trained on one of the comparison's tasks."""
     learned = comparison.learned[: len(comparison.checkpoints) - 1]
     return not set(learned).isdisjoint(comparison.tasks)
 
@@ -64,7 +63,7 @@ def shows_training(comparison: CheckpointComparison) -> bool:
 def head_maps(comparison: CheckpointComparison, task: str, what: str) -> np.ndarray:
     """Maps [checkpoint, layer, head]: the task's effects ("aie"), these minus the base's ("aie-change"), or weights.
 
-    Of weights ("W_Q", "W_K", "W_V", "W_O") it is how far each head's matrix is from the base's, relative to it.
+    For weights ("W_Q", "W_K", "W_V", "W_O"): how far each head's matrix is from the base's, relative to the base's.
     """
     if what in MATRICES:
         weights: np.ndarray = comparison.weights[:, MATRICES.index(what)].double().numpy()
@@ -74,21 +73,21 @@ def head_maps(comparison: CheckpointComparison, task: str, what: str) -> np.ndar
 
 
 def heads_gained(comparison: CheckpointComparison, checkpoint: int, task: str) -> list[Head]:
-    """The heads that are among the strongest of the checkpoint of this index and not of the base."""
-    cell = (comparison.checkpoints[checkpoint], task)
-    rows = [row for row in comparison.rows if (row["checkpoint"], row["task"]) == cell]
+    """The heads that are among the strongest on the checkpoint of this index but not on the base."""
+    pair = (comparison.checkpoints[checkpoint], task)
+    rows = [row for row in comparison.rows if (row["checkpoint"], row["task"]) == pair]
     return [Head(layer, head) for row in rows for layer, head in row.get("heads_gained") or ()]
 
 
 def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
-    """Recovery of a task, one row per checkpoint and condition; the random vectors are one condition, ``RANDOM``.
+    """Recovery of a task, one row per checkpoint and condition; the random vectors are one condition.
 
     Columns: checkpoint, condition, accuracy with its 95% interval (low, high), probability, n, and vectors, the number
-    of vectors that were tried. Of random vectors accuracy and probability are means, low and high the least and the
-    greatest accuracy.
+    of vectors. For random vectors, accuracy and probability are means, and low and high the lowest and highest
+    accuracy.
 
     Raises:
-        RecordError: a condition that is not known here.
+        RecordError: an unknown condition.
     """
     columns = ["checkpoint", "condition", "accuracy", "low", "high", "probability", "n"]
     rows = [{name: row[name] for name in columns} for row in comparison.recovery if row["task"] == task]
@@ -100,9 +99,9 @@ def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
 
 
 def _one_condition(group: pd.DataFrame) -> dict[str, object]:
-    """A checkpoint's rows in one condition as one row."""
+    """A checkpoint's rows under one condition as one row."""
     first = group.iloc[0]
-    random = first["condition"] == RANDOM
+    random = first["condition"] == Condition.RANDOM_VECTOR
     return {
         "checkpoint": first["checkpoint"], "condition": first["condition"], "accuracy": float(group["accuracy"].mean()),
         "low": group["accuracy"].min() if random else first["low"],
@@ -112,11 +111,10 @@ def _one_condition(group: pd.DataFrame) -> dict[str, object]:
 
 
 def _known_condition(name: str) -> str:
-    if name.startswith(RANDOM):
-        return RANDOM
-    if name not in list(RecoveryCondition):
-        known = ", ".join(map(repr, [*RecoveryCondition, f"{RANDOM} 0"]))
-        raise RecordError(f"a condition of recovery to be one of {known}", repr(name))
+    if Condition.RANDOM_VECTOR.among([name]):
+        return Condition.RANDOM_VECTOR
+    if name not in RECOVERY_CONDITIONS:
+        raise RecordError(f"a condition of recovery to be one of {', '.join(RECOVERY_CONDITIONS)}", repr(name))
     return name
 
 

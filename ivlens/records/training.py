@@ -1,4 +1,4 @@
-"""Record of a training run: its losses step by step, and what became of abilities on the way."""
+"""Record of a training run: losses by step, and abilities as they were measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from .html import block, line, note, table
 from .store import Record
 
-EARLIER_NAMES = {"hits": "correct"}  # of rows in files that were written before the names of today
+EARLIER_NAMES = {"hits": "correct"}  # of rows in saved files
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +20,10 @@ class TrainingRun(Record):
 
     Args:
         values: [step, column], for the steps 0, 1, ...
-        columns: what is logged of a step: the loss and its unweighted terms in nats (``consistency`` in the squared
-            unit of activations), ``learning_rate``, ``gradient_norm``, ``seconds``.
-        measured: one mapping per ability and time of measuring: ``step`` (how many had been taken), ``role`` ("new" or
-            "keep"), and what ``training.measure`` returns.
+        columns: what is logged per step: the loss and its unweighted terms in nats (``consistency`` in the squared unit
+            of activations), ``learning_rate``, ``gradient_norm``, ``seconds``.
+        measured: one mapping per ability and measurement: ``step`` (steps taken so far), ``role`` ("new" or "keep"),
+            and what ``training.measure`` returns.
         stopped: why a run ended early.
 
     Example:
@@ -45,7 +45,7 @@ class TrainingRun(Record):
 
     @property
     def steps(self) -> int:
-        """How many steps were taken."""
+        """Number of steps taken."""
         return len(self.values)
 
     def to_frame(self) -> pd.DataFrame:
@@ -55,7 +55,7 @@ class TrainingRun(Record):
         return frame
 
     def abilities(self) -> pd.DataFrame:
-        """One row per ability and time of measuring."""
+        """One row per ability and measurement."""
         return pd.DataFrame(list(self.measured))
 
     def final(self) -> pd.DataFrame:
@@ -64,7 +64,7 @@ class TrainingRun(Record):
         return frame if frame.empty else frame[frame["step"] == frame["step"].max()].reset_index(drop=True)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the loss step by step, and each ability from the first to the last measure."""
+        """What a notebook shows: the loss by step, and each ability from its first to its last measurement."""
         parts = []
         if self.steps and "loss" in self.columns:
             loss = self.values[:, self.columns.index("loss")].tolist()
@@ -75,7 +75,7 @@ class TrainingRun(Record):
         return block("TrainingRun", steps, *parts, self._abilities_table())
 
     def _abilities_table(self) -> str:
-        """One row per ability: its accuracy as a line over the times of measuring, the first, and the last."""
+        """One row per ability: its accuracy as a line, the first value, and the last."""
         rows, frame = [], self.abilities()
         if not {"ability", "accuracy"} <= {*frame}:
             return ""

@@ -1,4 +1,4 @@
-"""``with ablate(...)``: heads silenced at the last prompt token, to see what needs them."""
+"""``with ablate(...)``: heads replaced at the last prompt token, to see what depends on them."""
 
 from collections.abc import Iterable
 from functools import partial

@@ -28,16 +28,16 @@ def steer(
 ) -> Hooks:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
-    Every row of a batch is steered as its prompt alone: padding does not count. A forward pass takes its rows for
-    prompts; ``model.generate`` goes through its key-value cache, and what it adds is no prompt. The context may be
-    entered again once it was left, and is of the thread that entered it.
+    Every row of a batch is steered as its prompt would be alone: padding does not count. In a forward pass all tokens
+    count as prompt; in ``model.generate``, which uses its key-value cache, generated tokens do not. The context may be
+    entered again after it was left, and belongs to the thread that entered it.
 
     Args:
         model: the model to steer.
         vector: an instruction vector, or values of your own, [d_model].
         layer: the block whose residual stream is steered.
         scale: factor of the vector.
-        position: "last", the prompt's last token; "generated", that and every token after it (answer tokens, steps of
+        position: "last", the prompt's last token; "generated", that and every later token (answer tokens, steps of
             ``model.generate``); "all", all tokens; or indices into the prompt, negative ones from its end.
         site: "resid_pre", where the stream enters the block (2310.15213), or "attn_out", on what its attention adds
             (2502.11019).
@@ -48,8 +48,8 @@ def steer(
     Raises:
         ArgumentError: a layer, scale, position or site that does not exist.
         MismatchError: a vector of another width, or computed on a model that it does not fit.
-        HookError: on leaving, when no forward pass ran inside; in a pass, when it cannot be known which of a row's
-            tokens are padding, or another thread runs it.
+        HookError: on leaving, when no forward pass ran inside; in a pass, when padding cannot be distinguished from
+            tokens, or another thread runs it.
 
     Example:
         >>> with iv.steer(model, vector, layer=1, scale=2.0):
@@ -80,7 +80,7 @@ def _check_position(position: Tokens) -> None:
 
 
 def _steered_tokens(position: Tokens, stream: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
-    """Where the vector is added, in a pass over whole prompts or in one that continues them by a token."""
+    """The tokens to steer, in a pass over whole prompts or one that continues them by a token."""
     at = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
     if position == "all":
         return at >= 0

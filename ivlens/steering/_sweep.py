@@ -30,8 +30,8 @@ def steering_sweep(
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
-    The same numbers as ``steer`` and ``evaluate`` for each choice, but a prompt's earlier tokens are run once, and a
-    choice from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
+    The numbers are those of ``steer`` and ``evaluate`` for each combination, but a prompt's earlier tokens run only
+    once, and each combination from its layer on. Choose on one set of prompts with ``.best()`` and report on another.
 
     Args:
         model: the model to steer.
@@ -40,7 +40,7 @@ def steering_sweep(
         layers: layers to add the vector at.
         scales: factors of the vector.
         ks: numbers of the vector's first heads to sum (None: all of them).
-        stream_budget: rows of streams that travel together, which bounds memory.
+        stream_budget: rows of residual streams that are computed at once; fewer need less memory (None: what fits).
 
     Returns:
         Answers for each layer, scale and number of heads.
@@ -87,6 +87,24 @@ def steering_sweep(
     return SteeringSweep(
         correct, probabilities, layers, scales, ks, vector.task, provenance=provenance(model, **settings)
     )
+
+
+def layer_grid(n_layers: int, low: int, high: int, step: int | None = None) -> tuple[int, ...]:
+    """Layers at which vectors are tried by default, between two percentages of a model's depth.
+
+    Neighbouring layers steer alike, so that a few are enough; vectors work best in the middle, where the last token's
+    stream holds the query already and blocks that can act on the vector are still to come (2310.15213).
+
+    Args:
+        n_layers: layers of the model.
+        low: percentage of the depth at which the first layer is.
+        high: percentage of the depth at which layers end.
+        step: layers from one to the next, below ``high``; None: a tenth of the depth, up to ``high`` itself.
+    """
+    first, end = n_layers * low // 100, n_layers * high // 100
+    if step is None:
+        return tuple(range(first, end + 1, (n_layers + 9) // 10))
+    return tuple(range(first, max(end, first + 1), step))
 
 
 def _checked(

@@ -1,6 +1,6 @@
-"""Controls that belong beside every steering result, and conditions compared on the same queries."""
+"""Controls for every steering result, and conditions compared on the same queries."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,9 +16,10 @@ from ..records import ConditionComparison, HeadMeans
 from ..scoring import evaluate, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import check_layer
+from ..vocabulary import Condition, check_layer
+from ._steer import steer
 
-Condition = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
+Setting = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 
 
 @checked
@@ -26,7 +27,7 @@ def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector
     """A vector of random direction and the same norm: the control that any vector must beat.
 
     Args:
-        vector: the vector whose norm is taken.
+        vector: the vector whose norm is used.
         seed: seed of the direction.
 
     Returns:
@@ -46,12 +47,12 @@ def random_vector(vector: InstructionVector, *, seed: Seed) -> InstructionVector
 def random_heads_vector(
     model: HookedTransformer, means: HeadMeans, vector: InstructionVector, *, seed: Seed
 ) -> InstructionVector:
-    """The vector of as many random other heads out of the same means, scaled to the same norm.
+    """The vector of as many other, random heads from the same means, scaled to the same norm.
 
     Args:
         model: the model that the means were computed on.
         means: mean outputs over clean prompts, [layer, head, d_head].
-        vector: the vector whose number of heads and norm are taken.
+        vector: the vector whose number of heads and norm are used.
         seed: seed of the heads.
 
     Returns:
@@ -88,7 +89,7 @@ def mean_difference(
         model: the model to record.
         clean: prompts that show the task.
         corrupted: prompts that do not.
-        layer: the layer whose entering stream is averaged.
+        layer: the layer whose input is averaged.
         batch_size: prompts per forward pass.
 
     Returns:
@@ -113,13 +114,52 @@ def mean_difference(
     )
 
 
+def steered(
+    model: HookedTransformer,
+    prompts: Sequence[Prompt],
+    vectors: Mapping[str, InstructionVector],
+    layer: int,
+    scale: float,
+) -> dict[str, Setting]:
+    """Conditions for ``compare_conditions``: the prompts with each of the vectors added, by the vectors' names."""
+    return {name: (prompts, steer(model, vector, layer, scale)) for name, vector in vectors.items()}
+
+
+def controlled(
+    model: HookedTransformer,
+    bare: Sequence[Prompt],
+    clean: Sequence[Prompt] | None,
+    vectors: Mapping[str, InstructionVector],
+    layer: int,
+    scale: float,
+    random_seeds: Sequence[int],
+) -> dict[str, Setting]:
+    """Conditions for ``compare_conditions``: what steering is compared with, wherever it is.
+
+    Args:
+        model: the model to steer.
+        bare: prompts without instruction and demonstrations.
+        clean: the same queries with them; None leaves them out.
+        vectors: by name, vectors that are added to the bare prompts.
+        layer: where they are added.
+        scale: their factor.
+        random_seeds: of random vectors of the first vector's norm, which are added instead.
+    """
+    first = next(iter(vectors.values()))
+    random = {Condition.RANDOM_VECTOR.of(seed): random_vector(first, seed=seed) for seed in random_seeds}
+    conditions: dict[str, Setting] = {Condition.BARE: (bare, None)}
+    if clean is not None:
+        conditions[Condition.CLEAN] = (clean, None)
+    return conditions | steered(model, bare, {**vectors, **random}, layer, scale)
+
+
 @checked
 def compare_conditions(
-    model: HookedTransformer, conditions: Mapping[str, Condition], *, task: str = "", **settings: Any
+    model: HookedTransformer, conditions: Mapping[str, Setting], *, task: str = "", **settings: Any
 ) -> ConditionComparison:
     """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
 
-    All conditions ask the same queries, so that they compare prompt by prompt.
+    All conditions have the same queries, so they compare prompt by prompt.
 
     Args:
         model: the model to evaluate.
@@ -149,5 +189,5 @@ def compare_conditions(
     correct = torch.stack([result.correct for result in results])
     probabilities = torch.stack([result.probabilities for result in results])
     return ConditionComparison(
-        correct, probabilities, tuple(conditions), task, provenance=provenance(model, **settings)
+        correct, probabilities, tuple(map(str, conditions)), task, provenance=provenance(model, **settings)
     )

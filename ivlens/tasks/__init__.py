@@ -1,6 +1,5 @@
-"""Tasks, their prompts and corruptions, and the files they come from."""
+"""Tasks, their prompts and corruptions, and their files."""
 
-from ..vocabulary import CORRUPTIONS as CORRUPTIONS
 from .builtin import list_tasks as list_tasks
 from .examples import Example as Example
 from .formats import Turns as Turns
@@ -8,16 +7,16 @@ from .formats import chat_format as chat_format
 from .loading import as_tasks as as_tasks
 from .loading import load_task as load_task
 from .loading import tasks_by_name as tasks_by_name
-from .parts import positions_by_place as positions_by_place
+from .parts import positions_by_name as positions_by_name
 from .prompt import Prompt as Prompt
 from .prompt import beginning as beginning
 from .prompt import task_names as task_names
 from .prompt import token_text as token_text
 from .task import Task as Task
+from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
 
 __all__ = [
-    "CORRUPTIONS",
     "Example",
     "Prompt",
     "Task",
@@ -26,6 +25,6 @@ __all__ = [
     "chat_format",
     "list_tasks",
     "load_task",
-    "positions_by_place",
+    "positions_by_name",
     "token_text",
 ]

@@ -1,4 +1,4 @@
-"""The data of the tasks that come with ivlens."""
+"""The built-in tasks' data."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""Prompts from which the task cannot be read off.
+"""Corrupted prompts, which hide the task.
 
 Every corruption drops the true instruction and the true labels, and keeps the query:
 
@@ -21,7 +21,7 @@ def without_instruction(turns: Turns) -> Turns:
 
 
 def with_shuffled_labels(turns: Turns) -> tuple[Turns, float]:
-    """The demonstrations with deranged answers under neutral labels, and the fraction of them that became wrong."""
+    """The demonstrations with deranged answers under neutral labels, and the fraction that became wrong."""
     shots = turns.demonstrations
     answers = derange([shot.answers[0] for shot in shots])
     wrong = sum(answer not in shot.answers for shot, answer in zip(shots, answers, strict=True))
@@ -30,10 +30,10 @@ def with_shuffled_labels(turns: Turns) -> tuple[Turns, float]:
 
 
 def derange(values: Sequence[str]) -> list[str]:
-    """The same values in another order, in which as many positions as possible hold a value they did not hold.
+    """The same values in another order, with as many positions as possible changed to a different value.
 
-    Equal values stand together once sorted, so that a rotation by the size of the largest class moves every value out
-    of its own class, except those of a class of more than half, which the others are too few to fill.
+    Sorting groups equal values, so a rotation by the size of the largest group moves every value out of its group,
+    except where that group is more than half of all.
     """
     order = sorted(range(len(values)), key=values.__getitem__)
     shift = max(Counter(values).values(), default=0)

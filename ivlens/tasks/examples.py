@@ -1,4 +1,4 @@
-"""An example of a task, and the checks of the texts that a task is made of."""
+"""An example of a task, and checks of a task's texts."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Example:
-    """An input and its accepted answers, the first of them canonical, all without the whitespace around them.
+    """An input and its accepted answers, the first of them canonical, all stripped of whitespace.
 
     Raises: TaskError where a text is missing or blank.
     """
@@ -26,7 +26,7 @@ class Example:
 
 
 def as_text(what: str, value: object) -> str:
-    """``value`` without the whitespace around it, or a TaskError where ``what`` is not a text or is blank."""
+    """``value`` without surrounding whitespace, or a TaskError naming ``what`` if it is not a text or is blank."""
     if not isinstance(value, str):
         raise TaskError(f"{what} to be a text", f"{brief(value)} ({type(value).__name__})")
     if not value.strip():
@@ -37,7 +37,7 @@ def as_text(what: str, value: object) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be encoded: tokenizers and files take no half of a surrogate pair."""
+    """Whether ``text`` can be encoded, that is, has no lone surrogates."""
     return SURROGATE.search(text) is None
 
 

@@ -1,6 +1,6 @@
-"""How a query is put into words: a format is any callable from ``Turns`` to the text of a prompt.
+"""How a prompt is written: a format is any callable from ``Turns`` to the text of a prompt.
 
-A text that is ``Composed`` tells the prompt what its parts are.
+A ``Composed`` text also gives the prompt's parts.
 """
 
 from collections.abc import Callable
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import ArgumentError, PromptError, one_of, reason
+from ..vocabulary import FormatName
 from .examples import Example
 from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 
 NEUTRAL = ("Input", "Output")
-ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is written out
+ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is rendered
 
 
 @dataclass(frozen=True)
 class Turns:
-    """What a format puts into words: an instruction or None, the names of the fields, demonstrations, and the query."""
+    """The input of a format: an instruction or None, the names of the fields, demonstrations, and the query."""
 
     instruction: str | None
     labels: tuple[str, str]
@@ -57,7 +58,7 @@ def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
 
 
 class ChatText(str):
-    """What a chat template writes before an answer, special tokens included, and the ``space`` between the two."""
+    """What a chat template writes before an answer, including special tokens, and the ``space`` between the two."""
 
     space: str
 
@@ -69,9 +70,9 @@ class ChatText(str):
 
 @dataclass(frozen=True)
 class _Chat:
-    """The format of a chat model: what its template writes before the answer of the assistant's turn.
+    """The format of a chat model: what its template writes before the assistant's answer.
 
-    Templates differ in what that is: a space stands there or not, and some write an empty thought before an answer.
+    Templates differ: some write a space before the answer, some an empty thought.
     """
 
     tokenizer: Any
@@ -83,7 +84,7 @@ class _Chat:
         messages = [*self._messages(turns), {"role": "assistant", "content": ANSWER}]
         try:
             whole: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **dict(self.options))
-        except Exception as error:  # a template is code of the model's makers: it may raise anything
+        except Exception as error:  # a template is the model publisher's code and may raise anything
             raise self._refused(reason(error, 200)) from error
         text, marker, _ = whole.rpartition(ANSWER)
         if not marker:
@@ -123,7 +124,7 @@ def chat_format(
     """The format of the tokenizer's chat template: every demonstration a user and an assistant turn, then the query.
 
     The first user turn begins with the instruction and a blank line; ``assistant_prefix`` begins the model's answer.
-    The prompt is all that the template writes before the answer, so that the answer follows a space only where the
+    The prompt is everything that the template writes before the answer, so the answer follows a space only where the
     template has one, or after a prefix. ``template_options`` go to the template (``enable_thinking=False``).
 
     Raises: PromptError where the tokenizer has no chat template; the format itself, where the template refuses.
@@ -137,7 +138,7 @@ def chat_format(
     return _Chat(tokenizer, system, assistant_prefix, tuple(template_options.items()))
 
 
-def find_format(format: str | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:
+def find_format(format: FormatName | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:
     """The format of that name, or the callable as it is.
 
     Raises: ArgumentError for an unknown name, for "chat" without a tokenizer, and for options of "chat" without it.

@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from ..checks import checked
 from ..errors import ArgumentError, TaskError, at_least, brief
+from ..text import did_you_mean
 from .builtin import list_tasks, read_builtin
 from .readers import Parsed, Source, class_names, numbered, of_mapping, parse, read_text
 from .rows import Columns, RowReader
@@ -31,9 +31,9 @@ def load_task(
     Files: ivlens' own JSON, JSON lists of ``{"input", "output"}`` (function vectors), Super-NaturalInstructions, TRACE
     (``{"prompt", "answer"}``; rows with an empty answer are skipped with a warning), JSON lines, CSV and TSV with a
     header, and JSON mappings of inputs to answers. Several answers to one input are all accepted. A column
-    ``instruction`` that says the same in every row is the task's; other columns are named in a warning, and an error
-    where an answer depends on them (choices, context, an instruction of each row), unless ``fields`` says what to read.
-    Numbers of a Dataset's classes become their names.
+    ``instruction`` with the same text in every row is the task's instruction. Other columns are ignored with a warning,
+    or are an error where an answer depends on them (choices, context, one instruction per row), unless ``fields`` names
+    the columns to read. Class numbers of a Dataset become class names.
 
     Args:
         source: a built-in name, a path, or rows: dicts, pairs, a frame, a Hugging Face Dataset, a mapping of inputs to
@@ -42,10 +42,10 @@ def load_task(
         instructions: one instruction, or paraphrases of it.
         labels: names of the input and the output in a prompt.
         cloze: a text with one ``{input}`` that asks for the same knowledge without an instruction.
-        fields: the columns of the input and of the answers, where they are called something else.
+        fields: names of the columns with the input and the answers, if they are other ones.
 
     Returns:
-        The task; ``name``, ``instructions``, ``labels`` and ``cloze`` replace what the source says.
+        The task; ``name``, ``instructions``, ``labels`` and ``cloze`` override the source.
 
     Raises:
         TaskError: naming the file, the row or line, and the field where something is missing or malformed.
@@ -87,24 +87,23 @@ def _read(source: str | Path, path: Path) -> str:
     try:
         return read_text(path)
     except FileNotFoundError as error:
-        close = get_close_matches(str(source), list_tasks(), n=1)
-        advice = f"did you mean {close[0]!r}? " if close else ""
+        question = did_you_mean(str(source), list_tasks())
         raise TaskError(
             "a file that exists, or the name of a built-in task",
             brief(str(source)),
-            f"{advice}The built-in tasks are: {', '.join(list_tasks())}",
+            f"{question} The built-in tasks are: {', '.join(list_tasks())}".strip(),
         ) from error
     except (OSError, ValueError) as error:
         raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error
 
 
 def as_tasks(tasks: Iterable[Task | str]) -> list[Task]:
-    """The tasks, those given by a name or a path loaded."""
+    """The tasks, loading those given by name or path."""
     return [load_task(task) if isinstance(task, str) else task for task in tasks]
 
 
 def tasks_by_name(tasks: Iterable[Task | str]) -> dict[str, Task]:
-    """Two tasks or more by their names, those given by a name or a path loaded.
+    """Two or more tasks by name, loading those given by name or path.
 
     Raises:
         ArgumentError: fewer than two tasks, or two of one name.

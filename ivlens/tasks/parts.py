@@ -1,4 +1,4 @@
-"""What the parts of a prompt are: each has a role, which its tokens take (the token classes of 2310.15213)."""
+"""The parts of a prompt: each has a role, which its tokens share (the token classes of 2310.15213)."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Composed(str):
 
 
 def as_parts(value: object, text: str) -> tuple[Part, ...]:
-    """``value`` as the parts of ``text``, or none, or a PromptError."""
+    """``value`` as the parts of ``text``, possibly none, or a PromptError."""
     items = value if isinstance(value, (list, tuple)) else [value]
     pairs = [tuple(each) if isinstance(each, (list, tuple)) else (each,) for each in items]
     if not all(len(pair) == 2 and all(isinstance(each, str) for each in pair) for pair in pairs):
@@ -44,11 +44,11 @@ def as_parts(value: object, text: str) -> tuple[Part, ...]:
 def token_roles(
     tokenizer: Any, parts: Sequence[Part], special_tokens: bool, ids: Sequence[int]
 ) -> tuple[str | None, ...]:
-    """The roles of the tokens ``ids`` of the text that ``parts`` make up; the last of them is "last".
+    """The roles of the tokens ``ids`` of the text made up of ``parts``; the last token's role is "last".
 
-    The tokenizer may give more around them: a second BOS before, an end-of-text token after.
+    The tokenizer may add tokens around them: a second BOS before, an end-of-text token after.
 
-    A token has the role of the part in which it ends, by the tokenizer's offsets; one that the tokenizer adds has none.
+    A token has the role of the part in which it ends, by the tokenizer's offsets; added tokens have none.
 
     Raises: PromptError where the tokenizer gives no offsets.
     """
@@ -68,20 +68,20 @@ def token_roles(
     return (*roles[start : start + len(ids) - 1], LAST)
 
 
-def positions_by_place(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:
-    """For each prompt, the positions of its tokens at each place: at a role, or at a position counted from the end.
+def positions_by_name(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:
+    """For each prompt, the positions of its tokens by name: a role, or an index counted from the end.
 
     ``by="role"`` takes prompts that know their parts, of any lengths. ``by="position"``, "-1" being the last token,
-    takes any prompts of one length: in others the same index would be another thing.
+    takes any prompts of one length: in prompts of other lengths the same index would mean another token.
 
-    Raises: PromptError where a prompt has no parts, or where positions are asked for and lengths differ.
+    Raises: PromptError where a prompt has no parts, or where lengths differ with ``by="position"``.
     """
     if by == "role":
         return [_gathered(prompt.token_roles(tokenizer)) for prompt in prompts]
     lengths = [len(prompt.token_ids(tokenizer)) for prompt in prompts]
     if len(set(lengths)) > 1:
         raise PromptError(
-            "prompts of one length, so that positions are the same thing in all of them",
+            "prompts of one length, so that a position means the same in all of them",
             f"from {min(lengths)} to {max(lengths)} tokens",
             "use by='role', which aligns prompts by what their tokens are",
         )

@@ -1,4 +1,4 @@
-"""A prompt, the answers accepted after it, and how both become token ids."""
+"""A prompt, its accepted answers, and their tokenisation."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,17 +20,16 @@ def task_names(prompts: Iterable["Prompt"]) -> list[str]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text and the answers accepted after it, each with its leading space where there is one; the first is canonical.
+    """A text and its accepted answers, each with its leading space if any; the first is canonical.
 
-    ``answers`` may be given as one text, a list or a tuple. ``special_tokens=False`` says that the text already holds
-    its special tokens, as chat templates write them; a text that begins with the tokenizer's BOS gets no second one
-    either way. ``labels_changed`` is the fraction of the demonstrations whose
-    label a corruption made wrong. ``parts`` are pairs of a role ("instruction", "query input", any name) and a text,
-    which make up the text one after another.
+    ``answers`` may be given as one text, a list or a tuple. ``special_tokens=False`` means that the text already
+    contains its special tokens, as from a chat template; a text that begins with the tokenizer's BOS gets no second one
+    either way. ``labels_changed`` is the fraction of demonstrations whose label a corruption made wrong. ``parts`` are
+    pairs of a role ("instruction", "query input", any name) and a text, whose concatenation is the text.
 
     Raises:
-        PromptError: the text is empty or not that of its parts, there is no answer, or an empty one, or a text
-            is no valid unicode.
+        PromptError: the text is empty or differs from its parts, there is no answer or an empty one, or a text is not
+            valid unicode.
 
     Example:
         >>> iv.Prompt("The capital of France is", " Paris").answers
@@ -38,7 +37,7 @@ class Prompt:
     """
 
     text: str
-    answers: tuple[str, ...]
+    answers: tuple[str, ...] = ()
     special_tokens: bool = True
     task: str = ""
     input: str = ""
@@ -49,14 +48,15 @@ class Prompt:
         _check_text("the text of a prompt", self.text)
         answers = (self.answers,) if isinstance(self.answers, str) else self.answers
         if not isinstance(answers, (list, tuple)) or not answers:
-            raise PromptError("a prompt to have one answer or more", brief(answers), f"at {brief(self.text)}")
+            expected = f"the prompt {brief(self.text)} to have one answer or more"
+            raise PromptError(expected, brief(answers) if answers else "none", 'as in Prompt("1 + 1 =", " 2")')
         for answer in answers:
             _check_text("every answer", answer)
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))
         object.__setattr__(self, "parts", as_parts(self.parts, self.text))
 
     def token_ids(self, tokenizer: Any) -> list[int]:
-        """The ids of the text, as the tokenizer gives them, without an end-of-text token that it appends.
+        """The ids of the text from the tokenizer, without an appended end-of-text token.
 
         Args:
             tokenizer: the model's tokenizer.
@@ -74,7 +74,7 @@ class Prompt:
     def encode(self, tokenizer: Any, answer: str | None = None) -> TokenizedPrompt:
         """Tokenise the text and an answer (by default the canonical one) together, and split where the answer begins.
 
-        An answer may begin with a blank token, as " 7" does where digits stand alone: it is scored with the rest.
+        An answer may begin with a blank token, as " 7" does where digits are separate tokens; it is scored, too.
 
         Args:
             tokenizer: the model's tokenizer.
@@ -119,7 +119,7 @@ class Prompt:
         return TokenizedPrompt(tuple(prompt), tuple(suffix))
 
     def token_roles(self, tokenizer: Any) -> tuple[str | None, ...]:
-        """What each token of the text is: the role of the part in which it ends; "last" for the last token.
+        """Each token's role: that of the part in which it ends, or "last" for the last token.
 
         Tokens that the tokenizer adds have no role.
 
@@ -130,7 +130,7 @@ class Prompt:
             A role per token.
 
         Raises:
-            PromptError: the prompt has no parts, or the tokenizer does not say where tokens are.
+            PromptError: the prompt has no parts, or the tokenizer gives no offsets.
 
         Example:
             >>> prompts[0].token_roles(model.tokenizer)[-1]
@@ -145,7 +145,7 @@ class Prompt:
         return token_roles(tokenizer, self.parts, self.special_tokens, self.token_ids(tokenizer))
 
     def show(self, tokenizer: Any) -> str:
-        """The tokens of the prompt and its canonical answer, one a line: position, id, text, and what it is.
+        """The tokens of the prompt and its canonical answer, one per line: position, id, text, and role.
 
         Args:
             tokenizer: the model's tokenizer.
@@ -175,9 +175,9 @@ def _check_text(what: str, value: object) -> None:
 
 
 def _ids(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
-    """The ids of ``text`` with one BOS at most, unless the text has more itself, and without an appended end-of-text.
+    """The ids of ``text`` with at most one BOS, unless the text itself has more, and without appended end-of-text.
 
-    An answer follows its prompt, so that nothing may stand between them.
+    An answer follows its prompt, so nothing may come between them.
     """
     ids = _tokenised(tokenizer, text, special_tokens)
     special = set(tokenizer.all_special_ids)
@@ -188,7 +188,7 @@ def _ids(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
 
 
 def _tokenised(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
-    """What the tokenizer makes of a text; its errors, and the panics of its Rust code, become one of ours."""
+    """The tokenizer's output for a text; its errors, and panics of its Rust code, become a PromptError."""
     try:
         return list(tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
     except BaseException as error:
@@ -198,7 +198,7 @@ def _tokenised(tokenizer: Any, text: str, special_tokens: bool) -> list[int]:
 
 
 def _repeated_bos(tokenizer: Any, text: str, ids: list[int]) -> int:
-    """How many BOS tokens ``ids`` begin with beyond the one, or the ones, that ``text`` begins with."""
+    """The number of BOS tokens at the start of ``ids`` beyond those that ``text`` spells out."""
     bos = getattr(tokenizer, "bos_token", None)
     if not bos or not text.startswith(bos):
         return 0
@@ -211,18 +211,18 @@ def _leading(ids: list[int], token: int) -> int:
 
 
 def _trailing(ids: list[int], special: set[int]) -> int:
-    """How many special tokens ``ids`` end with."""
+    """The number of special tokens at the end of ``ids``."""
     return next((count for count, token in enumerate(reversed(ids)) if token not in special), len(ids))
 
 
 def beginning(tokenizer: Any, answer: Sequence[int]) -> int:
-    """How many of an answer's tokens its beginning is: its first token, or the blank ones and the first after them."""
+    """The number of an answer's tokens up to its first token that is not blank."""
     blank = takewhile(lambda token: not token_text(tokenizer, token).strip(), answer)
     return min(sum(1 for _ in blank) + 1, len(answer))
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """The text of one token, its leading space kept; the tokenizer's own spelling for a part of a character."""
+    """The text of one token, with its leading space; the tokenizer's own spelling for a part of a character."""
     raw = str(tokenizer.convert_ids_to_tokens(token))
     text = raw.replace("▁", " ") if "▁" in raw else tokenizer.decode([token], clean_up_tokenization_spaces=False)
     return raw if "\ufffd" in text else text

@@ -1,4 +1,4 @@
-"""From a file's text, or an object in memory, to rows.
+"""Readers: from a file's text, or an object in memory, to rows.
 
 A file's format is recognised by its content. To add one, write its reader and give it a row in ``READERS``.
 """
@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Rows, each with where it stands, what their source says of the task, and what a user should know."""
+    """Rows with their locations, what their source says about the task, and notes for the user."""
 
     rows: Rows
     about: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Source:
-    """A file's text, its name in messages and its suffix; ``mapping`` allows {input: answer}."""
+    """A file's text, its name in messages, and its suffix; ``mapping`` allows {input: answer}."""
 
     text: str
     origin: str
@@ -59,10 +59,10 @@ class Source:
 
     @cached_property
     def payload(self) -> Any:
-        """The value that the text is as JSON.
+        """The text parsed as JSON.
 
         Raises:
-            TaskError: it is no JSON.
+            TaskError: the text is not JSON.
         """
         try:
             return _json(self.text)
@@ -99,7 +99,7 @@ def _read_mapping(source: Source) -> Parsed | None:
 
 
 def _read_natural_instructions(source: Source) -> Parsed | None:
-    """Super-NaturalInstructions; its other fields are about the making of the task."""
+    """Super-NaturalInstructions; its other fields describe how the task was made."""
     if not isinstance(source.payload, dict) or "Instances" not in source.payload:
         return None
     definition = source.payload.get("Definition")
@@ -117,7 +117,7 @@ def _read_own(source: Source) -> Parsed | None:
 
 
 def _read_rows(source: Source) -> Parsed | None:
-    """A list of rows (function vectors' and TRACE's files), or a row alone."""
+    """A list of rows (function vectors' and TRACE's files), or a single row."""
     rows = [source.payload] if isinstance(source.payload, dict) else source.payload
     return Parsed(numbered(rows, source.origin)) if isinstance(rows, list) else None
 
@@ -134,7 +134,7 @@ READERS: dict[str, Callable[[Source], Parsed | None]] = {
 
 
 def numbered(rows: Any, origin: str, key: str = "") -> Rows:
-    """The rows of a list, a frame or a dataset, each with where it stands, counted from 1."""
+    """The rows of a list, a frame or a dataset with their locations, counted from 1."""
     what = f"field {key!r} of {origin}" if key else origin
     if isinstance(rows, pd.DataFrame):
         if not rows.columns.is_unique:
@@ -147,11 +147,11 @@ def numbered(rows: Any, origin: str, key: str = "") -> Rows:
 
 
 def of_mapping(mapping: dict[Any, Any], origin: str) -> Parsed | None:
-    """The pairs of a mapping of inputs to answers, such as {word: translation}; None where it is something else.
+    """The pairs of a mapping of inputs to answers, such as {word: translation}; None for other mappings.
 
-    Fewer than three entries could as well be a row.
+    A mapping of fewer than three entries could also be a row.
 
-    Raises: TaskError where it could be a table, columns under their names.
+    Raises: TaskError where it could be a table of columns by name.
     """
     texts = all(isinstance(each, (str, int, float)) for each in mapping.values())
     lists = all(isinstance(each, list) and each and isinstance(each[0], str) for each in mapping.values())
@@ -171,7 +171,7 @@ def _without_id(rows: Rows) -> Rows:
 
 
 def class_names(source: Any) -> dict[str, list[str]]:
-    """The names of the classes in those columns of a Hugging Face Dataset that hold their numbers."""
+    """The class names of those columns of a Hugging Face Dataset that hold class numbers."""
     features: Any = getattr(source, "features", None)
     if not isinstance(features, Mapping):
         return {}
@@ -184,7 +184,7 @@ def _json(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, or a ValueError where a name comes twice in it: Python would keep the last value only."""
+    """An object, or a ValueError where a name is repeated, since Python would keep only the last value."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
@@ -220,7 +220,7 @@ def _table_rows(text: str, origin: str, suffix: str) -> Iterator[tuple[str, Any]
         for row in reader:
             where, begins = f"line {begins} of {origin}", reader.line_num + 1
             if not header:
-                header = [cell.strip() for cell in row]
+                header = [name.strip() for name in row]
                 if len(set(header)) < len(header):
                     raise TaskError(f"{where} to name every column once", few(header))
             elif row and len(row) != len(header):

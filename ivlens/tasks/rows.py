@@ -1,4 +1,4 @@
-"""From rows to examples: which columns are read, and what becomes of the others."""
+"""From rows to examples: which columns are read, and what happens to the others."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from ..errors import TaskError, brief, few
 from .examples import Example, as_text
 
 Columns = tuple[str, str]
-Rows = Iterable[tuple[str, Any]]  # where a row stands, and the row
+Rows = Iterable[tuple[str, Any]]  # location and row
 
 TRACE = ("prompt", "answer")
 COLUMNS: tuple[Columns, ...] = (("input", "output"), TRACE, ("question", "answer"))
 INSTRUCTION = "instruction"
-# Columns that an answer depends on: without them the rows would be another task.
+# Columns that an answer depends on, so that ignoring them would give another task.
 PART_OF_THE_PROMPT = frozenset(
     [
         *("instruction", "instructions", "system", "system_prompt", "history", "input", "prompt", "question", "query"),
@@ -28,11 +28,11 @@ PART_OF_THE_PROMPT = frozenset(
 
 @dataclass
 class RowReader:
-    """Reads rows, one after another, from the columns ``fields``, or from those of a known format that they have.
+    """Reads rows, one after another, from the columns ``fields``, or from those of the known format that they have.
 
-    ``classes`` are the names of the classes, for columns that hold their numbers. It collects answers by input,
-    instructions that rows give, columns left unread; ``several`` are inputs of more than one row, with different
-    answers, and ``alike`` those that differ from an earlier one in whitespace or in the unicode form of a letter only.
+    ``classes`` are class names, for columns with class numbers. It collects answers by input, the rows' instructions,
+    and unread columns; ``several`` are inputs that occur in several rows with different answers, and ``alike`` those
+    that differ from an earlier one only in whitespace or unicode form.
     """
 
     origin: str
@@ -46,10 +46,10 @@ class RowReader:
     unanswered: int = 0
 
     def read(self, rows: Rows) -> None:
-        """Take in all rows.
+        """Read all rows.
 
-        Raises: TaskError that names the row and the field; for rows that have more to a prompt than an input, unless
-        ``fields`` says what to read.
+        Raises: TaskError naming the row and the field, also for rows whose answer depends on more than an input, unless
+            ``fields`` is given.
         """
         columns = self.fields
         forms: dict[str, str] = {}
@@ -78,11 +78,11 @@ class RowReader:
 
     @property
     def instruction(self) -> str | None:
-        """The instruction that all rows give."""
+        """The instruction that all rows share."""
         return next(iter(self.instructions), None)
 
     def notes(self) -> list[str]:
-        """What a user should know of how the rows were read."""
+        """Notes for the user on how the rows were read."""
         notices = {
             f"fields of {self.origin} were not read": self.unread,
             f"inputs of {self.origin} have several rows, whose answers are all accepted": self.several,
@@ -99,7 +99,7 @@ class RowReader:
         known.update(answers)
 
     def _note_others(self, row: Mapping[Any, Any], columns: Columns, where: str) -> None:
-        """Note the row's instruction, where ``fields`` does not say what to read, and the columns that are not read."""
+        """Note the row's instruction, unless ``fields`` is given, and its unread columns."""
         others = {name: row[name] for name in row if name not in columns and not _missing(row[name])}
         if self.fields is None:
             instruction = others.pop(INSTRUCTION, None)
@@ -107,7 +107,7 @@ class RowReader:
         self.unread.update(dict.fromkeys(others))
 
     def _check_whole(self, columns: Columns) -> None:
-        """Raise TaskError where rows ask for more than an input says: by their own instruction, in a context."""
+        """Raise TaskError where answers depend on more than the input: a context, or the row's own instruction."""
         advice = f"write all of it into one column, or say with fields={columns} that these two are enough"
         if len(self.instructions) > 1:
             came = few(map(brief, self.instructions), 3)
@@ -120,7 +120,7 @@ class RowReader:
 
 
 def _columns(row: Any, where: str) -> Columns:
-    """The columns of the input and the answers, as the first row shows them."""
+    """The columns of the input and the answers, found from the first row."""
     if not isinstance(row, Mapping):
         return COLUMNS[0]
     columns = known_columns(row)
@@ -139,7 +139,7 @@ def known_columns(row: Mapping[Any, Any]) -> Columns | None:
 
 
 def _cell(row: Any, column: str, where: str, classes: list[str] | None) -> Any:
-    """The value of a column in a row, which is a mapping, or a pair of an input and its answers."""
+    """The value of a column in a row, which is a mapping or a pair of an input and its answers."""
     if isinstance(row, (list, tuple)) and len(row) == 2 and column in COLUMNS[0]:
         return row[COLUMNS[0].index(column)]
     if not isinstance(row, Mapping):
@@ -150,7 +150,7 @@ def _cell(row: Any, column: str, where: str, classes: list[str] | None) -> Any:
 
 
 def _class_name(number: Any, classes: list[str], what: str) -> Any:
-    """The name of a class, or of each of a list, instead of its number; a missing one stays missing."""
+    """The class name for a class number, or for each of a list; a missing number stays missing."""
     if isinstance(number, list):
         return [_class_name(each, classes, what) for each in number]
     if number is None:
@@ -169,18 +169,18 @@ def _texts(value: Any, column: str, where: str) -> dict[str, None]:
 
 
 def _text(value: Any, column: str, where: str) -> str:
-    """A text, or a finite number as one, or a TaskError."""
+    """A text, or a finite number as text, or a TaskError."""
     what = f"field {column!r} in {where}"
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
             value = str(value) if isinstance(value, Integral) or isfinite(value) else value
-        except (ValueError, OverflowError) as error:  # Python writes out so many digits only
+        except (ValueError, OverflowError) as error:  # Python refuses to write out thousands of digits
             raise TaskError(f"{what} to be a text or a number", f"a number too long to write out: {error}") from error
     return as_text(what, value)
 
 
 def _missing(value: Any) -> bool:
-    """Whether a cell holds nothing that could be lost: None, NaN, blank text, or an empty list."""
+    """Whether a value is missing: None, NaN, blank text, or an empty list."""
     if isinstance(value, float):
         return isnan(value)
     return value is None or (isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip()))

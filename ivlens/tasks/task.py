@@ -1,6 +1,7 @@
-"""A task: examples of an input and its accepted answers, the instructions that ask for it, and its prompts."""
+"""A task: examples, instructions, and the prompts made from them."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
-from ..vocabulary import Corruption, Split
+from ..vocabulary import Corruption, FormatName, Split
 from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -18,13 +19,13 @@ from .prompt import Prompt
 
 @dataclass(frozen=True)
 class Task:
-    """Examples of one task; its instructions are paraphrases, its labels name the input and the output in a prompt.
+    """Examples of one task, instructions that paraphrase each other, and labels that name input and output in prompts.
 
     ``examples`` may be given as pairs of an input and its answers. ``cloze`` asks for the same knowledge without an
     instruction: a text with one ``{input}``. ``source`` says where the examples come from.
 
     Raises:
-        TaskError: names the field where one is missing, blank, of the wrong type, or an input comes twice.
+        TaskError: a field is missing, blank or of the wrong type, or an input is repeated.
 
     Example:
         >>> iv.Task("opposites", [("hot", "cold"), ("big", "small")], ("Say the opposite.",)).labels
@@ -59,7 +60,7 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Hash of all that prompts are made of: examples, instructions, labels, cloze."""
+        """Hash of everything that prompts are made of: examples, instructions, labels, cloze."""
         asks = (self.name, self.instructions, self.labels, self.cloze)
         examples = [(example.input, example.answers) for example in self.examples]
         return short_hash((asks, examples))
@@ -96,8 +97,8 @@ class Task:
         n: Count | None = None,
         *,
         shots: Natural = 2,
-        instruction: bool | int | str = True,
-        format: str | Format = "labelled",
+        instruction: bool | int | str | None = None,
+        format: FormatName | Format = "labelled",
         corruption: Corruption | None = None,
         seed: Seed = 0,
         split: Split = "all",
@@ -111,20 +112,21 @@ class Task:
         Args:
             n: number of queries (None: all of the split).
             shots: demonstrations before each query, out of "train".
-            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none. The
-                labels belong to the instruction: without it they are Input and Output.
+            instruction: True for the first, a number for that paraphrase, a text of your own, or False for none; None:
+                True where the task has instructions, else False. The labels belong to the instruction: without it
+                they are Input and Output.
             format: "labelled", "plain", "qa", "chat", or a callable from Turns to text, after which answers follow a
                 space unless it ends in whitespace (``chat_format`` passes a chat template its own options).
             corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
                 this task.
-            seed: draws the same queries and demonstrations whatever the other options, so that clean and corrupted
-                prompts pair up; the splits do not depend on it.
+            seed: seed of queries and demonstrations, which are the same for all other options, so that clean and
+                corrupted prompts pair up; the splits do not depend on it.
             split: examples that queries are drawn from.
-            other: the task of "other-instruction"; None: the seed draws a built-in one of another kind that shares no
-                answers.
+            other: the task for "other-instruction"; None: a built-in one of another kind without shared answers, drawn
+                by the seed.
             tokenizer: for "chat".
-            system: a system message for "chat"; it stays in corrupted prompts, so it should not tell the task.
-            assistant_prefix: what the answer begins with, for "chat".
+            system: a system message for "chat"; it stays in corrupted prompts, so it should not reveal the task.
+            assistant_prefix: the beginning of the answer, for "chat".
 
         Returns:
             The prompts, one per query.
@@ -143,6 +145,7 @@ class Task:
                 "shots to be a whole number of 2 or more", str(shots), "a single label cannot be shuffled"
             )
         queries = self._queries(n, split, seed)
+        instruction = self._or_default(instruction)
         if corruption == "other-instruction":
             all_turns = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
         else:
@@ -159,7 +162,7 @@ class Task:
 
     @checked
     def cloze_prompts(self, n: Count | None = None, *, seed: Seed = 0, split: Split = "all") -> list[Prompt]:
-        """The same queries as ``prompts`` draws, asked for by the cloze: no instruction, no demonstrations.
+        """The queries of ``prompts``, asked by the cloze, without instruction or demonstrations.
 
         Args:
             n: number of queries (None: all of the split).
@@ -182,6 +185,10 @@ class Task:
         queries = self._queries(n, split, seed)
         return [self._prompt(query, self.cloze.replace("{input}", query.input)) for query in queries]
 
+    def _or_default(self, instruction: bool | int | str | None) -> bool | int | str:
+        """The instruction that is asked for, or where that is None the first, if the task has any."""
+        return bool(self.instructions) if instruction is None else instruction
+
     def _prompt(self, query: Example, text: str, changed: float | None = None) -> Prompt:
         if not isinstance(text, str):
             raise PromptError("a format that gives a text", brief(text))
@@ -193,8 +200,7 @@ class Task:
 
     def _queries(self, n: int | None, split: Split, seed: int) -> list[Example]:
         queries = list(self.split(split))
-        if n is not None and n > len(queries):
-            raise ArgumentError(f"n to be at most {len(queries)}, the size of {split!r} in {self.name!r}", str(n))
+        check_available(self, split, {} if n is None else {"n": n})
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
         return queries[:n]
 
@@ -205,7 +211,7 @@ class Task:
         return [Turns(text, labels, self._demonstrations(train, query, shots, seed), query.input) for query in queries]
 
     def _demonstrations(self, train: tuple[Example, ...], query: Example, shots: int, seed: int) -> tuple[Example, ...]:
-        """Some of ``train`` without the query, the same for one seed and query whatever else is asked for."""
+        """Some examples of ``train`` without the query, determined by seed and query alone."""
         drawn = Random(f"{self.name}:{seed}:{query.input}").sample(train, min(shots + 1, len(train)))
         kept = tuple(example for example in drawn if example.input != query.input)[:shots]
         if len(kept) < shots:
@@ -236,7 +242,7 @@ class Task:
         return self.instructions[instruction]
 
     def _other(self, other: "Task | None", seed: int) -> "Task":
-        """The task that a corrupted prompt asks for: ``other``, or a built-in one, as unlike this one as there is."""
+        """The task of a corrupted prompt's instruction: ``other``, or the built-in one that differs most from this."""
         if other is not None:
             if other.name == self.name:
                 raise ArgumentError("other to be another task", f"{other.name!r} itself")
@@ -250,16 +256,24 @@ class Task:
         )
 
 
+def check_available(task: Task, split: Split, counts: Mapping[str, int]) -> None:
+    """Raise ArgumentError, by the argument's name, for a count of prompts that a split of the task has not."""
+    size = len(task.split(split))
+    for name, n in counts.items():
+        if n > size:
+            raise ArgumentError(f"{name} to be at most {size}, the size of {split!r} in {task.name!r}", str(n))
+
+
 def clean_instruction(task: Task, instruction: bool | int | str | None, shots: int) -> bool | int | str:
-    """The instruction of clean prompts: the one asked for, or where that is None the first, if the task has any.
+    """The instruction of clean prompts, the first of the task by default.
 
     Raises:
-        ArgumentError: neither instruction nor demonstrations, so that clean prompts would not tell the task.
+        ArgumentError: neither instruction nor demonstrations, so that clean prompts would not show the task.
     """
-    instruction = bool(task.instructions) if instruction is None else instruction
+    instruction = task._or_default(instruction)
     if instruction is False and not shots:
         raise ArgumentError(
-            f"clean prompts that tell the task {task.name!r}", "no instruction, and 0 demonstrations",
+            f"clean prompts that show the task {task.name!r}", "no instruction, and 0 demonstrations",
             "pass shots=, or instruction= with a text",
         )  # fmt: skip
     return instruction

@@ -2,7 +2,7 @@
 
 Read ``objective`` (the mathematics), ``terms`` (one class per term, how to add one), ``config`` (presets and settings),
 ``step`` (one step's passes) and ``loop`` (``fine_tune``); ``sampler`` draws prompts, ``teacher`` is the frozen base,
-``trainable`` the parameters with their optimiser, ``state`` and ``log`` a run's files, ``monitor`` what is measured.
+``trainable`` the parameters with their optimiser, ``state`` and ``log`` a run's files, ``monitor`` the abilities.
 """
 
 from .config import DEFAULT_PRESET as DEFAULT_PRESET

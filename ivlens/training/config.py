@@ -1,4 +1,4 @@
-"""How a run trains: ``Guidance`` and its presets, ``LoRA``, ``TrainingConfig``; each checks itself."""
+"""How a run trains: ``Guidance`` and its presets, ``LoRA``, ``TrainingConfig``; each validates itself."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ class Guidance:
     """The terms of the objective beside the supervised one: a tuple of terms, at most one of each class.
 
     Args:
-        terms: instances of the classes of ``training.terms``, or of your own ``Term``; none is plain training.
+        terms: instances of the classes in ``training.terms``, or of your own ``Term``; () is plain training.
 
     Raises:
         ArgumentError: two terms of one class, or of one name in the log.
@@ -50,7 +50,7 @@ class Guidance:
     def preset(
         cls, name: str = DEFAULT_PRESET, *, layer: Natural | None = None, scale: float | None = None
     ) -> "Guidance":
-        """A named combination, with the vector at another layer or scale where one is given.
+        """A named combination of terms, with another layer or scale of the vector where given.
 
         Args:
             name: plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided (see ``PRESETS``).
@@ -82,7 +82,7 @@ class Guidance:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What any of the terms needs."""
+        """What the terms need, together."""
         return frozenset[Need]().union(*(term.needs for term in self.terms))
 
     @property
@@ -92,14 +92,14 @@ class Guidance:
 
 
 def _with_options(term: Term, options: Mapping[str, Any]) -> Term:
-    """The term with these fields, where it has them."""
+    """The term with these fields replaced, where it has them."""
     own = {each.name for each in fields(term)}
     return replace(term, **{name: value for name, value in options.items() if name in own})
 
 
 PRESETS = {
     "plain": Guidance(),
-    # arXiv 2406.12227; handed over by half of the steps, since a learning rate that has decayed cannot take it up
+    # arXiv 2406.12227; handed over by half of the steps, while the learning rate is still high enough to learn it
     "iv": Guidance((ProgressiveVector("linear", handover=0.5), KLToGuidedTeacher(last=1.0, temperature=1.0))),
     # arXiv 2502.11019: weights of the paper, details of its code
     "fv": Guidance((
@@ -109,7 +109,7 @@ PRESETS = {
     )),
     "kl": Guidance((KLToBase(1.0, temperature=1.0),)),
     "l2": Guidance((L2ToBase(1000.0),)),
-    # what kept most, of what learned as much as plain training and needs no old data, in figures/forgetting/tables.md
+    # kept most among those that learn as well as plain training without old data, in figures/forgetting/tables.md
     "l2-strong": Guidance((L2ToBase(3000.0),)),
     "rehearsal": Guidance((Rehearsal(1.0),)),
     "replay": Guidance((Replay(1.0),)),
@@ -125,9 +125,10 @@ class LoRA:
     """Low-rank updates beside the weights, ``W + alpha / rank * B @ A`` (Hu et al., arXiv 2106.09685).
 
     Args:
-        rank: of the updates.
-        alpha: their scale.
-        targets: of W_Q, W_K, W_V, W_O, W_in, W_gate, W_out. The defaults are those of arXiv 2502.11019.
+        rank: rank of the updates.
+        alpha: scale of the updates, relative to the rank.
+        targets: weights to update, of W_Q, W_K, W_V, W_O, W_in, W_gate, W_out. The defaults are those of arXiv
+            2502.11019.
 
     Example:
         >>> iv.LoRA(rank=4).targets
@@ -146,25 +147,25 @@ class TrainingConfig:
 
     Args:
         guidance: the objective's terms beside the supervised one. The default pulls the weights back to their initial
-            values (``l2-strong``): of what needs no old data, it kept most in figures/forgetting/tables.md.
+            values (``l2-strong``): it kept most without old data in figures/forgetting/tables.md.
         steps: optimiser steps.
         batch_size: prompts per step.
         accumulate: parts that a step's prompts are computed in, for memory.
-        learning_rate: the highest; it rises over ``warmup`` steps, then falls by ``decay`` towards 0.
+        learning_rate: the highest learning rate; it rises over ``warmup`` steps, then falls by ``decay`` towards 0.
         warmup: steps of rising learning rate.
-        decay: ``"none"``, ``"linear"`` or ``"cosine"``.
+        decay: how the learning rate falls after warm-up: ``"none"``, ``"linear"`` or ``"cosine"``.
         weight_decay: decoupled weight decay of AdamW.
         betas: decay rates of AdamW's running averages.
-        clip: the norm that gradients are scaled down to where they are above it (0: never).
+        clip: largest norm of the gradients, which are scaled down to it (0: no clipping).
         lora: train low-rank updates beside the weights instead of the weights.
         layers: the layers that are trained (None: all, and the final norm).
         embeddings: train embeddings and unembedding too.
-        precision: ``"bfloat16"`` computes in mixed precision.
+        precision: ``"full"``, or ``"bfloat16"`` for mixed precision.
         checkpointing: recompute blocks in the backward pass, for memory.
-        teacher: ``"cached"``: the base's outputs are computed once; ``"live"``: at each step.
+        teacher: when the base's outputs are computed: ``"cached"``, once, or ``"live"``, at each step.
         save_every: steps between saved states.
         evaluate_every: steps between measures of the abilities (0: at the end only).
-        seed: of the order of prompts and of LoRA's initial values.
+        seed: seed of the order of prompts and of LoRA's initial values.
 
     Raises:
         ArgumentError: naming the field that is outside its values.
@@ -207,7 +208,7 @@ class TrainingConfig:
 
     @checked
     def rate(self, step: Natural) -> float:
-        """The learning rate of a step, from 0: warm-up, then decay towards 0 after the last step.
+        """The learning rate at a step: warm-up, then decay towards 0 after the last step.
 
         Args:
             step: a step, from 0.

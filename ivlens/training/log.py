@@ -1,7 +1,7 @@
 """A run's log: one JSON line per step and one per ability measured, written to disk as they come.
 
-The log on disk is for reading along. A run resumes with the rows that its state holds; of the log it believes only the
-lines that are whole and of this run, for what was measured after the state was saved.
+The log on disk is for following a run. A resumed run takes its rows from its state; from the log it uses only complete
+lines of this run, for measurements after the state was saved.
 """
 
 import json
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Log:
-    """The rows of a run of the settings ``key``, in ``folder/log.jsonl`` too where there is a folder."""
+    """The rows of a run with the settings ``key``, also in ``folder/log.jsonl`` where there is a folder."""
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any]) -> None:
         self.path = None if folder is None else folder / "log.jsonl"
@@ -32,7 +32,7 @@ class Log:
         self.measured: dict[tuple[int, str], Row] = {}
 
     def resume(self, steps: list[Row], measured: list[Row]) -> None:
-        """Go on after the steps and measures that a state holds; the log on disk becomes what is known.
+        """Continue after the steps and measurements of a state, and rewrite the log on disk accordingly.
 
         Raises:
             RecordError: the log cannot be written.
@@ -43,14 +43,14 @@ class Log:
             return
         text = self.path.read_bytes() if self.path.is_file() else b""
         rows = [unseal(line) for line in text.splitlines()]
-        if rows and rows[-1] is None and not text.endswith(b"\n"):  # at which an earlier process was killed
+        if rows and rows[-1] is None and not text.endswith(b"\n"):  # an earlier process was killed while writing it
             rows.pop()
         own = [row for row in rows if row and {**row, **self.of} == row]
         on_disk = {(row["step"], row.get("ability")) for row in own}
         expected = {*self.measured, *((row["step"], None) for row in self.steps)}
         if None in rows or not expected <= on_disk:
             warnings.warn(f"ivlens: {self.path} is damaged; it is put back from the state", stacklevel=2)
-        if steps:  # measured after this state was saved
+        if steps:  # rows of measurements after this state was saved
             late = [row for row in own if "ability" in row and row["step"] == len(steps)]
             self.measured |= {(row["step"], row["ability"]): _without(row, self.of) for row in late}
         lines = [seal(row | self.of) + "\n" for row in (*self.steps, *self.measured.values())]
@@ -67,12 +67,12 @@ class Log:
         self._write(row)
 
     def has(self, step: int, ability: str) -> bool:
-        """Whether the ability was measured after so many steps."""
+        """Whether the ability was measured after ``step`` steps."""
         return (step, ability) in self.measured
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of what is logged of a step."""
+        """The names of the values that are logged per step."""
         return tuple(name for name in (self.steps[0] if self.steps else {}) if name != "step")
 
     @property
@@ -92,7 +92,7 @@ class Log:
         try:
             with self.path.open("ab+") as file:
                 if file.seek(0, 2) and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                    file.write(b"\n")  # after a line that a full disk cut off
+                    file.write(b"\n")  # ends a line that a full disk truncated
                 file.write(seal(row | self.of).encode() + b"\n")
         except OSError as error:
             warnings.warn(f"ivlens: {self.path} cannot be written ({error}); training goes on", stacklevel=2)

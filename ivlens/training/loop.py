@@ -46,25 +46,25 @@ def fine_tune(
     replay: Iterable[Prompt] | Prompt = (),
     out: str | Path | None = None,
 ) -> TrainingRun:
-    """Train the model in place on new prompts while ``config.guidance`` keeps what it could do; return the run's log.
+    """Train the model in place on new prompts while ``config.guidance`` preserves its abilities; return the run's log.
 
-    With ``config.lora`` the updates stay beside the weights: ``merge_lora(model)`` folds them in. A loss or gradient
-    that is not finite stops the run before it touches the weights. SIGINT and SIGTERM end it after the step, saved;
-    to resume, load the base model anew.
+    With ``config.lora`` the updates stay separate; ``merge_lora(model)`` merges them. A loss or gradient that is not
+    finite stops the run before the weights change. SIGINT and SIGTERM save and end it after the current step; to
+    resume, load the base model again.
 
     Args:
         model: the base model, in float32 or float64.
         data: prompts, or a task, whose train split is trained on and whose test split is measured.
         config: how it trains (None: ``TrainingConfig()``).
-        vector: the instruction vector that terms of the guidance need, of the model as it is now.
-        new: abilities to measure that are learned; nothing is trained on them.
-        keep: abilities, or tasks, to measure that are to be kept; nothing is trained on them.
+        vector: the instruction vector that terms of the guidance need, computed on this model.
+        new: new abilities to measure, on prompts that are not trained on.
+        keep: old abilities, or tasks, to measure, on prompts that are not trained on.
         rehearse: prompts for ``Rehearsal`` (see ``rehearsal_prompts``).
         replay: examples of old tasks for ``Replay``.
-        out: a folder for state and log; the same call on the same base model resumes there, to the same weights.
+        out: folder for state and log; the same call on the same base model resumes the run, to the same weights.
 
     Returns:
-        Losses step by step, and what was measured of the abilities.
+        Losses by step, and the measurements of the abilities.
 
     Raises:
         ArgumentError: something that a term needs is missing, or the model has LoRA already.
@@ -82,7 +82,7 @@ def fine_tune(
     config = config or TrainingConfig()
     if isinstance(data, Task):
         new = new or [Ability.of(data)]
-        data = data.prompts(split="train", instruction=bool(data.instructions))
+        data = data.prompts(split="train")
     abilities = Abilities(tuple(new), tuple(Ability.of(each) for each in keep))
     abilities.check(model)
     check_trainable(model, config)
@@ -104,7 +104,7 @@ def fine_tune(
 
 @dataclass(frozen=True)
 class _Loop:
-    """A run's steps with what they write."""
+    """A run's steps and the files that they write."""
 
     training_step: TrainingStep
     trainable: Trainable
@@ -113,7 +113,7 @@ class _Loop:
     abilities: Abilities
 
     def run(self, start: int) -> str:
-        """Take the steps from ``start`` on; return why they ended early, if they did."""
+        """Take the steps from ``start`` on; return why they ended early, if so."""
         config = self.training_step.config
         bar = tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None)
         with interrupts() as received, bar:
@@ -169,9 +169,9 @@ class _Loop:
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], int]]:
-    """Within this context SIGINT and SIGTERM only set what the call returns (0: none); a second signal acts at once.
+    """Within this context SIGINT and SIGTERM are recorded: the call returns the signal, or 0; a second acts at once.
 
-    Only the main thread can listen; elsewhere nothing is changed.
+    Only the main thread can handle signals; in other threads nothing changes.
     """
     received = 0
     if threading.current_thread() is not threading.main_thread():
@@ -202,9 +202,9 @@ def _check_no_edits(model: HookedTransformer) -> None:
 
 
 def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
-    """A list of the prompts, which may be none."""
+    """The prompts as a list, which may be empty."""
     return listed(prompts) if prompts else []
 
 
 def _digest(vector: InstructionVector | None) -> str:
-    return short_hash(None if vector is None else vector.values.tolist())
+    return short_hash(None if vector is None else (vector.heads, vector.values.tolist()))

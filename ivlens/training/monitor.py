@@ -1,4 +1,4 @@
-"""Abilities that are measured while a model trains: its answers, and what has become of their instruction vectors."""
+"""Abilities that are measured during training: the model's answers, and how their instruction vectors changed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class Ability:
     """Prompts to answer during training, and the base model's instruction vector for them.
 
     Args:
-        name: of the ability in the log.
-        prompts: what is asked; nothing is trained on it.
+        name: name of the ability in the log.
+        prompts: prompts to answer, which are not trained on.
         vector: the base's instruction vector, which is compared with the vector of the same heads now.
-        layer: where the hidden state is compared with the vector (None: the middle one).
-        n_watched: how many of the prompts, at most, the vector's measures are of.
+        layer: the layer at which the hidden state is compared with the vector (None: the middle one).
+        n_watched: number of prompts, at most, for the vector's measures.
 
     Example:
         >>> iv.Ability.of(task, n=2).name == task.name
@@ -51,23 +51,23 @@ class Ability:
     def of(
         cls, what: "Ability | Task", n: Count = 30, vector: InstructionVector | None = None, shots: Natural = 2
     ) -> "Ability":
-        """The ability to do a task: clean prompts of its test split; an ability is returned as it is.
+        """The ability to do a task, on clean prompts of its test split; an ability is returned unchanged.
 
         Args:
             what: the task.
-            n: prompts, at most.
+            n: number of prompts, at most.
             vector: the base's instruction vector.
             shots: demonstrations in a prompt.
         """
         if isinstance(what, Ability):
             return what
         available = len(what.split("test"))
-        prompts = what.prompts(min(n, available), shots=shots, split="test", instruction=bool(what.instructions))
+        prompts = what.prompts(min(n, available), shots=shots, split="test")
         return cls(what.name, tuple(prompts), vector)
 
     @property
     def digest(self) -> str:
-        """Hash of what is measured: prompts, vector, layer."""
+        """Hash of the prompts, vector and layer."""
         vector = None if self.vector is None else (self.vector.heads, self.vector.values.tolist())
         return short_hash((self.prompts, vector, self.layer, self.n_watched))
 
@@ -92,25 +92,25 @@ class Ability:
 
 @dataclass(frozen=True)
 class Abilities:
-    """The abilities of a run: new ones, which are learned, and those to keep."""
+    """The abilities of a run: new ones to learn, and old ones to keep."""
 
     new: tuple[Ability, ...]
     keep: tuple[Ability, ...]
 
     @property
     def digests(self) -> dict[str, str]:
-        """By the abilities' names, a hash of what is measured."""
+        """The abilities' digests, by name."""
         return {each.name: each.digest for each in (*self.new, *self.keep)}
 
     def check(self, model: HookedTransformer) -> None:
-        """Raise before the first step what would be raised when the abilities are measured."""
+        """Raise, before the first step, the errors that measuring the abilities would raise."""
         if len(self.digests) < len(self.new) + len(self.keep):
             raise ArgumentError("abilities of different names", ", ".join(sorted(self.digests)))
         for ability in (*self.new, *self.keep):
             ability.check(model)
 
     def measure(self, model: HookedTransformer, step: int, known: Callable[[int, str], bool]) -> Iterator[dict]:
-        """Measure each ability that is not ``known`` after so many steps: rows of the log."""
+        """Measure each ability that is not ``known`` after ``step`` steps; return rows of the log."""
         for role, abilities in (("new", self.new), ("keep", self.keep)):
             for ability in abilities:
                 if not known(step, ability.name):
@@ -118,10 +118,9 @@ class Abilities:
 
 
 def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
-    """Accuracy and probabilities on an ability's prompts; with a vector, its cosine, norm ratio and alignment.
+    """Measure accuracy and probabilities on an ability's prompts; cosine, norm ratio and alignment of its vector.
 
-    The vector is computed again from the same heads on the ability's prompts with the model's present weights
-    (arXiv 2406.12227).
+    The vector is recomputed from the same heads on the ability's prompts with the current weights (arXiv 2406.12227).
 
     Args:
         model: the model as it is now.
@@ -129,7 +128,7 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
 
     Returns:
         ``accuracy`` with its 95% interval (``low``, ``high``), ``probability`` of the answers with its standard error,
-        ``token_probability``, ``n``, and ``correct``, a 1 or 0 per prompt. With a vector: ``cosine`` and ``norm_ratio``
+        ``token_probability``, ``n``, and ``correct``, 1 or 0 per prompt. With a vector: ``cosine`` and ``norm_ratio``
         of the vector now with the base's, and ``alignment``, the mean cosine of the hidden state at the last prompt
         token with the base's vector.
 

@@ -1,4 +1,4 @@
-"""The mathematics of the objective as pure functions, each with its shapes, unit, paper, and where its code differs.
+"""The mathematics of the objective as pure functions, each with shapes, unit, paper, and where its code differs.
 
 A term of ``terms.py`` takes the mean of one of these over tokens or prompts; a step adds up the weighted means.
 The methods are those of arXiv 2406.12227 (instruction vectors) and arXiv 2502.11019 (function vector guided training).
@@ -53,7 +53,7 @@ def divergence(
 
     Args:
         teacher: logits of the frozen model, [token, vocab].
-        student: logits of the model that is trained, [token, vocab].
+        student: logits of the trained model, [token, vocab].
         direction: which distribution the expectation is taken under.
         temperature: T, which both logits are divided by.
         temperature_squared: multiply by T^2.
@@ -120,12 +120,12 @@ def floored(value: Float[Tensor, ""], floor: float) -> Float[Tensor, ""]:
 
 
 def remaining(schedule: Schedule, step: int, steps: float) -> float:
-    """The factor at a step of what falls from 1 to 0 over ``steps`` steps (arXiv 2406.12227: the vector's).
+    """A factor that falls from 1 to 0 over ``steps`` steps (arXiv 2406.12227: the vector's).
 
     Args:
         schedule: ``"linear"``, ``"cosine"`` (half a period), or ``"constant"``, which stays at 1.
         step: the number of the step, from 0.
-        steps: after how many steps the factor is 0.
+        steps: the number of steps after which the factor is 0.
 
     Returns:
         A number from 0 to 1.
@@ -147,9 +147,9 @@ def pull_back(parameters: Iterable[Tensor], anchors: Iterable[Tensor], strength:
     (arXiv 1711.05101).
 
     Args:
-        parameters: what is changed.
+        parameters: the parameters to change.
         anchors: the initial values, in the same order.
-        strength: the fraction of the way, at most 1.
+        strength: fraction of the distance to the initial values, at most 1.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Which prompts a step shows: drawn by the seed and the step alone, so that a resumed run draws the same ones."""
+"""Which prompts a step uses: determined by seed and step alone, so that a resumed run draws the same ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from ..vocabulary import Split, TokenizedPrompt
 
 @dataclass(frozen=True)
 class PromptSampler:
-    """Tokenised prompts, of which ``batch_size`` are drawn per step: all in random order, then again in another order.
+    """Tokenised prompts, ``batch_size`` of them per step: all in random order, then all again in another order.
 
     ``name`` and ``seed`` determine the orders. ``pairs`` are (prompt ids, answer ids).
     """
@@ -47,7 +47,7 @@ class PromptSampler:
         return [_order(self.name, self.seed, number // count, count)[number % count] for number in numbers]
 
     def drawn_by(self, steps: int) -> list[int]:
-        """Indices of all prompts that are drawn in so many steps, in order."""
+        """Indices of all prompts that are drawn in ``steps`` steps, in order."""
         return sorted({index for step in range(steps) for index in self.drawn(step)})
 
 
@@ -62,12 +62,12 @@ def _order(name: str, seed: int, epoch: int, count: int) -> tuple[int, ...]:
 def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: Split = "train") -> list[Prompt]:
     """Inputs of the task under the other tasks' instructions, without demonstrations, for the term ``Rehearsal``.
 
-    They hold no example of the other tasks: what the base model answers there is what is to be kept.
+    They contain no examples of the other tasks: the base model's answers are what training should preserve.
 
     Args:
-        task: the task to learn, whose inputs are shown.
-        others: tasks whose instructions are shown, with every paraphrase.
-        split: the split of ``task`` that the inputs are of.
+        task: the task to learn, whose inputs are used.
+        others: tasks whose instructions are used, in every paraphrase.
+        split: the split of ``task`` that the inputs come from.
 
     Returns:
         One prompt per input, other task and paraphrase.

@@ -1,4 +1,4 @@
-"""A run's states on disk: trained weights, optimiser, log; written atomically, the one before it kept as a spare."""
+"""A run's states on disk: trained weights, optimiser, log; written atomically, with the previous one as a backup."""
 
 import json
 import os
@@ -20,13 +20,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class CheckpointManager:
-    """The states of a run in its folder, if it has one, made under the settings ``key``.
+    """The states of a run with the settings ``key``, in its folder if it has one.
 
-    ``abilities`` are the digests of the abilities that are measured, by name. ``versions`` are those of the packages
-    that took the run's steps, the present ones last.
+    ``abilities`` are the digests of the measured abilities, by name. ``versions`` are the package versions that the
+    run's steps were taken with, the current ones last.
 
     Raises:
-        MismatchError: the folder holds a run of other settings, or an ability of the same name that asks other prompts.
+        MismatchError: the folder holds a run with other settings, or an ability of the same name with other prompts.
     """
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any], abilities: Mapping[str, str], steps: int) -> None:
@@ -34,12 +34,12 @@ class CheckpointManager:
         self.abilities = dict(abilities)
         self.steps, self.versions = steps, [package_versions()]
         self.broken: set[Path] = set()
-        for left in [] if folder is None else folder.glob(".state.*"):  # of a process that was killed while it saved
+        for left in [] if folder is None else folder.glob(".state.*"):  # left by a process that was killed while saving
             left.unlink(missing_ok=True)
         for path in self._states:
             try:
                 if differing := self._differing(load_facts(path)):
-                    load_tensors(path)  # a damaged file differs, too: it is reported when it is to be read
+                    load_tensors(path)  # a damaged file differs, too; it is reported when it is loaded
                     raise MismatchError(
                         f"the settings of the run in {folder}", few(differing, 6), "choose another folder"
                     )
@@ -48,15 +48,15 @@ class CheckpointManager:
 
     @property
     def _states(self) -> list[Path]:
-        """The files that may hold a state, the latest first: the new one is whole where the others were being moved."""
+        """The files that may hold a state, in order of preference; a kill between renames leaves the new one."""
         kinds = ("", ".new", ".previous")
         return [] if self.folder is None else [self.folder / f"state{kind}.safetensors" for kind in kinds]
 
     def save(self, trainable: Trainable, log: Log) -> None:
-        """Save the state after the steps of the log; the one before it is kept beside it.
+        """Save the state after the logged steps, and keep the previous one beside it.
 
         Raises:
-            RecordError: it cannot be written (a full disk); the states that are there stay.
+            RecordError: it cannot be written (a full disk); earlier states are unchanged.
         """
         if self.folder is None:
             return
@@ -76,10 +76,10 @@ class CheckpointManager:
             ) from error
 
     def load(self, trainable: Trainable, log: Log) -> int:
-        """Put the last whole state into the parameters, the optimiser and the log; return its steps, 0 without one.
+        """Load the last complete state into parameters, optimiser and log; return its steps, 0 without a state.
 
         Raises:
-            RecordError: there are states, and none can be read.
+            RecordError: there are states, but none can be read.
         """
         broken = []
         for path in self._states:
@@ -104,14 +104,14 @@ class CheckpointManager:
         return 0
 
     def _rows(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-        """The log of a state of this run: a row for each step, and for each measure."""
+        """The log in a state of this run: one row per step and per measurement."""
         if self._differing(facts) or not 0 <= facts["step"] <= self.steps:
             raise ValueError("it is of another run")
         rows = zip(range(facts["step"]), tensors["log"].tolist(), strict=True)
         return [{"step": at} | dict(zip(facts["columns"], row, strict=True)) for at, row in rows], facts["measured"]
 
     def _differing(self, facts: Mapping[str, Any]) -> list[str]:
-        """In what a state's settings are not those of this run; abilities may come and go, but not change."""
+        """How a state's settings differ from this run's; abilities may be added or removed, but not changed."""
         key, abilities = facts.get("key", {}), facts.get("abilities", {})
         differing = [
             f"{name} {key.get(name)!r} against {self.key.get(name)!r}"
@@ -124,7 +124,7 @@ class CheckpointManager:
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, so that a difference is named by its field."""
+    """Nested settings by dotted names, so that a difference can be named."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
@@ -143,7 +143,7 @@ def _packed(trainable: Trainable) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _restore(tensors: dict[str, Tensor], trainable: Trainable) -> None:
-    """Put a state's tensors into the parameters and the optimiser; a broken state changes nothing."""
+    """Load a state's tensors into parameters and optimiser; a broken state changes nothing."""
     found = [
         (parameter, tensors[f"weights.{name}"], {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS})
         for name, parameter in trainable.views.items()

@@ -22,12 +22,12 @@ from .teacher import Teacher, first_tokens, record_z
 from .term import Batch, Losses, Term
 from .terms import Supervised
 
-OWN_PROMPTS = ("rehearse", "replay")  # arguments of fine_tune, as terms name them among their needs
+OWN_PROMPTS = ("rehearse", "replay")  # arguments of fine_tune that terms can need
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """A forward and a backward pass: its prompts, and the terms whose losses are of them, each with its teacher."""
+    """A forward and a backward pass: its prompts, and the terms with losses on them, each with its teacher."""
 
     sampler: PromptSampler
     terms: tuple[tuple[Term, Teacher | None], ...]
@@ -36,18 +36,18 @@ class _Pass:
 
     @property
     def teachers(self) -> list[Teacher]:
-        """Of the terms that have one."""
+        """The distinct teachers of the terms."""
         return [teacher for _, teacher in self.terms if teacher is not None]
 
     def batches(self, step: int) -> Iterator[list[int]]:
-        """Indices of the step's prompts, in parts of equal size but for the last."""
+        """Indices of the step's prompts, in parts of equal size except the last."""
         drawn = self.sampler.drawn(step)
         size = (len(drawn) + self.parts - 1) // self.parts
         for start in range(0, len(drawn), size):
             yield drawn[start : start + size]
 
     def shares(self, step: int, indices: Sequence[int]) -> tuple[float, float]:
-        """Which parts of the step's answer tokens, and of its prompts, these prompts are."""
+        """These prompts' fractions of the step's answer tokens and of its prompts."""
         pairs, drawn = self.sampler.pairs, self.sampler.drawn(step)
         tokens, of_step = (sum(len(pairs[index].answer_ids) for index in each) for each in (indices, drawn))
         return tokens / of_step, len(indices) / len(drawn)
@@ -55,7 +55,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """The passes of every step of a run, fixed before the first one."""
+    """The passes of every step of a run, fixed before the first step."""
 
     model: HookedTransformer
     config: TrainingConfig
@@ -103,14 +103,14 @@ class TrainingStep:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of the token ids of all prompts, by the argument of ``fine_tune`` that they came in."""
+        """Hashes of the token ids of all prompts, by argument of ``fine_tune``."""
         pairs: dict[str, object] = {"prompts": (), "rehearse": (), "replay": ()}
         for each in self.passes:
             pairs[_own(each.terms[0][0]) or "prompts"] = each.sampler.pairs
         return {name: short_hash(each) for name, each in pairs.items()}
 
     def prepare(self, anchors: Mapping[str, Tensor]) -> None:
-        """Keep the initial weights that the base is made of, and fill the teachers' caches while it is the base."""
+        """Save the initial weights that are needed, and fill the teachers' caches while the model is still the base."""
         self.anchors.update(anchors)
         if self.config.teacher == "cached":
             for teacher in {id(each): each for made in self.passes for each in made.teachers}.values():
@@ -128,7 +128,7 @@ class TrainingStep:
         return dict(means)
 
     def _backward(self, of: _Pass, step: int, indices: list[int], weights: Mapping[str, float]) -> Losses:
-        """Forward and backward passes on some of a step's prompts: the losses, whose weighted sum's gradient is added.
+        """Run forward and backward passes on part of a step's prompts; add gradients and return the losses.
 
         The backward pass runs within the hooks: with checkpointing it recomputes the blocks.
         """
@@ -139,7 +139,7 @@ class TrainingStep:
         outputs = {id(teacher): teacher.outputs(indices) for teacher in of.teachers}
         device = torch.device(model.cfg.device or "cpu").type
         mixed = torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16")
-        # LoRA's sums are computed once a pass, unless the backward pass is to compute them again
+        # cache LoRA's sums during a pass, unless the backward pass recomputes them
         saved = checkpointed(model) if config.checkpointing else parametrize.cached()
         with hooked(model, edits), saved:
             with mixed:
@@ -156,7 +156,7 @@ class TrainingStep:
         return {name: value.detach() for name, value in losses.items()}
 
     def _additions(self, of: _Pass, step: int, rows: Rows) -> dict[str, Edit]:
-        """Hooks that add the vector to the trained model, as the terms ask at this step."""
+        """Edits that add the vector to the trained model, as the terms require at this step."""
         edits: dict[str, Edit] = {}
         for term, _ in of.terms:
             addition = term.student_addition(step, self.config.steps, self.model.cfg.n_layers)
@@ -171,7 +171,7 @@ class TrainingStep:
 def check_needs(
     guidance: Guidance, vector: InstructionVector | None, own_prompts: Mapping[str, Sequence[Prompt]]
 ) -> None:
-    """Raise ArgumentError where something that a term needs was not given: a vector, its heads, prompts."""
+    """Raise ArgumentError where something that a term needs is missing: a vector, its heads, prompts."""
     for term in guidance:
         name = type(term).__name__
         if "vector" in term.needs and vector is None:
@@ -183,7 +183,7 @@ def check_needs(
 
 
 def _own(term: Term) -> str:
-    """The argument of ``fine_tune`` whose prompts a term's losses are of, empty for the new task's."""
+    """The argument of ``fine_tune`` with the prompts of a term's losses; empty for the new task's prompts."""
     return next((kind for kind in OWN_PROMPTS if kind in term.needs), "")
 
 
@@ -195,7 +195,7 @@ def _with_teachers(
     heads: tuple[Head, ...],
     vector: Float[Tensor, " d_model"] | None,
 ) -> tuple[tuple[Term, Teacher | None], ...]:
-    """The terms with the teachers that they need; terms whose teachers have the same addition share one."""
+    """The terms with their teachers; terms whose teachers have the same addition share one."""
     n_layers, asking = model.cfg.n_layers, [term for term in terms if "base" in term.needs]
     with_heads = {term.teacher_addition(n_layers) for term in asking if "heads" in term.needs}
     teachers = {

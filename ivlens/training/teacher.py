@@ -1,7 +1,8 @@
-"""The teacher: outputs of the frozen base model, computed once and cached, or anew at every step.
+"""The teacher: outputs of the frozen base model, computed once and cached, or at every step.
 
-There is no second model: the base is the trained model with its initial weights put back for a forward pass. Cached are
-final residual streams at the answer's tokens (d_model numbers per token, not a vocabulary's logits) and the z of heads.
+There is no second model: the base is the trained model with its initial weights restored for a forward pass. The cache
+holds final residual streams at the answer's tokens (d_model numbers per token instead of the vocabulary's logits) and
+heads' z.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from ..models import (
 from ..models.hooks import Edit
 from ..records import Head
 from ..steering import SITES
-from ..vocabulary import TokenizedPrompt
+from ..vocabulary import Site, TokenizedPrompt
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
@@ -34,14 +35,14 @@ BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
 
 @dataclass(frozen=True)
 class VectorAddition:
-    """``scale`` times the instruction vector, added to the stream of the last prompt token at a layer's site."""
+    """``scale`` times the instruction vector, added at the last prompt token at a layer and site."""
 
     layer: int
-    site: str
+    site: Site
     scale: float
 
     def edits(self, rows: Rows, vector: Float[Tensor, " d_model"]) -> dict[str, Edit]:
-        """The hook point, and the edit that adds the vector in these rows.
+        """The hook point and the edit that adds the vector in these rows.
 
         The positions are computed here, not in the hook: the backward pass may recompute blocks in another thread.
         """
@@ -57,7 +58,7 @@ class VectorAddition:
 class TeacherOutputs:
     """The base model on a batch: final streams at the answer's tokens, and z of heads at the last prompt token.
 
-    ``unembed`` computes the base's logits from the streams, which is done only for terms that read them.
+    ``unembed`` computes the base's logits from the streams, only for terms that use them.
     """
 
     residual: Float[Tensor, "token d_model"]
@@ -72,9 +73,9 @@ class TeacherOutputs:
 
 @dataclass
 class Teacher:
-    """The base model on one sampler's prompts, with a vector added or without; records z of the ``heads``.
+    """The base model on one sampler's prompts, with or without a vector added; records z of the ``heads``.
 
-    ``anchors`` are the initial values of what is trained, which are put back for the teacher's forward passes.
+    ``anchors`` are the initial values of the trained parameters, restored for the teacher's forward passes.
     """
 
     model: HookedTransformer
@@ -86,7 +87,7 @@ class Teacher:
     cache: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def fill_cache(self, steps: int) -> None:
-        """Compute the outputs on every prompt that so many steps draw, while the weights are still the base's."""
+        """Compute the outputs on every prompt drawn in ``steps`` steps, while the weights are still the base's."""
         indices = self.sampler.drawn_by(steps)
         pairs = [self.sampler.pairs[index] for index in indices]
         with tqdm(total=len(pairs), desc="teacher", unit="prompt", leave=False, disable=None) as bar:
@@ -98,7 +99,7 @@ class Teacher:
                 bar.update(len(batch))
 
     def outputs(self, indices: Sequence[int]) -> TeacherOutputs:
-        """The base's outputs on the sampler's prompts of these indices, from the cache if it was filled."""
+        """The base's outputs on the sampler's prompts with these indices, from the cache if it is filled."""
         if self.cache:
             residuals, outputs = zip(*(self.cache[index] for index in indices), strict=True)
             return TeacherOutputs(torch.cat(residuals), torch.cat(outputs), self._unembed)
@@ -124,7 +125,7 @@ class Teacher:
 def record_z(
     rows: Rows, heads: Sequence[Head]
 ) -> tuple[dict[str, Edit], Callable[[], Float[Tensor, "prompt chosen d_head"]]]:
-    """Hooks that record the heads' z at the last prompt token, and a function that gives it after the forward pass."""
+    """Edits that record the heads' z at the last prompt token, and a function that returns it afterwards."""
     by_layer: dict[int, Tensor] = {}
     row = torch.arange(len(rows.last), device=rows.last.device)
 
@@ -141,6 +142,6 @@ def record_z(
 
 
 def first_tokens(rows: Rows) -> Int[Tensor, " prompt"]:
-    """The index of each prompt's first answer token among the answer tokens of all rows, laid one after the other."""
+    """The index of each prompt's first answer token among the concatenated answer tokens of all rows."""
     counts = torch.tensor([0] + [len(answer) for answer in rows.answers[:-1]])
     return counts.cumsum(0).to(rows.last.device)

@@ -1,4 +1,4 @@
-"""What a term of the objective is: ``Term``, the base class, and ``Batch``, what a term computes its losses from."""
+"""``Term``, the base class of the objective's terms, and ``Batch``, the input of their losses."""
 
 from collections.abc import Sequence
 from dataclasses import Field, asdict, dataclass, fields, replace
@@ -17,7 +17,7 @@ Losses = dict[str, Float[Tensor, ""]]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a term computes its losses from: one padded batch of a step, after the forward pass.
+    """The input of a term's losses: one padded batch of a step, after the forward pass.
 
     - ``logits``: the trained model's, at the tokens from which the answers' tokens are predicted, [token, vocab];
     - ``targets``: the answers' tokens, [token];
@@ -41,18 +41,18 @@ class Batch:
         """The base model's outputs.
 
         Raises:
-            ArgumentError: the term does not declare that it needs them.
+            ArgumentError: the term does not declare that it needs the base model.
         """
         if self.teacher is None:
             raise ArgumentError("a term that reads the base model to declare it", "none", 'needs = frozenset({"base"})')
         return self.teacher
 
     def token_mean(self, values: Float[Tensor, " token"], floor: float | None = None) -> Float[Tensor, ""]:
-        """The mean over tokens, as a part of that over the step's tokens; zero while it is below the floor."""
+        """The mean over tokens, as this batch's share of the mean over the step's; zero while below the floor."""
         return _floored(values.mean(), floor) * self.token_share
 
     def prompt_mean(self, values: Float[Tensor, " prompt"], floor: float | None = None) -> Float[Tensor, ""]:
-        """The mean over prompts, as a part of that over the step's prompts; zero while it is below the floor."""
+        """The mean over prompts, as this batch's share of the mean over the step's; zero while below the floor."""
         return _floored(values.mean(), floor) * self.prompt_share
 
 
@@ -62,15 +62,15 @@ def _floored(value: Float[Tensor, ""], floor: float | None) -> Float[Tensor, ""]
 
 @dataclass(frozen=True)
 class Term:
-    """Base of all terms: what a term declares, and the moments at which it is called; each does nothing here.
+    """Base of all terms: what a term declares, and its methods, which do nothing by default.
 
     - ``needs``: ``"vector"`` and its ``"heads"`` (``fine_tune``'s ``vector=``); ``"base"``, the teacher's outputs;
-      ``"anchors"``, the initial weights; ``"rehearse"`` or ``"replay"``: the term's losses are of those prompts, in a
-      forward pass of their own with ``batch_size`` prompts, instead of the new task's;
-    - ``answered``: whether losses are of all answer tokens of own prompts, or of the last prompt token's prediction;
-    - ``source``: where the term is from.
+      ``"anchors"``, the initial weights; ``"rehearse"`` or ``"replay"``: the term's losses are on those prompts instead
+      of the new task's, in a separate forward pass of ``batch_size`` prompts;
+    - ``answered``: whether losses on such prompts are at all answer tokens, or only at the last prompt token;
+    - ``source``: the paper or other origin of the term.
 
-    A field that is the weight of a loss says so in its metadata, by the loss's name in the log.
+    A field that weights a loss names it in its metadata, as it is called in the log.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -84,7 +84,7 @@ class Term:
 
     @property
     def whole_step(self) -> bool:
-        """Whether the losses are defined for a whole step only, not as a sum over its parts (``accumulate``)."""
+        """Whether the losses are defined only for a whole step, not as a sum over its parts (``accumulate``)."""
         return False
 
     @property
@@ -97,10 +97,10 @@ class Term:
         return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})
 
     def check(self, n_layers: int, learning_rate: float) -> None:
-        """Raise ArgumentError where a model of so many layers, or the run's learning rate, does not fit the term."""
+        """Raise ArgumentError where the model's number of layers, or the run's learning rate, does not fit the term."""
 
     def student_addition(self, step: int, steps: int, n_layers: int) -> VectorAddition | None:
-        """What is added to the trained model at a step of so many."""
+        """What is added to the trained model at ``step`` of ``steps``."""
         return None
 
     def teacher_addition(self, n_layers: int) -> VectorAddition | None:

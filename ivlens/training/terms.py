@@ -16,7 +16,8 @@ of a ``Guidance``. To add a term, subclass ``Term``, in this file or in your own
 
     config = TrainingConfig(Guidance((Confidence(0.2), L2ToBase(1000.0))))
 
-Nothing else changes: the class says what is recorded, computed by the teacher and asked of ``fine_tune`` for it.
+Nothing else changes: the class declares what it needs to be recorded, computed by the teacher, or passed to
+``fine_tune``.
 """
 
 import warnings
@@ -46,7 +47,7 @@ class Supervised(Term):
 
 @dataclass(frozen=True, kw_only=True)
 class _VectorTerm(Term):
-    """Fields of the terms that add the vector: ``scale`` times it, at ``layer`` (None: the middle one) and ``site``."""
+    """Fields of terms that add ``scale`` times the vector at ``layer`` (None: the middle one) and ``site``."""
 
     layer: Natural | None = None
     scale: float = 4.0
@@ -65,7 +66,7 @@ class _VectorTerm(Term):
 
 @dataclass(frozen=True, kw_only=True)
 class _DivergenceTerm(Term):
-    """Options of the terms that are KL divergences (see ``objective.divergence``); below ``floor`` one is zero."""
+    """Options of KL divergence terms (see ``objective.divergence``); a mean below ``floor`` counts as zero."""
 
     direction: Direction = "forward"
     temperature: Annotated[float, Between(1e-3)] = 2.0
@@ -88,11 +89,11 @@ class _DivergenceTerm(Term):
 class ProgressiveVector(_VectorTerm):
     """The vector is added to the trained model's last prompt token, less at each step (arXiv 2406.12227).
 
-    At step t of n the stream is ``x + scale * remaining(t / (handover * n)) * vector``: what the vector does is handed
+    At step t of n the stream is ``x + scale * remaining(t / (handover * n)) * vector``: the vector's function is handed
     over to the weights. There is no loss.
 
     Args:
-        schedule: how the addition falls: ``"linear"``, ``"cosine"``, or ``"constant"``, which does not fall.
+        schedule: how the addition decays: ``"linear"``, ``"cosine"``, or ``"constant"``, which does not decay.
         handover: the fraction of the steps after which nothing is added.
         layer: the block at which the vector is added (None: the middle one).
         scale: how many times the vector is added.
@@ -192,9 +193,9 @@ class HeadConsistency(Term):
 @checked
 @dataclass(frozen=True)
 class L2ToBase(Term):
-    """Decoupled pull to the initial weights after each step (see ``objective.pull_back``); a baseline.
+    """Decoupled pull towards the initial weights after each step (see ``objective.pull_back``); a baseline.
 
-    With LoRA the update, not the weights, is pulled: its factor B to zero.
+    With LoRA the update is pulled instead: its factor B towards zero.
 
     Args:
         weight: the pull's strength is this times the step's learning rate.

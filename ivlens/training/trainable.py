@@ -1,4 +1,4 @@
-"""The parameters that are trained, their initial values where these are needed, and the optimiser."""
+"""The trained parameters, their initial values where needed, and the optimiser."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +14,15 @@ from .config import TrainingConfig
 from .term import Term
 
 EMBEDDINGS = ("embed.", "pos_embed.", "unembed.")
-READOUT = ("ln_final.", "unembed.")  # what a teacher's cached residual streams still pass through
+READOUT = ("ln_final.", "unembed.")  # modules that a teacher's cached residual streams still pass through
 
 
 @dataclass(frozen=True)
 class Trainable:
     """The trained parameters by name, and the AdamW that updates them.
 
-    ``views`` are the same parameters in the same memory, in the layout that the optimiser is fastest on. ``anchors``
-    are initial values, and ``terms`` those that change the weights after a step, by the anchors.
+    ``views`` are the same parameters in the layout that is fastest for the optimiser. ``anchors`` are initial values,
+    and ``terms`` those that use them to change the weights after a step.
     """
 
     parameters: dict[str, Tensor]
@@ -35,9 +35,9 @@ class Trainable:
     @classmethod
     @contextmanager
     def of(cls, model: HookedTransformer, config: TrainingConfig) -> Iterator["Trainable"]:
-        """Within this context the parameters that ``config`` chooses, and no others, have gradients.
+        """Within this context only the parameters that ``config`` selects have gradients.
 
-        With LoRA, its factors are added to the model, and stay.
+        With LoRA, its factors are added to the model and stay there.
         """
         with only_trainable(model, _names(model, config)) as named:
             views = {name: torch.nn.Parameter(_dense(each.detach())) for name, each in named}
@@ -49,12 +49,12 @@ class Trainable:
             yield cls(dict(named), views, optimizer, _anchors(named, config), terms, config.clip)
 
     def clipped_norm(self) -> float:
-        """The norm of all gradients, which are scaled down to ``clip`` where it is above (0: never)."""
+        """The norm of all gradients, after which these are scaled down to norm ``clip`` if it is larger (0: never)."""
         largest = self.clip or float("inf")
         return torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), largest, foreach=True).item()
 
     def step(self, rate: float) -> None:
-        """Update the parameters by their gradients, which are dropped, and then by the terms that need anchors."""
+        """Update the parameters by their gradients, clear these, and apply the terms that need anchors."""
         self.optimizer.param_groups[0]["lr"] = rate
         for name, each in self.parameters.items():
             self.views[name].grad = None if each.grad is None else _dense(each.grad)
@@ -66,7 +66,7 @@ class Trainable:
                 term.after_step(weights, anchors, rate)
         for each in (*self.parameters.values(), *self.views.values()):
             each.grad = None
-        # provenance looks at the versions of parameters, which fused AdamW does not count up
+        # provenance checks the parameters' version counters, which fused AdamW does not increase
         torch.autograd.graph.increment_version(list(self.parameters.values()))
 
 
@@ -84,7 +84,7 @@ def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
 
 
 def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
-    """Names of the parameters that are trained; with LoRA, its factors, which are added here."""
+    """Names of the trained parameters; with LoRA, its factors, which are added here."""
     if config.lora is not None:
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, config.layers, config.seed)
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -96,7 +96,7 @@ def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
 
 
 def _anchors(named: list[tuple[str, Tensor]], config: TrainingConfig) -> dict[str, Tensor]:
-    """The initial values that are needed again.
+    """The initial values that are needed later.
 
     All for terms that need anchors or a live teacher, otherwise final norm and unembedding; with LoRA, whose updates
     can be switched off, only the zeros of B, for terms that need anchors.

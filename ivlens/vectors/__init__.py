@@ -1,4 +1,4 @@
-"""The instruction vector: heads and means -> a vector; arithmetic, files, and what it reads as."""
+"""Instruction vectors: from heads and means; arithmetic, files, and the logit lens."""
 
 from .instruction import InstructionVector as InstructionVector
 from .instruction import instruction_vector as instruction_vector

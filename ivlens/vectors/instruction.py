@@ -21,9 +21,9 @@ from ..vocabulary import check_heads
 class InstructionVector(Record):
     """An instruction vector with its heads' parts (2406.12227, eq. 4; 2310.15213, eq. 5).
 
-    ``values`` is [d_model], in the residual stream's units; ``parts`` [chosen, d_model] sums to it, one row for each
-    of ``heads`` (layer, head), which stand in the order in which they were chosen. A vector that comes from no heads
-    (a random one, a mean difference) has neither. Vectors add, subtract and scale.
+    ``values`` is [d_model], in the residual stream's units; ``parts`` [chosen, d_model] sums to it, one row per head of
+    ``heads`` (layer, head), in the order in which they were chosen. A vector that does not come from heads (a random
+    one, a mean difference) has neither. Vectors add, subtract and scale.
 
     Example:
         >>> half = 0.5 * vector
@@ -132,7 +132,7 @@ class InstructionVector(Record):
         return self + -1 * other
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head: layer, head, norm of its part, cosine of its part to the vector (nan where one is zero).
+        """One row per head: layer, head, norm of its part, cosine of its part with the vector (nan where one is zero).
 
         Example:
             >>> list(vector.to_frame())
@@ -144,7 +144,7 @@ class InstructionVector(Record):
         return frame.assign(norm=parts.norm(dim=1).numpy(), cosine=cosines.numpy())
 
     def _terms(self) -> list[dict[str, Any]]:
-        """What the vector is a sum of, with factors: itself, unless it came out of arithmetic."""
+        """The vectors and factors that it sums: itself, unless it is a result of arithmetic."""
         settings = self.provenance.get("settings") or {}
         if "sum of" in settings:
             return list(settings["sum of"])
@@ -168,14 +168,14 @@ def instruction_vector(
 ) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
 
-    Where a block normalises its attention output before adding it (Gemma 2 and 3), each part carries that norm's
-    gain and the scale that the norm has on the mean output, so that it is what the head adds to the stream.
+    Where a block normalises its attention output before adding it (Gemma 2 and 3), each part includes that norm's gain
+    and its scale at the mean output, so that it is what the head adds to the stream.
 
     Args:
         model: the model that the means were computed on.
-        source: effects, which hold the means that they were measured with, or means.
+        source: effects, which keep the means that they were measured with, or means.
         heads: the heads to sum, as (layer, head); None for the ``k`` heads of largest average effect.
-        k: how many heads, where ``heads`` is None.
+        k: how many of the strongest heads are summed. It does not count where ``heads`` are given.
 
     Returns:
         The vector, [d_model], with each head's part.

@@ -1,4 +1,4 @@
-"""Vectors in files: one that is to be used on a model, one that is located once, and a folder of them."""
+"""Vectors in files: load one for a model, list those of a folder."""
 
 import logging
 import os
@@ -20,9 +20,9 @@ log = logging.getLogger("ivlens")
 
 @checked
 def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = False) -> InstructionVector:
-    """Load a vector for use on ``model``; with ``force``, also one that was computed on another kind of model.
+    """Load a vector for use on ``model``; with ``force``, also one from another kind of model.
 
-    A forced vector keeps the facts of the model it came from under ``"forced from"``, and passes later checks.
+    A forced vector keeps its own model's facts under ``"forced from"`` and passes later checks.
 
     Args:
         path: a file that ``vector.save`` wrote.
@@ -51,9 +51,9 @@ def load_vector(path: str | Path, model: HookedTransformer, *, force: bool = Fal
 
 @checked
 def list_vectors(folder: str | Path) -> pd.DataFrame:
-    """The vectors in a folder and below it; other records are left out.
+    """The vectors in a folder and its subfolders, without other records.
 
-    Files and folders that cannot be read are named in the log; the others go on.
+    Files and folders that cannot be read are named in the log and skipped.
 
     Args:
         folder: the folder to look in.
@@ -78,7 +78,7 @@ def list_vectors(folder: str | Path) -> pd.DataFrame:
         try:
             if class_name(path) == InstructionVector.__name__:
                 rows.append(_row(path.relative_to(top), InstructionVector.load(path)))
-        except Exception as error:  # whatever an odd file leads to is that file's own
+        except Exception as error:  # a malformed file may raise anything; the others are still listed
             unread[path] = str(error).replace(str(path), path.name)
     for path, why in unread.items():
         log.warning(f"{path.relative_to(top)} could not be read: {why}")

@@ -1,4 +1,4 @@
-"""Reading a vector in the vocabulary's terms: logit lens through the final norm, nearest unembedding directions."""
+"""Reading a vector as tokens: the logit lens through the final norm, or the nearest unembedding directions."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import Count, checked
 from ..errors import ArgumentError
-from ..models import HookedTransformer, final_logits, unembedding
+from ..models import HookedTransformer, check_dtype, final_logits, unembedding
 from ..records import check_finite
 from ..tasks import token_text
 from ..vocabulary import check_count
@@ -27,9 +27,9 @@ def logit_lens(
     parts: bool = False,
     lens: Literal["logit", "cosine"] = "logit",
 ) -> pd.DataFrame:
-    """The ``k`` tokens that a vector, and with ``parts`` each of its heads' parts, points to most.
+    """The ``k`` tokens that a vector, or with ``parts`` also each of its heads' parts, points to most.
 
-    What a vector reads as is not what it does: function vectors often steer without a readable lens (2604.02608).
+    The tokens need not show what a vector does: function vectors often steer without readable tokens (2604.02608).
 
     Args:
         model: the model whose final norm and unembedding are used.
@@ -44,12 +44,13 @@ def logit_lens(
 
     Raises:
         ArgumentError: an option outside its values, ``k`` beyond the vocabulary, or zeros, which point nowhere.
-        MismatchError: the vector does not fit the model.
+        MismatchError: the vector does not fit the model, or the model was cast without its config (``half()``).
 
     Example:
         >>> list(iv.logit_lens(model, vector, k=3))
         ['of', 'rank', 'token', 'value']
     """
+    check_dtype(model)
     check_count(k, unembedding(model).shape[0], "tokens")
     total = vector_values(model, vector)
     names = ["vector"] + [f"{layer}.{head}" for layer, head in vector.heads] * parts

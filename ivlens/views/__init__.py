@@ -1,4 +1,4 @@
-"""Records as figures, tables and pages; nothing here computes with a model, and nothing shows itself unasked."""
+"""Records as figures, tables and pages; nothing here runs a model, and nothing is shown unless the caller shows it."""
 
 from .attention import Html as Html
 from .attention import attention_view as attention_view

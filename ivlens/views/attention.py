@@ -49,7 +49,7 @@ class Html:
 def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"], head_names: list[str]) -> Html:
     """Attention patterns of heads over a prompt's tokens, to hover over.
 
-    Of several heads there is one to choose, of one its pattern under its name.
+    With several heads, the viewer chooses one; a single head's pattern stands under its name.
 
     Args:
         tokens: the texts of the prompt's tokens.
@@ -92,5 +92,5 @@ def attention_view(tokens: list[str], patterns: Float[Tensor, "head query key"],
 
 
 def _visible(token: str) -> str:
-    """The token with its line breaks, and its spaces if it is nothing else, as characters that can be seen."""
+    """The token with visible line breaks, and visible spaces if it consists of nothing else."""
     return one_line((token if token.strip(" ") else token.replace(" ", "␣")).replace("\n", "↵"))

@@ -1,4 +1,4 @@
-"""Axes of numbers, texts, tasks and checkpoints, outlines of cells, and colour bars, all measured in pixels."""
+"""Axes of numbers, texts, tasks and checkpoints, outlines of squares, and colour bars, all measured in pixels."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,13 @@ import plotly.graph_objects as go
 from .style import plain, shortened
 
 LETTER = 6.2  # about the width of a character of a label
-SLANT = 0.72  # of a slanting label's length: how far it reaches down and to the left
+SLANT = 0.72  # how far a slanted label reaches down and to the left, relative to its length
 TICK_STEPS = (1, 2, 5, 10, 20, 50)
 UNIT_AXIS = {"range": [-0.04, 1.04], "tickvals": [0, 0.5, 1], "zeroline": False}  # of values from 0 to 1
 
 
 def tick_step(pixels: float, room: int) -> int:
-    """The smallest round step between ticks that leaves ``room`` pixels a label, where one unit has ``pixels``."""
+    """The smallest round step between ticks that leaves ``room`` pixels per label, where one unit has ``pixels``."""
     return next((step for step in TICK_STEPS if step * pixels >= room), TICK_STEPS[-1])
 
 
@@ -27,13 +27,13 @@ def number_axis(title: str, count: int, pixels: int, room: int) -> dict[str, Any
 
 
 def text_axis(texts: Sequence[str]) -> dict[str, Any]:
-    """An axis whose ticks 0, 1, 2 ... bear ``texts``, which are HTML; without texts it has no ticks."""
+    """An axis labelled with ``texts`` (HTML) at 0, 1, 2 ...; without texts it has no ticks."""
     ticks = {"tickvals": list(range(len(texts))), "ticktext": list(texts), "tickfont": {"size": 11}}
     return {"showgrid": False, "zeroline": False, "ticks": "outside" if texts else ""} | ticks
 
 
 def rows_axis(texts: Sequence[str]) -> dict[str, Any]:
-    """An axis of rows from the top down that bear ``texts``, which are HTML."""
+    """An axis of rows from the top down, labelled with ``texts`` (HTML)."""
     return text_axis(texts) | {"range": [len(texts) - 0.5, -0.5], "ticks": "", "ticklabelstandoff": 6}
 
 
@@ -43,7 +43,7 @@ def task_axis(tasks: Sequence[str]) -> dict[str, Any]:
 
 
 def name_axis(names: Sequence[str], pixels: float) -> tuple[dict[str, Any], int]:
-    """An axis whose ticks 0, 1, 2 ... bear names, and the pixels under it: they slant where they are too long."""
+    """An axis labelled with names at 0, 1, 2 ..., and the pixels below it; names slant where they are too long."""
     texts = [shortened(name) for name in names]
     longest, each = LETTER * max(map(len, texts)), pixels / len(names)
     slanting = longest > each - 8
@@ -56,8 +56,13 @@ def name_axis(names: Sequence[str], pixels: float) -> tuple[dict[str, Any], int]
     return axis, int(SLANT * longest if slanting else 14) + 22
 
 
+def under_lowest(axis: dict[str, Any], lowest: bool) -> dict[str, Any]:
+    """A panel's axis of names, which are written only under the lowest panel of its column."""
+    return axis if lowest else axis | {"showticklabels": False}
+
+
 def value_axis(traces: Iterable[Any]) -> dict[str, Any]:
-    """An axis that holds the values of all traces with their error bars."""
+    """An axis whose range covers the values of all traces with their error bars."""
     reached = [np.zeros(0)]
     for trace in traces:
         values = np.array(trace.y, float)
@@ -71,12 +76,12 @@ def value_axis(traces: Iterable[Any]) -> dict[str, Any]:
     return {"range": [low - pad, high + pad], "tickformat": "~g", "nticks": 6, "zeroline": False}
 
 
-def outlines(cells: Sequence[tuple[int, int]], name: str, colour: str, width: int, reach: float = 0.46) -> go.Scatter:
-    """Open squares around cells given as (row, column), in one trace: the corners of each, then a break."""
+def outlines(squares: Sequence[tuple[int, int]], name: str, colour: str, width: int, reach: float = 0.46) -> go.Scatter:
+    """Open squares around squares given as (row, column), in one trace: the corners of each, then a break."""
     right, up = (-reach, reach, reach, -reach, -reach), (-reach, -reach, reach, reach, -reach)
     return go.Scatter(
-        x=[x for _, column in cells for x in (*(column + step for step in right), None)],
-        y=[y for row, _ in cells for y in (*(row + step for step in up), None)],
+        x=[x for _, column in squares for x in (*(column + step for step in right), None)],
+        y=[y for row, _ in squares for y in (*(row + step for step in up), None)],
         mode="lines",
         line={"color": colour, "width": width},
         hoverinfo="skip",

@@ -17,7 +17,7 @@ LABEL_WIDTH = 36  # characters
 
 @checked
 def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: str, facts: str = "") -> go.Figure:
-    """How long contenders take in sweeps, and the sweep's ratios as prompts, their length and the heads grow.
+    """Times of other programs relative to the sweep, and the sweep's ratios as prompts, tokens and heads grow.
 
     All axes of ratios are logarithmic.
 
@@ -54,7 +54,7 @@ def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: 
 
 
 def _draw_times(figure: go.Figure, contenders: pd.DataFrame, panel: Panel) -> None:
-    """A row per contender: a point at its time, in sweeps."""
+    """One row per contender: a point at its time, in units of the sweep's."""
     texts = [f"{plain(name, LABEL_WIDTH)}<br><span style='color:{FAINT}'>{plain(layout, LABEL_WIDTH)}</span>"
              for name, layout in zip(contenders["contender"], contenders["weights"], strict=True)]  # fmt: skip
     times = contenders["times the sweep"]

@@ -26,7 +26,7 @@ GAPS = Size(22, 48)
 def comparison_bars(comparisons: Sequence[ConditionComparison], *, title: str | None = None) -> go.Figure:
     """Accuracy under each condition, 0 to 1, with its 95% Wilson interval over prompts; a panel for each task.
 
-    A condition has the same row and colour in every panel; those whose names start with "random" are grey.
+    A condition has the same row and colour in every panel; those with "random" in their names are grey.
 
     Args:
         comparisons: one record of ``compare_conditions`` or more, one per task.
@@ -67,7 +67,7 @@ def comparison_bars(comparisons: Sequence[ConditionComparison], *, title: str | 
 
 
 def _bars(comparison: ConditionComparison, conditions: list[str], colours: dict[str, str]) -> list[go.Bar | go.Scatter]:
-    """The bars of one panel, each with its interval, and their values at the panel's right edge."""
+    """The bars of one panel, each with its interval, and their values at the right edge."""
     frame = comparison.to_frame()
     rows = [conditions.index(name) for name in frame["condition"]]
     bars = go.Bar(
@@ -98,7 +98,7 @@ def _bars(comparison: ConditionComparison, conditions: list[str], colours: dict[
 
 def _colours(conditions: Sequence[str]) -> dict[str, str]:
     """A colour for each condition: grey for the random ones, the palette in turn for the others."""
-    others = [name for name in conditions if not name.startswith("random")]
+    others = [name for name in conditions if "random" not in name]
     own = {name: LINE_COLOURS[index % len(LINE_COLOURS)] for index, name in enumerate(others)}
     return {name: own.get(name, GREY) for name in conditions}
 
@@ -109,6 +109,6 @@ def _facts(comparisons: Sequence[ConditionComparison]) -> str:
     facts = f"accuracy and its 95% interval (Wilson), n = {n}"
     if len(comparisons) > 1:
         facts += " for each task"
-    if any(name.startswith("random") for each in comparisons for name in each.conditions):
+    if any("random" in name for each in comparisons for name in each.conditions):
         facts += ", grey: random controls"
     return facts

@@ -1,4 +1,4 @@
-"""Documents for a reader: a self-contained HTML page out of figures, tables and text, and a figure as a file."""
+"""Documents: a self-contained HTML page of figures, tables and text, and a figure as a file."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -30,7 +30,7 @@ IMAGE_SCALE = 2  # pixels of a .png for each of the figure's
 def page(title: str, sections: Sequence[tuple[str, Body]]) -> str:
     """One HTML document that needs no network: a title, then each section's heading and body.
 
-    The document forbids its reader's browser to load anything.
+    Its content security policy forbids the browser to load anything.
 
     Args:
         title: plain text.

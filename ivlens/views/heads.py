@@ -22,51 +22,51 @@ HOVER = (
 )
 MARGINS = Margins(left=56, right=96, bottom=52)
 GAP, SHARED_GAP, ROW_GAP = 76, 36, 52  # pixels between maps: with a colour bar each, with one for all, between rows
-NAME_SIZE = 10  # pixels: height of the heads' names in their cells
+NAME_SIZE = 10  # pixels: height of the heads' names on a map
 
 
 @checked
-def head_heatmap(effects: Effects, *, top: Natural = 10, title: str | None = None) -> go.Figure:
+def head_heatmap(effects: Effects, *, k: Natural = 10, title: str | None = None) -> go.Figure:
     """One head map as a figure: the average indirect effect of every head, in the metric's own unit.
 
     The colours are symmetric about zero.
 
     Args:
         effects: the effects of one task, or their mean over tasks.
-        top: how many of the strongest heads to outline, and to name where the cells have room.
+        k: how many of the strongest heads to outline, and to name where there is room.
         title: plain text; without one it names the tasks.
 
     Returns:
         A plotly figure; nothing is shown.
 
     Raises:
-        ArgumentError: a negative ``top``.
+        ArgumentError: a negative ``k``.
 
     Example:
-        >>> figure = iv.views.head_heatmap(effects, top=3)
+        >>> figure = iv.views.head_heatmap(effects, k=3)
         >>> figure.data[0].z.shape == tuple(effects.aie.shape)
         True
     """
     layers, heads = effects.aie.shape
     size = head_map_size(layers, heads)
     bar = colour_bar(f"effect on {_unit(effects)}") | {"x": 1, "xpad": 10}
-    facts = f"average indirect effect on the {effects.metric}, {_prompts(effects)}{_outlined(top)}"
+    facts = f"average indirect effect on the {effects.metric}, {_prompts(effects)}{_outlined(k)}"
     heading = _tasks(effects) if title is None else title
     layout = layout_around(size, MARGINS, heading, facts, heading_width=size.width - 20)
-    figure = go.Figure(_traces(effects, top, _limit(effects), size, bar), layout)
+    figure = go.Figure(_traces(effects, k, _limit(effects), size, bar), layout)
     figure.update_xaxes(number_axis("head", heads, size.width, 28))
     return figure.update_yaxes(number_axis("layer", layers, size.height, 16))
 
 
 @checked
 def head_heatmaps(
-    effects: Sequence[Effects], *, top: Natural = 10, shared_scale: bool = False, title: str = "Head effects"
+    effects: Sequence[Effects], *, k: Natural = 10, shared_scale: bool = False, title: str = "Head effects"
 ) -> go.Figure:
     """Several head maps side by side, each on its own colour scale or all on one.
 
     Args:
         effects: one head map or more.
-        top: how many of the strongest heads to outline on each map.
+        k: how many of the strongest heads to outline on each map.
         shared_scale: whether all maps share one colour scale, which needs effects in one metric.
         title: plain text.
 
@@ -89,7 +89,7 @@ def head_heatmaps(
     most_layers, most_heads = (max(each.aie.shape[axis] for each in effects) for axis in (0, 1))
     gap = SHARED_GAP if shared_scale else GAP
     columns, size = head_map_grid(len(effects), most_layers, most_heads, gap, MARGINS)
-    facts = f"average indirect effect on {', '.join(units)}{_outlined(top)}"
+    facts = f"average indirect effect on {', '.join(units)}{_outlined(k)}"
     names, notes = [_tasks(each) for each in effects], [_prompts(each) for each in effects]
     figure, panels = panel_grid(names, size, columns, Size(gap, ROW_GAP), MARGINS, title, facts, notes=notes)
     largest = max(map(_limit, effects))
@@ -97,7 +97,7 @@ def head_heatmaps(
         bar = colour_bar() | {"thickness": 10, "xpad": 6, "tickfont": {"size": 10}}
         if not shared_scale:
             bar |= _beside(figure.get_subplot(**panel))
-        traces = _traces(each, top, largest if shared_scale else _limit(each), size, bar)
+        traces = _traces(each, k, largest if shared_scale else _limit(each), size, bar)
         traces[0].showscale = not shared_scale or panel == panels[0]
         _add_map(figure, panel, traces, each.aie.shape, size)
     return figure
@@ -110,10 +110,10 @@ def _add_map(figure: go.Figure, panel: Panel, traces: Sequence[Any], shape: Sequ
     figure.update_yaxes(number_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
 
 
-def _traces(effects: Effects, top: int, limit: float, size: Size, bar: dict[str, Any]) -> list[go.Heatmap | go.Scatter]:
-    """The map, the outlines of the ``top`` heads and, where the cells have room for them, their names."""
+def _traces(effects: Effects, k: int, limit: float, size: Size, bar: dict[str, Any]) -> list[go.Heatmap | go.Scatter]:
+    """The map, the outlines of the ``k`` strongest heads and, where there is room, their names."""
     order = heads_by_effect(effects.aie)
-    strongest = order[:top]
+    strongest = order[:k]
     layers, heads = effects.aie.shape
     width, height = size.width / heads, size.height / layers
     large = min(width, height) >= 9
@@ -140,7 +140,7 @@ def _map(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any],
 
 
 def _names(effects: Effects, strongest: list[Head], limit: float) -> go.Scatter:
-    """The names of heads in their cells, in white where the cell is dark."""
+    """The names of the strongest heads on the map, in white where it is dark."""
     dark = [abs(effects.aie[head].item()) > 0.7 * limit for head in strongest]
     return go.Scatter(
         x=[head for _, head in strongest],
@@ -179,5 +179,5 @@ def _unit(effects: Effects) -> str:
     return unit if unit == effects.metric else f"{effects.metric} ({unit})"
 
 
-def _outlined(top: int) -> str:
-    return f"\noutlined: the {top} strongest" if top else ""
+def _outlined(k: int) -> str:
+    return f"\noutlined: the {k} strongest" if k else ""

@@ -26,7 +26,7 @@ class Size(NamedTuple):
 
 
 class Margins(NamedTuple):
-    """What stands around the panels; the heading's height comes from its text."""
+    """The space around the panels; the heading's height follows from its text."""
 
     left: int
     right: int
@@ -34,29 +34,29 @@ class Margins(NamedTuple):
 
 
 def even_columns(n_panels: int, at_most: int) -> int:
-    """How many of the panels to put in a row, ``at_most`` or fewer, so that the rows are evenly filled."""
+    """The number of panels per row, ``at_most`` or fewer, that fills the rows evenly."""
     n_rows = math.ceil(n_panels / at_most)
     return math.ceil(n_panels / n_rows)
 
 
 def columns_for(n_panels: int, width: int, gap: int, margins: Margins) -> int:
-    """How many panels of this ``width`` and ``gap`` to put in a row, so that the rows are evenly filled."""
+    """The number of panels of this ``width`` and ``gap`` per row that fills the rows evenly."""
     fitting = max(1, (WIDEST - margins.left - margins.right + gap) // (width + gap))
     return even_columns(n_panels, fitting)
 
 
 def panel_width(columns: int, gap: int, margins: Margins) -> int:
-    """The width of a panel where so many of them and their gaps fill the widest figure."""
+    """The width of a panel where ``columns`` of them and their gaps fill the widest figure."""
     return (WIDEST - margins.left - margins.right - gap * (columns - 1)) // columns
 
 
 def head_map_size(n_layers: int, n_heads: int) -> Size:
-    """The size of one head map that has a figure to itself."""
+    """The size of a single head map."""
     return Size(max(420, min(800, 34 * n_heads)), max(180, min(880, 22 * n_layers)))
 
 
 def head_map_grid(n_maps: int, n_layers: int, n_heads: int, gap: int, margins: Margins) -> tuple[int, Size]:
-    """How many head maps to put in a row, and the size of each."""
+    """The number of head maps per row, and the size of each."""
     if n_heads <= 12:
         fitting = 4
     elif n_heads <= 32:
@@ -120,19 +120,19 @@ def layout_around(
 
 
 def is_lowest(panel: Panel, panels: Sequence[Panel]) -> bool:
-    """Whether no panel is under this one."""
+    """Whether there is no panel below this one."""
     return all(other["row"] <= panel["row"] for other in panels if other["col"] == panel["col"])
 
 
 def legend_size(lines: Sequence[str]) -> Size:
-    """The pixels that a legend of these lines of text takes; without any, a margin."""
+    """The size in pixels of a legend with these lines of text; a margin if there are none."""
     if not lines:
         return Size(24, 0)
     return Size(66 + int(1.1 * LETTER * max(map(len, lines))), 20 + LEGEND_LINE * len(lines))
 
 
 def add_legend(figure: go.Figure, groups: Sequence[str], legend: str = "legend", **options: Any) -> go.Figure:
-    """The figure with a legend of these groups of traces, in their order; each entry shows and hides its group."""
+    """The figure with a legend of these groups of traces, in this order; each entry toggles its group."""
     traces = [trace for trace in figure.data if (trace.legend or "legend") == legend]
     for trace in traces:
         trace.update(showlegend=False)
@@ -156,7 +156,7 @@ class Box(NamedTuple):
 
 
 class Board:
-    """Panels of different sizes, each in its own box; who adds them keeps ``height`` up to date."""
+    """Panels of different sizes, each in its own box; the caller keeps ``height`` up to date."""
 
     def __init__(self, n_panels: int, width: int) -> None:
         self.figure, self.width, self.height = make_subplots(1, n_panels), width, 0.0
@@ -177,11 +177,11 @@ class Board:
         self.names.append((name, left, top))
 
     def add_legend(self, groups: Sequence[str], legend: str, left: float, top: float) -> None:
-        """Have a legend of these groups of traces begin at the point."""
+        """Add a legend of these groups of traces, its top left corner at the point."""
         self.legends.append((groups, legend, left, top))
 
     def finished(self) -> go.Figure:
-        """The figure, with panels, names and legends where they belong on a board of this height."""
+        """The figure, with panels, names and legends positioned on a board of this height."""
         for column, (left, top, width, height) in enumerate(self.boxes, 1):
             across = [left / self.width, min(1, (left + width) / self.width)]
             up = [max(0, 1 - (top + height) / self.height), 1 - top / self.height]

@@ -1,4 +1,4 @@
-"""HTML out of the templates in ``templates/``: every value is escaped there unless it is marked as HTML."""
+"""HTML from the templates in ``templates/``; every value is escaped unless it is marked as HTML."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..text import escaped
 
 
 def _shown(value: object) -> Markup:
-    """What stands for a value in a page: HTML as it is, anything else as text, character by character."""
+    """A value as a page shows it: HTML unchanged, anything else as escaped text."""
     return value if isinstance(value, Markup) else Markup(escaped(str(value)))
 
 
@@ -21,7 +21,7 @@ TEMPLATES = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """A template filled with values; those that are HTML come as ``Markup``, all others are escaped."""
+    """A template filled with values; HTML values come as ``Markup``, all others are escaped."""
     return TEMPLATES.get_template(template).render(**values)
 
 

@@ -17,43 +17,43 @@ ROW, COLUMN, WIDEST = 22, 44, 1000  # pixels
 
 
 @checked
-def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | None = None) -> go.Figure:
+def position_heatmap(effects: PositionEffects, *, k: Count = 20, title: str | None = None) -> go.Figure:
     """The average indirect effect of the strongest heads at every part of the prompt, in the metric's own unit.
 
-    A head is as strong as at the part where it is strongest; the strongest head stands at the top. The colours are
-    symmetric about zero.
+    Heads are ordered by their highest effect at any part, the strongest at the top. The colours are symmetric about
+    zero.
 
     Args:
         effects: the effects [prompt, layer, head, part] of ``position_effects``.
-        top: how many heads to show.
+        k: how many heads to show.
         title: plain text; without one it names the task.
 
     Returns:
         A plotly figure; nothing is shown.
 
     Raises:
-        ArgumentError: ``top`` below 1.
+        ArgumentError: ``k`` below 1.
 
     Example:
         >>> import torch
         >>> values = torch.rand(2, 3, 4, 2)  # prompt, layer, head, part
         >>> effects = iv.PositionEffects(values, torch.zeros(2), "probability", "loop", ("query", "last"))
-        >>> iv.views.position_heatmap(effects, top=5).data[0].z.shape
+        >>> iv.views.position_heatmap(effects, k=5).data[0].z.shape
         (5, 2)
     """
     n_all = effects.aie[..., 0].numel()
-    heads = effects.strongest_heads(min(top, n_all))
+    heads = effects.strongest_heads(min(k, n_all))
     rows = tuple(np.array(heads).T)
     values, errors = (each.double().numpy()[rows] for each in (effects.aie, effects.stderr))
-    names, parts = [head_name(head) for head in heads], [shortened(part) for part in effects.places]
+    names, parts = [head_name(head) for head in heads], [shortened(part) for part in effects.positions]
     facts = np.empty((*values.shape, 3), dtype=object)
     for row, column in np.ndindex(*values.shape):
         error = errors[row, column]
         text = f"{error:.2g}" if np.isfinite(error) else "n/a"
-        facts[row, column] = names[row], plain(effects.places[column], 60), text
+        facts[row, column] = names[row], plain(effects.positions[column], 60), text
     limit = np.abs(np.nan_to_num(values)).max() or 1.0
     unit = EFFECT_UNITS[effects.metric]
-    cells = go.Heatmap(
+    heatmap = go.Heatmap(
         z=values, customdata=facts, hovertemplate=HOVER.format(unit=unit), colorscale=DIVERGING,
         zmin=-limit, zmid=0, zmax=limit, xgap=1, ygap=1, colorbar=colour_bar(f"effect ({unit})"),
     )  # fmt: skip
@@ -64,6 +64,6 @@ def position_heatmap(effects: PositionEffects, *, top: Count = 20, title: str | 
     )
     facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
     heading = (effects.task or "Heads along the prompt") if title is None else title
-    figure = go.Figure(cells, layout_around(size, margins, heading, facts_line))
+    figure = go.Figure(heatmap, layout_around(size, margins, heading, facts_line))
     figure.update_xaxes(text_axis([plain(part, 99) for part in parts]) | {"tickangle": -45})
     return figure.update_yaxes(text_axis(names) | {"autorange": "reversed", "title": {"text": "head"}})

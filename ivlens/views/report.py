@@ -26,7 +26,7 @@ KEY = "key: "
 
 
 class Part(NamedTuple):
-    """A record as it can be shown, and what is shown of it."""
+    """A record in displayable form, and what is shown of it."""
 
     record: Record
     bodies: list[Body]
@@ -44,16 +44,16 @@ def write_report(
 ) -> Path:
     """Write records as one HTML page that works from disk without a network, atomically.
 
-    Contents; then by kind a part per record: figures as long as the page has room, a table, provenance to unfold. A
-    record that cannot be shown is named on the page; the others go on.
+    Contents, then one part per record, grouped by kind: figures while the page has room, a table, and provenance to
+    unfold. A record that cannot be shown is named on the page.
 
     Args:
         path: the file to write.
         records: records by the names of their files.
         title: plain text.
         broken: why files could not be read, by their names.
-        passed_over: how many files hold no such record.
-        failed: called with the name of each record that cannot be shown, and the reason.
+        passed_over: how many files hold no record to show.
+        failed: called with the name of each record that cannot be shown and the reason.
 
     Returns:
         The path.
@@ -80,14 +80,14 @@ def write_report(
 
 
 def _parts(records: Mapping[str, Record]) -> tuple[dict[str, Part], dict[str, str]]:
-    """What is shown of each record, its texts made visible; and why some cannot be shown."""
+    """What is shown of each record, with control characters made visible; and why some cannot be shown."""
     parts, odd = {}, {}
     for name, each in records.items():
         try:
             record = _visible(each)
             part = Part(record, section_of(record).parts(record))
             _about(name, record), _provenance(name, record)
-        except Exception as error:  # whatever an odd record leads to is that record's own
+        except Exception as error:  # a malformed record may raise anything; the others are still shown
             odd[name] = one_line(f"{type(error).__name__}: {error}", HEADING_LENGTH)
         else:
             parts[name] = part
@@ -115,7 +115,7 @@ def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Any
 
 
 def _visible(value: Any) -> Any:
-    """A record, or what is in one, with texts that can be shown."""
+    """A record, or a value in one, with control characters in texts made visible."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
@@ -129,7 +129,7 @@ def _visible(value: Any) -> Any:
 
 
 def _grouped(parts: Mapping[str, Part]) -> dict[Section, dict[str, Part]]:
-    """The records of each section that there is, in the order of sections."""
+    """The records by section, in the order of sections."""
     groups: dict[Section, dict[str, Part]] = {section: {} for section in SECTIONS}
     for name, part in parts.items():
         groups[section_of(part.record)][name] = part
@@ -137,7 +137,7 @@ def _grouped(parts: Mapping[str, Part]) -> dict[Section, dict[str, Part]]:
 
 
 def _labels(parts: Mapping[str, Part]) -> list[str]:
-    """What each record is about; where two are about the same, their files, which may say it themselves."""
+    """A label per record: what it is about, with its file's name where two would be the same."""
     about = {name.removesuffix(".safetensors"): _about(name, part.record) for name, part in parts.items()}
     several = Counter(about.values())
     labels = [
@@ -147,7 +147,7 @@ def _labels(parts: Mapping[str, Part]) -> list[str]:
 
 
 def _about(name: str, record: Record) -> str:
-    """The tasks of a record, those that a run learned, or its file's name."""
+    """The tasks of a record, the new tasks of a run, or the file's name."""
     tasks = [getattr(record, "task", ""), *getattr(record, "tasks", ())]
     if isinstance(record, TrainingRun):
         tasks += dict.fromkeys(row["ability"] for row in record.measured if row.get("role") == "new")
@@ -169,7 +169,7 @@ def _without_figures(body: Any) -> Any:
 
 
 def _provenance(name: str, record: Record) -> str:
-    """File, class and provenance of a record; of the key that it is kept under only what is not there already."""
+    """File, class and provenance of a record, with only those parts of its key that provenance does not repeat."""
     frame = facts_frame({"file": visible(name), "record": type(record).__name__, **record.provenance})
     rows = [*zip(frame["fact"], frame["value"], strict=True)]
     new = [not fact.startswith(KEY) or (fact.removeprefix(KEY), value) not in rows for fact, value in rows]
@@ -177,7 +177,7 @@ def _provenance(name: str, record: Record) -> str:
 
 
 def _not_shown(broken: Mapping[str, str], passed_over: int) -> list[str]:
-    """What is not in the report, and why."""
+    """What the report leaves out, and why."""
     parts = []
     if passed_over:
         files = plural(passed_over, "safetensors file")

@@ -1,4 +1,4 @@
-"""What a report says and shows of each kind of record: a heading, a sentence, figures and tables."""
+"""What a report shows for each kind of record: a heading, a sentence, figures and tables."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..checks import checked
-from ..heads import prompts_needed
 from ..records import (
     CheckpointComparison,
     ConditionComparison,
@@ -21,6 +20,7 @@ from ..records import (
     SteeringSweep,
     TrainingRun,
     TransferMatrix,
+    prompts_needed,
 )
 from ..text import escaped
 from .checkpoints.report import METHOD, comparison_sections
@@ -36,13 +36,13 @@ from .training import training_curves
 from .transfer import transfer_heatmaps
 
 MOST_ROWS = {"heads": 20, "heads and parts": 10, "combinations": 10, "prompts": 50}  # of a table
-STABILITY_K = 10  # heads to be found again
-LEAST_PROMPTS = 4  # which give two sets of more than one size
+STABILITY_K = 10  # strongest heads whose stability is shown
+LEAST_PROMPTS = 4  # with fewer, disjoint sets of prompts have one size only
 ABILITY = ["ability", "role", "accuracy", "low", "high", "probability", "n", "cosine", "norm_ratio", "alignment"]
 
 
 class Section(NamedTuple):
-    """Records of a class: the heading over them, a sentence about them, and what makes the bodies of each."""
+    """How records of a class appear: a heading, a sentence about them, and a function that makes each one's parts."""
 
     kind: type[Record]
     heading: str
@@ -51,7 +51,7 @@ class Section(NamedTuple):
 
 
 def folded(summary: str, content: str) -> str:
-    """HTML to unfold under a summary, which is plain text."""
+    """HTML to unfold under a plain-text summary."""
     return render("details.html", summary=summary, content=Markup(content))
 
 
@@ -62,7 +62,7 @@ def checkpoints_parts(comparison: CheckpointComparison) -> list[Body]:
 
 
 def heads_parts(effects: Effects) -> list[Body]:
-    """The head map, the strongest heads, and how many prompts it takes to find them again."""
+    """The head map, the strongest heads, and how many prompts are needed to find them again."""
     frame = effects.to_frame()
     parts: list[Body] = [head_heatmap(effects), _first_rows(frame, "heads", "The strongest")]
     if isinstance(effects, HeadEffects) and effects.n >= LEAST_PROMPTS:
@@ -102,7 +102,7 @@ def transfer_parts(matrix: TransferMatrix) -> list[Body]:
 
 
 def training_parts(run: TrainingRun) -> list[Body]:
-    """The curves of a run that took a step, why it ended early, and its abilities as last measured."""
+    """The curves of a run with at least one step, why it ended early, and its abilities as last measured."""
     parts: list[Body] = [training_curves(run) if run.steps else prose("No step was taken.")]
     if run.stopped:
         parts.append(prose(f"Stopped early: {run.stopped}"))
@@ -113,7 +113,7 @@ def training_parts(run: TrainingRun) -> list[Body]:
 
 
 def answers_parts(evaluation: Evaluation) -> list[Body]:
-    """The means, and how the prompts were answered where they are known."""
+    """The means, and how each prompt was answered where the prompts are known."""
     parts: list[Body] = [prose(f"{evaluation}")]
     if evaluation.prompts:
         parts.append(_first_rows(evaluation.to_frame(), "prompts", "The first"))
@@ -137,42 +137,42 @@ SECTIONS = [
     Section(CheckpointComparison, "What became of the base's abilities",
             "Checkpoints beside their base: what was forgotten, and is it still in there?", checkpoints_parts),
     Section(HeadMap, "Heads that carry the instructions",
-            "The average indirect effect (AIE) of a head is what its mean output over clean prompts, put in its place "
-            "at the last token of corrupted prompts, does for the answer: the mean over prompts, and its standard "
-            "error.", heads_parts),
-    Section(PositionEffects, "Where in the prompt heads work",
-            "What a head's mean output over clean prompts does for the answer where it takes the head's place at all "
-            "tokens of one role of corrupted prompts.", positions_parts),
+            "The average indirect effect (AIE) of a head: how much the answer gains when the head's output at the last "
+            "token of corrupted prompts is replaced by its mean over clean prompts. Mean over prompts, with its "
+            "standard error.", heads_parts),
+    Section(PositionEffects, "Where in the prompt heads act",
+            "How much the answer gains when a head's output at all tokens of one part of corrupted prompts is replaced "
+            "by its mean over clean prompts.", positions_parts),
     Section(MethodAgreement, "How far methods agree",
-            "Rank correlation over heads, and overlap of the strongest ones, with the exact effects of the same "
+            "Rank correlation over heads, and overlap of the strongest heads, with the exact effects on the same "
             "prompts.", table_parts),
-    Section(Stability, "How firmly prompts single out the heads",
-            "How often a head is among the strongest when the prompts are drawn again.", stability_parts),
+    Section(Stability, "How stable the choice of heads is",
+            "How often a head is among the strongest when the prompts are resampled.", stability_parts),
     Section(SteeringSweep, "Where the vector works",
-            "Accuracy on bare prompts with the vector added. The best combination was chosen on these prompts, where "
-            "its accuracy is too high an estimate: see a comparison of conditions on other prompts.", sweep_parts),
+            "Accuracy on bare prompts with the vector added. The best combination was chosen on these prompts, so "
+            "its accuracy here is optimistic: see a comparison of conditions on other prompts.", sweep_parts),
     Section(ConditionComparison, "Conditions compared",
-            "The same queries in each condition. An effect of the vector is one that random vectors, random heads and "
-            "other tasks' vectors do not have.", conditions_parts),
+            "The same queries in each condition. What counts is what the vector does beyond random vectors, random "
+            "heads and other tasks' vectors.", conditions_parts),
     Section(TransferMatrix, "What tasks share",
             "Heads, directions, and what one task's vector does to another's prompts.", transfer_parts),
-    Section(TrainingRun, "Training", "What runs logged, and what became of abilities on the way.", training_parts),
+    Section(TrainingRun, "Training", "The log of each run, and how abilities changed during it.", training_parts),
     Section(Evaluation, "Answers", "How prompts were answered; ± is the standard error over prompts.", answers_parts),
     Section(Record, "Vectors and other tables",
-            "Of an instruction vector its heads, the norms of their parts, and the cosines of the parts with the "
+            "For an instruction vector: its heads, the norms of their parts, and the cosines of the parts with the "
             "vector.", table_parts),
 ]  # fmt: skip
 
 
 @checked
 def add_section(kind: type[Record], heading: str, about: str, parts: Callable[[Any], list[Body]]) -> None:
-    """Give records of a new class a section of their own in reports, before those that are shown as tables only.
+    """Give records of a new class their own section in reports, before the records that are shown as tables only.
 
     Args:
-        kind: the class; of nested classes the one that was added first is the one that counts.
+        kind: the class; where several sections' classes fit a record, the first one added counts.
         heading: plain text over the section.
         about: plain text under the heading.
-        parts: makes the bodies that are shown of a record: HTML, figures, frames, or lists of these.
+        parts: makes what is shown of a record: HTML, figures, frames, or lists of these.
 
     Example:
         >>> from ivlens.views.sections import SECTIONS, add_section
@@ -184,5 +184,5 @@ def add_section(kind: type[Record], heading: str, about: str, parts: Callable[[A
 
 
 def section_of(record: Record) -> Section:
-    """The section that a record stands in."""
+    """The section of a record."""
     return next(section for section in SECTIONS if isinstance(record, section.kind))

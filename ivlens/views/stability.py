@@ -1,4 +1,4 @@
-"""How firm a set of heads is: prompts needed to find it again, and how often resamples choose each head."""
+"""How stable a set of heads is: prompts needed to find it again, and how often resamples choose each head."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -72,11 +72,11 @@ def stability_heatmap(stability: Stability, *, title: str | None = None) -> go.F
         >>> figure.data[0].zmax
         1
     """
-    cells = go.Heatmap(
+    heatmap = go.Heatmap(
         z=stability.probability.double().numpy(), colorscale=SEQUENTIAL, zmin=0, zmax=1, xgap=1, ygap=1,
         colorbar=colour_bar("probability"), hovertemplate=MAP_HOVER,
     )  # fmt: skip
     facts = f"how often a head is among the {stability.k} strongest of a resample of {stability.n} prompts"
     heading = (stability.task or "Stability of the heads") if title is None else title
-    figure = go.Figure(cells, layout_around(head_map_size(*stability.probability.shape), MAP_MARGINS, heading, facts))
+    figure = go.Figure(heatmap, layout_around(head_map_size(*stability.probability.shape), MAP_MARGINS, heading, facts))
     return figure.update_xaxes(title_text="head", showgrid=False).update_yaxes(title_text="layer", showgrid=False)

@@ -1,4 +1,4 @@
-"""The look that all figures share: a plotly template, colours, line styles, and texts that plotly shows as they are."""
+"""The look of all figures: a plotly template, colours, line styles, and texts escaped for plotly."""
 
 import html
 import textwrap
@@ -21,7 +21,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "pentagon", "x", "hexagram")
 EFFECT_UNITS = {"probability": "probability", "log-probability": "nats", "logit-difference": "logits"}
 NAME_WIDTH = 24  # characters of a name beside an axis or in a legend
-LINES = 6  # a longer text is cut after so many lines
+LINES = 6  # lines of a text, at most
 TICK_STEPS = (1, 2, 5, 10, 20, 50)
 
 _AXIS: dict[str, Any] = {
@@ -95,5 +95,5 @@ def translucent(colour: str, opacity: float) -> str:
 
 
 def line_style(number: int) -> tuple[str, str]:
-    """Colour and dash of the line of this number, from 0: the colours in turn, then again with the next dash."""
+    """Colour and dash of line number ``number``, from 0: all colours, then all again with the next dash."""
     return LINE_COLOURS[number % len(LINE_COLOURS)], DASHES[number // len(LINE_COLOURS) % len(DASHES)]

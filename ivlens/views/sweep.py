@@ -53,15 +53,15 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
         layers, scales = sorted(set(rows["layer"])), sorted(set(rows["scale"]))
         figure.add_trace(_map(rows, (len(layers), len(scales)), size, first=panel == panels[0]), **panel)
         if k == best_k:
-            best_cell = layers.index(best_layer), scales.index(best_scale)
-            figure.add_trace(outlines([best_cell], "best", OKABE_ITO[1], width=3, reach=0.48), **panel)
+            square = layers.index(best_layer), scales.index(best_scale)
+            figure.add_trace(outlines([square], "best", OKABE_ITO[1], width=3, reach=0.48), **panel)
         figure.update_xaxes(_axis("scale", scales, size.width, 34), **panel)
         figure.update_yaxes(_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
     return figure
 
 
 def _map(rows: pd.DataFrame, shape: tuple[int, int], size: Size, *, first: bool) -> go.Heatmap:
-    """The map of one panel, its values written in the cells if there is room; the ``first`` one has the colour bar."""
+    """The map of one panel, with its values written in if there is room; the ``first`` one has the colour bar."""
     width, height = size.width / shape[1], size.height / shape[0]
     return go.Heatmap(
         z=rows["accuracy"].to_numpy().reshape(shape),
@@ -80,7 +80,7 @@ def _map(rows: pd.DataFrame, shape: tuple[int, int], size: Size, *, first: bool)
 
 
 def _axis(title: str, values: list[Any], pixels: int, room: int) -> dict[str, Any]:
-    """An axis of one cell per value, its labels at least ``room`` pixels apart."""
+    """An axis with one step per value, its labels at least ``room`` pixels apart."""
     step = tick_step(pixels / len(values), room)
     texts = [f"{value:g}" if index % step == 0 else "" for index, value in enumerate(values)]
     return text_axis(texts) | {"title": {"text": title}, "range": [-0.5, len(values) - 0.5]}

@@ -18,7 +18,7 @@ def frame_table(frame: pd.DataFrame, caption: str = "") -> str:
     """A frame as an HTML table, all text in it escaped: numbers to three digits, a longer text cut.
 
     Args:
-        frame: any frame; its index is shown unless it only counts the rows.
+        frame: any frame; its index is shown unless it is the default one.
         caption: plain text over the table.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What training methods keep against what they learn: a point per setting, and each method's frontier."""
+"""What training methods keep against what they learn: one point per setting, and each method's frontier."""
 
 import math
 from collections.abc import Mapping
@@ -24,8 +24,7 @@ LABEL_WIDTH = 26  # characters of a line of the legend
 def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: str = "") -> go.Figure:
     """Accuracy kept on old tasks over accuracy on new ones, 0 to 1: a point per setting of each method.
 
-    A line joins a method's best settings: no other of it keeps as much and learns more, or learns as much and keeps
-    more.
+    A line joins a method's best settings: those that none of its other settings beats in both learning and keeping.
 
     Args:
         frame: the columns method, setting (a text), learned and kept; where known learned_error and kept_error
@@ -71,7 +70,7 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
 def _draw_panel(
     figure: go.Figure, group: pd.DataFrame, methods: list[str], start: float, panel: dict[str, int]
 ) -> None:
-    """All methods of one panel, frontiers over points and chosen points on top; the base's height; the axis."""
+    """Draw one panel: points, frontiers over them, chosen points on top, the base's accuracy, and the axis."""
     by_method = [_traces(points, methods.index(str(name))) for name, points in group.groupby("method", sort=False)]
     for traces in zip(*by_method, strict=True):
         figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
@@ -85,7 +84,7 @@ def _draw_panel(
 
 
 def _axis_start(group: pd.DataFrame) -> float:
-    """Where the axis of new tasks starts: at 0 or, where all are above 0.8, at the last twentieth below all points."""
+    """Where the axis of new tasks starts: at 0, or at a multiple of 0.05 where all points are above 0.8."""
     least = (group["learned"] - group["learned_error"].fillna(0)).min()
     return 0.0 if group["learned"].min() <= 0.8 else math.floor(20 * min(least, 0.95) + 1e-9) / 20
 
@@ -119,7 +118,7 @@ def _traces(points: pd.DataFrame, number: int) -> tuple[go.Scatter, go.Scatter, 
 
 
 def _marks(frame: pd.DataFrame, starts: Mapping[str, float]) -> str:
-    """What the marks mean, as far as they are there, and which axes do not start at 0."""
+    """What the marks in use mean, and which axes do not start at 0."""
     parts = []
     if frame.groupby(["panel", "method"]).size().max() > 1:
         parts.append("lines join a method's best settings (none learns more and keeps more)")

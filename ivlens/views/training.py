@@ -1,4 +1,4 @@
-"""Training runs step by step: the loss and its terms, and what became of abilities on the way."""
+"""Training runs step by step: the loss and its terms, and how abilities changed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ UNITS = {"terms": "nats", "accuracy": "accuracy"} | VECTOR_UNITS
 ROWS = (("terms",), ("accuracy",), tuple(VECTOR_UNITS))  # the sections of each row of panels
 GAPS = Size(58, 52)
 LABEL_WIDTH = 26  # characters of a line of the legend
-LEAST_SPAN = 0.1  # of an axis of cosines and ratios, lest noise look like change
+LEAST_SPAN = 0.1  # of an axis of cosines and ratios, so that noise does not look like change
 MOST_MARKERS = 40  # lines of more points have no markers
 VECTORS_ARE = (
     "cosine, norm ratio: vector of the same heads, now to base; alignment: cosine of hidden state and base's vector"
@@ -29,10 +29,10 @@ VECTORS_ARE = (
 
 @checked
 def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str | None = None) -> go.Figure:
-    """Loss and terms over steps; below, abilities: accuracy (0 to 1, 95% interval) and what became of their vectors.
+    """Loss and terms over steps; below, abilities: accuracy (0 to 1, 95% interval) and how their vectors changed.
 
-    A panel for each term, and for each measure of each ability where it was measured, with a line for each run. Of a
-    single run each measure of vectors has one panel, with a line for each ability.
+    One panel per term, and per measure of each ability, with one line per run. With a single run, each measure of
+    vectors has one panel with one line per ability.
 
     Args:
         runs: one run, or several by their names.
@@ -87,7 +87,7 @@ def _check_runs(runs: Mapping[str, TrainingRun]) -> None:
 
 
 def _arranged(values: pd.DataFrame, *, alone: bool) -> pd.DataFrame:
-    """The values with the panel and the line that each is drawn in."""
+    """The values, each with the panel and the line that it is drawn in."""
     if not alone:
         return values.assign(panel=values["name"], line=values["run"])
     of_vectors = values["section"].isin(VECTOR_UNITS)
@@ -105,7 +105,7 @@ def _panels(values: pd.DataFrame, section: str) -> dict[str, pd.DataFrame]:
 
 
 def _traces(rows: pd.DataFrame, unit: str, lines: list[str], several: bool, opacity: float) -> list[go.Scatter]:
-    """The lines of a panel; where each is one point, they stand side by side."""
+    """The lines of a panel; lines of a single point stand side by side."""
     traces, single = [], _is_single(rows)
     for number, (line, points) in enumerate(rows.groupby("line", sort=False)):
         style = (INK if several else LINE_COLOURS[0], "solid")
@@ -116,7 +116,7 @@ def _traces(rows: pd.DataFrame, unit: str, lines: list[str], several: bool, opac
 
 
 def _is_single(rows: pd.DataFrame) -> bool:
-    """Whether each line of a panel is one point."""
+    """Whether every line of a panel is a single point."""
     return not rows["line"].duplicated().any()
 
 
@@ -159,7 +159,7 @@ def _step_axis(rows: pd.DataFrame, last: int) -> dict[str, Any]:
 
 
 def _value_axis(values: pd.DataFrame, section: str) -> dict[str, Any]:
-    """Accuracies: 0 to 1; a term: its own range from 0; other measures: what the section's panels need together."""
+    """Accuracies: 0 to 1; a term: its own range from 0; other measures: one range for all panels of the section."""
     if section == "accuracy":
         return UNIT_AXIS
     ticks: dict[str, Any] = {"tickformat": "~g", "nticks": 5}

@@ -1,4 +1,4 @@
-"""What tasks share as three matrices: their heads, their vectors, and what one's vector does to another's prompts."""
+"""What tasks share, as three matrices: heads, vectors, and one task's vector on another task's prompts."""
 
 from typing import Any
 
@@ -49,29 +49,29 @@ def transfer_heatmaps(matrix: TransferMatrix, *, title: str | None = None) -> go
     longest = int(LETTER * max(len(_label(task)) for task in matrix.tasks))
     margins = Margins(left=longest + 44, right=62, bottom=int(SLANT * longest) + 50)
     side = max(200, min(66 * count, (WIDEST - margins.left - margins.right - 2 * GAP) // 3))
-    cell = side / count
-    size = Size(side, round(side + BARE_SPACE + min(BARE_ROW, cell)))
+    entry = side / count
+    size = Size(side, round(side + BARE_SPACE + min(BARE_ROW, entry)))
     heading = "Transfer between tasks" if title is None else title
     figure, panels = panel_grid(list(TITLES.values()), size, 3, Size(GAP, 0), margins, heading, _facts(matrix))
     square, end = side / size.height, count - 0.5
     for value, panel in zip(TITLES, panels, strict=True):
         bar = {"x": figure.get_subplot(**panel).xaxis.domain[1], "y": 1 - square / 2, "len": square}
-        figure.add_trace(_matrix(matrix, value, cell, bar), **panel)
+        figure.add_trace(_matrix(matrix, value, entry, bar), **panel)
         figure.update_xaxes(text_axis(labels) | {"tickangle": -45, "title": {"text": "target task"}}, **panel)
         down = {"range": [end, -0.5], "domain": [1 - square, 1]}
         figure.update_yaxes(text_axis(labels if value == "overlap" else []) | down, **panel)
     figure.update_yaxes(title_text="source task", col=1)
-    return _add_bare(figure, matrix, cell, panels[2], end, end + (size.height - side) / cell)
+    return _add_bare(figure, matrix, entry, panels[2], end, end + (size.height - side) / entry)
 
 
 def _add_bare(
-    figure: go.Figure, matrix: TransferMatrix, cell: float, panel: dict[str, int], end: float, bottom: float
+    figure: go.Figure, matrix: TransferMatrix, entry: float, panel: dict[str, int], end: float, bottom: float
 ) -> go.Figure:
     """Add the targets' accuracy without a vector as a row, from under the matrix' ``end`` to the panel's ``bottom``."""
-    top = end + BARE_SPACE / cell
+    top = end + BARE_SPACE / entry
     figure.update_yaxes(range=[bottom, -0.5], domain=[0, 1], **panel)
     row = go.Heatmap(
-        _values(matrix.bare.double().mean(-1).numpy()[None], cell),
+        _values(matrix.bare.double().mean(-1).numpy()[None], entry),
         y=(top, bottom),
         customdata=[[plain(task, 60) for task in matrix.tasks]],
         hovertemplate=BARE_HOVER,
@@ -87,15 +87,15 @@ def _add_bare(
     )  # fmt: skip
 
 
-def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]) -> go.Heatmap:
-    """The matrix of one column of the record's frame, its cells ``cell`` pixels wide, with its colour bar."""
+def _matrix(matrix: TransferMatrix, value: str, entry: float, bar: dict[str, Any]) -> go.Heatmap:
+    """The matrix of one column of the record's frame, its entries ``entry`` pixels wide, with its colour bar."""
     frame = matrix.to_frame()
     shape = len(matrix.tasks), len(matrix.tasks)
     pairs = [[plain(name, 60) for name in frame[side]] for side in ("source", "target")]
     facts = np.array([*pairs, frame["low"], frame["high"], frame["n"]], dtype=object).T
     least = -1 if value == "cosine" else 0
     return go.Heatmap(
-        _values(frame[value].to_numpy().reshape(shape), cell),
+        _values(frame[value].to_numpy().reshape(shape), entry),
         customdata=facts.reshape(*shape, -1),
         hovertemplate=f"{HOVER}<b>{value} %{{z:.2f}}</b>{INTERVAL if value == 'accuracy' else ''}<extra></extra>",
         colorscale=DIVERGING if value == "cosine" else SEQUENTIAL,
@@ -106,12 +106,12 @@ def _matrix(matrix: TransferMatrix, value: str, cell: float, bar: dict[str, Any]
     )
 
 
-def _values(values: np.ndarray, cell: float) -> dict[str, Any]:
-    """Values with their texts in the cells, without the leading zero where ``cell`` pixels are too few for it."""
+def _values(values: np.ndarray, entry: float) -> dict[str, Any]:
+    """Values with their texts, without the leading zero where ``entry`` pixels are too narrow for it."""
     texts = [[f"{value:z.2f}" for value in row] for row in values]
-    if cell < 34:
+    if entry < 34:
         texts = [[text.replace("0.", ".") for text in row] for row in texts]
-    font = {"size": 9 if cell < 34 else 11}
+    font = {"size": 9 if entry < 34 else 11}
     return {"z": values, "text": texts, "texttemplate": "%{text}", "textfont": font, "xgap": 1, "ygap": 1}
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -203,14 +204,13 @@ def test_what_cannot_be_compared_is_reported_and_the_others_go_on(
     (tmp_path / "broken" / "config.json").write_text("{}")
     wide = saved(tiny_hf("llama", num_hidden_layers=2), tiny_tokenizer(), tmp_path / "wide")
     foreign = saved(tiny_hf("llama", num_hidden_layers=1), reordered(tiny_tokenizer()), tmp_path / "foreign")
-    checkpoints = {"broken": tmp_path / "broken", "missing": tmp_path / "missing" / "x", "wide": wide,
-                   "foreign": foreign, "good": variant("good", scale(2.0))}  # fmt: skip
-    taught = ["a", "b", "c", "d", "shift-1"]
+    checkpoints = {"broken": tmp_path / "broken", "wide": wide, "foreign": foreign, "good": variant("good", scale(2.0))}
+    taught = ["a", "b", "c", "shift-1"]
     comparison = compare_checkpoints(base, checkpoints, tasks, CONFIG, learned=taught)
     assert comparison.checkpoints == ("base", "good")
     assert comparison.learned == ("shift-1",)
     assert comparison.sequence()["plasticity"].notna().tolist() == [True, False]
-    assert set(comparison.failures) == {"broken", "missing", "wide", "foreign"}
+    assert set(comparison.failures) == {"broken", "wide", "foreign"}
     assert "n_layers 1 against 2" in comparison.failures["wide"]
     assert "tokenizer" in comparison.failures["foreign"]
     with pytest.raises(ivlens.SourceError):
@@ -225,9 +225,50 @@ def test_an_empty_name_is_no_model_that_lies_in_the_working_directory(
     run.mkdir()
     (run / "model").symlink_to(base)
     monkeypatch.chdir(run)
-    found = compare_checkpoints(base, {"unset": "", "here": "."}, tasks[:1], CONFIG)
-    assert found.checkpoints == ("base", "here")
-    assert "got ''" in found.failures["unset"]
+    with pytest.raises(ivlens.SourceError, match=r"got unset \(\): an empty one, ''; give"):
+        compare_checkpoints(base, {"unset": "", "here": "."}, tasks[:1], CONFIG)
+    assert compare_checkpoints(base, {"here": "."}, tasks[:1], CONFIG).checkpoints == ("base", "here")
+
+
+def test_what_does_not_exist_is_named_before_anything_is_loaded(
+    base: Path, tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base and checkpoints that are paths, hub names, adapters, packaged names or objects; all that are missing."""
+    monkeypatch.setattr(checkpoint_sources, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    checkpoints: dict[str, Any] = {
+        "path": "runs/tuned", "dotted": "./nope", "near": "bsae", "no model": "empty", "half": "adapter",
+        "revised": "org/name@v2", "file": base / "config.json", "gguf": "none.gguf", "number": 3,
+        "good": base, "packaged": "smollm2", "object": torch.nn.Linear(2, 2),
+    }  # fmt: skip
+    with pytest.raises(ivlens.SourceError) as caught:
+        compare_checkpoints(base, checkpoints, tasks, CONFIG, out="out")
+    assert "path (runs/tuned): no such folder, no packaged model of that name, and the Hugging" in caught.value.came
+    assert "dotted (./nope): no such folder and no packaged model of that name;" in caught.value.came
+    assert "no model (empty): empty, which has no config.json; half (adapter): no adapter_model" in caught.value.came
+    assert re.findall(r"(?:^|; )([\w ]+) \(", caught.value.came) == [*checkpoints][:-3]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ivlens.SourceError, match=r"got base \(bsae\): .*; did you mean 'base'\? If not, give the"):
+        compare_checkpoints("bsae", [base / "x"], tasks, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"layers": (0, 1)}, "layers from 0 to 0"),
+        ({"k": 99}, "k to be at most 4"),
+        ({"stream_dtype": torch.float32}, "stream_dtype to be torch.float64"),
+    ],
+)
+def test_what_does_not_fit_the_base_is_refused_before_it_is_measured(
+    settings: dict[str, Any], what: str, base: Path, tasks: list[Task], messages: list[str]
+) -> None:
+    with pytest.raises(ivlens.ArgumentError, match=what):
+        compare_checkpoints(base, {"same": base}, tasks, replace(CONFIG, **settings), dtype=torch.float64)
+    assert messages == []
 
 
 def test_names_and_tasks_must_differ(base: Path, tasks: list[Task]) -> None:
@@ -246,7 +287,7 @@ def test_a_task_without_the_instruction_asked_for_is_refused_before_anything_is_
     for changes, named in (
         ({"instruction": True}, "a task with instructions.*'shift-1' without any.*instruction="),
         ({"instruction": 0}, "a task with instructions.*'shift-1' without any"),
-        ({"shots": 0}, "clean prompts that tell the task 'shift-1'.*pass shots="),
+        ({"shots": 0}, "clean prompts that show the task 'shift-1'.*pass shots="),
     ):
         with pytest.raises(ivlens.ArgumentError, match=named):
             compare_checkpoints(base, {"same": base}, [tasks[1], bare], replace(CONFIG, **changes), out=tmp_path)
@@ -313,7 +354,7 @@ def test_twelve_checkpoints_by_eight_tasks_one_model_at_a_time(
     assert again.matrix().shape == (13, 8)
     assert len(again.heads_frame()) == 13 * 8 * 4
     assert len(again.layers_frame()) == 13 * 8
-    assert set(again.recovery_frame()["condition"]) >= {"bare", "bare + base's vector", "random vector 0"}
+    assert set(again.recovery_frame()["condition"]) >= {"bare", "bare + base's vector", "bare + random vector 0"}
     assert again.sequence()["task"].tolist() == [task.name for task in eight]
 
 
@@ -347,6 +388,11 @@ def test_the_command_line_writes_tables_and_a_report(
     arguments = ("compare", str(base), f"twice={variant('doubled', scale(2.0))}", str(tmp_path / "nowhere"), "--tasks",
                  str(file), "--instruction", "the quick fox jumps", "--out", str(tmp_path / "out"), "--n-clean", "5",
                  "--n-corrupted", "2", "--n-test", "3", "--k", "4")  # fmt: skip
+    assert cli.main(arguments) == 1
+    assert f"got nowhere ({tmp_path / 'nowhere'}): no such folder" in capsys.readouterr().err
+    assert not [*(tmp_path / "out").glob("measures/*")]
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "config.json").write_text("{}")
     assert cli.main(arguments) == 0
     said = capsys.readouterr()
     assert "twice" in said.out

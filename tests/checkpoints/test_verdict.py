@@ -11,7 +11,7 @@ from ivlens.checkpoints.summary import recovered_fraction
 from ivlens.checkpoints.verdict import decide_verdict
 from ivlens.records import ConditionComparison
 from ivlens.stats import Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
-from ivlens.vocabulary import RecoveryCondition, Verdict
+from ivlens.vocabulary import Condition, Verdict
 
 NAN = Interval(math.nan, math.nan, math.nan)
 FELL, HELD = Interval(0.5, 0.3, 0.7), Interval(0.0, -0.05, 0.05)
@@ -62,7 +62,7 @@ def test_a_paired_drop_counts_the_prompts_that_changed() -> None:
 
 def recovery(bare: torch.Tensor, steered: torch.Tensor) -> ConditionComparison:
     """Bare prompts, and those with the base's vector, as they are answered."""
-    conditions = (RecoveryCondition.BASE_VECTOR.value, RecoveryCondition.BARE.value)
+    conditions = (Condition.BASE_VECTOR.value, Condition.BARE.value)
     return ConditionComparison(torch.stack([steered, bare]), torch.zeros(2, len(bare)).double(), conditions)
 
 

@@ -61,6 +61,7 @@ def folders(tiny_hf: Any, tiny_tokenizer: Any, tmp_path_factory: Any) -> dict[st
             model.blocks[0].attn.W_O.mul_(factor)
         ivlens.export_hf(model, folder / name)
     (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text("{}")
     return {name: folder / name for name in ("base", "doubled", "broken", "halved")}
 
 

@@ -32,7 +32,7 @@ VERBS = {
     "vectors": (".", ""),
     "tasks": ("task.json", ""),
     "train": ("model --task task.json --guidance plain --steps 1 --batch-size 2 --warmup 0 --k 2 --out new",
-              "--task --keep --guidance --out --lora --layer --scale"),
+              "--task --keep --guidance --out --lora --vector-layer --vector-scale"),
     "compare": (f"model other --tasks task.json {SMALL} --n-test 2 --k 2 --out new",
                 "--tasks --learned --out"),
     "report": ("stable.safetensors --out new/report.html", "--out --title"),

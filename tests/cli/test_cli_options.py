@@ -14,7 +14,7 @@ import pytest
 from ivlens import cli
 from ivlens.cli import options
 from ivlens.cli.loading import given
-from ivlens.cli.parser import build_parser
+from ivlens.cli.parser import OTHER_NAMES, build_parser
 from ivlens.cli.verbs import VERBS
 
 PACKAGE = Path(cli.__file__).parents[1]
@@ -120,6 +120,75 @@ def test_what_is_out_of_bounds_is_refused_at_once(capsys: pytest.CaptureFixture[
     assert "expected a finite number" in refused("train m --task t --out o --learning-rate nan", capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("heads m t --top 5", "there is no option --top; did you mean '--k'?"),
+        ("vector m t --heads 5", "did you mean '--k'?"),
+        ("compare m n --tasks t --out o --jobs 2", "did you mean '--n-jobs'?"),
+        ("compare m n --task t --out o", "there is no option --task; did you mean '--tasks'?"),
+        ("heads m t --n-clear 3", "did you mean '--n-clean'?"),
+        ("train m --task t --out o --layer 3", "did you mean '--vector-layer'?"),
+        ("train m --task t --out o --scale=3", "did you mean '--vector-scale'?"),
+        ("sweep --layer 3", "did you mean '--layers'?"),
+        ("report r --zzzzzz", "there is no option --zzzzzz; see ivlens report --help"),
+        ("steer m v", "there is no verb 'steer'; did you mean 'sweep'?"),
+        ("figures", "did you mean 'python -m figures'?"),
+        ("haeds m t", "did you mean 'heads'?"),
+        ("zzzzzz", "there is no verb 'zzzzzz'; the verbs are demo, heads,"),
+    ],
+)
+def test_an_unknown_word_is_answered_with_what_may_be_meant(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(words, capsys)
+
+
+def test_every_other_name_leads_somewhere() -> None:
+    options = {each.flag for verb in VERBS.values() for group in verb.generated().values() for each in group.values()}
+    leads = {each for each in OTHER_NAMES.values() if each != "python -m figures"}
+    assert leads <= options | {*VERBS}
+
+
+CLOSED = {
+    "heads": "dtype format corruption metric method stream_dtype split", "vector": "format", "sweep": "dtype",
+    "train": "guidance decay precision teacher", "compare": "corruption metric method format stream_dtype",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb in CLOSED for name in CLOSED[verb].split()])
+def test_a_closed_set_of_values_is_in_the_help_and_refused_by_the_parser(
+    verb: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"{verb} {LEAST[verb]} --{name.replace('_', '-')} x"
+    _, choices = refused(words, capsys).split("invalid choice: 'x' (choose from ")
+    entry = re.split(r"\n  -", shown_help(verb, capsys).partition(f"\n  --{name.replace('_', '-')} ")[2])[0]
+    assert [each for each in re.findall(r"'([^']+)'", choices) if each not in entry] == []
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_is_in_the_words_of_its_readers(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No value, name or quotation of Python's, but for the functions named in the titles of groups."""
+    text = re.sub(r"\(\S+ in Python\)", "", shown_help(verb, capsys))
+    assert re.findall(r"\b(?:None|True|False|cells?)\b|``|\"|\bsee \w+\.|\b[a-z]+_[a-z_]+|[a-z]+\(", text) == []
+
+
+def shown_help(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The help of a verb, each option on one line."""
+    with pytest.MonkeyPatch.context() as settings:
+        settings.setenv("COLUMNS", "500")
+        with pytest.raises(SystemExit):
+            cli.main([*verb.split(), "--help"])
+    return capsys.readouterr().out
+
+
+def test_an_option_of_another_name_reaches_its_parameter() -> None:
+    words = ["train", "m", "--task", "t", "--out", "o", "--vector-layer", "3", "--layers", "1,2"]
+    found = build_parser(words).parse_args(words)
+    assert given(found, "Guidance.preset") == {"layer": 3, "scale": None}
+    assert given(found, "TrainingConfig")["layers"] == (1, 2)
+
+
 def test_lists_are_numbers_with_commas_and_ranges() -> None:
     words = ["compare", "m", "n", "--tasks", "t", "--out", "o", "--layers", "1,4-6", "--scales", "1,2.5"]
     found = build_parser(words).parse_args(words)
@@ -144,6 +213,6 @@ def test_the_help_names_every_preset_and_the_default() -> None:
     from ivlens.cli import verbs
     from ivlens.training.config import DEFAULT_PRESET, PRESETS
 
-    assert re.split(r", | or ", verbs.PRESETS) == list(PRESETS)
+    assert list(verbs.PRESETS) == list(PRESETS)
     (guidance,) = (each for each in verbs.VERBS["train"].arguments if each.name == "guidance")
     assert guidance.settings["help"].endswith(f"(default: {DEFAULT_PRESET})")

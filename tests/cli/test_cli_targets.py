@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from ivlens import ArgumentError, InstructionVector, cli
+from ivlens import ArgumentError, CheckpointComparison, InstructionVector, cli
 from ivlens.cli import checkpoints, demo, loading
+from ivlens.cli import heads as verb_heads
+from ivlens.cli import sweep as verb_sweep
 from ivlens.cli.targets import check_targets
 
 SMALL = ("--n-clean", "6", "--n-corrupted", "2")
@@ -101,16 +104,21 @@ def test_every_verb_tries_its_target_before_it_works(
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ("heads model task.json", "n to be at most 12"),
-        ("vector model task.json --n-clean 6 --n-corrupted 99", "n to be at most 12"),
+        ("heads model task.json", "--n-clean to be at most 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 99", "--n-corrupted to be at most 12"),
         ("vector model task.json --n-clean 6 --n-corrupted 2 --k 10000", "--k to be at most"),
         ("heads model task.json --n-clean 6 --n-corrupted 2 --corruption shuffled-labels --shots 1", "shots to be"),
         ("sweep model foreign.safetensors --task task.json --n-test 2 --n-validation 2 --layers 99", "layers from"),
-        ("sweep model foreign.safetensors --task task.json --n-validation 99", "n to be"),
-        ("train model --task task.json --out new --layer 99 --guidance iv", "layer to be from 0 to"),
+        ("sweep model foreign.safetensors --task task.json --n-validation 99", "--n-validation to be at most"),
+        ("sweep model none.safetensors --task task.json --n-test 2 --n-validation 2", "none.safetensors"),
+        ("sweep model stable.safetensors --task task.json --n-test 2 --n-validation 2", "InstructionVector"),
+        ("heads model task.json --n-clean 6 --n-corrupted 2 --steps 3", "steps above 1 with method='attribution'"),
+        ("vector model task.json --dtype float64 --stream-dtype float32", "stream_dtype to be torch.float64"),
+        ("train model --task task.json --keep none.json --out new", "none.json"),
+        ("train model --task task.json --out new --layers 99", "layers from 0 to 1"),
+        ("train model --task task.json --out new --vector-layer 99 --guidance iv", "layer to be from 0 to"),
         ("train model --task task.json --guidance guided --out new --k 10000", "--k to be at most"),
         ("train model --task task.json --keep old.json old.json --out new", "'old' twice"),
-        ("train model --task task.json --out new --guidance x", "guidance to be"),
         ("compare model other --tasks task.json --out new --k 10000", "k to be at most"),
         ("compare model other --tasks task.json --out new --layers 99", "layers from 0 to"),
         ("compare model a=other a=model --tasks task.json --out new", "different names"),
@@ -159,6 +167,37 @@ def test_a_vector_of_another_model_is_not_written_over(
         assert Path(there).read_bytes() == before
     for _ in range(2):
         assert cli.main(["vector", "model", "task.json", *SMALL, "--k", "2", "--out", str(tmp_path / "own")]) == 0
+
+
+def test_records_of_another_model_are_refused_before_anything_is_measured(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workshop)
+    vector = str(tmp_path / "vector.safetensors")
+    assert cli.main(["vector", "other", "task.json", *SMALL, "--k", "2", "--out", vector]) == 0
+    heads = ["heads", "other", "task.json", *SMALL, "--out", str(tmp_path / "heads")]
+    drawn = ["--task", "task.json", "--n-validation", "2", "--n-test", "2", "--out", str(tmp_path / "sweep")]
+    assert cli.main(heads) == cli.main(["sweep", "other", vector, *drawn]) == 0
+    for module, name in ((verb_heads, "locate_heads"), (verb_sweep, "steering_sweep")):
+        monkeypatch.setattr(module, name, None)
+    for command in (["heads", "model", *heads[2:]], ["sweep", "model", vector, *drawn]):
+        assert cli.main(command) == 1
+        assert "of the same weights" in capsys.readouterr().err
+
+
+def test_a_comparison_in_which_every_checkpoint_fails_leaves_the_earlier_one(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workshop)
+    checkpoint = shutil.copytree(workshop / "other", tmp_path / "lr=0.1")
+    small = ["--n-clean", "4", "--groups", "2", "--n-corrupted", "2", "--k", "2", "--n-test", "2", "--n-validation"]
+    command = ["--tasks", "task.json", *small, "2", "--out", str(tmp_path / "out")]
+    assert cli.main(["compare", "model", str(checkpoint), *command]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()}
+    assert CheckpointComparison.load(tmp_path / "out" / "comparison.safetensors").checkpoints == ("base", "lr=0.1")
+    assert cli.main(["compare", "model", "not-there", *command]) == 1
+    assert "not-there was not compared" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()} == before
 
 
 def test_a_report_is_not_written_over_a_record(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pictures_and_tables_are_made_of_saved_records(tiny_hooked: Any, tmp_path: Path) -> None:
     rows = [(f"the {i}", f"fox {i}") for i in range(60)]
     tasks = [load_task(rows, name=name, instructions="What is it?") for name in ("one", "two")]
-    config = LabConfig(scales=(1.0,), ks=(2,), n_clean=3, n_corrupted=12, n_validation=2, n_test=3, seeds=(0,))
+    config = LabConfig(scales=(1.0,), ks=(2,), n_clean=3, n_corrupted=12, n_validation=2, n_test=3, random_seeds=(0,))
     laboratory(tiny_hooked(num_attention_heads=8), tasks, config, out=tmp_path / "records" / "tiny")
     written = study.write(tmp_path, models=("tiny",), tasks=("one", "two"), config=config, kind="html")
     drawn = {f"tiny-{what}.html" for what in ("sweep", "controls", "transfer", "stability")}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ivlens.errors import HookError
-from ivlens.models import hooked, last_token, resid_pre_name, z_name
+from ivlens.models import active_edits, check_streamable, has_hooks, hooked, last_token, resid_pre_name, z_name
 from ivlens.models.hooks import pattern_name
 from ivlens.models.passes import last_prompt_tokens
 
@@ -117,6 +117,19 @@ def test_a_users_own_hook_stays(model: Any) -> None:
             pass_once = model(TOKENS)
         model(TOKENS)
     assert (len(shapes), pass_once.ndim) == (2, 3)
+
+
+def test_a_replaced_forward_function_counts_as_a_hook_and_a_compiled_one_does_not(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams would not run it: their effects would be those of another model."""
+    block = model.blocks[0]
+    monkeypatch.setitem(vars(block), "forward", torch.compile(block.forward))
+    assert not has_hooks(model)
+    monkeypatch.setitem(vars(block), "forward", lambda x, **options: type(block).forward(block, x, **options) / 2)
+    assert active_edits(model) == [{"hooks": ["blocks.0"]}]
+    with pytest.raises(HookError, match="no active hooks: last-token streams would not run them"):
+        check_streamable(model)
 
 
 def test_outside_a_call_of_the_model_no_last_token_is_known() -> None:

@@ -126,7 +126,7 @@ def twice(folder: Path, index: dict[str, Any]) -> None:
 
 LORA = [f"model.layers.0.self_attn.q_proj.lora_{x}.default.weight" for x in "AB"]
 REFUSED: dict[str, tuple[Change, str]] = {
-    "unmerged LoRA": (added(*LORA), "a place for every tensor of .*base; got none for .*lora_A"),
+    "unmerged LoRA": (added(*LORA), "a parameter for every tensor of .*base; got none for .*lora_A"),
     "a bias": (added("model.layers.0.self_attn.q_proj.bias"), "every tensor of .*got none for .*q_proj.bias"),
     "one more layer": (added("model.layers.2.mlp.up_proj.weight", shape=(48, 32)), r"none for model\.layers\.2\.mlp"),
     "another task's head": (added("score.weight"), "every tensor of .*got none for score.weight"),
@@ -258,9 +258,11 @@ def test_masks_of_older_checkpoints_are_no_strays(
     tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any, family: str, buffer: str
 ) -> None:
     folder = saved(tiny_hf(family), tiny_tokenizer(), tmp_path / family)
+    without = load_model(folder)
     stem = "gpt_neox" if family == "gpt_neox" else "transformer"
     added(f"{stem}.{buffer}", shape=(1, 1, 8, 8))(folder)
-    load_model(folder)
+    tokens = TOKENS[:, :8]
+    assert torch.equal(load_model(folder)(tokens), without(tokens))
 
 
 def test_code_that_a_known_model_names_is_told_of_and_never_run(folder: Path) -> None:

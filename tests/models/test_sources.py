@@ -163,6 +163,32 @@ def test_a_name_that_leads_nowhere_says_what_can_be_given(name: str) -> None:
     refused(name, f"readable model at {re.escape(name)}.*give the packaged default 'smollm2', a Hugging Face hub name")
 
 
+@pytest.mark.parametrize(
+    ("name", "came"),
+    [
+        ("./nope", "no such folder and no packaged model of that name;"),
+        ("smolm2", "no such folder, no packaged model of that name, and the Hugging Face hub could not be reached; "
+                   "did you mean 'smollm2'? If not, give"),
+        ("gema3-270m", "did you mean 'gemma3-270m'? If not, give"),
+        ("./bse", "did you mean 'base'? If not, give"),
+        ("./bsae.gguf", "./bsae.gguf, which does not exist; did you mean 'base.gguf'? If not, give"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_is_told_in_our_words(
+    name: str, came: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.parent / "base.gguf").touch()
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(SourceError) as caught:
+        load_model(name)
+    assert came in str(caught.value)
+    assert "HFValidationError" not in str(caught.value)
+
+
+def test_an_adapter_that_is_nowhere_is_told_in_our_words(folder: Path) -> None:
+    refused(folder, "at ./nope; got no such folder, and no hub name is written so; give a folder", adapter="./nope")
+
+
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "a Hugging Face model folder; got .* which has no config.json")
 
@@ -234,9 +260,11 @@ def test_an_odd_dtype_is_refused(folder: Path) -> None:
 def test_loading_inside_inference_mode_works(folder: Path) -> None:
     with torch.inference_mode():
         model = load_model(folder)
-        model_facts(model)
+        facts = model_facts(model)
+    assert facts == model_facts(load_model(folder))
     model.embed.W_E.requires_grad_(True)
     model(TOKENS).sum().backward()
+    assert model.embed.W_E.grad.any()
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The steering sweep against steer and evaluate; controls, ablation and comparison."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, HookError, InstructionVector, Prompt
+from ivlens.steering import controlled, layer_grid
+from ivlens.vocabulary import Condition
 
 PROMPTS = [
     Prompt("the fox", (" is", " jumps over")),
@@ -150,6 +153,39 @@ def test_conditions_on_different_queries_are_refused(model: Any) -> None:
     for conditions in ({}, {"one": (asked, None), "two": (others, None)}):
         with pytest.raises(ArgumentError, match="conditions, one or more, on the same queries"):
             ivlens.compare_conditions(model, conditions)
+
+
+@pytest.mark.parametrize("with_clean", [True, False])
+def test_controls_stand_beside_the_vectors_in_one_wording(
+    model: Any, vector: InstructionVector, with_clean: bool
+) -> None:
+    """Random vectors have the norm of the first vector, whatever stands beside it."""
+    clean = [replace(prompt, text=f"Say it. {prompt.text}") for prompt in PROMPTS]
+    vectors = {Condition.VECTOR: vector, Condition.OTHER_VECTOR: 3 * vector}
+    conditions = controlled(model, PROMPTS, clean if with_clean else None, vectors, 1, 2.0, (4, 5))
+    found = ivlens.compare_conditions(model, conditions)
+    names = [
+        "bare", "clean", "bare + vector", "bare + vector of another task", "bare + random vector 4",
+        "bare + random vector 5",
+    ]  # fmt: skip
+    assert [*found.conditions] == [name for name in names if with_clean or name != "clean"]
+    assert {type(name) for name in found.conditions} == {str}
+    with ivlens.steer(model, ivlens.random_vector(vector, seed=5), 1, 2.0):
+        assert found.probabilities[-1].equal(ivlens.evaluate(model, PROMPTS).probabilities)
+
+
+def test_a_condition_is_found_by_its_name_or_by_its_seeds() -> None:
+    names = ("bare", "bare + random vector 0", "bare + random vector 12", "bare + random vectors")
+    assert Condition.BARE.among(names) == ["bare"]
+    assert Condition.RANDOM_VECTOR.among(names) == [Condition.RANDOM_VECTOR.of(0), Condition.RANDOM_VECTOR.of(12)]
+    assert Condition.CLEAN.among(names) == []
+
+
+def test_default_layers_lie_between_percentages_of_the_depth() -> None:
+    assert layer_grid(30, 25, 75, step=3) == (7, 10, 13, 16, 19)
+    assert layer_grid(12, 0, 100, step=3) == (0, 3, 6, 9)
+    assert layer_grid(12, 20, 75) == (2, 4, 6, 8)
+    assert layer_grid(1, 25, 75, step=3) == layer_grid(1, 20, 75) == (0,)
 
 
 def test_a_vector_of_nans_is_refused(model: Any) -> None:

@@ -1,5 +1,6 @@
 from collections import Counter
 from itertools import permutations
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 from ivlens.errors import ArgumentError
 from ivlens.tasks import Example, Task, Turns, list_tasks, load_task
 from ivlens.tasks.corruptions import derange, with_shuffled_labels
-from ivlens.vocabulary import CORRUPTIONS
+from ivlens.vocabulary import Corruption
+
+CORRUPTIONS = get_args(Corruption)
 
 PAST = Task(
     "past",

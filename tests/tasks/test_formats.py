@@ -1,4 +1,5 @@
 from copy import deepcopy
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from ivlens import evaluate
 from ivlens.errors import ArgumentError, PromptError
 from ivlens.tasks import Example, Task, Turns, chat_format, load_task
-from ivlens.tasks.formats import labelled, plain, qa
+from ivlens.tasks.formats import FORMATS, labelled, plain, qa
+from ivlens.vocabulary import FormatName
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 SHOTS = (Example("go", ("went",)), Example("dream", ("dreamed", "dreamt")))
@@ -19,6 +21,10 @@ TASK = Task(
     instructions=("Write the past tense.",),
     labels=("Verb", "Past tense"),
 )
+
+
+def test_the_names_of_formats_are_those_of_the_vocabulary():
+    assert get_args(FormatName) == (*FORMATS, "chat")
 
 
 def test_labelled():
@@ -215,5 +221,5 @@ def test_options_that_do_not_go_together(chat_tokenizer):
         TASK.prompts(1, system="Be brief.")
     with pytest.raises(ArgumentError, match="only with format='chat'"):
         TASK.prompts(1, format="qa", assistant_prefix="x")
-    with pytest.raises(ArgumentError, match="one of 'labelled', 'plain', 'qa', 'chat'; got 'lablled'"):
+    with pytest.raises(ArgumentError, match="one of 'labelled', 'plain', 'qa', 'chat' or a callable; got 'lablled'"):
         TASK.prompts(1, format="lablled")

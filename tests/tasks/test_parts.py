@@ -1,4 +1,4 @@
-"""What tokens are, by how the prompt was composed: parts, roles, and positions by place."""
+"""What tokens are, by how the prompt was composed: parts, roles, and positions by name."""
 
 import pickle
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ivlens.errors import PromptError
-from ivlens.tasks import Prompt, Task, positions_by_place
+from ivlens.tasks import Prompt, Task, positions_by_name
 
 TASK = Task(
     "past",
@@ -107,14 +107,14 @@ def test_parts_that_do_not_make_up_the_text_are_refused(parts: Any) -> None:
 def test_positions_are_gathered_by_role_or_counted_from_the_end(tiny_tokenizer: Any) -> None:
     tokenizer = tiny_tokenizer("<s> $A")
     made = Prompt("the fox:", " is", parts=(("article", "the"), ("animal", " fox"), ("colon", ":")))
-    (by_role,) = positions_by_place(tokenizer, [made], "role")
+    (by_role,) = positions_by_name(tokenizer, [made], "role")
     count = len(made.token_ids(tokenizer))
     assert by_role["article"][0] == 1
     assert by_role["last"] == (count - 1,)
     assert "colon" not in by_role
     assert sorted(at for positions in by_role.values() for at in positions) == list(range(1, count))
-    found = positions_by_place(tokenizer, [Prompt("the fox", "a"), Prompt("the dog", "a")], "position")
+    found = positions_by_name(tokenizer, [Prompt("the fox", "a"), Prompt("the dog", "a")], "position")
     assert found[0] == found[1]
     assert found[0]["-1"] == (len(found[0]) - 1,)
     with pytest.raises(PromptError, match=r"prompts of one length.*by='role'"):
-        positions_by_place(tokenizer, [Prompt("the fox", "a"), Prompt("the lazy dog", "a")], "position")
+        positions_by_name(tokenizer, [Prompt("the fox", "a"), Prompt("the lazy dog", "a")], "position")

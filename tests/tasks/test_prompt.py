@@ -31,6 +31,11 @@ def test_what_is_not_a_prompt(text, answers, said):
         Prompt(text, answers)
 
 
+def test_a_prompt_without_an_answer_says_how_to_give_one():
+    with pytest.raises(PromptError, match=r"the prompt 'x' to have one answer or more; got none; as in Prompt\("):
+        Prompt("x")
+
+
 def test_token_ids_are_the_tokenizers(tokenizer, bos_tokenizer):
     assert FRANCE.token_ids(tokenizer) == tokenizer(FRANCE.text)["input_ids"]
     assert FRANCE.token_ids(bos_tokenizer) == [bos_tokenizer.bos_token_id, *FRANCE.token_ids(tokenizer)]

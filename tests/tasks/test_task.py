@@ -156,7 +156,8 @@ def test_options_outside_their_values(options, said):
 def test_a_task_without_instructions_says_what_to_do():
     task = Task("bare", EXAMPLES)
     with pytest.raises(ArgumentError, match=r"pass instructions= to load_task, .* or instruction=False"):
-        task.prompts(1)
+        task.prompts(1, instruction=True)
+    assert task.prompts(1) == task.prompts(1, instruction=False)
     assert task.prompts(1, instruction=False, shots=0)[0].text.startswith("Input: verb")
     assert task.prompts(1, instruction="Say it.")[0].text.startswith("Say it.")
 

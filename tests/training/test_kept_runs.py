@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ivlens.errors import MismatchError, RecordError
 from ivlens.files import held
 from ivlens.tensor_files import load_tensors, save_tensors, seal
 from ivlens.training import Ability, Guidance, TrainingConfig, fine_tune
+from ivlens.vocabulary import Head
 
 CONFIG = TrainingConfig(Guidance(), steps=6, batch_size=2, learning_rate=3e-3, save_every=2, evaluate_every=2)
 
@@ -214,6 +216,14 @@ def test_the_same_model_by_another_path_resumes_and_another_config_does_not(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": 0.5}))
     with pytest.raises(MismatchError, match="config_sha256"):
         run(ivlens.load_model(tmp_path / "two"), prompts, tmp_path / "run")
+
+
+def test_a_vector_of_other_heads_is_another_run(made: Any, tmp_path: Path) -> None:
+    _, _, (load, prompts) = made
+    vector = ivlens.InstructionVector(torch.ones(32), torch.ones(1, 32), (Head(0, 1),), "ones")
+    run(load(), prompts, tmp_path / "run", vector=vector)
+    with pytest.raises(MismatchError, match="vector '"):
+        run(load(), prompts, tmp_path / "run", vector=replace(vector, heads=(Head(0, 2),)))
 
 
 def test_both_versions_of_a_run_are_recorded(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

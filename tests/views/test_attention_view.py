@@ -32,7 +32,8 @@ def test_tokens_names_and_weights_arrive() -> None:
 
 
 def test_half_precision_and_gradients_are_accepted() -> None:
-    attention_view(TOKENS, patterns().bfloat16().requires_grad_(), ["20.5", "3.8"])
+    held = props(attention_view(TOKENS, patterns().bfloat16().requires_grad_(), ["20.5", "3.8"]))
+    assert torch.tensor(held["attention"]).allclose(patterns(), atol=4e-3)
 
 
 def test_it_loads_nothing_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from ivlens.errors import RecordError
 from ivlens.records import CheckpointComparison
-from ivlens.records.tables import RANDOM
 from ivlens.views import (
     alignment_by_layer,
     checkpoint_heatmap,
@@ -21,8 +20,8 @@ from ivlens.views import (
     recovery_bars,
     write_comparison_report,
 )
-from ivlens.views.checkpoints.words import CONDITION_STYLES, VERDICT_STYLES
-from ivlens.vocabulary import RecoveryCondition, Verdict
+from ivlens.views.checkpoints.words import CONDITION_COLOURS, VERDICT_STYLES
+from ivlens.vocabulary import RECOVERY_CONDITIONS, Condition, Verdict
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +33,7 @@ LONG = {
     "learned": (),
 }
 WIDE = {"names": ["base", *(f"step-{at}" for at in range(1, 9))], "tasks": [f"task-{at}" for at in range(12)]}
-CONDITIONS = ["bare prompt", "+ base's vector", "+ own vector", "+ random vector", "clean prompt"]
+CONDITIONS = ["bare", "bare + base's vector", "bare + own vector", "bare + random vector", "clean"]
 VERDICTS = ("kept", "activation drowned, recoverable", "function changed", "knowledge lost", "undecided",
             "not an ability of the base")  # fmt: skip
 MALICE = "<img src=x onerror=alert(1)>"
@@ -75,7 +74,7 @@ def test_the_summary_has_verdicts_abilities_and_recovery(comparison: Any) -> Non
     assert marks["activation drowned, recoverable"] == colours["drowned"]
     assert legend(figure) == list(TASKS)
     assert legend(figure, "legend3") == CONDITIONS
-    for number, name in ((2, "present-past"), (7, "clean prompt")):
+    for number, name in ((2, "present-past"), (7, "clean")):
         traces = [each for each in figure.data if each.xaxis == f"x{number}"]
         assert list(named(traces, name).y) == pytest.approx([0.9, 0.7, 0.5, 0.3])
 
@@ -105,7 +104,7 @@ def test_an_unknown_verdict_is_refused_by_name_and_a_missing_one_is_blank(compar
 
 def test_every_verdict_and_condition_has_its_own_look(comparison: Any) -> None:
     assert {*VERDICT_STYLES} == {*Verdict}
-    assert {*CONDITION_STYLES} == {*RecoveryCondition, RANDOM} - {RecoveryCondition.OTHER_VECTOR}  # in the table only
+    assert {*CONDITION_COLOURS} == {*RECOVERY_CONDITIONS} - {Condition.OTHER_VECTOR}  # in the table only
     odd = comparison().recovery[0] | {"condition": "bare + a vector of tomorrow"}
     with pytest.raises(RecordError, match=r"a condition of recovery to be .*; got 'bare \+ a vector of tomorrow'"):
         recovery_bars(comparison(recovery=(odd,)))

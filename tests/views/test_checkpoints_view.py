@@ -22,7 +22,7 @@ LONG = {
     "learned": (),
 }
 WIDE = {"names": ["base", *(f"step-{at}" for at in range(1, 9))], "tasks": [f"task-{at}" for at in range(12)]}
-CONDITIONS = ["bare prompt", "+ base's vector", "+ own vector", "+ random vector", "clean prompt"]
+CONDITIONS = ["bare", "bare + base's vector", "bare + own vector", "bare + random vector", "clean"]
 
 
 def lacking(record, *columns):
@@ -165,11 +165,11 @@ def test_recovery_has_a_bar_a_condition_and_checkpoint_with_its_interval(compari
     assert titles(figure) == list(TASKS)
     traces, names, _ = panel(figure, "capitalize")
     assert legend(figure) == [each.name for each in traces] == CONDITIONS
-    clean = named(traces, "clean prompt")
+    clean = named(traces, "clean")
     assert list(clean.y) == pytest.approx([0.9, 0.7, 0.5, 0.3])
     assert list(clean.error_y.array) == pytest.approx([0.1, 0.15, 0.15, 0.15])
     assert list(clean.error_y.arrayminus) == pytest.approx([0.1] * 4)
-    assert [round(x) for x in named(traces, "+ own vector").x] == [1, 2, 3]
+    assert [round(x) for x in named(traces, "bare + own vector").x] == [1, 2, 3]
     first = sorted(x for each in traces for x in each.x if round(x) == 1)
     assert np.diff(first).min() > clean.width
     assert list(names.ticktext) == list(NAMES)
@@ -178,7 +178,7 @@ def test_recovery_has_a_bar_a_condition_and_checkpoint_with_its_interval(compari
 
 
 def test_random_vectors_are_one_bar_from_the_least_to_the_greatest(comparison: Any) -> None:
-    random = named(panel(recovery_bars(comparison()), "capitalize")[0], "+ random vector")
+    random = named(panel(recovery_bars(comparison()), "capitalize")[0], "bare + random vector")
     assert list(random.y) == pytest.approx([0.1] * 4)
     assert [*random.error_y.array, *random.error_y.arrayminus] == pytest.approx([0.1] * 8)
     assert "3 vectors: 0.00 to 0.20" in random.hovertext[0]

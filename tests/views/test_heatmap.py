@@ -61,7 +61,7 @@ def test_layer_0_is_at_the_bottom_and_rows_are_layers() -> None:
 
 
 def test_the_planted_heads_are_outlined_and_named() -> None:
-    figure = head_heatmap(effects(), top=3)
+    figure = head_heatmap(effects(), k=3)
     assert outlined(figure) == PLANTED
     names = next(trace for trace in figure.data if trace.name == "names")
     assert list(zip(names.y, names.x, names.text, strict=True)) == [(20, 5, "20.5"), (3, 8, "3.8"), (29, 0, "29.0")]
@@ -75,7 +75,7 @@ def test_outlines_leave_small_cells_to_be_seen(shape: tuple[int, int], width: in
 
 
 def test_no_outlines_when_none_are_asked_for() -> None:
-    figure = head_heatmap(effects(), top=0)
+    figure = head_heatmap(effects(), k=0)
     assert [trace.type for trace in figure.data] == ["heatmap"]
     assert "outlined" not in figure.layout.title.text
 
@@ -162,7 +162,7 @@ def test_a_large_map_is_quick_and_unlabelled() -> None:
 
 def test_several_tasks_side_by_side_have_their_own_scales() -> None:
     records = [effects(task=f"task-{i}", scale=i + 1) for i in range(4)]
-    figure = head_heatmaps(records, top=3)
+    figure = head_heatmaps(records, k=3)
     assert [cells.zmax for cells in maps(figure)] == pytest.approx([0.9, 1.8, 2.7, 3.6])
     assert len({cells.colorbar.x for cells in maps(figure)}) == 4
     assert [f"task-{i}" in note.text for i, note in enumerate(figure.layout.annotations)] == [True] * 4
@@ -179,7 +179,7 @@ def test_a_shared_scale_has_one_colour_bar() -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
 @pytest.mark.parametrize("shape", [(30, 9), (80, 64)])
 def test_any_number_of_maps_fits_a_page(count: int, shape: tuple[int, int]) -> None:
-    figure = head_heatmaps([effects(*shape, planted=[])] * count, top=5)
+    figure = head_heatmaps([effects(*shape, planted=[])] * count, k=5)
     assert len(maps(figure)) == count == len(figure.layout.annotations)
     assert figure.layout.width <= 1080
 
@@ -189,8 +189,8 @@ def test_maps_that_cannot_be_shown_together_are_refused() -> None:
         head_heatmaps([])
     with pytest.raises(ArgumentError, match="one metric"):
         head_heatmaps([effects(), effects(metric="log-probability")], shared_scale=True)
-    with pytest.raises(ArgumentError, match="top"):
-        head_heatmap(effects(), top=-1)
+    with pytest.raises(ArgumentError, match="k to be"):
+        head_heatmap(effects(), k=-1)
 
 
 def test_the_template_is_not_the_default_and_sends_nothing_to_a_cloud() -> None:

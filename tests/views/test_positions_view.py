@@ -12,7 +12,7 @@ EFFECTS = PositionEffects(VALUES, torch.zeros(3), "log-probability", "loop", ("q
 
 
 def test_rows_are_the_strongest_heads_and_columns_the_places() -> None:
-    figure = position_heatmap(EFFECTS, top=3)
+    figure = position_heatmap(EFFECTS, k=3)
     (cells,) = figure.data
     assert cells.z.tolist() == [[5, 0], [0, 1], [-8, 0.5]]
     assert list(figure.layout.yaxis.ticktext) == ["0.1", "0.0", "1.0"]
@@ -27,7 +27,7 @@ def test_the_title_says_what_is_shown() -> None:
     assert text.startswith("a &lt;task&gt;<br>")
     assert "loop, n = 3" in text
     assert "all heads" in text
-    assert "the 2 heads of highest effect" in position_heatmap(EFFECTS, top=2, title="own").layout.title.text
+    assert "the 2 heads of highest effect" in position_heatmap(EFFECTS, k=2, title="own").layout.title.text
 
 
 def test_one_prompt_and_no_effect_are_shown() -> None:
@@ -35,5 +35,5 @@ def test_one_prompt_and_no_effect_are_shown() -> None:
     (cells,) = position_heatmap(nothing).data
     assert (cells.zmin, cells.zmax) == (-1, 1)
     assert cells.customdata[0][0][2] == "n/a"
-    with pytest.raises(ArgumentError, match="top to be a whole number of 1 or more"):
-        position_heatmap(nothing, top=0)
+    with pytest.raises(ArgumentError, match="k to be a whole number of 1 or more"):
+        position_heatmap(nothing, k=0)

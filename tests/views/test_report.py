@@ -48,8 +48,8 @@ ALL = (
     "vector",
 )
 HEADINGS = [
-    "Contents", "Heads that carry the instructions", "Where in the prompt heads work", "How far methods agree",
-    "How firmly prompts single out the heads",
+    "Contents", "Heads that carry the instructions", "Where in the prompt heads act", "How far methods agree",
+    "How stable the choice of heads is",
     "Where the vector works", "Conditions compared", "What tasks share", "Training", "Answers",
     "Vectors and other tables",
 ]  # fmt: skip
@@ -75,7 +75,9 @@ def example(kind: str, task: str = "antonym", prompts: int = 6, steps: int = 3) 
         "sweep": lambda: SteeringSweep(
             correct[:, :, None], rand(2, 2, 1, prompts), (4, 9), (1.0, 2.0), (20,), task, **facts
         ),
-        "conditions": lambda: ConditionComparison(correct[0], rand(2, prompts), ("bare", "bare + IV"), task, **facts),
+        "conditions": lambda: ConditionComparison(
+            correct[0], rand(2, prompts), ("bare", "bare + vector"), task, **facts
+        ),
         "transfer": lambda: TransferMatrix(rand(2, 2), rand(2, 2), correct, correct[0], (task, "two"), **facts),
         "run": lambda: TrainingRun(rand(steps, 2), ("loss", "seconds"), measured, "", **facts),
         "answers": lambda: Evaluation(
@@ -133,7 +135,7 @@ def test_records_of_every_kind_have_their_part(tmp_path: Path) -> None:
         "All 12 heads",
         "share 50% with those of all prompts",
         "All 4 combinations",
-        "bare + IV",
+        "bare + vector",
         "accuracy 1.00 ± 0.00",
     ):
         assert told in seen(text), told

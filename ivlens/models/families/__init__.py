@@ -14,8 +14,8 @@ To add a family, start from the one that is most like it:
 
 1. Add a tiny config to ``CASES`` in ``tests/models/test_families.py``, which fails until the family is represented:
    logits are compared with Hugging Face's in float32 and float64, padded and not.
-2. Write ``facts(config)``: the fields of TransformerLens' config, out of the Hugging Face config. Name with ``require``
-   or ``refuse`` each of its switches that TransformerLens does not compute: refused, never approximated.
+2. Write ``facts(config)``: the fields of TransformerLens' config, from the Hugging Face config. Use ``require`` or
+   ``refuse`` for each switch that TransformerLens does not compute: it is refused, never approximated.
 3. Write its ``Naming``: what each weight is called in Hugging Face. Its weights are converted by TransformerLens, or by
    ``own_weights`` where that conversion is wrong.
 4. Add the row ``"model_type": Family(architecture, facts, weights, naming)`` to the file's ``FAMILIES``.

@@ -13,7 +13,7 @@ from .family import Facts, Family, refuse, require
 
 def _bloom(config: Any) -> Facts:
     require(config, apply_residual_connection_post_layernorm=False, slow_but_exact=False)
-    if config.n_head & (config.n_head - 1):  # whose slopes TransformerLens spaces otherwise
+    if config.n_head & (config.n_head - 1):  # TransformerLens computes other ALiBi factors then
         refuse(config, "n_head", config.n_head, "a power of two")
     return {
         "d_model": config.hidden_size,
@@ -31,7 +31,7 @@ def _bloom(config: Any) -> Facts:
 
 
 def _bloom_weights(hugging_face: Any, cfg: HookedTransformerConfig) -> dict[str, Tensor]:
-    """TransformerLens' conversion, and zeros for the learned positions that it makes but never reads."""
+    """TransformerLens' conversion, with zeros for the learned positions that it has but never uses."""
     return convert_bloom_weights(hugging_face, cfg) | {"pos_embed.W_pos": torch.zeros(cfg.n_ctx, cfg.d_model)}
 
 

@@ -1,4 +1,4 @@
-"""What a family is, and the facts that several families state alike."""
+"""What a family is, and facts that several families share."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Family:
-    """How one ``model_type`` becomes a HookedTransformer: its config's ``facts``, its ``weights``, and their names.
+    """How one ``model_type`` becomes a HookedTransformer: config ``facts``, ``weights``, and their names.
 
     ``weights`` is TransformerLens' own conversion where that is right, else ``own_weights`` of the ``naming``.
     """
@@ -27,7 +27,7 @@ class Family:
 
 
 def refuse(config: Any, feature: str, value: object, supported: str) -> NoReturn:
-    """Raise UnsupportedError: TransformerLens would compute something else than the model does."""
+    """Raise UnsupportedError, since TransformerLens would compute something else than the model does."""
     raise UnsupportedError(
         f"a {config.model_type} model with {feature} of {supported}",
         repr(value),
@@ -43,7 +43,7 @@ def require(config: Any, **wanted: object) -> None:
 
 
 def head_width(config: Any) -> int:
-    """Dimensions of a head: stated, or an equal share of the residual stream."""
+    """Dimensions of a head: from the config, or an equal share of the residual stream."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
@@ -53,7 +53,7 @@ def kv_heads(config: Any) -> int | None:
 
 
 def gated(config: Any, act_fn: str) -> Facts:
-    """Shape of a model of llama's words, with a gated MLP and any number of key-value heads."""
+    """Shape of a model whose config has Llama's fields, with a gated MLP and any number of key-value heads."""
     return {
         "d_model": config.hidden_size,
         "d_head": head_width(config),

@@ -3,9 +3,9 @@
 A causal model patched at the last prompt token changes nothing before it. So the prompt's earlier positions, its
 *prefix*, are run once; only the positions from the last prompt token on, a *stream*, are run for each patch. A stream
 patched in layer l equals the clean one below l: it forks off the clean stream there, by the head's difference through
-W_O, and from then on all streams travel together as rows of one matrix. A vector added to the residual stream forks
-one off likewise, before its layer. The numbers are those of one forward pass per intervention (``ivlens.effects`` holds
-that plain loop over heads, the oracle), for about the arithmetic of a few forward passes.
+W_O, and from then on all streams run together as rows of one matrix. A vector added to the residual stream forks a
+stream in the same way, before its layer. The numbers are those of one forward pass per intervention (``ivlens.effects``
+has that plain loop over heads as the oracle), for about the arithmetic of a few forward passes.
 
 Rows: first the prompts' prefixes, then the streams one after another, the clean one first; in a stream each prompt has
 one row for its last token and one for each answer token but the last. Forks are new rows at the end. Nothing is

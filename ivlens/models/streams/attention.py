@@ -88,7 +88,7 @@ def _attend(
     k_prefix: Float[Tensor, "prefix kv_head d_head"],
     v_prefix: Float[Tensor, "prefix kv_head d_head"],
 ) -> Float[Tensor, "stream width head d_head"]:
-    """Causal attention of each stream over its own rows and, before them, a prefix that all streams share."""
+    """Causal attention of each stream over the shared prefix and its own rows."""
     width, kv_heads = k.shape[1:3]
     prefix = len(k_prefix)
     q = q / attention.attn_scale
@@ -99,8 +99,8 @@ def _attend(
     scores = torch.cat([shared.view(*shape, prefix), own.view(*shape, width)], -1)
     scores = apply_softcap(scores, attention.cfg.attn_scores_soft_cap)
     if attention.cfg.positional_embedding_type == "alibi":
-        slopes = attention.create_alibi_multipliers(attention.cfg.n_heads, q.device).view(kv_heads, 1, 1, -1, 1)
-        scores = scores - (slopes * _distances(width, prefix, q.device)[:, None]).to(scores)
+        alibi_slopes = attention.create_alibi_multipliers(attention.cfg.n_heads, q.device).view(kv_heads, 1, 1, -1, 1)
+        scores = scores - (alibi_slopes * _distances(width, prefix, q.device)[:, None]).to(scores)
     if width > 1 or attention.attn_type == "local":
         scores = scores.masked_fill(~_sees(attention, width, prefix, q.device)[:, None], -torch.inf)
     pattern = scores.softmax(-1)

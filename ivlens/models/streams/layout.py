@@ -18,7 +18,7 @@ class Layout:
     prefixes: list[slice]
     own: list[slice]
     last: Int[Tensor, " prompt"]  # the last prompt tokens' rows within a stream
-    positions: Int[Tensor, " row"]  # in their prompts, of the rows of all streams that there will be
+    positions: Int[Tensor, " row"]  # of the rows of all final streams, within their prompts
     reach: int  # the largest position, plus one
 
     @classmethod
@@ -45,7 +45,7 @@ class Layout:
         return replace(self, prefixes=[slice(0, 0)] * len(self.prefixes), positions=self.positions[self.before :])
 
     def only(self, kept: "Layout", rows: Float[Tensor, "row ..."]) -> Float[Tensor, "kept ..."]:
-        """A view of the rows that another layout keeps of these: all, or those after the prefixes."""
+        """A view of the rows that another layout keeps: all, or those after the prefixes."""
         return rows[self.before - kept.before :]
 
     def streams(self, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "stream width ..."]:

@@ -1,4 +1,4 @@
-"""How many rows of streams fit the memory that is free."""
+"""How many rows of streams fit into free memory."""
 
 import psutil
 import torch
@@ -11,7 +11,7 @@ LEAST = 64 << 20  # or these bytes, where a model is small
 def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | None = None) -> int:
     """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
 
-    Half of what memory is free, beside a block widened to ``dtype``, bounds them, too.
+    They are also bounded by half of the free memory, next to a block widened to ``dtype``.
     """
     cfg = model.cfg
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -27,7 +27,7 @@ def rows_that_fit(model: HookedTransformer, longest: int, dtype: torch.dtype | N
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device, or can be."""
+    """Bytes that are free on a device, or can be freed."""
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""Scores of an answer's tokens, read off final residual streams block by block of the vocabulary."""
+"""Scores of an answer's tokens from final residual streams, one block of the vocabulary at a time."""
 
 import math
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def answer_scores(
 def read_scores(
     model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids, *, against_foil: bool
 ) -> Float[Tensor, "stream answer"]:
-    """``answer_scores`` of final residual streams, whose logits are never held whole.
+    """``answer_scores`` of final residual streams, without holding all logits at once.
 
     The foils are the strongest wrong tokens of stream 0.
     """
@@ -49,14 +49,14 @@ def read_greedy(
     """Log probability of each of the answer's tokens, and whether each of them is the most likely one."""
     normed = _wide(model.ln_final(residual))
     targets = torch.tensor(answer, device=residual.device)
-    peaks, places, sums, start = [], [], [], 0
+    peaks, indices, sums, start = [], [], [], 0
     for block in _logit_blocks(model, normed):
-        peak, place = block.max(-1)
+        peak, index = block.max(-1)
         peaks.append(peak)
-        places.append(place + start)
+        indices.append(index + start)
         start += block.shape[-1]
         sums.append(_log_sum_exp_in_place(block))
-    best = torch.stack(places).gather(0, torch.stack(peaks).argmax(0)[None])[0]
+    best = torch.stack(indices).gather(0, torch.stack(peaks).argmax(0)[None])[0]
     scores = _logits_of(model, normed, targets) - torch.stack(sums).logsumexp(0)
     return scores, (best == targets).all(-1)
 
@@ -70,13 +70,13 @@ def strongest_wrong(logits: Float[Tensor, "answer vocab"], answer: Ids) -> Int[T
 def _logits_of(
     model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"], tokens: Int[Tensor, " answer"]
 ) -> Float[Tensor, "stream answer"]:
-    """The logit of one token at each of the answer's places."""
+    """The logit of one token at each of the answer's positions."""
     weight, bias = model.unembed.W_U.T[tokens].to(normed), model.unembed.b_U[tokens].to(normed)
     return apply_softcap((normed * weight).sum(-1) + bias, model.cfg.output_logits_soft_cap)
 
 
 def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer d_model"]) -> Iterator[Tensor]:
-    """All logits, block by block of the vocabulary, in the dtype of ``normed``."""
+    """All logits, one block of the vocabulary at a time, in the dtype of ``normed``."""
     weight, bias = model.unembed.W_U.T, model.unembed.b_U  # a view, contiguous in the layout after loading
     size = COLUMNS * max(1, LOGITS_AT_ONCE // normed[..., 0].numel() // COLUMNS)
     biases = bias.split(size) if bias.any() else [None] * math.ceil(len(weight) / size)
@@ -89,11 +89,11 @@ def _logit_blocks(model: HookedTransformer, normed: Float[Tensor, "stream answer
 
 
 def _log_sum_exp_in_place(logits: Float[Tensor, "stream answer block"]) -> Float[Tensor, "stream answer"]:
-    """``logits.logsumexp(-1)`` without a copy as large as the logits, which are lost."""
+    """``logits.logsumexp(-1)`` without a copy of the logits, which are overwritten."""
     peak = logits.amax(-1, keepdim=True)
     return logits.sub_(peak).exp_().sum(-1).log_().add_(peak[..., 0])
 
 
 def _wide(values: Tensor) -> Tensor:
-    """In float32 or wider: probabilities of half-precision logits are not worth their name."""
+    """In float32 or wider, since half precision is too coarse for probabilities."""
     return values.float() if values.element_size() < 4 else values

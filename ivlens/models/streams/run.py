@@ -1,4 +1,4 @@
-"""One pass over the layers that all streams travel through, in the words of the package's theory."""
+"""One pass of all streams over the layers, in the terms of the package's docstring."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from .layout import Layout
 
 @dataclass(frozen=True)
 class Forks:
-    """What forks streams off the clean one, at the last prompt token.
+    """The interventions that fork streams off the clean one, at the last prompt token.
 
-    ``patched``: in a layer, the heads whose output becomes its mean, one stream a head, out of ``means``
+    ``patched``: in a layer, the heads whose output is replaced by its mean in ``means``, one stream per head
     [layer, head, d_head]; ``added``: before a layer, the vectors added to the residual stream, [added, d_model].
     """
 
@@ -31,7 +31,7 @@ class Forks:
 
     @property
     def streams(self) -> int:
-        """How many there are in the end, with the clean one."""
+        """Final number of streams, including the clean one."""
         return 1 + sum(map(len, self.patched.values())) + sum(map(len, self.added.values()))
 
 
@@ -40,7 +40,7 @@ def run_streams(
 ) -> list[Float[Tensor, "stream width d_model"]]:
     """Each prompt's streams after the last block: the clean one, then those that ``forks`` forks off, layer by layer.
 
-    They are computed in ``dtype`` (None: the model's), the weights of one block at a time widened to it.
+    They are computed in ``dtype`` (None: the model's); weights are widened to it one block at a time.
     """
     dtype = dtype or model.cfg.dtype
     layout = Layout.of(pairs, forks.streams, model.cfg.device)
@@ -84,7 +84,7 @@ def _advance(
     means: Float[Tensor, "head d_head"],
     chosen: list[int],
 ) -> Float[Tensor, "forked d_model"]:
-    """One block: attention, the forks of the ``chosen`` heads, the MLP; rows that leave it are ``kept`` ones."""
+    """One block: attention, the forks of the ``chosen`` heads, the MLP; only ``kept`` rows leave it."""
     z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, kept)
     out, forks = _writes(block, z, kept, means, chosen)
     x = layout.only(kept, x)
@@ -102,7 +102,7 @@ def _writes(
     means: Float[Tensor, "head d_head"],
     chosen: list[int],
 ) -> tuple[Float[Tensor, "kept d_model"], Float[Tensor, "chosen width d_model"]]:
-    """What attention writes in the rows ``kept``, and in the streams that its ``chosen`` heads fork off."""
+    """Attention's output in the rows ``kept``, and in the streams that its ``chosen`` heads fork off."""
     w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
     out = F.linear(z.flatten(1), w_o, block.attn.b_O)
     offsets = _offsets(kept.streams(z)[0, kept.last], means, chosen)
@@ -115,7 +115,7 @@ def _writes(
 def _offsets(
     z: Float[Tensor, "prompt head d_head"], means: Float[Tensor, "head d_head"], chosen: list[int]
 ) -> Float[Tensor, "chosen prompt head d_head"]:
-    """For each of the chosen heads what takes it from its clean output to its mean, and nothing for the others."""
+    """For each chosen head, its mean minus its clean output, and zero for all other heads."""
     offsets = z.new_zeros(len(chosen), *z.shape)
     offsets[range(len(chosen)), :, chosen] = (means - z)[:, chosen].transpose(0, 1)
     return offsets

@@ -1,4 +1,4 @@
-"""Sweeps over last-token streams: all heads patched in turn, or a vector added in many ways."""
+"""Sweeps over last-token streams: all heads patched in turn, or a vector added at many layers and scales."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,10 +25,9 @@ def sweep_heads(
 ) -> list[Float[Tensor, "stream answer"]]:
     """Score each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
 
-    ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are its answer's tokens' log
-    probabilities, or with ``against_foil`` logits minus those of the clean run's strongest wrong tokens. Stream 0 is
-    the clean run, then come the heads, which are given in the order of layers. Streams are computed in ``dtype``
-    (None: the model's).
+    ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are log probabilities of its answer's
+    tokens or, with ``against_foil``, their logits minus those of the clean run's strongest wrong tokens. Stream 0 is
+    the clean run; the heads follow, in the order of layers. Streams are computed in ``dtype`` (None: the model's).
 
     Raises:
         UnsupportedError: the model has a part that streams do not represent.

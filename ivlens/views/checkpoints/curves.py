@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import is_measured, measure_interval, measure_values, shows_training, was_trained_on
-from ..axes import UNIT_AXIS, name_axis, value_axis
+from ..axes import UNIT_AXIS, name_axis, under_lowest, value_axis
 from ..layout import Margins, Size, add_legend, columns_for, is_lowest, legend_size, panel_grid, panel_width
 from ..style import INK, LINE_COLOURS, SYMBOLS, line_style, plain, shortened, translucent
 from .words import prompts_text
@@ -38,8 +38,8 @@ MEASURES_ARE = (
 def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """What became of each task from checkpoint to checkpoint, the base first: abilities, then their vectors.
 
-    Panels, as far as they are known: accuracy and the two probabilities (0 to 1), cosine, norm ratio and alignment; a
-    line per task, with 95% intervals. Ringed: the task that a checkpoint was trained on.
+    Panels, where measured: accuracy and the two probabilities (0 to 1), cosine, norm ratio and alignment; a line per
+    task, with 95% intervals. Ringed: the task that a checkpoint was trained on.
 
     Args:
         comparison: the record of ``compare_checkpoints``.
@@ -66,7 +66,7 @@ def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | No
         traces = task_lines(comparison, measure)
         figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
         figure.update_yaxes(UNIT_AXIS if MEASURES[measure][1] else value_axis(traces), **panel)
-        figure.update_xaxes(axis if is_lowest(panel, panels) else axis | {"showticklabels": False}, **panel)
+        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
     return add_legend(figure, several)
 
 
@@ -123,7 +123,7 @@ def _layer_line(name: str, checkpoint: int, values: np.ndarray) -> go.Scatter:
 
 
 def task_lines(comparison: CheckpointComparison, measure: str) -> list[go.Scatter]:
-    """A line for each task of one measure, with intervals; tasks stand side by side, so that no bar hides another."""
+    """One line per task of one measure, with intervals; tasks are shifted so that error bars do not overlap."""
     tasks, values = comparison.tasks, measure_values(comparison, measure)
     reselected = measure_values(comparison, f"reselected_{measure}")
     low, high = measure_interval(comparison, measure)
@@ -166,7 +166,7 @@ def _rings(task: str, x: np.ndarray, y: np.ndarray) -> go.Scatter:
 
 
 def _reselected_line(task: str, x: np.ndarray, values: pd.Series, colour: str, symbol: str) -> go.Scatter:
-    """The measure of heads that were chosen anew on each checkpoint, dashed."""
+    """The measure of the heads selected again on each checkpoint, dashed."""
     return go.Scatter(
         x=x, y=values, mode="lines+markers", name="chosen anew", legendgroup=task,
         line={"color": colour, "width": 1.2, "dash": "dash"}, marker={"symbol": f"{symbol}-open", "size": 5},
@@ -177,13 +177,13 @@ def _reselected_line(task: str, x: np.ndarray, values: pd.Series, colour: str, s
 def checkpoint_grid(
     comparison: CheckpointComparison, n_panels: int, least_width: int, checkpoint_width: int, right: int
 ) -> tuple[int, int, dict[str, Any], Margins]:
-    """Columns and width of so many panels over the checkpoints' names, the axis of these, and the margins.
+    """Number of columns and width of ``n_panels`` panels, the axis of the checkpoints' names, and the margins.
 
     A panel is at least ``least_width`` wide, and at most ``checkpoint_width`` for each checkpoint.
     """
     widest = max(220, checkpoint_width * len(comparison.checkpoints))
     margins = Margins(LEFT, right, 0)
-    for _ in range(2):  # slanting names may need a wider margin, which leaves less room
+    for _ in range(2):  # slanted names may need a wider margin, which leaves less room
         columns = columns_for(n_panels, least_width, GAPS.width, margins)
         width = min(panel_width(columns, GAPS.width, margins), widest)
         axis, bottom = name_axis(comparison.checkpoints, width)

@@ -1,4 +1,4 @@
-"""A comparison as maps: one measure for every task and checkpoint, and what every head of a checkpoint does."""
+"""A comparison as maps: one measure for every task and checkpoint, and the effect or change of every head."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ MEASURES = {
 }
 WHAT = ("aie", "aie-change", *MATRICES)
 CELL = Size(66, 28)
-BAR_WIDTH, BAR_ROOM = 12, 84  # pixels: a colour bar, and what it takes with its labels
+BAR_WIDTH, BAR_ROOM = 12, 84  # pixels: a colour bar, without and with its labels
 MARGINS, GAPS = Margins(left=56, right=100, bottom=52), Size(36, 56)
 
 
@@ -48,7 +48,7 @@ MARGINS, GAPS = Margins(left=56, right=100, bottom=52), Size(36, 56)
 def checkpoint_heatmap(
     comparison: CheckpointComparison, *, measure: str = "accuracy", title: str | None = None
 ) -> go.Figure:
-    """One measure for each task (rows) and checkpoint (columns, the base first), written in its cell.
+    """One measure for each task (rows) and checkpoint (columns, the base first), with its value.
 
     Colours: 0 to 1 for accuracies, probabilities and cosines; centred on 0 for forgetting and changes, on 1 for ratios.
     Hover for the interval and the verdict. Outlined: what a checkpoint was trained on.
@@ -85,7 +85,7 @@ def checkpoint_heatmap(
     heading = measure.replace("_", " ").capitalize() if title is None else title
     figure = go.Figure(layout=layout_around(size, margins, heading, f"{what}\n{'; '.join(marks)}"))
     scale = colour_scale(values, colours)
-    cells = go.Heatmap(
+    heatmap = go.Heatmap(
         z=values, customdata=hover_texts(comparison, measure), hovertemplate="%{customdata}<extra></extra>",
         text=[["" if np.isnan(value) else f"{value:z.2f}" for value in row] for row in values],
         texttemplate="%{text}", textfont={"size": 9 if width / len(names) < 38 else 11}, xgap=1, ygap=1,
@@ -95,13 +95,13 @@ def checkpoint_heatmap(
         (row, column) for row, task in enumerate(tasks) for column in range(len(names))
         if was_trained_on(comparison, column, task)
     ]  # fmt: skip
-    figure.add_traces([cells, _dashes(values), outlines(trained, "trained on", _visible_on(scale), width=2)])
+    figure.add_traces([heatmap, _dashes(values), outlines(trained, "trained on", _visible_on(scale), width=2)])
     figure.update_xaxes(axis | {"range": [-0.5, len(names) - 0.5]})
     return figure.update_yaxes(task_axis(tasks))
 
 
 def _dashes(values: np.ndarray) -> go.Scatter:
-    """A dash in each cell whose value is not known."""
+    """A dash where a value is unknown."""
     missing = np.argwhere(np.isnan(values))
     dashes = ["–"] * len(missing)
     return go.Scatter(x=missing[:, 1], y=missing[:, 0], text=dashes, mode="text", hoverinfo="skip", name="unknown")
@@ -111,7 +111,7 @@ def _dashes(values: np.ndarray) -> go.Scatter:
 def head_change_maps(
     comparison: CheckpointComparison, task: str, *, what: str = "aie", title: str | None = None
 ) -> go.Figure:
-    """What each head does in each checkpoint, side by side on one colour scale: layers from the bottom up.
+    """Every head's effect or weight change per checkpoint, side by side on one colour scale, layers from the bottom.
 
     Outlined: the base's strongest heads; circled: those among a checkpoint's strongest that are not the base's.
 
@@ -161,7 +161,7 @@ def _head_map(
     comparison: CheckpointComparison, task: str, what: str, checkpoint: int, values: np.ndarray, size: Size,
     scale: dict[str, Any],
 ) -> list[go.Heatmap | go.Scatter]:  # fmt: skip
-    """The map of one checkpoint, the outlines of the base's heads, and the circles around those that were gained."""
+    """The map of one checkpoint, the base's heads outlined and the newly strong heads circled."""
     number, (n_layers, n_heads) = comparison.tasks.index(task), values.shape
     unit = "relative change" if what in MATRICES else f"effect ({EFFECT_UNITS[comparison.metric]})"
     hover = f"{plain(comparison.checkpoints[checkpoint], 60)}<br><b>%{{y}}.%{{x}}</b><br>{unit} %{{z:.3g}}"
@@ -171,18 +171,18 @@ def _head_map(
         hover += "<br>standard error %{customdata:.2g}"
     side = min(size.width / n_heads, size.height / n_layers)
     gap = 1 if side >= 9 else 0
-    cells = go.Heatmap(
+    heatmap = go.Heatmap(
         z=values.astype(np.float32), customdata=error, hovertemplate=f"{hover}<extra></extra>", xgap=gap, ygap=gap,
         colorbar=colour_bar(unit, min(size.height, 300)) | {"thickness": BAR_WIDTH}, **scale,
     )  # fmt: skip
-    traces = [cells, outlines(comparison.heads[number], "outlines", _visible_on(scale), width=2)]
+    traces = [heatmap, outlines(comparison.heads[number], "outlines", _visible_on(scale), width=2)]
     gained = [] if what in MATRICES else heads_gained(comparison, checkpoint, task)
     return [*traces, _circles(gained, side)] if gained else traces
 
 
-def _circles(heads: Sequence[Head], cell: float) -> go.Scatter:
-    """Open circles in cells of ``cell`` pixels."""
-    marker = {"symbol": "circle-open", "size": max(6, min(12, 0.7 * cell)), "color": INK, "line": {"width": 1.6}}
+def _circles(heads: Sequence[Head], side: float) -> go.Scatter:
+    """Open circles around heads, on a map whose squares are ``side`` pixels wide."""
+    marker = {"symbol": "circle-open", "size": max(6, min(12, 0.7 * side)), "color": INK, "line": {"width": 1.6}}
     x, y = [head for _, head in heads], [layer for layer, _ in heads]
     return go.Scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", name="gained")
 
@@ -208,7 +208,7 @@ def colour_scale(values: np.ndarray, kind: str) -> dict[str, Any]:
 
 
 def _visible_on(scale: dict[str, Any]) -> str:
-    """A colour for outlines that can be seen on all of a colour scale."""
+    """A colour for outlines that is visible on the whole colour scale."""
     return OKABE_ITO[1] if scale["colorscale"] == SEQUENTIAL else INK
 
 

@@ -5,14 +5,15 @@ import plotly.graph_objects as go
 
 from ...checks import checked
 from ...records import CheckpointComparison
-from ...records.tables import RANDOM, recovery_table
-from ..axes import UNIT_AXIS
+from ...records.tables import recovery_table
+from ...vocabulary import Condition
+from ..axes import UNIT_AXIS, under_lowest
 from ..layout import Size, add_legend, is_lowest, legend_size, panel_grid
 from ..style import INK, plain, shortened, translucent
 from .curves import GAPS, checkpoint_grid
-from .words import CONDITION_STYLES
+from .words import CONDITION_COLOURS
 
-BAR = 0.84 / len(CONDITION_STYLES)  # the width of a bar, where a checkpoint has 1
+BAR = 0.84 / len(CONDITION_COLOURS)  # the width of a bar, where a checkpoint has 1
 BARS_ARE = (
     "accuracy on bare prompts, with vectors added to them, and on clean prompts\n"
     "bars: 95% interval (Wilson); random vectors: their mean, from the least to the greatest"
@@ -23,8 +24,7 @@ BARS_ARE = (
 def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None) -> go.Figure:
     """Whether a vector brings a task back: accuracy, 0 to 1, in each condition; a panel per task.
 
-    A group of bars per checkpoint. Each bar has its 95% interval, that of random vectors the range of their
-    accuracies.
+    One group of bars per checkpoint. Error bars are 95% intervals; for random vectors, the range of their accuracies.
 
     Args:
         comparison: the record of ``compare_checkpoints``.
@@ -34,37 +34,37 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
         A plotly figure; nothing is shown.
 
     Raises:
-        RecordError: a condition that is not known here.
+        RecordError: an unknown condition.
 
     Example:
         >>> iv.views.recovery_bars(comparison).data[0].name
-        'bare prompt'
+        'bare'
     """
     names, tasks = comparison.checkpoints, comparison.tasks
-    right = legend_size([shortened(name) for name, _ in CONDITION_STYLES.values()]).width
+    right = legend_size(list(map(shortened, CONDITION_COLOURS))).width
     columns, width, axis, margins = checkpoint_grid(comparison, len(tasks), min(60 * len(names), 640), 110, right)
     heading = "Recovery: does a vector bring the task back?" if title is None else title
     figure, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE)
     for task, panel in zip(tasks, panels, strict=True):
         figure.add_traces(condition_bars(comparison, task), rows=panel["row"], cols=panel["col"])
         figure.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)
-        figure.update_xaxes(axis if is_lowest(panel, panels) else axis | {"showticklabels": False}, **panel)
-    return add_legend(figure, [str(condition) for condition in CONDITION_STYLES])
+        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
+    return add_legend(figure, [str(condition) for condition in CONDITION_COLOURS])
 
 
 def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
-    """The bars of one task's recovery: a trace per condition, a bar for each checkpoint where it was measured."""
+    """The bars of one task's recovery: one trace per condition, with a bar for each checkpoint that was measured."""
     table = recovery_table(comparison, task)
     positions = {name: number for number, name in enumerate(comparison.checkpoints)}
     traces = []
-    for number, (condition, (name, colour)) in enumerate(CONDITION_STYLES.items()):
+    for number, (condition, colour) in enumerate(CONDITION_COLOURS.items()):
         rows = table[table["condition"] == condition]
         rows = rows.assign(position=rows["checkpoint"].map(positions).astype(float)).sort_values("position")
-        offset = (number - (len(CONDITION_STYLES) - 1) / 2) * BAR
+        offset = (number - (len(CONDITION_COLOURS) - 1) / 2) * BAR
         accuracy = rows["accuracy"].astype(float)
         traces.append(go.Bar(
-            x=rows["position"] + offset, y=accuracy, width=0.94 * BAR, name=name, legendgroup=str(condition),
-            marker={"color": colour}, hovertext=[_hover(name, row) for _, row in rows.iterrows()],
+            x=rows["position"] + offset, y=accuracy, width=0.94 * BAR, name=str(condition), legendgroup=str(condition),
+            marker={"color": colour}, hovertext=[_hover(row) for _, row in rows.iterrows()],
             hovertemplate="%{hovertext}<extra></extra>",
             error_y={
                 "array": rows["high"] - accuracy, "arrayminus": accuracy - rows["low"],
@@ -74,9 +74,9 @@ def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
     return traces
 
 
-def _hover(name: str, row: pd.Series) -> str:
-    spread = f"{row['vectors']} vectors:" if row["condition"] == RANDOM else "95% interval"
+def _hover(row: pd.Series) -> str:
+    interval = f"{row['vectors']} vectors:" if row["condition"] == Condition.RANDOM_VECTOR else "95% interval"
     return (
-        f"{plain(row['checkpoint'], 60)}<br>{name}<br><b>accuracy {row['accuracy']:.2f}</b><br>"
-        f"{spread} {row['low']:.2f} to {row['high']:.2f}<br>P(answer) {row['probability']:.3f}<br>n = {row['n']}"
+        f"{plain(row['checkpoint'], 60)}<br>{row['condition']}<br><b>accuracy {row['accuracy']:.2f}</b><br>"
+        f"{interval} {row['low']:.2f} to {row['high']:.2f}<br>P(answer) {row['probability']:.3f}<br>n = {row['n']}"
     )

@@ -34,11 +34,12 @@ Accuracy is that of greedy answers to clean prompts: an instruction, its input a
 probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
 cloze without any instruction. Forgetting is the base's accuracy minus the checkpoint's on the same prompts.
 
-A head's effect (AIE) is how much its mean output over clean prompts, put in its place at the last token of a corrupted
-prompt, does for the right answer. The strongest heads of the base, summed as they write into the residual stream, are
-the task's vector. It is read on each checkpoint twice: from the base's heads, and from as many heads chosen anew. The
-centred cosine leaves out what the vectors of all tasks share. Alignment is the cosine of the hidden state at the last
-token of clean prompts with the base's vector, at the layer where that vector is added.
+A head's effect (AIE) is how much the right answer gains when the head's output at the last token of a corrupted prompt
+is replaced by its mean over clean prompts. The strongest heads of the base, summed as they write into the residual
+stream, are the task's vector. It is computed on each checkpoint twice: from the base's heads, and from as many heads
+chosen anew on the checkpoint. The centred cosine subtracts what the vectors of all tasks share. Alignment is the
+cosine of the hidden state at the last token of clean prompts with the base's vector, at the layer where that vector is
+added.
 
 Recovery adds a vector to the residual stream of bare prompts, which have no instruction: the base's, the checkpoint's
 own, random ones of the same norm, another task's. The layer and the strength were chosen on the base, on other
@@ -67,7 +68,7 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
         The path.
 
     Raises:
-        RecordError: a verdict or a condition that is not known here, or a file that cannot be written.
+        RecordError: an unknown verdict or condition, or a file that cannot be written.
 
     Example:
         >>> iv.views.write_comparison_report(tmp_path / "report.html", comparison).name
@@ -79,7 +80,7 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
 
 
 def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Body]]:
-    """What a page says of a comparison, with its headings: verdicts first, then figures, then tables."""
+    """The sections of a comparison's page with their headings: verdicts first, then figures, then tables."""
     sections: list[tuple[str, Body]] = [
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), checkpoint_summary(comparison)]),
@@ -123,12 +124,12 @@ def _verdicts(comparison: CheckpointComparison) -> str:
 
 
 def _findings(comparison: CheckpointComparison) -> list[Body]:
-    """The papers' claims on these checkpoints, and what they rest on."""
+    """The papers' claims tested on these checkpoints, and the numbers behind them."""
     frame = findings(comparison)
     frame["value"] = [_interval(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
     about = (
-        "Over all cells of tasks that the base could do and that were not trained on. Intervals resample tasks; "
-        "a claim is confirmed, or refuted, where its interval lies on one side of 0."
+        "Over all pairs of a checkpoint and a task that the base could do and that was not trained on. "
+        "Intervals resample tasks; a claim is confirmed, or refuted, where its interval lies on one side of 0."
     )
     return [prose(about), frame_table(frame.drop(columns=["low", "high"]))]
 
@@ -164,7 +165,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
-    """Accuracy in each condition, a column each, and the fraction that the base's vector brings back."""
+    """Accuracy under each condition, one column per condition, and the fraction that the base's vector brings back."""
     measured = comparison.recovery_frame()
     conditions = list(dict.fromkeys(measured["condition"]))
     pivoted = measured.pivot(index=KEYS, columns="condition", values="accuracy")[conditions]
@@ -175,14 +176,14 @@ def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    """A number with its 95% interval, as far as they are known."""
+    """A number with its 95% interval, where these are known."""
     if value != value:
         return "n/a"
     return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f}\u00a0to\u00a0{high:.2f})"
 
 
 def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
-    """Nested facts as a frame: a row per fact, named by the names that lead to it."""
+    """Nested facts as a frame: one row per fact, named by its path."""
     rows = []
     for name, value in facts.items():
         if isinstance(value, Mapping):

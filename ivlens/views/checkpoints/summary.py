@@ -1,4 +1,4 @@
-"""A comparison on one page, as for a paper: verdicts, what became of abilities and knowledge, recovery."""
+"""A comparison as one figure for a paper: verdicts, abilities and knowledge, recovery."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import is_measured, measure_table, shows_training
 from ...vocabulary import Verdict
-from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis
+from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis, under_lowest
 from ..layout import WIDEST, Board, Box, Margins, Size, even_columns, layout_around, legend_size
 from ..style import INK, plain, shortened
 from .curves import MEASURES, task_lines
 from .recovery import condition_bars
-from .words import CONDITION_STYLES, VERDICT_STYLES, hover_texts, prompts_text, verdict_of
+from .words import CONDITION_COLOURS, VERDICT_STYLES, hover_texts, prompts_text, verdict_of
 
 ABILITIES = ("accuracy", "probability", "knowledge")
 ROW, LINES_HEIGHT, BARS_HEIGHT = 28, 170, 110  # pixels: a row of verdicts, a panel of lines, a panel of bars
@@ -39,20 +39,20 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
         A plotly figure; nothing is shown.
 
     Raises:
-        RecordError: a verdict or a condition that is not known here.
+        RecordError: an unknown verdict or condition.
 
     Example:
         >>> iv.views.checkpoint_summary(comparison).data[0].name
         'verdicts'
     """
-    cells, verdicts = verdict_map(comparison)
+    heatmap, verdicts = verdict_map(comparison)
     lines = [line for verdict in verdicts for line in _legend_lines(verdict)]
     left = 24 + int(LETTER * max(len(shortened(task)) for task in comparison.tasks))
-    labels = [*lines, *comparison.tasks, *(name for name, _ in CONDITION_STYLES.values())]
+    labels = [*lines, *comparison.tasks, *CONDITION_COLOURS]
     right = legend_size([shortened(label) for label in labels]).width
     measures = [measure for measure in ABILITIES if is_measured(comparison, measure)]
     board = Board(1 + len(measures) + len(comparison.tasks), WIDEST - left - right)
-    _draw_verdicts(board, comparison, cells, verdicts)
+    _draw_verdicts(board, comparison, heatmap, verdicts)
     if measures:
         _draw_lines(board, comparison, measures)
     _draw_recovery(board, comparison)
@@ -64,10 +64,10 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
 
 
 def verdict_map(comparison: CheckpointComparison) -> tuple[go.Heatmap, list[Verdict]]:
-    """Verdicts as coloured cells, tasks by checkpoints without the base, blank where there is none; which there are.
+    """A heatmap of verdicts, tasks by checkpoints without the base, and the verdicts that occur.
 
     Raises:
-        RecordError: a verdict that is not known here.
+        RecordError: an unknown verdict.
     """
     first = min(1, len(comparison.checkpoints) - 1)
     table = measure_table(comparison, "verdict").iloc[first:].T
@@ -75,14 +75,14 @@ def verdict_map(comparison: CheckpointComparison) -> tuple[go.Heatmap, list[Verd
     known, count = list(VERDICT_STYLES), len(VERDICT_STYLES)
     colours = [colour for _, colour in VERDICT_STYLES.values()]
     steps = [(edge / count, colour) for number, colour in enumerate(colours) for edge in (number, number + 1)]
-    cells = go.Heatmap(
+    heatmap = go.Heatmap(
         z=[[None if verdict is None else known.index(verdict) for verdict in row] for row in rows],
         zmin=-0.5, zmax=count - 0.5, colorscale=steps, xgap=2, ygap=2, showscale=False, name="verdicts",
         text=[["" if verdict is None else VERDICT_STYLES[verdict][0] for verdict in row] for row in rows],
         texttemplate="%{text}", hovertemplate="%{customdata}<extra></extra>",
         customdata=[row[first:] for row in hover_texts(comparison, "accuracy")],
     )  # fmt: skip
-    return cells, [verdict for verdict in known if any(verdict in row for row in rows)]
+    return heatmap, [verdict for verdict in known if any(verdict in row for row in rows)]
 
 
 def _legend_lines(verdict: Verdict) -> list[str]:
@@ -99,16 +99,16 @@ def _mark(verdict: Verdict) -> go.Scatter:
 
 
 def _draw_verdicts(
-    board: Board, comparison: CheckpointComparison, cells: go.Heatmap, verdicts: Sequence[Verdict]
+    board: Board, comparison: CheckpointComparison, heatmap: go.Heatmap, verdicts: Sequence[Verdict]
 ) -> None:
     names, tasks = comparison.checkpoints[1:] or comparison.checkpoints, comparison.tasks
     width = min(board.width, 120 * len(names))
-    cell = width / len(names)
-    cells.update(textfont={"size": 11 if cell > 66 else 9}, texttemplate="%{text}" if cell > 46 else None)
+    column = width / len(names)
+    heatmap.update(textfont={"size": 11 if column > 66 else 9}, texttemplate="%{text}" if column > 46 else None)
     axis, under = name_axis(names, width)
     box = Box(0, ABOVE, width, ROW * len(tasks))
     axis |= {"range": [-0.5, len(names) - 0.5]}
-    board.add_panel([cells, *map(_mark, verdicts)], box, "Verdicts", axis, task_axis(tasks))
+    board.add_panel([heatmap, *map(_mark, verdicts)], box, "Verdicts", axis, task_axis(tasks))
     board.add_legend([str(verdict) for verdict in verdicts], "legend2", width + 12, ABOVE)
     n_lines = sum(len(_legend_lines(verdict)) for verdict in verdicts)
     board.height = ABOVE + max(box.height + under, 20 + 17 * n_lines)
@@ -137,9 +137,9 @@ def _draw_recovery(board: Board, comparison: CheckpointComparison) -> None:
     for number, task in enumerate(tasks):
         row, column = divmod(number, columns)
         box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + ABOVE), width, BARS_HEIGHT)
-        is_lowest = number + columns >= len(tasks)
+        lowest = number + columns >= len(tasks)
         traces = [bars.update(legend="legend3") for bars in condition_bars(comparison, task)]
-        board.add_panel(traces, box, task, axis if is_lowest else axis | {"showticklabels": False}, UNIT_AXIS)
-    conditions = [str(condition) for condition in CONDITION_STYLES]
+        board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS)
+    conditions = [str(condition) for condition in CONDITION_COLOURS]
     board.add_legend(conditions, "legend3", columns * (width + GAP) - GAP, top)
     board.height = max(box.top + BARS_HEIGHT + under, top + legend_size(conditions).height)

@@ -1,21 +1,21 @@
-"""The words and colours in which a comparison is drawn: measures, conditions, verdicts, and what hovering says."""
+"""The names and colours of a comparison's figures: measures, conditions, verdicts, and hover texts."""
 
 import numpy as np
 
 from ...errors import RecordError
 from ...records import CheckpointComparison
-from ...records.tables import RANDOM, measure_interval, measure_table, measure_values, prompt_counts
+from ...records.tables import measure_interval, measure_table, measure_values, prompt_counts
 from ...text import plural
-from ...vocabulary import RecoveryCondition, Verdict
+from ...vocabulary import Condition, Verdict
 from ..style import GREY, LINE_COLOURS, plain
 
-# condition of a recovery -> its name in the legend, and its colour, in the order of the bars
-CONDITION_STYLES = {
-    RecoveryCondition.BARE: ("bare prompt", LINE_COLOURS[4]),
-    RecoveryCondition.BASE_VECTOR: ("+ base's vector", LINE_COLOURS[0]),
-    RecoveryCondition.OWN_VECTOR: ("+ own vector", LINE_COLOURS[5]),
-    RANDOM: ("+ random vector", GREY),
-    RecoveryCondition.CLEAN: ("clean prompt", LINE_COLOURS[2]),
+# condition of a recovery -> its colour, in the order of the bars
+CONDITION_COLOURS = {
+    Condition.BARE: LINE_COLOURS[4],
+    Condition.BASE_VECTOR: LINE_COLOURS[0],
+    Condition.OWN_VECTOR: LINE_COLOURS[5],
+    Condition.RANDOM_VECTOR: GREY,
+    Condition.CLEAN: LINE_COLOURS[2],
 }
 # verdict -> its short text and its colour; they differ in lightness too, for all kinds of colour vision
 VERDICT_STYLES = {
@@ -30,10 +30,10 @@ VERDICT_STYLES = {
 
 
 def verdict_of(value: object) -> Verdict | None:
-    """The verdict that a row of a comparison holds; None where it holds none.
+    """The verdict in a row of a comparison; None where there is none.
 
     Raises:
-        RecordError: a verdict that is not known here, rather than being drawn as another.
+        RecordError: an unknown verdict, which would otherwise be drawn as another one.
     """
     if not isinstance(value, str):
         return None

@@ -1,4 +1,4 @@
-"""What clicks and changes of a widget run, in which thread, and where their errors are shown; rows and columns."""
+"""The widget's event handling: which thread runs an action and where its errors are shown; rows and columns."""
 
 import asyncio
 import threading
@@ -12,10 +12,11 @@ from .html import note
 
 
 class Callbacks:
-    """Runs what clicks and changes ask for, but not what the widget itself fills in; errors go to the status line.
+    """Runs the actions of clicks and changes, except the widget's own changes; errors go to the status line.
 
-    A kernel may hear of clicks in threads of their own, beside a running cell. The model's hooks and the effects bear
-    one thread only: all is run in the one that made this, by its event loop where a click comes from another.
+    A kernel may receive clicks in other threads while the notebook is executing. The model's hooks and the effects are
+    not thread-safe, so everything runs in the thread that made this object, through its event loop where a click comes
+    from another thread.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Callbacks:
             control.observe(lambda _: self.run(action), "value")
 
     def run(self, action: Callable[[], None]) -> None:
-        """Run ``action``, the status line cleared: now, or as soon as the thread that made this is free."""
+        """Clear the status line and run ``action``: now, or as soon as the thread that made this object is free."""
         if self.loop is not None and threading.get_ident() != self.thread:
             self.loop.call_soon_threadsafe(self.run, action)
         elif not self.filling:
@@ -54,7 +55,7 @@ class Callbacks:
 
     @contextmanager
     def errors_shown(self) -> Iterator[None]:
-        """Within this context, an error of ivlens ends in the status line; any other one is shown there and raised."""
+        """Within this context, an ivlens error is shown in the status line; any other error is shown and raised."""
         try:
             yield
         except IvlensError as error:

@@ -17,7 +17,7 @@ PANEL = 540  # pixels: width of what stands beside the map
 
 
 def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
-    """The effects on the prompt of this index, or as they are."""
+    """The effects on the prompt of this index (None: all of them)."""
     if prompt is None:
         return effects
     one = slice(prompt, prompt + 1)
@@ -25,16 +25,16 @@ def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
 
 
 def empty_map(shape: tuple[int, int], metric: Metric) -> go.FigureWidget:
-    """A head map of ``shape`` (layers, heads) that ``draw_map`` fills."""
+    """An empty head map of ``shape`` (layers, heads), for ``draw_map`` to fill."""
     nothing = HeadEffects(torch.zeros(1, *shape), torch.zeros(1), metric, "exact")
-    empty = head_heatmap(nothing, top=0)
+    empty = head_heatmap(nothing, k=0)
     more = go.Scatter(name="outlines"), go.Scatter(name="names")
     return go.FigureWidget([*empty.data, *more], empty.layout).update_layout(dragmode=False)
 
 
 def draw_map(figure: go.FigureWidget, effects: HeadEffects, title: str) -> None:
     """Show effects on the map, in place: a new figure widget would bring the whole of plotly along."""
-    fresh = head_heatmap(effects, top=OUTLINED, title=title)
+    fresh = head_heatmap(effects, k=OUTLINED, title=title)
     # by order, not by name: a browser tells the figure names for traces that have none
     traces = [*(trace.to_plotly_json() for trace in fresh.data), {"x": [], "y": [], "text": []}]
     with figure.batch_update():
@@ -45,7 +45,7 @@ def draw_map(figure: go.FigureWidget, effects: HeadEffects, title: str) -> None:
 
 
 def mark_map(figure: go.FigureWidget, shown: Head | None, chosen: Iterable[Head]) -> None:
-    """Frame the chosen heads on the map, and the one that is shown beside it."""
+    """Frame the chosen heads on the map, and the current one."""
     frames = [(head, CHOSEN) for head in chosen]
     if shown is not None:
         frames.append((shown, SHOWN))
@@ -60,7 +60,7 @@ def mark_map(figure: go.FigureWidget, shown: Head | None, chosen: Iterable[Head]
 
 
 def empty_strip() -> go.FigureWidget:
-    """One head's effects on the prompts, a point each, that ``draw_strip`` fills."""
+    """A figure of one head's effects, one point per prompt, for ``draw_strip`` to fill."""
     points = go.Box(
         y0=0, orientation="h", boxpoints="all", jitter=0.7, pointpos=0, boxmean=True, hoveron="points",
         fillcolor=PAPER, line={"color": FAINT, "width": 1}, hovertemplate="%{x:.3g}<br>%{text}<extra></extra>",
@@ -78,7 +78,7 @@ def empty_strip() -> go.FigureWidget:
 def draw_strip(
     figure: go.FigureWidget, effects: HeadEffects, head: Head, texts: Sequence[str], prompt: int | None
 ) -> None:
-    """Show the head's effect on every prompt, in place, the prompt of this index singled out."""
+    """Show the head's effect on every prompt, in place, with the prompt of this index highlighted."""
     values = effects.values[:, head[0], head[1]].double().numpy()
     low, high = min(0.0, values.min()), max(0.0, values.max())
     pad = 0.04 * (high - low) or 1.0
@@ -96,5 +96,5 @@ def draw_strip(
 
 
 def _keep(figure: go.FigureWidget) -> None:
-    """Have a page that is opened later show the figure as it is; plotly sees to that only where it displays it."""
+    """Keep the figure's state for a page that is opened later; plotly does so only for figures that it displays."""
     figure._repr_mimebundle_()

@@ -43,13 +43,13 @@ def effect_line(effects: HeadEffects, head: Head) -> str:
 
 
 def framed(view: Html, height: int) -> str:
-    """A view in a frame of its own, where its scripts run and reach nothing else."""
+    """A view in its own frame, so that its scripts cannot reach the rest of the page."""
     document = render("attention_frame.html", view=Markup(view.html))
     return render("iframe.html", height=height, document=Markup(html.escape(document)))
 
 
 def tokens_table(tokens: pd.DataFrame) -> str:
-    """The likeliest next tokens side by side, a pair of columns per condition; spaces and line breaks are seen."""
+    """The likeliest next tokens side by side, a pair of columns per condition, with visible spaces and line breaks."""
     columns: dict[str, Any] = {}
     for condition, rows in tokens.groupby("condition", sort=False):
         columns[str(condition)] = [repr(token) for token in rows["token"]]

@@ -37,14 +37,14 @@ class HeadPanel(ipw.VBox):
     def show_effects(
         self, explorer: Any, effects: HeadEffects, head: Head, texts: Sequence[str], prompt: int | None
     ) -> None:
-        """Show the head's effects on the prompts, which ``texts`` name, and on the other tasks."""
+        """Show the head's effect on every prompt, labelled by ``texts``, and on the other tasks."""
         self.facts.value = f"<h3>Head {head_name(head)}</h3>{effect_line(of_prompt(effects, prompt), head)}"
         draw_strip(self.strip, effects, head, texts, prompt)
         self.ranks.value = frame_table(explorer.ranks(head, effects.metric), "on the tasks so far")
         self.rest.layout.display = self.strip_row.layout.display = None
 
     def show_missing(self, head: Head) -> None:
-        """Show that there are no effects of the head so far, instead of those that were shown before."""
+        """Replace the head's effects by a note that there are none so far."""
         self.facts.value = f"<h3>Head {head_name(head)}</h3>{note('no effects to show so far')}"
         self.ranks.value = ""
         self.rest.layout.display, self.strip_row.layout.display = None, "none"
@@ -60,7 +60,7 @@ class HeadPanel(ipw.VBox):
 
 
 class VectorPanel(ipw.VBox):
-    """The chosen heads, and what their vector does to accuracy and to the next token after a prompt that is edited."""
+    """The chosen heads, and what their vector does to accuracy and to the next token after an editable prompt."""
 
     def __init__(self, explorer: Any, layer: int, scale: float) -> None:
         self.explorer, self.callbacks, self.task = explorer, Callbacks(), ""
@@ -124,7 +124,7 @@ class VectorPanel(ipw.VBox):
             self.accuracy.value = note("Choose heads to try their vector.")
 
     def show_tokens(self) -> None:
-        """Show the likeliest tokens after the prompts as they are written."""
+        """Show the likeliest next tokens after the prompts in the two fields."""
         try:
             self.tokens.value = tokens_table(self._likeliest())
         except Exception:

@@ -18,16 +18,15 @@ from .panels import GAP, HeadPanel, VectorPanel
 EVERY = "all prompts (mean)"
 HINT = "Click a head to look at it (orange frame). Click it again to add it to the set (green), or to take it out."
 WAITING = "The map comes with the first effects."
-PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel hears of clicks
+PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel handles clicks
 
 
 class ExplorerWidget(ipw.VBox):
-    """Shows what its explorer computes, and asks it for what a click wants to know; ``explore`` makes one.
+    """Shows what its explorer computes, and has it compute what a click asks for; made by ``explore``.
 
-    ``heads`` are the chosen ones, which may be assigned; ``vector`` is their instruction vector on the task that is
-    shown, ``effects`` are the effects so far, ``shown_head`` is the head that was clicked. The controls are
-    ipywidgets: ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``, ``example``, ``bare``,
-    ``clean``.
+    ``heads`` are the chosen heads and may be assigned; ``vector`` is their instruction vector on the current task,
+    ``effects`` are the effects so far, ``shown_head`` is the head that was clicked last. The controls are ipywidgets:
+    ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``, ``example``, ``bare``, ``clean``.
 
     Args:
         explorer: computes effects, tokens and accuracies (``ivlens.explorer.Explorer``).
@@ -75,12 +74,12 @@ class ExplorerWidget(ipw.VBox):
 
     @property
     def vector(self) -> Any:
-        """The chosen heads' instruction vector on the task that is shown; None without heads."""
+        """The chosen heads' instruction vector on the current task; None without heads."""
         return self.vector_panel.vector
 
     @property
     def effects(self) -> HeadEffects | None:
-        """The effects so far on the task and in the metric that are shown."""
+        """The effects so far on the current task in the current metric."""
         return self.explorer.effects.get((self.task.value, self.metric.value))
 
     @checked
@@ -98,13 +97,13 @@ class ExplorerWidget(ipw.VBox):
         self.callbacks.run(self._show_head)
 
     def toggle(self) -> None:
-        """Add the head that is shown to the chosen ones, or take it out."""
+        """Add the current head to the chosen ones, or remove it."""
         if self.shown_head is not None:
             others = [head for head in self.heads if head != self.shown_head]
             self.heads = others if self.shown_head in self.heads else [*others, self.shown_head]
 
     def start(self) -> None:
-        """Compute what is missing of the shown effects: in the background where an event loop runs, else at once."""
+        """Compute the missing effects: in the background where an event loop runs, otherwise at once."""
         self.stop()
         steps = self.explorer.compute(self.task.value, self.metric.value)
         self._advance(*next(steps))
@@ -117,7 +116,7 @@ class ExplorerWidget(ipw.VBox):
             self.job = loop.create_task(self._in_background(steps))
 
     def stop(self) -> None:
-        """Stop computing effects; those that are there stay, and ``start`` goes on from them."""
+        """Stop computing effects; those computed so far stay, and ``start`` continues from them."""
         if self.job is not None:
             self.job.cancel()
         self._halt()
@@ -189,7 +188,7 @@ class ExplorerWidget(ipw.VBox):
         self._show_inside()
 
     def _show_map(self) -> None:
-        """Show the effects that are there, on the map and of the head that is shown; without any, no map."""
+        """Show the effects so far, on the map and for the current head; without any, show no map."""
         effects, prompt = self._current()
         self.hint.value = note(WAITING if effects is None else HINT)
         self.map_box.layout.visibility = "hidden" if effects is None else "visible"
@@ -215,7 +214,7 @@ class ExplorerWidget(ipw.VBox):
             self.head_panel.show_inside(self.explorer, self.task.value, self.shown_head, text, option - 1)
 
     def _current(self) -> tuple[HeadEffects | None, int | None]:
-        """The effects, if there are any of the prompt that is shown, and that prompt's index (None: all)."""
+        """The effects, if they cover the current prompt, and that prompt's index (None: all prompts)."""
         effects, prompt = self.effects, self.prompt.index - 1 if self.prompt.index else None
         missing = effects is None or (prompt is not None and prompt >= effects.n)
         return None if missing else effects, prompt
