@@ -165,8 +165,8 @@ def has_hooks(model: HookedTransformer) -> bool:
 
 def remove_left_behind(model: HookedTransformer) -> None:
     """Remove hooks whose context is no longer active."""
-    for name, point in model.hook_dict.items():
-        dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
+    for point in model.hook_dict.values():
+        dead = [hook for hook in point._forward_hooks.values() if isinstance(hook, _Hook) and not hook.hooks.active]
         if dead:
             point.fwd_hooks = [handle for handle in point.fwd_hooks if handle.user_hook not in dead]
             for key in [key for key, hook in point._forward_hooks.items() if hook in dead]:

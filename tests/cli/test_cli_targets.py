@@ -195,8 +195,10 @@ def test_a_comparison_in_which_every_checkpoint_fails_leaves_the_earlier_one(
     assert cli.main(["compare", "model", str(checkpoint), *command]) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()}
     assert CheckpointComparison.load(tmp_path / "out" / "comparison.safetensors").checkpoints == ("base", "lr=0.1")
-    assert cli.main(["compare", "model", "not-there", *command]) == 1
-    assert "not-there was not compared" in capsys.readouterr().err
+    damaged = shutil.copytree(workshop / "other", tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"no tensors")
+    assert cli.main(["compare", "model", str(damaged), *command]) == 1
+    assert "damaged was not compared" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()} == before
 
 
