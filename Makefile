@@ -6,7 +6,7 @@ PYTHON ?= python
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-check:  ## lint, format, types: seconds, about a minute the first time
+check:  ## lint, format, types: seconds, half a minute the first time
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy

@@ -1,5 +1,5 @@
-# ruff: noqa: E402  (the environment and the import hook come before the imports that they are for)
-"""What all rooms' tests share: the real default model once, tiny random models of each family, small real tokenizers.
+# ruff: noqa: E402  (the environment comes before the imports that it is for)
+"""How all tests run: the environment, the type checker, the tiers; what they share is in ``shared_fixtures.py``.
 
 Every function of ivlens runs under beartype with jaxtyping's shapes here; nothing may reach a model hub. Tests run
 on the CPU, unless CUDA_VISIBLE_DEVICES says otherwise.
@@ -7,9 +7,8 @@ on the CPU, unless CUDA_VISIBLE_DEVICES says otherwise.
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -31,20 +30,23 @@ if "IVLENS_UNHOOKED" not in os.environ:  # test_fuzz.py runs ivlens as users hav
         ["figures", *(f"ivlens.{room}" for room in ROOMS)], f"beartype.beartype(conf=beartype.BeartypeConf({CONF}))"
     )
 
-import joblib
 import pytest
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-import ivlens
-from tiny_models import CHATML, byte_level_tokenizer, random_model
-
-for name in ivlens.__all__:  # which are imported at their first use
-    getattr(ivlens, name)
-gc.freeze()  # a comparison collects garbage after each checkpoint, which would look through all of these libraries
+gc.disable()  # until all is imported and collected: there is no garbage yet to look for
 
 REAL_MODELS = {"smollm2", "smollm2_folder", "gemma"}  # fixtures
 TIERS = {"model", "browser", "notebook", "slow"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that only hands the tests to workers does without the fixtures, and the libraries that they need."""
+    if config.getoption("dist", "no") == "no":
+        config.pluginmanager.import_plugin("shared_fixtures")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # a comparison collects garbage after each checkpoint, which would look through all of the libraries
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,81 +73,3 @@ def _fast_tests_find_no_real_model(request: pytest.FixtureRequest, empty_cache: 
 @pytest.fixture(scope="session")
 def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("no-models")
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Any:
-    """The packaged default, SmolLM2-135M-Instruct: shared by all tests, never changed by one."""
-    return ivlens.load_model("smollm2")
-
-
-@pytest.fixture(scope="session")
-def smollm2_folder(smollm2: Any) -> Path:
-    """The Hugging Face folder that ``smollm2`` was loaded from."""
-    return next(path for path in ivlens.models.cache_folder().glob("smollm2-*") if path.is_dir())
-
-
-@pytest.fixture(scope="session")
-def tiny_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
-    """``tiny_tokenizer(template="<s> $A", chat_template=None)``: a byte-level BPE, with what ``template`` adds."""
-    return byte_level_tokenizer
-
-
-@pytest.fixture(scope="session")
-def chatml() -> str:
-    return CHATML
-
-
-@pytest.fixture(scope="session")
-def tiny_hf() -> Callable[..., PreTrainedModel]:
-    """``tiny_hf(model_type, seed=0, **config)``: a random Hugging Face model, every parameter far from its default."""
-    return random_model
-
-
-@pytest.fixture
-def tiny_hooked(tiny_hf: Any, tiny_tokenizer: Any) -> Callable[..., Any]:
-    """``tiny_hooked(model_type, seed=0, **config)``: the HookedTransformer of ``tiny_hf`` with a tiny tokenizer."""
-
-    def made(model_type: str = "llama", **config: Any) -> Any:
-        return ivlens.load_model(tiny_hf(model_type, **config), tokenizer=tiny_tokenizer())
-
-    return made
-
-
-@pytest.fixture
-def two_workers() -> Iterator[None]:
-    """Two processes of loky, the same for all tests, and one thread here as there: results are the same bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=1):
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def dask_cluster() -> Iterator[Any]:
-    """Two dask workers on this machine, shared by all tests."""
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-def two_dask_workers(dask_cluster: Any) -> Iterator[None]:
-    """Two workers of a dask cluster, and one thread here as there."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with joblib.parallel_config("dask", client=dask_cluster):
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _no_seed_leaks() -> Iterator[None]:
-    """Code that seeds or draws from torch's global generator cannot make another test pass."""
-    with torch.random.fork_rng(devices=[]):
-        yield

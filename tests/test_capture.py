@@ -59,6 +59,7 @@ def test_whole_activations_are_those_of_prompts_of_one_length(model: Any) -> Non
         capture(model, PROMPTS, POINTS, at="all")
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bits(model: Any, two_workers: None) -> None:
     alone, shared = (capture(model, PROMPTS, POINTS, batch_size=2, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert all(torch.equal(alone[point], shared[point]) for point in POINTS)

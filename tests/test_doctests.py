@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import ivlens as iv
-from comparisons import made
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
@@ -34,40 +33,72 @@ def documented() -> Iterator[tuple[str, str]]:
 EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
 
 
+# What an Example may use. Only its model is its own: everything else is a record, which no Example can change.
+
+
 @pytest.fixture
-def names(tiny_hooked: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the Examples may use: a tiny model with random weights, and one of each of the method's objects."""
-    monkeypatch.chdir(tmp_path)
-    model = tiny_hooked("llama", max_position_embeddings=256)
+def model(tiny_hooked: Callable[..., Any]) -> Any:
+    """A tiny model with random weights, the same each time."""
+    return tiny_hooked("llama", max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
+def measured_model(tiny_hooked: Callable[..., Any]) -> Any:
+    """The same model, which the records below were measured on."""
+    return tiny_hooked("llama", max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
+def task() -> iv.Task:
     pairs = [(word, WORDS[(number + 1) % len(WORDS)]) for number, word in enumerate(WORDS)]
-    task = iv.Task("next-word", pairs, ("the quick fox jumps",))
-    effects = iv.locate_heads(model, task, n_clean=4, n_corrupted=4)
-    return {
-        "iv": iv, "model": model, "task": task, "prompts": task.prompts(4), "effects": effects, "means": effects.means,
-        "vector": iv.instruction_vector(model, effects, k=3), "comparison": made(),
-        "tmp_path": tmp_path,
-    }  # fmt: skip
+    return iv.Task("next-word", pairs, ("the quick fox jumps",))
 
 
-def compared(model: Any, task: iv.Task) -> iv.CheckpointComparison:
-    """A model beside itself as a checkpoint that learned the task."""
+@pytest.fixture(scope="module")
+def prompts(task: iv.Task) -> Any:
+    return task.prompts(4)
+
+
+@pytest.fixture(scope="module")
+def effects(measured_model: Any, task: iv.Task) -> iv.HeadEffects:
+    return iv.locate_heads(measured_model, task, n_clean=4, n_corrupted=4)
+
+
+@pytest.fixture(scope="module")
+def means(effects: iv.HeadEffects) -> Any:
+    return effects.means
+
+
+@pytest.fixture(scope="module")
+def vector(measured_model: Any, effects: iv.HeadEffects) -> iv.InstructionVector:
+    return iv.instruction_vector(measured_model, effects, k=3)
+
+
+@pytest.fixture(scope="module")
+def comparison(measured_model: Any, task: iv.Task) -> iv.CheckpointComparison:
+    """The model beside itself as a checkpoint that learned the task."""
     config = iv.CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2)
-    return iv.compare_checkpoints(model, {"same": model}, [task], config, learned=[task.name])
+    return iv.compare_checkpoints(measured_model, {"same": measured_model}, [task], config, learned=[task.name])
 
 
-def measured(model: Any, task: iv.Task) -> iv.Laboratory:
+@pytest.fixture(scope="module")
+def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     """The laboratory on two tasks."""
     few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, random_seeds=(0,))
-    return iv.laboratory(model, [task, replace(task, name="its twin")], few)
+    return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
+
+
+NAMES = ("model", "task", "prompts", "effects", "means", "vector", "comparison", "lab", "tmp_path")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_prints_what_it_says(name: str, names: dict[str, Any]) -> None:
-    if re.search(r"\bcomparison\b", EXAMPLES[name]):
-        names["comparison"] = compared(names["model"], names["task"])
-    if re.search(r"\blab\.", EXAMPLES[name]):
-        names["lab"] = measured(names["model"], names["task"])
-    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], dict(names), name, None, 0)
+def test_an_example_prints_what_it_says(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    used = {*re.findall(r"\w+", EXAMPLES[name])}
+    names = {each: request.getfixturevalue(each) for each in NAMES if each in used}
+    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], {"iv": iv, **names}, name, None, 0)
     report: list[str] = []
     doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append)
     assert not report, "".join(report)

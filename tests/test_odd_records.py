@@ -35,6 +35,7 @@ def other_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), PARTS)
 def test_an_odd_part_is_refused_or_does_no_harm(tmp_path: Path, name: str, part: str) -> None:
     whole, facts = packed(RECORDS[name])

@@ -167,8 +167,8 @@ def has_hooks(model: Model) -> bool:
 
 def remove_left_behind(model: Model) -> None:
     """Remove hooks whose context is no longer active."""
-    for name, point in model.hook_dict.items():
-        dead = [hook for hook in _ours(model, name) if not hook.hooks.active]
+    for point in model.hook_dict.values():
+        dead = [hook for hook in point._forward_hooks.values() if isinstance(hook, _Hook) and not hook.hooks.active]
         if dead:
             _detach(point, dead)
     watch = _watch_on(model)

@@ -21,6 +21,7 @@ SMALL = ("--n-clean", "6", "--n-corrupted", "2")
 TRAIN = ("--guidance", "plain", "--steps", "1", "--batch-size", "2", "--warmup", "0", "--k", "2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../escaped", "ABSOLUTE", "..", "a\nb", "x" * 300, ".hidden"])
 def test_a_task_s_name_never_leads_out_of_the_folder(
     name: str, tmp_path: Path, workshop: Path, task_file: Callable[[Path, str], Path], monkeypatch: pytest.MonkeyPatch
@@ -194,8 +195,10 @@ def test_a_comparison_in_which_every_checkpoint_fails_leaves_the_earlier_one(
     assert cli.main(["compare", "model", str(checkpoint), *command]) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()}
     assert CheckpointComparison.load(tmp_path / "out" / "comparison.safetensors").checkpoints == ("base", "lr=0.1")
-    assert cli.main(["compare", "model", "not-there", *command]) == 1
-    assert "not-there was not compared" in capsys.readouterr().err
+    damaged = shutil.copytree(workshop / "other", tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"no tensors")
+    assert cli.main(["compare", "model", str(damaged), *command]) == 1
+    assert "damaged was not compared" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()} == before
 
 

@@ -1,4 +1,4 @@
-"""The contributors' desk: what CONTRIBUTING names is there, and the files that tools and hosts read are valid."""
+"""What CONTRIBUTING names is there, and the files that tools and hosts read are valid."""
 
 import os
 import re

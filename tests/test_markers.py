@@ -1,4 +1,4 @@
-"""The tiers of the tests: every test has one, and a fast one finds no real model, whatever it starts."""
+"""Every test has its marker, and a fast one finds no real model, whatever it starts."""
 
 import pytest
 
