@@ -18,6 +18,7 @@ from .models import (
     Model,
     at_least_float32,
     check_fits,
+    check_heads_alike,
     final_residual,
     hooked,
     last_token,
@@ -205,6 +206,7 @@ def mean_head_activations(
         True
     """
     prompts = listed(prompts)
+    check_heads_alike(model)
     points = [z_name(layer) for layer in range(model.cfg.n_layers)]
     means = capture(model, prompts, points, batch_size=batch_size, n_jobs=n_jobs)
     return HeadMeans(
@@ -246,6 +248,7 @@ def mean_position_activations(
     prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
     tokens = positions_by_name(model.tokenizer, prompts, by)
     positions = [name for name in tokens[0] if all(name in each for each in tokens)]
+    check_heads_alike(model)
     points = [z_name(layer) for layer in range(model.cfg.n_layers)]
     at = [{name: tuple(each[name]) for name in positions} for each in tokens]
     means = capture(model, prompts, points, at=at, batch_size=batch_size)

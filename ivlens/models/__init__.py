@@ -24,6 +24,7 @@ from .gradients import checkpointed as checkpointed
 from .gradients import differentiable as differentiable
 from .gradients import only_trainable as only_trainable
 from .head_weights import attention_weights as attention_weights
+from .head_weights import check_heads_alike as check_heads_alike
 from .head_weights import head_writes as head_writes
 from .head_weights import relative_change as relative_change
 from .hooks import Hooks as Hooks

@@ -13,6 +13,11 @@ from .engines import TransformerBlock
 
 
 @singledispatch
+def check_heads_alike(model: Any) -> None:
+    """Raise UnsupportedError where a layer has no attention heads, or heads of another width, as some models do."""
+
+
+@singledispatch
 def attention_weights(model: Any, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
     """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values only once."""
     attention = model.blocks[layer].attn

@@ -168,7 +168,8 @@ def has_hooks(model: Model) -> bool:
 def remove_left_behind(model: Model) -> None:
     """Remove hooks whose context is no longer active."""
     for point in model.hook_dict.values():
-        dead = [hook for hook in point._forward_hooks.values() if isinstance(hook, _Hook) and not hook.hooks.active]
+        attached = point.hooks if isinstance(point, Point) else point._forward_hooks.values()
+        dead = [hook for hook in attached if isinstance(hook, _Hook) and not hook.hooks.active]
         if dead:
             _detach(point, dead)
     watch = _watch_on(model)

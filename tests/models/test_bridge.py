@@ -156,9 +156,9 @@ def test_both_engines_agree(tiny_hf: Any, tiny_tokenizer: Any, model_type: str) 
     vector = shift()
     for position in ("last", "all"):
         with iv.steer(hooked, vector, 1, 2.0, position=position):
-            steered = iv.evaluate(hooked, clean).log_probabilities
+            steered = iv.evaluate(hooked, clean).probabilities.tolist()
         with iv.steer(bridge, vector, 1, 2.0, position=position):
-            assert steered == pytest.approx(iv.evaluate(bridge, clean).log_probabilities, abs=2e-5)
+            assert steered == pytest.approx(iv.evaluate(bridge, clean).probabilities.tolist(), abs=2e-5)
 
 
 @needs_hooked
@@ -225,7 +225,7 @@ def test_a_models_object_is_taken_without_a_copy_and_left_as_it_was(tiny_hf: Any
     assert {each.data_ptr() for each in bridge.parameters()} == {each.data_ptr() for each in theirs.parameters()}
 
 
-@pytest.mark.parametrize("stop", range(0, 60, 4))
+@pytest.mark.parametrize("stop", range(0, 36, 4))
 def test_an_interrupt_leaves_nothing_behind(bridged: Any, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     bridge = bridged("smollm3")
     before, calls = state(bridge.hugging_face), count()
@@ -269,10 +269,8 @@ def test_a_transformer_bridge_is_taken_as_it_is(tiny_hf: Any, tiny_tokenizer: An
 
     plain = load_model(tiny_hf("smollm3"), tokenizer=tiny_tokenizer(), engine="bridge")
     theirs = tiny_hf("smollm3")
-    wrapped = build_bridge_from_module(
-        theirs, type(theirs).__name__, hf_config=theirs.config, tokenizer=tiny_tokenizer()
-    )
-    bridge = load_model(wrapped)
+    wrapped = build_bridge_from_module(theirs, type(theirs).__name__, hf_config=theirs.config)
+    bridge = load_model(wrapped, tokenizer=tiny_tokenizer())
     one, other = (iv.locate_heads(model, NEXT, n_clean=3, n_corrupted=3) for model in (plain, bridge))
     torch.testing.assert_close(one.values, other.values, atol=1e-4, rtol=0)
 
@@ -292,9 +290,9 @@ def test_layers_without_heads_are_named_and_the_stream_is_steered(bridged: Any) 
     with pytest.raises(UnsupportedError, match="attention heads in every layer; got none in layers 0"):
         iv.locate_heads(bridge, NEXT, n_clean=3, n_corrupted=3)
     vector = shift()
-    plain = iv.evaluate(bridge, prompts()).log_probabilities
+    plain = iv.evaluate(bridge, prompts()).probabilities.tolist()
     with iv.steer(bridge, vector, 1, 2.0):
-        assert iv.evaluate(bridge, prompts()).log_probabilities != pytest.approx(plain, abs=1e-3)
+        assert iv.evaluate(bridge, prompts()).probabilities.tolist() != pytest.approx(plain, rel=1e-2)
 
 
 def test_a_cache_that_serves_one_row_only_falls_back_to_the_loop(bridged: Any) -> None:
@@ -369,5 +367,5 @@ def test_steered_generation_is_hugging_faces_with_a_hook(bridged: Any) -> None:
     with iv.steer(bridge, vector, 1, position="generated"):
         assert torch.equal(bridge.generate(tokens, max_new_tokens=5), expected)
     assert not torch.equal(bridge.generate(tokens, max_new_tokens=5), expected)
-    with iv.steer(bridge, vector, 1), pytest.raises(HookError, match="key-value cache"):
+    with pytest.raises(HookError, match="key-value cache"), iv.steer(bridge, vector, 1):
         bridge.generate(tokens, max_new_tokens=3, use_cache=False)

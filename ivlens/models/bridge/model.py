@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...errors import ArgumentError, UnsupportedError
+from ...errors import ArgumentError
 from ..engines import Model
 from ..hooks import attn_out_name, pattern_name, resid_pre_name, z_name
 from ..points import Point
@@ -165,17 +165,6 @@ class Bridge(nn.Module):
             finally:
                 if patterns and before != "eager":
                     self.hugging_face.set_attn_implementation(before)
-
-    def check_heads_alike(self) -> None:
-        """Raise UnsupportedError where layers have no heads, or heads of different widths."""
-        without = [layer for layer, width in enumerate(self.decoder.widths) if not width]
-        if without:
-            raise UnsupportedError(
-                "attention heads in every layer", f"none in layers {', '.join(map(str, without))}",
-                "steer by the residual stream instead",
-            )  # fmt: skip
-        if len(widths := set(self.decoder.widths)) > 1:
-            raise UnsupportedError("heads of one width in every layer", f"widths {sorted(widths)}")
 
 
 if not TYPE_CHECKING:

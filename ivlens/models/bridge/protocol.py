@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
-from ..head_weights import attention_weights, head_writes
+from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
 from ..passes import last_prompt_tokens
@@ -80,9 +80,21 @@ def _unembedding(model: Bridge) -> Float[Tensor, "vocab d_model"]:
     return weight
 
 
+@check_heads_alike.register(Bridge)
+def _check_heads_alike(model: Bridge) -> None:
+    widths = model.decoder.widths
+    if without := [layer for layer, width in enumerate(widths) if not width]:
+        raise UnsupportedError(
+            "attention heads in every layer", f"none in layers {', '.join(map(str, without))}",
+            "steer the residual stream, or evaluate; effects of heads need all layers",
+        )  # fmt: skip
+    if len({*widths}) > 1:
+        raise UnsupportedError("heads of one width in every layer", f"widths {sorted({*widths})}")
+
+
 @head_writes.register(Bridge)
 def _head_writes(model: Bridge, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
-    model.check_heads_alike()
+    check_heads_alike(model)
     parts = model.decoder.layers[layer]
     if parts.output is None or parts.writes is None:
         raise UnsupportedError(
@@ -103,6 +115,8 @@ def _gain(norm: nn.Module, total: Float[Tensor, " d_model"]) -> Float[Tensor, " 
     Raises:
         UnsupportedError: it is no norm of that kind.
     """
+    if not total.any():
+        return torch.zeros_like(total)
     weight, normed = norm(torch.ones_like(total)[None, None])[0, 0], norm(total[None, None])[0, 0]
     at = (total * weight).abs().argmax()
     gain: Tensor = weight * (normed[at] / (total * weight)[at])
@@ -113,7 +127,7 @@ def _gain(norm: nn.Module, total: Float[Tensor, " d_model"]) -> Float[Tensor, " 
 
 @attention_weights.register(Bridge)
 def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
-    model.check_heads_alike()
+    check_heads_alike(model)
     parts, d_head = model.decoder.layers[layer], model.cfg.d_head
     found: dict[str, Tensor] = {}
     for name, theirs in PROJECTIONS.items():
@@ -146,7 +160,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 @check_streamable.register(Bridge)
 def _check_streamable(model: Bridge) -> None:
-    model.check_heads_alike()
+    check_heads_alike(model)
     _check_no_hooks(model)
     if model.refused_sweep is not None:
         raise UnsupportedError("a model whose key-value cache serves many rows", model.refused_sweep, LOOP)
