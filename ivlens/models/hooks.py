@@ -318,10 +318,20 @@ def _ours(model: Model, name: str) -> list[_Hook]:
 
 
 def _on(module: nn.Module) -> list[Any]:
-    """All that runs before, after or instead of a module's own forward function; what torch.compile made is its own."""
+    """All that runs before, after or instead of a module's own forward function.
+
+    What torch.compile, accelerate and TransformerBridge make of a module is its own.
+    """
     forward = vars(module).get("forward")
     own = forward is None or isinstance(forward, _Watch) or hasattr(forward, COMPILED) or hasattr(module, ACCELERATE)
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
+    registered = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
+    return [hook_of(each) for each in registered if not _is_of_a_transformer_bridge(each)]
+
+
+def _is_of_a_transformer_bridge(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__module__", "")).startswith("transformer_lens.model_bridge")
 
 
 def _check_thread(hooks: Hooks) -> None:

@@ -88,7 +88,8 @@ def load_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or torch.float32
     opened = _opened(source, dtype, revision, adapter, tokenizer, any_family=engine != "hooked")
-    if engine == "bridge" or not (has_hooked() and is_represented(opened.model.config)):
+    represented = has_hooked() and is_represented(opened.model.config)
+    if engine == "bridge" or (engine == "auto" and not represented):
         if device.type == "cpu":
             copy_from_file(opened.model)
         opened.model.to(device)  # type: ignore[arg-type]

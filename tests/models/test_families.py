@@ -232,7 +232,7 @@ def test_a_folder_of_another_family_is_refused_before_its_weights_are_read(save:
     folder, _ = save("llama-7b", "mixtral", num_key_value_heads=2, num_local_experts=2)
     (folder / "model.safetensors").unlink()
     with pytest.raises(UnsupportedError, match="model_type 'mixtral'"):
-        load_model(folder)
+        load_model(folder, engine="hooked")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_unfaithful_features_are_refused(tiny_hf: Any, model_type: str, config: 
 def test_a_refused_feature_stops_load_model(save: Any) -> None:
     folder, _ = save("biased", "llama", attention_bias=True)
     with pytest.raises(UnsupportedError, match="attention_bias"):
-        load_model(folder)
+        load_model(folder, engine="hooked")
 
 
 def test_a_wrongly_converted_weight_is_a_mismatch_that_gives_its_size(

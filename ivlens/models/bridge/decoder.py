@@ -84,7 +84,9 @@ def _attention(layer: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
     """A layer's attention and its output projection, or neither."""
     for path, module in layer.named_modules():
         *above, name = path.split(".")
-        if name in OUTPUT and ATTENTION & {*above}:
+        while above and above[-1] not in ATTENTION:
+            above.pop()
+        if above and name in OUTPUT:
             return layer.get_submodule(".".join(above)), module
     return None, None
 
