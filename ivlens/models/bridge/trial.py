@@ -9,10 +9,11 @@ from ...vocabulary import Head, Ids, TokenizedPrompt
 from ..hooks import hooked, resid_pre_name, z_name
 from ..passes import last_token
 from ..precision import TOLERANCE
-from ..runs import answer_logits, padded
+from ..runs import answer_logits, answer_residual, final_logits, padded
 from .model import Bridge
 from .sweep import Fork, head_forks, run_rows
 
+ROWS = 16  # of logits that are compared at once
 TEXT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -24,13 +25,12 @@ def check_bridge(bridge: Bridge) -> None:
         MismatchError: logits read off the residual stream, or beside padding, are not the model's own.
     """
     tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
-    alone = bridge(torch.tensor([tokens], device=bridge.cfg.device))[0].double()
+    alone = bridge(torch.tensor([tokens], device=bridge.cfg.device))[0]
     half = tokens[: len(tokens) // 2 + 1]
     whole, padded_half = answer_logits(bridge, padded([_every(tokens), _every(half)], bridge.cfg.device))
     for logits, what in ((whole, "off its residual stream"), (padded_half, "beside padding")):
-        expected = alone[: len(logits)]
-        difference = (logits.double() - expected).abs().max().item()
-        allowed = _rounding(bridge, expected)
+        difference, size = _furthest(logits, alone[: len(logits)])
+        allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
         if not difference <= allowed:
             raise MismatchError(
                 f"logits {what} within {allowed:.1e} of the model's own", f"a difference of {difference:.1e}",
@@ -44,15 +44,22 @@ def _every(tokens: Ids) -> TokenizedPrompt:
     return TokenizedPrompt(tokens[:1], tokens[1:])
 
 
-def _rounding(bridge: Bridge, logits: Tensor) -> float:
-    return TOLERANCE[bridge.cfg.dtype] * max(1.0, logits.abs().max().item())
+def _furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]) -> tuple[float, float]:
+    """Largest difference of two tables of logits, and the second's largest logit; row by row, to spare memory."""
+    rows = [
+        torch.stack([(a.double() - b.double()).abs().max(), b.double().abs().max()])
+        for a, b in zip(one, other, strict=True)
+    ]
+    difference, size = torch.stack(rows).amax(0).tolist()
+    return difference, size
 
 
 @torch.no_grad()
 def sweep_trouble(bridge: Bridge) -> str | None:
     """What the sweep gets wrong on this model, or None where it gives what one pass for each intervention gives.
 
-    Tried are all heads of three layers, or where layers lack heads the residual stream before three layers.
+    Tried are all heads of three layers, a row of a batch for each, or where layers lack heads the residual stream
+    before three layers.
     """
     tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
     pair = TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0]))
@@ -70,20 +77,17 @@ def sweep_trouble(bridge: Bridge) -> str | None:
 
 def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
     """Largest difference of logits with each head of the layers negated, and the largest logit."""
-    clean: dict[int, Tensor] = {}
-    points = {z_name(layer): _keep(clean, layer) for layer in layers}
-    rows = padded([pair], bridge.cfg.device)
-    with hooked(bridge, points):
-        answer_logits(bridge, rows)
-    means = torch.zeros(bridge.cfg.n_layers, *clean[layers[0]].shape)
-    heads = [Head(layer, head) for layer in layers for head in range(bridge.cfg.n_heads)]
-    loop = []
+    n_heads, clean = bridge.cfg.n_heads, dict[int, Tensor]()
+    with hooked(bridge, {z_name(layer): _keep(clean, layer) for layer in layers}):
+        answer_residual(bridge, padded([pair], bridge.cfg.device))
+    means = torch.zeros(bridge.cfg.n_layers, *clean[layers[0]].shape).to(clean[layers[0]].dtype)
+    means[layers] = torch.stack([-clean[layer].cpu() for layer in layers])
+    rows, loop = padded([pair] * n_heads, bridge.cfg.device), []
     for layer in layers:
-        means[layer] = -clean[layer].float().cpu()
-        for head in range(bridge.cfg.n_heads):
-            with hooked(bridge, {z_name(layer): _negate(head)}):
-                loop.append(answer_logits(bridge, rows)[0])
-    return _compared(bridge, run_rows(bridge, pair, head_forks(means.to(clean[layers[0]].dtype), heads)), loop)
+        with hooked(bridge, {z_name(layer): _negate_in_turn}):
+            loop.append(answer_residual(bridge, rows))
+    heads = [Head(layer, head) for layer in layers for head in range(n_heads)]
+    return _compared(bridge, run_rows(bridge, pair, head_forks(means, heads)), loop)
 
 
 def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
@@ -92,15 +96,21 @@ def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tupl
     loop = []
     for layer in layers:
         with hooked(bridge, {resid_pre_name(layer): _shift(shift)}):
-            loop.append(answer_logits(bridge, rows)[0])
+            loop.append(answer_residual(bridge, rows))
     return _compared(bridge, run_rows(bridge, pair, {layer: Fork(1, added=shift[None]) for layer in layers}), loop)
 
 
-def _compared(bridge: Bridge, swept: Float[Tensor, "row width d_model"], loop: list[Tensor]) -> tuple[float, float]:
-    from .protocol import logits_of
-
-    one, other = logits_of(bridge, swept[1:]).double(), torch.stack(loop).double()
-    return (one - other).abs().max().item(), other.abs().max().item()
+def _compared(
+    bridge: Bridge, swept: Float[Tensor, "row width d_model"], loop: list[Float[Tensor, "token d_model"]]
+) -> tuple[float, float]:
+    """Largest difference of the logits of the sweep's rows but the clean one from the loop's, and the largest logit."""
+    ones, others = swept[1:].flatten(0, 1), torch.cat(loop).to(swept.device)
+    found = [
+        _furthest(final_logits(bridge, one), final_logits(bridge, other))
+        for one, other in zip(ones.split(ROWS), others.split(ROWS), strict=True)
+    ]
+    difference, size = torch.tensor(found).amax(0).tolist()  # which keeps not-a-numbers
+    return difference, size
 
 
 def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
@@ -110,14 +120,12 @@ def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
     return edit
 
 
-def _negate(head: int):  # type: ignore[no-untyped-def]
-    def edit(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        row, position = last_token(z)
-        z = z.clone()
-        z[row, position, head] *= -1
-        return z
-
-    return edit
+def _negate_in_turn(z: Float[Tensor, "head pos head d_head"]) -> Tensor:
+    """Negate one head in each row, the first one in the first."""
+    row, position = last_token(z)
+    z = z.clone()
+    z[row, position, row] *= -1
+    return z
 
 
 def _shift(by: Tensor):  # type: ignore[no-untyped-def]
