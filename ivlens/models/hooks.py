@@ -20,7 +20,7 @@ from transformers import GenerationMixin
 from ..errors import HookError
 from .engines import HookedTransformer, Model
 from .passes import Call
-from .points import Point
+from .points import Point, hook_of
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
