@@ -75,11 +75,13 @@ def stored_contiguous(model: Any) -> Any:
 def all_contenders(folder: Path, model: Any, stock: Any) -> list[Contender]:
     """Every contender that is installed here; ``model`` and ``stock`` are HookedTransformers of ``folder``'s model."""
     methods: tuple[Method, ...] = ("exact", "attribution")
+    bridge = iv.load_model(folder, engine="bridge")
     contenders = [
         *(
             Contender(f"ivlens, {method}", TRANSPOSED, ours(model, method), True, method == "exact")
             for method in methods
         ),
+        Contender("ivlens, exact, on a Bridge", HUGGING_FACE, ours(bridge, "exact"), True),
         Contender("plain loop, run_with_hooks", STOCK, plain_loop(stock)),
         Contender("plain loop, run_with_hooks", TRANSPOSED, plain_loop(model)),
         Contender("transformer_lens.patching", STOCK, patching_helper(stock)),
