@@ -111,8 +111,8 @@ def _taken(source: Any, engine: Engine, tokenizer: Any) -> Source | None:
     taken = as_it_is(source, open_tokenizer(tokenizer) if tokenizer is not None else None)
     if taken is None or engine == "bridge" or type(source).__name__ == "TransformerBridge":
         return taken
-    spread = len(set(getattr(taken.model, "hf_device_map", {}).values())) > 1
-    plain = not spread and not getattr(taken.model, "is_quantized", False)
+    several = len(set(getattr(taken.model, "hf_device_map", {}).values())) > 1
+    plain = not several and not getattr(taken.model, "is_quantized", False)
     return None if plain and has_hooked() and is_represented(taken.model.config) else taken
 
 

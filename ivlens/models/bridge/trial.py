@@ -22,13 +22,13 @@ def check_bridge(bridge: Bridge) -> None:
     """Try on a short text what ivlens does with a bridged model; what the sweep gets wrong is kept to be refused later.
 
     Raises:
-        MismatchError: logits read off the residual stream, or beside padding, are not the model's own.
+        MismatchError: logits of the residual stream, or beside padding, are not the model's own.
     """
     tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
     alone = bridge(torch.tensor([tokens], device=bridge.cfg.device))[0]
     half = tokens[: len(tokens) // 2 + 1]
     whole, padded_half = answer_logits(bridge, padded([_every(tokens), _every(half)], bridge.cfg.device))
-    for logits, what in ((whole, "off its residual stream"), (padded_half, "beside padding")):
+    for logits, what in ((whole, "of its residual stream"), (padded_half, "beside padding")):
         difference, size = _furthest(logits, alone[: len(logits)])
         allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
         if not difference <= allowed:
