@@ -1,5 +1,7 @@
 """The sweep of a bridged model against a plain loop over heads, on a short text."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from ..passes import last_token
 from ..precision import TOLERANCE
 from ..runs import answer_logits, answer_residual, final_logits, padded
 from .model import Bridge
+from .rows import ARRANGEMENTS, Arrangement
 from .sweep import Fork, head_forks, run_rows
 
 ROWS = 16  # of logits that are compared at once
@@ -36,7 +39,7 @@ def check_bridge(bridge: Bridge) -> None:
                 f"logits {what} within {allowed:.1e} of the model's own", f"a difference of {difference:.1e}",
                 "such a model would not be represented faithfully, so it is refused",
             )  # fmt: skip
-    _ = bridge.refused_sweep
+    _ = bridge.sweep_trial
 
 
 def _every(tokens: Ids) -> TokenizedPrompt:
@@ -55,28 +58,55 @@ def _furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]
 
 
 @torch.no_grad()
-def sweep_trouble(bridge: Bridge) -> str | None:
-    """What the sweep gets wrong on this model, or None where it gives what one pass for each intervention gives.
+def try_sweep(bridge: Bridge) -> tuple[Arrangement | None, str | None]:
+    """The first arrangement of rows that gives what one pass for each intervention gives, or what the last gets wrong.
 
-    Tried are all heads of three layers, a row of a batch for each, or where layers lack heads the residual stream
-    before three layers.
+    Tried are all heads of three layers, or where layers lack heads the residual stream before three layers; on a prompt
+    with an answer of one token and of two, and on a prompt of one token.
     """
     tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
-    pair = TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0]))
-    last = bridge.cfg.n_layers - 1
-    layers = sorted({0, bridge.cfg.n_layers // 2, last})
+    pairs = [
+        TokenizedPrompt(tokens[:-1], tokens[-1:]),
+        TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0])),
+        TokenizedPrompt(tokens[:1], (tokens[1], tokens[0])),
+    ]
+    layers = sorted({0, bridge.cfg.n_layers // 2, bridge.cfg.n_layers - 1})
+    loop = _heads_in_turn if all(bridge.decoder.widths) else _shifts_in_turn
+    expected = [(pair, *loop(bridge, pair, layers)) for pair in pairs]
+    trouble = None
+    for arrangement in ARRANGEMENTS:
+        found = (_trouble(bridge, arrangement, *each) for each in expected)
+        trouble = next((each for each in found if each is not None), None)
+        if trouble is None:
+            return arrangement, None
+    return None, trouble
+
+
+def _trouble(
+    bridge: Bridge,
+    arrangement: Arrangement,
+    pair: TokenizedPrompt,
+    forks: Mapping[int, Fork],
+    loop: Float[Tensor, "token d_model"],
+) -> str | None:
+    """What an arrangement of rows gets wrong against a loop's final residual streams, or None."""
     try:
-        difference, size = (_on_heads if all(bridge.decoder.widths) else _on_stream)(bridge, pair, layers)
+        swept = run_rows(bridge, pair, forks, arrangement)[1:].flatten(0, 1)
     except Exception as error:
         return f"its cache fails with {type(error).__name__}: {error!s:.100}"
+    found = [
+        _furthest(final_logits(bridge, one), final_logits(bridge, other))
+        for one, other in zip(swept.split(ROWS), loop.split(ROWS), strict=True)
+    ]
+    difference, size = torch.tensor(found).amax(0).tolist()  # which keeps not-a-numbers
     allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
-    if not difference <= allowed:
-        return f"logits that differ by {difference:.1e} from a loop's, where {allowed:.1e} is rounding"
-    return None
+    return None if difference <= allowed else f"logits {difference:.1e} from a loop's, where {allowed:.1e} is rounding"
 
 
-def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
-    """Largest difference of logits with each head of the layers negated, and the largest logit."""
+def _heads_in_turn(
+    bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
+) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
+    """The forks that negate each head of the layers, and the final streams of plain passes that do the same."""
     n_heads, clean = bridge.cfg.n_heads, dict[int, Tensor]()
     with hooked(bridge, {z_name(layer): _keep(clean, layer) for layer in layers}):
         answer_residual(bridge, padded([pair], bridge.cfg.device))
@@ -87,30 +117,19 @@ def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple
         with hooked(bridge, {z_name(layer): _negate_in_turn}):
             loop.append(answer_residual(bridge, rows))
     heads = [Head(layer, head) for layer in layers for head in range(n_heads)]
-    return _compared(bridge, run_rows(bridge, pair, head_forks(means, heads)), loop)
+    return head_forks(means, heads), torch.cat(loop)
 
 
-def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
+def _shifts_in_turn(
+    bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
+) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
     """Likewise with the stream at the last prompt token shifted before each of the layers."""
     rows, shift = padded([pair], bridge.cfg.device), torch.linspace(-1, 1, bridge.cfg.d_model)
     loop = []
     for layer in layers:
         with hooked(bridge, {resid_pre_name(layer): _shift(shift)}):
             loop.append(answer_residual(bridge, rows))
-    return _compared(bridge, run_rows(bridge, pair, {layer: Fork(1, added=shift[None]) for layer in layers}), loop)
-
-
-def _compared(
-    bridge: Bridge, swept: Float[Tensor, "row width d_model"], loop: list[Float[Tensor, "token d_model"]]
-) -> tuple[float, float]:
-    """Largest difference of the logits of the sweep's rows but the clean one from the loop's, and the largest logit."""
-    ones, others = swept[1:].flatten(0, 1), torch.cat(loop).to(swept.device)
-    found = [
-        _furthest(final_logits(bridge, one), final_logits(bridge, other))
-        for one, other in zip(ones.split(ROWS), others.split(ROWS), strict=True)
-    ]
-    difference, size = torch.tensor(found).amax(0).tolist()  # which keeps not-a-numbers
-    return difference, size
+    return {layer: Fork(1, added=shift[None]) for layer in layers}, torch.cat(loop)
 
 
 def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
