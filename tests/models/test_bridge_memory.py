@@ -35,7 +35,7 @@ weights = sum(parameter.nbytes for parameter in model.parameters())
 RESET.write_text("5")
 before = resident("VmRSS")
 bridge = iv.load_model(model, tokenizer=tokenizer, engine="bridge")
-assert bridge.hugging_face is model and bridge.refused_sweep is None
+assert bridge.hugging_face is model and bridge.arrangement
 print(weights, resident("VmHWM") - before)
 """
 

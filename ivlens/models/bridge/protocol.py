@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import isqrt
 from typing import Any
 
 import torch
@@ -202,9 +203,14 @@ def _rows_that_fit(model: Bridge, longest: int, dtype: torch.dtype | None = None
     cfg = model.cfg
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     room = min(max(weights // SHARE, LEAST), free_memory(torch.device(cfg.device)) // 2)
-    kept = 4 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * max(cfg.d_head, 1) * longest
-    scores = 3 * cfg.n_heads * longest
-    return max(2, room // ((8 * cfg.d_model + 4 * cfg.d_mlp + kept + scores) * cfg.dtype.itemsize))
+    sequence = model.sweep_trial[0] is not None and model.sweep_trial[0].name == "one sequence"
+    kept = (
+        4 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * max(cfg.d_head, 1) * (1 if sequence else longest)
+    )
+    scores = 3 * cfg.n_heads
+    rows = room // ((8 * cfg.d_model + 4 * cfg.d_mlp + kept + scores * longest) * cfg.dtype.itemsize)
+    apart = isqrt(room // (scores * cfg.dtype.itemsize)) if sequence else rows  # a score of each row for each row
+    return max(2, min(rows, apart))
 
 
 @weight_names.register(Bridge)
