@@ -66,7 +66,11 @@ def find_decoder(model: PreTrainedModel, tokens: Int[Tensor, "batch pos"]) -> De
             raise UnsupportedError(f"the config's {n_heads} heads in every layer", f"{heads} in layer {number}", DO)
         widths.append(width // n_heads)
         writes = None if attention is None else _writes(config, module, attention, seen)
-        projected = attention is not None and _same(first(seen.outputs[output]), first(seen.outputs[attention]))
+        projected = (
+            attention is not None
+            and output is not None
+            and _same(first(seen.outputs[output]), first(seen.outputs[attention]))
+        )
         layers.append(Layer(module, attention, output, writes, projected))
     last = seen.outputs[modules[-1]]
     gives = len(last) if isinstance(last, tuple) else 0
