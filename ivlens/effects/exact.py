@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import PrecisionWarning
+from ..errors import PrecisionWarning, UnsupportedError
 from ..models import Model, sweep_heads
 from ..records import Head
 from ..vocabulary import Metric, TokenizedPrompt
+from .loop import loop_scores
 from .metric import Scores, in_metric
 
 STRONGEST = 10  # heads whose effects are compared with the noise of half precision
@@ -65,18 +66,23 @@ def warn_of_noise(
 ) -> None:
     """Warn where the strongest average effects are less than three times the noise of half precision.
 
-    The noise is measured by computing the same heads' effects on the first prompt with float32 streams, too.
+    The noise is measured by computing the same heads' effects on the first prompt with float32 streams, too, or by the
+    plain loop, which rounds otherwise, where streams compute in the model's dtype only.
     """
     aie = effects.double().mean(0)
     top = aie.flatten().topk(min(STRONGEST, aie.numel())).indices.sort().values.tolist()
     heads = [Head(*divmod(index, aie.shape[1])) for index in top]
     against = metric == "logit-difference"
-    (scores,) = sweep_heads(model, pairs[:1], means, heads, against_foil=against, dtype=torch.float32)
+    do = "pass stream_dtype=torch.float32, which keeps the model as it is"
+    try:
+        (scores,) = sweep_heads(model, pairs[:1], means, heads, against_foil=against, dtype=torch.float32)
+    except UnsupportedError:
+        (scores,) = loop_scores(model, pairs[:1], means, heads, against, budget=1)
+        do = "load the model in float32"
     exact = in_metric(scores, metric).double()
     half = torch.stack([effects[0, layer, head] for layer, head in heads]).double()
     noise = (exact[1:] - exact[0] - half.to(exact)).pow(2).mean().sqrt().item()
     size = aie.flatten()[top].abs().mean().item()
     if size < ABOVE * noise:
         warning = f"the {len(heads)} strongest effects, {size:.2g} on average, are near the noise of {model.cfg.dtype}"
-        do = "pass stream_dtype=torch.float32, which keeps the model as it is"
         warnings.warn(f"{warning}, {noise:.2g} on the first prompt; {do}", PrecisionWarning, stacklevel=5)

@@ -208,8 +208,10 @@ def _state_of(model: Model) -> tuple[object, ...]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = [str(getattr(backend, name, None)) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
     ids = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
-    parameters = [(each.data_ptr(), each._version, _row_sums(each)) for each in model.parameters()]
-    return lora_is_on(model), config_sha256(model), repr(ids), *parameters
+    buffers = dict(model.named_buffers())
+    weights = [*model.parameters(), *(buffers[name] for name in weight_names(model) if name in buffers)]
+    versions = [(each.data_ptr(), None if each.is_inference() else each._version, _row_sums(each)) for each in weights]
+    return lora_is_on(model), config_sha256(model), repr(ids), *versions
 
 
 def _row_sums(weight: Tensor) -> bytes:

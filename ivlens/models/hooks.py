@@ -26,6 +26,7 @@ Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
 COMPILED = "_torchdynamo_orig_callable"  # an attribute of what torch.compile makes of a function
 ACCELERATE = "_hf_hook"  # an attribute of modules whose input accelerate moves to their device
+LIBRARIES = ("transformer_lens.model_bridge.", "transformers.")  # whose hooks make or record a model's own outputs
 GENERATORS = {
     inspect.unwrap(getattr(kind, name)).__code__
     for kind in (HookedTransformer, GenerationMixin) for name in STANDS_IN[1:] if hasattr(kind, name)
@@ -160,9 +161,18 @@ def active_edits(model: Model) -> list[dict[str, Any]]:
 
 
 def has_hooks(model: Model) -> bool:
-    """Whether anything besides its own modules runs in the model's forward pass: edits, or hooks of any kind."""
+    """Whether anything besides its own modules runs in the model's forward pass: edits, or hooks of any kind.
+
+    What a bridged model had on it when it was loaded is its own: the check at loading ran with it.
+    """
     remove_left_behind(model)
-    return any(_on(module) for module in model.modules())
+    found = getattr(model, "found_hooks", ())
+    return any(hook not in found for module in model.modules() for hook in _on(module))
+
+
+def hooks_on(model: nn.Module) -> list[Any]:
+    """All that runs before, after or instead of the modules of a model, but for ivlens' edits."""
+    return [hook for module in model.modules() for hook in _on(module) if not isinstance(hook, _Hook)]
 
 
 def remove_left_behind(model: Model) -> None:
@@ -204,6 +214,7 @@ class _Watch:
     def __init__(self, model: Model) -> None:
         self.model, self.entered = _computing(model), list[Hooks]()
         self.forward = self.model.forward
+        self.__signature__ = inspect.signature(self.forward)  # transformers asks it which arguments the model takes
         self.names = STANDS_IN if isinstance(model, HookedTransformer) else STANDS_IN[:1]
         self.before = {name: vars(self.model)[name] for name in self.names if name in vars(self.model)}
 
@@ -320,18 +331,18 @@ def _ours(model: Model, name: str) -> list[_Hook]:
 def _on(module: nn.Module) -> list[Any]:
     """All that runs before, after or instead of a module's own forward function.
 
-    What torch.compile, accelerate and TransformerBridge make of a module is its own.
+    What torch.compile, accelerate, transformers and TransformerBridge make of a module is its own.
     """
     forward = vars(module).get("forward")
     own = forward is None or isinstance(forward, _Watch) or hasattr(forward, COMPILED) or hasattr(module, ACCELERATE)
     registered = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
-    return [hook_of(each) for each in registered if not _is_of_a_transformer_bridge(each)]
+    return [hook_of(each) for each in registered if not _is_of_a_library(each)]
 
 
-def _is_of_a_transformer_bridge(function: Any) -> bool:
+def _is_of_a_library(function: Any) -> bool:
     while isinstance(function, partial):
         function = function.func
-    return str(getattr(function, "__module__", "")).startswith("transformer_lens.model_bridge")
+    return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
 
 
 def _check_thread(hooks: Hooks) -> None:

@@ -136,7 +136,7 @@ def _check_as_it_is(
 
 def _bridged(opened: Source, verify: bool) -> Bridge:
     """The bridge over a Hugging Face model, which computes as it is."""
-    with library_errors(f"a model that {opened.name} describes"):
+    with library_errors(f"a decoder that runs on token ids in {opened.name}", "try its forward pass on a short text"):
         d_vocab = opened.model.config.get_text_config().vocab_size
         bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab))
         if verify:

@@ -72,15 +72,36 @@ class Tap:
 
     def before(self, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
         """Before the module runs: its input."""
+        if is_handed_through(module):
+            return args, options
         raw, put = taken(args, options)
         return put(self.point.run(self.hook, raw))
 
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After the module ran: its output."""
+        if is_handed_through(module):
+            return output
         if isinstance(output, tuple):
             at = self.point.item
             return (*output[:at], self.point.run(self.hook, output[at]), *output[at + 1 :])
         return self.point.run(self.hook, output)
+
+
+@dataclass(frozen=True)
+class HandThrough:
+    """Stands in for the forward function of a layer that gives ``instead``, or what it is given; no hooks run there."""
+
+    instead: Tensor | None
+    in_tuple: int  # elements of what it gives where that is a tuple, else 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        value = taken(args, options)[0] if self.instead is None else self.instead
+        return (value, *(None,) * (self.in_tuple - 1)) if self.in_tuple else value
+
+
+def is_handed_through(module: nn.Module) -> bool:
+    """Whether a layer does not compute in this pass."""
+    return isinstance(vars(module).get("forward"), HandThrough)
 
 
 def taken(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Callable[[Tensor], tuple[Any, Any]]]:

@@ -20,12 +20,16 @@ DO = "such a model would not be represented faithfully, so it is refused"
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, and where it has attention: the module, its output projection, and what it adds to the stream."""
+    """One layer, and where it has attention: the module, its output projection, and what it adds to the stream.
+
+    ``projected``: whether attention gives what its output projection gives, so that heads' writes add up.
+    """
 
     module: nn.Module
     attention: nn.Module | None
     output: nn.Module | None
     writes: Point | None
+    projected: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,24 @@ def find_decoder(model: PreTrainedModel, tokens: Int[Tensor, "batch pos"]) -> De
     found = [_attention(layer) for layer in modules]
     seen = _Seen.of(model, modules, tokens)
     _check_one_stream(model, modules, seen)
-    n_heads = config.num_attention_heads
+    n_heads = getattr(config, "num_attention_heads", None)
     if not isinstance(n_heads, int):
         raise UnsupportedError("the same number of heads in every layer", f"{n_heads!r:.60}", DO)
     layers, widths = [], []
-    for module, (attention, output) in zip(modules, found, strict=True):
+    for number, (module, (attention, output)) in enumerate(zip(modules, found, strict=True)):
         width = 0 if output is None else seen.given[output].shape[-1]
         if width % n_heads:
             raise UnsupportedError(f"attention outputs of {n_heads} heads", f"{width} dimensions", DO)
+        if (heads := _heads_of(attention)) not in (None, n_heads):
+            raise UnsupportedError(f"the config's {n_heads} heads in every layer", f"{heads} in layer {number}", DO)
         widths.append(width // n_heads)
         writes = None if attention is None else _writes(config, module, attention, seen)
-        layers.append(Layer(module, attention, output, writes))
+        projected = (
+            attention is not None
+            and output is not None
+            and _same(first(seen.outputs[output]), first(seen.outputs[attention]))
+        )
+        layers.append(Layer(module, attention, output, writes, projected))
     last = seen.outputs[modules[-1]]
     gives = len(last) if isinstance(last, tuple) else 0
     return Decoder(tuple(layers), n_heads, seen.given[modules[0]].shape[-1], tuple(widths), gives)
@@ -89,6 +100,12 @@ def _attention(layer: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
         if above and name in OUTPUT:
             return layer.get_submodule(".".join(above)), module
     return None, None
+
+
+def _heads_of(attention: nn.Module | None) -> int | None:
+    """How many heads an attention module says that it has, if it does."""
+    said = (getattr(attention, name, None) for name in ("num_heads", "num_attention_heads", "n_heads"))
+    return next((number for number in said if isinstance(number, int)), None)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...errors import ArgumentError, UnsupportedError
+from ...errors import ArgumentError, HookError, UnsupportedError
 from ..engines import Model
-from ..hooks import attn_out_name, pattern_name, resid_pre_name, z_name
+from ..hooks import attn_out_name, hooks_on, pattern_name, resid_pre_name, z_name
 from ..points import Point
 from .decoder import Decoder, find_decoder
 from .rows import Arrangement
 
 UNLIMITED = 1 << 30  # positions, where a config does not bound them
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 class Config:
@@ -51,7 +52,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """What numbers depend on beside the weights: Hugging Face's config, and which of PEFT's adapters are on."""
         adapters = [
-            (path, module.active_adapters, module.disable_adapters, module.merged)
+            (path, module.active_adapters, module.disable_adapters, module.merged_adapters, _scaling(module))
             for path, module in self._model.named_modules()
             if hasattr(module, "active_adapters") and hasattr(module, "merged_adapters")
         ]
@@ -85,7 +86,10 @@ class Bridge(nn.Module):
         with evaluating(hugging_face):
             self.decoder = find_decoder(hugging_face, self._short_text())
         self.cfg = Config(hugging_face, self.decoder, tokenizer)
+        self.found_hooks = hooks_on(hugging_face)
         self.hook_dict = _points(self.decoder)
+        hooked = {point.module for point in self.hook_dict.values()}
+        self.hooked = [(path, module) for path, module in hugging_face.named_modules() if module in hooked]
 
     def __repr__(self) -> str:
         cfg = self.cfg
@@ -119,9 +123,12 @@ class Bridge(nn.Module):
         tokens: Tensor = self._encoded(input)["input_ids"]
         return tokens
 
-    def _encoded(self, input: str | list[str]) -> Any:
+    def _encoded(self, input: str | list[str], side: str = "right") -> Any:
         texts = [input] if isinstance(input, str) else input
-        return self.tokenizer(texts, return_tensors="pt", padding=len(texts) > 1).to(self.cfg.device)
+        if not texts:
+            raise ArgumentError("a text, texts or token ids", "none")
+        options = {"padding": True, "padding_side": side} if len(texts) > 1 else {}
+        return self.tokenizer(texts, return_tensors="pt", **options).to(self.cfg.device)
 
     def forward(
         self, input: str | list[str] | Int[Tensor, "batch pos"] | Int[Tensor, " pos"], attention_mask: Any = None
@@ -141,33 +148,36 @@ class Bridge(nn.Module):
         """What the model goes on with, greedily unless ``options`` of transformers' ``generate`` say otherwise.
 
         Args:
-            input: a text, or token ids [batch, pos].
+            input: a text, texts, or token ids [batch, pos].
             max_new_tokens: how many tokens to add.
             options: further options of transformers' ``generate``.
 
         Returns:
-            The text with what follows it, or token ids likewise.
+            The text with what follows it, or token ids likewise, texts padded on the left.
         """
-        tokens, mask = self._read(input, options.pop("attention_mask", None))
+        tokens, mask = self._read(input, options.pop("attention_mask", None), side="left")
         mask = torch.ones_like(tokens) if mask is None else mask
-        settings = {"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id} | options
+        settings = GREEDY | {"pad_token_id": self.tokenizer.pad_token_id} | options
         with self.running():
             made = self.hugging_face.generate(tokens, attention_mask=mask, max_new_tokens=max_new_tokens, **settings)
         if not isinstance(input, str):
             return made
         return self.tokenizer.decode(made[0], skip_special_tokens=True)
 
-    def _read(self, input: Any, mask: Any) -> tuple[Int[Tensor, "batch pos"], Any]:
+    def _read(self, input: Any, mask: Any, side: str = "right") -> tuple[Int[Tensor, "batch pos"], Any]:
         if isinstance(input, (str, list)):
-            encoded = self._encoded(input)
-            return encoded["input_ids"], encoded.get("attention_mask")
-        if not isinstance(input, Tensor) or input.is_floating_point():
+            encoded = self._encoded(input, side)
+            input, mask = encoded["input_ids"], encoded.get("attention_mask")
+        if not isinstance(input, Tensor):
             raise ArgumentError("a text, texts or token ids", f"a {type(input).__name__}")
+        if not input.numel() or input.is_floating_point() or input.ndim not in (1, 2):
+            raise ArgumentError("token ids, [batch, pos], at least one", f"{input.dtype} of shape {tuple(input.shape)}")
         return (input if input.ndim == 2 else input[None]), mask
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within this context the model is in evaluation mode, and computes attention patterns where they are asked."""
+        self._check_modules()
         patterns = any(point.taps for name, point in self.hook_dict.items() if name.endswith("hook_pattern"))
         with evaluating(self.hugging_face):
             before = self.hugging_face.config._attn_implementation
@@ -179,6 +189,15 @@ class Bridge(nn.Module):
                 if patterns and before != "eager":
                     self.hugging_face.set_attn_implementation(before)
 
+    def _check_modules(self) -> None:
+        """Raise HookError where one of the modules that hooks are on was replaced, by PEFT for example."""
+        for path, module in self.hooked:
+            if _submodule(self.hugging_face, path) is not module:
+                raise HookError(
+                    "a model whose modules are those that it was loaded with", f"another one at {path}",
+                    "give the Hugging Face or PEFT model to load_model again",
+                )  # fmt: skip
+
 
 if not TYPE_CHECKING:
     Model.register(Bridge)
@@ -186,12 +205,17 @@ if not TYPE_CHECKING:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in evaluation mode; afterwards each of its modules is in the mode it was in."""
+    """Within this context the model is in evaluation mode; afterwards each of its modules is in the mode it was in.
+
+    What ``torch.compile`` made of its modules, which does not see hooks that come and go, is left out.
+    """
     training = [module for module in model.modules() if module.training]
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
     try:
         for module in training:
             module.training = False
-        yield
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
     finally:
         for module in training:
             module.training = True
@@ -217,3 +241,16 @@ def _number(config: Any, *names: str) -> int | None:
         if isinstance(value, (int, list)) and value:
             return max(value) if isinstance(value, list) else value
     return None
+
+
+def _submodule(model: nn.Module, path: str) -> Any:
+    """The module at a path, or None."""
+    for name in path.split("."):
+        model = getattr(model, name, None)  # type: ignore[assignment]
+    return model
+
+
+def _scaling(module: Any) -> dict[str, float]:
+    """By what each of PEFT's adapters of a module is multiplied, where it is LoRA's."""
+    scaling = getattr(module, "scaling", None)
+    return dict(scaling) if isinstance(scaling, dict) else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from itertools import chain
 from math import isqrt
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
 from ..passes import last_prompt_tokens
+from ..points import HandThrough
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
@@ -52,16 +53,11 @@ def logits_of(model: Bridge, residual: Float[Tensor, "row width d_model"]) -> Fl
 def _handed_through(model: Bridge, residual: Float[Tensor, "row width d_model"]) -> Iterator[None]:
     """Within this context every layer gives what it is given, and the last one ``residual``."""
     layers = [layer.module for layer in model.decoder.layers]
-    rest = (None,) * (model.decoder.gives_tuple - 1)
-
-    def give(*args: Any, of: nn.Module, **options: Any) -> Any:
-        value = residual if of is layers[-1] else (args[0] if args else options["hidden_states"])
-        return (value, *rest) if model.decoder.gives_tuple else value
-
     before = [(layer, vars(layer).get("forward")) for layer in layers]
     try:
         for layer in layers:
-            vars(layer)["forward"] = partial(give, of=layer)
+            instead = residual if layer is layers[-1] else None
+            vars(layer)["forward"] = HandThrough(instead, model.decoder.gives_tuple)
         yield
     finally:
         for layer, forward in before:
@@ -74,10 +70,9 @@ def _handed_through(model: Bridge, residual: Float[Tensor, "row width d_model"])
 @unembedding.register(Bridge)
 def _unembedding(model: Bridge) -> Float[Tensor, "vocab d_model"]:
     head: Any = model.hugging_face.get_output_embeddings()
-    if head is None or head.weight.ndim != 2 or not head.weight.is_floating_point():
+    if head is None:
         raise UnsupportedError("an unembedding matrix", f"none in a {type(model.hugging_face).__name__}")
-    weight: Tensor = head.weight.detach()
-    return weight
+    return _matrix(head, model.cfg.d_model).T
 
 
 @check_heads_alike.register(Bridge)
@@ -96,9 +91,9 @@ def _check_heads_alike(model: Bridge) -> None:
 def _head_writes(model: Bridge, layer: int, z: Float[Tensor, "head d_head"]) -> Float[Tensor, "head d_model"]:
     check_heads_alike(model)
     parts = model.decoder.layers[layer]
-    if parts.output is None or parts.writes is None:
+    if parts.output is None or parts.writes is None or not parts.projected:
         raise UnsupportedError(
-            "attention whose output is added to the residual stream", f"none that is seen in layer {layer}"
+            "attention whose projected heads are added to the residual stream", f"none that is seen in layer {layer}"
         )
     with evaluating(model.hugging_face), torch.no_grad():
         alone = torch.block_diag(*z.to(model.cfg.dtype))[None].to(_device(parts.output))  # a row for each head
@@ -143,7 +138,7 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
 @torch.no_grad()
 def _matrix(module: Any, d_in: int) -> Float[Tensor, "d_in d_out"]:
     """What a linear module multiplies by, adapters and quantisation included."""
-    if isinstance(module, nn.Linear) and module.weight.is_floating_point():
+    if type(module) is nn.Linear and "forward" not in vars(module):
         return module.weight.detach().T
     rows = torch.eye(d_in, device=_device(module), dtype=_dtype(module))[None]
     matrix: Tensor = (module(rows) - module(torch.zeros_like(rows[:, :1])))[0]
@@ -151,11 +146,12 @@ def _matrix(module: Any, d_in: int) -> Float[Tensor, "d_in d_out"]:
 
 
 def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    return next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    tensors = chain(module.parameters(), module.buffers())
+    return next((each.dtype for each in tensors if each.is_floating_point()), torch.float32)
 
 
 @check_streamable.register(Bridge)
@@ -215,7 +211,9 @@ def _rows_that_fit(model: Bridge, longest: int, dtype: torch.dtype | None = None
 
 @weight_names.register(Bridge)
 def _weight_names(model: Bridge, *, once: bool = True) -> list[str]:
-    return [name for name, _ in model.named_parameters(remove_duplicate=once)]
+    stored = model.state_dict(keep_vars=True)  # buffers, too: quantised weights, corrections of routers
+    buffers = [name for name, _ in model.named_buffers(remove_duplicate=once) if name in stored]
+    return [*(name for name, _ in model.named_parameters(remove_duplicate=once)), *buffers]
 
 
 @has_lora.register(Bridge)
