@@ -28,9 +28,9 @@ def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
     return values | dtypes
 
 
-def read_model(options: argparse.Namespace) -> Model:
-    """The model that the options name."""
-    return load_model(options.model, **given(options, "load_model"))
+def read_model(options: argparse.Namespace, **others: Any) -> Model:
+    """The model that the options name, with ``others`` in place of some options."""
+    return load_model(options.model, **given(options, "load_model") | others)
 
 
 def read_task(name: str, instruction: str | None) -> Task:
