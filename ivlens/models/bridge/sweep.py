@@ -91,7 +91,7 @@ class _Entry:
         assert self.fork is not None
         assert self.fork.patched is not None
         z = args[0].clone()
-        new = z[self.before :, 0].unflatten(-1, (self.n_heads, -1))
+        new = z[self.before :, 0].clone().unflatten(-1, (self.n_heads, -1))
         z[self.before :, 0] = self.fork.patched(new).flatten(1).to(z)
         return (z, *args[1:])
 
