@@ -16,6 +16,7 @@ from ..engines import Model
 from ..hooks import attn_out_name, pattern_name, resid_pre_name, z_name
 from ..points import Point
 from .decoder import Decoder, find_decoder
+from .rows import Arrangement
 
 UNLIMITED = 1 << 30  # positions, where a config does not bound them
 
@@ -95,11 +96,23 @@ class Bridge(nn.Module):
         return torch.tensor([ids], device=self.hugging_face.get_input_embeddings().weight.device)
 
     @cached_property
-    def refused_sweep(self) -> str | None:
-        """Why many interventions cannot be run over the key-value cache, or None: tried once, on a short text."""
-        from .trial import sweep_trouble
+    def sweep_trial(self) -> tuple[Arrangement | None, str | None]:
+        """How the rows of a sweep lie, or why there is none: tried once, on a short text."""
+        from .trial import try_sweep
 
-        return sweep_trouble(self)
+        return try_sweep(self)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """How the rows of a sweep lie.
+
+        Raises:
+            UnsupportedError: in no way that gives what one pass for each intervention gives.
+        """
+        arrangement, trouble = self.sweep_trial
+        if arrangement is None:
+            raise UnsupportedError("a model whose key-value cache serves many rows", str(trouble), "use method='loop'")
+        return arrangement
 
     def to_tokens(self, input: str | list[str]) -> Int[Tensor, "batch pos"]:
         """Token ids, special tokens as the tokenizer sets them, padded on the right."""

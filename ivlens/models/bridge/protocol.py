@@ -24,7 +24,6 @@ from .loop import greedy_by_loop
 from .model import Bridge, evaluating
 from .sweep import Fork, greedy_of, head_forks, run_rows, scores_of
 
-LOOP = "use method='loop'"
 PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
 
 
@@ -164,8 +163,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
 def _check_streamable(model: Bridge) -> None:
     check_heads_alike(model)
     _check_no_hooks(model)
-    if model.refused_sweep is not None:
-        raise UnsupportedError("a model whose key-value cache serves many rows", model.refused_sweep, LOOP)
+    _ = model.arrangement
 
 
 def _check_no_hooks(model: Bridge) -> None:
@@ -197,9 +195,10 @@ def _sweep_additions(
     model: Bridge, pairs: Sequence[TokenizedPrompt], added: Mapping[int, Float[Tensor, "added d_model"]]
 ) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
     _check_no_hooks(model)
-    if model.refused_sweep is not None:
+    trouble = model.sweep_trial[1]
+    if trouble is not None:
         reason = "this model's key-value cache does not serve many rows: every combination runs the whole prompt"
-        warnings.warn(f"{reason} ({model.refused_sweep})", FallbackWarning, stacklevel=5)
+        warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=5)
         return [greedy_by_loop(model, pair, added) for pair in pairs]
     forks = {layer: Fork(len(vectors), added=vectors) for layer, vectors in added.items()}
     return [greedy_of(model, run_rows(model, pair, forks), pair[1]) for pair in pairs]

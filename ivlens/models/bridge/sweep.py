@@ -8,7 +8,7 @@ that share their beginning, so that it needs to know nothing of the family.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from ...vocabulary import Head, Ids, TokenizedPrompt
 from ..points import first, taken
 from ..streams.readout import answer_scores, strongest_wrong
 from .model import Bridge
+from .rows import Arrangement
 
 LOGITS_AT_ONCE = 1 << 24  # 64 MB in float32
 
@@ -37,71 +38,73 @@ class Fork:
 
 
 @torch.no_grad()
-def run_rows(bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Fork]) -> Float[Tensor, "row width d_model"]:
+def run_rows(
+    bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Fork], arrangement: Arrangement | None = None
+) -> Float[Tensor, "row width d_model"]:
     """A prompt's rows after the last layer: the clean one, then those of ``forks``, layer by layer.
 
-    ``width`` counts the last prompt token and the answer's tokens but the last.
+    ``width`` counts the last prompt token and the answer's tokens but the last. ``arrangement`` of the rows (None: the
+    one that was found to be right).
     """
     prompt, answer = (torch.tensor([ids], device=bridge.cfg.device) for ids in (pair[0], pair[1][:-1]))
     own = torch.cat([prompt[:, -1:], answer.to(prompt)], 1)
     cache = None
     if prompt.shape[1] > 1:
         cache = bridge.run(prompt[:, :-1], None, use_cache=True, logits_to_keep=1).past_key_values
-    final: list[Tensor] = []
+    rows = _Rows(arrangement or bridge.arrangement, own.shape[1], cache, bridge.cfg.n_heads)
     with ExitStack() as hooks:
         for number, layer in enumerate(bridge.decoder.layers):
-            entry = _Entry(cache, number, forks.get(number), bridge.cfg.n_heads)
-            hooks.callback(layer.module.register_forward_pre_hook(entry.enter, with_kwargs=True).remove)
-            if layer.output is not None and entry.fork is not None and entry.fork.patched is not None:
-                hooks.callback(layer.output.register_forward_pre_hook(entry.patch).remove)
-        hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(partial(_take, final)).remove)
+            fork = forks.get(number)
+            enter = partial(rows.enter, number, fork)
+            hooks.callback(layer.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            if fork is not None and fork.patched is not None and layer.output is not None:
+                hooks.callback(layer.output.register_forward_pre_hook(partial(rows.patch, fork)).remove)
+        hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(rows.leave).remove)
         bridge.run(own, None, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return final[-1]
-
-
-def _take(final: list[Tensor], layer: nn.Module, args: Any, output: Any) -> Any:
-    """Keep the rows that leave the last layer, and let the model make logits of the first one only."""
-    final.append(first(output))
-    return (final[-1][:1], *output[1:]) if isinstance(output, tuple) else final[-1][:1]
+    return rows.final[-1]
 
 
 @dataclass
-class _Entry:
-    """What happens before a layer, and in it: rows enter, the cache grows with them, heads' outputs are patched."""
+class _Rows:
+    """The rows on their way through the layers; ``before`` counts those that a layer's own have joined."""
 
+    arrangement: Arrangement
+    width: int
     cache: Any
-    number: int
-    fork: Fork | None
     n_heads: int
     before: int = 0
+    final: list[Tensor] = field(default_factory=list)
 
-    def enter(self, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
-        stream, put = taken(args, options)
-        self.before = len(stream)
-        if self.fork is not None:
-            new = stream[:1].repeat(self.fork.rows, 1, 1)
-            if self.fork.added is not None:
-                new[:, 0] += self.fork.added.to(new)
-            stream = torch.cat([stream, new])
-        if self.cache is not None and self.number < len(self.cache.layers):
-            _widen(self.cache.layers[self.number], len(stream))
-        return put(stream)
+    def enter(
+        self, number: int, fork: Fork | None, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Before a layer: its rows enter, and what goes along is made to fit their number."""
+        stream, _ = taken(args, options)
+        rows = self.arrangement.of(stream, self.width)
+        self.before = len(rows)
+        if fork is not None:
+            new = rows[:1].repeat(fork.rows, 1, 1)
+            if fork.added is not None:
+                new[:, 0] += fork.added.to(new)
+            rows = torch.cat([rows, new])
+        layers = [] if self.cache is None else self.cache.layers
+        cached = layers[number] if number < len(layers) else None
+        args, options = self.arrangement.fit((args, options), cached, len(rows), self.width)
+        return taken(args, options)[1](self.arrangement.whole(rows))
 
-    def patch(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        assert self.fork is not None
-        assert self.fork.patched is not None
-        z = args[0].clone()
+    def patch(self, fork: Fork, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before a layer's output projection: the heads of the rows that entered there."""
+        assert fork.patched is not None
+        z = self.arrangement.of(args[0], self.width).clone()
         new = z[self.before :, 0].clone().unflatten(-1, (self.n_heads, -1))
-        z[self.before :, 0] = self.fork.patched(new).flatten(1).to(z)
-        return (z, *args[1:])
+        z[self.before :, 0] = fork.patched(new).flatten(1).to(z)
+        return (self.arrangement.whole(z), *args[1:])
 
-
-def _widen(cached: Any, rows: int) -> None:
-    """Give every row what a layer has cached of the prompt: keys and values without a copy, states with one."""
-    for name, value in vars(cached).items():
-        if isinstance(value, Tensor) and value.ndim and len(value) == 1:
-            shared = value.expand(rows, *value.shape[1:])
-            setattr(cached, name, shared if name in ("keys", "values") else shared.clone())
+    def leave(self, layer: nn.Module, args: Any, output: Any) -> Any:
+        """After the last layer: the rows are kept, and the model makes logits of the clean one only."""
+        self.final.append(self.arrangement.of(first(output), self.width))
+        clean = self.arrangement.whole(self.final[-1][:1])
+        return (clean, *output[1:]) if isinstance(output, tuple) else clean
 
 
 def head_forks(means: Float[Tensor, "layer head d_head"], heads: Sequence[Head]) -> dict[int, Fork]:

@@ -1,5 +1,7 @@
 """The sweep of a bridged model against a plain loop over heads, on a short text."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from ..passes import last_token
 from ..precision import TOLERANCE
 from ..runs import answer_logits, padded
 from .model import Bridge
+from .rows import ARRANGEMENTS, Arrangement
 from .sweep import Fork, head_forks, run_rows
 
 TEXT = "The quick brown fox jumps over the lazy dog."
@@ -36,7 +39,7 @@ def check_bridge(bridge: Bridge) -> None:
                 f"logits {what} within {allowed:.1e} of the model's own", f"a difference of {difference:.1e}",
                 "such a model would not be represented faithfully, so it is refused",
             )  # fmt: skip
-    _ = bridge.refused_sweep
+    _ = bridge.sweep_trial
 
 
 def _every(tokens: Ids) -> TokenizedPrompt:
@@ -49,8 +52,8 @@ def _rounding(bridge: Bridge, logits: Tensor) -> float:
 
 
 @torch.no_grad()
-def sweep_trouble(bridge: Bridge) -> str | None:
-    """What the sweep gets wrong on this model, or None where it gives what one pass for each intervention gives.
+def try_sweep(bridge: Bridge) -> tuple[Arrangement | None, str | None]:
+    """The first arrangement of rows that gives what one pass for each intervention gives, or what the last gets wrong.
 
     Tried are all heads of three layers, or where layers lack heads the residual stream before three layers.
     """
@@ -58,18 +61,31 @@ def sweep_trouble(bridge: Bridge) -> str | None:
     pair = TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0]))
     last = bridge.cfg.n_layers - 1
     layers = sorted({0, bridge.cfg.n_layers // 2, last})
+    loop, forks = (_on_heads if all(bridge.decoder.widths) else _on_stream)(bridge, pair, layers)
+    trouble = None
+    for arrangement in ARRANGEMENTS:
+        trouble = _trouble(bridge, pair, forks, arrangement, loop)
+        if trouble is None:
+            return arrangement, None
+    return None, trouble
+
+
+def _trouble(
+    bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Fork], arrangement: Arrangement, loop: Tensor
+) -> str | None:
+    """What an arrangement of rows gets wrong, or None."""
+    from .protocol import logits_of
+
     try:
-        difference, size = (_on_heads if all(bridge.decoder.widths) else _on_stream)(bridge, pair, layers)
+        swept = logits_of(bridge, run_rows(bridge, pair, forks, arrangement)[1:])
     except Exception as error:
         return f"its cache fails with {type(error).__name__}: {error!s:.100}"
-    allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
-    if not difference <= allowed:
-        return f"logits that differ by {difference:.1e} from a loop's, where {allowed:.1e} is rounding"
-    return None
+    difference, allowed = (swept.double() - loop).abs().max().item(), _rounding(bridge, loop)
+    return None if difference <= allowed else f"logits {difference:.1e} from a loop's, where {allowed:.1e} is rounding"
 
 
-def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
-    """Largest difference of logits with each head of the layers negated, and the largest logit."""
+def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[Tensor, dict[int, Fork]]:
+    """Logits of one pass for each head of the layers, which is negated, and the forks that do the same."""
     clean: dict[int, Tensor] = {}
     points = {z_name(layer): _keep(clean, layer) for layer in layers}
     rows = padded([pair], bridge.cfg.device)
@@ -83,24 +99,17 @@ def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple
         for head in range(bridge.cfg.n_heads):
             with hooked(bridge, {z_name(layer): _negate(head)}):
                 loop.append(answer_logits(bridge, rows)[0])
-    return _compared(bridge, run_rows(bridge, pair, head_forks(means.to(clean[layers[0]].dtype), heads)), loop)
+    return torch.stack(loop).double(), head_forks(means.to(clean[layers[0]].dtype), heads)
 
 
-def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[float, float]:
+def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[Tensor, dict[int, Fork]]:
     """Likewise with the stream at the last prompt token shifted before each of the layers."""
     rows, shift = padded([pair], bridge.cfg.device), torch.linspace(-1, 1, bridge.cfg.d_model)
     loop = []
     for layer in layers:
         with hooked(bridge, {resid_pre_name(layer): _shift(shift)}):
             loop.append(answer_logits(bridge, rows)[0])
-    return _compared(bridge, run_rows(bridge, pair, {layer: Fork(1, added=shift[None]) for layer in layers}), loop)
-
-
-def _compared(bridge: Bridge, swept: Float[Tensor, "row width d_model"], loop: list[Tensor]) -> tuple[float, float]:
-    from .protocol import logits_of
-
-    one, other = logits_of(bridge, swept[1:]).double(), torch.stack(loop).double()
-    return (one - other).abs().max().item(), other.abs().max().item()
+    return torch.stack(loop).double(), {layer: Fork(1, added=shift[None]) for layer in layers}
 
 
 def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
