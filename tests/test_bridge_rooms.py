@@ -243,9 +243,9 @@ def test_checkpoints_are_compared_as_objects_and_as_folders(
     change = comparison.heads_frame().groupby("checkpoint", sort=False)["change_W_O"].mean().tolist()
     assert change[:2] == [0, 0]
     assert change[2] > 0.5
-    assert comparison.not_told_apart == (("W_Q", "W_K", "W_V") if model_type == "phi3" else ())
+    assert comparison.joint_matrices == (("W_Q", "W_K", "W_V") if model_type == "phi3" else ())
     page = iv.views.write_comparison_report(tmp_path / "report.html", comparison).read_text(encoding="utf-8")
-    assert ("which is not told apart" in page) == (model_type == "phi3")
+    assert ("whose parts are not known" in page) == (model_type == "phi3")
 
 
 @needs_hooked
@@ -256,11 +256,11 @@ def test_engines_are_mixed_in_a_comparison_and_known_weights_are_compared(both: 
         comparison = iv.compare_checkpoints(base, {"other engine": checkpoint}, [NEXT], CONFIG)
         assert not comparison.failures
         torch.testing.assert_close(comparison.weights[1, 3], torch.zeros_like(comparison.weights[1, 3]))
-        assert "W_Q" in comparison.not_told_apart
+        assert "W_Q" in comparison.joint_matrices
         torch.testing.assert_close(comparison.aie[0], comparison.aie[1], atol=2e-5, rtol=1e-4)
         comparison.save(tmp_path / "comparison.safetensors", overwrite=True)
         again = iv.CheckpointComparison.load(tmp_path / "comparison.safetensors")
-        assert again.not_told_apart == comparison.not_told_apart
+        assert again.joint_matrices == comparison.joint_matrices
         assert again.to_frame()["weight_change_top"].tolist() == pytest.approx([0, 0], abs=1e-6)
 
 

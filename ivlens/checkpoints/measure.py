@@ -241,15 +241,15 @@ def _recover(
 
 
 def _weight_change(model: Model, attention_file: Path) -> WeightChange:
-    """The change of each matrix that both models tell apart; not-a-number for the others."""
+    """The change of each matrix that is known of both models; not-a-number for the others."""
     base, _ = load_tensors(attention_file)
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     changes = torch.full((len(MATRICES), n_layers, n_heads), float("nan"))
     for layer in range(n_layers):
         now = attention_weights(model, layer)
-        told = [name for name in MATRICES if name in now and f"{layer}.{name}" in base]
-        base_layer = {name: base[f"{layer}.{name}"] for name in told}
-        changes[[MATRICES.index(name) for name in told], layer] = relative_change(now, base_layer, n_heads)
+        known = [name for name in MATRICES if name in now and f"{layer}.{name}" in base]
+        base_layer = {name: base[f"{layer}.{name}"] for name in known}
+        changes[[MATRICES.index(name) for name in known], layer] = relative_change(now, base_layer, n_heads)
     return WeightChange(changes, provenance=provenance(model))
 
 

@@ -241,7 +241,7 @@ def _emptied(model: Model) -> Any:
         return model.cfg, model.tokenizer
     theirs, one = model.hugging_face, "leave n_jobs out: a Bridge's rows run together anyway"
     if getattr(theirs, "is_quantized", False) or len({weight.device for weight in theirs.parameters()}) > 1:
-        raise UnsupportedError("plain weights on one device for workers", "quantised or spread ones", one)
+        raise UnsupportedError("plain weights on one device for workers", "quantised ones, or several devices", one)
     weights = {id(weight): nn.Parameter(weight.to("meta"), requires_grad=False) for weight in theirs.parameters()}
     try:
         return copy.deepcopy(model, weights)

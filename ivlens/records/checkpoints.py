@@ -57,7 +57,7 @@ class WeightChange(Record):
 
     Args:
         values: [matrix, layer, head], the matrices in the order of ``MATRICES``: W_Q, W_K, W_V, W_O; not-a-number where
-            queries, keys and values are one joint matrix, which is not told apart.
+            queries, keys and values are parts of one joint matrix, which are not known.
     """
 
     values: Float[Tensor, "matrix layer head"]
@@ -115,8 +115,8 @@ class CheckpointComparison(Record):
         return replace(self, recovery=tuple(rows))
 
     @property
-    def not_told_apart(self) -> tuple[str, ...]:
-        """Matrices whose change is unknown on a checkpoint, which has them in one joint matrix with others."""
+    def joint_matrices(self) -> tuple[str, ...]:
+        """Matrices whose change is unknown, since a model has them in one joint matrix whose parts are not known."""
         unknown = self.weights.isnan().all(-1).all(-1).any(0)
         return tuple(name for name, each in zip(MATRICES, unknown.tolist(), strict=True) if each)
 

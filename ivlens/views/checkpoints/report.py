@@ -97,13 +97,13 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
 
 
 def _weights(comparison: CheckpointComparison) -> list[Body]:
-    """Maps of how far each head's matrices are from the base's, and which matrices are not told apart."""
-    unknown = comparison.not_told_apart
-    told_apart = [each for each in MATRICES if each not in unknown]
-    maps: list[Body] = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in told_apart]
+    """Maps of how far each head's matrices are from the base's, and of which matrices it is unknown."""
+    unknown = comparison.joint_matrices
+    known = [each for each in MATRICES if each not in unknown]
+    maps: list[Body] = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in known]
     if not unknown:
         return maps
-    why = "the model has them in one joint matrix, which is not told apart."
+    why = "the model has them in one joint matrix, whose parts are not known."
     return [prose(f"The change of {', '.join(unknown)} is not measured: {why}"), *maps]
 
 
