@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ def test_verbs_pass_the_engine_on(
 ) -> None:
     model = str(folder(tiny_hf("llama", max_position_embeddings=256), tiny_tokenizer(), tmp_path / "model"))
     task = tmp_path / "next.csv"
-    task.write_text("input,output\n" + "\n".join(f"{one},{two}" for one, two in zip(WORDS, WORDS[1:], strict=False)))
+    task.write_text("input,output\n" + "\n".join(f"{one},{two}" for one, two in pairwise(WORDS)))
     few = ["--n-clean", "3", "--n-corrupted", "2", "--shots", "1", "--instruction", "the quick fox jumps"]
     out = ["--out", str(tmp_path / "heads")]
     assert cli.main(["heads", model, str(task), "--engine", "bridge", *few, *out]) == 0
