@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
@@ -28,6 +28,7 @@ NAMES = {
     "initializer_range", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "n_params",
     "trust_remote_code",
 }  # fmt: skip
+AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
 ROWS = 2048  # of a rotary table: the part that every model has from the start
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
 
@@ -138,14 +139,21 @@ def weights_sha256(model: Model) -> str:
     for name in sorted(weight_names(model)):
         weight = attrgetter(name)(model)
         digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-        digest.update(_in_memory_order(weight).view(torch.uint8).cpu().numpy().data)
+        for block in _in_memory_order(weight):
+            digest.update(block.view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 
-def _in_memory_order(tensor: Tensor) -> Tensor:
-    """The tensor's elements, flat, with the last two axes swapped, as models store them after loading."""
+def _in_memory_order(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensor's elements, flat, with the last two axes swapped, as models store them after loading; in blocks."""
     tensor = tensor.detach()
-    return (tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor).contiguous().flatten()
+    stored = tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor.reshape(-1)
+    return (block.contiguous().flatten() for block in _blocks(stored))
+
+
+def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """A tensor in parts along its first axis, so that what is copied of it is small beside a model."""
+    return tensor.split(max(1, AT_ONCE * len(tensor) // max(1, tensor.numel())))
 
 
 def config_sha256(model: Model) -> str:
@@ -209,6 +217,7 @@ def _row_sums(weight: Tensor) -> bytes:
     """Sums of the rows in memory order, each element weighted by its index, so that swapped elements are noticed."""
     stored = weight.permute(sorted(range(weight.ndim), key=weight.stride, reverse=True)).contiguous()
     rows = stored.view(-1, stored.shape[-1] if stored.ndim else 1)
-    rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
-    sums = rows @ torch.linspace(1, 2, rows.shape[1], device=rows.device, dtype=rows.dtype)
+    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    index = torch.linspace(1, 2, rows.shape[1], device=rows.device, dtype=dtype)
+    sums = torch.cat([block.to(dtype) @ index for block in _blocks(rows)])
     return hashlib.sha256(sums.view(torch.uint8).cpu().numpy().data).digest()

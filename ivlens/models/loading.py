@@ -84,6 +84,7 @@ def load_model(
         check_hooked()
     if (taken := _taken(source, engine, tokenizer)) is not None:
         _check_as_it_is(taken, device, dtype, revision, adapter)
+        check_finite_weights(taken.model.state_dict(), taken.name)
         return _stamped(_bridged(taken, verify), taken, None)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or torch.float32
@@ -135,7 +136,6 @@ def _check_as_it_is(
 
 def _bridged(opened: Source, verify: bool) -> Bridge:
     """The bridge over a Hugging Face model, which computes as it is."""
-    check_finite_weights(opened.model.state_dict(), opened.name)
     with library_errors(f"a model that {opened.name} describes"):
         d_vocab = opened.model.config.get_text_config().vocab_size
         bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab))

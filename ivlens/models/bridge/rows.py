@@ -19,16 +19,16 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Arrangement:
-    """One of the two ways: ``of`` takes the rows out of an activation, ``whole`` puts them back, ``fit`` what goes along.
+    """One of the two ways: ``of`` takes the rows out of an activation, ``whole`` puts them back.
 
-    ``fit`` gets what the model hands to a layer beside the stream, made for the clean row, the layer's cached keys, and
-    the number of rows.
+    ``fit`` makes what goes along fit the rows: it gets what the model hands to a layer beside the stream, which is made
+    for the clean row, what the layer has cached, and the rows.
     """
 
     name: str
     of: Callable[[Float[Tensor, "batch pos d"], int], Float[Tensor, "row width d"]]
     whole: Callable[[Float[Tensor, "row width d"]], Float[Tensor, "batch pos d"]]
-    fit: Callable[[Any, Any, int, int], Any]
+    fit: Callable[[Any, Any, Float[Tensor, "row width d"]], Any]
 
 
 def _of_sequence(activation: Float[Tensor, "1 pos d"], width: int) -> Float[Tensor, "row width d"]:
@@ -39,34 +39,33 @@ def _to_sequence(rows: Float[Tensor, "row width d"]) -> Float[Tensor, "1 pos d"]
     return rows.flatten(0, 1)[None]
 
 
-def _fit_sequence(along: Any, cached: Any, rows: int, width: int) -> Any:
+def _fit_sequence(along: Any, cached: Any, rows: Float[Tensor, "row width d"]) -> Any:
     """Positions once for each row, and a mask under which a row attends to the prompt and to itself."""
+    count, width, _ = rows.shape
     if isinstance(along, dict):
-        fitted = {name: _fit_sequence(value, cached, rows, width) for name, value in along.items()}
+        fitted = {name: _fit_sequence(value, cached, rows) for name, value in along.items()}
         if "attention_mask" in along and along["attention_mask"] is None:
-            fitted["attention_mask"] = _rows_apart(_causal(cached, width), rows, width)
+            fitted["attention_mask"] = _rows_apart(_causal(cached, rows), count, width)
         return fitted
     if isinstance(along, tuple):
-        return tuple(_fit_sequence(each, cached, rows, width) for each in along)
+        return tuple(_fit_sequence(each, cached, rows) for each in along)
     if not isinstance(along, Tensor):
         return along
     if along.ndim == 4:
-        return _rows_apart(along, rows, width)
+        return _rows_apart(along, count, width)
     if along.ndim == 1 and len(along) == width:
-        return along.repeat(rows)
+        return along.repeat(count)
     if along.ndim in (2, 3) and along.shape[:2] == (1, width):
-        return along.repeat(1, rows, *[1] * (along.ndim - 2))
+        return along.repeat(1, count, *[1] * (along.ndim - 2))
     return along
 
 
-def _causal(cached: Any, width: int) -> Float[Tensor, "1 1 width key"]:
+def _causal(cached: Any, rows: Float[Tensor, "row width d"]) -> Float[Tensor, "1 1 width key"]:
     """The mask of a row alone: it sees the prompt, and of itself what comes no later."""
     keys = getattr(cached, "keys", None)
-    before = 0 if keys is None else keys.shape[-2]
-    device = None if keys is None else keys.device
-    dtype = torch.float32 if keys is None else keys.dtype
-    later = torch.full((width, width), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)
-    return torch.cat([later.new_zeros(width, before), later], 1)[None, None]
+    before, width = 0 if keys is None else keys.shape[-2], rows.shape[1]
+    later = rows.new_full((width, width), torch.finfo(rows.dtype).min).triu(1)
+    return torch.cat([rows.new_zeros(width, before), later], 1)[None, None]
 
 
 def _rows_apart(mask: Tensor, rows: int, width: int) -> Tensor:
@@ -89,11 +88,11 @@ def _to_batch(rows: Float[Tensor, "row width d"]) -> Float[Tensor, "row width d"
     return rows
 
 
-def _fit_batch(along: Any, cached: Any, rows: int, width: int) -> Any:
+def _fit_batch(along: Any, cached: Any, rows: Float[Tensor, "row width d"]) -> Any:
     """What goes along is the same for all rows, and so is what is cached: keys and values uncopied, states copied."""
     for name, value in vars(cached).items() if cached is not None else ():
         if isinstance(value, Tensor) and value.ndim and len(value) == 1:
-            shared = value.expand(rows, *value.shape[1:])
+            shared = value.expand(len(rows), *value.shape[1:])
             setattr(cached, name, shared if name in ("keys", "values") else shared.clone())
     return along
 

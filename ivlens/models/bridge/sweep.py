@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -79,6 +80,7 @@ class _Rows:
         self, number: int, fork: Fork | None, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[Any, Any]:
         """Before a layer: its rows enter, and what goes along is made to fit their number."""
+        args, options = _named(layer, args, options)
         stream, _ = taken(args, options)
         rows = self.arrangement.of(stream, self.width)
         self.before = len(rows)
@@ -89,7 +91,7 @@ class _Rows:
             rows = torch.cat([rows, new])
         layers = [] if self.cache is None else self.cache.layers
         cached = layers[number] if number < len(layers) else None
-        args, options = self.arrangement.fit((args, options), cached, len(rows), self.width)
+        args, options = self.arrangement.fit((args, options), cached, rows)
         return taken(args, options)[1](self.arrangement.whole(rows))
 
     def patch(self, fork: Fork, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -105,6 +107,17 @@ class _Rows:
         self.final.append(self.arrangement.of(first(output), self.width))
         clean = self.arrangement.whole(self.final[-1][:1])
         return (clean, *output[1:]) if isinstance(output, tuple) else clean
+
+
+def _named(layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A layer's call with all but the stream by name, as far as its forward function names them."""
+    names = [
+        each.name
+        for each in signature(type(layer).forward).parameters.values()
+        if each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    along = dict(zip(names[2:], args[1:], strict=False))  # after self and the stream
+    return (args[:1] + args[1 + len(along) :]), options | along
 
 
 def head_forks(means: Float[Tensor, "layer head d_head"], heads: Sequence[Head]) -> dict[int, Fork]:

@@ -11,11 +11,12 @@ from ...vocabulary import Head, Ids, TokenizedPrompt
 from ..hooks import hooked, resid_pre_name, z_name
 from ..passes import last_token
 from ..precision import TOLERANCE
-from ..runs import answer_logits, padded
+from ..runs import answer_logits, answer_residual, final_logits, padded
 from .model import Bridge
 from .rows import ARRANGEMENTS, Arrangement
 from .sweep import Fork, head_forks, run_rows
 
+ROWS = 16  # of logits that are compared at once
 TEXT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -27,13 +28,12 @@ def check_bridge(bridge: Bridge) -> None:
         MismatchError: logits read off the residual stream, or beside padding, are not the model's own.
     """
     tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
-    alone = bridge(torch.tensor([tokens], device=bridge.cfg.device))[0].double()
+    alone = bridge(torch.tensor([tokens], device=bridge.cfg.device))[0]
     half = tokens[: len(tokens) // 2 + 1]
     whole, padded_half = answer_logits(bridge, padded([_every(tokens), _every(half)], bridge.cfg.device))
     for logits, what in ((whole, "off its residual stream"), (padded_half, "beside padding")):
-        expected = alone[: len(logits)]
-        difference = (logits.double() - expected).abs().max().item()
-        allowed = _rounding(bridge, expected)
+        difference, size = _furthest(logits, alone[: len(logits)])
+        allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
         if not difference <= allowed:
             raise MismatchError(
                 f"logits {what} within {allowed:.1e} of the model's own", f"a difference of {difference:.1e}",
@@ -47,69 +47,89 @@ def _every(tokens: Ids) -> TokenizedPrompt:
     return TokenizedPrompt(tokens[:1], tokens[1:])
 
 
-def _rounding(bridge: Bridge, logits: Tensor) -> float:
-    return TOLERANCE[bridge.cfg.dtype] * max(1.0, logits.abs().max().item())
+def _furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]) -> tuple[float, float]:
+    """Largest difference of two tables of logits, and the second's largest logit; row by row, to spare memory."""
+    rows = [
+        torch.stack([(a.double() - b.double()).abs().max(), b.double().abs().max()])
+        for a, b in zip(one, other, strict=True)
+    ]
+    difference, size = torch.stack(rows).amax(0).tolist()
+    return difference, size
 
 
 @torch.no_grad()
 def try_sweep(bridge: Bridge) -> tuple[Arrangement | None, str | None]:
     """The first arrangement of rows that gives what one pass for each intervention gives, or what the last gets wrong.
 
-    Tried are all heads of three layers, or where layers lack heads the residual stream before three layers.
+    Tried are all heads of three layers, or where layers lack heads the residual stream before three layers; on a prompt
+    with an answer of one token and of two, and on a prompt of one token.
     """
     tokens = tuple(bridge.to_tokens(TEXT)[0].tolist())
-    pair = TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0]))
-    last = bridge.cfg.n_layers - 1
-    layers = sorted({0, bridge.cfg.n_layers // 2, last})
-    loop, forks = (_on_heads if all(bridge.decoder.widths) else _on_stream)(bridge, pair, layers)
+    pairs = [
+        TokenizedPrompt(tokens[:-1], tokens[-1:]),
+        TokenizedPrompt(tokens[:-1], (tokens[-1], tokens[0])),
+        TokenizedPrompt(tokens[:1], (tokens[1], tokens[0])),
+    ]
+    layers = sorted({0, bridge.cfg.n_layers // 2, bridge.cfg.n_layers - 1})
+    loop = _heads_in_turn if all(bridge.decoder.widths) else _shifts_in_turn
+    expected = [(pair, *loop(bridge, pair, layers)) for pair in pairs]
     trouble = None
     for arrangement in ARRANGEMENTS:
-        trouble = _trouble(bridge, pair, forks, arrangement, loop)
+        found = (_trouble(bridge, arrangement, *each) for each in expected)
+        trouble = next((each for each in found if each is not None), None)
         if trouble is None:
             return arrangement, None
     return None, trouble
 
 
 def _trouble(
-    bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Fork], arrangement: Arrangement, loop: Tensor
+    bridge: Bridge,
+    arrangement: Arrangement,
+    pair: TokenizedPrompt,
+    forks: Mapping[int, Fork],
+    loop: Float[Tensor, "token d_model"],
 ) -> str | None:
-    """What an arrangement of rows gets wrong, or None."""
-    from .protocol import logits_of
-
+    """What an arrangement of rows gets wrong against a loop's final residual streams, or None."""
     try:
-        swept = logits_of(bridge, run_rows(bridge, pair, forks, arrangement)[1:])
+        swept = run_rows(bridge, pair, forks, arrangement)[1:].flatten(0, 1)
     except Exception as error:
         return f"its cache fails with {type(error).__name__}: {error!s:.100}"
-    difference, allowed = (swept.double() - loop).abs().max().item(), _rounding(bridge, loop)
+    found = [
+        _furthest(final_logits(bridge, one), final_logits(bridge, other))
+        for one, other in zip(swept.split(ROWS), loop.split(ROWS), strict=True)
+    ]
+    difference, size = torch.tensor(found).amax(0).tolist()  # which keeps not-a-numbers
+    allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
     return None if difference <= allowed else f"logits {difference:.1e} from a loop's, where {allowed:.1e} is rounding"
 
 
-def _on_heads(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[Tensor, dict[int, Fork]]:
-    """Logits of one pass for each head of the layers, which is negated, and the forks that do the same."""
-    clean: dict[int, Tensor] = {}
-    points = {z_name(layer): _keep(clean, layer) for layer in layers}
-    rows = padded([pair], bridge.cfg.device)
-    with hooked(bridge, points):
-        answer_logits(bridge, rows)
-    means = torch.zeros(bridge.cfg.n_layers, *clean[layers[0]].shape)
-    heads = [Head(layer, head) for layer in layers for head in range(bridge.cfg.n_heads)]
-    loop = []
+def _heads_in_turn(
+    bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
+) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
+    """The forks that negate each head of the layers, and the final streams of plain passes that do the same."""
+    n_heads, clean = bridge.cfg.n_heads, dict[int, Tensor]()
+    with hooked(bridge, {z_name(layer): _keep(clean, layer) for layer in layers}):
+        answer_residual(bridge, padded([pair], bridge.cfg.device))
+    means = torch.zeros(bridge.cfg.n_layers, *clean[layers[0]].shape).to(clean[layers[0]].dtype)
+    means[layers] = torch.stack([-clean[layer].cpu() for layer in layers])
+    rows, loop = padded([pair] * n_heads, bridge.cfg.device), []
     for layer in layers:
-        means[layer] = -clean[layer].float().cpu()
-        for head in range(bridge.cfg.n_heads):
-            with hooked(bridge, {z_name(layer): _negate(head)}):
-                loop.append(answer_logits(bridge, rows)[0])
-    return torch.stack(loop).double(), head_forks(means.to(clean[layers[0]].dtype), heads)
+        with hooked(bridge, {z_name(layer): _negate_in_turn}):
+            loop.append(answer_residual(bridge, rows))
+    heads = [Head(layer, head) for layer in layers for head in range(n_heads)]
+    return head_forks(means, heads), torch.cat(loop)
 
 
-def _on_stream(bridge: Bridge, pair: TokenizedPrompt, layers: list[int]) -> tuple[Tensor, dict[int, Fork]]:
+def _shifts_in_turn(
+    bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
+) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
     """Likewise with the stream at the last prompt token shifted before each of the layers."""
     rows, shift = padded([pair], bridge.cfg.device), torch.linspace(-1, 1, bridge.cfg.d_model)
     loop = []
     for layer in layers:
         with hooked(bridge, {resid_pre_name(layer): _shift(shift)}):
-            loop.append(answer_logits(bridge, rows)[0])
-    return torch.stack(loop).double(), {layer: Fork(1, added=shift[None]) for layer in layers}
+            loop.append(answer_residual(bridge, rows))
+    return {layer: Fork(1, added=shift[None]) for layer in layers}, torch.cat(loop)
 
 
 def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
@@ -119,14 +139,12 @@ def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
     return edit
 
 
-def _negate(head: int):  # type: ignore[no-untyped-def]
-    def edit(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        row, position = last_token(z)
-        z = z.clone()
-        z[row, position, head] *= -1
-        return z
-
-    return edit
+def _negate_in_turn(z: Float[Tensor, "head pos head d_head"]) -> Tensor:
+    """Negate one head in each row, the first one in the first."""
+    row, position = last_token(z)
+    z = z.clone()
+    z[row, position, row] *= -1
+    return z
 
 
 def _shift(by: Tensor):  # type: ignore[no-untyped-def]
