@@ -257,7 +257,8 @@ def _rebuilt(blueprint: Blueprint, weights: np.ndarray) -> Model:
         model.load_state_dict(values, strict=False, assign=True)
         model.to(device)
     else:
-        model = _hooked(*blueprint.empty, device, values)
+        cfg, tokenizer = blueprint.empty
+        model = _hooked(cfg, tokenizer, device, values)
     strange = set(weight_names(model, once=False)) ^ set(blueprint.spans)
     if strange:
         raise UnsupportedError("a model that its config describes", f"other weights: {', '.join(sorted(strange))}")
