@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .heads import random_heads as random_heads
     from .heads import rank_aggregate as rank_aggregate
     from .heads import universal_effects as universal_effects
+    from .models import Bridge as Bridge
     from .models import export_adapter as export_adapter
     from .models import export_hf as export_hf
     from .models import load_model as load_model
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: RUF022  (by job)
     # models
     "load_model",
+    "Bridge",
     "export_hf",
     "export_adapter",
     "merge_lora",
@@ -184,7 +186,7 @@ _ROOMS = {
     ),
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
-    "models": "export_adapter export_hf load_model merge_lora",
+    "models": "Bridge export_adapter export_hf load_model merge_lora",
     "records": (
         "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
         "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "

@@ -155,6 +155,8 @@ class KeptMeasures:
             for layer in range(model.cfg.n_layers) for name, weight in attention_weights(model, layer).items()
         }  # fmt: skip
         save_tensors(path, tensors, facts)
+        if "0.W_Q" not in tensors:
+            log.warning("queries, keys and values are one joint matrix: of the weights, the change of W_O is measured")
 
     def attention_file(self, base_facts: Mapping[str, Any]) -> Path:
         """The file that ``keep_attention`` writes."""
@@ -239,12 +241,16 @@ def _recover(
 
 
 def _weight_change(model: Model, attention_file: Path) -> WeightChange:
+    """The change of each matrix that is known of both models; not-a-number for the others."""
     base, _ = load_tensors(attention_file)
-    changes = []
-    for layer in range(model.cfg.n_layers):
-        base_layer = {name: base[f"{layer}.{name}"] for name in MATRICES}
-        changes.append(relative_change(attention_weights(model, layer), base_layer, model.cfg.n_heads))
-    return WeightChange(torch.stack(changes, 1), provenance=provenance(model))
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    changes = torch.full((len(MATRICES), n_layers, n_heads), float("nan"))
+    for layer in range(n_layers):
+        now = attention_weights(model, layer)
+        known = [name for name in MATRICES if name in now and f"{layer}.{name}" in base]
+        base_layer = {name: base[f"{layer}.{name}"] for name in known}
+        changes[[MATRICES.index(name) for name in known], layer] = relative_change(now, base_layer, n_heads)
+    return WeightChange(changes, provenance=provenance(model))
 
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:

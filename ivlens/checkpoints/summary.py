@@ -200,8 +200,9 @@ def _head_columns(own: HeadReading, base: HeadReading, k: int) -> dict[str, Any]
 
 
 def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: HeadReading) -> dict[str, float]:
-    """Columns on the mean relative change over the four matrices: of the base's heads of a task, and of all others."""
-    mean = weight_change.double().mean(0)
+    """Columns on the mean relative change of the matrices: of the base's heads of a task, and of all others."""
+    known = ~weight_change.isnan().all(-1).all(-1)
+    mean = weight_change[known].double().mean(0)
     chosen = torch.zeros_like(mean, dtype=torch.bool)
     for layer, head in base.heads:
         chosen[layer, head] = True

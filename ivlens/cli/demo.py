@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in ("index.html", "heads.csv", "steering.json", *records)))
     started = time.monotonic()
     log.info("loading SmolLM2-135M-Instruct (fetched into the user cache on the first run)")
-    model = load_model("smollm2")
+    model = load_model("smollm2", **given(options, "load_model"))
     loaded = time.monotonic()
     demo = run_demo(model, TASKS, config, out=options.out)
     if options.json:

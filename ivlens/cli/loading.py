@@ -28,9 +28,9 @@ def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
     return values | dtypes
 
 
-def read_model(options: argparse.Namespace) -> Model:
-    """The model that the options name."""
-    return load_model(options.model, **given(options, "load_model"))
+def read_model(options: argparse.Namespace, **others: Any) -> Model:
+    """The model that the options name, with ``others`` in place of some options."""
+    return load_model(options.model, **given(options, "load_model") | others)
 
 
 def read_task(name: str, instruction: str | None) -> Task:
@@ -65,7 +65,7 @@ def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> dict[s
     """
     settings = given(options, "locate_heads")
     check_method(settings["method"], settings["steps"], settings["stream_dtype"])
-    check_stream_dtype(given(options, "load_model")["dtype"], settings["stream_dtype"])
+    check_stream_dtype(given(options, "load_model")["dtype"] or torch.float32, settings["stream_dtype"])
     for task in tasks:
         check_counts(options, task, settings["split"], "n_clean", "n_corrupted")
         instruction = clean_instruction(task, None, settings["shots"])

@@ -32,6 +32,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _run_alone(options: argparse.Namespace) -> None:
+    if options.engine == "bridge":
+        expected = "--engine auto or hooked, since training is not yet done on a Bridge"
+        raise ArgumentError(expected, "bridge", "leave the option out")
     task, *kept = read_tasks([options.task, *options.keep], options.instruction)
     config = _config(options)
     _check_tasks(task, kept, config.guidance)
@@ -41,7 +44,7 @@ def _run_alone(options: argparse.Namespace) -> None:
         _check_model(config, k, *shape)
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
-    model = only_hooked(read_model(options), "training")
+    model = only_hooked(read_model(options, engine="hooked"), "training")
     _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
     vector = partial(_vector, model, paths, options)
     others = [load_task(name) for name in list_tasks() if name not in paths]

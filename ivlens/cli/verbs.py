@@ -105,7 +105,7 @@ VERBS = {
         "Fetch SmolLM2-135M-Instruct once, compute the exact average indirect effect of all 270 heads for four tasks, "
         "build the instruction vectors, steer with them beside controls, and write a page, records and a CSV.",
         (out("folder to write (default: ivlens-demo); effects found there are reused", default=Path("ivlens-demo")),),
-        (Options("DemoConfig", "what is measured"),),
+        (Options("load_model", "loading the model", only=("engine",)), Options("DemoConfig", "what is measured")),
         keeps=True,
     ),
     "heads": Verb(

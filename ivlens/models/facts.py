@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MismatchError
-from .engines import Model
+from .engines import HookedTransformer, Model
 from .hooks import active_edits
 from .lora import lora_is_on, weight_names
 
@@ -36,6 +36,7 @@ PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most ed
 def stamp(model: Model, *, processing: str = "none", **facts: Any) -> None:
     """Attach the provenance ``facts`` to the model, with its identity and shape."""
     model.ivlens_facts = facts | {  # type: ignore[assignment]
+        "engine": "hooked" if isinstance(model, HookedTransformer) else "bridge",
         "weights_sha256": weights_sha256(model),
         "config_sha256": config_sha256(model),
         "tokenizer_sha256": tokenizer_sha256(model.tokenizer),
@@ -54,7 +55,7 @@ def model_facts(model: Model) -> dict[str, Any]:
     """
     facts = getattr(model, "ivlens_facts", None)
     if facts is None:
-        stamp(model, processing="unknown", source="HookedTransformer object", revision=None, adapter=None)
+        stamp(model, processing="unknown", source=f"{type(model).__name__} object", revision=None, adapter=None)
     elif model.ivlens_versions != _state_of(model):
         stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter", "processing")})
     return dict(model.ivlens_facts)  # type: ignore[arg-type]

@@ -19,7 +19,10 @@ def check_heads_alike(model: Any) -> None:
 
 @singledispatch
 def attention_weights(model: Any, layer: int) -> dict[str, Float[Tensor, "head _ _"]]:
-    """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values only once."""
+    """W_Q, W_K, W_V [head, d_model, d_head] and W_O [head, d_head, d_model]; shared keys and values only once.
+
+    Of a Bridge whose queries, keys and values are one joint matrix, W_O alone.
+    """
     attention = model.blocks[layer].attn
     shared = "_" if hasattr(attention, "_W_K") else ""
     names = {"W_Q": "W_Q", "W_K": f"{shared}W_K", "W_V": f"{shared}W_V", "W_O": "W_O"}

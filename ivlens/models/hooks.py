@@ -20,7 +20,7 @@ from transformers import GenerationMixin
 from ..errors import HookError
 from .engines import HookedTransformer, Model
 from .passes import Call
-from .points import Point, hook_of
+from .points import Point, check_present, hook_of
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
@@ -78,12 +78,14 @@ class Hooks(ContextDecorator):
     It can be entered again after it was left. Contexts add up and may end in any order.
 
     Raises:
+        UnsupportedError: a layer of a Bridge has no such point.
         HookError: an edit at an unknown hook point; on entering, when another thread's edits or its own are active; on
             leaving without an exception, when no forward pass reached an edit, or it was removed inside.
     """
 
     def __init__(self, model: Model, edits: Mapping[str, Edit], facts: Mapping[str, Any] | None = None) -> None:
         unknown = [name for name in edits if name not in model.hook_dict]
+        check_present(unknown, model)
         if unknown:
             raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
         self.model, self.edits, self.facts = model, dict(edits), facts

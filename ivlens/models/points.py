@@ -1,6 +1,6 @@
 """Hook points of a Hugging Face model: where torch hooks read or edit an activation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import HookError
+from ..errors import HookError, UnsupportedError
 
+# what a layer lacks that has no such point, and what to do
+ABSENT = {
+    "attn.hook_z": ("attention heads", "choose another layer"),
+    "attn.hook_pattern": ("attention heads", "choose another layer"),
+    "hook_attn_out": (
+        "attention whose output is seen to be added to the residual stream", "steer at site='resid_pre'"
+    ),
+}  # fmt: skip
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]  # as torch calls a forward hook
 
 
@@ -123,3 +131,12 @@ def first(output: Any) -> Tensor:
     activation = output[0] if isinstance(output, tuple) else output
     assert isinstance(activation, torch.Tensor)
     return activation
+
+
+def check_present(unknown: Iterable[str], model: Any) -> None:
+    """Raise UnsupportedError for a hook point that other models' layers have, and the layer of this one has not."""
+    for name in unknown:
+        block, _, kind = name.partition(".")[2].partition(".")
+        if kind in ABSENT and block.isdecimal() and int(block) < model.cfg.n_layers:
+            lacks, do = ABSENT[kind]
+            raise UnsupportedError(lacks, f"none in layer {block} of {model!r:.80}", do)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import HookError, UnsupportedError, WorkerError, reason
@@ -34,7 +34,7 @@ from .runs import batches
 P = TypeVar("P")
 ALIGNMENT = 64  # bytes, as torch allocates
 _shared: ContextVar["Shared | None"] = ContextVar("shared", default=None)
-_kept: dict[str, HookedTransformer] = {}  # in a worker: the one model that it holds
+_kept: dict[str, Model] = {}  # in a worker: the one model that it holds
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,14 @@ class Span:
 class Blueprint:
     """What a worker needs to rebuild a model around its weights.
 
-    ``key`` identifies the model, ``spans`` locate its weights, and ``logits`` on a short text verify it.
+    ``key`` identifies the model, ``empty`` is the model without its weights (a Bridge, or a HookedTransformer's config
+    and tokenizer), ``device`` is where it computes here, ``spans`` locate the weights, and ``logits`` on a short text
+    verify it.
     """
 
     key: str
-    cfg: Any
-    tokenizer: Any
+    empty: Any
+    device: str
     spans: Mapping[str, Span]
     logits: Float[Tensor, "batch pos vocab"]
 
@@ -128,15 +130,12 @@ def shared_weights(model: Model, n_jobs: int | None) -> Iterator[None]:
 
     Raises:
         HookError: hooks are active, which workers would not run.
+        UnsupportedError: a Bridge whose weights are quantised or on several devices, or whose modules cannot be copied.
         WorkerError: the folder of temporary files has no room.
     """
     if workers(n_jobs) == 1:
         yield
         return
-    if not isinstance(model, HookedTransformer):
-        raise UnsupportedError(
-            "one process for a Bridge", f"n_jobs={n_jobs}", "leave n_jobs out: its rows run together"
-        )
     if has_hooks(model):
         raise HookError("no active hooks: workers would not run them", "some", "leave their context first, or n_jobs=1")
     logits = logits_on_cpu(model, check_tokens(model))
@@ -146,11 +145,12 @@ def shared_weights(model: Model, n_jobs: int | None) -> Iterator[None]:
     if open_now is not None and open_now.blueprint.key == key:
         yield
         return
+    empty = _emptied(model)
     with _temporary_folder() as folder:
         path = folder / "weights"
         spans = _saved(model, path)
         weights = np.memmap(path, np.uint8, "c")  # copy on write, so that workers cannot change the file
-        token = _shared.set(Shared(Blueprint(key, model.cfg, model.tokenizer, spans, logits), weights))
+        token = _shared.set(Shared(Blueprint(key, empty, str(model.cfg.device), spans, logits), weights))
         try:
             yield
         finally:
@@ -231,17 +231,46 @@ def _read(weights: np.ndarray, span: Span) -> Tensor:
     return stored.permute(sorted(range(stored.ndim), key=span.order.__getitem__))
 
 
-def _rebuilt(blueprint: Blueprint, weights: np.ndarray) -> HookedTransformer:
-    cfg = copy.deepcopy(blueprint.cfg)
-    cfg.device = str(worker_device(cfg.device))
-    cfg.init_weights = False
-    model = without_weights(cfg)
+def _emptied(model: Model) -> Any:
+    """The model without its weights, for another process: its config and tokenizer, or a Bridge's own modules.
+
+    Raises:
+        UnsupportedError: a Bridge whose weights are more than tensors on one device, or whose modules cannot be copied.
+    """
+    if isinstance(model, HookedTransformer):
+        return model.cfg, model.tokenizer
+    theirs, one = model.hugging_face, "leave n_jobs out: a Bridge's rows run together anyway"
+    if getattr(theirs, "is_quantized", False) or len({weight.device for weight in theirs.parameters()}) > 1:
+        raise UnsupportedError("plain weights on one device for workers", "quantised ones, or several devices", one)
+    weights = {id(weight): nn.Parameter(weight.to("meta"), requires_grad=False) for weight in theirs.parameters()}
+    try:
+        return copy.deepcopy(model, weights)
+    except Exception as error:  # from any library that put something on the modules
+        raise UnsupportedError("modules that another process can have", reason(error), one) from error
+
+
+def _rebuilt(blueprint: Blueprint, weights: np.ndarray) -> Model:
     values = {name: _read(weights, span) for name, span in blueprint.spans.items()}
-    model.load_state_dict(values, strict=False, assign=True)
-    model.tokenizer = blueprint.tokenizer
-    model.to(cfg.device, print_details=False).eval()
+    device = str(worker_device(blueprint.device))
+    if isinstance(blueprint.empty, nn.Module):
+        model: Any = copy.deepcopy(blueprint.empty)
+        model.load_state_dict(values, strict=False, assign=True)
+        model.to(device)
+    else:
+        cfg, tokenizer = blueprint.empty
+        model = _hooked(cfg, tokenizer, device, values)
     strange = set(weight_names(model, once=False)) ^ set(blueprint.spans)
     if strange:
         raise UnsupportedError("a model that its config describes", f"other weights: {', '.join(sorted(strange))}")
     check_logits(model, blueprint.logits, "the model that the workers were given")
     return model
+
+
+def _hooked(cfg: Any, tokenizer: Any, device: str, values: Mapping[str, Tensor]) -> HookedTransformer:
+    cfg = copy.deepcopy(cfg)
+    cfg.device = device
+    cfg.init_weights = False
+    model = without_weights(cfg)
+    model.load_state_dict(values, strict=False, assign=True)
+    model.tokenizer = tokenizer
+    return model.to(device, print_details=False).eval()

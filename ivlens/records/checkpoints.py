@@ -56,7 +56,8 @@ class WeightChange(Record):
     Query heads that share keys and values show the same change of W_K and W_V.
 
     Args:
-        values: [matrix, layer, head], the matrices in the order of ``MATRICES``: W_Q, W_K, W_V, W_O.
+        values: [matrix, layer, head], the matrices in the order of ``MATRICES``: W_Q, W_K, W_V, W_O; not-a-number where
+            queries, keys and values are parts of one joint matrix, which are not known.
     """
 
     values: Float[Tensor, "matrix layer head"]
@@ -112,6 +113,12 @@ class CheckpointComparison(Record):
     def _with_todays_conditions(self) -> Self:
         rows = (row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
         return replace(self, recovery=tuple(rows))
+
+    @property
+    def joint_matrices(self) -> tuple[str, ...]:
+        """Matrices whose change is unknown, since a model has them in one joint matrix whose parts are not known."""
+        unknown = self.weights.isnan().all(-1).all(-1).any(0)
+        return tuple(name for name, each in zip(MATRICES, unknown.tolist(), strict=True) if each)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict.

@@ -88,7 +88,10 @@ CHECKPOINT_ROWS = {
     "overlap": _float("0 to 1", "Fraction of the strongest heads that the base's strongest heads share."),
     "heads_gained": Column("list", "(layer, head)", "Heads among the strongest here that were not in the base."),
     "heads_lost": Column("list", "(layer, head)", "Heads among the base's strongest that are not here."),
-    "weight_change_top": _float("ratio", "Mean relative change of the weights of the base's strongest heads."),
+    "weight_change_top": _float(
+        "ratio",
+        "Mean relative change of the weights of the base's strongest heads; of W_O alone where others are joint.",
+    ),
     "weight_change_rest": _float("ratio", "The same, of all other heads."),
     "bare": _float("0 to 1", "Accuracy on bare prompts, without a vector."),
     "recovered": _float("0 to 1", "Accuracy on bare prompts with the base's vector added."),

@@ -21,7 +21,7 @@ def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
     assert [len(digest) for digest in digests] == [64] * 3
     assert facts == {
         "source": "LlamaForCausalLM object", "revision": None, "adapter": None, "dtype": "float32",
-        "processing": "none", "architecture": "LlamaForCausalLM", "bos": False,
+        "processing": "none", "architecture": "LlamaForCausalLM", "bos": False, "engine": "hooked",
         "n_layers": 2, "n_heads": 4, "d_head": 8, "d_model": 32,
     }  # fmt: skip
 

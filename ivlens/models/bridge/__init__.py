@@ -8,7 +8,8 @@ by name.
 
 ``decoder``: the layers, attention and output projections of a model. ``points``: its hook points. ``model``: the
 ``Bridge``. ``sweep``: many interventions at the last prompt token, over the key-value cache. ``trial``: the check at
-loading. ``protocol``: what ``ivlens.models`` does with a model, done with a ``Bridge``.
+loading. ``loop``: steering one pass at a time, where the sweep is refused. ``protocol``: what ``ivlens.models`` does
+with a model, done with a ``Bridge``.
 """
 
 from . import protocol as protocol

@@ -64,7 +64,8 @@ class Config:
 class Bridge(nn.Module):
     """A Hugging Face causal language model under TransformerLens' hook names, computing with its own modules.
 
-    Hooks are on it only while something is read or edited; its weights are not copied and its modules not replaced.
+    ``load_model`` gives it for a family that has no HookedTransformer, and for ``engine="bridge"``. Hooks are on the
+    model only while something is read or edited; its weights are not copied and its modules not replaced.
 
     Args:
         hugging_face: the model; PEFT's adapters, 4 and 8 bit weights and several devices stay as they are.
@@ -74,7 +75,7 @@ class Bridge(nn.Module):
         UnsupportedError: the model is no stack of layers with one residual stream.
 
     Example:
-        >>> bridge = iv.load_model(model_folder, engine="bridge")
+        >>> bridge = iv.load_model(iv.export_hf(model, tmp_path / "model"), engine="bridge")
         >>> bridge("one two").shape[-1] == bridge.cfg.d_vocab
         True
     """
@@ -119,7 +120,14 @@ class Bridge(nn.Module):
         return arrangement
 
     def to_tokens(self, input: str | list[str]) -> Int[Tensor, "batch pos"]:
-        """Token ids, special tokens as the tokenizer sets them, padded on the right."""
+        """Token ids, special tokens as the tokenizer sets them, padded on the right.
+
+        Args:
+            input: a text or several.
+
+        Returns:
+            The ids, [batch, pos].
+        """
         tokens: Tensor = self._encoded(input)["input_ids"]
         return tokens
 
@@ -133,12 +141,29 @@ class Bridge(nn.Module):
     def forward(
         self, input: str | list[str] | Int[Tensor, "batch pos"] | Int[Tensor, " pos"], attention_mask: Any = None
     ) -> Float[Tensor, "batch pos vocab"]:
-        """Logits of texts or token ids."""
+        """Logits of texts or token ids.
+
+        Args:
+            input: a text, several, or token ids [batch, pos].
+            attention_mask: 1 for tokens, 0 for padding, [batch, pos] (None: the tokenizer's, or all ones).
+
+        Returns:
+            The logits, [batch, pos, vocab].
+        """
         logits: Tensor = self.run(*self._read(input, attention_mask)).logits
         return logits
 
     def run(self, tokens: Int[Tensor, "batch pos"], mask: Any, **options: Any) -> Any:
-        """The model's own output, in evaluation mode."""
+        """The model's own output, in evaluation mode.
+
+        Args:
+            tokens: token ids, [batch, pos].
+            mask: 1 for tokens, 0 for padding, [batch, pos], or None.
+            options: further options of the model's forward function.
+
+        Returns:
+            What the Hugging Face model gives.
+        """
         if "logits_to_keep" not in inspect.signature(type(self.hugging_face).forward).parameters:
             options.pop("logits_to_keep", None)
         with self.running():

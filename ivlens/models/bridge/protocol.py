@@ -1,5 +1,6 @@
 """What ``ivlens.models`` does with a model, done with a ``Bridge``."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...errors import HookError, UnsupportedError
+from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
 from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
@@ -21,6 +22,7 @@ from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
+from .loop import greedy_by_loop
 from .model import Bridge, evaluating
 from .sweep import Fork, greedy_of, head_forks, run_rows, scores_of
 
@@ -127,8 +129,8 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
     found: dict[str, Tensor] = {}
     for name, theirs in PROJECTIONS.items():
         module = next((getattr(parts.attention, each) for each in theirs if hasattr(parts.attention, each)), None)
-        if module is None:
-            raise UnsupportedError("queries, keys and values of their own weights", f"joint ones in layer {layer}")
+        if module is None:  # one joint matrix, whose order no two families share
+            continue
         found[name] = _matrix(module, model.cfg.d_model).unflatten(1, (-1, d_head)).transpose(0, 1)
     assert parts.output is not None
     found["W_O"] = _matrix(parts.output, model.cfg.n_heads * d_head).unflatten(0, (-1, d_head))
@@ -190,6 +192,11 @@ def _sweep_additions(
     model: Bridge, pairs: Sequence[TokenizedPrompt], added: Mapping[int, Float[Tensor, "added d_model"]]
 ) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
     _check_no_hooks(model)
+    trouble = model.sweep_trial[1]
+    if trouble is not None:
+        reason = "this model's key-value cache does not serve many rows: every combination runs the whole prompt"
+        warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=5)
+        return [greedy_by_loop(model, pair, added) for pair in pairs]
     forks = {layer: Fork(len(vectors), added=vectors) for layer, vectors in added.items()}
     return [greedy_of(model, run_rows(model, pair, forks), pair[1]) for pair in pairs]
 

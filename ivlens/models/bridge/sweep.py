@@ -98,7 +98,7 @@ class _Rows:
         """Before a layer's output projection: the heads of the rows that entered there."""
         assert fork.patched is not None
         z = self.arrangement.of(args[0], self.width).clone()
-        new = z[self.before :, 0].unflatten(-1, (self.n_heads, -1))
+        new = z[self.before :, 0].clone().unflatten(-1, (self.n_heads, -1))
         z[self.before :, 0] = fork.patched(new).flatten(1).to(z)
         return (self.arrangement.whole(z), *args[1:])
 

@@ -92,9 +92,19 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
         ("Heads that carry the instructions", [head_change_maps(comparison, task) for task in comparison.tasks]),
     ]
     if len(comparison.checkpoints) > 1:
-        weights = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in MATRICES]
-        sections.append(("What changed in the heads' weights", weights))
+        sections.append(("What changed in the heads' weights", _weights(comparison)))
     return [*sections, ("Tables", _tables(comparison))]
+
+
+def _weights(comparison: CheckpointComparison) -> list[Body]:
+    """Maps of how far each head's matrices are from the base's, and of which matrices it is unknown."""
+    unknown = comparison.joint_matrices
+    known = [each for each in MATRICES if each not in unknown]
+    maps: list[Body] = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in known]
+    if not unknown:
+        return maps
+    why = "the model has them in one joint matrix, whose parts are not known."
+    return [prose(f"The change of {', '.join(unknown)} is not measured: {why}"), *maps]
 
 
 def _compared(comparison: CheckpointComparison) -> list[Body]:
