@@ -35,6 +35,18 @@ def test_make_runs_what_is_promised() -> None:
     assert {"docs", "figures"} <= {*TARGETS}
 
 
+def test_the_second_environment_of_ci_has_another_transformer_lens_and_nothing_else() -> None:
+    first, second = (
+        {line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")}
+        for name in ("constraints.txt", "constraints-tl4.txt")
+    )
+    assert first ^ second == {"transformer-lens==3.9.0", "transformer-lens==4.3.0"}
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    tests = script[script.index("constraints-tl4.txt") :].splitlines()[1].removeprefix("python -m pytest ").split()
+    assert "tests/models/test_bridge.py" in tests
+    assert all((ROOT / path).is_file() for path in tests)
+
+
 def test_the_host_runs_the_script_that_decides_on_a_clean_checkout() -> None:
     workflow = parsed(".github/workflows/ci.yml")
     steps = workflow["jobs"]["test"]["steps"]

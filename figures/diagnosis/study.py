@@ -31,7 +31,7 @@ from ivlens import (
 )
 from ivlens.effects import load_or_compute_vector
 from ivlens.files import safe_name
-from ivlens.models import HookedTransformer, cache_folder
+from ivlens.models import HookedTransformer, cache_folder, only_hooked
 from ivlens.records import findings
 
 from ..pages import load_or_measure, write_tables
@@ -166,7 +166,7 @@ def _sequence(guidance: str, work: Path, config: DiagnosisConfig) -> dict[str, P
     for name, folder in zip(config.new, folders.values(), strict=True):
         if not folder.exists():
             logger.info("%s: %s", guidance, name)
-            export_hf(_trained(load_model(before), name, settings, work, config), folder)
+            export_hf(_trained(only_hooked(load_model(before), "training"), name, settings, work, config), folder)
         before = folder
     return folders
 

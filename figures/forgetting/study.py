@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ivlens import load_model, views
+from ivlens.models import only_hooked
 
 from ..pages import load_or_measure, write_tables
 from .config import StudyConfig
@@ -21,7 +22,7 @@ def write(folder: Path, *, fresh: bool = False, config: StudyConfig | None = Non
     config = config or StudyConfig()
     study = load_or_measure(
         folder / "records", lambda records: load_study(records, config),
-        lambda records: run_study(load_model("smollm2"), records, config), fresh,
+        lambda records: run_study(only_hooked(load_model("smollm2"), "training"), records, config), fresh,
     )  # fmt: skip
     prompts = f"{config.n_test} prompts for each of {len(config.old)} tasks"
     facts = f"SmolLM2-135M-Instruct, {len(config.seeds)} seeds, {prompts}"
