@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -27,7 +28,7 @@ def hub_file(file: HubFile) -> Path:
         ConnectionError: the hub does not answer, as without a network, or has no such file.
         Exception: what else the hub's library meets while fetching.
     """
-    where = {"repo_id": file.repository, "filename": file.name, "revision": file.commit}
+    where: dict[str, Any] = {"repo_id": file.repository, "filename": file.name, "revision": file.commit}
     try:
         return Path(hf_hub_download(**where, local_files_only=True))
     except FileNotFoundError:
