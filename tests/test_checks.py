@@ -150,7 +150,7 @@ def test_a_call_that_does_not_fit_is_pythons_own_error() -> None:
 def test_a_message_does_not_print_a_model() -> None:
     with pytest.raises(ArgumentError) as caught:
         ivlens.evaluate(torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(99))), [PROMPT])
-    assert "model to be a HookedTransformer; got a Sequential; load_model(source) gives one" in str(caught.value)
+    assert "model to be a Model; got a Sequential; load_model(source) gives one" in str(caught.value)
     with pytest.raises(ArgumentError) as caught:
         ivlens.head_overlap("x" * 10**6, [])
     assert len(str(caught.value)) < 300

@@ -121,7 +121,7 @@ def _exact_or_loop(model: Model, stream_dtype: torch.dtype | None) -> Method:
     except UnsupportedError as error:
         if stream_dtype is not None:
             raise
-        reason = f"last-token streams do not represent {error.came} of this model: effects come from the plain loop"
+        reason = f"the exact sweep does not run on this model ({error.came}): effects come from the plain loop"
         warnings.warn(f"{reason}, one forward pass per head", FallbackWarning, stacklevel=5)
         return "loop"
     return "exact"

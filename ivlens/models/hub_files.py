@@ -28,7 +28,7 @@ def hub_file(file: HubFile) -> Path:
         ConnectionError: the hub does not answer, as without a network, or has no such file.
         Exception: what else the hub's library meets while fetching.
     """
-    where: Any = {"repo_id": file.repository, "filename": file.name, "revision": file.commit}
+    where: dict[str, Any] = {"repo_id": file.repository, "filename": file.name, "revision": file.commit}
     try:
         return Path(hf_hub_download(**where, local_files_only=True))
     except FileNotFoundError:

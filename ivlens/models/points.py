@@ -128,7 +128,7 @@ def hook_of(registered: Any) -> Any:
 
 def first(output: Any) -> Tensor:
     """A layer's activation, which some models give in a tuple."""
-    activation = output[0] if isinstance(output, tuple) else output
+    activation = output[0] if isinstance(output, (tuple, list)) else output
     assert isinstance(activation, torch.Tensor)
     return activation
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ...checks import Count, checked
 from ...errors import ArgumentError, HookError, UnsupportedError
 from ..engines import Model
 from ..hooks import attn_out_name, hooks_on, pattern_name, resid_pre_name, z_name
@@ -119,6 +120,7 @@ class Bridge(nn.Module):
             raise UnsupportedError("a model whose key-value cache serves many rows", str(trouble), "use method='loop'")
         return arrangement
 
+    @checked
     def to_tokens(self, input: str | list[str]) -> Int[Tensor, "batch pos"]:
         """Token ids, special tokens as the tokenizer sets them, padded on the right.
 
@@ -138,9 +140,8 @@ class Bridge(nn.Module):
         options = {"padding": True, "padding_side": side} if len(texts) > 1 else {}
         return self.tokenizer(texts, return_tensors="pt", **options).to(self.cfg.device)
 
-    def forward(
-        self, input: str | list[str] | Int[Tensor, "batch pos"] | Int[Tensor, " pos"], attention_mask: Any = None
-    ) -> Float[Tensor, "batch pos vocab"]:
+    @checked
+    def forward(self, input: Any, attention_mask: Any = None) -> Float[Tensor, "batch pos vocab"]:
         """Logits of texts or token ids.
 
         Args:
@@ -153,7 +154,8 @@ class Bridge(nn.Module):
         logits: Tensor = self.run(*self._read(input, attention_mask)).logits
         return logits
 
-    def run(self, tokens: Int[Tensor, "batch pos"], mask: Any, **options: Any) -> Any:
+    @checked
+    def run(self, tokens: Any, mask: Any, **options: Any) -> Any:
         """The model's own output, in evaluation mode.
 
         Args:
@@ -169,7 +171,8 @@ class Bridge(nn.Module):
         with self.running():
             return self.hugging_face(input_ids=tokens, attention_mask=mask, **({"use_cache": False} | options))
 
-    def generate(self, input: Any, max_new_tokens: int = 10, **options: Any) -> Any:
+    @checked
+    def generate(self, input: Any, max_new_tokens: Count = 10, **options: Any) -> Any:
         """What the model goes on with, greedily unless ``options`` of transformers' ``generate`` say otherwise.
 
         Args:

@@ -50,8 +50,7 @@ def _every(tokens: Ids) -> TokenizedPrompt:
 def _furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]) -> tuple[float, float]:
     """Largest difference of two tables of logits, and the second's largest logit; row by row, to spare memory."""
     rows = [
-        torch.stack([(a.double() - b.double()).abs().max(), b.double().abs().max()])
-        for a, b in zip(one, other, strict=True)
+        torch.stack([(a - b).abs().max().double(), b.abs().max().double()]) for a, b in zip(one, other, strict=True)
     ]
     difference, size = torch.stack(rows).amax(0).tolist()
     return difference, size
