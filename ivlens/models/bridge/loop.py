@@ -30,7 +30,7 @@ def _logits(
     yield answer_logits(bridge, prompt)[0]
     for layer in sorted(added):
         for vector in added[layer]:
-            with hooked(bridge, {resid_pre_name(layer): _adding(vector)}):
+            with hooked(bridge, {resid_pre_name(layer): adding(vector)}):
                 yield answer_logits(bridge, prompt)[0]
 
 
@@ -39,7 +39,9 @@ def _read(logits: Float[Tensor, "answer vocab"], answer: Ids) -> tuple[Float[Ten
     return answer_scores(logits[None], answer)[0], (logits.argmax(-1) == targets).all()
 
 
-def _adding(vector: Float[Tensor, " d_model"]) -> Callable[[Tensor], Tensor]:
+def adding(vector: Float[Tensor, " d_model"]) -> Callable[[Tensor], Tensor]:
+    """The edit of a residual stream that adds a vector at the last prompt token."""
+
     def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
         row, position = last_token(stream)
         stream = stream.clone()

@@ -1,6 +1,6 @@
 """The sweep of a bridged model against a plain loop over heads, on a short text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from ..hooks import hooked, resid_pre_name, z_name
 from ..passes import last_token
 from ..precision import TOLERANCE
 from ..runs import answer_logits, answer_residual, final_logits, padded
+from .loop import adding
 from .model import Bridge
 from .rows import ARRANGEMENTS, Arrangement
 from .sweep import Fork, head_forks, run_rows
@@ -126,12 +127,12 @@ def _shifts_in_turn(
     rows, shift = padded([pair], bridge.cfg.device), torch.linspace(-1, 1, bridge.cfg.d_model)
     loop = []
     for layer in layers:
-        with hooked(bridge, {resid_pre_name(layer): _shift(shift)}):
+        with hooked(bridge, {resid_pre_name(layer): adding(shift)}):
             loop.append(answer_residual(bridge, rows))
     return {layer: Fork(1, added=shift[None]) for layer in layers}, torch.cat(loop)
 
 
-def _keep(clean: dict[int, Tensor], layer: int):  # type: ignore[no-untyped-def]
+def _keep(clean: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
     def edit(z: Float[Tensor, "batch pos head d_head"]) -> None:
         clean[layer] = z[last_token(z)][0].clone()
 
@@ -144,13 +145,3 @@ def _negate_in_turn(z: Float[Tensor, "head pos head d_head"]) -> Tensor:
     z = z.clone()
     z[row, position, row] *= -1
     return z
-
-
-def _shift(by: Tensor):  # type: ignore[no-untyped-def]
-    def edit(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        row, position = last_token(stream)
-        stream = stream.clone()
-        stream[row, position] += by.to(stream)
-        return stream
-
-    return edit
