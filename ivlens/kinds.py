@@ -41,7 +41,7 @@ LIST = "a list of "
 # How to come by what was expected, said where something else was passed.
 MAKERS = {
     "Model": "load_model(source) gives one",
-    "HookedTransformer": "load_model(source, engine='hooked') gives one",
+    "HookedTransformer": "load_model(source, engine='hooked') gives one where its family is represented",
     "Task": "load_task(name, file or rows) gives one",
     "Prompt": "task.prompts(n) gives a list of them, Prompt(text, answers) makes one by hand",
     "HeadMeans": "mean_head_activations(model, prompts) gives them",

@@ -203,7 +203,7 @@ def test_what_streams_do_not_represent_goes_through_the_loop_and_says_so(tiny64:
     expected = ivlens.indirect_effects(model, RAGGED, means)
     model.cfg.num_experts = 2  # read at construction only: the numbers stay
     loop = ivlens.indirect_effects(model, RAGGED, means, method="loop")
-    with pytest.warns(FallbackWarning, match=r"do not represent experts of this model: .* plain loop") as caught:
+    with pytest.warns(FallbackWarning, match=r"does not run on this model \(experts\): .* plain loop") as caught:
         fallen = ivlens.indirect_effects(model, RAGGED, means)
     assert len(caught) == 1
     assert (fallen.method, fallen.provenance["settings"]["method"]) == ("loop", "loop")

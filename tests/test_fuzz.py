@@ -104,14 +104,14 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "compare_conditions": {"model": model, "conditions": {"bare": (of("bare"), None)}},
         "compare_methods": {"model": model, "prompts": of("corrupted"), "means": of("means"), "k": 2},
         "evaluate": {"model": model, "prompts": of("bare")},
-        "explore": {"model": model, "tasks_or_prompts": of("task"), "prompts": 2, "tried": 2},
+        "explore": {"model": model, "tasks_or_prompts": of("task"), "n_clean": 2, "n_test": 2},
         "export_adapter": {"model": model, "folder": folder / "adapter"},
         "export_hf": {"model": model, "folder": folder / "exported"},
         "fine_tune": {"model": model, "data": of("clean"), "config": small},
         "frame_table": {"frame": effects.to_frame()},
         "head_heatmap": {"effects": effects},
         "head_heatmaps": {"effects": [effects]},
-        "head_overlap": {"a": heads, "b": heads},
+        "head_overlap": {"heads": heads, "others": heads},
         "indirect_effects": {"model": model, "prompts": of("corrupted"), "means": of("means")},
         "instruction_vector": {"model": model, "source": of("means"), "heads": heads},
         "list_vectors": {"folder": of("saved").parent},
@@ -157,9 +157,19 @@ def attempts(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, C
                 large = isinstance(value, int) and value > 2 and argument in LARGE
                 own = argument == "format" and callable(value)  # what a caller's own function raises is the caller's
                 whole = argument == "self" or (argument == "tokenizer" and name.startswith("Prompt"))
-                if whole or large or own:
+                options = {**needed, argument: value}
+                if whole or large or own or not _fits(function, options):
                     continue
-                yield name, argument, _call(function, {**needed, argument: value}), value
+                yield name, argument, _call(function, options), value
+
+
+def _fits(function: Callable[..., Any], options: dict[str, Any]) -> bool:
+    """Whether nothing that is needed is missing, which is Python's own error."""
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError:
+        return False
+    return True
 
 
 def _call(function: Callable[..., Any], options: dict[str, Any]) -> Callable[[], Any]:

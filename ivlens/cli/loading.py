@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..vocabulary import Split
 from .options import DTYPES
 
 CONFIG = "config.json"
+log = logging.getLogger("ivlens")
 
 
 def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
@@ -30,6 +32,7 @@ def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
 
 def read_model(options: argparse.Namespace, **others: Any) -> Model:
     """The model that the options name, with ``others`` in place of some options."""
+    log.info(f"loading {options.model}")
     return load_model(options.model, **given(options, "load_model") | others)
 
 

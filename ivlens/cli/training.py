@@ -9,7 +9,7 @@ from pathlib import Path
 from ..effects import load_or_compute_vector
 from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
-from ..models import HookedTransformer, export_adapter, export_hf, merge_lora, only_hooked
+from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
 from ..tasks import Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
@@ -35,6 +35,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     if options.engine == "bridge":
         expected = "--engine auto or hooked, since training is not yet done on a Bridge"
         raise ArgumentError(expected, "bridge", "leave the option out")
+    check_training()
     task, *kept = read_tasks([options.task, *options.keep], options.instruction)
     config = _config(options)
     _check_tasks(task, kept, config.guidance)

@@ -5,6 +5,7 @@ from .adapters import adapter_tokenizer as adapter_tokenizer
 from .bridge import Bridge as Bridge
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
+from .engines import check_training as check_training
 from .engines import only_hooked as only_hooked
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf

@@ -53,6 +53,15 @@ def check_hooked() -> None:
         )  # fmt: skip
 
 
+def check_training() -> None:
+    """Raise UnsupportedError where TransformerLens has no HookedTransformer, which training needs."""
+    if not has_hooked():
+        raise UnsupportedError(
+            "a HookedTransformer for training, which is not yet done on a Bridge",
+            "TransformerLens 4 or later, which has none", "pip install 'transformer-lens<4'",
+        )  # fmt: skip
+
+
 def only_hooked(model: Model, doing: str) -> HookedTransformer:
     """The model, which must be a HookedTransformer for what is ``doing``.
 

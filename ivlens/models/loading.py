@@ -54,10 +54,10 @@ def load_model(
         adapter: a PEFT adapter to merge into the weights, a folder or a hub name.
         tokenizer: the folder, hub name or .gguf file of a tokenizer in place of the adapter's or else the model's own.
             A tokenizer of Hugging Face itself will do too.
-        engine: what computes: "hooked" is a HookedTransformer with the weights, whose last-token streams are fast;
-            "bridge" is the Hugging Face model itself, of any family, a model object as it is and without a copy;
-            "auto" is the first if the family is represented, else the second.
-        verify: compare the logits of one short prompt with Hugging Face's, or a bridge's sweep with a plain loop.
+        engine: what computes the model: hooked (TransformerLens' HookedTransformer: 17 families, fastest sweeps),
+            bridge (the Hugging Face model itself: any decoder), or auto (hooked if the family has one, else bridge).
+        verify: check the loaded model on a short text: its logits against Hugging Face's; on a bridge, the exact sweep
+            against one pass for each head.
 
     Returns:
         A HookedTransformer or a ``Bridge``, in evaluation mode, with the provenance of its weights attached.
@@ -79,7 +79,7 @@ def load_model(
         raise ArgumentError("dtype to be float32, float64, bfloat16 or float16 of torch", repr(dtype))
     check_device(device)
     if isinstance(source, Model):
-        return _passed_through(source, device, revision, adapter, tokenizer, engine)
+        return _passed_through(source, device, dtype, revision, adapter, tokenizer, engine)
     if engine == "hooked":
         check_hooked()
     if (taken := _taken(source, engine, tokenizer)) is not None:
@@ -136,7 +136,9 @@ def _check_as_it_is(
 
 def _bridged(opened: Source, verify: bool) -> Bridge:
     """The bridge over a Hugging Face model, which computes as it is."""
-    with library_errors(f"a decoder that runs on token ids in {opened.name}", "try its forward pass on a short text"):
+    with library_errors(
+        f"a decoder that runs on token ids in {opened.name}", "run its forward pass on a short text in this dtype"
+    ):
         d_vocab = opened.model.config.get_text_config().vocab_size
         bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab))
         if verify:
@@ -187,7 +189,9 @@ def check_device(device: str | torch.device | None) -> None:
 def _check_base(base: Source, adapter: str | Path, dtype: torch.dtype) -> None:
     """Warn where an adapter that ivlens exported was trained on other weights than the base's."""
     recorded = recorded_base(adapter)
-    if recorded is None or recorded[1] != str(dtype).removeprefix("torch."):
+    if recorded is None or not (has_hooked() and is_represented(base.model.config)):
+        return  # it was recorded of a HookedTransformer's weights
+    if recorded[1] != str(dtype).removeprefix("torch."):
         return
     if weights_sha256(_hooked(base.model, torch.device("cpu"), dtype)) != recorded[0]:
         message = f"the adapter at {adapter} was trained on other weights than those of {base.name}"
@@ -286,6 +290,7 @@ def logits_on_cpu(model: torch.nn.Module, tokens: Int[Tensor, "batch pos"]) -> F
 def _passed_through(
     model: Model,
     device: str | torch.device | None,
+    dtype: torch.dtype | None,
     revision: str | None,
     adapter: str | Path | None,
     tokenizer: Any,
@@ -299,9 +304,16 @@ def _passed_through(
         raise ArgumentError("an adapter only with a Hugging Face source", f"a {kind}", "merge it before")
     if engine not in ("auto", "hooked" if isinstance(model, HookedTransformer) else "bridge"):
         raise ArgumentError(f"a source for engine {engine!r}", f"a {kind}", "give what it was made of")
+    if dtype not in (None, model.cfg.dtype):
+        raise ArgumentError(
+            f"a {kind} as it is, in {model.cfg.dtype}", f"dtype={dtype}", "load what it was made of in that dtype"
+        )
     if not isinstance(model, HookedTransformer):
-        if tokenizer is not None or device is not None:
-            raise ArgumentError("a Bridge as it is", "a tokenizer or device", "give model.hugging_face with them")
+        if tokenizer is not None:
+            raise ArgumentError("a Bridge as it is", "a tokenizer", "load_model(bridge.hugging_face, tokenizer=...)")
+        if device is not None and torch.device(device).type != torch.device(model.cfg.device).type:
+            remedy = "move bridge.hugging_face there, then give that to load_model"
+            raise ArgumentError(f"a Bridge as it is, on {model.cfg.device}", f"device={device!r}", remedy)
         return model
     if tokenizer is not None:
         attach_tokenizer(model, open_tokenizer(tokenizer))

@@ -19,7 +19,7 @@ from transformers.initialization import no_init_weights
 
 from ..errors import ArgumentError, MismatchError, SourceError, UnsupportedError, reason
 from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_object
-from .families import family_of, hooked_config
+from .families import family_of
 from .finding import hub_model, local_path
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
 from .model_folder import CONFIG, check_alone, check_model_folder
@@ -83,7 +83,10 @@ def as_it_is(source: Any, tokenizer: Any) -> Source | None:
     kind, inner = type(source).__name__, source
     if is_peft_model(source):
         if getattr(source.active_peft_config, "is_prompt_learning", False):
-            raise UnsupportedError("adapters in the model's modules", "prompts or prefixes that PEFT learned")
+            raise UnsupportedError(
+                "adapters in the model's modules", "prompts or prefixes that PEFT learned",
+                "give the base model, or an adapter of weights such as LoRA",
+            )  # fmt: skip
         inner = source.get_base_model()
     elif kind == "TransformerBridge":
         inner, tokenizer = source.original_model, source.tokenizer if tokenizer is None else tokenizer
@@ -171,6 +174,10 @@ def _from_folder(
     check_model_folder(folder, name, any_family=any_family)
     with library_errors(f"a readable model at {name}"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "is_encoder_decoder", False):
+            raise UnsupportedError(
+                "a decoder", f"{config.model_type!r}, an encoder with a decoder", "give a decoder-only model"
+            )
         if not any_family:
             family_of(config)
         if tokenizer is None:
@@ -185,9 +192,9 @@ def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
         file = GgufFile(path)
         check_metadata(file)
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-        family_of(config)
+        family = family_of(config)
         complete_config(file, config)
-        hooked_config(config)
+        family.facts(config)  # refuses what the reader of transformers drops
         check_tensors(file, config)
         model = _whole(path.parent, path.name, gguf_file=path.name, dtype=dtype, config=config)
         tokenizer = _gguf_tokenizer(path) if tokenizer is None else tokenizer

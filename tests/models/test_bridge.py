@@ -300,7 +300,7 @@ def test_a_cache_that_serves_one_row_only_falls_back_to_the_loop(bridged: Any) -
     assert bridge.sweep_trial[0] is None
     clean = prompts(1)
     means = random_means(bridge, iv.mean_head_activations(bridge, clean))
-    with pytest.warns(FallbackWarning, match="its cache fails"):
+    with pytest.warns(FallbackWarning, match="does not take several rows"):
         effects = iv.indirect_effects(bridge, clean, means)
     assert effects.method == "loop"
 

@@ -200,7 +200,7 @@ def test_what_workers_would_not_compute_is_refused(model_of: Any, monkeypatch: A
     with pytest.raises(HookError, match="no active hooks"):
         ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, n_jobs=2)
     handle.remove()
-    model.blocks[1].mlp.forward = torch.zeros_like  # no weight says this
+    model.blocks[1].mlp.act_fn = torch.zeros_like  # no weight says this
     with pytest.raises(MismatchError, match=r"logits within .* of the model that the workers were given"):
         ivlens.indirect_effects(model, PROMPTS, means, stream_budget=FEW, n_jobs=2)
 

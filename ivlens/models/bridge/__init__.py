@@ -2,14 +2,14 @@
 
 A family that ``families`` represents becomes a HookedTransformer, whose streams are fast. Any other causal language
 model, and a model object that must not be copied, becomes a ``Bridge``: the model's own modules compute, and torch
-hooks, which are there only while something is read or edited, sit where TransformerLens has its hook points. Nothing
-is known of the family. What is used is found in the model and tried when it is loaded: what does not hold is refused
+hooks, which are there only while something is read or edited, sit where TransformerLens has its hook points. No code
+is specific to a family. What is used is found in the model and tried when it is loaded: what does not hold is refused
 by name.
 
-``decoder``: the layers, attention and output projections of a model. ``points``: its hook points. ``model``: the
-``Bridge``. ``sweep``: many interventions at the last prompt token, over the key-value cache. ``trial``: the check at
-loading. ``loop``: steering one pass at a time, where the sweep is refused. ``protocol``: what ``ivlens.models`` does
-with a model, done with a ``Bridge``.
+``decoder``: the layers, attention and output projections of a model. ``model``: the ``Bridge``. ``sweep``: many
+interventions at the last prompt token, over the key-value cache. ``rows``: how they lie, in one sequence or in a batch.
+``trial``: the check at loading. ``loop``: steering one pass at a time, where the sweep is refused. ``protocol``: what
+``ivlens.models`` does with a model, done with a ``Bridge``.
 """
 
 from . import protocol as protocol

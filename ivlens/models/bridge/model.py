@@ -166,6 +166,7 @@ class Bridge(nn.Module):
         Returns:
             What the Hugging Face model gives.
         """
+        # older models have no such option
         if "logits_to_keep" not in inspect.signature(type(self.hugging_face).forward).parameters:
             options.pop("logits_to_keep", None)
         with self.running():
@@ -181,19 +182,20 @@ class Bridge(nn.Module):
             options: further options of transformers' ``generate``.
 
         Returns:
-            The text with what follows it, or token ids likewise, texts padded on the left.
+            The text with its continuation, a list of them for several texts, token ids for token ids.
         """
         tokens, mask = self._read(input, options.pop("attention_mask", None), side="left")
         mask = torch.ones_like(tokens) if mask is None else mask
         settings = GREEDY | {"pad_token_id": self.tokenizer.pad_token_id} | options
         with self.running():
             made = self.hugging_face.generate(tokens, attention_mask=mask, max_new_tokens=max_new_tokens, **settings)
-        if not isinstance(input, str):
+        if isinstance(input, Tensor):
             return made
-        return self.tokenizer.decode(made[0], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return texts[0] if isinstance(input, str) else texts
 
     def _read(self, input: Any, mask: Any, side: str = "right") -> tuple[Int[Tensor, "batch pos"], Any]:
-        if isinstance(input, (str, list)):
+        if isinstance(input, str) or (isinstance(input, list) and all(isinstance(each, str) for each in input)):
             encoded = self._encoded(input, side)
             input, mask = encoded["input_ids"], encoded.get("attention_mask")
         if not isinstance(input, Tensor):

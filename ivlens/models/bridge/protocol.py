@@ -83,7 +83,7 @@ def _check_heads_alike(model: Bridge) -> None:
     if without := [layer for layer, width in enumerate(widths) if not width]:
         raise UnsupportedError(
             "attention heads in every layer", f"none in layers {', '.join(map(str, without))}",
-            "steer the residual stream, or evaluate; effects of heads need all layers",
+            "use mean_difference and steer, steering_sweep or evaluate; heads and their vectors need all layers",
         )  # fmt: skip
     if len({*widths}) > 1:
         raise UnsupportedError("heads of one width in every layer", f"widths {sorted({*widths})}")
@@ -235,9 +235,9 @@ def _lora_is_on(model: Bridge) -> bool:
 
 @check_dtype.register(Bridge)
 def _check_dtype(model: Bridge) -> None:
-    """Its config has the dtype of its weights, whatever it was cast to."""
+    """Nothing to check: its config has the dtype of its weights, whatever it was cast to."""
 
 
 @check_attention.register(Bridge)
 def _check_attention(model: Bridge) -> None:
-    """Scores that are no numbers stay so in Hugging Face's attention, and are found in what follows from them."""
+    """Nothing to check: Hugging Face's attention keeps scores that are no numbers, which are found in what follows."""

@@ -3,7 +3,8 @@
 In one sequence every row's tokens have the positions that the clean row's have, and attend to the prompt's keys and to
 their own row: the prompt's keys and values are read once for all rows. Attention must take a mask of [query, key] for
 that, and nothing else may mix tokens. In a batch each row is a prompt of its own, to which the cache gives the prompt's
-keys and values: more memory, and any model that has such a cache. What a model computes rightly is tried at loading.
+keys and values: more memory, and any model that has such a cache. Which of them is right for a model is tried once
+(``trial``).
 """
 
 from collections.abc import Callable

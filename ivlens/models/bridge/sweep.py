@@ -1,9 +1,8 @@
 """Many interventions at the last prompt token, over Hugging Face's own key-value cache.
 
 As with last-token streams, the prompt's earlier tokens are run once, into a cache. Then the last prompt token and the
-answer's run through the layers as rows of one batch, each row with its own intervention; a row enters in the layer of
-its intervention, as a copy of the clean row, which is all that it was before. To the model this is a batch of prompts
-that share their beginning, so that it needs to know nothing of the family.
+answer's run through the layers once for each intervention, as rows that lie as ``rows`` says. A row enters in the layer
+of its intervention, as a copy of the clean row, with which it agrees up to there. No code is specific to a family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +102,7 @@ class _Rows:
         return (self.arrangement.whole(z), *args[1:])
 
     def leave(self, layer: nn.Module, args: Any, output: Any) -> Any:
-        """After the last layer: the rows are kept, and the model makes logits of the clean one only."""
+        """After the last layer: the rows are kept, and only the clean one goes on to the logits."""
         self.final.append(self.arrangement.of(first(output), self.width))
         clean = self.arrangement.whole(self.final[-1][:1])
         return (clean, *output[1:]) if isinstance(output, tuple) else clean

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import MismatchError
+from ...errors import MismatchError, reason
 from ...vocabulary import Head, Ids, TokenizedPrompt
 from ..hooks import hooked, resid_pre_name, z_name
 from ..passes import last_token
@@ -23,7 +23,9 @@ TEXT = "The quick brown fox jumps over the lazy dog."
 
 @torch.no_grad()
 def check_bridge(bridge: Bridge) -> None:
-    """Try on a short text what ivlens does with a bridged model; what the sweep gets wrong is kept to be refused later.
+    """Try on a short text what ivlens does with a bridged model.
+
+    A sweep that is wrong is remembered, and refused when it is used.
 
     Raises:
         MismatchError: logits of the residual stream, or beside padding, are not the model's own.
@@ -93,7 +95,7 @@ def _trouble(
     try:
         swept = run_rows(bridge, pair, forks, arrangement)[1:].flatten(0, 1)
     except Exception as error:
-        return f"its cache fails with {type(error).__name__}: {error!s:.100}"
+        return f"its cache does not take several rows: {reason(error)}"
     found = [
         _furthest(final_logits(bridge, one), final_logits(bridge, other))
         for one, other in zip(swept.split(ROWS), loop.split(ROWS), strict=True)

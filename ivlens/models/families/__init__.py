@@ -49,7 +49,7 @@ def family_of(config: Any) -> Family:
         raise UnsupportedError(
             f"a model of one of the families {', '.join(sorted(FAMILIES))}",
             f"model_type {config.model_type!r}",
-            "families not listed are refused rather than approximated",
+            "engine='auto' or 'bridge' takes any decoder, for all but training and export",
         )
     return family
 
