@@ -24,6 +24,8 @@ CONFIG = iv.CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2, layers=(0,), scales=(1.0,)
 )
 
+pytestmark = pytest.mark.slow  # every room once more
+
 
 def shifted(by: int) -> iv.Task:
     pairs = [(word, WORDS[(at + by) % len(WORDS)]) for at, word in enumerate(WORDS)]

@@ -17,6 +17,8 @@ from ivlens.models.head_weights import attention_weights
 from ivlens.vocabulary import TokenizedPrompt
 from tiny_models import WIDE, WORDS
 
+pytestmark = pytest.mark.slow  # many types; tests/models/test_bridge.py holds the engine to its oracle in the fast tier
+
 NEXT = iv.Task("next-word", [(word, WORDS[(at + 1) % len(WORDS)]) for at, word in enumerate(WORDS)], ("the fox jumps",))
 IDS = torch.randint(4, 320, (23,), generator=torch.Generator().manual_seed(0)).tolist()
 KV = {"num_key_value_heads": 2, "head_dim": 8}
