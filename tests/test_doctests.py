@@ -32,7 +32,7 @@ def documented() -> Iterator[tuple[str, str]]:
 
 
 EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
-NEED_HOOKED = {"export_hf", "export_adapter", "merge_lora", "fine_tune"}
+NEED_HOOKED = {"Bridge", "export_hf", "export_adapter", "merge_lora", "fine_tune"}
 
 
 # What an Example may use. Only its model is its own: everything else is a record, which no Example can change.
@@ -98,7 +98,7 @@ def test_an_example_prints_what_it_says(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name in NEED_HOOKED and not has_hooked():
-        pytest.skip("TransformerLens has no HookedTransformer, which is what is trained and exported")
+        pytest.skip("TransformerLens has no HookedTransformer, which is trained or exported there")
     monkeypatch.chdir(tmp_path)
     used = {*re.findall(r"\w+", EXAMPLES[name])}
     names = {each: request.getfixturevalue(each) for each in NAMES if each in used}
