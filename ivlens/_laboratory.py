@@ -33,10 +33,10 @@ from .records import (
 from .records.laboratory import record_path
 from .scoring import evaluate
 from .steering import (
+    TriedOnLayers,
     ablate,
     compare_conditions,
     controlled,
-    layer_grid,
     mean_difference,
     random_heads_vector,
     steer,
@@ -46,7 +46,7 @@ from .steering import (
 from .steering.controls import Setting
 from .tasks import Prompt, Task, check_available, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
-from .vocabulary import Condition, Split, check_layers
+from .vocabulary import Condition, Split
 
 R = TypeVar("R", bound=Record)
 
@@ -55,7 +55,7 @@ log = logging.getLogger("ivlens")
 
 @checked
 @dataclass(frozen=True)
-class LabConfig:
+class LabConfig(TriedOnLayers):
     """What the laboratory tries, and on how many prompts.
 
     Args:
@@ -78,6 +78,8 @@ class LabConfig:
         (6, 9, 12, 15, 18, 21)
     """
 
+    grid = (20, 75)
+
     layers: tuple[Natural, ...] | None = None
     scales: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0, 8.0)
     ks: tuple[Count, ...] = (5, 10, 20)
@@ -93,34 +95,10 @@ class LabConfig:
         for name in ("scales", "ks", "random_seeds"):
             at_least(f"the number of {name}", len(getattr(self, name)), 1)
 
-    @checked
-    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
-        """The layers at which vectors are added to a model of ``n_layers`` layers.
-
-        Args:
-            n_layers: layers of the model.
-
-        Returns:
-            The layers.
-        """
-        return layer_grid(n_layers, 20, 75) if self.layers is None else self.layers
-
-    @checked
-    def check_model(self, n_layers: Count, n_heads: Count) -> None:
-        """Refuse a model that this configuration does not fit, before anything is measured.
-
-        Args:
-            n_layers: layers of the model.
-            n_heads: heads of each layer.
-
-        Raises:
-            ArgumentError: the model has not the layers that are to be tried, or not twice as many heads as ``ks`` says.
-        """
-        check_layers(n_layers, self.tried_layers(n_layers))
-        half = n_layers * n_heads // 2
-        if max(self.ks) > half:
+    def _check_heads(self, count: int) -> None:
+        if max(self.ks) > count // 2:
             controls = "half of the model's heads, since the controls draw as many others"
-            raise ArgumentError(f"ks to be at most {half}, {controls}", repr(max(self.ks)))
+            raise ArgumentError(f"ks to be at most {count // 2}, {controls}", repr(max(self.ks)))
 
 
 def check_prompts(task: Task, n_clean: int, n_corrupted: int, n_validation: int, n_test: int) -> None:

@@ -27,10 +27,10 @@ from .records import (
     standard_error,
     write_text,
 )
-from .steering import compare_conditions, controlled, layer_grid, steering_sweep
+from .steering import TriedOnLayers, compare_conditions, controlled, steering_sweep
 from .tasks import Task, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
-from .vocabulary import Condition, check_count, check_layers
+from .vocabulary import Condition, check_count
 
 log = logging.getLogger("ivlens")
 
@@ -53,7 +53,7 @@ STEERING_TEXT = (
 
 @checked
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(TriedOnLayers):
     """How the demo measures.
 
     Args:
@@ -76,6 +76,8 @@ class DemoConfig:
         (9, 12, 15, 18)
     """
 
+    grid = (30, 60)
+
     n_clean: Count = 40
     n_corrupted: Count = 20
     shots: Count = 2
@@ -91,31 +93,8 @@ class DemoConfig:
         for name in ("scales", "random_seeds"):
             at_least(f"the number of {name}", len(getattr(self, name)), 1)
 
-    @checked
-    def tried_layers(self, n_layers: Count) -> tuple[int, ...]:
-        """The layers at which vectors are added to a model of ``n_layers`` layers.
-
-        Args:
-            n_layers: layers of the model.
-
-        Returns:
-            The layers.
-        """
-        return layer_grid(n_layers, 30, 60) if self.layers is None else self.layers
-
-    @checked
-    def check_model(self, n_layers: Count, n_heads: Count) -> None:
-        """Refuse a model that this configuration does not fit, before anything is measured.
-
-        Args:
-            n_layers: layers of the model.
-            n_heads: heads of each layer.
-
-        Raises:
-            ArgumentError: the model has not the layers that are to be tried, or not as many heads as ``k``.
-        """
-        check_layers(n_layers, self.tried_layers(n_layers))
-        check_count(self.k, n_layers * n_heads)
+    def _check_heads(self, count: int) -> None:
+        check_count(self.k, count)
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,14 +18,15 @@ WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """The names and docstrings of the public functions and classes, and of the classes' own public methods."""
+    """The names and docstrings of public functions and classes, and of the classes' public methods, inherited too."""
     for name in iv.__all__:
         thing = getattr(iv, name)
         yield name, inspect.getdoc(thing) or ""
         if inspect.isclass(thing):
-            for member, value in vars(thing).items():
-                if not member.startswith("_") and (callable(value) or isinstance(value, (property, classmethod))):
-                    yield f"{name}.{member}", inspect.getdoc(value) or ""
+            for kind in [each for each in thing.__mro__ if each.__module__.startswith("ivlens")]:
+                for member, value in vars(kind).items():
+                    if not member.startswith("_") and (callable(value) or isinstance(value, (property, classmethod))):
+                        yield f"{kind.__name__}.{member}", inspect.getdoc(value) or ""
     for name, value in vars(iv.views).items():
         if inspect.isfunction(value):
             yield f"views.{name}", inspect.getdoc(value) or ""

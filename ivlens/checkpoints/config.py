@@ -9,14 +9,14 @@ import torch
 from ..checks import Between, Count, Natural, Seed, checked
 from ..effects.checks import check_method
 from ..errors import ArgumentError
-from ..steering import layer_grid
-from ..vocabulary import Corruption, FormatName, Method, Metric, check_count, check_layers
+from ..steering import TriedOnLayers
+from ..vocabulary import Corruption, FormatName, Method, Metric, check_count
 from .verdict import VerdictRule
 
 
 @checked
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(TriedOnLayers):
     """How checkpoints are measured; a changed field repeats only the measures that it affects.
 
     Args:
@@ -52,6 +52,8 @@ class CheckpointConfig:
         (3, 6)
     """
 
+    grid = (25, 75, 3)
+
     n_clean: Count = 40
     groups: Annotated[int, Between(2)] = 5
     n_corrupted: Count = 20
@@ -79,43 +81,8 @@ class CheckpointConfig:
             raise ArgumentError("scales and random_seeds, one or more of each", "none")
         check_method(self.method, self.steps, self.stream_dtype)
 
-    @checked
-    def check_model(self, n_layers: Count, n_heads: Count) -> None:
-        """Refuse a model that this configuration does not fit, before anything is measured.
-
-        Args:
-            n_layers: layers of the model.
-            n_heads: heads of each layer.
-
-        Raises:
-            ArgumentError: the model lacks layers to try, or has fewer than ``k`` heads.
-
-        Example:
-            >>> iv.CheckpointConfig(k=20).check_model(n_layers=12, n_heads=12)
-        """
-        self.tried_layers(n_layers)
-        check_count(self.k, n_layers * n_heads, name="k")
-
-    @checked
-    def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:
-        """The layers at which the base's vector is tried.
-
-        Args:
-            n_layers: layers of the model.
-
-        Returns:
-            ``layers``, or where these are None every third layer of the model's middle half.
-
-        Raises:
-            ArgumentError: no layer, or one that such a model does not have.
-
-        Example:
-            >>> iv.CheckpointConfig().tried_layers(30)
-            (7, 10, 13, 16, 19)
-        """
-        layers = layer_grid(n_layers, 25, 75, step=3) if self.layers is None else self.layers
-        check_layers(n_layers, layers)
-        return layers
+    def _check_heads(self, count: int) -> None:
+        check_count(self.k, count)
 
     def settings(self) -> dict[str, Any]:
         """The fields as a record's provenance holds them: dtype and format by name.

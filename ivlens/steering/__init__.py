@@ -3,6 +3,7 @@
 from ._ablate import ablate as ablate
 from ._steer import SITES as SITES
 from ._steer import steer as steer
+from ._sweep import TriedOnLayers as TriedOnLayers
 from ._sweep import layer_grid as layer_grid
 from ._sweep import steering_sweep as steering_sweep
 from .controls import compare_conditions as compare_conditions

@@ -1,12 +1,12 @@
 """Sweeps of steering over layers, scales and numbers of heads, in one pass over the layers for each prompt."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from tqdm.auto import tqdm
 
-from ..checks import Between, checked
+from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
 from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep, check_finite
@@ -106,6 +106,58 @@ def layer_grid(n_layers: int, low: int, high: int, step: int | None = None) -> t
     if step is None:
         return tuple(range(first, end + 1, (n_layers + 9) // 10))
     return tuple(range(first, max(end, first + 1), step))
+
+
+class TriedOnLayers:
+    """What configurations share that add vectors at several layers: ``layers``, or those of a ``grid`` of percentages.
+
+    ``grid`` has the arguments of ``layer_grid`` but the number of layers.
+    """
+
+    layers: tuple[int, ...] | None
+    grid: ClassVar[tuple[int, ...]]
+
+    @checked
+    def tried_layers(self, n_layers: Annotated[int, Between(1, 10_000)]) -> tuple[int, ...]:
+        """The layers at which vectors are added to a model of ``n_layers`` layers.
+
+        Args:
+            n_layers: layers of the model.
+
+        Returns:
+            ``layers``, or where these are None the configuration's default.
+
+        Raises:
+            ArgumentError: no layer, or one that such a model does not have.
+
+        Example:
+            >>> iv.CheckpointConfig().tried_layers(30)
+            (7, 10, 13, 16, 19)
+        """
+        layers = layer_grid(n_layers, *self.grid) if self.layers is None else self.layers
+        check_layers(n_layers, layers)
+        return layers
+
+    @checked
+    def check_model(self, n_layers: Count, n_heads: Count) -> None:
+        """Refuse a model that this configuration does not fit, before anything is measured.
+
+        Args:
+            n_layers: layers of the model.
+            n_heads: heads of each layer.
+
+        Raises:
+            ArgumentError: the model lacks layers to try, or heads to sum.
+
+        Example:
+            >>> iv.CheckpointConfig(k=20).check_model(n_layers=12, n_heads=12)
+        """
+        self.tried_layers(n_layers)
+        self._check_heads(n_layers * n_heads)
+
+    def _check_heads(self, count: int) -> None:
+        """Raise ArgumentError where the configuration needs more heads than a model's ``count``."""
+        raise NotImplementedError
 
 
 def _checked(
