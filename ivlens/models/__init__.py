@@ -30,12 +30,8 @@ from .head_weights import head_writes as head_writes
 from .head_weights import relative_change as relative_change
 from .hooks import Hooks as Hooks
 from .hooks import active_edits as active_edits
-from .hooks import attn_out_name as attn_out_name
 from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
-from .hooks import pattern_name as pattern_name
-from .hooks import resid_pre_name as resid_pre_name
-from .hooks import z_name as z_name
 from .loading import check_device as check_device
 from .loading import load_model as load_model
 from .lora import add_lora as add_lora
@@ -47,6 +43,10 @@ from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
+from .points import attn_out_name as attn_out_name
+from .points import pattern_name as pattern_name
+from .points import resid_pre_name as resid_pre_name
+from .points import z_name as z_name
 from .precision import at_least_float32 as at_least_float32
 from .precision import check_attention as check_attention
 from .precision import check_dtype as check_dtype

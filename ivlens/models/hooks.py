@@ -1,4 +1,4 @@
-"""Names of hook points, and edits of activations that end with their ``with`` block, whatever interrupts it."""
+"""Edits of activations that end with their ``with`` block, whatever interrupts it."""
 
 import inspect
 import sys
@@ -34,26 +34,6 @@ GENERATORS = {
 
 # The thread that a pass belongs to, for parts that autograd recomputes in its own threads.
 thread_of_pass: ContextVar[int | None] = ContextVar("thread_of_pass", default=None)
-
-
-def z_name(layer: int) -> str:
-    """Hook point of the heads' outputs before W_O: [batch, pos, head, d_head]."""
-    return f"blocks.{layer}.attn.hook_z"
-
-
-def resid_pre_name(layer: int) -> str:
-    """Hook point of the residual stream entering a block: [batch, pos, d_model]."""
-    return f"blocks.{layer}.hook_resid_pre"
-
-
-def attn_out_name(layer: int) -> str:
-    """Hook point of what a block's attention adds to the residual stream: [batch, pos, d_model]."""
-    return f"blocks.{layer}.hook_attn_out"
-
-
-def pattern_name(layer: int) -> str:
-    """Hook point of the attention patterns: [batch, head, query, key]."""
-    return f"blocks.{layer}.attn.hook_pattern"
 
 
 class _HeldByTheBlock:

@@ -1,4 +1,4 @@
-"""Hook points of a Hugging Face model: where torch hooks read or edit an activation."""
+"""Hook points: their names, and those of a Hugging Face model, where torch hooks read or edit an activation."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +19,26 @@ ABSENT = {
     ),
 }  # fmt: skip
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]  # as torch calls a forward hook
+
+
+def z_name(layer: int) -> str:
+    """Hook point of the heads' outputs before W_O: [batch, pos, head, d_head]."""
+    return f"blocks.{layer}.attn.hook_z"
+
+
+def resid_pre_name(layer: int) -> str:
+    """Hook point of the residual stream entering a block: [batch, pos, d_model]."""
+    return f"blocks.{layer}.hook_resid_pre"
+
+
+def attn_out_name(layer: int) -> str:
+    """Hook point of what a block's attention adds to the residual stream: [batch, pos, d_model]."""
+    return f"blocks.{layer}.hook_attn_out"
+
+
+def pattern_name(layer: int) -> str:
+    """Hook point of the attention patterns: [batch, head, query, key]."""
+    return f"blocks.{layer}.attn.hook_pattern"
 
 
 @dataclass(eq=False)

@@ -15,8 +15,9 @@ from transformer_lens.utilities.activation_functions import apply_softcap
 from ..errors import PromptError
 from ..vocabulary import Ids, TokenizedPrompt
 from .engines import HookedTransformer, Model
-from .hooks import hooked, pattern_name
+from .hooks import hooked
 from .passes import last_prompt_tokens
+from .points import pattern_name
 
 
 @dataclass(frozen=True)

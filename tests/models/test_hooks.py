@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ivlens.errors import HookError
 from ivlens.models import active_edits, check_streamable, has_hooks, hooked, last_token, resid_pre_name, z_name
-from ivlens.models.hooks import pattern_name
 from ivlens.models.passes import last_prompt_tokens
+from ivlens.models.points import pattern_name
 
 TOKENS = torch.arange(10, 16)[None]
 

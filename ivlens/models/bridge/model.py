@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from ...checks import Count, checked
 from ...errors import ArgumentError, HookError, UnsupportedError
 from ..engines import Model
-from ..hooks import attn_out_name, hooks_on, pattern_name, resid_pre_name, z_name
-from ..points import Point
+from ..hooks import hooks_on
+from ..points import Point, attn_out_name, pattern_name, resid_pre_name, z_name
 from .decoder import Decoder, find_decoder
-from .rows import Arrangement
+from .rows import Arrangement, SweepTrial
 
 UNLIMITED = 1 << 30  # positions, where a config does not bound them
 GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
@@ -102,7 +102,7 @@ class Bridge(nn.Module):
         return torch.tensor([ids], device=self.hugging_face.get_input_embeddings().weight.device)
 
     @cached_property
-    def sweep_trial(self) -> tuple[Arrangement | None, str | None]:
+    def sweep_trial(self) -> SweepTrial:
         """How the rows of a sweep lie, or why there is none: tried once, on a short text."""
         from .trial import try_sweep
 

@@ -1,8 +1,8 @@
 """What ``ivlens.models`` does with a model, done with a ``Bridge``."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from math import isqrt
 from typing import Any
@@ -17,14 +17,15 @@ from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
 from ..passes import last_prompt_tokens
-from ..points import HandThrough
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
-from .loop import greedy_by_loop
+from .loop import rows_by_loop
 from .model import Bridge, evaluating
-from .sweep import Fork, greedy_of, head_forks, run_rows, scores_of
+from .readout import greedy_of, logits_of, scores_of
+from .rows import IN_SEQUENCE
+from .sweep import Fork, head_forks, run_rows
 
 PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
 
@@ -41,32 +42,6 @@ def _final_residual(model: Bridge, rows: Rows) -> Float[Tensor, "batch pos d_mod
 @final_logits.register(Bridge)
 def _final_logits(model: Bridge, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     return logits_of(model, residual[:, None])[:, 0]
-
-
-def logits_of(model: Bridge, residual: Float[Tensor, "row width d_model"]) -> Float[Tensor, "row width vocab"]:
-    """Logits of final residual streams, in float32 or wider: the model's own pass, its layers handing them through."""
-    tokens = torch.zeros(residual.shape[:2], dtype=torch.long, device=model.cfg.device)
-    with _handed_through(model, residual):
-        logits: Tensor = model.run(tokens, None).logits
-    return logits.float() if logits.element_size() < 4 else logits
-
-
-@contextmanager
-def _handed_through(model: Bridge, residual: Float[Tensor, "row width d_model"]) -> Iterator[None]:
-    """Within this context every layer gives what it is given, and the last one ``residual``."""
-    layers = [layer.module for layer in model.decoder.layers]
-    before = [(layer, vars(layer).get("forward")) for layer in layers]
-    try:
-        for layer in layers:
-            instead = residual if layer is layers[-1] else None
-            vars(layer)["forward"] = HandThrough(instead, model.decoder.gives_tuple)
-        yield
-    finally:
-        for layer, forward in before:
-            if forward is None:
-                vars(layer).pop("forward", None)
-            else:
-                vars(layer)["forward"] = forward
 
 
 @unembedding.register(Bridge)
@@ -192,13 +167,15 @@ def _sweep_additions(
     model: Bridge, pairs: Sequence[TokenizedPrompt], added: Mapping[int, Float[Tensor, "added d_model"]]
 ) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
     _check_no_hooks(model)
-    trouble = model.sweep_trial[1]
-    if trouble is not None:
+    trouble = model.sweep_trial.trouble
+    if trouble is None:
+        forks = {layer: Fork(len(vectors), added=vectors) for layer, vectors in added.items()}
+        run = partial(run_rows, forks=forks)
+    else:
         reason = "this model's key-value cache does not serve many rows: every combination runs the whole prompt"
         warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=5)
-        return [greedy_by_loop(model, pair, added) for pair in pairs]
-    forks = {layer: Fork(len(vectors), added=vectors) for layer, vectors in added.items()}
-    return [greedy_of(model, run_rows(model, pair, forks), pair[1]) for pair in pairs]
+        run = partial(rows_by_loop, added=added)
+    return [greedy_of(model, run(model, pair), pair[1]) for pair in pairs]
 
 
 @rows_that_fit.register(Bridge)
@@ -206,7 +183,7 @@ def _rows_that_fit(model: Bridge, longest: int, dtype: torch.dtype | None = None
     cfg = model.cfg
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     room = min(max(weights // SHARE, LEAST), free_memory(torch.device(cfg.device)) // 2)
-    sequence = model.sweep_trial[0] is not None and model.sweep_trial[0].name == "one sequence"
+    sequence = model.sweep_trial.arrangement is IN_SEQUENCE
     kept = (
         4 * (cfg.n_heads + (cfg.n_key_value_heads or cfg.n_heads)) * max(cfg.d_head, 1) * (1 if sequence else longest)
     )

@@ -9,7 +9,7 @@ keys and values: more memory, and any model that has such a cache. Which of them
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -98,7 +98,12 @@ def _fit_batch(along: Any, cached: Any, rows: Float[Tensor, "row width d"]) -> A
     return along
 
 
-ARRANGEMENTS = (
-    Arrangement("one sequence", _of_sequence, _to_sequence, _fit_sequence),
-    Arrangement("a batch", _of_batch, _to_batch, _fit_batch),
-)
+IN_SEQUENCE = Arrangement("one sequence", _of_sequence, _to_sequence, _fit_sequence)
+IN_BATCH = Arrangement("a batch", _of_batch, _to_batch, _fit_batch)
+
+
+class SweepTrial(NamedTuple):
+    """How the rows of a sweep lie on a model, or where in no way rightly, what goes wrong."""
+
+    arrangement: Arrangement | None
+    trouble: str | None

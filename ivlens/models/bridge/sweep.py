@@ -13,16 +13,13 @@ from inspect import signature
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...vocabulary import Head, Ids, TokenizedPrompt
+from ...vocabulary import Head, TokenizedPrompt
 from ..points import first, taken
-from ..streams.readout import answer_scores, strongest_wrong
 from .model import Bridge
 from .rows import Arrangement
-
-LOGITS_AT_ONCE = 1 << 24  # 64 MB in float32
 
 
 @dataclass(frozen=True)
@@ -131,34 +128,3 @@ def head_forks(means: Float[Tensor, "layer head d_head"], heads: Sequence[Head])
         return edit
 
     return {layer: Fork(len(chosen), patched=patched(layer, chosen)) for layer, chosen in layers.items()}
-
-
-def scores_of(
-    bridge: Bridge, residual: Float[Tensor, "row width d_model"], answer: Ids, *, against_foil: bool
-) -> Float[Tensor, "row answer"]:
-    """Each row's scores of the answer's tokens; the foils are the strongest wrong tokens of row 0."""
-    foils, scores = None, []
-    for logits in _logits(bridge, residual):
-        if against_foil and foils is None:
-            foils = strongest_wrong(logits[0], answer)
-        scores.append(answer_scores(logits, answer, foils))
-    return torch.cat(scores)
-
-
-def greedy_of(
-    bridge: Bridge, residual: Float[Tensor, "row width d_model"], answer: Ids
-) -> tuple[Float[Tensor, "row answer"], Bool[Tensor, " row"]]:
-    """Each row's log probabilities of the answer's tokens, and whether each of them is the most likely one."""
-    targets = torch.tensor(answer, device=residual.device)
-    parts = [
-        (answer_scores(logits, answer), (logits.argmax(-1) == targets).all(-1)) for logits in _logits(bridge, residual)
-    ]
-    scores, greedy = zip(*parts, strict=True)
-    return torch.cat(scores), torch.cat(greedy)
-
-
-def _logits(bridge: Bridge, residual: Float[Tensor, "row width d_model"]) -> Any:
-    from .protocol import logits_of
-
-    size = max(1, LOGITS_AT_ONCE // (residual.shape[1] * bridge.cfg.d_vocab))
-    return (logits_of(bridge, rows) for rows in residual.split(size))

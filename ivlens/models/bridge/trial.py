@@ -8,13 +8,14 @@ from torch import Tensor
 
 from ...errors import MismatchError, reason
 from ...vocabulary import Head, Ids, TokenizedPrompt
-from ..hooks import hooked, resid_pre_name, z_name
+from ..hooks import hooked
 from ..passes import last_token
+from ..points import z_name
 from ..precision import TOLERANCE
 from ..runs import answer_logits, answer_residual, final_logits, padded
-from .loop import adding
+from .loop import rows_by_loop
 from .model import Bridge
-from .rows import ARRANGEMENTS, Arrangement
+from .rows import IN_BATCH, IN_SEQUENCE, Arrangement, SweepTrial
 from .sweep import Fork, head_forks, run_rows
 
 ROWS = 16  # of logits that are compared at once
@@ -60,7 +61,7 @@ def _furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]
 
 
 @torch.no_grad()
-def try_sweep(bridge: Bridge) -> tuple[Arrangement | None, str | None]:
+def try_sweep(bridge: Bridge) -> SweepTrial:
     """The first arrangement of rows that gives what one pass for each intervention gives, or what the last gets wrong.
 
     Tried are all heads of three layers, or where layers lack heads the residual stream before three layers; on a prompt
@@ -76,12 +77,12 @@ def try_sweep(bridge: Bridge) -> tuple[Arrangement | None, str | None]:
     loop = _heads_in_turn if all(bridge.decoder.widths) else _shifts_in_turn
     expected = [(pair, *loop(bridge, pair, layers)) for pair in pairs]
     trouble = None
-    for arrangement in ARRANGEMENTS:
+    for arrangement in (IN_SEQUENCE, IN_BATCH):
         found = (_trouble(bridge, arrangement, *each) for each in expected)
         trouble = next((each for each in found if each is not None), None)
         if trouble is None:
-            return arrangement, None
-    return None, trouble
+            return SweepTrial(arrangement, None)
+    return SweepTrial(None, trouble)
 
 
 def _trouble(
@@ -126,12 +127,9 @@ def _shifts_in_turn(
     bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
 ) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
     """Likewise with the stream at the last prompt token shifted before each of the layers."""
-    rows, shift = padded([pair], bridge.cfg.device), torch.linspace(-1, 1, bridge.cfg.d_model)
-    loop = []
-    for layer in layers:
-        with hooked(bridge, {resid_pre_name(layer): adding(shift)}):
-            loop.append(answer_residual(bridge, rows))
-    return {layer: Fork(1, added=shift[None]) for layer in layers}, torch.cat(loop)
+    shift = torch.linspace(-1, 1, bridge.cfg.d_model)[None]
+    loop = rows_by_loop(bridge, pair, dict.fromkeys(layers, shift))[1:].flatten(0, 1)
+    return {layer: Fork(1, added=shift) for layer in layers}, loop
 
 
 def _keep(clean: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:
