@@ -79,9 +79,8 @@ MODEL = Argument("model", metavar="MODEL", help=MODEL_HELP)
 TASK = Argument("--task", required=True, metavar="TASK", help=TASK_HELP)
 INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction of every task whose file holds none")
 LOADING = Options("load_model", "loading the model", without=("source",))
-LOCATING = Options(
-    "locate_heads", "locating heads", without=("instruction",)
-)  # it becomes the task's own, and is in its records
+# the instruction becomes the task's own, and is in its records
+LOCATING = Options("locate_heads", "locating heads", without=("instruction",))
 
 
 def out(help: str, **settings: Any) -> Argument:
