@@ -41,9 +41,12 @@ from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
 from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
+from .parts import PartValues as PartValues
+from .parts import check_parts as check_parts
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
 from .points import attn_out_name as attn_out_name
+from .points import mlp_out_name as mlp_out_name
 from .points import pattern_name as pattern_name
 from .points import resid_pre_name as resid_pre_name
 from .points import z_name as z_name
@@ -67,6 +70,7 @@ from .streams import rows_that_fit as rows_that_fit
 from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
+from .streams import sweep_parts as sweep_parts
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model
 from .workers import shared_weights as shared_weights
