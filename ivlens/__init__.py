@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import patch_checkpoints as patch_checkpoints
     from .demo import DemoConfig as DemoConfig
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .models import merge_lora as merge_lora
     from .records import CheckpointComparison as CheckpointComparison
+    from .records import CheckpointPatching as CheckpointPatching
     from .records import ConditionComparison as ConditionComparison
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
@@ -133,6 +135,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
+    "patch_checkpoints",
     # training
     "fine_tune",
     "TrainingConfig",
@@ -155,6 +158,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "ConditionComparison",
     "TransferMatrix",
     "CheckpointComparison",
+    "CheckpointPatching",
     "TrainingRun",
     # errors and warnings
     "IvlensError",
@@ -177,7 +181,7 @@ __all__ = [  # noqa: RUF022  (by job)
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
-    "checkpoints": "CheckpointConfig compare_checkpoints",
+    "checkpoints": "CheckpointConfig compare_checkpoints patch_checkpoints",
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
@@ -188,9 +192,9 @@ _ROOMS = {
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "records": (
-        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
-        "prompts_needed top_k_stability"
+        "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
+        "MethodAgreement PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix "
+        "UniversalEffects prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

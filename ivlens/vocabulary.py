@@ -74,6 +74,15 @@ class ModelPart(NamedTuple):
 PositionsBy = Literal["role", "position"]
 
 
+# Patching between a base and a checkpoint: the base's activations put into the checkpoint, or the checkpoint's into the
+# base; and the prompts that it is done on: forgotten ones, still kept ones, those of the new task, or forgotten ones
+# with the activations of another forgotten prompt.
+Direction = Literal["restores", "breaks"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+PatchRole = Literal["forgotten", "kept", "learned", "other prompt"]
+PATCH_ROLES: tuple[PatchRole, ...] = get_args(PatchRole)
+
+
 class Verdict(StrEnum):
     """What became of a base model's ability in a checkpoint."""
 

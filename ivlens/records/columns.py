@@ -57,6 +57,12 @@ def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
 
 HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "rank": RANK}
 
+PATCHED_PART = {
+    "part": _text('"head": a head\'s output; "z": before W_O; "attention", "mlp": a block\'s; "residual": what enters it.'),
+    "layer": LAYER,
+    "head": _int("index", "Query head in its layer, from 0; -1 for a part that is the whole layer's."),
+}
+
 CHECKPOINT_ROWS = {
     "checkpoint": CHECKPOINT,
     "task": TASK,
@@ -281,6 +287,26 @@ FRAMES: dict[str, dict[str, Column]] = {
         "forgetting": _float("accuracy", "Best accuracy before the last checkpoint minus the final one."),
         "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
         "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
+    },
+    "CheckpointPatching.to_frame": {
+        "direction": _text('"restores": the base\'s activation in the tuned model; "breaks": the reverse.'),
+        "role": _text('Of the prompts: "forgotten", "kept", "learned", or "other prompt", whose activations are put in.'),
+        **PATCHED_PART,
+        "nats": _float("nats", "Mean change of log P(answer) in the patched model."),
+        **_bounds("nats", "nats", "bootstrap over prompts"),
+        "share": _float("ratio", "What is restored, or broken, of the mean gap; unknown below a gap of 0.5 nats."),
+        **_bounds("share", "ratio", "bootstrap over prompts"),
+        "n": N,
+    },
+    "CheckpointPatching.beside_controls": {
+        **PATCHED_PART,
+        "restored": _float("ratio", "Share of the gap that the base's activation restores in the tuned model."),
+        **_bounds("restored", "ratio", "bootstrap over prompts"),
+        "restored_nats": _float("nats", "The same as a mean change of log P(answer)."),
+        "broken": _float("ratio", "Share of the gap that the tuned model's activation breaks in the base."),
+        "other_prompt": _float("ratio", "Share that the base's activation on another prompt restores."),
+        "kept": _float("nats", "Change of log P(answer) of kept prompts with the base's activation put in."),
+        "learned": _float("nats", "The same of prompts of the new task."),
     },
     "findings": {
         "claim": _text("The claim that is tested."),
