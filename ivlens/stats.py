@@ -195,9 +195,9 @@ def bootstrap_ratio(
     counts = times_drawn(resample(n, resamples), n, above.dtype)
     bottoms = counts @ below.to(above)
     tops = torch.einsum("rp,p...->r...", counts[bottoms > 0], above)
-    ratios = tops / bottoms[bottoms > 0].view(-1, *[1] * (above.ndim - 1))
-    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype), dim=0)
-    return low, high
+    ratios = tops.movedim(0, -1) / bottoms[bottoms > 0]
+    low, high = np.quantile(ratios.numpy(), [0.025, 0.975], axis=-1)
+    return torch.as_tensor(low), torch.as_tensor(high)
 
 
 def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " prompt"]) -> Interval:

@@ -85,13 +85,19 @@ def comparison(measured_model: Any, task: iv.Task) -> iv.CheckpointComparison:
 
 
 @pytest.fixture(scope="module")
+def patching(measured_model: Any, prompts: Any) -> iv.CheckpointPatching:
+    """The model patched with its own activations."""
+    return iv.patch_checkpoints(measured_model, measured_model, prompts, only_forgotten=False)
+
+
+@pytest.fixture(scope="module")
 def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     """The laboratory on two tasks."""
     few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, random_seeds=(0,))
     return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
 
 
-NAMES = ("model", "task", "prompts", "effects", "means", "vector", "comparison", "lab", "tmp_path")
+NAMES = ("model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tmp_path")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

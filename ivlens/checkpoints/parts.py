@@ -24,7 +24,7 @@ from ..models import (
     sweep_parts,
     z_name,
 )
-from ..records import PartActivations, PartEffects
+from ..records import PartActivations, PatchedParts
 from ..records.patching import OF_HEADS
 from ..scoring import all_ids
 from ..tasks import Prompt
@@ -66,7 +66,7 @@ def of_prompts(activations: PartActivations, numbers: Sequence[int]) -> PartActi
 @torch.no_grad()
 def effects_of_parts(
     model: Model, prompts: Sequence[Prompt], activations: PartActivations, dtype: torch.dtype | None
-) -> PartEffects:
+) -> PatchedParts:
     """Change of log P(answer) with each part of the model in turn replaced by another model's activation.
 
     Raises:
@@ -80,7 +80,7 @@ def effects_of_parts(
     changes = dict(zip(PARTS, (log_p[:, 1:] - log_p[:, :1]).split(sizes, 1), strict=True))
     for part in OF_HEADS:
         changes[part] = changes[part].unflatten(1, shape)
-    return PartEffects(log_p[:, 0], **changes, provenance=provenance(model, prompts=len(prompts)))
+    return PatchedParts(log_p[:, 0], **changes, provenance=provenance(model, prompts=len(prompts)))
 
 
 def _log_p(

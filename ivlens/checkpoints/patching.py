@@ -15,7 +15,7 @@ from ..effects.checks import check_stream_dtype
 from ..errors import ArgumentError
 from ..files import held, short_hash
 from ..models import check_device, identity, package_versions
-from ..records import CheckpointPatching, Evaluation, PartActivations, PartEffects
+from ..records import CheckpointPatching, Evaluation, PartActivations, PatchedParts
 from ..records.patching import LEAST_GAP
 from ..scoring import evaluate, listed
 from ..tasks import Prompt, task_names
@@ -200,7 +200,7 @@ class _Exchange:
 
     def _patch(
         self, direction: Direction, patched: _Patched, activations: Mapping[PatchRole, PartActivations]
-    ) -> PartEffects:
+    ) -> PatchedParts:
         """The effects of one model's activations in the other, on the prompts of one role."""
         into, out_of = (self.tuned, self.base) if direction == "restores" else (self.base, self.tuned)
         prompts, others = (
@@ -209,7 +209,7 @@ class _Exchange:
         values = of_prompts(activations[patched.of], patched.activations)
         compute = partial(effects_of_parts, prompts=prompts, activations=values, dtype=self.stream_dtype)
         return kept_measure(
-            self.folder, direction, PartEffects, into, patched.role, compute, prompts,
+            self.folder, direction, PatchedParts, into, patched.role, compute, prompts,
             activations={"model": identity(out_of.facts), "prompts": short_hash(others)},
             stream_dtype=_name(self.stream_dtype),
         )  # fmt: skip
@@ -217,8 +217,8 @@ class _Exchange:
     def _record(
         self,
         patched: Sequence[_Patched],
-        restored: Sequence[PartEffects],
-        broken: Sequence[PartEffects],
+        restored: Sequence[PatchedParts],
+        broken: Sequence[PatchedParts],
         correct: Sequence[Tensor],
         counts: Mapping[str, int],
     ) -> CheckpointPatching:

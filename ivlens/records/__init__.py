@@ -28,7 +28,7 @@ from .gather import load_record as load_record
 from .laboratory import Laboratory as Laboratory
 from .patching import CheckpointPatching as CheckpointPatching
 from .patching import PartActivations as PartActivations
-from .patching import PartEffects as PartEffects
+from .patching import PatchedParts as PatchedParts
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .scores import Evaluation as Evaluation

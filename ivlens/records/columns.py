@@ -60,7 +60,7 @@ HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "ran
 PATCHED_PART = {
     "part": _text('"head": a head\'s output; "z": before W_O; "attention", "mlp": a block\'s; "residual": what enters it.'),
     "layer": LAYER,
-    "head": _int("index", "Query head in its layer, from 0; -1 for a part that is the whole layer's."),
+    "head": _int("index", "Query head in its layer, from 0; missing for a part that is the whole layer's."),
 }
 
 CHECKPOINT_ROWS = {

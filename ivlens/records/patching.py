@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
@@ -39,7 +41,7 @@ class PartActivations(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class PartEffects(Record):
+class PatchedParts(Record):
     """What another model's activations do to log P(answer), part by part, in nats.
 
     Args:
@@ -86,8 +88,7 @@ class CheckpointPatching(Record):
         task: of the forgotten prompts.
 
     Example:
-        >>> patching = iv.patch_checkpoints(model, model, prompts, only_forgotten=False)
-        >>> patching.attention.shape  # direction prompt layer
+        >>> patching.attention.shape  # of iv.patch_checkpoints(model, tuned, prompts): direction prompt layer
         torch.Size([2, 8, 2])
     """
 
@@ -123,8 +124,8 @@ class CheckpointPatching(Record):
             The mean with its 95% interval (bootstrap over prompts).
 
         Example:
-            >>> iv.patch_checkpoints(model, model, prompts, only_forgotten=False).gap.value < 1e-5
-            True
+            >>> patching.gap.value  # of a model and itself
+            0.0
         """
         return self.gap_of("forgotten")
 
@@ -139,7 +140,7 @@ class CheckpointPatching(Record):
             The mean in nats with its 95% interval (bootstrap over prompts).
 
         Example:
-            >>> iv.patch_checkpoints(model, model, prompts, only_forgotten=False).gap_of("learned").value
+            >>> patching.gap_of("learned").value
             nan
         """
         gaps = self._gaps(role)
@@ -164,7 +165,6 @@ class CheckpointPatching(Record):
             ArgumentError: ``k`` beyond the number of heads or layers.
 
         Example:
-            >>> patching = iv.patch_checkpoints(model, model, prompts, only_forgotten=False)
             >>> len(patching.top(3)), len(patching.top(2, "mlp", "breaks"))
             (3, 2)
         """
@@ -178,20 +178,15 @@ class CheckpointPatching(Record):
         """One row per direction, role, and head or layer of each part.
 
         Returns:
-            direction, role, part, layer, head (-1 for parts that are a whole layer's), nats with its 95% interval
+            direction, role, part, layer, head (only of heads), nats with its 95% interval
             (nats_low, nats_high), share of the gap with its interval (share_low, share_high), and n. A share is what is
             restored, or broken, of the mean gap of these prompts; not a number where that is below 0.5 nats.
 
         Example:
-            >>> patching = iv.patch_checkpoints(model, model, prompts, only_forgotten=False)
             >>> len(patching.to_frame()) == 2 * 2 * (2 * 8 + 3 * 2)  # directions, roles, heads twice, layers
             True
         """
-        roles = [role for role in PATCH_ROLES if role in self.roles]
-        frames = [
-            self._frame_of(direction, role, part) for direction in DIRECTIONS for role in roles for part in PARTS
-        ]
-        return pd.concat(frames, ignore_index=True)
+        return self._frame.copy()
 
     @checked
     def beside_controls(self, k: Count = 3) -> pd.DataFrame:
@@ -201,37 +196,36 @@ class CheckpointPatching(Record):
             k: how many of each part.
 
         Returns:
-            part, layer, head (-1 for a whole layer's); restored, the share of the gap that the base's activation
+            part, layer, head (only of heads); restored, the share of the gap that the base's activation
             restores, with its interval (restored_low, restored_high), the same in nats (restored_nats); broken, the
             share that the tuned model's activation breaks in the base; other_prompt, the share that the base's activation
             on another prompt restores; kept and learned, the change of log P(answer) in nats of kept prompts and of the
             new task's with the base's activation put in. Not a number where it is unknown.
 
         Example:
-            >>> patching = iv.patch_checkpoints(model, model, prompts, only_forgotten=False)
             >>> patching.beside_controls(1)["part"].tolist()
             ['head', 'z', 'attention', 'mlp', 'residual']
         """
-        keys = ["part", "layer", "head"]
-        rows = self.to_frame().set_index(["direction", "role", *keys])
-        by_layer = {part: self.top(min(k, getattr(self, part)[0, 0].numel()), part) for part in PARTS}
-        units = [(part, *(at if part in OF_HEADS else (at, -1))) for part, found in by_layer.items() for at in found]
+        units = [
+            (part, *(at if part in OF_HEADS else (at, -1)))
+            for part in PARTS for at in self.top(min(k, getattr(self, part)[0, 0].numel()), part)
+        ]  # fmt: skip
 
-        def column(direction: Direction, role: PatchRole, value: str) -> list[float]:
-            if role not in self.roles:
-                return [float("nan")] * len(units)
-            return rows.loc[(direction, role)].loc[units, value].tolist()  # type: ignore[no-any-return]
+        def columns(direction: Direction, role: PatchRole) -> dict[str, np.ndarray]:
+            every = [self._effects(part, direction, role) for part, *_ in units]
+            own = [
+                each[:, layer] if head < 0 else each[:, layer, head]
+                for each, (_, layer, head) in zip(every, units, strict=True)
+            ]
+            return _statistics(torch.stack(own, 1), self._gaps(role), direction)
 
-        return pd.DataFrame(units, columns=keys).assign(
-            restored=column("restores", "forgotten", "share"),
-            restored_low=column("restores", "forgotten", "share_low"),
-            restored_high=column("restores", "forgotten", "share_high"),
-            restored_nats=column("restores", "forgotten", "nats"),
-            broken=column("breaks", "forgotten", "share"),
-            other_prompt=column("restores", "other prompt", "share"),
-            kept=column("restores", "kept", "nats"),
-            learned=column("restores", "learned", "nats"),
-        )
+        restored, other = columns("restores", "forgotten"), columns("restores", "other prompt")
+        return _with_heads(pd.DataFrame(units, columns=["part", "layer", "head"])).assign(
+            restored=restored["share"], restored_low=restored["share_low"], restored_high=restored["share_high"],
+            restored_nats=restored["nats"], broken=columns("breaks", "forgotten")["share"],
+            other_prompt=other["share"], kept=columns("restores", "kept")["nats"],
+            learned=columns("restores", "learned")["nats"],
+        )  # fmt: skip
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the gap, and the strongest of each part beside its controls."""
@@ -253,23 +247,43 @@ class CheckpointPatching(Record):
         chosen = torch.tensor([each == role for each in self.roles])
         return (self.base - self.tuned)[chosen].double()
 
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        roles = [role for role in PATCH_ROLES if role in self.roles]
+        frames = [
+            self._frame_of(direction, role, part) for direction in DIRECTIONS for role in roles for part in PARTS
+        ]
+        return pd.concat(frames, ignore_index=True)
+
     def _frame_of(self, direction: Direction, role: PatchRole, part: Part) -> pd.DataFrame:
         """The rows of one part, layer by layer."""
-        effects, gaps = self._effects(part, direction, role), self._gaps(role)
-        unknown = torch.full_like(effects[0], torch.nan)
-        nats, share = (effects.mean(0), unknown, unknown), (unknown, unknown, unknown)
-        if len(gaps) > 1:
-            nats = effects.mean(0), *bootstrap_mean(effects)
-        if gaps.mean() >= LEAST_GAP:
-            towards = effects * _towards_the_other(direction)
-            share = towards.mean(0) / gaps.mean(), *(bootstrap_ratio(towards, gaps) if len(gaps) > 1 else share[1:])
-        names = [f"{name}{end}" for name in ("nats", "share") for end in ("", "_low", "_high")]
-        columns = {name: each.flatten().numpy() for name, each in zip(names, (*nats, *share), strict=True)}
+        effects = self._effects(part, direction, role)
         layers = torch.arange(effects.shape[1])
         heads = torch.arange(effects.shape[2]) if part in OF_HEADS else torch.tensor([-1])
         index = torch.cartesian_prod(layers, heads).T.numpy()
         facts = {"direction": direction, "role": role, "part": part, "layer": index[0], "head": index[1]}
-        return pd.DataFrame(facts | columns | {"n": len(gaps)})
+        columns = _statistics(effects.flatten(1), self._gaps(role), direction)
+        return _with_heads(pd.DataFrame(facts | columns | {"n": len(effects)}))
+
+
+def _with_heads(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its heads missing where they are -1."""
+    return frame.assign(head=frame["head"].astype("Int64").where(frame["head"] >= 0))
+
+
+def _statistics(
+    effects: Float[Tensor, "chosen unit"], gaps: Float[Tensor, " chosen"], direction: Direction
+) -> dict[str, np.ndarray]:
+    """Mean effect and share of the gap with their intervals, not a number where they are unknown."""
+    unknown = torch.full_like(effects.sum(0), torch.nan)
+    nats, share = (effects.mean(0), unknown, unknown), (unknown, unknown, unknown)
+    if len(gaps) > 1:
+        nats = effects.mean(0), *bootstrap_mean(effects)
+    if gaps.mean() >= LEAST_GAP:
+        towards = effects * _towards_the_other(direction)
+        share = towards.mean(0) / gaps.mean(), *(bootstrap_ratio(towards, gaps) if len(gaps) > 1 else share[1:])
+    names = [f"{name}{end}" for name in ("nats", "share") for end in ("", "_low", "_high")]
+    return {name: each.numpy() for name, each in zip(names, (*nats, *share), strict=True)}
 
 
 def _towards_the_other(direction: Direction) -> int:
