@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .models import export_hf as export_hf
     from .models import load_model as load_model
     from .models import merge_lora as merge_lora
+    from .part_activations import mean_part_activations as mean_part_activations
     from .records import CheckpointComparison as CheckpointComparison
     from .records import ConditionComparison as ConditionComparison
     from .records import Evaluation as Evaluation
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from .records import HeadMeans as HeadMeans
     from .records import Laboratory as Laboratory
     from .records import MethodAgreement as MethodAgreement
+    from .records import PartEffects as PartEffects
+    from .records import PartMeans as PartMeans
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
     from .records import Stability as Stability
@@ -103,6 +106,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "capture",
     "mean_head_activations",
     "mean_position_activations",
+    "mean_part_activations",
     "attention_patterns",
     # sets of heads
     "universal_effects",
@@ -149,6 +153,8 @@ __all__ = [  # noqa: RUF022  (by job)
     "Stability",
     "PositionMeans",
     "PositionEffects",
+    "PartMeans",
+    "PartEffects",
     "MethodAgreement",
     "Evaluation",
     "SteeringSweep",
@@ -187,10 +193,11 @@ _ROOMS = {
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
+    "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
-        "prompts_needed top_k_stability"
+        "PartEffects PartMeans PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix "
+        "UniversalEffects prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
