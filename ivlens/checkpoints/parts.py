@@ -1,4 +1,4 @@
-"""The parts of a model: their activations at the last token of prompts, and what another model's do in their place."""
+"""The parts of a model: their activations at the last token of prompts, and what another model's instead of them do."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -140,8 +140,8 @@ SECTIONS = [
             "Checkpoints beside their base: what was forgotten, and is it still in there?", checkpoints_parts),
     Section(CheckpointPatching, "What carries the loss",
             "Activations of the base and the tuned model exchanged at the last prompt token, one part at a time: the "
-            "share of the gap in log P(answer) that the base's restores in the tuned model, or the tuned model's breaks "
-            "in the base. Intervals resample prompts.", patching_parts),
+            "share of the gap in log P(answer) that the base's restores in the tuned model, or the tuned "
+            "model's breaks in the base. Intervals resample prompts.", patching_parts),
     Section(HeadMap, "Heads that carry the instructions",
             "The average indirect effect (AIE) of a head: how much the answer gains when the head's output at the last "
             "token of corrupted prompts is replaced by its mean over clean prompts. Mean over prompts, with its "

@@ -94,6 +94,15 @@ def effects(patching: CheckpointPatching) -> torch.Tensor:
     return torch.cat([getattr(patching, part).flatten() for part in PARTS])
 
 
+def row_of(patching: CheckpointPatching, direction: str, **of: Any) -> pd.Series:
+    """The frame's row of a part on forgotten prompts."""
+    frame = patching.to_frame()
+    for name, value in {"direction": direction, "role": "forgotten", **of}.items():
+        frame = frame[frame[name] == value]
+    (found,) = frame.index
+    return frame.loc[found]
+
+
 def log_p(model: Any, prompt: Prompt) -> float:
     """log P(answer) of one pass, by plain softmax."""
     (pair,) = all_ids(model, [prompt])
@@ -217,10 +226,10 @@ def test_a_head_that_writes_otherwise_is_first_by_output_and_not_restored_by_z(e
     assert found.top(1) == found.top(1, "head", "breaks") == [Head(1, 2)]
     assert found.top(1, "attention") == [1]
     assert found.z[:, : found.n].abs().max() < 1e-12
-    frame = found.to_frame().set_index(["direction", "role", "part", "layer", "head"])
-    assert frame.loc[("restores", "forgotten", "head", 1, 2), "share"] == pytest.approx(1)
-    assert frame.loc[("breaks", "forgotten", "head", 1, 2), "share"] == pytest.approx(1)
-    assert frame.loc[("restores", "forgotten", "head", 1, 2), "nats"] == pytest.approx(found.gap.value)
+    for direction in DIRECTIONS:
+        row = row_of(found, direction, part="head", layer=1, head=2)
+        assert [row["share"], row["share_low"], row["share_high"]] == pytest.approx([1, 1, 1])
+        assert abs(row["nats"]) == pytest.approx(found.gap.value)
 
 
 def test_the_parts_and_the_stream_of_a_block_give_the_bases_logits(exact: Any) -> None:
@@ -249,8 +258,7 @@ def test_the_parts_and_the_stream_of_a_block_give_the_bases_logits(exact: Any) -
 def test_shares_are_ratios_of_means_with_the_prompts_drawn_together(exact: Any) -> None:
     base, tuned = exact(), exact(scrambled)
     found = iv.patch_checkpoints(base, tuned, greedy(base), kept=OTHERS, only_forgotten=False)
-    frame = found.to_frame().set_index(["direction", "role", "part", "layer"])
-    row = frame.loc[("restores", "forgotten", "mlp", 1)].iloc[0]
+    row = row_of(found, "restores", part="mlp", layer=1)
     assert row["head"] is pd.NA
     changes, gaps = found.mlp[0, : found.n, 1], (found.base - found.tuned)[: found.n]
     assert gaps.mean() > 0.5

@@ -13,7 +13,7 @@ from ...vocabulary import PARTS, Direction, PatchRole
 from ..documents import Body
 from ..markup import prose
 from ..tables import frame_table
-from .layer_maps import LayerMap, layer_maps
+from .layers import LayerMap, layer_maps
 from .words import interval_text
 
 NAMES = {
