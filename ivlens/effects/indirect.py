@@ -39,7 +39,7 @@ def indirect_effects(
 
 @checked
 @torch.no_grad()
-def indirect_effects(
+def indirect_effects(  # type: ignore[misc]  # the options of both signatures above are these
     model: Model,
     prompts: Iterable[Prompt] | Prompt,
     means: HeadMeans | PartMeans,
@@ -171,8 +171,8 @@ def _record(
         found["head" if kind == "z" else kind] = of_kind.unflatten(1, (n_layers, -1)) if kind == "z" else of_kind
     if isinstance(means, HeadMeans):
         return HeadEffects(found["head"], baseline, means=means, **facts)
-    absent = dict.fromkeys(("head", "attention", "mlp", "residual"))
-    return PartEffects(**(absent | found), baseline=baseline, means=means, **facts)
+    kinds = (found.get(kind) for kind in ("head", "attention", "mlp", "residual"))
+    return PartEffects(*kinds, baseline=baseline, means=means, **facts)
 
 
 def _attributed(
