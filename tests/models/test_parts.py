@@ -1,6 +1,7 @@
 """Every part of every layer replaced, by the sweeps and by plain hooks, on both engines and all kinds of models."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,16 @@ from torch import Tensor
 import ivlens as iv
 from ivlens.effects import patched_scores
 from ivlens.errors import ArgumentError, HookError, MismatchError, UnsupportedError
-from ivlens.models import Bridge, PartValues, load_model, sweep_heads, sweep_parts
+from ivlens.models import (
+    Bridge,
+    PartValues,
+    answer_logits,
+    load_model,
+    padded,
+    replaced,
+    sweep_heads,
+    sweep_parts,
+)
 from ivlens.models.engines import has_hooked
 from ivlens.models.families import FAMILIES
 from ivlens.part_activations import part_values
@@ -207,6 +217,26 @@ def test_the_stream_of_the_base_gives_the_bases_answer(hooked64: Any, family: st
 
 
 @needs_hooked
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gptj", "gemma3_text", "olmo2", "bloom"])
+@torch.no_grad()
+def test_a_layers_stream_attention_and_mlp_at_once_are_the_bases_layer(hooked64: Any, family: str) -> None:
+    """Two models that differ in a layer and below it, on prompts without a prefix."""
+    base, tuned = hooked64(family), hooked64(family)
+    prompts = [iv.Prompt("1", "2"), iv.Prompt("a", "b")]
+    for parameter in (*tuned.embed.parameters(), *tuned.blocks[0].parameters()):
+        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    values = part_values(base, prompts, PARTS)
+    for number, pair in enumerate(all_ids(base, prompts)):
+        rows = padded([pair], "cpu")
+        with ExitStack() as stack:
+            for part in all_parts(("residual", "attention", "mlp"), 1, 1):
+                stack.enter_context(replaced(tuned, part, values.value(number, part)))
+            found = answer_logits(tuned, rows)[0]
+        torch.testing.assert_close(found, answer_logits(base, rows)[0], atol=1e-9, rtol=0)
+        assert (found - answer_logits(tuned, rows)[0]).abs().max() > 1e-3
+
+
+@needs_hooked
 @pytest.mark.parametrize("family", ["llama", "gptj", "gemma2"])
 def test_what_a_changed_projection_writes_shows_in_the_written_output_alone(hooked64: Any, family: str) -> None:
     base, tuned = hooked64(family), hooked64(family)
@@ -285,8 +315,6 @@ def test_the_loop_leaves_no_hook_behind(tiny_hooked: Any, monkeypatch: pytest.Mo
 
 def interrupted() -> Callable[..., Any]:
     """``answer_logits`` that is interrupted after the clean pass."""
-    from ivlens.models import answer_logits
-
     passes = []
 
     def run(model: Any, rows: Any) -> Any:
