@@ -206,6 +206,18 @@ def test_an_mlps_output_is_what_the_layer_adds(bridged: Any, model_type: str) ->
         torch.testing.assert_close(sum(found), ends[0], atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("model_type", [*TINY, *ONLY_BRIDGED])
+def test_half_precision_finds_the_points_that_float64_finds(tiny_hf: Any, tiny_tokenizer: Any, model_type: str) -> None:
+    """Where the embeddings are small, a norm of the stream looks like a norm of attention's output in bfloat16."""
+    found = []
+    for dtype in (torch.float64, torch.bfloat16):
+        bridge = load_model(tiny_hf(model_type).to(dtype), tokenizer=tiny_tokenizer(), engine="bridge", verify=False)
+        names = {module: name for name, module in bridge.hugging_face.named_modules()}
+        points = [point for layer in bridge.decoder.layers for point in (layer.writes, layer.mlp)]
+        found.append([None if point is None else (names[point.module], point.scale) for point in points])
+    assert found[0] == found[1]
+
+
 # ------------------------------------------------------------------ what must come out
 
 
