@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
+    from .checkpoints import RepairConfig as RepairConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import repair as repair
+    from .checkpoints import repaired_model as repaired_model
     from .demo import DemoConfig as DemoConfig
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from .records import MethodAgreement as MethodAgreement
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
+    from .records import Repair as Repair
     from .records import Stability as Stability
     from .records import SteeringSweep as SteeringSweep
     from .records import TrainingRun as TrainingRun
@@ -133,6 +137,10 @@ __all__ = [  # noqa: RUF022  (by job)
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
+    # repairing them
+    "repair",
+    "repaired_model",
+    "RepairConfig",
     # training
     "fine_tune",
     "TrainingConfig",
@@ -148,6 +156,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "UniversalEffects",
     "Stability",
     "PositionMeans",
+    "Repair",
     "PositionEffects",
     "MethodAgreement",
     "Evaluation",
@@ -177,7 +186,7 @@ __all__ = [  # noqa: RUF022  (by job)
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
-    "checkpoints": "CheckpointConfig compare_checkpoints",
+    "checkpoints": "CheckpointConfig RepairConfig compare_checkpoints repair repaired_model",
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
@@ -189,7 +198,7 @@ _ROOMS = {
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "records": (
         "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
+        "PositionEffects PositionMeans Repair Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
         "prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",

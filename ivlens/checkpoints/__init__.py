@@ -1,5 +1,8 @@
 """Checkpoints measured and compared with their base, to diagnose forgetting task by task."""
 
+from ._repair import RepairConfig as RepairConfig
+from ._repair import repair as repair
+from ._repair import repaired_model as repaired_model
 from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
 from .verdict import VerdictRule as VerdictRule

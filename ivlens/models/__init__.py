@@ -39,6 +39,7 @@ from .lora import has_lora as has_lora
 from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
+from .lora import weight_names as weight_names
 from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token
@@ -67,6 +68,9 @@ from .streams import rows_that_fit as rows_that_fit
 from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
+from .weight_parts import WeightKind as WeightKind
+from .weight_parts import WeightPart as WeightPart
+from .weight_parts import weight_parts as weight_parts
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model
 from .workers import shared_weights as shared_weights

@@ -21,6 +21,7 @@ from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
+from ..weight_parts import REST, WeightPart, part_in_layer, weight_parts
 from .loop import rows_by_loop
 from .model import Bridge, evaluating
 from .readout import greedy_of, logits_of, scores_of
@@ -198,6 +199,21 @@ def _weight_names(model: Bridge, *, once: bool = True) -> list[str]:
     stored = model.state_dict(keep_vars=True)  # buffers, too: quantised weights, corrections of routers
     buffers = [name for name, _ in model.named_buffers(remove_duplicate=once) if name in stored]
     return [*(name for name, _ in model.named_parameters(remove_duplicate=once)), *buffers]
+
+
+@weight_parts.register(Bridge)
+def _weight_parts(model: Bridge) -> dict[str, WeightPart]:
+    paths = {module: path for path, module in model.named_modules()}
+    layers = {f"{paths[layer.module]}.": (number, layer) for number, layer in enumerate(model.decoder.layers)}
+    parts = {}
+    for name in weight_names(model):
+        home = next((prefix for prefix in layers if name.startswith(prefix)), None)
+        if home is None:
+            parts[name] = REST
+        else:
+            number, layer = layers[home]
+            parts[name] = part_in_layer(layer.module, layer.attention, number, name.removeprefix(home))
+    return parts
 
 
 @has_lora.register(Bridge)
