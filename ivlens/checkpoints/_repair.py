@@ -3,7 +3,7 @@
 import copy
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,15 @@ from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
 from ..errors import ArgumentError, MismatchError
-from ..files import held, short_hash
-from ..models import Model, check_device, identity, package_versions
-from ..records import Answers, Repair, load_or_compute
+from ..files import held
+from ..models import Model, package_versions
+from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
-from ..scoring import score_answers
-from ..tasks import Prompt, Task, as_tasks, clean_instruction, list_tasks
+from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
-from .mixing import Fractions, MixedWeights, mixed_weights, undone
-from .prompts import check_same_tokens
+from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
+from .mixing import Fractions, mixed_weights, undone
 from .search import KINDS, Plan, Search, Trial
-from .sources import CheckpointSource, CheckpointUnderTest, check_sources, name_sources
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
 ABILITY = 0.3  # accuracy of the base from which a task counts as its ability
@@ -96,10 +94,9 @@ class RepairConfig:
             >>> len(iv.RepairConfig(n_test=2).prompts(task, "test", None))
             2
         """
-        count = min(self.n_test if split == "test" else self.n_validation, len(task.split(split)))
-        return task.prompts(
-            count, split=split, seed=self.seed, shots=self.shots, format=self.format, tokenizer=tokenizer,
-            instruction=clean_instruction(task, self.instruction, self.shots),
+        return clean_prompts(
+            task, split, self.n_test if split == "test" else self.n_validation, shots=self.shots,
+            instruction=self.instruction, seed=self.seed, format=self.format, tokenizer=tokenizer,
         )  # fmt: skip
 
 
@@ -164,34 +161,15 @@ def repair(
         tasks[OTHER] = [task for task in as_tasks(list_tasks()) if task.name not in names]
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
-        first, second = _checkpoints(base, tuned, options, folder / "facts")
+        first, second = two_checkpoints(base, tuned, options, folder / "facts")
         tokenizer = first.tokenizer()
         prompts = {
             role: {split: _prompts(config, of_role, split, tokenizer) for split in SPLITS}
             for role, of_role in tasks.items()
         }  # fmt: skip
-        with mixed_weights(first, second, Path(scratch)) as mixed:
-            if first.facts["tokenizer_sha256"] != second.facts["tokenizer_sha256"]:
-                every = [prompt for of_role in prompts.values() for split in of_role.values() for _, prompt in split]
-                check_same_tokens(TUNED, tokenizer, second.tokenizer(), every)
-            facts = {"base": first.facts, "tuned": second.facts}
-            work = _Work(mixed, prompts, folder, facts, config.batch_size, {})
-            return _repaired(work, config, tolerance, choose_others=others is None)
-
-
-def _checkpoints(
-    base: Any, tuned: Any, options: Mapping[str, Any], facts_folder: Path
-) -> tuple[CheckpointUnderTest, CheckpointUnderTest]:
-    """The two models, not loaded yet.
-
-    Raises:
-        SourceError: one of them does not exist.
-    """
-    check_device(options.get("device"))
-    sources = [CheckpointSource(BASE, base), *name_sources({TUNED: tuned}, base)]
-    check_sources(sources)
-    first, second = (CheckpointUnderTest(each, each.options(options), facts_folder) for each in sources)
-    return first, second
+        every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
+        with kept_answers(first, second, every, folder, Path(scratch), config.batch_size) as kept:
+            return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
 
 
 @checked
@@ -219,7 +197,7 @@ def repaired_model(base: Any, tuned: Any, record: Repair, **options: Any) -> Mod
     made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
     own = isinstance(tuned, (str, Path))  # loaded here, for nobody else
     with tempfile.TemporaryDirectory() as scratch:
-        first, second = _checkpoints(base, tuned, options, Path(scratch))
+        first, second = two_checkpoints(base, tuned, options, Path(scratch))
         with mixed_weights(first, second, Path(scratch), restore=not own) as mixed:
             for name, checkpoint in ((BASE, first), (TUNED, second)):
                 ours, theirs = (each["weights_sha256"][:12] for each in (checkpoint.facts, made[name]))
@@ -237,48 +215,29 @@ def _prompts(config: RepairConfig, tasks: Sequence[Task], split: Split, tokenize
 
 @dataclass
 class _Work:
-    """The mixed model, the prompts by role and split, and the answers that are kept in ``folder``."""
+    """The mixed model's answers, and the prompts by role and split."""
 
-    mixed: MixedWeights
+    kept: KeptAnswers
     prompts: dict[str, dict[Split, list[tuple[str, Prompt]]]]
-    folder: Path
-    facts: dict[str, dict[str, Any]]
-    batch_size: int
-    cache: dict[str, Answers]
 
     def answers(self, fractions: Fractions, role: str, split: Split = "validation") -> Answers:
         """Answers with these fractions of the change."""
-        weights = [list(fractions.attention), list(fractions.mlp), fractions.rest]
-        return self._answers(partial(self.mixed.mix, fractions), weights, role, split)
+        return self.kept.of(fractions, self._prompts(role, split))
 
     def random_change(self, like: Fractions, seed: int, role: str) -> Answers:
         """Test answers as far from the tuned weights as ``like`` is, in a random direction."""
         weights = ["random change", seed, list(like.attention), list(like.mlp), like.rest]
-        return self._answers(partial(self.mixed.undo_at_random, like, seed), weights, role, "test")
+        change = partial(self.kept.mixed.undo_at_random, like, seed)
+        return self.kept.after(change, weights, self._prompts(role, "test"))
 
-    def _answers(self, change: Callable[[], None], weights: list[Any], role: str, split: Split) -> Answers:
-        prompts = [prompt for _, prompt in self.prompts[role][split]]
-        key = {
-            **{name: identity(each) for name, each in self.facts.items()},
-            "weights": weights,
-            "prompts": short_hash([repr(prompt) for prompt in prompts]),
-        }
-        name = short_hash(key)
-
-        def compute() -> Answers:
-            change()
-            scores = score_answers(self.mixed.model, prompts, self.batch_size)
-            return Answers(scores.log_probabilities[0], scores.correct)
-
-        if name not in self.cache:
-            self.cache[name] = load_or_compute(self.folder / f"answers-{name}.safetensors", Answers, key, compute)
-        return self.cache[name]
+    def _prompts(self, role: str, split: Split) -> list[Prompt]:
+        return [prompt for _, prompt in self.prompts[role][split]]
 
 
 def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_others: bool) -> Repair:
     """The search on the validation prompts, then the report on the test prompts."""
-    n_layers = work.mixed.model.cfg.n_layers
-    squared = work.mixed.squared_changes()
+    n_layers = work.kept.mixed.model.cfg.n_layers
+    squared = work.kept.mixed.squared_changes()
     base, tuned = (Fractions.uniform(n_layers, fraction) for fraction in (0.0, 1.0))
     if choose_others:
         _keep_abilities(work, base)
@@ -345,5 +304,5 @@ def _trial_row(trial: Trial, best: Trial, share: float) -> dict[str, Any]:
 
 def _provenance(work: _Work, config: RepairConfig) -> dict[str, Any]:
     """The tuned model's facts, and among the settings the base's."""
-    settings = {**vars(config), "format": str(config.format), "base": work.facts[BASE]}
-    return {"model": work.facts[TUNED], "settings": settings, "versions": package_versions()}
+    settings = {**vars(config), "format": str(config.format), "base": work.kept.facts[BASE]}
+    return {"model": work.kept.facts[TUNED], "settings": settings, "versions": package_versions()}
