@@ -58,7 +58,7 @@ class KeptAnswers:
 
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
-        fractions = self.mixed.effective(fractions)
+        fractions = fractions.only({self.mixed.parts[name] for name in self.mixed.names})
         weights = [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 

@@ -63,6 +63,15 @@ class Fractions:
         rest = fraction if "rest" in kinds else self.rest
         return Fractions(row("attention", self.attention), row("mlp", self.mlp), rest)
 
+    def only(self, parts: Collection[WeightPart]) -> "Fractions":
+        """The same for these ``parts``, and 1 for all others: of parts that did not change there is nothing to undo."""
+
+        def row(kind: WeightKind, before: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(old if WeightPart(kind, at) in parts else 1.0 for at, old in enumerate(before))
+
+        rest = self.rest if WeightPart("rest") in parts else 1.0
+        return Fractions(row("attention", self.attention), row("mlp", self.mlp), rest)
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -102,16 +111,6 @@ class MixedWeights:
     base: WeightFile
     tuned: WeightFile
     now: dict[str, float | None] = field(default_factory=dict)  # the fraction of each weight, None for something else
-
-    def effective(self, fractions: Fractions) -> Fractions:
-        """The same mixture, with a fraction of 1 for parts that tuning did not change."""
-        changed = {self.parts[name] for name in self.names}
-
-        def row(kind: WeightKind, given: tuple[float, ...]) -> tuple[float, ...]:
-            return tuple(each if WeightPart(kind, layer) in changed else 1.0 for layer, each in enumerate(given))
-
-        rest = fractions.rest if WeightPart("rest") in changed else 1.0
-        return Fractions(row("attention", fractions.attention), row("mlp", fractions.mlp), rest)
 
     def mix(self, fractions: Fractions) -> None:
         """Give every changed weight its part's fraction; 0 and 1 are the two models' own bits."""
