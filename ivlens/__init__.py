@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .checkpoints import RepairConfig as RepairConfig
     from .checkpoints import RevertConfig as RevertConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import patch_checkpoints as patch_checkpoints
     from .checkpoints import repair as repair
     from .checkpoints import repaired_model as repaired_model
     from .checkpoints import revert_weights as revert_weights
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .models import merge_lora as merge_lora
     from .records import CheckpointComparison as CheckpointComparison
+    from .records import CheckpointPatching as CheckpointPatching
     from .records import ConditionComparison as ConditionComparison
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
@@ -140,6 +142,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
+    "patch_checkpoints",
     # where it was lost: weights put back
     "revert_weights",
     "RevertConfig",
@@ -170,6 +173,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "ConditionComparison",
     "TransferMatrix",
     "CheckpointComparison",
+    "CheckpointPatching",
     "TrainingRun",
     "WeightReverts",
     # errors and warnings
@@ -194,7 +198,8 @@ _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": (
-        "CheckpointConfig RepairConfig RevertConfig compare_checkpoints repair repaired_model revert_weights"
+        "CheckpointConfig RepairConfig RevertConfig compare_checkpoints patch_checkpoints repair repaired_model "
+        "revert_weights"
     ),
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
@@ -206,9 +211,9 @@ _ROOMS = {
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "records": (
-        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Repair Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
-        "WeightReverts prompts_needed top_k_stability"
+        "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
+        "MethodAgreement PositionEffects PositionMeans Repair Stability SteeringSweep TrainingRun TransferMatrix "
+        "UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

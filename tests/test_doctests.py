@@ -109,6 +109,12 @@ def reverts(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -
 
 
 @pytest.fixture(scope="module")
+def patching(measured_model: Any, prompts: Any) -> iv.CheckpointPatching:
+    """The model patched with its own activations."""
+    return iv.patch_checkpoints(measured_model, measured_model, prompts, only_forgotten=False)
+
+
+@pytest.fixture(scope="module")
 def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     """The laboratory on two tasks."""
     few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, random_seeds=(0,))
@@ -116,8 +122,8 @@ def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
 
 
 NAMES = (
-    "model", "task", "prompts", "effects", "means", "vector", "comparison", "lab", "tuned", "new_task", "reverts",
-    "tmp_path",
+    "model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tuned", "new_task",
+    "reverts", "tmp_path",
 )  # fmt: skip
 
 

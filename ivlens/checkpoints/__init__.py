@@ -5,6 +5,7 @@ from ._repair import repair as repair
 from ._repair import repaired_model as repaired_model
 from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
+from .patching import patch_checkpoints as patch_checkpoints
 from .reverting import RevertConfig as RevertConfig
 from .reverting import revert_weights as revert_weights
 from .verdict import VerdictRule as VerdictRule

@@ -75,6 +75,12 @@ REVERTS = {
     **_bounds("gain", "accuracy", "paired over prompts"),
 }
 
+PATCHED_PART = {
+    "part": _text('"head": a head\'s output; "z": before W_O; "attention", "mlp": a block\'s; "residual": what enters it.'),
+    "layer": LAYER,
+    "head": _int("index", "Query head in its layer, from 0; missing for a part that is the whole layer's."),
+}
+
 CHECKPOINT_ROWS = {
     "checkpoint": CHECKPOINT,
     "task": TASK,
@@ -302,6 +308,26 @@ FRAMES: dict[str, dict[str, Column]] = {
     },
     "WeightReverts.to_frame": REVERTS,
     "WeightReverts.tasks_frame": REVERTS | {"task": TASK},
+    "CheckpointPatching.to_frame": {
+        "direction": _text('"restores": the base\'s activation in the tuned model; "breaks": the reverse.'),
+        "role": _text('Of the prompts: "forgotten", "kept", "learned", or "other prompt", whose activations are put in.'),
+        **PATCHED_PART,
+        "nats": _float("nats", "Mean change of log P(answer) in the patched model."),
+        **_bounds("nats", "nats", "bootstrap over prompts"),
+        "share": _float("ratio", "What is restored, or broken, of the mean gap; unknown below a gap of 0.5 nats."),
+        **_bounds("share", "ratio", "bootstrap over prompts"),
+        "n": N,
+    },
+    "CheckpointPatching.beside_controls": {
+        **PATCHED_PART,
+        "restored": _float("ratio", "Share of the gap that the base's activation restores in the tuned model."),
+        **_bounds("restored", "ratio", "bootstrap over prompts"),
+        "restored_nats": _float("nats", "The same as a mean change of log P(answer)."),
+        "broken": _float("ratio", "Share of the gap that the tuned model's activation breaks in the base."),
+        "other_prompt": _float("ratio", "Share that the base's activation on another prompt restores."),
+        "kept": _float("nats", "Change of log P(answer) of kept prompts with the base's activation put in."),
+        "learned": _float("nats", "The same of prompts of the new task."),
+    },
     "findings": {
         "claim": _text("The claim that is tested."),
         "measure": _text("The number that decides it."),
