@@ -79,8 +79,8 @@ class WeightReverts(Record):
             >>> gap.low <= gap.value <= gap.high
             True
         """
-        row = self.to_frame().query("what == 'straight' and fraction == 0 and role == @role").iloc[0]
-        return Interval(row["nats"], row["nats_low"], row["nats_high"])
+        base = self.to_frame().query("what == 'straight' and fraction == 0 and role == @role")
+        return Interval(*base[["nats", "nats_low", "nats_high"]].to_numpy()[0].tolist())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per mixture and role, all of the role's prompts together, paired with the tuned model.
