@@ -76,7 +76,9 @@ REVERTS = {
 }
 
 PATCHED_PART = {
-    "part": _text('"head": a head\'s output; "z": before W_O; "attention", "mlp": a block\'s; "residual": what enters it.'),
+    "part": _text(
+        '"head": a head\'s output; "z": before W_O; "attention" or "mlp" of a block; "residual": what enters it.'
+    ),
     "layer": LAYER,
     "head": _int("index", "Query head in its layer, from 0; missing for a part that is the whole layer's."),
 }
@@ -141,6 +143,14 @@ MEASURED_ABILITY = {
 
 FRAMES: dict[str, dict[str, Column]] = {
     "HeadEffects.to_frame": HEAD_EFFECTS,
+    "PartEffects.to_frame": {
+        "part": _text('What was patched: "head", "attention", "mlp" or "residual".'),
+        "layer": LAYER,
+        "head": _int("index", "Query head in its layer, from 0; missing but for heads."),
+        "aie": AIE,
+        "stderr": STDERR,
+        "rank": _int("rank", "Rank by effect over all parts, the strongest is 1."),
+    },
     "UniversalEffects.to_frame": HEAD_EFFECTS
     | {
         "aie": _float("the metric's", "Mean over tasks of the tasks' average indirect effects."),
@@ -310,7 +320,9 @@ FRAMES: dict[str, dict[str, Column]] = {
     "WeightReverts.tasks_frame": REVERTS | {"task": TASK},
     "CheckpointPatching.to_frame": {
         "direction": _text('"restores": the base\'s activation in the tuned model; "breaks": the reverse.'),
-        "role": _text('Of the prompts: "forgotten", "kept", "learned", or "other prompt", whose activations are put in.'),
+        "role": _text(
+            'Of the prompts: "forgotten", "kept", "learned", or "other prompt": forgotten, with another\'s activation.'
+        ),
         **PATCHED_PART,
         "nats": _float("nats", "Mean change of log P(answer) in the patched model."),
         **_bounds("nats", "nats", "bootstrap over prompts"),

@@ -19,7 +19,6 @@ padded, so ragged prompts do not touch each other.
 from .memory import rows_that_fit as rows_that_fit
 from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong
-from .run import Forks as Forks
 from .run import run_streams as run_streams
 from .sweep import check_streamable as check_streamable
 from .sweep import sweep_additions as sweep_additions
