@@ -45,7 +45,8 @@ class RepairConfig:
         n_greedy: trials of the greedy search, at most.
         n_validation: validation prompts of each task to choose on, at most as many as the split has.
         n_test: test prompts of each task to report on, at most as many as the split has.
-        shots: demonstrations in the prompts.
+        shots: demonstrations in the prompts of old tasks.
+        learned_shots: those in the prompts of learned tasks, which are usually trained without any.
         random_seeds: seeds of the controls.
         seed: seed of the prompts.
         instruction: see ``CheckpointConfig``.
@@ -67,6 +68,7 @@ class RepairConfig:
     n_validation: Count = 20
     n_test: Count = 30
     shots: Natural = 2
+    learned_shots: Natural = 0
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     instruction: bool | int | str | None = None
@@ -78,13 +80,14 @@ class RepairConfig:
         """What the search tries."""
         return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
 
-    def prompts(self, task: Task, split: Split, tokenizer: Any) -> list[Prompt]:
+    def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean prompts of a task out of a split.
 
         Args:
             task: the task.
             split: "validation" or "test".
             tokenizer: for the chat format.
+            learned: whether it is a learned task.
 
         Returns:
             One prompt per query.
@@ -97,9 +100,10 @@ class RepairConfig:
             2
         """
         count = min(self.n_test if split == "test" else self.n_validation, len(task.split(split)))
+        shots = self.learned_shots if learned else self.shots
         return task.prompts(
-            count, split=split, seed=self.seed, shots=self.shots, format=self.format, tokenizer=tokenizer,
-            instruction=clean_instruction(task, self.instruction, self.shots),
+            count, split=split, seed=self.seed, shots=shots, format=self.format, tokenizer=tokenizer,
+            instruction=clean_instruction(task, self.instruction, shots),
         )  # fmt: skip
 
 
@@ -167,7 +171,7 @@ def repair(
         first, second = _checkpoints(base, tuned, options, folder / "facts")
         tokenizer = first.tokenizer()
         prompts = {
-            role: {split: _prompts(config, of_role, split, tokenizer) for split in SPLITS}
+            role: {split: _prompts(config, of_role, split, tokenizer, role == LEARNED) for split in SPLITS}
             for role, of_role in tasks.items()
         }  # fmt: skip
         with mixed_weights(first, second, Path(scratch)) as mixed:
@@ -230,9 +234,11 @@ def repaired_model(base: Any, tuned: Any, record: Repair, **options: Any) -> Mod
             return mixed.model if own else copy.deepcopy(mixed.model)
 
 
-def _prompts(config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any) -> list[tuple[str, Prompt]]:
+def _prompts(
+    config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any, learned: bool
+) -> list[tuple[str, Prompt]]:
     """The prompts of several tasks, each with its task's name."""
-    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer)]
+    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer, learned=learned)]
 
 
 @dataclass
