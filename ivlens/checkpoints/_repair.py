@@ -254,7 +254,8 @@ class _Work:
 
     def answers(self, fractions: Fractions, role: str, split: Split = "validation") -> Answers:
         """Answers with these fractions of the change."""
-        weights = [list(fractions.attention), list(fractions.mlp), fractions.rest]
+        base = fractions == Fractions.uniform(len(fractions.mlp), 0.0)  # whose answers serve for every checkpoint
+        weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self._answers(partial(self.mixed.mix, fractions), weights, role, split)
 
     def random_change(self, like: Fractions, seed: int, role: str) -> Answers:
@@ -262,10 +263,11 @@ class _Work:
         weights = ["random change", seed, list(like.attention), list(like.mlp), like.rest]
         return self._answers(partial(self.mixed.undo_at_random, like, seed), weights, role, "test")
 
-    def _answers(self, change: Callable[[], None], weights: list[Any], role: str, split: Split) -> Answers:
+    def _answers(self, change: Callable[[], None], weights: Any, role: str, split: Split) -> Answers:
         prompts = [prompt for _, prompt in self.prompts[role][split]]
+        own = {BASE: self.facts[BASE]} if weights == BASE else self.facts
         key = {
-            **{name: identity(each) for name, each in self.facts.items()},
+            **{name: identity(each) | {"device": each["device"]} for name, each in own.items()},
             "weights": weights,
             "prompts": short_hash([repr(prompt) for prompt in prompts]),
         }
