@@ -118,9 +118,10 @@ def repair(
     Nothing is trained. The weights become ``w_base + f (w_tuned - w_base)``, with a fraction f for each layer's
     attention and MLP. Tried are, cheapest first, one fraction everywhere, fractions that rise with depth, bands of
     layers, and a greedy search from the best of these. A guard refuses what loses more than ``tolerance`` of accuracy
-    on the learned tasks. Both are judged on validation prompts; reported are test prompts, of the tasks to keep, of
-    ``others`` that nothing was chosen on, and of the learned ones, beside random controls. ``repaired_model`` gives
-    the model.
+    on the learned tasks. Of what passes, the highest accuracy on the tasks to keep is chosen; of equal ones the highest
+    mean probability of their answers, and then what undoes least. All this is judged on validation prompts; reported
+    are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the learned ones, beside
+    random controls. ``repaired_model`` gives the model.
 
     One model is in memory at a time; files of its weights lie in ``out``, or in a temporary folder, meanwhile. A model
     object that is given as ``tuned`` is changed while this runs, and is what it was afterwards.
@@ -242,14 +243,14 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     if choose_others:
         _keep_abilities(work, base)
     with tqdm(desc="trying", unit="trial", leave=False, disable=None) as bar:
-        search = Search(work.answers, n_layers, tolerance, bar.update)
+        search = Search(work.answers, n_layers, squared, tolerance, bar.update)
         best = search.run(config.plan)
     log.info("chosen: %s, %s", best.step, best.what)
     found = best.fractions != tuned
     given = {BASE: base, TUNED: tuned, REPAIRED: best.fractions}
     if found:
         for seed in config.random_seeds:
-            given[f"random bands {seed}"] = random_bands(n_layers, squared, undone(best.fractions, squared), seed)
+            given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
     roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
     rows = {name: [work.answers(fractions, role, "test") for role in roles] for name, fractions in given.items()}
     for seed in config.random_seeds if found else ():
@@ -263,10 +264,10 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         models=tuple(rows),
         tasks=tuple(task for role in roles for task, _ in work.prompts[role]["test"]),
         roles=tuple(role for role in roles for _ in work.prompts[role]["test"]),
-        trials=tuple(_trial_row(trial, best, undone(trial.fractions, squared)) for trial in search.trials),
+        trials=tuple(_trial_row(trial, best) for trial in search.trials),
         step=best.step if found else "",
         tolerance=tolerance,
-        undone=undone(best.fractions, squared),
+        undone=best.undone,
         provenance=_provenance(work, config),
     )
 
@@ -295,11 +296,10 @@ def random_bands(n_layers: int, squared: dict[Any, float], share: float, seed: i
     return fractions
 
 
-def _trial_row(trial: Trial, best: Trial, share: float) -> dict[str, Any]:
-    return {
-        "step": trial.step, "what": trial.what, "undone": share, "learned": trial.learned, "allowed": trial.allowed,
-        "kept": trial.kept, "probability": trial.probability, "chosen": trial is best,
-    }  # fmt: skip
+def _trial_row(trial: Trial, best: Trial) -> dict[str, Any]:
+    row = trial._asdict()
+    del row["fractions"]
+    return row | {"chosen": trial is best}
 
 
 def _provenance(work: _Work, config: RepairConfig) -> dict[str, Any]:

@@ -62,6 +62,15 @@ class Fractions:
         rest = fraction if "rest" in kinds else self.rest
         return Fractions(row("attention", self.attention), row("mlp", self.mlp), rest)
 
+    def only(self, parts: Collection[WeightPart]) -> "Fractions":
+        """The same for these ``parts``, and 1 for all others: of parts that did not change there is nothing to undo."""
+
+        def row(kind: WeightKind, before: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(old if WeightPart(kind, at) in parts else 1.0 for at, old in enumerate(before))
+
+        rest = self.rest if WeightPart("rest") in parts else 1.0
+        return Fractions(row("attention", self.attention), row("mlp", self.mlp), rest)
+
 
 @dataclass(frozen=True)
 class WeightFile:
