@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .checkpoints import CheckpointConfig as CheckpointConfig
     from .checkpoints import RepairConfig as RepairConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import export_repaired_adapter as export_repaired_adapter
+    from .checkpoints import mergekit_config as mergekit_config
     from .checkpoints import repair as repair
     from .checkpoints import repaired_model as repaired_model
     from .demo import DemoConfig as DemoConfig
@@ -140,6 +142,8 @@ __all__ = [  # noqa: RUF022  (by job)
     # repairing them
     "repair",
     "repaired_model",
+    "export_repaired_adapter",
+    "mergekit_config",
     "RepairConfig",
     # training
     "fine_tune",
@@ -186,7 +190,10 @@ __all__ = [  # noqa: RUF022  (by job)
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
-    "checkpoints": "CheckpointConfig RepairConfig compare_checkpoints repair repaired_model",
+    "checkpoints": (
+        "CheckpointConfig RepairConfig compare_checkpoints export_repaired_adapter mergekit_config repair "
+        "repaired_model"
+    ),
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (

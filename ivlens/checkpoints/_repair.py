@@ -1,6 +1,5 @@
 """``repair``: as much as possible of what was forgotten, at almost nothing of what was learned, without training."""
 
-import copy
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,15 +13,15 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
-from ..errors import ArgumentError, MismatchError
+from ..errors import ArgumentError
 from ..files import held
-from ..models import Model, package_versions
+from ..models import package_versions
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
 from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
-from .mixing import Fractions, mixed_weights, undone
+from .mixing import Fractions, undone
 from .search import KINDS, Plan, Search, Trial
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -171,42 +170,6 @@ def repair(
         every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
         with kept_answers(first, second, every, folder, Path(scratch), config.batch_size) as kept:
             return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
-
-
-@checked
-def repaired_model(base: Any, tuned: Any, record: Repair, **options: Any) -> Model:
-    """The model that a repair chose, for ``export_hf`` or further use.
-
-    Args:
-        base: the base of the repair.
-        tuned: its tuned model; a model object is not changed.
-        record: what ``repair`` returned.
-        options: options of ``load_model``, as they were for the repair.
-
-    Returns:
-        The tuned model with the record's fractions of its change.
-
-    Raises:
-        MismatchError: the models are not those of the repair.
-        SourceError, UnsupportedError, DownloadError: a model cannot be loaded.
-
-    Example:
-        >>> iv.repaired_model(model, tuned, repaired).cfg.n_layers == model.cfg.n_layers
-        True
-    """
-    fractions = Fractions(tuple(record.attention.tolist()), tuple(record.mlp.tolist()), record.rest)
-    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
-    own = isinstance(tuned, (str, Path))  # loaded here, for nobody else
-    with tempfile.TemporaryDirectory() as scratch:
-        first, second = two_checkpoints(base, tuned, options, Path(scratch))
-        with mixed_weights(first, second, Path(scratch), restore=not own) as mixed:
-            for name, checkpoint in ((BASE, first), (TUNED, second)):
-                ours, theirs = (each["weights_sha256"][:12] for each in (checkpoint.facts, made[name]))
-                if ours != theirs:
-                    do = "give the models that were repaired"
-                    raise MismatchError(f"the {name} model of the repair, {theirs}", ours, do)
-            mixed.mix(fractions)
-            return mixed.model if own else copy.deepcopy(mixed.model)
 
 
 def _prompts(config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any) -> list[tuple[str, Prompt]]:

@@ -40,7 +40,7 @@ class Trial(NamedTuple):
 
     @property
     def worth(self) -> tuple[bool, float, float, float]:
-        """What trials are compared by: the guard, accuracy and probability on the tasks to keep, and how little changes.
+        """What trials are compared by: the guard, accuracy and probability on the tasks to keep, how little they undo.
 
         Accuracies of few prompts are often equal; the probability then says what is nearer to the base.
         """

@@ -10,12 +10,14 @@ from .engines import only_hooked as only_hooked
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf
 from .export import trainable_names as trainable_names
+from .export import write_adapter as write_adapter
 from .facts import check_alike as check_alike
 from .facts import check_fits as check_fits
 from .facts import identity as identity
 from .facts import key_of as key_of
 from .facts import kind_of_device as kind_of_device
 from .facts import model_facts as model_facts
+from .facts import note_repair as note_repair
 from .facts import package_versions as package_versions
 from .facts import provenance as provenance
 from .facts import tokenizer_sha256 as tokenizer_sha256
@@ -32,6 +34,9 @@ from .hooks import Hooks as Hooks
 from .hooks import active_edits as active_edits
 from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
+from .hugging_face_layout import WeightLayout as WeightLayout
+from .hugging_face_layout import hugging_face_state as hugging_face_state
+from .hugging_face_layout import weight_layout as weight_layout
 from .loading import check_device as check_device
 from .loading import load_model as load_model
 from .lora import add_lora as add_lora
@@ -40,6 +45,7 @@ from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
 from .lora import weight_names as weight_names
+from .low_rank import low_rank_adapter as low_rank_adapter
 from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
 from .passes import last_token as last_token

@@ -217,14 +217,14 @@ def test_test_prompts_are_not_used_for_choosing(
     listen(lambda message: at.append(len(counted.inputs)) if message.startswith("chosen") else None)
     repair(base, tuned, tasks)
     splits = {
-        name: {each.input for task in (*tasks["keep"], *tasks["learned"]) for each in task.split(name)}
+        name: {one.input for each in (*tasks["keep"], *tasks["learned"]) for one in each.split(name)}
         for name in ("validation", "test")
     }
     chosen_on, reported = (
         {each for inputs in part for each in inputs} for part in (counted.inputs[: at[0]], counted.inputs[at[0] :])
     )
-    for task in (*tasks["keep"], *tasks["learned"]):
-        assert not {each.input for each in task.split("validation")} & {each.input for each in task.split("test")}
+    for each in (*tasks["keep"], *tasks["learned"]):
+        assert not {one.input for one in each.split("validation")} & {one.input for one in each.split("test")}
     assert chosen_on <= splits["validation"]
     assert reported <= splits["test"]
 

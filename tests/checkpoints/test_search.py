@@ -1,4 +1,4 @@
-"""The search on made-up models: what is tried in which order, what the guard refuses, what is chosen of equal trials."""
+"""The search on made-up models: what is tried in which order, what the guard refuses, which of equals is chosen."""
 
 from collections.abc import Callable
 

@@ -1,21 +1,26 @@
 """What ``ivlens.models`` does with a model, done with a ``Bridge``."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import isqrt
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...errors import FallbackWarning, HookError, UnsupportedError
+from ...errors import ArgumentError, FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
+from ..export import model_writer
 from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
+from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout
 from ..lora import has_lora, lora_is_on, weight_names
+from ..outside_errors import without_bars
 from ..passes import last_prompt_tokens
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
@@ -28,6 +33,7 @@ from .readout import greedy_of, logits_of, scores_of
 from .rows import IN_SEQUENCE
 from .sweep import Fork, head_forks, run_rows
 
+INSIDE = "hugging_face."  # before the names of the model's own weights
 PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
 
 
@@ -214,6 +220,36 @@ def _weight_parts(model: Bridge) -> dict[str, WeightPart]:
             number, layer = layers[home]
             parts[name] = part_in_layer(layer.module, layer.attention, number, name.removeprefix(home))
     return parts
+
+
+@weight_layout.register(Bridge)
+def _weight_layout(model: Bridge) -> dict[str, WeightLayout]:
+    parts, linear = weight_parts(model), {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":  # of transformers, as GPT-2 has it
+            linear[f"{path}.weight"] = not isinstance(module, nn.Linear)
+    return {
+        name.removeprefix(INSIDE): WeightLayout(part, part != REST and name in linear, linear.get(name, False))
+        for name, part in parts.items()
+    }
+
+
+@hugging_face_state.register(Bridge)
+def _hugging_face_state(model: Bridge) -> dict[str, Tensor]:
+    return {name.removeprefix(INSIDE): attrgetter(name)(model).detach() for name in weight_names(model)}
+
+
+@model_writer.register(Bridge)
+def _model_writer(model: Bridge) -> Callable[[Path], None]:
+    if model.cfg.to_dict()["adapters"]:
+        do = "merge_and_unload() gives a model with them in its weights"
+        raise ArgumentError("a model without adapters on it", "one with PEFT's", do)
+
+    def write(unfinished: Path) -> None:
+        with without_bars():
+            model.hugging_face.save_pretrained(unfinished)
+
+    return write
 
 
 @has_lora.register(Bridge)
