@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ivlens as iv
 from ivlens.models.engines import has_hooked
@@ -85,13 +86,39 @@ def comparison(measured_model: Any, task: iv.Task) -> iv.CheckpointComparison:
 
 
 @pytest.fixture(scope="module")
+def new_task() -> iv.Task:
+    """What ``tuned`` learned."""
+    pairs = [(word, WORDS[number - 1]) for number, word in enumerate(WORDS)]
+    return iv.Task("last-word", pairs, ("the quick fox jumps over",))
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_hooked: Callable[..., Any]) -> Any:
+    """The model, every weight changed a little."""
+    tuned = tiny_hooked("llama", max_position_embeddings=256)
+    generator = torch.Generator().manual_seed(0)
+    for weight in tuned.parameters():
+        weight.data += 0.2 * weight.std() * torch.randn(weight.shape, generator=generator)
+    return tuned
+
+
+@pytest.fixture(scope="module")
+def reverts(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -> iv.WeightReverts:
+    config = iv.RevertConfig(n_bands=2, n_test=2, shots=1)
+    return iv.revert_weights(measured_model, tuned, [task], [new_task], config)
+
+
+@pytest.fixture(scope="module")
 def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     """The laboratory on two tasks."""
     few = iv.LabConfig((0,), (1.0,), (2,), n_clean=2, n_corrupted=2, n_validation=2, n_test=2, random_seeds=(0,))
     return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
 
 
-NAMES = ("model", "task", "prompts", "effects", "means", "vector", "comparison", "lab", "tmp_path")
+NAMES = (
+    "model", "task", "prompts", "effects", "means", "vector", "comparison", "lab", "tuned", "new_task", "reverts",
+    "tmp_path",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

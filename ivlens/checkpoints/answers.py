@@ -58,6 +58,7 @@ class KeptAnswers:
 
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
+        fractions = self.mixed.effective(fractions)
         weights = [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 

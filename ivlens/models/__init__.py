@@ -76,6 +76,7 @@ from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
 from .weight_parts import WeightKind as WeightKind
 from .weight_parts import WeightPart as WeightPart
+from .weight_parts import head_axes as head_axes
 from .weight_parts import weight_parts as weight_parts
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model

@@ -57,6 +57,24 @@ def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
 
 HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "rank": RANK}
 
+REVERTS = {
+    "what": _text('What is put back: "straight", "by depth", "layers", "rest", or "heads".'),
+    "part": _text('"attention", "mlp" or "both" of these layers; "rest": embeddings and norms; "heads"; or "all".'),
+    "layers": _text("The first to the last layer of a band; empty where none is singled out."),
+    "name": _text("Name of the set of heads; empty where none is put back."),
+    "fraction": _float("0 to 1", "Of the change that is kept there, in the first layer; 0 is the base."),
+    "last_fraction": _float("0 to 1", "The same in the last layer."),
+    "role": _text('Of the task: "old", or "learned" by the tuned model.'),
+    "n": N,
+    "nats": _float("nats", "Mean change of log P(answer) against the tuned model."),
+    **_bounds("nats", "nats", "bootstrap over prompts"),
+    "share": _float("ratio", "The same, of the mean gap to the base; unknown below a gap of 0.5 nats."),
+    **_bounds("share", "ratio", "bootstrap over prompts"),
+    "accuracy": ACCURACY,
+    "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
+    **_bounds("gain", "accuracy", "paired over prompts"),
+}
+
 CHECKPOINT_ROWS = {
     "checkpoint": CHECKPOINT,
     "task": TASK,
@@ -282,6 +300,8 @@ FRAMES: dict[str, dict[str, Column]] = {
         "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
         "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
     },
+    "WeightReverts.to_frame": REVERTS,
+    "WeightReverts.tasks_frame": REVERTS | {"task": TASK},
     "findings": {
         "claim": _text("The claim that is tested."),
         "measure": _text("The number that decides it."),

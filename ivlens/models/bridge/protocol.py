@@ -1,39 +1,33 @@
 """What ``ivlens.models`` does with a model, done with a ``Bridge``."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import isqrt
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...errors import ArgumentError, FallbackWarning, HookError, UnsupportedError
+from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
-from ..export import model_writer
 from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
-from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout
 from ..lora import has_lora, lora_is_on, weight_names
-from ..outside_errors import without_bars
 from ..passes import last_prompt_tokens
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
-from ..weight_parts import REST, WeightPart, part_in_layer, weight_parts
+from ..weight_parts import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from .loop import rows_by_loop
 from .model import Bridge, evaluating
 from .readout import greedy_of, logits_of, scores_of
 from .rows import IN_SEQUENCE
 from .sweep import Fork, head_forks, run_rows
 
-INSIDE = "hugging_face."  # before the names of the model's own weights
 PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
 
 
@@ -109,8 +103,8 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
     check_heads_alike(model)
     parts, d_head = model.decoder.layers[layer], model.cfg.d_head
     found: dict[str, Tensor] = {}
-    for name, theirs in PROJECTIONS.items():
-        module = next((getattr(parts.attention, each) for each in theirs if hasattr(parts.attention, each)), None)
+    for name in PROJECTIONS:
+        module = _projection(parts.attention, name)
         if module is None:  # one joint matrix, whose order no two families share
             continue
         found[name] = _matrix(module, model.cfg.d_model).unflatten(1, (-1, d_head)).transpose(0, 1)
@@ -119,14 +113,24 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
     return found
 
 
+def _projection(attention: nn.Module | None, name: str) -> nn.Module | None:
+    """The module of attention that has W_Q, W_K or W_V, None where they are one joint matrix."""
+    return next((getattr(attention, each) for each in PROJECTIONS[name] if hasattr(attention, each)), None)
+
+
 @torch.no_grad()
 def _matrix(module: Any, d_in: int) -> Float[Tensor, "d_in d_out"]:
     """What a linear module multiplies by, adapters and quantisation included."""
-    if type(module) is nn.Linear and "forward" not in vars(module):
+    if _is_plain(module):
         return module.weight.detach().T
     rows = torch.eye(d_in, device=_device(module), dtype=_dtype(module))[None]
     matrix: Tensor = (module(rows) - module(torch.zeros_like(rows[:, :1])))[0]
     return matrix
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a module multiplies by its weight and does nothing else."""
+    return type(module) is nn.Linear and "forward" not in vars(module)
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -222,34 +226,30 @@ def _weight_parts(model: Bridge) -> dict[str, WeightPart]:
     return parts
 
 
-@weight_layout.register(Bridge)
-def _weight_layout(model: Bridge) -> dict[str, WeightLayout]:
-    parts, linear = weight_parts(model), {}
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":  # of transformers, as GPT-2 has it
-            linear[f"{path}.weight"] = not isinstance(module, nn.Linear)
-    return {
-        name.removeprefix(INSIDE): WeightLayout(part, part != REST and name in linear, linear.get(name, False))
-        for name, part in parts.items()
-    }
+@head_axes.register(Bridge)
+def _head_axes(model: Bridge, layer: int) -> dict[str, HeadAxis]:
+    check_heads_alike(model)
+    parts, cfg = model.decoder.layers[layer], model.cfg
+    axes: dict[Any, HeadAxis] = {}
+    for name in (*PROJECTIONS, "W_O"):
+        module: Any = parts.output if name == "W_O" else _projection(parts.attention, name)
+        if not _is_plain(module):
+            came = "none of its own" if module is None else f"a {type(module).__name__}"
+            raise _no_single_heads(f"{name} of layer {layer}: {came}")
+        axis = 1 if name == "W_O" else 0
+        heads, odd = divmod(module.weight.shape[axis], cfg.d_head)
+        if odd or cfg.n_heads % heads or (name in ("W_Q", "W_O") and heads != cfg.n_heads):
+            raise _no_single_heads(f"{name} of layer {layer}: {module.weight.shape[axis]} rows")
+        axes[module] = HeadAxis(axis, heads)
+    paths = {module: path for path, module in model.named_modules()}
+    weights = {f"{paths[module]}.weight": axis for module, axis in axes.items()}
+    biased = [module for module, axis in axes.items() if axis.axis == 0 and module.bias is not None]
+    return weights | {f"{paths[module]}.bias": axes[module] for module in biased}
 
 
-@hugging_face_state.register(Bridge)
-def _hugging_face_state(model: Bridge) -> dict[str, Tensor]:
-    return {name.removeprefix(INSIDE): attrgetter(name)(model).detach() for name in weight_names(model)}
-
-
-@model_writer.register(Bridge)
-def _model_writer(model: Bridge) -> Callable[[Path], None]:
-    if model.cfg.to_dict()["adapters"]:
-        do = "merge_and_unload() gives a model with them in its weights"
-        raise ArgumentError("a model without adapters on it", "one with PEFT's", do)
-
-    def write(unfinished: Path) -> None:
-        with without_bars():
-            model.hugging_face.save_pretrained(unfinished)
-
-    return write
+def _no_single_heads(came: str) -> UnsupportedError:
+    expected = "linear layers with the queries, keys, values and outputs of each head"
+    return UnsupportedError(expected, came, "put back the attention of whole layers")
 
 
 @has_lora.register(Bridge)
