@@ -48,9 +48,12 @@ from .lora import weight_names as weight_names
 from .low_rank import low_rank_adapter as low_rank_adapter
 from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
+from .parts import PartValues as PartValues
+from .parts import check_parts as check_parts
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
 from .points import attn_out_name as attn_out_name
+from .points import mlp_out_name as mlp_out_name
 from .points import pattern_name as pattern_name
 from .points import resid_pre_name as resid_pre_name
 from .points import z_name as z_name
@@ -74,6 +77,7 @@ from .streams import rows_that_fit as rows_that_fit
 from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
+from .streams import sweep_parts as sweep_parts
 from .weight_parts import WeightKind as WeightKind
 from .weight_parts import WeightPart as WeightPart
 from .weight_parts import head_axes as head_axes

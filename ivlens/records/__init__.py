@@ -26,6 +26,9 @@ from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
 from .laboratory import Laboratory as Laboratory
+from .patching import CheckpointPatching as CheckpointPatching
+from .patching import PartActivations as PartActivations
+from .patching import PatchedParts as PatchedParts
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
 from .repair import Answers as Answers
