@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
     from .checkpoints import RepairConfig as RepairConfig
+    from .checkpoints import RevertConfig as RevertConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import export_repaired_adapter as export_repaired_adapter
+    from .checkpoints import mergekit_config as mergekit_config
+    from .checkpoints import patch_checkpoints as patch_checkpoints
     from .checkpoints import repair as repair
     from .checkpoints import repaired_model as repaired_model
+    from .checkpoints import revert_weights as revert_weights
     from .demo import DemoConfig as DemoConfig
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .models import merge_lora as merge_lora
     from .records import CheckpointComparison as CheckpointComparison
+    from .records import CheckpointPatching as CheckpointPatching
     from .records import ConditionComparison as ConditionComparison
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     from .records import TrainingRun as TrainingRun
     from .records import TransferMatrix as TransferMatrix
     from .records import UniversalEffects as UniversalEffects
+    from .records import WeightReverts as WeightReverts
     from .records import prompts_needed as prompts_needed
     from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
@@ -137,10 +144,16 @@ __all__ = [  # noqa: RUF022  (by job)
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
+    # where it was lost: weights put back
+    "revert_weights",
+    "RevertConfig",
     # repairing them
     "repair",
     "repaired_model",
+    "export_repaired_adapter",
+    "mergekit_config",
     "RepairConfig",
+    "patch_checkpoints",
     # training
     "fine_tune",
     "TrainingConfig",
@@ -164,7 +177,9 @@ __all__ = [  # noqa: RUF022  (by job)
     "ConditionComparison",
     "TransferMatrix",
     "CheckpointComparison",
+    "CheckpointPatching",
     "TrainingRun",
+    "WeightReverts",
     # errors and warnings
     "IvlensError",
     "ArgumentError",
@@ -186,7 +201,10 @@ __all__ = [  # noqa: RUF022  (by job)
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
-    "checkpoints": "CheckpointConfig RepairConfig compare_checkpoints repair repaired_model",
+    "checkpoints": (
+        "CheckpointConfig RepairConfig RevertConfig compare_checkpoints export_repaired_adapter mergekit_config "
+        "patch_checkpoints repair repaired_model revert_weights"
+    ),
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
@@ -197,9 +215,9 @@ _ROOMS = {
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "records": (
-        "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Repair Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
-        "prompts_needed top_k_stability"
+        "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
+        "MethodAgreement PositionEffects PositionMeans Repair Stability SteeringSweep TrainingRun TransferMatrix "
+        "UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

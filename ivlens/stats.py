@@ -171,6 +171,35 @@ def bootstrap_mean(
     return low, high
 
 
+def bootstrap_ratio(
+    above: Float[Tensor, "prompt *shape"], below: Float[Tensor, " prompt"], *, resamples: Count = RESAMPLES
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """95% percentile-bootstrap interval of ratios of two means over the same prompts, which are drawn together.
+
+    Args:
+        above: the numerators, one number or an array per prompt.
+        below: the denominator of all of them, whose mean is positive; draws in which it is not are left out.
+        resamples: how many times the prompts are drawn anew.
+
+    Returns:
+        The lower and the upper ends.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import bootstrap_ratio
+        >>> low, high = bootstrap_ratio(torch.ones(4, 3), 2 * torch.ones(4))
+        >>> low.tolist(), high.tolist()
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    """
+    n = len(below)
+    counts = times_drawn(resample(n, resamples), n, above.dtype)
+    bottoms = counts @ below.to(above)
+    tops = torch.einsum("rp,p...->r...", counts[bottoms > 0], above)
+    ratios = tops.movedim(0, -1) / bottoms[bottoms > 0]
+    low, high = np.quantile(ratios.numpy(), [0.025, 0.975], axis=-1)
+    return torch.as_tensor(low), torch.as_tensor(high)
+
+
 def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " prompt"]) -> Interval:
     """Ratio of two means over the same prompts with its 95% percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
 

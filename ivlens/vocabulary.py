@@ -53,8 +53,34 @@ Site = Literal["resid_pre", "attn_out"]
 Position = Literal["last", "generated", "all"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
+# What is replaced at the last prompt token: what a head writes, which is z under the W_O that belongs to it; z alone,
+# under the running model's W_O; what a block's attention or MLP adds to the stream; the stream that enters a block.
+Part = Literal["head", "z", "attention", "mlp", "residual"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+class ModelPart(NamedTuple):
+    """A part of one layer; ``head`` is None but for "head" and "z"."""
+
+    part: Part
+    layer: Natural
+    head: Natural | None = None
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.layer}" + ("" if self.head is None else f".{self.head}")
+
+
 # How positions are aligned for means: by the parts of prompts, or counted from the end.
 PositionsBy = Literal["role", "position"]
+
+
+# Patching between a base and a checkpoint: the base's activations put into the checkpoint, or the checkpoint's into the
+# base; and the prompts that it is done on: forgotten ones, still kept ones, those of the new task, or forgotten ones
+# with the activations of another forgotten prompt.
+Direction = Literal["restores", "breaks"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+PatchRole = Literal["forgotten", "kept", "learned", "other prompt"]
+PATCH_ROLES: tuple[PatchRole, ...] = get_args(PatchRole)
 
 
 class Verdict(StrEnum):
@@ -119,6 +145,16 @@ class Finding(StrEnum):
 def all_heads(n_layers: int, n_heads: int) -> list[Head]:
     """Every head of a model, layer by layer."""
     return [Head(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+
+
+def all_parts(parts: Iterable[Part], n_layers: int, n_heads: int) -> list[ModelPart]:
+    """The parts of every layer: part by part, each layer by layer, heads within."""
+    return [
+        ModelPart(part, layer, head)
+        for part in parts
+        for layer in range(n_layers)
+        for head in (range(n_heads) if part in ("head", "z") else [None])
+    ]
 
 
 def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> None:

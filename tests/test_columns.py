@@ -96,7 +96,12 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
     kinds = {name.partition(".")[2] for name in FRAMES if name.startswith("CheckpointComparison.")}
     made = {f"CheckpointComparison.{name}": [getattr(found, name)()] for name in kinds}
     made["CheckpointComparison.matrix"] = [made["CheckpointComparison.matrix"][0].set_axis(["TASK"] * 2, axis=1)]
-    return made | {"findings": [records.findings(found)]}
+    patching = iv.patch_checkpoints(folder / "base", folder / "tuned", shifted(1).prompts(3), only_forgotten=False)
+    patched = {
+        "CheckpointPatching.to_frame": [patching.to_frame()],
+        "CheckpointPatching.beside_controls": [patching.beside_controls()],
+    }
+    return made | {"findings": [records.findings(found)]} | patched
 
 
 def _of_runs(tiny_hf: Any, tiny_tokenizer: Any) -> dict[str, list[pd.DataFrame]]:

@@ -32,7 +32,8 @@ FENCED = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SAMPLE = re.compile(r'^```\w+ title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d+\.\d+")
 # Snippets of the guide run on a small random model in a folder, and train for a few steps.
-SMALLER = {'"smollm2"': '"model"', "steps=100": "steps=2", "evaluate_every=50": "evaluate_every=1"}
+SMALLER = {'"smollm2"': '"model"', "steps=100": "steps=2", "evaluate_every=50": "evaluate_every=1",
+           "lost.prompts(40)": "lost.prompts(3), only_forgotten=False"}  # fmt: skip
 SHAPE = {"num_hidden_layers": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}
 
 

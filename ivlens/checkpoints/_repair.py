@@ -1,9 +1,8 @@
 """``repair``: as much as possible of what was forgotten, at almost nothing of what was learned, without training."""
 
-import copy
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,18 +13,16 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
-from ..errors import ArgumentError, MismatchError
-from ..files import held, short_hash
-from ..models import Model, check_device, identity, package_versions
-from ..records import Answers, Repair, load_or_compute
+from ..errors import ArgumentError
+from ..files import held
+from ..models import package_versions
+from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
-from ..scoring import score_answers
-from ..tasks import Prompt, Task, as_tasks, clean_instruction, list_tasks
+from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
-from .mixing import Fractions, MixedWeights, mixed_weights, undone
-from .prompts import check_same_tokens
+from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
+from .mixing import Fractions, undone
 from .search import KINDS, Plan, Search, Trial
-from .sources import CheckpointSource, CheckpointUnderTest, check_sources, name_sources
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
 ABILITY = 0.3  # accuracy of the base from which a task counts as its ability
@@ -45,8 +42,8 @@ class RepairConfig:
         n_greedy: trials of the greedy search, at most.
         n_validation: validation prompts of each task to choose on, at most as many as the split has.
         n_test: test prompts of each task to report on, at most as many as the split has.
-        shots: demonstrations in the prompts of old tasks.
-        learned_shots: those in the prompts of learned tasks, which are usually trained without any.
+        shots: demonstrations in the prompts.
+        learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         random_seeds: seeds of the controls.
         seed: seed of the prompts.
         instruction: see ``CheckpointConfig``.
@@ -68,7 +65,7 @@ class RepairConfig:
     n_validation: Count = 20
     n_test: Count = 30
     shots: Natural = 2
-    learned_shots: Natural = 0
+    learned_shots: Natural | None = None
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     instruction: bool | int | str | None = None
@@ -99,11 +96,10 @@ class RepairConfig:
             >>> len(iv.RepairConfig(n_test=2).prompts(task, "test", None))
             2
         """
-        count = min(self.n_test if split == "test" else self.n_validation, len(task.split(split)))
-        shots = self.learned_shots if learned else self.shots
-        return task.prompts(
-            count, split=split, seed=self.seed, shots=shots, format=self.format, tokenizer=tokenizer,
-            instruction=clean_instruction(task, self.instruction, shots),
+        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
+        return clean_prompts(
+            task, split, self.n_test if split == "test" else self.n_validation, shots=shots,
+            instruction=self.instruction, seed=self.seed, format=self.format, tokenizer=tokenizer,
         )  # fmt: skip
 
 
@@ -125,9 +121,10 @@ def repair(
     Nothing is trained. The weights become ``w_base + f (w_tuned - w_base)``, with a fraction f for each layer's
     attention and MLP. Tried are, cheapest first, one fraction everywhere, fractions that rise with depth, bands of
     layers, and a greedy search from the best of these. A guard refuses what loses more than ``tolerance`` of accuracy
-    on the learned tasks. Both are judged on validation prompts; reported are test prompts, of the tasks to keep, of
-    ``others`` that nothing was chosen on, and of the learned ones, beside random controls. ``repaired_model`` gives
-    the model.
+    on the learned tasks. Of what passes, the highest accuracy on the tasks to keep is chosen; of equal ones the highest
+    mean probability of their answers, and then what undoes least. All this is judged on validation prompts; reported
+    are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the learned ones, beside
+    random controls. ``repaired_model`` gives the model.
 
     One model is in memory at a time; files of its weights lie in ``out``, or in a temporary folder, meanwhile. A model
     object that is given as ``tuned`` is changed while this runs, and is what it was afterwards.
@@ -168,70 +165,15 @@ def repair(
         tasks[OTHER] = [task for task in as_tasks(list_tasks()) if task.name not in names]
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
-        first, second = _checkpoints(base, tuned, options, folder / "facts")
+        first, second = two_checkpoints(base, tuned, options, folder / "facts")
         tokenizer = first.tokenizer()
         prompts = {
             role: {split: _prompts(config, of_role, split, tokenizer, role == LEARNED) for split in SPLITS}
             for role, of_role in tasks.items()
         }  # fmt: skip
-        with mixed_weights(first, second, Path(scratch)) as mixed:
-            if first.facts["tokenizer_sha256"] != second.facts["tokenizer_sha256"]:
-                every = [prompt for of_role in prompts.values() for split in of_role.values() for _, prompt in split]
-                check_same_tokens(TUNED, tokenizer, second.tokenizer(), every)
-            facts = {"base": first.facts, "tuned": second.facts}
-            work = _Work(mixed, prompts, folder, facts, config.batch_size, {})
-            return _repaired(work, config, tolerance, choose_others=others is None)
-
-
-def _checkpoints(
-    base: Any, tuned: Any, options: Mapping[str, Any], facts_folder: Path
-) -> tuple[CheckpointUnderTest, CheckpointUnderTest]:
-    """The two models, not loaded yet.
-
-    Raises:
-        SourceError: one of them does not exist.
-    """
-    check_device(options.get("device"))
-    sources = [CheckpointSource(BASE, base), *name_sources({TUNED: tuned}, base)]
-    check_sources(sources)
-    first, second = (CheckpointUnderTest(each, each.options(options), facts_folder) for each in sources)
-    return first, second
-
-
-@checked
-def repaired_model(base: Any, tuned: Any, record: Repair, **options: Any) -> Model:
-    """The model that a repair chose, for ``export_hf`` or further use.
-
-    Args:
-        base: the base of the repair.
-        tuned: its tuned model; a model object is not changed.
-        record: what ``repair`` returned.
-        options: options of ``load_model``, as they were for the repair.
-
-    Returns:
-        The tuned model with the record's fractions of its change.
-
-    Raises:
-        MismatchError: the models are not those of the repair.
-        SourceError, UnsupportedError, DownloadError: a model cannot be loaded.
-
-    Example:
-        >>> iv.repaired_model(model, tuned, repaired).cfg.n_layers == model.cfg.n_layers
-        True
-    """
-    fractions = Fractions(tuple(record.attention.tolist()), tuple(record.mlp.tolist()), record.rest)
-    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
-    own = isinstance(tuned, (str, Path))  # loaded here, for nobody else
-    with tempfile.TemporaryDirectory() as scratch:
-        first, second = _checkpoints(base, tuned, options, Path(scratch))
-        with mixed_weights(first, second, Path(scratch), restore=not own) as mixed:
-            for name, checkpoint in ((BASE, first), (TUNED, second)):
-                ours, theirs = (each["weights_sha256"][:12] for each in (checkpoint.facts, made[name]))
-                if ours != theirs:
-                    do = "give the models that were repaired"
-                    raise MismatchError(f"the {name} model of the repair, {theirs}", ours, do)
-            mixed.mix(fractions)
-            return mixed.model if own else copy.deepcopy(mixed.model)
+        every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
+        with kept_answers(first, second, every, folder, Path(scratch), config.batch_size) as kept:
+            return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
 
 
 def _prompts(
@@ -243,62 +185,41 @@ def _prompts(
 
 @dataclass
 class _Work:
-    """The mixed model, the prompts by role and split, and the answers that are kept in ``folder``."""
+    """The mixed model's answers, and the prompts by role and split."""
 
-    mixed: MixedWeights
+    kept: KeptAnswers
     prompts: dict[str, dict[Split, list[tuple[str, Prompt]]]]
-    folder: Path
-    facts: dict[str, dict[str, Any]]
-    batch_size: int
-    cache: dict[str, Answers]
 
     def answers(self, fractions: Fractions, role: str, split: Split = "validation") -> Answers:
         """Answers with these fractions of the change."""
-        base = fractions == Fractions.uniform(len(fractions.mlp), 0.0)  # whose answers serve for every checkpoint
-        weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
-        return self._answers(partial(self.mixed.mix, fractions), weights, role, split)
+        return self.kept.of(fractions, self._prompts(role, split))
 
     def random_change(self, like: Fractions, seed: int, role: str) -> Answers:
         """Test answers as far from the tuned weights as ``like`` is, in a random direction."""
         weights = ["random change", seed, list(like.attention), list(like.mlp), like.rest]
-        return self._answers(partial(self.mixed.undo_at_random, like, seed), weights, role, "test")
+        change = partial(self.kept.mixed.undo_at_random, like, seed)
+        return self.kept.after(change, weights, self._prompts(role, "test"))
 
-    def _answers(self, change: Callable[[], None], weights: Any, role: str, split: Split) -> Answers:
-        prompts = [prompt for _, prompt in self.prompts[role][split]]
-        own = {BASE: self.facts[BASE]} if weights == BASE else self.facts
-        key = {
-            **{name: identity(each) | {"device": each["device"]} for name, each in own.items()},
-            "weights": weights,
-            "prompts": short_hash([repr(prompt) for prompt in prompts]),
-        }
-        name = short_hash(key)
-
-        def compute() -> Answers:
-            change()
-            scores = score_answers(self.mixed.model, prompts, self.batch_size)
-            return Answers(scores.log_probabilities[0], scores.correct)
-
-        if name not in self.cache:
-            self.cache[name] = load_or_compute(self.folder / f"answers-{name}.safetensors", Answers, key, compute)
-        return self.cache[name]
+    def _prompts(self, role: str, split: Split) -> list[Prompt]:
+        return [prompt for _, prompt in self.prompts[role][split]]
 
 
 def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_others: bool) -> Repair:
     """The search on the validation prompts, then the report on the test prompts."""
-    n_layers = work.mixed.model.cfg.n_layers
-    squared = work.mixed.squared_changes()
+    n_layers = work.kept.mixed.model.cfg.n_layers
+    squared = work.kept.mixed.squared_changes()
     base, tuned = (Fractions.uniform(n_layers, fraction) for fraction in (0.0, 1.0))
     if choose_others:
         _keep_abilities(work, base)
     with tqdm(desc="trying", unit="trial", leave=False, disable=None) as bar:
-        search = Search(work.answers, n_layers, tolerance, bar.update)
+        search = Search(work.answers, n_layers, squared, tolerance, bar.update)
         best = search.run(config.plan)
     log.info("chosen: %s, %s", best.step, best.what)
     found = best.fractions != tuned
     given = {BASE: base, TUNED: tuned, REPAIRED: best.fractions}
     if found:
         for seed in config.random_seeds:
-            given[f"random bands {seed}"] = random_bands(n_layers, squared, undone(best.fractions, squared), seed)
+            given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
     roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
     rows = {name: [work.answers(fractions, role, "test") for role in roles] for name, fractions in given.items()}
     for seed in config.random_seeds if found else ():
@@ -312,10 +233,10 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         models=tuple(rows),
         tasks=tuple(task for role in roles for task, _ in work.prompts[role]["test"]),
         roles=tuple(role for role in roles for _ in work.prompts[role]["test"]),
-        trials=tuple(_trial_row(trial, best, undone(trial.fractions, squared)) for trial in search.trials),
+        trials=tuple(_trial_row(trial, best) for trial in search.trials),
         step=best.step if found else "",
         tolerance=tolerance,
-        undone=undone(best.fractions, squared),
+        undone=best.undone,
         provenance=_provenance(work, config),
     )
 
@@ -344,14 +265,13 @@ def random_bands(n_layers: int, squared: dict[Any, float], share: float, seed: i
     return fractions
 
 
-def _trial_row(trial: Trial, best: Trial, share: float) -> dict[str, Any]:
-    return {
-        "step": trial.step, "what": trial.what, "undone": share, "learned": trial.learned, "allowed": trial.allowed,
-        "kept": trial.kept, "probability": trial.probability, "chosen": trial is best,
-    }  # fmt: skip
+def _trial_row(trial: Trial, best: Trial) -> dict[str, Any]:
+    row = trial._asdict()
+    del row["fractions"]
+    return row | {"chosen": trial is best}
 
 
 def _provenance(work: _Work, config: RepairConfig) -> dict[str, Any]:
     """The tuned model's facts, and among the settings the base's."""
-    settings = {**vars(config), "format": str(config.format), "base": work.facts[BASE]}
-    return {"model": work.facts[TUNED], "settings": settings, "versions": package_versions()}
+    settings = {**vars(config), "format": str(config.format), "base": work.kept.facts[BASE]}
+    return {"model": work.kept.facts[TUNED], "settings": settings, "versions": package_versions()}

@@ -172,17 +172,30 @@ class KeptMeasures:
         prompts: Sequence[Prompt],
         **settings: Any,
     ) -> R:
-        """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on."""
-        model = _identity(checkpoint.facts)
-        prompts_hash = _hash([repr(prompt) for prompt in prompts])
-        key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
-        parts = [_short_hash(model), *([] if task is None else [safe_name(task)]), measure, _short_hash(key)]
+        return kept_measure(self.folder, measure, kind, checkpoint, task, compute, prompts, **settings)
 
-        def run() -> R:
-            log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
-            return compute(checkpoint.model())
 
-        return load_or_compute(self.folder / f"{'.'.join(parts)}.safetensors", kind, key, run)
+def kept_measure(
+    folder: Path,
+    measure: str,
+    kind: type[R],
+    checkpoint: CheckpointUnderTest,
+    task: str | None,
+    compute: Callable[[Model], R],
+    prompts: Sequence[Prompt],
+    **settings: Any,
+) -> R:
+    """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on."""
+    model = _identity(checkpoint.facts)
+    prompts_hash = _hash([repr(prompt) for prompt in prompts])
+    key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
+    parts = [_short_hash(model), *([] if task is None else [safe_name(task)]), measure, _short_hash(key)]
+
+    def run() -> R:
+        log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
+        return compute(checkpoint.model())
+
+    return load_or_compute(folder / f"{'.'.join(parts)}.safetensors", kind, key, run)
 
 
 def vector_of(reading: HeadReading, task: str) -> InstructionVector:

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ArgumentError, MismatchError, UnsupportedError
-from ..models import Model, WeightKind, WeightPart, has_lora, weight_names, weight_parts
+from ..models import Model, WeightKind, WeightPart, has_lora, head_axes, weight_names, weight_parts
+from ..vocabulary import Head
 from .sources import CheckpointUnderTest, check_comparable
 
 
@@ -62,6 +63,15 @@ class Fractions:
         rest = fraction if "rest" in kinds else self.rest
         return Fractions(row("attention", self.attention), row("mlp", self.mlp), rest)
 
+    def only(self, parts: Collection[WeightPart]) -> "Fractions":
+        """The same for these ``parts``, and 1 for all others: of parts that did not change there is nothing to undo."""
+
+        def row(kind: WeightKind, before: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(old if WeightPart(kind, at) in parts else 1.0 for at, old in enumerate(before))
+
+        rest = self.rest if WeightPart("rest") in parts else 1.0
+        return Fractions(row("attention", self.attention), row("mlp", self.mlp), rest)
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -102,6 +112,16 @@ class MixedWeights:
     tuned: WeightFile
     now: dict[str, float | None] = field(default_factory=dict)  # the fraction of each weight, None for something else
 
+    def effective(self, fractions: Fractions) -> Fractions:
+        """The same mixture, with a fraction of 1 for parts that tuning did not change."""
+        changed = {self.parts[name] for name in self.names}
+
+        def row(kind: WeightKind, given: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(each if WeightPart(kind, layer) in changed else 1.0 for layer, each in enumerate(given))
+
+        rest = fractions.rest if WeightPart("rest") in changed else 1.0
+        return Fractions(row("attention", fractions.attention), row("mlp", fractions.mlp), rest)
+
     def mix(self, fractions: Fractions) -> None:
         """Give every changed weight its part's fraction; 0 and 1 are the two models' own bits."""
         for name in self.names:
@@ -128,6 +148,21 @@ class MixedWeights:
         """Overwrite a weight."""
         self.now[name] = None  # first, so that an interrupt leaves no wrong fraction
         attrgetter(name)(self.model).copy_(values)
+
+    def put_heads_back(self, heads: Sequence[Head]) -> None:
+        """From the tuned weights, give these heads the base's: W_Q, W_O, and the biases of queries.
+
+        W_K and W_V, with their biases, only where all query heads that share them are among ``heads``.
+        """
+        self.mix(Fractions.uniform(self.model.cfg.n_layers, 1.0))
+        for layer in sorted({head.layer for head in heads}):
+            chosen = torch.zeros(self.model.cfg.n_heads, dtype=torch.bool)
+            chosen[[head.head for head in heads if head.layer == layer]] = True
+            for name, (axis, n_heads) in head_axes(self.model, layer).items():
+                if name in self.names:
+                    before, after = self.base[name].movedim(axis, -1), self.tuned[name].movedim(axis, -1)
+                    whole = chosen.unflatten(0, (n_heads, -1)).all(1).repeat_interleave(after.shape[-1] // n_heads)
+                    self.write(name, torch.where(whole, before, after).movedim(-1, axis))
 
     def undo_at_random(self, like: Fractions, seed: int) -> None:
         """From the tuned weights, go as far as ``like`` does in each weight, in a random direction."""

@@ -17,6 +17,7 @@ ABSENT = {
     "hook_attn_out": (
         "attention whose output is seen to be added to the residual stream", "steer at site='resid_pre'"
     ),
+    "hook_mlp_out": ("an MLP whose output is seen to be added to the residual stream", "leave out part 'mlp'"),
 }  # fmt: skip
 Hook = Callable[[nn.Module, Any, Tensor], Tensor | None]  # as torch calls a forward hook
 
@@ -34,6 +35,11 @@ def resid_pre_name(layer: int) -> str:
 def attn_out_name(layer: int) -> str:
     """Hook point of what a block's attention adds to the residual stream: [batch, pos, d_model]."""
     return f"blocks.{layer}.hook_attn_out"
+
+
+def mlp_out_name(layer: int) -> str:
+    """Hook point of what a block's MLP adds to the residual stream: [batch, pos, d_model]."""
+    return f"blocks.{layer}.hook_mlp_out"
 
 
 def pattern_name(layer: int) -> str:

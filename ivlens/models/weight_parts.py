@@ -1,4 +1,4 @@
-"""Which part of a model each of its weights belongs to: a layer's attention or MLP, or the rest."""
+"""Which part of a model each of its weights belongs to: a layer's attention or MLP, or the rest; and to which heads."""
 
 from functools import singledispatch
 from typing import Any, Literal, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from .lora import weight_names
+from .naming import own_name
 
 WeightKind = Literal["attention", "mlp", "rest"]
 
@@ -38,3 +39,24 @@ def part_in_layer(layer: nn.Module, attention: nn.Module | None, number: int, na
     if attention is not None and attention in modules:
         return WeightPart("attention", number)
     return REST if "norm" in type(modules[-1]).__name__.lower() else WeightPart("mlp", number)
+
+
+class HeadAxis(NamedTuple):
+    """The axis of a weight along which heads follow each other, and how many: all, or those that share keys."""
+
+    axis: int
+    n_heads: int
+
+
+@singledispatch
+def head_axes(model: Any, layer: int) -> dict[str, HeadAxis]:
+    """The weights of a layer that belong to single heads: W_Q, W_K, W_V, their biases, and W_O.
+
+    Raises:
+        UnsupportedError: a Bridge whose weights of single heads are not known.
+    """
+    cfg, home = model.cfg, f"blocks.{layer}.attn."
+    of_queries = [f"{home}{leaf}" for leaf in ("W_Q", "b_Q", "W_O")]
+    of_keys = [own_name(cfg, f"{home}{leaf}") for leaf in ("W_K", "b_K", "W_V", "b_V")]
+    queries, keys = HeadAxis(0, cfg.n_heads), HeadAxis(0, cfg.n_key_value_heads or cfg.n_heads)
+    return dict.fromkeys(of_queries, queries) | dict.fromkeys(of_keys, keys)

@@ -57,6 +57,45 @@ def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
 
 HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "rank": RANK}
 
+REVERTS = {
+    "what": _text('What is put back: "straight", "by depth", "layers", "rest", or "heads".'),
+    "part": _text('"attention", "mlp" or "both" of these layers; "rest": embeddings and norms; "heads"; or "all".'),
+    "layers": _text("The first to the last layer of a band; empty where none is singled out."),
+    "name": _text("Name of the set of heads; empty where none is put back."),
+    "fraction": _float("0 to 1", "Of the change that is kept there, in the first layer; 0 is the base."),
+    "last_fraction": _float("0 to 1", "The same in the last layer."),
+    "role": _text('Of the task: "old", or "learned" by the tuned model.'),
+    "n": N,
+    "nats": _float("nats", "Mean change of log P(answer) against the tuned model."),
+    **_bounds("nats", "nats", "bootstrap over prompts"),
+    "share": _float("ratio", "The same, of the mean gap to the base; unknown below a gap of 0.5 nats."),
+    **_bounds("share", "ratio", "bootstrap over prompts"),
+    "accuracy": ACCURACY,
+    "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
+    **_bounds("gain", "accuracy", "paired over prompts"),
+}
+
+GAINS = {
+    "model": _text('"base", "tuned", "repaired", or a control with its seed.'),
+    "role": _text('Of the task: "keep" (chosen on), "other" (an ability that nothing was chosen on), or "learned".'),
+    "accuracy": ACCURACY,
+    "of_base": _float("ratio", "Accuracy, relative to the base's."),
+    "of_tuned": _float("ratio", "Accuracy, relative to the tuned model's."),
+    "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
+    **_bounds("gain", "accuracy", "paired over prompts"),
+    "lost": _float("accuracy", "The base's accuracy minus this one, on the same prompts."),
+    **_bounds("lost", "accuracy", "paired over prompts"),
+    "n": N,
+}
+
+PATCHED_PART = {
+    "part": _text(
+        '"head": a head\'s output; "z": before W_O; "attention", "mlp": a block\'s; "residual": what enters it.'
+    ),
+    "layer": LAYER,
+    "head": _int("index", "Query head in its layer, from 0; missing for a part that is the whole layer's."),
+}
+
 CHECKPOINT_ROWS = {
     "checkpoint": CHECKPOINT,
     "task": TASK,
@@ -281,6 +320,51 @@ FRAMES: dict[str, dict[str, Column]] = {
         "forgetting": _float("accuracy", "Best accuracy before the last checkpoint minus the final one."),
         "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
         "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
+    },
+    "Repair.to_frame": {
+        "model": GAINS["model"],
+        "role": GAINS["role"],
+        "task": TASK,
+        "accuracy": ACCURACY,
+        **INTERVAL,
+        "probability": PROBABILITY,
+        "n": N,
+    },
+    "Repair.gains": GAINS,
+    "Repair.task_gains": GAINS | {"task": TASK},
+    "Repair.trials_frame": {
+        "step": _text('"tuned", "interpolation", "by depth", "bands" or "greedy", in the order of trying.'),
+        "what": _text("The mixture of weights that was tried."),
+        "undone": _float("ratio", "Norm of the change that it undoes, relative to the norm of the whole change."),
+        "learned": _float("0 to 1", "Accuracy on validation prompts of the learned tasks."),
+        "allowed": Column("bool", "", "Whether the guard let it pass."),
+        "kept": _float("0 to 1", "Accuracy on validation prompts of the tasks to keep; unmeasured where refused."),
+        "probability": _float("0 to 1", "Mean probability of the answers to these prompts."),
+        "chosen": Column("bool", "", "Whether it was chosen."),
+    },
+    "WeightReverts.to_frame": REVERTS,
+    "WeightReverts.tasks_frame": REVERTS | {"task": TASK},
+    "CheckpointPatching.to_frame": {
+        "direction": _text('"restores": the base\'s activation in the tuned model; "breaks": the reverse.'),
+        "role": _text(
+            'Of the prompts: "forgotten", "kept", "learned", or "other prompt", whose activations are put in.'
+        ),
+        **PATCHED_PART,
+        "nats": _float("nats", "Mean change of log P(answer) in the patched model."),
+        **_bounds("nats", "nats", "bootstrap over prompts"),
+        "share": _float("ratio", "What is restored, or broken, of the mean gap; unknown below a gap of 0.5 nats."),
+        **_bounds("share", "ratio", "bootstrap over prompts"),
+        "n": N,
+    },
+    "CheckpointPatching.beside_controls": {
+        **PATCHED_PART,
+        "restored": _float("ratio", "Share of the gap that the base's activation restores in the tuned model."),
+        **_bounds("restored", "ratio", "bootstrap over prompts"),
+        "restored_nats": _float("nats", "The same as a mean change of log P(answer)."),
+        "broken": _float("ratio", "Share of the gap that the tuned model's activation breaks in the base."),
+        "other_prompt": _float("ratio", "Share that the base's activation on another prompt restores."),
+        "kept": _float("nats", "Change of log P(answer) of kept prompts with the base's activation put in."),
+        "learned": _float("nats", "The same of prompts of the new task."),
     },
     "findings": {
         "claim": _text("The claim that is tested."),

@@ -10,6 +10,7 @@ from ..errors import ArgumentError, IvlensError, RecordError, reason
 from ..tensor_files import load_facts
 from ..text import visible
 from .checkpoints import CheckpointComparison
+from .patching import CheckpointPatching
 from .store import EARLIER_KINDS, Record
 
 SUFFIX = ".safetensors"
@@ -81,7 +82,8 @@ def gather_records(paths: Sequence[str | Path]) -> Gathered:
             records[path] = record
         else:
             others.append(path)
-    measures = {path.parent / MEASURES for path, record in records.items() if isinstance(record, CheckpointComparison)}
+    measured = (CheckpointComparison, CheckpointPatching)
+    measures = {path.parent / MEASURES for path, record in records.items() if isinstance(record, measured)}
     others += [path for path in records if path.parent in measures]
 
     def name(path: Path) -> str:

@@ -23,7 +23,7 @@ class Drawn(str):
 
 def text(value: object, length: int = CELL_LENGTH) -> str:
     """A value as escaped text: numbers to three digits, a text cut after ``length`` characters."""
-    if value is None or value != value:
+    if value is None or value is pd.NA or value != value:
         return "–"
     if isinstance(value, float):
         return f"{value:.3g}"

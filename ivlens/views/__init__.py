@@ -8,6 +8,7 @@ from .checkpoints import checkpoint_heatmap as checkpoint_heatmap
 from .checkpoints import checkpoint_summary as checkpoint_summary
 from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
 from .checkpoints import head_change_maps as head_change_maps
+from .checkpoints import patching_maps as patching_maps
 from .checkpoints import recovery_bars as recovery_bars
 from .checkpoints import write_comparison_report as write_comparison_report
 from .conditions import comparison_bars as comparison_bars
@@ -45,6 +46,7 @@ __all__ = [
     "head_heatmap",
     "head_heatmaps",
     "page",
+    "patching_maps",
     "position_heatmap",
     "prose",
     "recovery_bars",

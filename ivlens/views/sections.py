@@ -9,6 +9,7 @@ from markupsafe import Markup
 from ..checks import checked
 from ..records import (
     CheckpointComparison,
+    CheckpointPatching,
     ConditionComparison,
     Evaluation,
     HeadEffects,
@@ -23,6 +24,7 @@ from ..records import (
     prompts_needed,
 )
 from ..text import escaped
+from .checkpoints.patching import patching_parts
 from .checkpoints.report import METHOD, comparison_sections
 from .conditions import comparison_bars
 from .documents import Body
@@ -136,6 +138,10 @@ def _first_rows(frame: pd.DataFrame, rows_are: str, which: str) -> str:
 SECTIONS = [
     Section(CheckpointComparison, "What became of the base's abilities",
             "Checkpoints beside their base: what was forgotten, and is it still in there?", checkpoints_parts),
+    Section(CheckpointPatching, "What carries the loss",
+            "Activations of the base and the tuned model exchanged at the last prompt token, one part at a time: the "
+            "share of the gap in log P(answer) that the base's restores in the tuned model, or the tuned model's breaks in "
+            "the base. Intervals resample prompts.", patching_parts),
     Section(HeadMap, "Heads that carry the instructions",
             "The average indirect effect (AIE) of a head: how much the answer gains when the head's output at the last "
             "token of corrupted prompts is replaced by its mean over clean prompts. Mean over prompts, with its "

@@ -22,13 +22,15 @@ DO = "such a model would not be represented faithfully, so it is refused"
 class Layer:
     """One layer, and where it has attention: the module, its output projection, and what it adds to the stream.
 
-    ``projected``: whether attention gives what its output projection gives, so that heads' writes add up.
+    ``mlp``: what its MLP adds to the stream. ``projected``: whether attention gives what its output projection gives,
+    so that heads' writes add up.
     """
 
     module: nn.Module
     attention: nn.Module | None
     output: nn.Module | None
     writes: Point | None
+    mlp: Point | None
     projected: bool = False
 
 
@@ -71,7 +73,8 @@ def find_decoder(model: PreTrainedModel, tokens: Int[Tensor, "batch pos"]) -> De
             and output is not None
             and _same(first(seen.outputs[output]), first(seen.outputs[attention]))
         )
-        layers.append(Layer(module, attention, output, writes, projected))
+        mlp = _mlp(config, module, attention, writes, seen)
+        layers.append(Layer(module, attention, output, writes, mlp, projected))
     last = seen.outputs[modules[-1]]
     gives = len(last) if isinstance(last, tuple) else 0
     return Decoder(tuple(layers), n_heads, seen.given[modules[0]].shape[-1], tuple(widths), gives)
@@ -160,10 +163,45 @@ def _writes(config: Any, layer: nn.Module, attention: nn.Module, seen: _Seen) ->
     after = [each for each in layer.modules() if each in seen.given and _same(seen.given[each], out)]
     for module in (*after, attention):
         written = first(seen.outputs[module])
-        for scale in dict.fromkeys((1.0, float(getattr(config, "residual_multiplier", 1.0)))):
+        for scale in _scales(config):
             if written.shape == seen.given[layer].shape and _is_added(layer, written * scale, seen):
                 return Point(module, given=False, scale=scale)
     return None
+
+
+def _scales(config: Any) -> tuple[float, ...]:
+    """By what a model may multiply a block's outputs before it adds them to the stream."""
+    return tuple(dict.fromkeys((1.0, float(getattr(config, "residual_multiplier", 1.0)))))
+
+
+def _mlp(config: Any, layer: nn.Module, attention: nn.Module | None, writes: Point | None, seen: _Seen) -> Point | None:
+    """Where a layer's MLP output is as it is added to the residual stream, None where that is not seen.
+
+    Added to the stream between attention and MLP, it gives what the layer gives; of several modules the one is taken
+    that comes nearest to that.
+    """
+    end = first(seen.outputs[layer])
+    of_attention = [] if attention is None else [*attention.modules()]
+    outside = [each for each in layer.modules() if each in seen.given and each not in (layer, *of_attention)]
+    nearest, point = torch.inf, None
+    for middle in _middles(layer, writes, seen):
+        for module in outside:
+            out = seen.outputs[module]
+            out = out[0] if isinstance(out, tuple) else out
+            for scale in _scales(config):
+                if not _alike(out, end) or not _same(middle + out * scale, end):
+                    continue
+                if (distance := (middle + out * scale - end).abs().max().item()) < nearest:
+                    nearest, point = distance, Point(module, given=False, scale=scale)
+    return point
+
+
+def _middles(layer: nn.Module, writes: Point | None, seen: _Seen) -> list[Tensor]:
+    """What may be the stream between attention and MLP: what parts of a layer read, and its input with attention's."""
+    stream = seen.given[layer]
+    read = [seen.given[each] for each in layer.modules() if each in seen.given]
+    middles = [each for each in read if each.shape == stream.shape and not torch.equal(each, stream)]
+    return middles if writes is None else [*middles, stream + first(seen.outputs[writes.module]) * writes.scale]
 
 
 def _is_added(layer: nn.Module, written: Tensor, seen: _Seen) -> bool:

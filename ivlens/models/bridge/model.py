@@ -15,7 +15,7 @@ from ...checks import Count, checked
 from ...errors import ArgumentError, HookError, UnsupportedError
 from ..engines import Model
 from ..hooks import hooks_on
-from ..points import Point, attn_out_name, pattern_name, resid_pre_name, z_name
+from ..points import Point, attn_out_name, mlp_out_name, pattern_name, resid_pre_name, z_name
 from .decoder import Decoder, find_decoder
 from .rows import Arrangement, SweepTrial
 
@@ -261,6 +261,8 @@ def _points(decoder: Decoder) -> dict[str, Point]:
             points[pattern_name(number)] = Point(layer.attention, given=False, item=1)
         if layer.writes is not None:
             points[attn_out_name(number)] = layer.writes
+        if layer.mlp is not None:
+            points[mlp_out_name(number)] = layer.mlp
     return points
 
 

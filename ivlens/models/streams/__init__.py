@@ -24,3 +24,4 @@ from .run import run_streams as run_streams
 from .sweep import check_streamable as check_streamable
 from .sweep import sweep_additions as sweep_additions
 from .sweep import sweep_heads as sweep_heads
+from .sweep import sweep_parts as sweep_parts

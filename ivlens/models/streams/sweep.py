@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...errors import HookError, UnsupportedError
-from ...vocabulary import Head, TokenizedPrompt
+from ...vocabulary import Head, ModelPart, TokenizedPrompt
 from ..hooks import has_hooks
+from ..parts import PartValues
 from .readout import read_greedy, read_scores
 from .run import Forks, run_streams
 
@@ -40,6 +41,38 @@ def sweep_heads(
     streams = run_streams(model, pairs, Forks(means, patched=layers), dtype)
     answers = [answer for _, answer in pairs]
     return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
+
+
+@singledispatch
+def sweep_parts(
+    model: Any,
+    pairs: Sequence[TokenizedPrompt],
+    values: PartValues,
+    parts: Sequence[ModelPart],
+    *,
+    against_foil: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Float[Tensor, "stream answer"]]:
+    """Score each prompt's answer with each of ``parts`` in turn replaced by its value at the last prompt token.
+
+    Args:
+        model: the model that runs.
+        pairs: (prompt ids, answer ids).
+        values: what parts are replaced by, for each prompt; a leading prompt axis of 1 means the same for all.
+        parts: what is replaced, in any order (``all_parts`` lists every part of a kind).
+        against_foil: give logits minus those of the clean run's strongest wrong tokens.
+        dtype: of the streams (None: the model's).
+
+    Returns:
+        For each prompt its answer's tokens' log probabilities, or logit differences; stream 0 is the clean run, then
+        come ``parts`` in their order.
+
+    Raises:
+        ArgumentError, MismatchError: no values of a part, or values of another shape.
+        UnsupportedError: the model, or a layer, has a part that streams do not represent.
+        HookError: hooks are active; streams would not run them.
+    """
+    raise NotImplementedError
 
 
 @singledispatch

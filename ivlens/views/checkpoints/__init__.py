@@ -1,9 +1,10 @@
-"""A base model and its checkpoints: curves, maps, recovery, one figure of all, and a report."""
+"""A base model and its checkpoints: curves, maps, recovery, patching, one figure of all, and a report."""
 
 from .curves import alignment_by_layer as alignment_by_layer
 from .curves import checkpoint_trajectories as checkpoint_trajectories
 from .maps import checkpoint_heatmap as checkpoint_heatmap
 from .maps import head_change_maps as head_change_maps
+from .patching import patching_maps as patching_maps
 from .recovery import recovery_bars as recovery_bars
 from .report import write_comparison_report as write_comparison_report
 from .summary import checkpoint_summary as checkpoint_summary

@@ -18,6 +18,7 @@ from .curves import alignment_by_layer, checkpoint_trajectories
 from .maps import checkpoint_heatmap, head_change_maps
 from .recovery import recovery_bars
 from .summary import checkpoint_summary
+from .words import interval_text
 
 KEYS = ["checkpoint", "task"]
 TABLES = {
@@ -136,7 +137,7 @@ def _verdicts(comparison: CheckpointComparison) -> str:
 def _findings(comparison: CheckpointComparison) -> list[Body]:
     """The papers' claims tested on these checkpoints, and the numbers behind them."""
     frame = findings(comparison)
-    frame["value"] = [_interval(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
+    frame["value"] = [interval_text(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
     about = (
         "Over all pairs of a checkpoint and a task that the base could do and that was not trained on. "
         "Intervals resample tasks; a claim is confirmed, or refuted, where its interval lies on one side of 0."
@@ -167,7 +168,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     for name in INTERVALS:
         if {name, f"{name}_low", f"{name}_high"} <= {*frame}:
             columns = [pd.to_numeric(frame[f"{name}{end}"]) for end in ("", "_low", "_high")]
-            frame[name] = [_interval(*each) for each in zip(*columns, strict=True)]
+            frame[name] = [interval_text(*each) for each in zip(*columns, strict=True)]
     for name in ("heads_gained", "heads_lost"):
         if name in frame:
             frame[name] = [" ".join(head_name(Head(*head)) for head in heads or ()) for heads in frame[name]]
@@ -183,13 +184,6 @@ def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
     if "recovered_fraction" in frame:
         recovery["recovered fraction"] = frame["recovered_fraction"]
     return frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals")
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    """A number with its 95% interval, where these are known."""
-    if value != value:
-        return "n/a"
-    return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f}\u00a0to\u00a0{high:.2f})"
 
 
 def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
