@@ -58,8 +58,8 @@ class KeptAnswers:
 
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
-        fractions = self.mixed.effective(fractions)
         base = not any((*fractions.attention, *fractions.mlp, fractions.rest))  # the same for every checkpoint
+        fractions = self.mixed.effective(fractions)
         weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 
