@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .checkpoints import RepairConfig as RepairConfig
     from .checkpoints import RevertConfig as RevertConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import export_repaired_adapter as export_repaired_adapter
+    from .checkpoints import mergekit_config as mergekit_config
     from .checkpoints import patch_checkpoints as patch_checkpoints
     from .checkpoints import repair as repair
     from .checkpoints import repaired_model as repaired_model
@@ -153,6 +155,8 @@ __all__ = [  # noqa: RUF022  (by job)
     # repairing them
     "repair",
     "repaired_model",
+    "export_repaired_adapter",
+    "mergekit_config",
     "RepairConfig",
     # training
     "fine_tune",
@@ -204,8 +208,8 @@ _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": (
-        "CheckpointConfig RepairConfig RevertConfig compare_checkpoints patch_checkpoints repair repaired_model "
-        "revert_weights"
+        "CheckpointConfig RepairConfig RevertConfig compare_checkpoints export_repaired_adapter mergekit_config "
+        "patch_checkpoints repair repaired_model revert_weights"
     ),
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",

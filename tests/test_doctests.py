@@ -109,6 +109,15 @@ def reverts(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -
 
 
 @pytest.fixture(scope="module")
+def repaired(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -> iv.Repair:
+    """A repair that puts back half of the change, whatever it costs."""
+    config = iv.RepairConfig(fractions=(0.5,), depths=(), n_greedy=0, n_validation=2, n_test=2, shots=1)
+    found = iv.repair(measured_model, tuned, [task], [new_task], others=[], tolerance=1.0, config=config)
+    half = torch.full_like(found.attention, 0.5)
+    return replace(found, attention=half, mlp=half, rest=0.5, step="interpolation")
+
+
+@pytest.fixture(scope="module")
 def patching(measured_model: Any, prompts: Any) -> iv.CheckpointPatching:
     """The model patched with its own activations."""
     return iv.patch_checkpoints(measured_model, measured_model, prompts, only_forgotten=False)
@@ -123,7 +132,7 @@ def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
 
 NAMES = (
     "model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tuned", "new_task",
-    "reverts", "tmp_path",
+    "reverts", "repaired", "tmp_path",
 )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from ._repair import RepairConfig as RepairConfig
 from ._repair import repair as repair
-from ._repair import repaired_model as repaired_model
 from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
+from .handover import export_repaired_adapter as export_repaired_adapter
+from .handover import mergekit_config as mergekit_config
+from .handover import repaired_model as repaired_model
 from .patching import patch_checkpoints as patch_checkpoints
 from .reverting import RevertConfig as RevertConfig
 from .reverting import revert_weights as revert_weights

@@ -1,6 +1,5 @@
 """``repair``: as much as possible of what was forgotten, at almost nothing of what was learned, without training."""
 
-import copy
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,15 +13,15 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
-from ..errors import ArgumentError, MismatchError
+from ..errors import ArgumentError
 from ..files import held
-from ..models import Model, package_versions
+from ..models import package_versions
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
 from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
-from .mixing import Fractions, mixed_weights, undone
+from .mixing import Fractions, undone
 from .search import KINDS, Plan, Search, Trial
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -44,6 +43,7 @@ class RepairConfig:
         n_validation: validation prompts of each task to choose on, at most as many as the split has.
         n_test: test prompts of each task to report on, at most as many as the split has.
         shots: demonstrations in the prompts.
+        learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         random_seeds: seeds of the controls.
         seed: seed of the prompts.
         instruction: see ``CheckpointConfig``.
@@ -65,6 +65,7 @@ class RepairConfig:
     n_validation: Count = 20
     n_test: Count = 30
     shots: Natural = 2
+    learned_shots: Natural | None = None
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     instruction: bool | int | str | None = None
@@ -76,13 +77,14 @@ class RepairConfig:
         """What the search tries."""
         return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
 
-    def prompts(self, task: Task, split: Split, tokenizer: Any) -> list[Prompt]:
+    def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean prompts of a task out of a split.
 
         Args:
             task: the task.
             split: "validation" or "test".
             tokenizer: for the chat format.
+            learned: whether it is a learned task.
 
         Returns:
             One prompt per query.
@@ -94,8 +96,9 @@ class RepairConfig:
             >>> len(iv.RepairConfig(n_test=2).prompts(task, "test", None))
             2
         """
+        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
         return clean_prompts(
-            task, split, self.n_test if split == "test" else self.n_validation, shots=self.shots,
+            task, split, self.n_test if split == "test" else self.n_validation, shots=shots,
             instruction=self.instruction, seed=self.seed, format=self.format, tokenizer=tokenizer,
         )  # fmt: skip
 
@@ -118,9 +121,10 @@ def repair(
     Nothing is trained. The weights become ``w_base + f (w_tuned - w_base)``, with a fraction f for each layer's
     attention and MLP. Tried are, cheapest first, one fraction everywhere, fractions that rise with depth, bands of
     layers, and a greedy search from the best of these. A guard refuses what loses more than ``tolerance`` of accuracy
-    on the learned tasks. Both are judged on validation prompts; reported are test prompts, of the tasks to keep, of
-    ``others`` that nothing was chosen on, and of the learned ones, beside random controls. ``repaired_model`` gives
-    the model.
+    on the learned tasks. Of what passes, the highest accuracy on the tasks to keep is chosen; of equal ones the highest
+    mean probability of their answers, and then what undoes least. All this is judged on validation prompts; reported
+    are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the learned ones, beside
+    random controls. ``repaired_model`` gives the model.
 
     One model is in memory at a time; files of its weights lie in ``out``, or in a temporary folder, meanwhile. A model
     object that is given as ``tuned`` is changed while this runs, and is what it was afterwards.
@@ -164,7 +168,7 @@ def repair(
         first, second = two_checkpoints(base, tuned, options, folder / "facts")
         tokenizer = first.tokenizer()
         prompts = {
-            role: {split: _prompts(config, of_role, split, tokenizer) for split in SPLITS}
+            role: {split: _prompts(config, of_role, split, tokenizer, role == LEARNED) for split in SPLITS}
             for role, of_role in tasks.items()
         }  # fmt: skip
         every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
@@ -172,45 +176,11 @@ def repair(
             return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
 
 
-@checked
-def repaired_model(base: Any, tuned: Any, record: Repair, **options: Any) -> Model:
-    """The model that a repair chose, for ``export_hf`` or further use.
-
-    Args:
-        base: the base of the repair.
-        tuned: its tuned model; a model object is not changed.
-        record: what ``repair`` returned.
-        options: options of ``load_model``, as they were for the repair.
-
-    Returns:
-        The tuned model with the record's fractions of its change.
-
-    Raises:
-        MismatchError: the models are not those of the repair.
-        SourceError, UnsupportedError, DownloadError: a model cannot be loaded.
-
-    Example:
-        >>> iv.repaired_model(model, tuned, repaired).cfg.n_layers == model.cfg.n_layers
-        True
-    """
-    fractions = Fractions(tuple(record.attention.tolist()), tuple(record.mlp.tolist()), record.rest)
-    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
-    own = isinstance(tuned, (str, Path))  # loaded here, for nobody else
-    with tempfile.TemporaryDirectory() as scratch:
-        first, second = two_checkpoints(base, tuned, options, Path(scratch))
-        with mixed_weights(first, second, Path(scratch), restore=not own) as mixed:
-            for name, checkpoint in ((BASE, first), (TUNED, second)):
-                ours, theirs = (each["weights_sha256"][:12] for each in (checkpoint.facts, made[name]))
-                if ours != theirs:
-                    do = "give the models that were repaired"
-                    raise MismatchError(f"the {name} model of the repair, {theirs}", ours, do)
-            mixed.mix(fractions)
-            return mixed.model if own else copy.deepcopy(mixed.model)
-
-
-def _prompts(config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any) -> list[tuple[str, Prompt]]:
+def _prompts(
+    config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any, learned: bool
+) -> list[tuple[str, Prompt]]:
     """The prompts of several tasks, each with its task's name."""
-    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer)]
+    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer, learned=learned)]
 
 
 @dataclass
@@ -242,14 +212,14 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     if choose_others:
         _keep_abilities(work, base)
     with tqdm(desc="trying", unit="trial", leave=False, disable=None) as bar:
-        search = Search(work.answers, n_layers, tolerance, bar.update)
+        search = Search(work.answers, n_layers, squared, tolerance, bar.update)
         best = search.run(config.plan)
     log.info("chosen: %s, %s", best.step, best.what)
     found = best.fractions != tuned
     given = {BASE: base, TUNED: tuned, REPAIRED: best.fractions}
     if found:
         for seed in config.random_seeds:
-            given[f"random bands {seed}"] = random_bands(n_layers, squared, undone(best.fractions, squared), seed)
+            given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
     roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
     rows = {name: [work.answers(fractions, role, "test") for role in roles] for name, fractions in given.items()}
     for seed in config.random_seeds if found else ():
@@ -263,10 +233,10 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         models=tuple(rows),
         tasks=tuple(task for role in roles for task, _ in work.prompts[role]["test"]),
         roles=tuple(role for role in roles for _ in work.prompts[role]["test"]),
-        trials=tuple(_trial_row(trial, best, undone(trial.fractions, squared)) for trial in search.trials),
+        trials=tuple(_trial_row(trial, best) for trial in search.trials),
         step=best.step if found else "",
         tolerance=tolerance,
-        undone=undone(best.fractions, squared),
+        undone=best.undone,
         provenance=_provenance(work, config),
     )
 
@@ -295,11 +265,10 @@ def random_bands(n_layers: int, squared: dict[Any, float], share: float, seed: i
     return fractions
 
 
-def _trial_row(trial: Trial, best: Trial, share: float) -> dict[str, Any]:
-    return {
-        "step": trial.step, "what": trial.what, "undone": share, "learned": trial.learned, "allowed": trial.allowed,
-        "kept": trial.kept, "probability": trial.probability, "chosen": trial is best,
-    }  # fmt: skip
+def _trial_row(trial: Trial, best: Trial) -> dict[str, Any]:
+    row = trial._asdict()
+    del row["fractions"]
+    return row | {"chosen": trial is best}
 
 
 def _provenance(work: _Work, config: RepairConfig) -> dict[str, Any]:

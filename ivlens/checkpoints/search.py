@@ -1,15 +1,15 @@
 """The search for what to put back, on validation prompts: cheapest first, under a guard for what was learned."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
 
-from ..models import WeightKind
+from ..models import WeightKind, WeightPart
 from ..records import Answers
-from .mixing import Fractions
+from .mixing import Fractions, undone
 
 STEP = 0.25  # of the greedy search
 KINDS: tuple[WeightKind, ...] = ("attention", "mlp")
@@ -27,28 +27,36 @@ class Plan(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One mixture of weights: the step that tried it, in words, and what it learned and keeps."""
+    """One mixture of weights: the step that tried it, in words, how much it undoes, and what it learned and keeps."""
 
     step: str
     what: str
     fractions: Fractions
+    undone: float
     learned: float
     allowed: bool
     kept: float = float("nan")
     probability: float = float("nan")
 
     @property
-    def worth(self) -> tuple[bool, float, float]:
-        """What trials are compared by: the guard, then accuracy and probability on the tasks to keep."""
-        return (self.allowed, self.kept, self.probability) if self.allowed else (False, 0.0, 0.0)
+    def worth(self) -> tuple[bool, float, float, float]:
+        """What trials are compared by: the guard, accuracy and probability on the tasks to keep, how little they undo.
+
+        Accuracies of few prompts are often equal; the probability then says what is nearer to the base.
+        """
+        return (True, self.kept, self.probability, -self.undone) if self.allowed else (False, 0.0, 0.0, 0.0)
 
 
 @dataclass
 class Search:
-    """Tries mixtures of weights; what the guard refuses is not measured further."""
+    """Tries mixtures of weights, each once; what the guard refuses is not measured further.
+
+    ``squared`` are the squared norms of the change of each part that changed.
+    """
 
     measure: Measure
     n_layers: int
+    squared: Mapping[WeightPart, float]
     tolerance: float
     finished: Callable[[], object]
     trials: list[Trial] = field(default_factory=list)
@@ -56,8 +64,9 @@ class Search:
     def run(self, plan: Plan) -> Trial:
         """All steps, cheapest first; the best trial, which is the tuned model where nothing is better."""
         self.attempt("tuned", "as it is", Fractions.uniform(self.n_layers, 1.0))
-        for step, what, fractions in self.given(plan):
-            self.attempt(step, what, fractions)
+        for step, what, mixture in self.given(plan):
+            if not self.seen(fractions := mixture.only(self.squared)):
+                self.attempt(step, what, fractions)
         self.greedy(plan)
         return self.best
 
@@ -81,20 +90,23 @@ class Search:
 
     def greedy(self, plan: Plan) -> None:
         """From the best trial, one band's attention or MLPs at a time, a step further back or forward."""
-        coordinates = [(band, kind) for band, kind in product(bands(self.n_layers, plan.n_bands), KINDS)]
+        every = product(bands(self.n_layers, plan.n_bands), KINDS)
+        changed = [([layer for layer in band if WeightPart(kind, layer) in self.squared], kind) for band, kind in every]
+        coordinates = [(layers, kind) for layers, kind in changed if layers]
         left, improved = plan.n_greedy, True
         while improved:
             improved = False
-            for (band, kind), step in product(coordinates, (-STEP, STEP)):
+            for (layers, kind), step in product(coordinates, (-STEP, STEP)):
                 best = self.best
-                before = getattr(best.fractions, kind)[band[0]]
+                before = getattr(best.fractions, kind)[layers[0]]
                 fraction = min(1.0, max(0.0, before + step))
-                if fraction == before or self.seen(moved := best.fractions.changed(fraction, band, (kind,))):
+                moved = best.fractions.changed(fraction, layers, (kind,))
+                if fraction == before or self.seen(moved):
                     continue
                 if not left:
                     return
                 left -= 1
-                what = f"{kind} of layers {_shown(band)} at {fraction:g}"
+                what = f"{kind} of layers {_shown(layers)} at {fraction:g}"
                 improved |= self.attempt("greedy", what, moved).worth > best.worth
 
     def seen(self, fractions: Fractions) -> bool:
@@ -105,7 +117,7 @@ class Search:
         """Measure one mixture: what was learned first, and the tasks to keep only if the guard lets it pass."""
         learned = accuracy(self.measure(fractions, "learned"))
         allowed = not self.trials or learned >= self.trials[0].learned - self.tolerance - 1e-9
-        trial = Trial(step, what, fractions, learned, allowed)
+        trial = Trial(step, what, fractions, undone(fractions, self.squared), learned, allowed)
         if allowed:
             answers = self.measure(fractions, "keep")
             probability = answers.log_probability.double().exp().mean().item()
@@ -126,5 +138,5 @@ def accuracy(answers: Answers) -> float:
     return answers.correct.double().mean().item()
 
 
-def _shown(band: range) -> str:
-    return f"{band.start} to {band.stop - 1}"
+def _shown(layers: Sequence[int]) -> str:
+    return f"{layers[0]} to {layers[-1]}"

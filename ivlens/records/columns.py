@@ -75,6 +75,19 @@ REVERTS = {
     **_bounds("gain", "accuracy", "paired over prompts"),
 }
 
+GAINS = {
+    "model": _text('"base", "tuned", "repaired", or a control with its seed.'),
+    "role": _text('Of the task: "keep" (chosen on), "other" (an ability that nothing was chosen on), or "learned".'),
+    "accuracy": ACCURACY,
+    "of_base": _float("ratio", "Accuracy, relative to the base's."),
+    "of_tuned": _float("ratio", "Accuracy, relative to the tuned model's."),
+    "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
+    **_bounds("gain", "accuracy", "paired over prompts"),
+    "lost": _float("accuracy", "The base's accuracy minus this one, on the same prompts."),
+    **_bounds("lost", "accuracy", "paired over prompts"),
+    "n": N,
+}
+
 PATCHED_PART = {
     "part": _text(
         '"head": a head\'s output; "z": before W_O; "attention" or "mlp" of a block; "residual": what enters it.'
@@ -315,6 +328,27 @@ FRAMES: dict[str, dict[str, Column]] = {
         "forgetting": _float("accuracy", "Best accuracy before the last checkpoint minus the final one."),
         "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
         "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
+    },
+    "Repair.to_frame": {
+        "model": GAINS["model"],
+        "role": GAINS["role"],
+        "task": TASK,
+        "accuracy": ACCURACY,
+        **INTERVAL,
+        "probability": PROBABILITY,
+        "n": N,
+    },
+    "Repair.gains": GAINS,
+    "Repair.task_gains": GAINS | {"task": TASK},
+    "Repair.trials_frame": {
+        "step": _text('"tuned", "interpolation", "by depth", "bands" or "greedy", in the order of trying.'),
+        "what": _text("The mixture of weights that was tried."),
+        "undone": _float("ratio", "Norm of the change that it undoes, relative to the norm of the whole change."),
+        "learned": _float("0 to 1", "Accuracy on validation prompts of the learned tasks."),
+        "allowed": Column("bool", "", "Whether the guard let it pass."),
+        "kept": _float("0 to 1", "Accuracy on validation prompts of the tasks to keep; unmeasured where refused."),
+        "probability": _float("0 to 1", "Mean probability of the answers to these prompts."),
+        "chosen": Column("bool", "", "Whether it was chosen."),
     },
     "WeightReverts.to_frame": REVERTS,
     "WeightReverts.tasks_frame": REVERTS | {"task": TASK},

@@ -74,7 +74,7 @@ class Repair(Record):
         """In one sentence, what was chosen or why nothing was."""
         if self.found:
             return f"{self.step}: {self.undone:.0%} of the change undone"
-        if any(trial["allowed"] for trial in self.trials):
+        if any(trial["allowed"] for trial in self.trials[1:]):  # the first is the tuned model
             return "nothing that met the guard kept more than the tuned model, which stays as it is"
         return "nothing met the guard: the tuned model stays as it is"
 
