@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from .activations import mean_head_activations as mean_head_activations
     from .activations import mean_position_activations as mean_position_activations
     from .checkpoints import CheckpointConfig as CheckpointConfig
+    from .checkpoints import RepairConfig as RepairConfig
+    from .checkpoints import RevertConfig as RevertConfig
     from .checkpoints import compare_checkpoints as compare_checkpoints
+    from .checkpoints import export_repaired_adapter as export_repaired_adapter
+    from .checkpoints import mergekit_config as mergekit_config
     from .checkpoints import patch_checkpoints as patch_checkpoints
+    from .checkpoints import repair as repair
+    from .checkpoints import repaired_model as repaired_model
+    from .checkpoints import revert_weights as revert_weights
     from .demo import DemoConfig as DemoConfig
     from .effects import compare_methods as compare_methods
     from .effects import indirect_effects as indirect_effects
@@ -56,11 +63,13 @@ if TYPE_CHECKING:
     from .records import PartMeans as PartMeans
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
+    from .records import Repair as Repair
     from .records import Stability as Stability
     from .records import SteeringSweep as SteeringSweep
     from .records import TrainingRun as TrainingRun
     from .records import TransferMatrix as TransferMatrix
     from .records import UniversalEffects as UniversalEffects
+    from .records import WeightReverts as WeightReverts
     from .records import prompts_needed as prompts_needed
     from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
@@ -140,6 +149,15 @@ __all__ = [  # noqa: RUF022  (by job)
     "CheckpointConfig",
     "compare_checkpoints",
     "patch_checkpoints",
+    # where it was lost: weights put back
+    "revert_weights",
+    "RevertConfig",
+    # repairing them
+    "repair",
+    "repaired_model",
+    "export_repaired_adapter",
+    "mergekit_config",
+    "RepairConfig",
     # training
     "fine_tune",
     "TrainingConfig",
@@ -155,6 +173,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "UniversalEffects",
     "Stability",
     "PositionMeans",
+    "Repair",
     "PositionEffects",
     "PartMeans",
     "PartEffects",
@@ -166,6 +185,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "CheckpointComparison",
     "CheckpointPatching",
     "TrainingRun",
+    "WeightReverts",
     # errors and warnings
     "IvlensError",
     "ArgumentError",
@@ -187,7 +207,10 @@ __all__ = [  # noqa: RUF022  (by job)
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
-    "checkpoints": "CheckpointConfig compare_checkpoints patch_checkpoints",
+    "checkpoints": (
+        "CheckpointConfig RepairConfig RevertConfig compare_checkpoints export_repaired_adapter mergekit_config "
+        "patch_checkpoints repair repaired_model revert_weights"
+    ),
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
@@ -200,8 +223,8 @@ _ROOMS = {
     "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Stability SteeringSweep TrainingRun "
-        "TransferMatrix UniversalEffects prompts_needed top_k_stability"
+        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Repair Stability SteeringSweep "
+        "TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

@@ -1,8 +1,11 @@
 """How a model answers prompts: P(answer | prompt) and accuracy."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import Count, checked
@@ -50,8 +53,32 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
         (4, torch.Size([4]))
     """
     prompts = listed(prompts)
+    answers = score_answers(model, prompts, batch_size)
+    whole, token, begin = answers.log_probabilities.exp()
+    return Evaluation(
+        whole, token, begin, answers.correct,
+        prompts=tuple(prompt.text for prompt in prompts),
+        answers=tuple(prompt.answers[0] for prompt in prompts),
+        provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
+    )  # fmt: skip
+
+
+class AnswerScores(NamedTuple):
+    """Log probabilities in nats of each prompt's whole first answer, per token, and of its beginning; correctness."""
+
+    log_probabilities: Float[Tensor, "3 prompt"]
+    correct: Bool[Tensor, " prompt"]
+
+
+@torch.no_grad()
+def score_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> AnswerScores:
+    """What ``evaluate`` records, without its provenance.
+
+    Raises:
+        PromptError: see ``evaluate``.
+    """
     owners, first, pairs = answers_of(model, prompts)
-    scores = torch.zeros(3, len(prompts), dtype=torch.float64)  # log P, per token, first token
+    scores = torch.zeros(3, len(prompts), dtype=torch.float64)
     correct = torch.zeros(len(prompts), dtype=torch.bool)
     odd = set[int]()
     with tqdm(total=len(pairs), desc="evaluating", unit="answer", leave=False, disable=None) as bar:
@@ -69,13 +96,7 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
                     scores[:, owners[number]] = torch.stack([logs.sum(), logs.mean(), begun.sum()])
             bar.update(len(numbers))
     refuse_odd("logits", [prompt.text for prompt in prompts], odd)
-    whole, token, begin = scores.exp()
-    return Evaluation(
-        whole, token, begin, correct,
-        prompts=tuple(prompt.text for prompt in prompts),
-        answers=tuple(prompt.answers[0] for prompt in prompts),
-        provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
-    )  # fmt: skip
+    return AnswerScores(scores, correct)
 
 
 def answers_of(model: Model, prompts: Iterable[Prompt] | Prompt) -> tuple[list[int], list[bool], list[TokenizedPrompt]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ivlens as iv
 from ivlens.models.engines import has_hooked
@@ -85,6 +86,38 @@ def comparison(measured_model: Any, task: iv.Task) -> iv.CheckpointComparison:
 
 
 @pytest.fixture(scope="module")
+def new_task() -> iv.Task:
+    """What ``tuned`` learned."""
+    pairs = [(word, WORDS[number - 1]) for number, word in enumerate(WORDS)]
+    return iv.Task("last-word", pairs, ("the quick fox jumps over",))
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_hooked: Callable[..., Any]) -> Any:
+    """The model, every weight changed a little."""
+    tuned = tiny_hooked("llama", max_position_embeddings=256)
+    generator = torch.Generator().manual_seed(0)
+    for weight in tuned.parameters():
+        weight.data += 0.2 * weight.std() * torch.randn(weight.shape, generator=generator)
+    return tuned
+
+
+@pytest.fixture(scope="module")
+def reverts(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -> iv.WeightReverts:
+    config = iv.RevertConfig(n_bands=2, n_test=2, shots=1)
+    return iv.revert_weights(measured_model, tuned, [task], [new_task], config)
+
+
+@pytest.fixture(scope="module")
+def repaired(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -> iv.Repair:
+    """A repair that puts back half of the change, whatever it costs."""
+    config = iv.RepairConfig(fractions=(0.5,), depths=(), n_greedy=0, n_validation=2, n_test=2, shots=1)
+    found = iv.repair(measured_model, tuned, [task], [new_task], others=[], tolerance=1.0, config=config)
+    half = torch.full_like(found.attention, 0.5)
+    return replace(found, attention=half, mlp=half, rest=0.5, step="interpolation")
+
+
+@pytest.fixture(scope="module")
 def patching(measured_model: Any, prompts: Any) -> iv.CheckpointPatching:
     """The model patched with its own activations."""
     return iv.patch_checkpoints(measured_model, measured_model, prompts, only_forgotten=False)
@@ -97,7 +130,10 @@ def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
 
 
-NAMES = ("model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tmp_path")
+NAMES = (
+    "model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tuned", "new_task",
+    "reverts", "repaired", "tmp_path",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -5,7 +5,8 @@ A folder is built beside its target and renamed when it is complete; it replaces
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import singledispatch
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from transformers import PreTrainedModel
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, RecordError, UnsupportedError, reason
 from ..files import atomic_folder
-from .engines import HookedTransformer
+from .engines import HookedTransformer, Model
 from .facts import model_facts, provenance, weights_sha256
 from .families import Family, family_of
 from .lora import has_lora, lora_factors, lora_off, updates_in_use, weight_names
 from .naming import Naming, hugging_face_weights, rounded_norms, skipped_positions
 
 MARK = "ivlens.json"
+LORA = {
+    "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "lora_dropout": 0.0, "bias": "none",
+}  # fmt: skip
 
 
 def remember_origin(model: HookedTransformer, hugging_face: PreTrainedModel) -> None:
@@ -48,11 +52,11 @@ def trainable_names(model: HookedTransformer) -> list[str]:
 
 
 @checked
-def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
+def export_hf(model: Model, folder: str | Path) -> Path:
     """Write the model as a Hugging Face folder, tokenizer and provenance (``ivlens.json``) included.
 
     Args:
-        model: a model that ``load_model`` made; trained weights are written as they are.
+        model: a model that ``load_model`` made; changed weights are written as they are.
         folder: a new or empty folder, or an earlier export, which is replaced as a whole.
 
     Returns:
@@ -60,7 +64,7 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
 
     Raises:
         UnsupportedError: ``load_model`` did not make the model, or its weights were processed.
-        ArgumentError: LoRA is on the model.
+        ArgumentError: LoRA, or an adapter of PEFT, is on the model.
         MismatchError: a bias that the family does not have is no longer zero.
         RecordError: the folder cannot be written, or holds something other than an earlier export.
 
@@ -69,6 +73,19 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
         >>> (folder / "config.json").is_file()
         True
     """
+    write_model = model_writer(model)
+
+    def write(unfinished: Path) -> None:
+        write_model(unfinished)
+        _save_tokenizer(model.tokenizer, unfinished)
+        _mark(unfinished, provenance(model))
+
+    return _write_folder(folder, write)
+
+
+@singledispatch
+def model_writer(model: Any) -> Callable[[Path], None]:
+    """A function that writes configs and weights into a folder, once the model is known to be exportable."""
     family, config = _origin(model)
     if has_lora(model):
         raise ArgumentError(
@@ -82,12 +99,10 @@ def export_hf(model: HookedTransformer, folder: str | Path) -> Path:
     def write(unfinished: Path) -> None:
         (unfinished / "config.json").write_text(config.to_json_string(), encoding="utf-8")
         (unfinished / "generation_config.json").write_text(generation_config.to_json_string(), encoding="utf-8")
-        _save_tokenizer(model.tokenizer, unfinished)
         weights = _as_they_were(model, hugging_face_weights(model, family.naming, tied=tied))
         save_file(weights, unfinished / "model.safetensors", metadata={"format": "pt"})
-        _mark(unfinished, provenance(model))
 
-    return _write_folder(folder, write)
+    return write
 
 
 @checked
@@ -116,13 +131,24 @@ def export_adapter(model: HookedTransformer, folder: str | Path) -> Path:
     family, config = _origin(model)
     settings, tensors = _adapter_of(model, family.naming)
     settings["base_model_name_or_path"] = config.name_or_path or None
+    with lora_off(model):
+        base = weights_sha256(model)
+    return write_adapter(folder, settings, tensors, provenance(model, base_weights_sha256=base))
+
+
+def write_adapter(
+    folder: str | Path, settings: Mapping[str, Any], tensors: dict[str, Tensor], facts: dict[str, Any]
+) -> Path:
+    """Write PEFT's settings and tensors, and the ``facts`` of their provenance, as an adapter folder.
+
+    Raises:
+        RecordError: see ``export_adapter``.
+    """
 
     def write(unfinished: Path) -> None:
         (unfinished / "adapter_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
         save_file(tensors, unfinished / "adapter_model.safetensors", metadata={"format": "pt"})
-        with lora_off(model):
-            base = weights_sha256(model)
-        _mark(unfinished, provenance(model, base_weights_sha256=base))
+        _mark(unfinished, facts)
 
     return _write_folder(folder, write)
 
@@ -183,14 +209,9 @@ def _adapter_of(model: HookedTransformer, naming: Naming) -> tuple[dict[str, Any
                 tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = naming.joined(
                     held, pairs, model.cfg
                 )
-    settings = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "inference_mode": True,
+    settings = LORA | {
         "r": updates.rank,
         "lora_alpha": updates.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
         "fan_in_fan_out": naming.conv1d,
         "target_modules": list(counts),
         "layers_to_transform": None if len(layers) == model.cfg.n_layers else layers,

@@ -28,6 +28,7 @@ NAMES = {
     "initializer_range", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "n_params",
     "trust_remote_code",
 }  # fmt: skip
+LASTING = ("source", "revision", "adapter", "processing", "repair")  # facts that stay true of changed weights
 AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
 ROWS = 2048  # of a rotary table: the part that every model has from the start
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
@@ -57,8 +58,13 @@ def model_facts(model: Model) -> dict[str, Any]:
     if facts is None:
         stamp(model, processing="unknown", source=f"{type(model).__name__} object", revision=None, adapter=None)
     elif model.ivlens_versions != _state_of(model):
-        stamp(model, **{name: facts[name] for name in ("source", "revision", "adapter", "processing")})
+        stamp(model, **{name: facts[name] for name in LASTING if name in facts})
     return dict(model.ivlens_facts)  # type: ignore[arg-type]
+
+
+def note_repair(model: Model, repair: Mapping[str, Any]) -> None:
+    """Add to the model's provenance what was put back, and from which base."""
+    model.ivlens_facts = model_facts(model) | {"repair": dict(repair)}  # type: ignore[assignment]
 
 
 def identity(facts: Mapping[str, Any]) -> dict[str, Any]:

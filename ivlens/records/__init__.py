@@ -33,6 +33,9 @@ from .patching import PartActivations as PartActivations
 from .patching import PatchedParts as PatchedParts
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
+from .repair import Answers as Answers
+from .repair import Repair as Repair
+from .reverting import WeightReverts as WeightReverts
 from .scores import Evaluation as Evaluation
 from .stability import prompts_needed as prompts_needed
 from .stability import top_k_stability as top_k_stability

@@ -57,6 +57,37 @@ def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
 
 HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "rank": RANK}
 
+REVERTS = {
+    "what": _text('What is put back: "straight", "by depth", "layers", "rest", or "heads".'),
+    "part": _text('"attention", "mlp" or "both" of these layers; "rest": embeddings and norms; "heads"; or "all".'),
+    "layers": _text("The first to the last layer of a band; empty where none is singled out."),
+    "name": _text("Name of the set of heads; empty where none is put back."),
+    "fraction": _float("0 to 1", "Of the change that is kept there, in the first layer; 0 is the base."),
+    "last_fraction": _float("0 to 1", "The same in the last layer."),
+    "role": _text('Of the task: "old", or "learned" by the tuned model.'),
+    "n": N,
+    "nats": _float("nats", "Mean change of log P(answer) against the tuned model."),
+    **_bounds("nats", "nats", "bootstrap over prompts"),
+    "share": _float("ratio", "The same, of the mean gap to the base; unknown below a gap of 0.5 nats."),
+    **_bounds("share", "ratio", "bootstrap over prompts"),
+    "accuracy": ACCURACY,
+    "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
+    **_bounds("gain", "accuracy", "paired over prompts"),
+}
+
+GAINS = {
+    "model": _text('"base", "tuned", "repaired", or a control with its seed.'),
+    "role": _text('Of the task: "keep" (chosen on), "other" (an ability that nothing was chosen on), or "learned".'),
+    "accuracy": ACCURACY,
+    "of_base": _float("ratio", "Accuracy, relative to the base's."),
+    "of_tuned": _float("ratio", "Accuracy, relative to the tuned model's."),
+    "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
+    **_bounds("gain", "accuracy", "paired over prompts"),
+    "lost": _float("accuracy", "The base's accuracy minus this one, on the same prompts."),
+    **_bounds("lost", "accuracy", "paired over prompts"),
+    "n": N,
+}
+
 PATCHED_PART = {
     "part": _text(
         '"head": a head\'s output; "z": before W_O; "attention" or "mlp" of a block; "residual": what enters it.'
@@ -298,6 +329,29 @@ FRAMES: dict[str, dict[str, Column]] = {
         "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
         "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
     },
+    "Repair.to_frame": {
+        "model": GAINS["model"],
+        "role": GAINS["role"],
+        "task": TASK,
+        "accuracy": ACCURACY,
+        **INTERVAL,
+        "probability": PROBABILITY,
+        "n": N,
+    },
+    "Repair.gains": GAINS,
+    "Repair.task_gains": GAINS | {"task": TASK},
+    "Repair.trials_frame": {
+        "step": _text('"tuned", "interpolation", "by depth", "bands" or "greedy", in the order of trying.'),
+        "what": _text("The mixture of weights that was tried."),
+        "undone": _float("ratio", "Norm of the change that it undoes, relative to the norm of the whole change."),
+        "learned": _float("0 to 1", "Accuracy on validation prompts of the learned tasks."),
+        "allowed": Column("bool", "", "Whether the guard let it pass."),
+        "kept": _float("0 to 1", "Accuracy on validation prompts of the tasks to keep; unmeasured where refused."),
+        "probability": _float("0 to 1", "Mean probability of the answers to these prompts."),
+        "chosen": Column("bool", "", "Whether it was chosen."),
+    },
+    "WeightReverts.to_frame": REVERTS,
+    "WeightReverts.tasks_frame": REVERTS | {"task": TASK},
     "CheckpointPatching.to_frame": {
         "direction": _text('"restores": the base\'s activation in the tuned model; "breaks": the reverse.'),
         "role": _text(

@@ -24,6 +24,7 @@ from ivlens import (
 )
 from ivlens.records import CheckpointComparison
 from patchings import patched
+from reverted import reverted
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,8 @@ def figures(names: list[str], made: Callable[..., CheckpointComparison]) -> Iter
     yield "trajectories", views.checkpoint_trajectories(compared)
     yield "patching", views.patching_maps(patched(task=name))
     yield "recovery", views.recovery_bars(compared)
+    yield "reverting", views.reverting_maps(reverted(name=name, task=name), title=name)
+    yield "straight way", views.reverting_curves(reverted(name=name, task=name), title=name)
 
 
 def texts(value: Any, key: str = "") -> Iterator[str]:

@@ -17,6 +17,7 @@ from ..forks import additions, replacements, rows_of
 from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
+from ..part_weights import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from ..parts import PartValues, check_parts, check_values
 from ..passes import last_prompt_tokens
 from ..precision import check_attention, check_dtype
@@ -112,8 +113,8 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
     check_heads_alike(model)
     parts, d_head = model.decoder.layers[layer], model.cfg.d_head
     found: dict[str, Tensor] = {}
-    for name, theirs in PROJECTIONS.items():
-        module = next((getattr(parts.attention, each) for each in theirs if hasattr(parts.attention, each)), None)
+    for name in PROJECTIONS:
+        module = _projection(parts.attention, name)
         if module is None:  # one joint matrix, whose order no two families share
             continue
         found[name] = _matrix(module, model.cfg.d_model).unflatten(1, (-1, d_head)).transpose(0, 1)
@@ -122,14 +123,24 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
     return found
 
 
+def _projection(attention: nn.Module | None, name: str) -> nn.Module | None:
+    """The module of attention that has W_Q, W_K or W_V, None where they are one joint matrix."""
+    return next((getattr(attention, each) for each in PROJECTIONS[name] if hasattr(attention, each)), None)
+
+
 @torch.no_grad()
 def _matrix(module: Any, d_in: int) -> Float[Tensor, "d_in d_out"]:
     """What a linear module multiplies by, adapters and quantisation included."""
-    if type(module) is nn.Linear and "forward" not in vars(module):
+    if _is_plain(module):
         return module.weight.detach().T
     rows = torch.eye(d_in, device=_device(module), dtype=_dtype(module))[None]
     matrix: Tensor = (module(rows) - module(torch.zeros_like(rows[:, :1])))[0]
     return matrix
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a module multiplies by its weight and does nothing else."""
+    return type(module) is nn.Linear and "forward" not in vars(module)
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -213,6 +224,47 @@ def _weight_names(model: Bridge, *, once: bool = True) -> list[str]:
     stored = model.state_dict(keep_vars=True)  # buffers, too: quantised weights, corrections of routers
     buffers = [name for name, _ in model.named_buffers(remove_duplicate=once) if name in stored]
     return [*(name for name, _ in model.named_parameters(remove_duplicate=once)), *buffers]
+
+
+@weight_parts.register(Bridge)
+def _weight_parts(model: Bridge) -> dict[str, WeightPart]:
+    paths = {module: path for path, module in model.named_modules()}
+    layers = {f"{paths[layer.module]}.": (number, layer) for number, layer in enumerate(model.decoder.layers)}
+    parts = {}
+    for name in weight_names(model):
+        home = next((prefix for prefix in layers if name.startswith(prefix)), None)
+        if home is None:
+            parts[name] = REST
+        else:
+            number, layer = layers[home]
+            parts[name] = part_in_layer(layer.module, layer.attention, number, name.removeprefix(home))
+    return parts
+
+
+@head_axes.register(Bridge)
+def _head_axes(model: Bridge, layer: int) -> dict[str, HeadAxis]:
+    check_heads_alike(model)
+    parts, cfg = model.decoder.layers[layer], model.cfg
+    axes: dict[Any, HeadAxis] = {}
+    for name in (*PROJECTIONS, "W_O"):
+        module: Any = parts.output if name == "W_O" else _projection(parts.attention, name)
+        if not _is_plain(module):
+            came = "none of its own" if module is None else f"a {type(module).__name__}"
+            raise _no_single_heads(f"{name} of layer {layer}: {came}")
+        axis = 1 if name == "W_O" else 0
+        heads, odd = divmod(module.weight.shape[axis], cfg.d_head)
+        if odd or cfg.n_heads % heads or (name in ("W_Q", "W_O") and heads != cfg.n_heads):
+            raise _no_single_heads(f"{name} of layer {layer}: {module.weight.shape[axis]} rows")
+        axes[module] = HeadAxis(axis, heads)
+    paths = {module: path for path, module in model.named_modules()}
+    weights = {f"{paths[module]}.weight": axis for module, axis in axes.items()}
+    biased = [module for module, axis in axes.items() if axis.axis == 0 and module.bias is not None]
+    return weights | {f"{paths[module]}.bias": axes[module] for module in biased}
+
+
+def _no_single_heads(came: str) -> UnsupportedError:
+    expected = "linear layers with the queries, keys, values and outputs of each head"
+    return UnsupportedError(expected, came, "put back the attention of whole layers")
 
 
 @has_lora.register(Bridge)

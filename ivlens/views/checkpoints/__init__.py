@@ -1,4 +1,4 @@
-"""A base model and its checkpoints: curves, maps, recovery, patching, one figure of all, and a report."""
+"""A base model and its checkpoints: curves, maps, recovery, patching, weights, one figure of all, and a report."""
 
 from .curves import alignment_by_layer as alignment_by_layer
 from .curves import checkpoint_trajectories as checkpoint_trajectories
@@ -7,4 +7,7 @@ from .maps import head_change_maps as head_change_maps
 from .patching import patching_maps as patching_maps
 from .recovery import recovery_bars as recovery_bars
 from .report import write_comparison_report as write_comparison_report
+from .reverting import carried_and_made as carried_and_made
+from .reverting import reverting_curves as reverting_curves
+from .reverting import reverting_maps as reverting_maps
 from .summary import checkpoint_summary as checkpoint_summary

@@ -1,0 +1,277 @@
+"""``repair``: as much as possible of what was forgotten, at almost nothing of what was learned, without training."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ..checks import Count, Fraction, Natural, Seed, checked
+from ..errors import ArgumentError
+from ..files import held
+from ..models import package_versions
+from ..records import Answers, Repair
+from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
+from ..tasks import Prompt, Task, as_tasks, list_tasks
+from ..vocabulary import FormatName, Split
+from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
+from .mixing import Fractions, undone
+from .search import KINDS, Plan, Search, Trial
+
+SPLITS: tuple[Split, ...] = ("validation", "test")
+ABILITY = 0.3  # accuracy of the base from which a task counts as its ability
+OTHERS = 6  # built-in tasks that a repair is reported on by default
+log = logging.getLogger("ivlens")
+
+
+@checked
+@dataclass(frozen=True)
+class RepairConfig:
+    """What a repair tries, and on how many prompts it chooses and reports.
+
+    Args:
+        fractions: of the change, everywhere, for the interpolations.
+        depths: fractions in the first and in the last layer, for the changes by depth (LiNeS, 2410.17146).
+        n_bands: bands of layers that are put back on their own, and that the greedy search moves.
+        n_greedy: trials of the greedy search, at most.
+        n_validation: validation prompts of each task to choose on, at most as many as the split has.
+        n_test: test prompts of each task to report on, at most as many as the split has.
+        shots: demonstrations in the prompts.
+        learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
+        random_seeds: seeds of the controls.
+        seed: seed of the prompts.
+        instruction: see ``CheckpointConfig``.
+        format: see ``CheckpointConfig``.
+        batch_size: answers per forward pass.
+
+    Raises:
+        ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> iv.RepairConfig(fractions=(0.5,), n_greedy=0).n_validation
+        20
+    """
+
+    fractions: tuple[Fraction, ...] = (0.85, 0.7, 0.5, 0.3, 0.15)
+    depths: tuple[tuple[Fraction, Fraction], ...] = ((0.5, 1.0), (0.2, 0.8), (0.0, 1.0), (0.0, 0.5))
+    n_bands: Count = 3
+    n_greedy: Natural = 16
+    n_validation: Count = 20
+    n_test: Count = 30
+    shots: Natural = 2
+    learned_shots: Natural | None = None
+    random_seeds: tuple[Seed, ...] = (0, 1, 2)
+    seed: Seed = 0
+    instruction: bool | int | str | None = None
+    format: FormatName | Callable[..., str] = "labelled"
+    batch_size: Count = 32
+
+    @property
+    def plan(self) -> Plan:
+        """What the search tries."""
+        return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
+
+    def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
+        """Clean prompts of a task out of a split.
+
+        Args:
+            task: the task.
+            split: "validation" or "test".
+            tokenizer: for the chat format.
+            learned: whether it is a learned task.
+
+        Returns:
+            One prompt per query.
+
+        Raises:
+            ArgumentError: neither instruction nor demonstrations.
+
+        Example:
+            >>> len(iv.RepairConfig(n_test=2).prompts(task, "test", None))
+            2
+        """
+        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
+        return clean_prompts(
+            task, split, self.n_test if split == "test" else self.n_validation, shots=shots,
+            instruction=self.instruction, seed=self.seed, format=self.format, tokenizer=tokenizer,
+        )  # fmt: skip
+
+
+@checked
+def repair(
+    base: Any,
+    tuned: Any,
+    keep: Sequence[Task | str],
+    learned: Sequence[Task | str],
+    *,
+    others: Sequence[Task | str] | None = None,
+    tolerance: Fraction = 0.02,
+    config: RepairConfig | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Repair:
+    """Put weights of the base back into a tuned model, wherever that returns old abilities and costs nothing new.
+
+    Nothing is trained. The weights become ``w_base + f (w_tuned - w_base)``, with a fraction f for each layer's
+    attention and MLP. Tried are, cheapest first, one fraction everywhere, fractions that rise with depth, bands of
+    layers, and a greedy search from the best of these. A guard refuses what loses more than ``tolerance`` of accuracy
+    on the learned tasks. Of what passes, the highest accuracy on the tasks to keep is chosen; of equal ones the highest
+    mean probability of their answers, and then what undoes least. All this is judged on validation prompts; reported
+    are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the learned ones, beside
+    random controls. ``repaired_model`` gives the model.
+
+    One model is in memory at a time; files of its weights lie in ``out``, or in a temporary folder, meanwhile. A model
+    object that is given as ``tuned`` is changed while this runs, and is what it was afterwards.
+
+    Args:
+        base: anything that ``load_model`` reads.
+        tuned: a checkpoint of the base; see ``compare_checkpoints``.
+        keep: old tasks to choose on, or names of built-in ones or files.
+        learned: new tasks, which the guard holds.
+        others: tasks to report on beside these (None: built-in ones that the base can do).
+        tolerance: accuracy that the learned tasks may lose, together, on the validation prompts.
+        config: what is tried, on how many prompts (None: the defaults of ``RepairConfig``).
+        out: folder for the answers, from which an interrupted repair resumes (None: a temporary one).
+        options: options of ``load_model`` for both models: ``device``, ``dtype``, ``tokenizer``.
+
+    Returns:
+        What was chosen, and the answers of base, tuned, repaired and control models to the test prompts.
+
+    Raises:
+        ArgumentError: no tasks to keep or learned ones, or a task given twice; LoRA on a model.
+        SourceError, UnsupportedError, DownloadError: a model cannot be loaded.
+        MismatchError: the tuned model is no checkpoint of the base, or is the base.
+        HookError: hooks are active on a model.
+        RecordError: ``out`` cannot be written, or another process is at work in it.
+
+    Example:
+        >>> config = iv.RepairConfig(fractions=(0.5,), depths=(), n_greedy=0, n_validation=2, n_test=2, shots=1)
+        >>> repaired = iv.repair(model, tuned, keep=[task], learned=[new_task], others=[], config=config)
+        >>> repaired.correct.shape == (len(repaired.models), len(repaired.tasks))
+        True
+    """
+    config = config or RepairConfig()
+    tasks = {KEEP: as_tasks(keep), LEARNED: as_tasks(learned), OTHER: as_tasks(others or [])}
+    names = [task.name for of_role in tasks.values() for task in of_role]
+    if not tasks[KEEP] or not tasks[LEARNED] or len({*names}) < len(names):
+        raise ArgumentError("tasks to keep and learned ones, none of them twice", ", ".join(names) or "none")
+    if others is None:
+        tasks[OTHER] = [task for task in as_tasks(list_tasks()) if task.name not in names]
+    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
+        folder = Path(scratch if out is None else out).absolute()
+        first, second = two_checkpoints(base, tuned, options, folder / "facts")
+        tokenizer = first.tokenizer()
+        prompts = {
+            role: {split: _prompts(config, of_role, split, tokenizer, role == LEARNED) for split in SPLITS}
+            for role, of_role in tasks.items()
+        }  # fmt: skip
+        every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
+        with kept_answers(first, second, every, folder, Path(scratch), config.batch_size) as kept:
+            return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
+
+
+def _prompts(
+    config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any, learned: bool
+) -> list[tuple[str, Prompt]]:
+    """The prompts of several tasks, each with its task's name."""
+    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer, learned=learned)]
+
+
+@dataclass
+class _Work:
+    """The mixed model's answers, and the prompts by role and split."""
+
+    kept: KeptAnswers
+    prompts: dict[str, dict[Split, list[tuple[str, Prompt]]]]
+
+    def answers(self, fractions: Fractions, role: str, split: Split = "validation") -> Answers:
+        """Answers with these fractions of the change."""
+        return self.kept.of(fractions, self._prompts(role, split))
+
+    def random_change(self, like: Fractions, seed: int, role: str) -> Answers:
+        """Test answers as far from the tuned weights as ``like`` is, in a random direction."""
+        weights = ["random change", seed, list(like.attention), list(like.mlp), like.rest]
+        change = partial(self.kept.mixed.undo_at_random, like, seed)
+        return self.kept.after(change, weights, self._prompts(role, "test"))
+
+    def _prompts(self, role: str, split: Split) -> list[Prompt]:
+        return [prompt for _, prompt in self.prompts[role][split]]
+
+
+def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_others: bool) -> Repair:
+    """The search on the validation prompts, then the report on the test prompts."""
+    n_layers = work.kept.mixed.model.cfg.n_layers
+    squared = work.kept.mixed.squared_changes()
+    base, tuned = (Fractions.uniform(n_layers, fraction) for fraction in (0.0, 1.0))
+    if choose_others:
+        _keep_abilities(work, base)
+    with tqdm(desc="trying", unit="trial", leave=False, disable=None) as bar:
+        search = Search(work.answers, n_layers, squared, tolerance, bar.update)
+        best = search.run(config.plan)
+    log.info("chosen: %s, %s", best.step, best.what)
+    found = best.fractions != tuned
+    given = {BASE: base, TUNED: tuned, REPAIRED: best.fractions}
+    if found:
+        for seed in config.random_seeds:
+            given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
+    roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
+    rows = {name: [work.answers(fractions, role, "test") for role in roles] for name, fractions in given.items()}
+    for seed in config.random_seeds if found else ():
+        rows[f"random change {seed}"] = [work.random_change(best.fractions, seed, role) for role in roles]
+    return Repair(
+        torch.tensor(best.fractions.attention, dtype=torch.float64),
+        torch.tensor(best.fractions.mlp, dtype=torch.float64),
+        best.fractions.rest,
+        torch.stack([torch.cat([each.correct for each in row]) for row in rows.values()]),
+        torch.stack([torch.cat([each.log_probability for each in row]) for row in rows.values()]),
+        models=tuple(rows),
+        tasks=tuple(task for role in roles for task, _ in work.prompts[role]["test"]),
+        roles=tuple(role for role in roles for _ in work.prompts[role]["test"]),
+        trials=tuple(_trial_row(trial, best) for trial in search.trials),
+        step=best.step if found else "",
+        tolerance=tolerance,
+        undone=best.undone,
+        provenance=_provenance(work, config),
+    )
+
+
+def _keep_abilities(work: _Work, base: Fractions) -> None:
+    """Keep of the other tasks a few that the base can do, judged on validation prompts."""
+    others = work.prompts[OTHER]
+    correct = work.answers(base, OTHER).correct.tolist()
+    by_task: dict[str, list[bool]] = {}
+    for (task, _), each in zip(others["validation"], correct, strict=True):
+        by_task.setdefault(task, []).append(each)
+    able = [task for task, each in by_task.items() if sum(each) >= ABILITY * len(each)][:OTHERS]
+    work.prompts[OTHER] = {split: [pair for pair in pairs if pair[0] in able] for split, pairs in others.items()}
+
+
+def random_bands(n_layers: int, squared: dict[Any, float], share: float, seed: int) -> Fractions:
+    """Layers' attention and MLPs put back whole, in a random order, until about ``share`` of the change is undone."""
+    units = [(layer, kind) for layer in range(n_layers) for kind in KINDS]
+    Random(seed).shuffle(units)
+    fractions = Fractions.uniform(n_layers, 1.0)
+    for layer, kind in units:
+        more = fractions.changed(0.0, [layer], [kind])
+        if undone(more, squared) > share:
+            break
+        fractions = more
+    return fractions
+
+
+def _trial_row(trial: Trial, best: Trial) -> dict[str, Any]:
+    row = trial._asdict()
+    del row["fractions"]
+    return row | {"chosen": trial is best}
+
+
+def _provenance(work: _Work, config: RepairConfig) -> dict[str, Any]:
+    """The tuned model's facts, and among the settings the base's."""
+    settings = {**vars(config), "format": str(config.format), "base": work.kept.facts[BASE]}
+    return {"model": work.kept.facts[TUNED], "settings": settings, "versions": package_versions()}

@@ -1,0 +1,101 @@
+"""How mixtures of a base's and a tuned model's weights answer prompts, each mixture measured once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..files import short_hash
+from ..models import check_device, identity
+from ..records import Answers, load_or_compute
+from ..records.repair import BASE, TUNED
+from ..scoring import score_answers
+from ..tasks import Prompt, Task, clean_instruction
+from ..vocabulary import Split
+from .mixing import Fractions, MixedWeights, mixed_weights
+from .prompts import check_same_tokens
+from .sources import CheckpointSource, CheckpointUnderTest, check_sources, name_sources
+
+
+def clean_prompts(
+    task: Task, split: Split, at_most: int, *, shots: int, instruction: bool | int | str | None, **options: Any
+) -> list[Prompt]:
+    """Clean prompts of a task out of a split, at most as many as the split has; ``options`` go to ``task.prompts``.
+
+    Raises:
+        ArgumentError: neither instruction nor demonstrations.
+    """
+    count, words = min(at_most, len(task.split(split))), clean_instruction(task, instruction, shots)
+    return task.prompts(count, split=split, shots=shots, instruction=words, **options)
+
+
+def two_checkpoints(
+    base: Any, tuned: Any, options: Mapping[str, Any], facts_folder: Path
+) -> tuple[CheckpointUnderTest, CheckpointUnderTest]:
+    """The two models, not loaded yet.
+
+    Raises:
+        SourceError: one of them does not exist.
+    """
+    check_device(options.get("device"))
+    sources = [CheckpointSource(BASE, base), *name_sources({TUNED: tuned}, base)]
+    check_sources(sources)
+    first, second = (CheckpointUnderTest(each, each.options(options), facts_folder) for each in sources)
+    return first, second
+
+
+@dataclass
+class KeptAnswers:
+    """Answers of the mixed model, kept in ``folder`` by all that they depend on; ``facts`` are the two models'."""
+
+    mixed: MixedWeights
+    facts: Mapping[str, dict[str, Any]]
+    folder: Path
+    batch_size: int
+    cache: dict[str, Answers] = field(default_factory=dict)
+
+    def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
+        """Answers with these fractions of the change."""
+        base = not any((*fractions.attention, *fractions.mlp, fractions.rest))  # the same for every checkpoint
+        fractions = fractions.only({self.mixed.parts[name] for name in self.mixed.names})
+        weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
+        return self.after(partial(self.mixed.mix, fractions), weights, prompts)
+
+    def after(self, change: Callable[[], None], weights: Any, prompts: Sequence[Prompt]) -> Answers:
+        """Answers with the weights that ``change`` makes; ``weights`` tells them from others, as JSON."""
+        names = [BASE] if weights == BASE else list(self.facts)
+        key = {
+            **{name: identity(self.facts[name]) | {"device": self.facts[name]["device"]} for name in names},
+            "weights": weights,
+            "prompts": short_hash([repr(prompt) for prompt in prompts]),
+        }
+        name = short_hash(key)
+
+        def compute() -> Answers:
+            change()
+            scores = score_answers(self.mixed.model, prompts, self.batch_size)
+            return Answers(scores.log_probabilities[0], scores.correct)
+
+        if name not in self.cache:
+            self.cache[name] = load_or_compute(self.folder / f"answers-{name}.safetensors", Answers, key, compute)
+        return self.cache[name]
+
+
+@contextmanager
+def kept_answers(
+    base: CheckpointUnderTest, tuned: CheckpointUnderTest, prompts: Sequence[Prompt], folder: Path, scratch: Path,
+    batch_size: int,
+) -> Iterator[KeptAnswers]:  # fmt: skip
+    """Within this context, the mixed model's answers; see ``mixed_weights``.
+
+    Raises:
+        MismatchError: the two tokenizers give one of the ``prompts`` different ids.
+    """
+    tokenizer = base.tokenizer()
+    with mixed_weights(base, tuned, scratch) as mixed:
+        facts = {BASE: base.facts, TUNED: tuned.facts}
+        if base.facts["tokenizer_sha256"] != tuned.facts["tokenizer_sha256"]:
+            check_same_tokens(TUNED, tokenizer, tuned.tokenizer(), prompts)
+        yield KeptAnswers(mixed, facts, folder, batch_size)

@@ -1,0 +1,203 @@
+"""What a repair gives away: the model, a PEFT adapter of the base, a config for mergekit."""
+
+import copy
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..checks import Count, checked
+from ..errors import MismatchError, UnsupportedError
+from ..models import (
+    Model,
+    WeightKind,
+    WeightLayout,
+    hugging_face_state,
+    low_rank_adapter,
+    note_repair,
+    provenance,
+    weight_layout,
+    write_adapter,
+)
+from ..records import Repair
+from ..records.repair import BASE, TUNED
+from .answers import two_checkpoints
+from .mixing import Fractions, MixedWeights, mixed_weights
+
+SOURCE = ("source", "revision", "adapter", "weights_sha256")  # facts that say which model it is
+MERGEKIT = """\
+# Written by ivlens: base_model + weight * (model - base_model), a weight for each layer's attention and MLP.
+merge_method: task_arithmetic
+base_model: {base}
+models:
+  - model: {tuned}
+    parameters:
+      weight:
+{weights}
+parameters:
+  normalize: false
+dtype: float32
+out_dtype: {dtype}
+"""
+
+
+@checked
+def repaired_model(base: Any, tuned: Any, record: Repair, **options: Any) -> Model:
+    """The model that a repair chose, for ``export_hf`` or further use.
+
+    Args:
+        base: the base of the repair.
+        tuned: its tuned model; a model object is not changed.
+        record: what ``repair`` returned.
+        options: options of ``load_model``, as they were for the repair.
+
+    Returns:
+        The tuned model with the record's fractions of its change; its provenance says so.
+
+    Raises:
+        MismatchError: the models are not those of the repair.
+        SourceError, UnsupportedError, DownloadError: a model cannot be loaded.
+
+    Example:
+        >>> iv.repaired_model(model, tuned, repaired).cfg.n_layers == model.cfg.n_layers
+        True
+    """
+    own = isinstance(tuned, (str, Path))  # loaded here, for nobody else
+    with tempfile.TemporaryDirectory() as scratch, _models_of(record, base, tuned, options, scratch, own) as mixed:
+        mixed.mix(_fractions(record))
+        model = mixed.model if own else copy.deepcopy(mixed.model)
+        note_repair(model, _facts(record))
+    return model
+
+
+@checked
+def export_repaired_adapter(
+    base: Any, tuned: Any, record: Repair, folder: str | Path, *, rank: Count = 64, **options: Any
+) -> Path:
+    """Write what a repair keeps of the change as a PEFT adapter of the base, where that has low rank.
+
+    Each linear layer's change is factorised, exactly up to the rounding of the weights. Of a tuned model that was
+    trained with LoRA the adapter has LoRA's rank, scaled by the record's fractions.
+
+    Args:
+        base: the base of the repair.
+        tuned: its tuned model.
+        record: what ``repair`` returned.
+        folder: a new or empty folder, or an earlier export, which is replaced as a whole.
+        rank: of the adapter, at most.
+        options: options of ``load_model``, as they were for the repair.
+
+    Returns:
+        The folder, which PEFT loads onto the base.
+
+    Raises:
+        UnsupportedError: naming weights whose change has another rank, or is not in a layer's linear modules.
+        MismatchError: the models are not those of the repair.
+        SourceError, DownloadError: a model cannot be loaded.
+        RecordError: the folder cannot be written, or holds something other than an earlier export.
+
+    Example:
+        >>> folder = iv.export_repaired_adapter(model, tuned, repaired, tmp_path / "adapter")
+        >>> (folder / "adapter_config.json").is_file()
+        True
+    """
+    with tempfile.TemporaryDirectory() as scratch, _models_of(record, base, tuned, options, scratch, False) as mixed:
+        mixed.mix(Fractions.uniform(mixed.model.cfg.n_layers, 0.0))
+        path = Path(scratch, "before.safetensors")
+        save_file({name: each.contiguous() for name, each in hugging_face_state(mixed.model).items()}, path)
+        mixed.mix(_fractions(record))
+        with safe_open(path, "pt") as file:
+            before = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        settings, tensors = low_rank_adapter(weight_layout(mixed.model), before, hugging_face_state(mixed.model), rank)
+        made_of = record.provenance["settings"]["base"]
+        hooked = {"base_weights_sha256": made_of["weights_sha256"]} if made_of["engine"] == "hooked" else {}
+        settings["base_model_name_or_path"] = made_of["source"]
+        return write_adapter(folder, settings, tensors, provenance(mixed.model, repair=_facts(record), **hooked))
+
+
+@checked
+def mergekit_config(model: Model, record: Repair, base: str, tuned: str) -> str:
+    """The same repair for mergekit: its method task_arithmetic, with a weight for each layer's attention and MLP.
+
+    Args:
+        model: what ``repaired_model`` returned, for the names of its weights.
+        record: what ``repair`` returned.
+        base: the base as mergekit reads it, a folder or a hub name.
+        tuned: the tuned model likewise.
+
+    Returns:
+        The text of a YAML file for ``mergekit-yaml``.
+
+    Raises:
+        UnsupportedError: names of weights do not tell attention from MLPs.
+
+    Example:
+        >>> print(iv.mergekit_config(model, repaired, "base", "tuned").splitlines()[1])
+        merge_method: task_arithmetic
+    """
+    layout = weight_layout(model)
+    weights = [
+        f"        - filter: {json.dumps(each)}\n          value: {getattr(record, kind).tolist()}"
+        for each, kind in _filters(layout).items()
+    ]
+    weights.append(f"        - value: {record.rest}")
+    dtype = str(model.cfg.dtype).removeprefix("torch.")
+    names = {"base": json.dumps(base), "tuned": json.dumps(tuned)}
+    return MERGEKIT.format(**names, weights="\n".join(weights), dtype=dtype)
+
+
+@contextmanager
+def _models_of(
+    record: Repair, base: Any, tuned: Any, options: Mapping[str, Any], scratch: str, own: bool
+) -> Iterator[MixedWeights]:
+    """The two models of a repair, mixed; the tuned one stays as it is then if it is its ``own``.
+
+    Raises:
+        MismatchError: they are other models.
+    """
+    first, second = two_checkpoints(base, tuned, options, Path(scratch))
+    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
+    with mixed_weights(first, second, Path(scratch), restore=not own) as mixed:
+        for name, checkpoint in ((BASE, first), (TUNED, second)):
+            ours, theirs = (each["weights_sha256"][:12] for each in (checkpoint.facts, made[name]))
+            if ours != theirs:
+                do = "give the models that were repaired"
+                raise MismatchError(f"the {name} model of the repair, {theirs}", ours, do)
+        yield mixed
+
+
+def _fractions(record: Repair) -> Fractions:
+    return Fractions(tuple(record.attention.tolist()), tuple(record.mlp.tolist()), record.rest)
+
+
+def _facts(record: Repair) -> dict[str, Any]:
+    """What was put back, and from which base into which model."""
+    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
+    return {
+        **{role: {name: facts.get(name) for name in SOURCE} for role, facts in made.items()},
+        "step": record.step, "undone": record.undone, "attention": record.attention.tolist(),
+        "mlp": record.mlp.tolist(), "rest": record.rest,
+    }  # fmt: skip
+
+
+def _filters(layout: Mapping[str, WeightLayout]) -> dict[str, WeightKind]:
+    """Parts of names that only the weights of attention, or of MLPs, have: ".self_attn." in a Llama's.
+
+    Raises:
+        UnsupportedError: the first filter that a name contains is not always that of its part.
+    """
+    filters: dict[str, WeightKind] = {}
+    for name, each in layout.items():
+        if each.part.layer is not None:
+            inside = name.partition(f".{each.part.layer}.")[2]
+            filters[f".{inside.partition('.')[0]}."] = each.part.kind
+    for name, each in layout.items():
+        kind = next((kind for text, kind in filters.items() if text in name), "rest")
+        if kind != each.part.kind:
+            raise UnsupportedError("names that tell attention from MLPs", name, "use export_hf instead")
+    return filters

@@ -1,0 +1,142 @@
+"""The search for what to put back, on validation prompts: cheapest first, under a guard for what was learned."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import torch
+
+from ..models import WeightKind, WeightPart
+from ..records import Answers
+from .mixing import Fractions, undone
+
+STEP = 0.25  # of the greedy search
+KINDS: tuple[WeightKind, ...] = ("attention", "mlp")
+
+Measure = Callable[[Fractions, str], Answers]  # answers to the validation prompts of a role, "learned" or "keep"
+
+
+class Plan(NamedTuple):
+    """What the search tries, see ``RepairConfig``."""
+
+    fractions: Sequence[float]
+    depths: Sequence[tuple[float, float]]
+    n_bands: int
+    n_greedy: int
+
+
+class Trial(NamedTuple):
+    """One mixture of weights: the step that tried it, in words, how much it undoes, and what it learned and keeps."""
+
+    step: str
+    what: str
+    fractions: Fractions
+    undone: float
+    learned: float
+    allowed: bool
+    kept: float = float("nan")
+    probability: float = float("nan")
+
+    @property
+    def worth(self) -> tuple[bool, float, float, float]:
+        """What trials are compared by: the guard, accuracy and probability on the tasks to keep, how little they undo.
+
+        Accuracies of few prompts are often equal; the probability then says what is nearer to the base.
+        """
+        return (True, self.kept, self.probability, -self.undone) if self.allowed else (False, 0.0, 0.0, 0.0)
+
+
+@dataclass
+class Search:
+    """Tries mixtures of weights, each once; what the guard refuses is not measured further.
+
+    ``squared`` are the squared norms of the change of each part that changed.
+    """
+
+    measure: Measure
+    n_layers: int
+    squared: Mapping[WeightPart, float]
+    tolerance: float
+    finished: Callable[[], object]
+    trials: list[Trial] = field(default_factory=list)
+
+    def run(self, plan: Plan) -> Trial:
+        """All steps, cheapest first; the best trial, which is the tuned model where nothing is better."""
+        self.attempt("tuned", "as it is", Fractions.uniform(self.n_layers, 1.0))
+        for step, what, mixture in self.given(plan):
+            if not self.seen(fractions := mixture.only(self.squared)):
+                self.attempt(step, what, fractions)
+        self.greedy(plan)
+        return self.best
+
+    @property
+    def best(self) -> Trial:
+        """The best trial so far, the first of equal ones."""
+        return max(self.trials, key=lambda trial: trial.worth)
+
+    def given(self, plan: Plan) -> Iterator[tuple[str, str, Fractions]]:
+        """The trials that do not depend on others: interpolation, by depth, and whole bands."""
+        for fraction in plan.fractions:
+            yield "interpolation", f"{fraction:g} of the change", Fractions.uniform(self.n_layers, fraction)
+        for first, last in plan.depths:
+            yield "by depth", f"{first:g} to {last:g} of the change", Fractions.by_depth(self.n_layers, first, last)
+        tuned = Fractions.uniform(self.n_layers, 1.0)
+        for band in bands(self.n_layers, plan.n_bands):
+            yield "bands", f"the base's layers {_shown(band)}", tuned.changed(0.0, band, KINDS)
+        for kind in KINDS:
+            every = range(self.n_layers)
+            yield "bands", f"the base's {kind} everywhere", tuned.changed(0.0, every, (kind,))
+
+    def greedy(self, plan: Plan) -> None:
+        """From the best trial, one band's attention or MLPs at a time, a step further back or forward."""
+        every = product(bands(self.n_layers, plan.n_bands), KINDS)
+        changed = [([layer for layer in band if WeightPart(kind, layer) in self.squared], kind) for band, kind in every]
+        coordinates = [(layers, kind) for layers, kind in changed if layers]
+        left, improved = plan.n_greedy, True
+        while improved:
+            improved = False
+            for (layers, kind), step in product(coordinates, (-STEP, STEP)):
+                best = self.best
+                before = getattr(best.fractions, kind)[layers[0]]
+                fraction = min(1.0, max(0.0, before + step))
+                moved = best.fractions.changed(fraction, layers, (kind,))
+                if fraction == before or self.seen(moved):
+                    continue
+                if not left:
+                    return
+                left -= 1
+                what = f"{kind} of layers {_shown(layers)} at {fraction:g}"
+                improved |= self.attempt("greedy", what, moved).worth > best.worth
+
+    def seen(self, fractions: Fractions) -> bool:
+        """Whether these fractions were tried."""
+        return any(trial.fractions == fractions for trial in self.trials)
+
+    def attempt(self, step: str, what: str, fractions: Fractions) -> Trial:
+        """Measure one mixture: what was learned first, and the tasks to keep only if the guard lets it pass."""
+        learned = accuracy(self.measure(fractions, "learned"))
+        allowed = not self.trials or learned >= self.trials[0].learned - self.tolerance - 1e-9
+        trial = Trial(step, what, fractions, undone(fractions, self.squared), learned, allowed)
+        if allowed:
+            answers = self.measure(fractions, "keep")
+            probability = answers.log_probability.double().exp().mean().item()
+            trial = trial._replace(kept=accuracy(answers), probability=probability)
+        self.trials.append(trial)
+        self.finished()
+        return trial
+
+
+def bands(n_layers: int, count: int) -> list[range]:
+    """The layers in ``count`` bands, as equal as can be; fewer for a model of fewer layers."""
+    ends = torch.linspace(0, n_layers, min(count, n_layers) + 1).round().int().tolist()
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
+def accuracy(answers: Answers) -> float:
+    """The fraction of correct answers."""
+    return answers.correct.double().mean().item()
+
+
+def _shown(layers: Sequence[int]) -> str:
+    return f"{layers[0]} to {layers[-1]}"

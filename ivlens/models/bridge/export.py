@@ -1,0 +1,47 @@
+"""What exports need of a ``Bridge``: its weights by their names in Hugging Face, and its own way of writing itself."""
+
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ...errors import ArgumentError
+from ..export import model_writer
+from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout
+from ..lora import weight_names
+from ..outside_errors import without_bars
+from ..part_weights import REST, weight_parts
+from .model import Bridge
+
+INSIDE = "hugging_face."  # before the names of the model's own weights
+
+
+@weight_layout.register(Bridge)
+def _weight_layout(model: Bridge) -> dict[str, WeightLayout]:
+    parts, linear = weight_parts(model), {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":  # of transformers, as GPT-2 has it
+            linear[f"{path}.weight"] = not isinstance(module, nn.Linear)
+    return {
+        name.removeprefix(INSIDE): WeightLayout(part, part != REST and name in linear, linear.get(name, False))
+        for name, part in parts.items()
+    }
+
+
+@hugging_face_state.register(Bridge)
+def _hugging_face_state(model: Bridge) -> dict[str, Tensor]:
+    return {name.removeprefix(INSIDE): attrgetter(name)(model).detach() for name in weight_names(model)}
+
+
+@model_writer.register(Bridge)
+def _model_writer(model: Bridge) -> Callable[[Path], None]:
+    if model.cfg.to_dict()["adapters"]:
+        do = "merge_and_unload() gives a model with them in its weights"
+        raise ArgumentError("a model without adapters on it", "one with PEFT's", do)
+
+    def write(unfinished: Path) -> None:
+        with without_bars():
+            model.hugging_face.save_pretrained(unfinished)
+
+    return write

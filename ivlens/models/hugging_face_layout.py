@@ -1,0 +1,37 @@
+"""A model's weights under their names in Hugging Face: which part each belongs to, and which are linear layers."""
+
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .engines import HookedTransformer
+from .families import family_of
+from .naming import hugging_face_weights
+from .part_weights import WeightPart, weight_parts
+
+
+class WeightLayout(NamedTuple):
+    """The part of a model that a weight belongs to; whether it is a linear layer's matrix, and that as [in, out]."""
+
+    part: WeightPart
+    linear: bool = False
+    in_first: bool = False
+
+
+@singledispatch
+def weight_layout(model: HookedTransformer) -> dict[str, WeightLayout]:
+    """The layout of every weight, by its name in Hugging Face; linear layers are those of blocks."""
+    naming, parts = family_of(model.ivlens_config).naming, weight_parts(model)
+    linear = tuple(f".{module}.weight" for module in naming.projections())
+    layout = {}
+    for ours, theirs in naming.names(model.cfg).items():
+        matrix = theirs.startswith(naming.stem) and theirs.endswith(linear)
+        layout[theirs] = WeightLayout(parts[ours], matrix, matrix and naming.conv1d)
+    return layout
+
+
+@singledispatch
+def hugging_face_state(model: Any) -> dict[str, Tensor]:
+    """All weights by their names in Hugging Face; views of the model's own where possible."""
+    return hugging_face_weights(model, family_of(model.ivlens_config).naming, tied=False)
