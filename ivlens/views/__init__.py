@@ -10,7 +10,10 @@ from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
 from .checkpoints import head_change_maps as head_change_maps
 from .checkpoints import patching_maps as patching_maps
 from .checkpoints import recovery_bars as recovery_bars
+from .checkpoints import repair_fractions as repair_fractions
+from .checkpoints import repair_tradeoff as repair_tradeoff
 from .checkpoints import write_comparison_report as write_comparison_report
+from .checkpoints import write_repair_report as write_repair_report
 from .conditions import comparison_bars as comparison_bars
 from .documents import page as page
 from .documents import save_figure as save_figure
@@ -50,6 +53,8 @@ __all__ = [
     "position_heatmap",
     "prose",
     "recovery_bars",
+    "repair_fractions",
+    "repair_tradeoff",
     "save_figure",
     "stability_curve",
     "stability_heatmap",
@@ -59,6 +64,7 @@ __all__ = [
     "transfer_heatmaps",
     "write_comparison_report",
     "write_page",
+    "write_repair_report",
     "write_report",
 ]
 

@@ -17,6 +17,7 @@ from ..records import (
     MethodAgreement,
     PositionEffects,
     Record,
+    Repair,
     Stability,
     SteeringSweep,
     TrainingRun,
@@ -25,6 +26,7 @@ from ..records import (
 )
 from ..text import escaped
 from .checkpoints.patching import patching_parts
+from .checkpoints.repair import repair_parts
 from .checkpoints.report import METHOD, comparison_sections
 from .conditions import comparison_bars
 from .documents import Body
@@ -142,6 +144,9 @@ SECTIONS = [
             "Activations of the base and the tuned model exchanged at the last prompt token, one part at a time: the "
             "share of the gap in log P(answer) that the base's restores in the tuned model, or the tuned model's breaks in "
             "the base. Intervals resample prompts.", patching_parts),
+    Section(Repair, "What was put back",
+            "Weights of the base put back into the tuned model, wherever that returns old abilities and costs what was "
+            "learned at most a tolerance: chosen on validation prompts, reported on test prompts.", repair_parts),
     Section(HeadMap, "Heads that carry the instructions",
             "The average indirect effect (AIE) of a head: how much the answer gains when the head's output at the last "
             "token of corrupted prompts is replaced by its mean over clean prompts. Mean over prompts, with its "
