@@ -33,10 +33,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, model in (("base", base), ("tuned", tuned)):
         iv.export_hf(model, folder / name)
     found = {name: [answers(model, name) for model in (base, tuned)] for name in ("fox", "dog")}
-    undone = [answers(changed(partial(scaled_mlp, factor=factor)), "dog") for factor in (-2 / 3, -1 / 3, 0, 1 / 3)]
+    undone = [answers(changed(partial(scaled_mlp, factor=factor)), "dog") for factor in (-2 / 3, 0)]
     tasks = {
         "old": task("fox", found["fox"][:1], found["fox"][1:]), "new": task("dog", found["dog"], []),
-        "lost": task("dog", found["dog"][1:], [found["dog"][0], *undone], n=20),
+        "lost": task("dog", found["dog"][1:], [found["dog"][0], *undone], n=12),
     }  # fmt: skip
     for name, each in tasks.items():
         pairs = [(example.input, list(example.answers)) for example in each.examples]

@@ -1,5 +1,7 @@
 """A repair: what was tried, what was put back of each layer, and what that returned and cost."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,7 +19,7 @@ from ..tables import frame_table
 
 REFUSED = "refused by the guard"
 ROLES = {KEEP: "tasks to keep", OTHER: "other abilities", LEARNED: "learned tasks"}
-SCATTER, SCATTER_MARGINS = Size(480, 340), Margins(left=60, right=24, bottom=56)
+SCATTER, SCATTER_MARGINS = Size(380, 340), Margins(left=60, right=24, bottom=56)
 ROW, MAP_MARGINS = 34, Margins(left=72, right=104, bottom=52)
 READING = """
 Random bands puts whole layers' attention and MLPs back in a random order until as much of the change is undone; random
@@ -57,14 +59,17 @@ def repair_tradeoff(repair: Repair, *, title: str | None = None) -> go.Figure:
     groups = [trace.name for trace in traces]
     right, height = legend_size(groups)
     margins, size = SCATTER_MARGINS._replace(right=right), SCATTER._replace(height=max(SCATTER.height, height))
+    start = max(0.0, math.floor(10 * trials["learned"].min() - 0.5) / 10)
     heading = "What was tried" if title is None else title
     facts = f"validation prompts; {plural(len(trials), 'mixture')} of the two models' weights"
+    facts += f"\nthe horizontal axis starts at {start:g}" if start else ""
     figure = go.Figure(traces, layout_around(size, margins, heading, facts))
-    guard = trials["learned"].iloc[0] - repair.tolerance if len(trials) else 0.0
+    guard = trials["learned"].iloc[0] - repair.tolerance
     line = {"dash": "dash", "width": 1.2, "color": FAINT}
     figure.add_vline(guard, line=line, annotation_text="guard", annotation_position="top left")
     figure.update_yaxes(title_text="accuracy on the tasks to keep", range=[-0.045, 1.06], dtick=0.2, zeroline=False)
-    figure.update_xaxes(title_text="accuracy on the learned tasks", range=[-0.045, 1.06], dtick=0.2, zeroline=False)
+    pad = 0.05 * (1 - start)
+    figure.update_xaxes(title_text="accuracy on the learned tasks", range=[start - pad, 1 + pad], zeroline=False)
     return add_legend(figure, groups, itemsizing="trace")
 
 
@@ -129,8 +134,8 @@ def repair_headline(repair: Repair) -> str:
     cost = gains.loc[(LEARNED, REPAIRED)]
     return (
         f"Put {repair.undone:.0%} of the change back ({repair.chosen}). That takes {' and '.join(parts)}. The learned "
-        f"tasks go from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, a change of {cost['gain']:+.2f} "
-        f"({cost['gain_low']:+.2f} to {cost['gain_high']:+.2f})."
+        f"tasks go from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, a change of "
+        f"{_difference(cost['gain'], cost['gain_low'], cost['gain_high'])}."
     )
 
 
@@ -155,7 +160,9 @@ def returned_frame(repair: Repair) -> pd.DataFrame:
     for role in (role for role in ROLES if role in repair.roles):
         own = frame[frame["role"] == role]
         columns |= {ROLES[role]: own["accuracy"].tolist(), f"{ROLES[role]}: against tuned": _intervals(own, "gain")}
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    frame.loc[frame["model"] == TUNED, [name for name in frame if name.endswith("against tuned")]] = ""
+    return frame
 
 
 def _by_model(repair: Repair, roles: tuple[str, ...]) -> pd.DataFrame:
@@ -174,7 +181,13 @@ def _rows(repair: Repair, model: str, roles: tuple[str, ...]) -> pd.DataFrame:
 def _intervals(frame: pd.DataFrame, name: str) -> list[str]:
     """A column of differences with their 95% intervals, as texts."""
     ends = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
-    return [f"{value:+.2f} ({low:+.2f}\u00a0to\u00a0{high:+.2f})" for value, low, high in ends]
+    return [_difference(*each) for each in ends]
+
+
+def _difference(*values: float) -> str:
+    """A difference with the ends of its interval, as text, without a negative zero."""
+    value, low, high = (f"{round(each, 2) + 0.0:+.2f}" for each in values)
+    return f"{value} ({low}\u00a0to\u00a0{high})"
 
 
 def forgotten_parts(repair: Repair) -> list[Body]:
@@ -184,9 +197,9 @@ def forgotten_parts(repair: Repair) -> list[Body]:
 
 
 def remedy_parts(repair: Repair) -> list[Body]:
-    """What to do now: in words, what is put back, and what was tried."""
+    """What to do now: what is put back, and what was tried."""
     maps = [repair_fractions(repair)] if repair.found else []
-    return [prose(repair_headline(repair)), *maps, repair_tradeoff(repair)]
+    return [*maps, repair_tradeoff(repair)]
 
 
 def cost_parts(repair: Repair) -> list[Body]:
@@ -200,4 +213,5 @@ def cost_parts(repair: Repair) -> list[Body]:
 
 def repair_parts(repair: Repair) -> list[Body]:
     """What a report shows of a repair."""
-    return [*remedy_parts(repair), *forgotten_parts(repair), *cost_parts(repair)]
+    headline = prose(repair_headline(repair))
+    return [headline, *forgotten_parts(repair), *remedy_parts(repair), *cost_parts(repair)]
