@@ -43,6 +43,7 @@ class RepairConfig:
         n_validation: validation prompts of each task to choose on, at most as many as the split has.
         n_test: test prompts of each task to report on, at most as many as the split has.
         shots: demonstrations in the prompts.
+        learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         random_seeds: seeds of the controls.
         seed: seed of the prompts.
         instruction: see ``CheckpointConfig``.
@@ -64,6 +65,7 @@ class RepairConfig:
     n_validation: Count = 20
     n_test: Count = 30
     shots: Natural = 2
+    learned_shots: Natural | None = None
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     instruction: bool | int | str | None = None
@@ -75,13 +77,14 @@ class RepairConfig:
         """What the search tries."""
         return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
 
-    def prompts(self, task: Task, split: Split, tokenizer: Any) -> list[Prompt]:
+    def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean prompts of a task out of a split.
 
         Args:
             task: the task.
             split: "validation" or "test".
             tokenizer: for the chat format.
+            learned: whether it is a learned task.
 
         Returns:
             One prompt per query.
@@ -93,8 +96,9 @@ class RepairConfig:
             >>> len(iv.RepairConfig(n_test=2).prompts(task, "test", None))
             2
         """
+        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
         return clean_prompts(
-            task, split, self.n_test if split == "test" else self.n_validation, shots=self.shots,
+            task, split, self.n_test if split == "test" else self.n_validation, shots=shots,
             instruction=self.instruction, seed=self.seed, format=self.format, tokenizer=tokenizer,
         )  # fmt: skip
 
@@ -164,7 +168,7 @@ def repair(
         first, second = two_checkpoints(base, tuned, options, folder / "facts")
         tokenizer = first.tokenizer()
         prompts = {
-            role: {split: _prompts(config, of_role, split, tokenizer) for split in SPLITS}
+            role: {split: _prompts(config, of_role, split, tokenizer, role == LEARNED) for split in SPLITS}
             for role, of_role in tasks.items()
         }  # fmt: skip
         every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
@@ -172,9 +176,11 @@ def repair(
             return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
 
 
-def _prompts(config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any) -> list[tuple[str, Prompt]]:
+def _prompts(
+    config: RepairConfig, tasks: Sequence[Task], split: Split, tokenizer: Any, learned: bool
+) -> list[tuple[str, Prompt]]:
     """The prompts of several tasks, each with its task's name."""
-    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer)]
+    return [(task.name, prompt) for task in tasks for prompt in config.prompts(task, split, tokenizer, learned=learned)]
 
 
 @dataclass

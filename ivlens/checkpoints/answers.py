@@ -58,14 +58,16 @@ class KeptAnswers:
 
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
+        base = not any((*fractions.attention, *fractions.mlp, fractions.rest))  # the same for every checkpoint
         fractions = self.mixed.effective(fractions)
-        weights = [list(fractions.attention), list(fractions.mlp), fractions.rest]
+        weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 
-    def after(self, change: Callable[[], None], weights: list[Any], prompts: Sequence[Prompt]) -> Answers:
+    def after(self, change: Callable[[], None], weights: Any, prompts: Sequence[Prompt]) -> Answers:
         """Answers with the weights that ``change`` makes; ``weights`` tells them from others, as JSON."""
+        names = [BASE] if weights == BASE else list(self.facts)
         key = {
-            **{name: identity(each) for name, each in self.facts.items()},
+            **{name: identity(self.facts[name]) | {"device": self.facts[name]["device"]} for name in names},
             "weights": weights,
             "prompts": short_hash([repr(prompt) for prompt in prompts]),
         }
