@@ -144,6 +144,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
+    "patch_checkpoints",
     # where it was lost: weights put back
     "revert_weights",
     "RevertConfig",
@@ -153,7 +154,6 @@ __all__ = [  # noqa: RUF022  (by job)
     "export_repaired_adapter",
     "mergekit_config",
     "RepairConfig",
-    "patch_checkpoints",
     # training
     "fine_tune",
     "TrainingConfig",

@@ -101,7 +101,13 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         "CheckpointPatching.to_frame": [patching.to_frame()],
         "CheckpointPatching.beside_controls": [patching.beside_controls()],
     }
-    return made | {"findings": [records.findings(found)]} | patched | _of_repairs(folder)
+    few = iv.RevertConfig(n_bands=1, n_test=3, shots=1)
+    reverts = iv.revert_weights(folder / "base", folder / "tuned", [shifted(1)], [shifted(2)], few)
+    reverted = {
+        "WeightReverts.to_frame": [reverts.to_frame()],
+        "WeightReverts.tasks_frame": [reverts.tasks_frame()],
+    }
+    return made | {"findings": [records.findings(found)]} | patched | reverted | _of_repairs(folder)
 
 
 def _of_repairs(folder: Path) -> dict[str, list[pd.DataFrame]]:

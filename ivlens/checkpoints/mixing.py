@@ -112,16 +112,6 @@ class MixedWeights:
     tuned: WeightFile
     now: dict[str, float | None] = field(default_factory=dict)  # the fraction of each weight, None for something else
 
-    def effective(self, fractions: Fractions) -> Fractions:
-        """The same mixture, with a fraction of 1 for parts that tuning did not change."""
-        changed = {self.parts[name] for name in self.names}
-
-        def row(kind: WeightKind, given: tuple[float, ...]) -> tuple[float, ...]:
-            return tuple(each if WeightPart(kind, layer) in changed else 1.0 for layer, each in enumerate(given))
-
-        rest = fractions.rest if WeightPart("rest") in changed else 1.0
-        return Fractions(row("attention", fractions.attention), row("mlp", fractions.mlp), rest)
-
     def mix(self, fractions: Fractions) -> None:
         """Give every changed weight its part's fraction; 0 and 1 are the two models' own bits."""
         for name in self.names:

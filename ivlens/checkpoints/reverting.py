@@ -30,7 +30,7 @@ class RevertConfig:
     """Which weights are put back, and on how many prompts their effect is measured.
 
     Args:
-        fractions: of the change, everywhere, on the straight way; 0 (the base) and 1 (the tuned model) are always there.
+        fractions: of the change, everywhere, on the straight way; 0 and 1, the two models, are always among them.
         depths: fractions in the first and in the last layer, for the changes by depth (LiNeS, 2410.17146).
         n_bands: bands of layers whose attention and MLPs are put back, alone and together.
         n_test: test prompts of each task, at most as many as the split has.

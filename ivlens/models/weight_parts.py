@@ -36,7 +36,7 @@ def part_in_layer(layer: nn.Module, attention: nn.Module | None, number: int, na
     """The part of a weight called ``name`` in a Hugging Face layer: attention, norm, or else the feed-forward part."""
     path = name.split(".")[:-1]
     modules = [layer.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]
-    if attention is not None and attention in modules:
+    if attention in modules or any(step.endswith(("attn", "attention")) for step in path):  # linear ones, without heads
         return WeightPart("attention", number)
     return REST if "norm" in type(modules[-1]).__name__.lower() else WeightPart("mlp", number)
 

@@ -1,17 +1,19 @@
 """Records of weights put back: what a base's weights return in a tuned model, part by part, and what they cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import check_finite, checked
-from ..stats import NOTHING, Interval, bootstrap_mean, paired_drop, ratio_of_means
+from ..stats import Interval, bootstrap_mean, bootstrap_ratio, paired_drop
 from ..vocabulary import Head
 from .html import block, frame_table, note, text
+from .patching import LEAST_GAP
 from .store import Record
 
 # What is put back: a fraction of the whole change, one that grows with depth, a band of layers, what is in no layer, or
@@ -20,7 +22,6 @@ RevertKind = Literal["straight", "by depth", "layers", "rest", "heads"]
 RevertPart = Literal["all", "attention", "mlp", "both", "rest", "heads"]
 RevertRole = Literal["old", "learned"]  # of a task
 REVERT_ROLES: tuple[RevertRole, ...] = get_args(RevertRole)
-LEAST_GAP = 0.5  # nats between base and tuned model below which a share of them means nothing
 MOST_UNITS = 5  # parts that a notebook shows
 
 
@@ -78,10 +79,8 @@ class WeightReverts(Record):
             >>> gap.low <= gap.value <= gap.high
             True
         """
-        prompts = self._prompts(self.roles, role)
-        base, tuned = (self.log_probability[at, prompts].double() for at in (self._base, self._tuned))
-        low, high = _bootstrap((base - tuned)[:, None])
-        return Interval((base - tuned).mean().item(), *low, *high)
+        base = self.to_frame().query("what == 'straight' and fraction == 0 and role == @role")
+        return Interval(*base[["nats", "nats_low", "nats_high"]].to_numpy()[0].tolist())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per mixture and role, all of the role's prompts together, paired with the tuned model.
@@ -141,49 +140,37 @@ class WeightReverts(Record):
         return [at for at, each in enumerate(names) if each == name]
 
     def _frame(self, by: str, names: Sequence[str], groups: Sequence[str]) -> pd.DataFrame:
-        """Mixture by mixture, the rows of each group of prompts, ``names`` being those of the prompts' groups."""
+        """Mixture by mixture, a row for each group of prompts; ``names`` are those of the prompts' groups."""
         role_of = dict(zip(names, self.roles, strict=True))
-        rows = []
+        about = pd.DataFrame({
+            "what": self.what, "part": self.part, "layers": [" to ".join(map(str, each)) for each in self.layers],
+            "name": self.names, "fraction": [first for first, _ in self.fractions],
+            "last_fraction": [last for _, last in self.fractions],
+        })  # fmt: skip
+        frames = []
         for group in groups:
             prompts = self._prompts(names, group)
-            numbers = self._numbers(prompts)
-            for mixture, each in enumerate(numbers):
-                rows.append(self._about(mixture) | {"role": role_of[group], by: group, "n": len(prompts)} | each)
-        frame = pd.DataFrame(rows)
-        return frame.sort_values("mixture", kind="stable", ignore_index=True).drop(columns="mixture")
+            numbers = {"role": role_of[group], by: group, "n": len(prompts), **self._numbers(prompts)}
+            frames.append(about.assign(**numbers))
+        return pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
 
-    def _about(self, mixture: int) -> dict[str, Any]:
-        first, last = self.fractions[mixture]
-        return {
-            "mixture": mixture, "what": self.what[mixture], "part": self.part[mixture],
-            "layers": " to ".join(map(str, self.layers[mixture])), "name": self.names[mixture], "fraction": first,
-            "last_fraction": last,
-        }  # fmt: skip
-
-    def _numbers(self, prompts: Sequence[int]) -> list[Mapping[str, float]]:
-        """What each mixture changes on these prompts."""
-        log_probability, correct = self.log_probability[:, prompts].double(), self.correct[:, prompts]
-        changes = log_probability - log_probability[self._tuned]
-        gap = changes[self._base]
-        sign = 1 if gap.mean() > 0 else -1  # the base is better, or, on what was learned, the tuned model
-        known = len(prompts) > 1 and gap.mean().abs() >= LEAST_GAP
-        rows = []
-        for change, own, low, high in zip(changes, correct, *_bootstrap(changes.T), strict=True):
-            nats = Interval(change.mean().item(), low, high)
-            share = ratio_of_means(sign * change, sign * gap) if known else NOTHING
-            gain = paired_drop(own, correct[self._tuned])
-            accuracy = {"accuracy": own.double().mean().item()}
-            rows.append(_ends("nats", nats) | _ends("share", share) | accuracy | _ends("gain", gain))
-        return rows
+    def _numbers(self, prompts: Sequence[int]) -> dict[str, Any]:
+        """What each mixture changes on these prompts, as columns."""
+        log_probability, correct = self.log_probability[:, prompts].double().T, self.correct[:, prompts]
+        changes = log_probability - log_probability[:, [self._tuned]]
+        gap, unknown = changes[:, self._base], torch.full_like(changes[0], torch.nan)
+        nats, share = (changes.mean(0), unknown, unknown), (unknown, unknown, unknown)
+        if len(prompts) > 1:
+            nats = changes.mean(0), *bootstrap_mean(changes)
+            if gap.mean().abs() >= LEAST_GAP:
+                sign = gap.mean().sign()  # the base is better or, on what was learned, worse
+                share = changes.mean(0) / gap.mean(), *bootstrap_ratio(sign * changes, sign * gap)
+        gain = torch.tensor([paired_drop(own, correct[self._tuned]) for own in correct], dtype=torch.float64).T
+        accuracy = {"accuracy": correct.double().mean(1).numpy()}
+        return _ends("nats", nats) | _ends("share", share) | accuracy | _ends("gain", gain)
 
 
-def _bootstrap(values: Float[Tensor, "prompt mixture"]) -> tuple[list[float], list[float]]:
-    """The ends of the 95% intervals of the means over prompts, which one prompt does not have."""
-    if len(values) < 2:
-        return [NOTHING.low] * values.shape[1], [NOTHING.high] * values.shape[1]
-    low, high = bootstrap_mean(values)
-    return low.tolist(), high.tolist()
-
-
-def _ends(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _ends(name: str, interval: Iterable[Tensor]) -> dict[str, Any]:
+    """Values and the ends of their intervals as columns."""
+    names = name, f"{name}_low", f"{name}_high"
+    return {column: values.numpy() for column, values in zip(names, interval, strict=True)}

@@ -4,6 +4,7 @@ from .attention import Html as Html
 from .attention import attention_view as attention_view
 from .benchmark import benchmark_panels as benchmark_panels
 from .checkpoints import alignment_by_layer as alignment_by_layer
+from .checkpoints import carried_and_made as carried_and_made
 from .checkpoints import checkpoint_heatmap as checkpoint_heatmap
 from .checkpoints import checkpoint_summary as checkpoint_summary
 from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
@@ -12,6 +13,8 @@ from .checkpoints import patching_maps as patching_maps
 from .checkpoints import recovery_bars as recovery_bars
 from .checkpoints import repair_fractions as repair_fractions
 from .checkpoints import repair_tradeoff as repair_tradeoff
+from .checkpoints import reverting_curves as reverting_curves
+from .checkpoints import reverting_maps as reverting_maps
 from .checkpoints import write_comparison_report as write_comparison_report
 from .checkpoints import write_repair_report as write_repair_report
 from .conditions import comparison_bars as comparison_bars
@@ -40,6 +43,7 @@ __all__ = [
     "alignment_by_layer",
     "attention_view",
     "benchmark_panels",
+    "carried_and_made",
     "checkpoint_heatmap",
     "checkpoint_summary",
     "checkpoint_trajectories",
@@ -55,6 +59,8 @@ __all__ = [
     "recovery_bars",
     "repair_fractions",
     "repair_tradeoff",
+    "reverting_curves",
+    "reverting_maps",
     "save_figure",
     "stability_curve",
     "stability_heatmap",

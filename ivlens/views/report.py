@@ -148,7 +148,7 @@ def _labels(parts: Mapping[str, Part]) -> list[str]:
 
 def _about(name: str, record: Record) -> str:
     """The tasks of a record, the new tasks of a run, or the file's name."""
-    tasks = [getattr(record, "task", ""), *getattr(record, "tasks", ())]
+    tasks = [*dict.fromkeys([getattr(record, "task", ""), *getattr(record, "tasks", ())])]
     if isinstance(record, TrainingRun):
         tasks += dict.fromkeys(row["ability"] for row in record.measured if row.get("role") == "new")
     tasks = [str(task) for task in tasks if str(task).strip()]

@@ -33,7 +33,7 @@ def interval_text(value: float, low: float, high: float) -> str:
     """A number with its 95% interval, where these are known."""
     if value != value:
         return "n/a"
-    return f"{value:.2f}" if low != low or high != high else f"{value:.2f} ({low:.2f}\u00a0to\u00a0{high:.2f})"
+    return f"{value:z.2f}" if low != low or high != high else f"{value:z.2f} ({low:z.2f}\u00a0to\u00a0{high:z.2f})"
 
 
 def verdict_of(value: object) -> Verdict | None:
