@@ -59,7 +59,7 @@ class KeptAnswers:
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
         base = not any((*fractions.attention, *fractions.mlp, fractions.rest))  # the same for every checkpoint
-        fractions = self.mixed.effective(fractions)
+        fractions = fractions.only({self.mixed.parts[name] for name in self.mixed.names})
         weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 

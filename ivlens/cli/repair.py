@@ -6,19 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..checkpoints import RepairConfig, export_repaired_adapter, mergekit_config, repair, repaired_model
 from ..files import held
 from ..models import export_hf
-from ..records import Record, Repair, write_atomically, write_text
+from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
+from .diagnosis import MEASURES, answers, diagnose
 from .loading import given, read_tasks
 from .tables import show
 from .targets import check_targets
 
 RECORD, REPORT, MERGEKIT = "repair.safetensors", "report.html", "mergekit.yaml"
-ANSWERS = "answers"  # the folder of finished measures
 log = logging.getLogger("ivlens")
 
 
@@ -30,20 +28,21 @@ def run(options: argparse.Namespace) -> None:
     config = RepairConfig(**given(options, "RepairConfig"))
     keep, learned, others = _tasks(options)
     loading = given(options, "load_model")
-    check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{ANSWERS}/any")))
+    check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     with held(options.out):
         found = repair(
-            options.base, options.tuned, keep, learned, others=others, config=config, out=options.out / ANSWERS,
+            options.base, options.tuned, keep, learned, others=others, config=config, out=options.out / MEASURES,
             **given(options, "repair"), **loading,
         )  # fmt: skip
         write_tables(found, options.out)
-        further: list[Record] = []
-        views.write_repair_report(options.out / REPORT, found, further)
+        views.write_repair_report(options.out / REPORT, found)
         if found.found:
             hand_over(options, found, loading)
+        further = diagnose(options, config, keep, learned) if options.diagnose else []
+        views.write_repair_report(options.out / REPORT, found, further)
     log.info(f"wrote {options.out}")
     log.info(repair_headline(found))
-    show(options, answers(found))
+    show(options, answers([found, *further]))
 
 
 def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task] | None]:
@@ -71,15 +70,3 @@ def hand_over(options: argparse.Namespace, found: Repair, loading: dict[str, Any
     elif options.export == "adapter":
         del model
         export_repaired_adapter(options.base, options.tuned, found, options.out / "adapter", **loading)
-
-
-def answers(found: Repair) -> dict[str, pd.DataFrame]:
-    """What is printed, under the questions of the report."""
-    from ..views.checkpoints.repair import cost_frame, forgotten_frame
-
-    chosen = found.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
-    return {
-        "What was forgotten?": forgotten_frame(found),
-        "What to do now?": chosen,
-        "What does that cost?": cost_frame(found),
-    }

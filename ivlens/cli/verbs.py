@@ -1,5 +1,6 @@
 """The verbs: their help, their arguments, and the functions and configs whose parameters are their options."""
 
+from argparse import BooleanOptionalAction
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -238,7 +239,10 @@ VERBS = {
             Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
                      help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "
                           "none (default: hf)"),
-            out("folder for measures, record, tables, report and model", required=True),
+            Argument("--diagnose", action=BooleanOptionalAction, default=True,
+                     help="also find what carries the loss and where it was made, and whether it is still there, which "
+                          "takes longer than the repair (default: yes)"),
+            out("folder for measures, records, tables, report and model", required=True),
         ),
         (
             Options("load_model", "loading the models", without=("source", "revision", "adapter")),

@@ -225,4 +225,3 @@ def test_mergekits_config_gives_the_repaired_weights(model_type: str, folder: An
         made[positions], repaired[positions] = made[positions][2:], repaired[positions][2:]
     for name, weight in made.items():
         assert torch.allclose(weight, repaired[name], rtol=1e-5, atol=1e-6), name
-    assert len({float((made[name] - plain(base).state_dict()[name]).norm()) for name in made}) > 5

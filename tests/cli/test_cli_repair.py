@@ -16,7 +16,7 @@ from planted_repairs import SCRAMBLED, answers, changed, scramble_mlp, task, unt
 
 pytestmark = pytest.mark.slow
 SMALL = ("--fractions", "0.5", "--n-bands", "4", "--n-greedy", "0", "--n-validation", "4", "--n-test", "6",
-         "--shots", "0", "--random-seeds", "0", "--dtype", "float64")  # fmt: skip
+         "--shots", "0", "--random-seeds", "0", "--dtype", "float64", "--no-diagnose")  # fmt: skip
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def test_a_repair_is_found_written_and_told(planted: Path, tmp_path: Path, capsy
     assert "Put 100% of the change back (bands, the base's layers 2 to 2)" in said.err
     assert "tasks to keep from 0.00 to 1.00 (the base 1.00)" in said.err
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    written = "repair.safetensors report.html mergekit.yaml model tasks.csv roles.csv trials.csv answers"
+    written = "repair.safetensors report.html mergekit.yaml model tasks.csv roles.csv trials.csv measures"
     assert files >= {*written.split()}
     record = iv.Repair.load(tmp_path / "out" / "repair.safetensors")
     assert record.mlp.tolist() == [1, 1, 0, 1]

@@ -113,7 +113,7 @@ def test_the_map_has_a_row_for_attention_and_one_for_mlps() -> None:
 
 def test_the_page_answers_in_order_and_leaves_out_what_no_record_answers(tmp_path: Path) -> None:
     page = write_repair_report(tmp_path / "report.html", made()).read_text()
-    headings = [each.heading for each in QUESTIONS]
+    headings = [*QUESTIONS]
     assert headings == [
         "What was forgotten?", "Where?", "Is it still there?", "What to do now?", "What does that cost?",
     ]  # fmt: skip

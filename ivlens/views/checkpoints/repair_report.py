@@ -1,37 +1,21 @@
 """From a forgotten ability to a repaired checkpoint: one page that answers five questions in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 from ...checks import checked
-from ...records import CheckpointComparison, CheckpointPatching, Record, Repair
+from ...records import CheckpointComparison, CheckpointPatching, Record, Repair, WeightReverts
 from ..documents import Body, write_page
 from ..markup import prose
 from ..tables import frame_table
 from .patching import patching_parts
-from .recovery import recovery_bars
 from .repair import cost_parts, forgotten_parts, remedy_parts, repair_headline
 from .report import facts_frame
+from .reverting import carried_and_made, reverting_parts
 from .summary import checkpoint_summary
 
-
-class Question(NamedTuple):
-    """A question, and what each kind of record answers to it."""
-
-    heading: str
-    answers: Mapping[type[Record], Callable[[Any], Body]]
-
-
-QUESTIONS = (
-    Question(
-        "What was forgotten?", {Repair: forgotten_parts, CheckpointComparison: lambda each: [checkpoint_summary(each)]}
-    ),
-    Question("Where?", {CheckpointPatching: patching_parts}),
-    Question("Is it still there?", {CheckpointComparison: lambda each: [recovery_bars(each)]}),
-    Question("What to do now?", {Repair: remedy_parts}),
-    Question("What does that cost?", {Repair: cost_parts}),
-)
+R = TypeVar("R", bound=Record)
 
 
 @checked
@@ -44,7 +28,7 @@ def write_repair_report(path: str | Path, repair: Repair, records: Sequence[Reco
     Args:
         path: the file to write.
         repair: the record of ``repair``.
-        records: of the same models: of ``patch_checkpoints``, ``compare_checkpoints``.
+        records: of the same models, from ``patch_checkpoints``, ``revert_weights`` and ``compare_checkpoints``.
 
     Returns:
         The path.
@@ -57,14 +41,49 @@ def write_repair_report(path: str | Path, repair: Repair, records: Sequence[Reco
         'report.html'
     """
     sections: list[tuple[str, Body]] = [("In short", prose(repair_headline(repair)))]
-    for question in QUESTIONS:
-        if bodies := answers_to(question, [repair, *records]):
-            sections.append((question.heading, bodies))
+    for heading, answer in QUESTIONS.items():
+        if bodies := answer([repair, *records]):
+            sections.append((heading, bodies))
     sections.append(("Where these numbers come from", frame_table(facts_frame(repair.provenance))))
     return write_page(path, "From a forgotten ability to a repaired checkpoint", sections)
 
 
-def answers_to(question: Question, records: Sequence[Record]) -> list[Body]:
-    """What the records answer to a question."""
-    kinds = question.answers.items()
-    return [answer(record) for record in records for kind, answer in kinds if isinstance(record, kind)]
+def of_kind(kind: type[R], records: Sequence[Record]) -> list[R]:
+    """The records of a class."""
+    return [record for record in records if isinstance(record, kind)]
+
+
+def forgotten(records: Sequence[Record]) -> list[Body]:
+    """What was lost on each old task."""
+    return [body for repair in of_kind(Repair, records) for body in forgotten_parts(repair)]
+
+
+def where(records: Sequence[Record]) -> list[Body]:
+    """What carries the loss, beside where it was made, then each on its own."""
+    carried, made = of_kind(CheckpointPatching, records), of_kind(WeightReverts, records)
+    beside = [carried_and_made(*pair) for pair in zip(carried, made, strict=False)]
+    return [*beside, *map(patching_parts, carried), *map(reverting_parts, made)]
+
+
+def still_there(records: Sequence[Record]) -> list[Body]:
+    """The verdicts of a comparison, and what the base's vectors bring back."""
+    return [checkpoint_summary(comparison) for comparison in of_kind(CheckpointComparison, records)]
+
+
+def remedy(records: Sequence[Record]) -> list[Body]:
+    """What is put back, and what was tried."""
+    return [body for repair in of_kind(Repair, records) for body in remedy_parts(repair)]
+
+
+def cost(records: Sequence[Record]) -> list[Body]:
+    """What that returns and costs, beside controls."""
+    return [body for repair in of_kind(Repair, records) for body in cost_parts(repair)]
+
+
+QUESTIONS: dict[str, Callable[[Sequence[Record]], list[Body]]] = {
+    "What was forgotten?": forgotten,
+    "Where?": where,
+    "Is it still there?": still_there,
+    "What to do now?": remedy,
+    "What does that cost?": cost,
+}
