@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .models import export_hf as export_hf
     from .models import load_model as load_model
     from .models import merge_lora as merge_lora
+    from .part_activations import mean_part_activations as mean_part_activations
     from .records import CheckpointComparison as CheckpointComparison
     from .records import CheckpointPatching as CheckpointPatching
     from .records import ConditionComparison as ConditionComparison
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from .records import HeadMeans as HeadMeans
     from .records import Laboratory as Laboratory
     from .records import MethodAgreement as MethodAgreement
+    from .records import PartEffects as PartEffects
+    from .records import PartMeans as PartMeans
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
     from .records import Repair as Repair
@@ -114,6 +117,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "capture",
     "mean_head_activations",
     "mean_position_activations",
+    "mean_part_activations",
     "attention_patterns",
     # sets of heads
     "universal_effects",
@@ -171,6 +175,8 @@ __all__ = [  # noqa: RUF022  (by job)
     "PositionMeans",
     "Repair",
     "PositionEffects",
+    "PartMeans",
+    "PartEffects",
     "MethodAgreement",
     "Evaluation",
     "SteeringSweep",
@@ -214,10 +220,11 @@ _ROOMS = {
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
+    "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PositionEffects PositionMeans Repair Stability SteeringSweep TrainingRun TransferMatrix "
-        "UniversalEffects WeightReverts prompts_needed top_k_stability"
+        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Repair Stability SteeringSweep "
+        "TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",

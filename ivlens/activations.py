@@ -28,7 +28,7 @@ from .models import (
     provenance,
     z_name,
 )
-from .records import HeadMeans, PositionMeans
+from .records import HeadMeans, PartMeans, PositionMeans
 from .scoring import listed, prompt_ids
 from .tasks import Prompt, positions_by_name, task_names, token_text
 from .vocabulary import Head, PositionsBy, TokenizedPrompt, check_heads
@@ -262,14 +262,16 @@ def mean_position_activations(
     )
 
 
-def check_means(model: Model, means: HeadMeans | PositionMeans) -> None:
-    """Raise unless ``means`` are finite and fit the model.
+def check_means(model: Model, means: HeadMeans | PositionMeans | PartMeans) -> None:
+    """Raise unless ``means`` are finite and fit the model; shapes of parts are checked where they are patched.
 
     Raises:
         ArgumentError: means that are not finite.
         MismatchError: means of a model of another shape, architecture or weight processing.
     """
     check_fits(model, means.provenance, "the mean activations")
+    if isinstance(means, PartMeans):
+        return
     shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
     if isinstance(means, PositionMeans):
         shape = (len(means.positions), *shape)

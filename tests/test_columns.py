@@ -56,6 +56,9 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
     sweep = iv.SteeringSweep(correct[:1, None, None], scores[:1, None, None], (1,), (2.0,), (3,), "a task")
     made = {
         "HeadEffects.to_frame": effects.to_frame(),
+        "PartEffects.to_frame": iv.PartEffects(
+            torch.rand(3, 2, 4), None, torch.rand(3, 2), None, torch.rand(3), "probability", "exact"
+        ).to_frame(),
         "UniversalEffects.to_frame": iv.universal_effects([effects, replace(effects, task="another")]).to_frame(),
         "PositionEffects.to_frame": positions.to_frame(),
         "Stability.to_frame": iv.top_k_stability(effects, 2, resamples=5).to_frame(),

@@ -9,4 +9,5 @@ from .agreement import compare_methods as compare_methods
 from .indirect import indirect_effects as indirect_effects
 from .locate import load_or_compute_vector as load_or_compute_vector
 from .locate import locate_heads as locate_heads
+from .patching import patched_scores as patched_scores
 from .positions import position_effects as position_effects

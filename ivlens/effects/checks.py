@@ -28,12 +28,14 @@ def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -
 
 def check_effects(
     prompts: Sequence[Prompt],
-    effects: Float[Tensor, "prompt layer head *position"],
+    effects: Float[Tensor, "prompt part *position"],
     baseline: Float[Tensor, " prompt"],
+    parts: Sequence[object],
+    what: str = "heads",
 ) -> None:
-    """Raise PromptError naming the prompts and heads whose effects are infinite or not a number."""
-    odd = ~effects.isfinite().reshape(*effects.shape[:3], -1).all(-1)  # prompt layer head
-    numbers = (odd.flatten(1).any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
-    heads = [tuple(head) for head in odd.any(0).nonzero().tolist()]
-    some = "" if len(heads) in (0, odd[0].numel()) else f" of {len(heads)} heads, {heads[0]} first,"
+    """Raise PromptError naming the prompts and parts, such as heads, whose effects are infinite or not a number."""
+    odd = ~effects.isfinite().flatten(2).all(-1) if effects.ndim > 2 else ~effects.isfinite()  # prompt part
+    numbers = (odd.any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
+    found = [parts[number] for number in odd.any(0).nonzero().flatten().tolist()]
+    some = "" if len(found) in (0, len(parts)) else f" of {len(found)} {what}, {found[0]} first,"
     refuse_odd("effects", [prompt.text for prompt in prompts], numbers, some)

@@ -11,17 +11,19 @@ from tqdm.auto import tqdm
 
 from ..models import (
     Model,
+    PartValues,
     answer_logits,
     answer_scores,
+    check_parts,
+    check_values,
     hooked,
-    last_token,
     map_with_model,
     padded,
+    replaced,
     strongest_wrong,
     z_name,
 )
-from ..records import Head
-from ..vocabulary import Metric, TokenizedPrompt
+from ..vocabulary import Metric, ModelPart, TokenizedPrompt
 from .attribution import Groups
 from .metric import Measure, Scores
 
@@ -31,34 +33,27 @@ Patch = tuple[int, int, int]  # layer, head, group of positions
 def loop_scores(
     model: Model,
     pairs: Sequence[TokenizedPrompt],
-    means: Tensor,
-    heads: list[Head],
+    values: PartValues,
+    parts: Sequence[ModelPart],
     against_foil: bool,
     budget: int,
 ) -> list[Scores]:
-    """The published algorithm: one full forward pass per head, its output patched at the last prompt token."""
+    """The published algorithm: one full forward pass per part, replaced at the last prompt token by its value."""
+    check_parts(model, parts)
+    check_values(model, values, parts, len(pairs))
     scores: list[Scores] = []
-    with tqdm(total=len(pairs) * len(heads), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
-        for pair in pairs:
+    with tqdm(total=len(pairs) * len(parts), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
+        for number, pair in enumerate(pairs):
             rows = padded([pair], model.cfg.device)
             logits = answer_logits(model, rows)[0]
             foils = strongest_wrong(logits, pair[1]) if against_foil else None
             streams = [answer_scores(logits[None], pair[1], foils)]
-            for layer, head in heads:
-                with hooked(model, {z_name(layer): _patch(head, means[layer, head])}):
+            for part in parts:
+                with replaced(model, part, values.value(number, part)):
                     streams.append(answer_scores(answer_logits(model, rows)[0][None], pair[1], foils))
                 bar.update()
             scores.append(torch.cat(streams))
     return scores
-
-
-def _patch(head: int, value: Float[Tensor, " d_head"]) -> Callable[[Tensor], Tensor]:
-    def edit(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        row, position = last_token(z)
-        z[row, position, head] = value.to(z)
-        return z
-
-    return edit
 
 
 def patched_effects(

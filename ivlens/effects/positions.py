@@ -11,7 +11,7 @@ from ..models import Model, provenance
 from ..records import PositionEffects, PositionMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_name, task_names
-from ..vocabulary import Metric, PositionMethod
+from ..vocabulary import Metric, PositionMethod, all_heads
 from .attribution import attributed_effects
 from .checks import check_effects, check_method
 from .loop import patched_effects
@@ -79,7 +79,7 @@ def position_effects(
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
     effects, baseline = run(model, pairs, groups, values, metric, **options, n_jobs=n_jobs)
-    check_effects(prompts, effects, baseline)
+    check_effects(prompts, effects.flatten(1, 2), baseline, all_heads(*effects.shape[1:3]))
     return PositionEffects(
         effects,
         baseline,

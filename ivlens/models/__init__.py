@@ -50,6 +50,7 @@ from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
 from .parts import PartValues as PartValues
 from .parts import check_parts as check_parts
+from .parts import check_values as check_values
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
 from .points import attn_out_name as attn_out_name
@@ -60,6 +61,7 @@ from .points import z_name as z_name
 from .precision import at_least_float32 as at_least_float32
 from .precision import check_attention as check_attention
 from .precision import check_dtype as check_dtype
+from .replacing import replaced as replaced
 from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits
 from .runs import answer_residual as answer_residual

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from .engines import TransformerBlock
@@ -55,6 +55,13 @@ def head_writes(model: Any, layer: int, z: Float[Tensor, "head d_head"]) -> Floa
         total = writes.sum(0) + block.attn.b_O
         writes = writes * norm.w / (total.pow(2).mean() + norm.eps).sqrt()
     return writes.float() if writes.element_size() < 4 else writes
+
+
+@singledispatch
+def output_projection(model: Any, layer: int) -> nn.Module:
+    """The module of a layer that gives what its heads write together, with the bias, before any norm."""
+    module: nn.Module = model.blocks[layer].attn
+    return module
 
 
 def output_norm(block: TransformerBlock) -> Any:

@@ -18,22 +18,30 @@ POINTS = {
 
 @dataclass(frozen=True, eq=False)
 class PartValues:
-    """What replaces parts of a model at the last prompt token, for each prompt, or with a prompt axis of 1 for all.
+    """What replaces parts of a model at the last prompt token; the first axis is the prompt, or 1 for all the same.
 
     ``z`` are heads' outputs before W_O; ``written`` what heads write, z under the W_O that belongs to it; ``attention``
     and ``mlp`` what these add to the stream; ``residual`` the streams that enter the blocks. None: not replaced.
     """
 
-    z: Float[Tensor, "prompt layer head d_head"] | None = None
-    written: Float[Tensor, "prompt layer head d_model"] | None = None
-    attention: Float[Tensor, "prompt layer d_model"] | None = None
-    mlp: Float[Tensor, "prompt layer d_model"] | None = None
-    residual: Float[Tensor, "prompt layer d_model"] | None = None
+    z: Float[Tensor, "_ layer head d_head"] | None = None
+    written: Float[Tensor, "_ layer head d_model"] | None = None
+    attention: Float[Tensor, "_ layer d_model"] | None = None
+    mlp: Float[Tensor, "_ layer d_model"] | None = None
+    residual: Float[Tensor, "_ layer d_model"] | None = None
 
     def of(self, part: Part) -> Float[Tensor, "prompt layer ..."] | None:
         """The values of a part of every layer."""
         values: Tensor | None = getattr(self, "written" if part == "head" else part)
         return values
+
+    def value(self, number: int, part: ModelPart) -> Float[Tensor, " d"]:
+        """What replaces a part on prompt ``number``."""
+        kind, layer, head = part
+        values = self.of(kind)
+        assert values is not None
+        of_layer = values[number if len(values) > 1 else 0, layer]
+        return of_layer if head is None else of_layer[head]
 
     def only(self, prompts: Sequence[int]) -> "PartValues":
         """The values for some of the prompts."""
@@ -46,7 +54,8 @@ class PartValues:
 
 def check_parts(model: Any, parts: Iterable[ModelPart]) -> None:
     """Raise UnsupportedError, naming part and layer, where a layer of the model has no such part."""
-    check_present((POINTS[part](layer) for part, layer in dict.fromkeys(each[:2] for each in parts)), model)
+    points = dict.fromkeys(POINTS[part](layer) for part, layer, _ in parts)
+    check_present([point for point in points if point not in model.hook_dict], model)
 
 
 def check_values(model: Any, values: PartValues, parts: Iterable[ModelPart], prompts: int) -> None:

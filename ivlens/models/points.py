@@ -15,7 +15,8 @@ ABSENT = {
     "attn.hook_z": ("attention heads", "choose another layer"),
     "attn.hook_pattern": ("attention heads", "choose another layer"),
     "hook_attn_out": (
-        "attention whose output is seen to be added to the residual stream", "steer at site='resid_pre'"
+        "attention whose output is seen to be added to the residual stream",
+        "steer at site='resid_pre', or leave out part 'attention'",
     ),
     "hook_mlp_out": ("an MLP whose output is seen to be added to the residual stream", "leave out part 'mlp'"),
 }  # fmt: skip

@@ -156,6 +156,14 @@ MEASURED_ABILITY = {
 
 FRAMES: dict[str, dict[str, Column]] = {
     "HeadEffects.to_frame": HEAD_EFFECTS,
+    "PartEffects.to_frame": {
+        "part": _text('What was patched: "head", "attention", "mlp" or "residual".'),
+        "layer": LAYER,
+        "head": _int("index", "Query head in its layer, from 0; missing but for heads."),
+        "aie": AIE,
+        "stderr": STDERR,
+        "rank": _int("rank", "Rank by effect over all parts, the strongest is 1."),
+    },
     "UniversalEffects.to_frame": HEAD_EFFECTS
     | {
         "aie": _float("the metric's", "Mean over tasks of the tasks' average indirect effects."),

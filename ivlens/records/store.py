@@ -266,7 +266,8 @@ def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
                 shape = f", {value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
                 raise ValueError(f"{name}{shape}: {error}") from error
             if isinstance(value, Tensor):
-                sizes |= dict(zip(hint.dim_str.split(), value.shape, strict=True))
+                shape = next(each for each in (hint, *get_args(hint)) if hasattr(each, "dim_str"))  # of "Float | None"
+                sizes |= dict(zip(shape.dim_str.split(), value.shape, strict=True))
     for each in fields(kind):
         axis, entries = each.metadata.get("axis"), values[each.name]
         if axis and len(entries) != sizes[axis] and (entries or each.default != ()):

@@ -7,8 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ivlens.models.streams import Forks, run_streams
-from ivlens.vocabulary import TokenizedPrompt
+from ivlens.models.forks import additions, replacements
+from ivlens.models.parts import PartValues
+from ivlens.models.streams import run_streams
+from ivlens.vocabulary import PARTS, TokenizedPrompt, all_parts
 
 MOVES = ("_to_copy", "copy_", "index", "index_put_")  # may take tensors of two devices, as a GPU's may
 PAIRS = [TokenizedPrompt(*ids) for ids in (((5,), (7,)), ((3, 1, 4, 1, 5, 9, 2, 6), (5, 3, 5)), ((2, 7), (1,)))]
@@ -34,12 +36,17 @@ def test_every_tensor_that_streams_make_is_on_the_models_device(
     model = tiny_hooked(family).to("meta", print_details=False)
     cfg = model.cfg
     assert str(cfg.device) == "meta"
-    means = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head, device="meta")
-    added = {1: torch.zeros(2, cfg.d_model, device="meta")}
-    plan = Forks(means, patched={0: [2, 0], cfg.n_layers - 1: list(range(cfg.n_heads))}, added=added)
+    heads, stream = (cfg.n_layers, cfg.n_heads), (len(PAIRS), cfg.n_layers, cfg.d_model)
+    values = PartValues(
+        torch.zeros(1, *heads, cfg.d_head, device="meta"), torch.zeros(len(PAIRS), *heads, cfg.d_model, device="meta"),
+        *(torch.zeros(stream, device="meta") for _ in range(3)),
+    )  # fmt: skip
+    parts = [each for each in all_parts(PARTS, *heads) if each.layer in (0, cfg.n_layers - 1)]
+    forks = replacements(values, parts) | additions({1: torch.zeros(2, cfg.d_model, device="meta")})
+    streams = 1 + sum(each.count for each in forks.values())
     with OneDevice():
-        found = run_streams(model, PAIRS, plan, dtype)
-    assert [tuple(each.shape) for each in found] == [(plan.streams, len(answer), cfg.d_model) for _, answer in PAIRS]
+        found = run_streams(model, PAIRS, forks, dtype)
+    assert [tuple(each.shape) for each in found] == [(streams, len(answer), cfg.d_model) for _, answer in PAIRS]
     assert {str(each.device) for each in found} == {"meta"}
 
 

@@ -1,7 +1,7 @@
 """What ``ivlens.models`` does with a model, done with a ``Bridge``."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import isqrt
@@ -12,21 +12,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...errors import FallbackWarning, HookError, UnsupportedError
-from ...vocabulary import Head, TokenizedPrompt
-from ..head_weights import attention_weights, check_heads_alike, head_writes
+from ...vocabulary import ModelPart, Part, TokenizedPrompt
+from ..forks import additions, replacements, rows_of
+from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
+from ..parts import PartValues, check_parts, check_values
 from ..passes import last_prompt_tokens
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
-from ..streams.sweep import check_streamable, sweep_additions, sweep_heads
+from ..streams.sweep import check_streamable, sweep_additions, sweep_parts
 from ..weight_parts import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from .loop import rows_by_loop
 from .model import Bridge, evaluating
 from .readout import greedy_of, logits_of, scores_of
 from .rows import IN_SEQUENCE
-from .sweep import Fork, head_forks, run_rows
+from .sweep import run_rows
 
 PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
 
@@ -80,6 +82,14 @@ def _head_writes(model: Bridge, layer: int, z: Float[Tensor, "head d_head"]) -> 
         if parts.writes.module not in (parts.output, parts.attention):
             writes = writes * _gain(parts.writes.module, writes.sum(0) + bias[0, 0])
     return writes.float() if writes.element_size() < 4 else writes
+
+
+@output_projection.register(Bridge)
+def _output_projection(model: Bridge, layer: int) -> nn.Module:
+    output = model.decoder.layers[layer].output
+    if output is None:
+        raise UnsupportedError("attention heads", f"none in layer {layer}", "choose another layer")
+    return output
 
 
 def _gain(norm: nn.Module, total: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
@@ -143,8 +153,9 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 
 @check_streamable.register(Bridge)
-def _check_streamable(model: Bridge) -> None:
-    check_heads_alike(model)
+def _check_streamable(model: Bridge, parts: Iterable[Part] = ("z",)) -> None:
+    if {"z", "head"} & {*parts}:
+        check_heads_alike(model)
     _check_no_hooks(model)
     _ = model.arrangement
 
@@ -154,23 +165,28 @@ def _check_no_hooks(model: Bridge) -> None:
         raise HookError("no active hooks: the sweep would not tell them apart", "some", "leave their context first")
 
 
-@sweep_heads.register(Bridge)
-def _sweep_heads(
+@sweep_parts.register(Bridge)
+def _sweep_parts(
     model: Bridge,
     pairs: Sequence[TokenizedPrompt],
-    means: Float[Tensor, "layer head d_head"],
-    heads: Sequence[Head],
+    values: PartValues,
+    parts: Sequence[ModelPart],
     *,
     against_foil: bool = False,
     dtype: torch.dtype | None = None,
 ) -> list[Float[Tensor, "stream answer"]]:
-    check_streamable(model)
+    check_streamable(model, [each.part for each in parts])
+    check_parts(model, parts)
+    check_values(model, values, parts, len(pairs))
     if dtype not in (None, model.cfg.dtype):
         raise UnsupportedError(
             f"streams in the dtype of a bridged model, {model.cfg.dtype}", str(dtype), f"load it with dtype={dtype}"
         )
-    forks = head_forks(means, heads)
-    return [scores_of(model, run_rows(model, pair, forks), pair[1], against_foil=against_foil) for pair in pairs]
+    rows, scores = rows_of(parts), []
+    for number, pair in enumerate(pairs):
+        forks = replacements(values.only([number]), parts)
+        scores.append(scores_of(model, run_rows(model, pair, forks), pair[1], against_foil=against_foil)[rows])
+    return scores
 
 
 @sweep_additions.register(Bridge)
@@ -180,8 +196,7 @@ def _sweep_additions(
     _check_no_hooks(model)
     trouble = model.sweep_trial.trouble
     if trouble is None:
-        forks = {layer: Fork(len(vectors), added=vectors) for layer, vectors in added.items()}
-        run = partial(run_rows, forks=forks)
+        run = partial(run_rows, forks=additions(added))
     else:
         reason = "this model's key-value cache does not serve many rows: every combination runs the whole prompt"
         warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=5)

@@ -27,16 +27,16 @@ class Arrangement:
     """
 
     name: str
-    of: Callable[[Float[Tensor, "batch pos d"], int], Float[Tensor, "row width d"]]
-    whole: Callable[[Float[Tensor, "row width d"]], Float[Tensor, "batch pos d"]]
+    of: Callable[[Float[Tensor, "batch pos ..."], int], Float[Tensor, "row width ..."]]
+    whole: Callable[[Float[Tensor, "row width ..."]], Float[Tensor, "batch pos ..."]]
     fit: Callable[[Any, Any, Float[Tensor, "row width d"]], Any]
 
 
-def _of_sequence(activation: Float[Tensor, "1 pos d"], width: int) -> Float[Tensor, "row width d"]:
+def _of_sequence(activation: Float[Tensor, "1 pos ..."], width: int) -> Float[Tensor, "row width ..."]:
     return activation[0].unflatten(0, (-1, width))
 
 
-def _to_sequence(rows: Float[Tensor, "row width d"]) -> Float[Tensor, "1 pos d"]:
+def _to_sequence(rows: Float[Tensor, "row width ..."]) -> Float[Tensor, "1 pos ..."]:
     return rows.flatten(0, 1)[None]
 
 
@@ -81,11 +81,11 @@ def _rows_apart(mask: Tensor, rows: int, width: int) -> Tensor:
     return apart
 
 
-def _of_batch(activation: Float[Tensor, "row width d"], width: int) -> Float[Tensor, "row width d"]:
+def _of_batch(activation: Float[Tensor, "row width ..."], width: int) -> Float[Tensor, "row width ..."]:
     return activation
 
 
-def _to_batch(rows: Float[Tensor, "row width d"]) -> Float[Tensor, "row width d"]:
+def _to_batch(rows: Float[Tensor, "row width ..."]) -> Float[Tensor, "row width ..."]:
     return rows
 
 

@@ -5,7 +5,7 @@ answer's run through the layers once for each intervention, as rows that lie as 
 of its intervention, as a copy of the clean row, with which it agrees up to there. No code is specific to a family.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,27 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...vocabulary import Head, TokenizedPrompt
-from ..points import first, taken
+from ...vocabulary import TokenizedPrompt
+from ..forks import NO_FORKS, Forks
+from ..points import Point, attn_out_name, first, mlp_out_name, taken, z_name
 from .model import Bridge
 from .rows import Arrangement
 
 
-@dataclass(frozen=True)
-class Fork:
-    """Rows that enter before a layer: how many, and their edit of the residual stream or of the heads' outputs.
-
-    An edit gets the new rows at the last prompt token, [new, d_model] or [new, head, d_head].
-    """
-
-    rows: int
-    added: Float[Tensor, "new d_model"] | None = None
-    patched: Callable[[Float[Tensor, "new head d_head"]], Tensor] | None = None
-
-
 @torch.no_grad()
 def run_rows(
-    bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Fork], arrangement: Arrangement | None = None
+    bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Forks], arrangement: Arrangement | None = None
 ) -> Float[Tensor, "row width d_model"]:
     """A prompt's rows after the last layer: the clean one, then those of ``forks``, layer by layer.
 
@@ -48,17 +37,47 @@ def run_rows(
     cache = None
     if prompt.shape[1] > 1:
         cache = bridge.run(prompt[:, :-1], None, use_cache=True, logits_to_keep=1).past_key_values
-    rows = _Rows(arrangement or bridge.arrangement, own.shape[1], cache, bridge.cfg.n_heads)
+    rows = _Rows(arrangement or bridge.arrangement, own.shape[1], cache)
     with ExitStack() as hooks:
         for number, layer in enumerate(bridge.decoder.layers):
-            fork = forks.get(number)
-            enter = partial(rows.enter, number, fork)
+            of_layer = forks.get(number, NO_FORKS)
+            enter = partial(rows.enter, number, of_layer)
             hooks.callback(layer.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            if fork is not None and fork.patched is not None and layer.output is not None:
-                hooks.callback(layer.output.register_forward_pre_hook(partial(rows.patch, fork)).remove)
+            for point, edit in _edits(bridge, number, of_layer):
+                hook = partial(rows.edit, edit)
+                hooks.callback(point.detach, hook)
+                point.attach(hook)
         hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(rows.leave).remove)
         bridge.run(own, None, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return rows.final[-1]
+
+
+def _edits(bridge: Bridge, number: int, forks: Forks) -> Iterator[tuple[Point, Callable[[Tensor], None]]]:
+    """Where a layer's forks are edited after they entered, and how: edits get the last prompt token of its new rows."""
+    spans, points = forks.spans, bridge.hook_dict
+
+    def heads(new: Float[Tensor, "new head d_head"]) -> None:
+        """Where what a head writes is replaced, its z becomes zero: then the head adds that output only."""
+        new[range(spans["z"].start, spans["written"].stop), forks.heads] = 0
+        if forks.z is not None:
+            new[range(len(new))[spans["z"]], forks.heads[: len(forks.z)]] = forks.z[:, 0].to(new)
+
+    def write(new: Float[Tensor, "new d_model"]) -> None:
+        assert forks.written is not None
+        new[spans["written"]] += forks.written[:, 0].to(new)
+
+    def put(kind: str, values: Float[Tensor, "fork 1 d_model"], new: Float[Tensor, "new d_model"]) -> None:
+        new[spans[kind]] = values[:, 0].to(new)
+
+    output = bridge.decoder.layers[number].output
+    if forks.heads:
+        yield points[z_name(number)], heads
+    if forks.written is not None and output is not None:
+        yield Point(output, given=False), write
+    if forks.attention is not None:
+        yield points[attn_out_name(number)], partial(put, "attention", forks.attention)
+    if forks.mlp is not None:
+        yield points[mlp_out_name(number)], partial(put, "mlp", forks.mlp)
 
 
 @dataclass
@@ -68,35 +87,34 @@ class _Rows:
     arrangement: Arrangement
     width: int
     cache: Any
-    n_heads: int
     before: int = 0
     final: list[Tensor] = field(default_factory=list)
 
     def enter(
-        self, number: int, fork: Fork | None, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
+        self, number: int, forks: Forks, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[Any, Any]:
         """Before a layer: its rows enter, and what goes along is made to fit their number."""
         args, options = _named(layer, args, options)
         stream, _ = taken(args, options)
         rows = self.arrangement.of(stream, self.width)
         self.before = len(rows)
-        if fork is not None:
-            new = rows[:1].repeat(fork.rows, 1, 1)
-            if fork.added is not None:
-                new[:, 0] += fork.added.to(new)
+        if forks.count:
+            new = rows[:1].repeat(forks.count, 1, 1)
+            if forks.added is not None:
+                new[forks.spans["added"], 0] += forks.added[:, 0].to(new)
+            if forks.residual is not None:
+                new[forks.spans["residual"], 0] = forks.residual[:, 0].to(new)
             rows = torch.cat([rows, new])
         layers = [] if self.cache is None else self.cache.layers
         cached = layers[number] if number < len(layers) else None
         args, options = self.arrangement.fit((args, options), cached, rows)
         return taken(args, options)[1](self.arrangement.whole(rows))
 
-    def patch(self, fork: Fork, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Before a layer's output projection: the heads of the rows that entered there."""
-        assert fork.patched is not None
-        z = self.arrangement.of(args[0], self.width).clone()
-        new = z[self.before :, 0].clone().unflatten(-1, (self.n_heads, -1))
-        z[self.before :, 0] = fork.patched(new).flatten(1).to(z)
-        return (self.arrangement.whole(z), *args[1:])
+    def edit(self, edit: Callable[[Tensor], None], module: Any, inputs: Any, activation: Tensor) -> Tensor:
+        """At a hook point: the last prompt token of the rows that entered before this layer."""
+        rows = self.arrangement.of(activation, self.width).clone()
+        edit(rows[self.before :, 0])
+        return self.arrangement.whole(rows)
 
     def leave(self, layer: nn.Module, args: Any, output: Any) -> Any:
         """After the last layer: the rows are kept, and only the clean one goes on to the logits."""
@@ -114,17 +132,3 @@ def _named(layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> 
     ]
     along = dict(zip(names[2:], args[1:], strict=False))  # after self and the stream
     return (args[:1] + args[1 + len(along) :]), options | along
-
-
-def head_forks(means: Float[Tensor, "layer head d_head"], heads: Sequence[Head]) -> dict[int, Fork]:
-    """A row for each head, whose output becomes its mean; heads come in the order of layers."""
-    layers = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
-
-    def patched(layer: int, chosen: list[int]) -> Callable[[Tensor], Tensor]:
-        def edit(z: Float[Tensor, "new head d_head"]) -> Tensor:
-            z[range(len(chosen)), chosen] = means[layer, chosen].to(z)
-            return z
-
-        return edit
-
-    return {layer: Fork(len(chosen), patched=patched(layer, chosen)) for layer, chosen in layers.items()}

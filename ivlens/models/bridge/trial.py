@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MismatchError, reason
-from ...vocabulary import Head, Ids, TokenizedPrompt
+from ...vocabulary import Ids, ModelPart, TokenizedPrompt
+from ..forks import Forks, additions, replacements
 from ..hooks import hooked
+from ..parts import PartValues
 from ..passes import last_token
 from ..points import z_name
 from ..precision import TOLERANCE
@@ -16,7 +18,7 @@ from ..runs import answer_logits, answer_residual, final_logits, padded
 from .loop import rows_by_loop
 from .model import Bridge
 from .rows import IN_BATCH, IN_SEQUENCE, Arrangement, SweepTrial
-from .sweep import Fork, head_forks, run_rows
+from .sweep import run_rows
 
 ROWS = 16  # of logits that are compared at once
 TEXT = "The quick brown fox jumps over the lazy dog."
@@ -89,7 +91,7 @@ def _trouble(
     bridge: Bridge,
     arrangement: Arrangement,
     pair: TokenizedPrompt,
-    forks: Mapping[int, Fork],
+    forks: Mapping[int, Forks],
     loop: Float[Tensor, "token d_model"],
 ) -> str | None:
     """What an arrangement of rows gets wrong against a loop's final residual streams, or None."""
@@ -108,7 +110,7 @@ def _trouble(
 
 def _heads_in_turn(
     bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
-) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
+) -> tuple[dict[int, Forks], Float[Tensor, "token d_model"]]:
     """The forks that negate each head of the layers, and the final streams of plain passes that do the same."""
     n_heads, clean = bridge.cfg.n_heads, dict[int, Tensor]()
     with hooked(bridge, {z_name(layer): _keep(clean, layer) for layer in layers}):
@@ -119,17 +121,17 @@ def _heads_in_turn(
     for layer in layers:
         with hooked(bridge, {z_name(layer): _negate_in_turn}):
             loop.append(answer_residual(bridge, rows))
-    heads = [Head(layer, head) for layer in layers for head in range(n_heads)]
-    return head_forks(means, heads), torch.cat(loop)
+    heads = [ModelPart("z", layer, head) for layer in layers for head in range(n_heads)]
+    return replacements(PartValues(z=means[None]), heads), torch.cat(loop)
 
 
 def _shifts_in_turn(
     bridge: Bridge, pair: TokenizedPrompt, layers: list[int]
-) -> tuple[dict[int, Fork], Float[Tensor, "token d_model"]]:
+) -> tuple[dict[int, Forks], Float[Tensor, "token d_model"]]:
     """Likewise with the stream at the last prompt token shifted before each of the layers."""
     shift = torch.linspace(-1, 1, bridge.cfg.d_model)[None]
-    loop = rows_by_loop(bridge, pair, dict.fromkeys(layers, shift))[1:].flatten(0, 1)
-    return {layer: Fork(1, added=shift) for layer in layers}, loop
+    shifts = dict.fromkeys(layers, shift)
+    return additions(shifts), rows_by_loop(bridge, pair, shifts)[1:].flatten(0, 1)
 
 
 def _keep(clean: dict[int, Tensor], layer: int) -> Callable[[Tensor], None]:

@@ -52,6 +52,10 @@ class Layout:
         """A view of the rows after the prefixes, by stream."""
         return rows[self.before :].unflatten(0, (-1, self.width))
 
+    def clean(self, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "width ..."]:
+        """A view of the clean stream's rows, the first after the prefixes."""
+        return rows[self.before : self.before + self.width]
+
 
 def _slices(sizes: Sequence[int]) -> list[slice]:
     """Slices of these sizes, one after another."""

@@ -1,7 +1,6 @@
 """One pass of all streams over the layers, in the terms of the package's docstring."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -10,46 +9,29 @@ from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
 from ..engines import HookedTransformer, TransformerBlock
+from ..forks import NO_FORKS, Forks
 from ..head_weights import is_post_norm, output_norm
 from ..precision import in_dtype
 from .attention import stream_attention
 from .layout import Layout
 
 
-@dataclass(frozen=True)
-class Forks:
-    """The interventions that fork streams off the clean one, at the last prompt token.
-
-    ``patched``: in a layer, the heads whose output is replaced by its mean in ``means``, one stream per head
-    [layer, head, d_head]; ``added``: before a layer, the vectors added to the residual stream, [added, d_model].
-    """
-
-    means: Float[Tensor, "layer head d_head"]
-    patched: Mapping[int, list[int]] = field(default_factory=dict)
-    added: Mapping[int, Float[Tensor, "added d_model"]] = field(default_factory=dict)
-
-    @property
-    def streams(self) -> int:
-        """Final number of streams, including the clean one."""
-        return 1 + sum(map(len, self.patched.values())) + sum(map(len, self.added.values()))
-
-
 def run_streams(
-    model: HookedTransformer, pairs: Sequence[TokenizedPrompt], forks: Forks, dtype: torch.dtype | None = None
+    model: HookedTransformer,
+    pairs: Sequence[TokenizedPrompt],
+    forks: Mapping[int, Forks],
+    dtype: torch.dtype | None = None,
 ) -> list[Float[Tensor, "stream width d_model"]]:
-    """Each prompt's streams after the last block: the clean one, then those that ``forks`` forks off, layer by layer.
+    """Each prompt's streams after the last block: the clean one, then those that fork off, layer by layer.
 
     They are computed in ``dtype`` (None: the model's); weights are widened to it one block at a time.
     """
     dtype = dtype or model.cfg.dtype
-    layout = Layout.of(pairs, forks.streams, model.cfg.device)
+    layout = Layout.of(pairs, 1 + sum(each.count for each in forks.values()), model.cfg.device)
     x = _embed(model, pairs, layout, dtype)
     for layer, block in enumerate(model.blocks):
-        if layer in forks.added:
-            x = _enter(x, layout, forks.added[layer].to(x))
-        chosen = forks.patched.get(layer, [])
         kept = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
-        x = _advance(in_dtype(block, dtype), x, layout, kept, forks.means[layer].to(x), chosen)
+        x = _advance(in_dtype(block, dtype), x, layout, kept, forks.get(layer, NO_FORKS))
     return [kept.streams(x)[:, own] for own in kept.own]
 
 
@@ -66,57 +48,72 @@ def _embed(
     return x
 
 
-def _enter(
-    x: Float[Tensor, "row d_model"], layout: Layout, added: Float[Tensor, "added d_model"]
-) -> Float[Tensor, "forked d_model"]:
-    """Fork a stream off the clean one for each vector, and add the vector at the last prompt tokens."""
-    forks = layout.streams(x)[0].repeat(len(added), 1, 1)
-    forks[:, layout.last] += added[:, None]
-    return torch.cat([x, forks.flatten(0, 1)])
-
-
 def _advance(
-    block: TransformerBlock,
-    x: Float[Tensor, "row d_model"],
-    layout: Layout,
-    kept: Layout,
-    means: Float[Tensor, "head d_head"],
-    chosen: list[int],
+    block: TransformerBlock, x: Float[Tensor, "row d_model"], layout: Layout, kept: Layout, forks: Forks
 ) -> Float[Tensor, "forked d_model"]:
-    """One block: attention, the forks of the ``chosen`` heads, the MLP; only ``kept`` rows leave it."""
+    """One block: streams fork entering it, after attention, and after the MLP; only ``kept`` rows leave it."""
+    x = _enter(x, layout, forks)
     z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, kept)
-    out, forks = _writes(block, z, kept, means, chosen)
+    out, forked = _writes(block, z, kept, forks)
     x = layout.only(kept, x)
+    middle = (kept.clean(x) + kept.clean(out))[kept.last]  # the clean stream between attention and MLP
     if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
         x = x + _mlp(block, x)
-    x = torch.cat([out.add_(x), forks.add_(kept.streams(x)[0]).flatten(0, 1)])
-    del z, out, forks  # the MLP needs the memory
-    return x if block.cfg.parallel_attn_mlp else x.add_(_mlp(block, x))
+    x = _join(out.add_(x), forked.add_(kept.clean(x)))
+    del z, out, forked  # the MLP needs the memory
+    if not block.cfg.parallel_attn_mlp:
+        x = x.add_(_mlp(block, x))
+    return x if forks.mlp is None else _join(x, _fork(kept.clean(x), kept, forks.mlp.to(x) + middle))
+
+
+def _enter(x: Float[Tensor, "row d_model"], layout: Layout, forks: Forks) -> Float[Tensor, "forked d_model"]:
+    """Fork the streams that enter the block with a vector added, and those with another stream."""
+    if forks.added is not None:
+        x = _join(x, _fork(layout.clean(x), layout, forks.added.to(x) + layout.clean(x)[layout.last]))
+    return _join(x, _fork(layout.clean(x), layout, forks.residual))
+
+
+def _fork(
+    clean: Float[Tensor, "width d_model"], layout: Layout, values: Float[Tensor, "fork _ d_model"] | None
+) -> Float[Tensor, "fork width d_model"]:
+    """Copies of the clean stream, each with another value at the last prompt tokens."""
+    if values is None:
+        return clean.new_empty(0, *clean.shape)
+    forked = clean.repeat(len(values), 1, 1)
+    forked[:, layout.last] = values.to(clean)
+    return forked
+
+
+def _join(x: Float[Tensor, "row d_model"], forked: Float[Tensor, "fork width d_model"]) -> Float[Tensor, "all d_model"]:
+    """The streams, and those that fork off as new rows at the end."""
+    return torch.cat([x, forked.flatten(0, 1)]) if len(forked) else x
 
 
 def _writes(
-    block: TransformerBlock,
-    z: Float[Tensor, "kept head d_head"],
-    kept: Layout,
-    means: Float[Tensor, "head d_head"],
-    chosen: list[int],
-) -> tuple[Float[Tensor, "kept d_model"], Float[Tensor, "chosen width d_model"]]:
-    """Attention's output in the rows ``kept``, and in the streams that its ``chosen`` heads fork off."""
+    block: TransformerBlock, z: Float[Tensor, "kept head d_head"], kept: Layout, forks: Forks
+) -> tuple[Float[Tensor, "kept d_model"], Float[Tensor, "fork width d_model"]]:
+    """What attention adds in the rows ``kept``, and in the streams that fork after it."""
     w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
     out = F.linear(z.flatten(1), w_o, block.attn.b_O)
-    offsets = _offsets(kept.streams(z)[0, kept.last], means, chosen)
-    forks = kept.streams(out)[0].repeat(len(chosen), 1, 1)
-    forks[:, kept.last] += F.linear(offsets.flatten(2), w_o)
-    norm = output_norm(block)
-    return (norm(out[None])[0], norm(forks)) if norm else (out, forks)
+    replaced = kept.clean(out)[kept.last] + F.linear(_offsets(kept.clean(z)[kept.last], forks).flatten(2), w_o)
+    if forks.written is not None:
+        replaced[-len(forks.written) :] += forks.written.to(z)
+    forked = _fork(kept.clean(out), kept, replaced)
+    if norm := output_norm(block):
+        out, forked = norm(out[None])[0], norm(forked)
+    return out, torch.cat([forked, _fork(kept.clean(out), kept, forks.attention)])
 
 
-def _offsets(
-    z: Float[Tensor, "prompt head d_head"], means: Float[Tensor, "head d_head"], chosen: list[int]
-) -> Float[Tensor, "chosen prompt head d_head"]:
-    """For each chosen head, its mean minus its clean output, and zero for all other heads."""
-    offsets = z.new_zeros(len(chosen), *z.shape)
-    offsets[range(len(chosen)), :, chosen] = (means - z)[:, chosen].transpose(0, 1)
+def _offsets(z: Float[Tensor, "prompt head d_head"], forks: Forks) -> Float[Tensor, "fork prompt head d_head"]:
+    """For each head that is replaced its new z minus its own, and zero for all other heads.
+
+    Where a head's written output is replaced, its z becomes zero: then the head adds that output only.
+    """
+    heads = list(forks.heads)
+    values, offsets = z.new_zeros(len(heads), len(z), z.shape[-1]), z.new_zeros(len(heads), *z.shape)
+    if forks.z is not None:
+        values[: len(forks.z)] = forks.z.to(z)
+    offsets[range(len(heads)), :, heads] = values - z[:, heads].transpose(0, 1)
     return offsets
 
 

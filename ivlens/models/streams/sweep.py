@@ -1,6 +1,6 @@
-"""Sweeps over last-token streams: all heads patched in turn, or a vector added at many layers and scales."""
+"""Sweeps over last-token streams: parts replaced in turn, or a vector added at many layers and scales."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -9,38 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...errors import HookError, UnsupportedError
-from ...vocabulary import Head, ModelPart, TokenizedPrompt
+from ...vocabulary import Head, ModelPart, Part, TokenizedPrompt
+from ..forks import additions, replacements, rows_of
 from ..hooks import has_hooks
-from ..parts import PartValues
+from ..parts import PartValues, check_parts, check_values
 from .readout import read_greedy, read_scores
-from .run import Forks, run_streams
-
-
-@singledispatch
-def sweep_heads(
-    model: Any,
-    pairs: Sequence[TokenizedPrompt],
-    means: Float[Tensor, "layer head d_head"],
-    heads: Sequence[Head],
-    *,
-    against_foil: bool = False,
-    dtype: torch.dtype | None = None,
-) -> list[Float[Tensor, "stream answer"]]:
-    """Score each prompt's answer with each of ``heads`` in turn replaced by its mean at the last prompt token.
-
-    ``pairs`` are (prompt ids, answer ids). A prompt's scores, [stream, answer], are log probabilities of its answer's
-    tokens or, with ``against_foil``, their logits minus those of the clean run's strongest wrong tokens. Stream 0 is
-    the clean run; the heads follow, in the order of layers. Streams are computed in ``dtype`` (None: the model's).
-
-    Raises:
-        UnsupportedError: the model has a part that streams do not represent.
-        HookError: hooks are active; streams would not run them.
-    """
-    check_streamable(model)
-    layers = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
-    streams = run_streams(model, pairs, Forks(means, patched=layers), dtype)
-    answers = [answer for _, answer in pairs]
-    return [read_scores(model, *of, against_foil=against_foil) for of in zip(streams, answers, strict=True)]
+from .run import run_streams
 
 
 @singledispatch
@@ -72,7 +46,26 @@ def sweep_parts(
         UnsupportedError: the model, or a layer, has a part that streams do not represent.
         HookError: hooks are active; streams would not run them.
     """
-    raise NotImplementedError
+    check_streamable(model, [each.part for each in parts])
+    check_parts(model, parts)
+    check_values(model, values, parts, len(pairs))
+    streams, rows = run_streams(model, pairs, replacements(values, parts), dtype), rows_of(parts)
+    answers = [answer for _, answer in pairs]
+    return [read_scores(model, *of, against_foil=against_foil)[rows] for of in zip(streams, answers, strict=True)]
+
+
+def sweep_heads(
+    model: Any,
+    pairs: Sequence[TokenizedPrompt],
+    means: Float[Tensor, "layer head d_head"],
+    heads: Sequence[Head],
+    *,
+    against_foil: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Float[Tensor, "stream answer"]]:
+    """``sweep_parts`` with the outputs of ``heads`` in turn replaced by their means, for all prompts the same."""
+    parts = [ModelPart("z", layer, head) for layer, head in heads]
+    return sweep_parts(model, pairs, PartValues(z=means[None]), parts, against_foil=against_foil, dtype=dtype)
 
 
 @singledispatch
@@ -87,21 +80,19 @@ def sweep_additions(
     answer; stream 0 is the clean run, then come the vectors by layer.
 
     Raises:
-        UnsupportedError, HookError: see ``sweep_heads``.
+        UnsupportedError, HookError: see ``sweep_parts``.
     """
     check_streamable(model)
-    cfg = model.cfg
-    nothing = torch.zeros(cfg.n_layers, cfg.n_heads, cfg.d_head)
-    streams = run_streams(model, pairs, Forks(nothing, added=added))
+    streams = run_streams(model, pairs, additions(added))
     return [read_greedy(model, of_prompt, answer) for of_prompt, (_, answer) in zip(streams, pairs, strict=True)]
 
 
 @singledispatch
-def check_streamable(model: Any) -> None:
-    """Raise unless streams represent every part of the model and no hook is active.
+def check_streamable(model: Any, parts: Iterable[Part] = ("z",)) -> None:
+    """Raise unless streams represent the model, of which ``parts`` are to be replaced, and no hook is active.
 
     Raises:
-        UnsupportedError, HookError: see ``sweep_heads``.
+        UnsupportedError, HookError: see ``sweep_parts``.
     """
     if has_hooks(model):
         raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")

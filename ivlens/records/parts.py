@@ -1,0 +1,129 @@
+"""Records of the parts of every layer: mean activations, and what patching each part to its mean does."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..checks import check_finite
+from ..errors import ArgumentError, one_of
+from ..vocabulary import METRICS, ModelPart, Part, all_parts
+from .store import Record
+
+KINDS: tuple[Part, ...] = ("head", "attention", "mlp", "residual")
+
+
+class OfParts:
+    """Base of records with a tensor for each part of a model, or None where the part was not looked at."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that there are numbers of."""
+        return tuple(part for part in KINDS if getattr(self, part) is not None)
+
+    def of(self, part: Part) -> Tensor:
+        """The numbers of one part.
+
+        Args:
+            part: "head", "attention", "mlp" or "residual".
+
+        Raises:
+            ArgumentError: a part that there are no numbers of.
+        """
+        if part not in self.parts:
+            raise ArgumentError(f"one of the parts {', '.join(self.parts)}", repr(part))
+        values: Tensor = getattr(self, part)
+        return values
+
+    def _check_finite(self, what: str) -> None:
+        for part in self.parts:
+            check_finite(f"{what} of part {part!r}", self.of(part))
+
+
+@dataclass(frozen=True, eq=False)
+class PartMeans(OfParts, Record):
+    """Mean activations of parts at the last token of clean prompts, in the model's activation units.
+
+    ``head`` are heads' outputs before W_O, ``attention`` and ``mlp`` what these add to the residual stream,
+    ``residual`` the streams that enter the blocks; None where a part was not recorded. ``n`` counts the prompts.
+
+    Example:
+        >>> means = iv.mean_part_activations(model, prompts, ("head", "mlp"))
+        >>> means.parts, means.mlp.shape  # layer d_model
+        (('head', 'mlp'), torch.Size([2, 32]))
+    """
+
+    head: Float[Tensor, "layer head d_head"] | None
+    attention: Float[Tensor, "layer d_model"] | None
+    mlp: Float[Tensor, "layer d_model"] | None
+    residual: Float[Tensor, "layer d_model"] | None
+    n: int
+    task: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_finite("means")
+
+
+@dataclass(frozen=True, eq=False)
+class PartEffects(OfParts, Record):
+    """Indirect effects of the parts of every layer on corrupted prompts: heads, attention, MLPs, residual streams.
+
+    Each is the metric with the part's activation at the last token replaced by its clean mean, minus the metric
+    without, in the metric's own unit; None where a part was not patched. ``baseline`` [prompt] is the metric without.
+
+    Example:
+        >>> means = iv.mean_part_activations(model, prompts, ("attention", "mlp"))
+        >>> effects = iv.indirect_effects(model, prompts, means, parts=("attention", "mlp"))
+        >>> effects.aie("mlp").shape  # layer
+        torch.Size([2])
+    """
+
+    head: Float[Tensor, "prompt layer head"] | None
+    attention: Float[Tensor, "prompt layer"] | None
+    mlp: Float[Tensor, "prompt layer"] | None
+    residual: Float[Tensor, "prompt layer"] | None
+    baseline: Float[Tensor, " prompt"]
+    metric: str
+    method: str
+    task: str = ""
+    means: PartMeans | None = field(default=None, metadata={"record": PartMeans})
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, METRICS)
+        self._check_finite("effects")
+        check_finite("baselines [prompt]", self.baseline)
+
+    @property
+    def n(self) -> int:
+        """Number of corrupted prompts."""
+        return len(self.baseline)
+
+    def aie(self, part: Part) -> Float[Tensor, "layer *head"]:
+        """Average indirect effect of a part of each layer: the mean over prompts.
+
+        Args:
+            part: "head", "attention", "mlp" or "residual".
+        """
+        return self.of(part).mean(0)
+
+    def stderr(self, part: Part) -> Float[Tensor, "layer *head"]:
+        """Standard error of the mean over prompts (not a number for a single prompt).
+
+        Args:
+            part: "head", "attention", "mlp" or "residual".
+        """
+        return (self.of(part).var(0, correction=0) / (self.n - 1)).sqrt()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per part of a layer, strongest first: part, layer, head (only of heads), aie, stderr, rank."""
+        rows: list[ModelPart] = []
+        for part in self.parts:
+            shape = self.of(part).shape
+            rows += all_parts([part], shape[1], shape[-1])
+        aie, stderr = (torch.cat([of(part).flatten() for part in self.parts]) for of in (self.aie, self.stderr))
+        order = aie.argsort(descending=True, stable=True)
+        frame = pd.DataFrame([rows[index] for index in order.tolist()], columns=["part", "layer", "head"])
+        frame["head"] = frame["head"].astype("Int64")
+        return frame.assign(aie=aie[order].numpy(), stderr=stderr[order].numpy(), rank=range(1, len(rows) + 1))
