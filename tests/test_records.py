@@ -23,8 +23,10 @@ from ivlens.records import (
     HeadReading,
     HiddenStates,
     MethodAgreement,
+    PartActivations,
     PartEffects,
     PartMeans,
+    PatchedParts,
     PositionEffects,
     PositionMeans,
     Record,
@@ -43,6 +45,7 @@ from ivlens.records import (
 )
 from ivlens.tensor_files import load_tensors, save_tensors
 from ivlens.vocabulary import Head
+from patchings import patched
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
 
@@ -85,6 +88,9 @@ EXAMPLES: dict[str, Record] = {
     ),
     "HiddenStates": HiddenStates(rand(4, 2, 8)),
     "WeightChange": WeightChange(rand(4, 2, 3)),
+    "PartActivations": PartActivations(rand(4, 2, 3, 4), rand(4, 2, 3, 8), *(rand(4, 2, 8) for _ in range(3))),
+    "PatchedParts": PatchedParts(rand(4), rand(4, 2, 3), rand(4, 2, 3), *(rand(4, 2) for _ in range(3))),
+    "CheckpointPatching": patched(),
     "CheckpointComparison": CheckpointComparison(
         ({"checkpoint": "base", "task": "t", "accuracy": 1.0, "heads_gained": [[0, 1]]},),
         ({"checkpoint": "base", "task": "t", "condition": "bare"},),

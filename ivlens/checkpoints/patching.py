@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import Seed, checked
+from ..checks import Count, Seed, checked
 from ..effects.checks import check_stream_dtype
 from ..errors import ArgumentError
 from ..files import held, short_hash
@@ -21,7 +21,7 @@ from ..scoring import evaluate, listed
 from ..tasks import Prompt, task_names
 from ..vocabulary import PARTS, Direction, PatchRole
 from .measure import kept_measure
-from .parts import effects_of_parts, of_prompts, read_parts
+from .parts import of_prompts, patch_parts, read_parts
 from .prompts import check_same_tokens
 from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
 
@@ -39,6 +39,7 @@ def patch_checkpoints(
     only_forgotten: bool = True,
     seed: Seed = 0,
     stream_dtype: torch.dtype | None = None,
+    n_jobs: Count | None = 1,
     out: str | Path | None = None,
     **options: Any,
 ) -> CheckpointPatching:
@@ -61,6 +62,7 @@ def patch_checkpoints(
         only_forgotten: leave out those of ``prompts`` that the base does not answer or the tuned model does.
         seed: of the third control: each forgotten prompt with the activations on another one of them.
         stream_dtype: a wider dtype to compute effects in, for models in half precision (``indirect_effects``).
+        n_jobs: workers that share the prompts (``indirect_effects``).
         out: folder for the measures (None: a temporary one).
         options: options of ``load_model`` for both models: ``device``, ``dtype``, ``tokenizer``.
 
@@ -71,7 +73,7 @@ def patch_checkpoints(
         ArgumentError: none of the prompts was forgotten, or an option outside its values.
         PromptError: no prompts, one that cannot be tokenised or is longer than a model's context, or one on which
             effects are not finite.
-        MismatchError: models of different architectures, weight processing or dtypes, or tokenizers that give other ids.
+        MismatchError: models of different architectures, weight processing or dtypes, or tokenizers that disagree.
         SourceError, DownloadError: a model does not exist or cannot be read.
         UnsupportedError: a model that cannot be loaded, or with layers that are not represented.
         HookError: hooks are active on a model.
@@ -79,8 +81,8 @@ def patch_checkpoints(
 
     Example:
         >>> patching = iv.patch_checkpoints(model, model, prompts, learned=prompts, only_forgotten=False)
-        >>> patching.head.abs().max() < 1e-5  # nothing is lost between a model and itself
-        tensor(True)
+        >>> patching.gap.value  # nothing is lost between a model and itself
+        0.0
     """
     check_device(options.get("device"))
     asked: dict[PatchRole, list[Prompt]] = {"forgotten": listed(prompts)}
@@ -91,7 +93,7 @@ def patch_checkpoints(
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
         models = [CheckpointUnderTest(each, each.options(options), folder / FACTS) for each in sources]
-        exchange = _Exchange(folder / MEASURES, *models, asked, only_forgotten, seed, stream_dtype)
+        exchange = _Exchange(folder / MEASURES, *models, asked, only_forgotten, seed, stream_dtype, n_jobs)
         try:
             return exchange.run()
         finally:
@@ -127,6 +129,7 @@ class _Exchange:
     only_forgotten: bool
     seed: int
     stream_dtype: torch.dtype | None
+    n_jobs: int | None
 
     def run(self) -> CheckpointPatching:
         """Read the base, read and patch the tuned model, then patch the base: one of them in memory at a time."""
@@ -160,13 +163,11 @@ class _Exchange:
         """How a model answers the prompts of each role, and its activations on them."""
         answers, activations = {}, {}
         for role, prompts in self.asked.items():
-            answers[role] = kept_measure(
-                self.folder, "answers", Evaluation, checkpoint, role, partial(evaluate, prompts=prompts), prompts
-            )
+            answer, read = partial(evaluate, prompts=prompts), partial(read_parts, prompts=prompts, n_jobs=self.n_jobs)
+            answers[role] = kept_measure(self.folder, "answers", Evaluation, checkpoint, role, answer, prompts)
             activations[role] = kept_measure(
-                self.folder, "activations", PartActivations, checkpoint, role, partial(read_parts, prompts=prompts),
-                prompts,
-            )  # fmt: skip
+                self.folder, "activations", PartActivations, checkpoint, role, read, prompts
+            )
         return answers, activations
 
     def _choose(self, base: Evaluation, tuned: Evaluation) -> tuple[dict[str, int], list[_Patched]]:
@@ -207,7 +208,7 @@ class _Exchange:
             [self.asked[patched.of][number] for number in numbers] for numbers in (patched.chosen, patched.activations)
         )
         values = of_prompts(activations[patched.of], patched.activations)
-        compute = partial(effects_of_parts, prompts=prompts, activations=values, dtype=self.stream_dtype)
+        compute = partial(patch_parts, prompts=prompts, activations=values, dtype=self.stream_dtype, n_jobs=self.n_jobs)
         return kept_measure(
             self.folder, direction, PatchedParts, into, patched.role, compute, prompts,
             activations={"model": identity(out_of.facts), "prompts": short_hash(others)},
@@ -229,7 +230,7 @@ class _Exchange:
         prompts = [self.asked[each.of][number] for each in patched for number in each.chosen]
         settings = {
             "only_forgotten": self.only_forgotten, "seed": self.seed, "stream_dtype": _name(self.stream_dtype),
-            "least_gap": LEAST_GAP,
+            "least_gap": LEAST_GAP, "method": restored[0].provenance["settings"]["method"],
         }  # fmt: skip
         return CheckpointPatching(
             **effects,

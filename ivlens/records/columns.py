@@ -90,7 +90,7 @@ GAINS = {
 
 PATCHED_PART = {
     "part": _text(
-        '"head": a head\'s output; "z": before W_O; "attention", "mlp": a block\'s; "residual": what enters it.'
+        '"head": a head\'s output; "z": before W_O; "attention" or "mlp" of a block; "residual": what enters it.'
     ),
     "layer": LAYER,
     "head": _int("index", "Query head in its layer, from 0; missing for a part that is the whole layer's."),
@@ -355,7 +355,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "CheckpointPatching.to_frame": {
         "direction": _text('"restores": the base\'s activation in the tuned model; "breaks": the reverse.'),
         "role": _text(
-            'Of the prompts: "forgotten", "kept", "learned", or "other prompt", whose activations are put in.'
+            'Of the prompts: "forgotten", "kept", "learned", or "other prompt": forgotten, with another\'s activation.'
         ),
         **PATCHED_PART,
         "nats": _float("nats", "Mean change of log P(answer) in the patched model."),

@@ -79,8 +79,8 @@ class CheckpointPatching(Record):
         tuned: that of the tuned model.
         base_correct: whether the base's greedy answer is an accepted one.
         tuned_correct: whether the tuned model's is.
-        roles: of each prompt: "forgotten", "kept" (a task that the tuned model still does), "learned" (the new task), or
-            "other prompt": a forgotten one again, with the activations on another forgotten one.
+        roles: of each prompt: "forgotten", "kept" (of a task that the tuned model still does), "learned" (of the new
+            task), or "other prompt": a forgotten one again, with the activations on another forgotten one.
         prompts: the prompts' texts.
         answers: their first accepted answers.
         counts: of the prompts that were given to look for forgotten ones: how many, how many each model answers, how
@@ -196,11 +196,11 @@ class CheckpointPatching(Record):
             k: how many of each part.
 
         Returns:
-            part, layer, head (only of heads); restored, the share of the gap that the base's activation
-            restores, with its interval (restored_low, restored_high), the same in nats (restored_nats); broken, the
-            share that the tuned model's activation breaks in the base; other_prompt, the share that the base's activation
-            on another prompt restores; kept and learned, the change of log P(answer) in nats of kept prompts and of the
-            new task's with the base's activation put in. Not a number where it is unknown.
+            part, layer, head (only of heads); restored, the share of the gap that the base's activation restores, with
+            its interval (restored_low, restored_high), the same in nats (restored_nats); broken, the share that the
+            tuned model's activation breaks in the base; other_prompt, the share that the base's activation on another
+            prompt restores; kept and learned, the change of log P(answer) in nats of kept prompts and of the new task's
+            with the base's activation put in. Not a number where it is unknown.
 
         Example:
             >>> patching.beside_controls(1)["part"].tolist()

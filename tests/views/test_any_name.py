@@ -23,6 +23,7 @@ from ivlens import (
     views,
 )
 from ivlens.records import CheckpointComparison
+from patchings import patched
 from reverted import reverted
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,7 @@ def figures(names: list[str], made: Callable[..., CheckpointComparison]) -> Iter
     yield "summary", views.checkpoint_summary(compared, title=name)
     yield "alignment", views.alignment_by_layer(compared)
     yield "trajectories", views.checkpoint_trajectories(compared)
+    yield "patching", views.patching_maps(patched(task=name))
     yield "recovery", views.recovery_bars(compared)
     yield "reverting", views.reverting_maps(reverted(name=name, task=name), title=name)
     yield "straight way", views.reverting_curves(reverted(name=name, task=name), title=name)

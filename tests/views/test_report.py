@@ -31,10 +31,12 @@ from ivlens.records import (
 from ivlens.views import add_section, sections, write_report
 from ivlens.views.sections import heads_parts
 from ivlens.vocabulary import Head
+from patchings import patched
 
 MALICE = "<img src=x onerror=alert(1)>"
 FACTS = {"model": {"source": "smollm2", "weights_sha256": "abc"}, "settings": {"shots": 2}}
 ALL = (
+    "patching",
     "heads",
     "universal",
     "positions",
@@ -48,8 +50,8 @@ ALL = (
     "vector",
 )
 HEADINGS = [
-    "Contents", "Heads that carry the instructions", "Where in the prompt heads act", "How far methods agree",
-    "How stable the choice of heads is",
+    "Contents", "What carries the loss", "Heads that carry the instructions", "Where in the prompt heads act",
+    "How far methods agree", "How stable the choice of heads is",
     "Where the vector works", "Conditions compared", "What tasks share", "Training", "Answers",
     "Vectors and other tables",
 ]  # fmt: skip
@@ -63,6 +65,7 @@ def example(kind: str, task: str = "antonym", prompts: int = 6, steps: int = 3) 
     correct, facts = torch.ones(2, 2, prompts) > 0.5, {"provenance": FACTS}
     measured = ({"step": steps, "ability": task, "role": "new", "accuracy": 0.5, "low": 0.2, "high": 0.8, "n": 9},)
     makers: dict[str, Callable[[], Record]] = {
+        "patching": lambda: patched(4, 3, prompts, task=task),
         "heads": lambda: HeadEffects(rand(prompts, 4, 3), rand(prompts), "probability", "exact", task, **facts),
         "universal": lambda: UniversalEffects(rand(4, 3), rand(4, 3), "probability", (task, "two"), 9, **facts),
         "positions": lambda: PositionEffects(
@@ -122,14 +125,15 @@ def test_records_of_every_kind_have_their_part(tmp_path: Path) -> None:
     text = written(tmp_path, {f"{kind}.safetensors": example(kind) for kind in reversed(ALL)}, title="A <title>")
     assert headings(text, 1) == ["A &lt;title&gt;"]
     assert headings(text, 2) == HEADINGS
-    assert headings(text, 3) == ["antonym, two", *["antonym"] * 6, "antonym, two", "antonym", "answers", "antonym"]
-    assert text.count("Plotly.newPlot(") == 9  # two of the heads, none of agreement, answers and vector
+    two = "antonym, two"
+    assert headings(text, 3) == ["antonym", two, *["antonym"] * 6, two, "antonym", "answers", "antonym"]
+    assert text.count("Plotly.newPlot(") == 11  # two of heads and of patching, none of agreement, answers and vector
     anchors = Anchors(seen(text))
-    assert len(anchors.links) == 11
+    assert len(anchors.links) == 12
     assert {link.removeprefix("#") for link in anchors.links} < {*anchors.ids}
     assert len(anchors.ids) == len({*anchors.ids})
-    assert anchors.details == 11
-    assert seen(text).count("<td>settings: shots</td><td>2</td>") == 11
+    assert anchors.details == 12
+    assert seen(text).count("<td>settings: shots</td><td>2</td>") == 12
     assert "<td>run.safetensors</td>" in text
     for told in (
         "All 12 heads",

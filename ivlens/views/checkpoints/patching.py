@@ -13,7 +13,7 @@ from ...vocabulary import PARTS, Direction, PatchRole
 from ..documents import Body
 from ..markup import prose
 from ..tables import frame_table
-from .layer_maps import LayerMap, layer_maps
+from .layers import LayerMap, layer_maps
 from .words import interval_text
 
 NAMES = {
@@ -61,11 +61,11 @@ def patching_maps(
     """
     one_of("role", role, tuple(dict.fromkeys(patching.roles)))
     heading = f"{patching.task or 'Patching'}: what is {DONE[direction]}" if title is None else title
+    outlined = f"\noutlined: the {k} strongest heads" if k and role == "forgotten" else ""
     gap, n = patching.gap_of(role), patching.roles.count(role)
     facts = (
         f"{DIRECTIONS_ARE[direction]} at the last prompt token; {plural(n, 'prompt')}, {ROLES_ARE[role]}\n"
-        f"gap in log P(answer), base minus tuned: {interval_text(*gap)} nats"
-        + (f"\noutlined: the {k} strongest" if k else "")
+        f"gap in log P(answer), base minus tuned: {interval_text(*gap)} nats{outlined}"
     )
     return layer_maps(patching_layer_maps(patching, direction, role, k), heading, facts)
 
@@ -99,13 +99,11 @@ def patching_parts(patching: CheckpointPatching) -> list[Body]:
     ends = table.pop("restored_low"), table.pop("restored_high")
     table["restored"] = [interval_text(*each) for each in zip(table["restored"], *ends, strict=True)]
     table["head"] = table["head"].astype(str).replace("<NA>", "")
-    table = table.rename(
-        columns={"restored_nats": "restored (nats)", "kept": "kept (nats)", "learned": "learned (nats)"}
-    )
+    in_nats = {"restored_nats": "restored (nats)", "kept": "kept (nats)", "learned": "learned (nats)"}
     caption = "The strongest of each part: shares of the gap, and nats of log P(answer)"
     return [
         prose(_found(patching)), patching_maps(patching), patching_maps(patching, direction="breaks"),
-        frame_table(table.rename(columns=lambda name: name.replace("_", " ")), caption), prose(READING),
+        frame_table(table.rename(columns=in_nats | {"other_prompt": "other prompt"}), caption), prose(READING),
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from ..layout import Margins, Size, add_legend, legend_size, panel_grid
 from ..markup import prose
 from ..style import LINE_COLOURS, SYMBOLS, plain, translucent
 from ..tables import frame_table
-from .layer_maps import LayerMap, layer_maps
+from .layers import LayerMap, layer_maps
 from .patching import patching_layer_maps
 from .words import interval_text
 
