@@ -18,7 +18,7 @@ from ..errors import ArgumentError, PromptError, UnsupportedError
 from ..models import open_tokenizer
 from ..records import CheckpointComparison, CheckpointPatching, Record, Repair, WeightReverts
 from ..tasks import Prompt, Task
-from .loading import given
+from .loading import given, model_shape
 
 MEASURES = "measures"  # the folder of finished ones
 FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
@@ -38,12 +38,14 @@ def diagnose(
     What cannot be measured is named and left out.
     """
     loading = given(options, "load_model")
-    tokenizer = open_tokenizer(loading["tokenizer"] or options.base)
+    base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
+    tokenizer = open_tokenizer(loading["tokenizer"] or base)
     old, new = (_prompts(config, tasks, tokenizer, tasks is learned) for tasks in (keep, learned))
     drawn = {"n_test": config.n_test, "shots": config.shots, "seed": config.seed, "format": config.format}
     reverting = RevertConfig(batch_size=config.batch_size, **drawn)
-    comparing = CheckpointConfig(n_validation=config.n_validation, **drawn)
-    base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
+    shape = model_shape(base)
+    k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])
+    comparing = CheckpointConfig(k=k, n_validation=config.n_validation, **drawn)
     measures: dict[str, Callable[[], Record]] = {
         "patching": lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
         "reverts": lambda: revert_weights(base, tuned, keep, learned, reverting, **more),

@@ -110,3 +110,24 @@ def test_options_are_refused(words: tuple[str, ...], why: str, capsys: pytest.Ca
         cli.main(["repair", "base", "tuned", "--keep", "a", "--learned", "b", "--out", "out", *words])
     assert left.value.code == 2
     assert why in capsys.readouterr().err
+
+
+def test_a_diagnosis_says_where_and_whether_it_is_still_there(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(planted, tmp_path / "out", "new", "--export", "none", "--diagnose") == 0
+    told = capsys.readouterr()
+    questions = (
+        "What was forgotten?", "Where? What carries it", "Where? What was changed", "Is it still there?",
+        "What to do now?", "What does that cost?",
+    )  # fmt: skip
+    at = [told.out.index(question) for question in questions]
+    assert at == sorted(at)
+    carried = told.out[at[1] : at[2]]
+    assert any(line.split()[:2] == ["mlp", str(SCRAMBLED)] for line in carried.splitlines())
+    made = told.out[at[2] : at[3]].splitlines()
+    assert made[3].split()[:4] == ["mlp", str(SCRAMBLED), "to", str(SCRAMBLED)]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f">{heading}<" in page for heading in ("Where?", "Is it still there?"))
+    for name in ("patching", "reverts", "comparison"):
+        assert (tmp_path / "out" / f"{name}.safetensors").is_file()
