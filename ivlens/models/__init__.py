@@ -48,6 +48,10 @@ from .lora import weight_names as weight_names
 from .low_rank import low_rank_adapter as low_rank_adapter
 from .packaged import PACKAGED as PACKAGED
 from .packaged import cache_folder as cache_folder
+from .part_weights import WeightKind as WeightKind
+from .part_weights import WeightPart as WeightPart
+from .part_weights import head_axes as head_axes
+from .part_weights import weight_parts as weight_parts
 from .parts import PartValues as PartValues
 from .parts import check_parts as check_parts
 from .parts import check_values as check_values
@@ -80,10 +84,6 @@ from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
 from .streams import sweep_parts as sweep_parts
-from .weight_parts import WeightKind as WeightKind
-from .weight_parts import WeightPart as WeightPart
-from .weight_parts import head_axes as head_axes
-from .weight_parts import weight_parts as weight_parts
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model
 from .workers import shared_weights as shared_weights

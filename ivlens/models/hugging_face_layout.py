@@ -8,7 +8,7 @@ from torch import Tensor
 from .engines import HookedTransformer
 from .families import family_of
 from .naming import hugging_face_weights
-from .weight_parts import WeightPart, weight_parts
+from .part_weights import WeightPart, weight_parts
 
 
 class WeightLayout(NamedTuple):

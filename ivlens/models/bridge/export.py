@@ -11,7 +11,7 @@ from ..export import model_writer
 from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout
 from ..lora import weight_names
 from ..outside_errors import without_bars
-from ..weight_parts import REST, weight_parts
+from ..part_weights import REST, weight_parts
 from .model import Bridge
 
 INSIDE = "hugging_face."  # before the names of the model's own weights

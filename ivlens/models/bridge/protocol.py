@@ -17,13 +17,13 @@ from ..forks import additions, replacements, rows_of
 from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
+from ..part_weights import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from ..parts import PartValues, check_parts, check_values
 from ..passes import last_prompt_tokens
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_parts
-from ..weight_parts import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from .loop import rows_by_loop
 from .model import Bridge, evaluating
 from .readout import greedy_of, logits_of, scores_of
