@@ -119,6 +119,19 @@ def test_rows_of_every_part_of_a_bridge_are_the_loops(bridged: Any, model_type: 
     furthest(bridge, parts, 1e-5 if model_type in IN_FLOAT32 else 1e-9)
 
 
+def test_smollm2_in_float32_is_the_loop(smollm2: Any) -> None:
+    """Another prompt's activations put in, in three layers."""
+    task, other = iv.load_task("present-past"), iv.load_task("country-capital")
+    pairs = all_ids(smollm2, task.prompts(1, shots=2, split="test"))
+    values = part_values(smollm2, other.prompts(1, shots=2, split="test"), PARTS)
+    parts = [each for each in every_part(smollm2) if each.layer in (0, 15, 29) and each.head in (None, 0, 5)]
+    exact, loop = (
+        patched_scores(smollm2, pairs, values, parts, method=method).scores[0] for method in ("exact", "loop")
+    )
+    torch.testing.assert_close(exact, loop, atol=1e-4, rtol=0)
+    assert (exact - exact[0]).abs().max() > 1
+
+
 @needs_hooked
 @pytest.mark.parametrize("budget", [2, 7, 40])
 def test_a_budget_changes_no_number(hooked64: Any, budget: int) -> None:
@@ -139,6 +152,18 @@ def test_two_workers_give_the_same_bits(tiny_hooked: Any, two_workers: None) -> 
 
 
 # ------------------------------------------------------------------ oracles that know nothing of the loop
+
+
+@needs_hooked
+@pytest.mark.parametrize("family", [each for each in TINY if each not in WITHOUT])
+def test_both_engines_agree_on_every_part(hooked64: Any, bridged: Any, family: str) -> None:
+    values = some_values(hooked64(family), len(RAGGED))
+    scores = [
+        sweep_parts(model, all_ids(model, RAGGED), values, every_part(model))
+        for model in (hooked64(family), bridged(family))
+    ]
+    for one, other in zip(*scores, strict=True):
+        torch.testing.assert_close(one, other, atol=5e-5, rtol=0)
 
 
 @needs_hooked
@@ -179,6 +204,18 @@ def test_an_mlps_output_is_what_the_layer_adds(bridged: Any, model_type: str) ->
             bridge(ids)
         handle.remove()
         torch.testing.assert_close(sum(found), ends[0], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", [*TINY, *ONLY_BRIDGED])
+def test_half_precision_finds_the_points_that_float64_finds(tiny_hf: Any, tiny_tokenizer: Any, model_type: str) -> None:
+    """Where the embeddings are small, a norm of the stream looks like a norm of attention's output in bfloat16."""
+    found = []
+    for dtype in (torch.float64, torch.bfloat16):
+        bridge = load_model(tiny_hf(model_type).to(dtype), tokenizer=tiny_tokenizer(), engine="bridge", verify=False)
+        names = {module: name for name, module in bridge.hugging_face.named_modules()}
+        points = [point for layer in bridge.decoder.layers for point in (layer.writes, layer.mlp)]
+        found.append([None if point is None else (names[point.module], point.scale) for point in points])
+    assert found[0] == found[1]
 
 
 # ------------------------------------------------------------------ what must come out
