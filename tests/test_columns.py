@@ -110,7 +110,15 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         "WeightReverts.to_frame": [reverts.to_frame()],
         "WeightReverts.tasks_frame": [reverts.tasks_frame()],
     }
-    return made | {"findings": [records.findings(found)]} | patched | reverted
+    return made | {"findings": [records.findings(found)]} | patched | reverted | _of_repairs(folder)
+
+
+def _of_repairs(folder: Path) -> dict[str, list[pd.DataFrame]]:
+    config = iv.RepairConfig(n_greedy=1, n_validation=2, n_test=3, shots=1, random_seeds=(0,))
+    learned, old = shifted(1), shifted(2)
+    found = iv.repair(folder / "base", folder / "tuned", [old], [learned], others=[], config=config)
+    kinds = {name.partition(".")[2] for name in FRAMES if name.startswith("Repair.")}
+    return {f"Repair.{name}": [getattr(found, name)()] for name in kinds}
 
 
 def _of_runs(tiny_hf: Any, tiny_tokenizer: Any) -> dict[str, list[pd.DataFrame]]:
