@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import Head, TokenizedPrompt
+from ..block_weights import mlp_weights
 from ..head_weights import attention_weights, check_heads_alike, head_writes
 from ..hooks import has_hooks, hooked
 from ..lora import has_lora, lora_is_on, weight_names
@@ -110,6 +111,17 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
     assert parts.output is not None
     found["W_O"] = _matrix(parts.output, model.cfg.n_heads * d_head).unflatten(0, (-1, d_head))
     return found
+
+
+@mlp_weights.register(Bridge)
+def _mlp_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "_ _"]]:
+    """As the Hugging Face model stores them, experts' matrices one below the other."""
+    parts = model.decoder.layers[layer]
+    of_attention = {*map(id, parts.attention.parameters())} if parts.attention is not None else set[int]()
+    return {
+        name: weight.detach().flatten(0, -2) for name, weight in parts.module.named_parameters()
+        if weight.ndim > 1 and weight.is_floating_point() and id(weight) not in of_attention
+    }  # fmt: skip
 
 
 @torch.no_grad()
