@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._laboratory import LabConfig as LabConfig
     from ._laboratory import laboratory as laboratory
+    from ._relearning import relearning_probe as relearning_probe
     from .activations import attention_patterns as attention_patterns
     from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .records import MethodAgreement as MethodAgreement
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
+    from .records import Relearning as Relearning
     from .records import Stability as Stability
     from .records import SteeringSweep as SteeringSweep
     from .records import TrainingRun as TrainingRun
@@ -133,6 +135,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # comparing checkpoints
     "CheckpointConfig",
     "compare_checkpoints",
+    "relearning_probe",
     # training
     "fine_tune",
     "TrainingConfig",
@@ -155,6 +158,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "ConditionComparison",
     "TransferMatrix",
     "CheckpointComparison",
+    "Relearning",
     "TrainingRun",
     # errors and warnings
     "IvlensError",
@@ -176,6 +180,7 @@ __all__ = [  # noqa: RUF022  (by job)
 # where each public name is defined
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
+    "_relearning": "relearning_probe",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": "CheckpointConfig compare_checkpoints",
     "demo": "DemoConfig",
@@ -189,7 +194,7 @@ _ROOMS = {
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "records": (
         "CheckpointComparison ConditionComparison Evaluation HeadEffects HeadMeans Laboratory MethodAgreement "
-        "PositionEffects PositionMeans Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
+        "PositionEffects PositionMeans Relearning Stability SteeringSweep TrainingRun TransferMatrix UniversalEffects "
         "prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",

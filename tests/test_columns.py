@@ -12,6 +12,7 @@ import torch
 
 import ivlens as iv
 from ivlens import records
+from ivlens.checkpoints import rejudge
 from ivlens.records.columns import FRAMES, OPTIONAL
 
 WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()  # noqa: SIM905
@@ -91,12 +92,14 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         random_seeds=(0,),
     )  # fmt: skip
     found = iv.compare_checkpoints(
-        str(folder / "base"), {"tuned": str(folder / "tuned")}, [shifted(1), shifted(2)], config
+        str(folder / "base"), {"tuned": str(folder / "tuned")}, [shifted(1), shifted(2)], config, learned=["shift-2"]
     )
+    probe = iv.Relearning(*torch.tensor([[False] * 4, [True] * 4] * 2), "shift-1", "another")
+    found = rejudge(found, relearned={"tuned": [probe]})
     kinds = {name.partition(".")[2] for name in FRAMES if name.startswith("CheckpointComparison.")}
     made = {f"CheckpointComparison.{name}": [getattr(found, name)()] for name in kinds}
     made["CheckpointComparison.matrix"] = [made["CheckpointComparison.matrix"][0].set_axis(["TASK"] * 2, axis=1)]
-    return made | {"findings": [records.findings(found)]}
+    return made | {"findings": [records.findings(found)], "Relearning.to_frame": [probe.to_frame()]}
 
 
 def _of_runs(tiny_hf: Any, tiny_tokenizer: Any) -> dict[str, list[pd.DataFrame]]:

@@ -2,4 +2,5 @@
 
 from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
+from .rejudging import rejudge as rejudge
 from .verdict import VerdictRule as VerdictRule

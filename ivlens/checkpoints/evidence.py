@@ -101,9 +101,7 @@ def spillover_columns(own: Measurement, base: Measurement) -> dict[str, Any]:
     """Whose answers the wrong ones are; the base's against the same answers of the new task, as a control."""
     inputs = own.prompts.inputs
     new = own.against_new.answers if own.against_new is not None else [()] * len(inputs)
-    found, control = (
-        spillover(~each.answers.correct, each.replies.texts, new, inputs) for each in (own, base)
-    )
+    found, control = (spillover(~each.answers.correct, each.replies.texts, new, inputs) for each in (own, base))
     known = own.against_new is not None
     return {
         **interval_columns("spillover", found.share if known else NOTHING),

@@ -50,9 +50,7 @@ class TaskPrompts:
         return tuple(prompt.input for prompt in self.test)
 
 
-def draw_prompts(
-    task: Task, config: CheckpointConfig, tokenizer: Any, learned: Sequence[Task] = ()
-) -> TaskPrompts:
+def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any, learned: Sequence[Task] = ()) -> TaskPrompts:
     """The prompts of a task: of each kind the config's number, limited by the split's size.
 
     ``learned`` are the tasks that checkpoints learned.

@@ -35,7 +35,9 @@ def weight_spectrum(model: Model, base_files: Iterable[Path]) -> WeightSpectrum:
             if now is not None and now.shape == before.shape:
                 changes[name] = matrix_change(as_matrix(matrix, before), as_matrix(matrix, now).cpu())
     order = sorted(changes, key=lambda name: int(name.partition(".")[0]))
-    columns = torch.tensor([changes[name] for name in order], dtype=torch.float64).reshape(len(order), len(Change._fields))
+    columns = torch.tensor([changes[name] for name in order], dtype=torch.float64).reshape(
+        len(order), len(Change._fields)
+    )
     return WeightSpectrum(*columns.T.contiguous(), tuple(order), provenance=provenance(model))
 
 

@@ -118,8 +118,9 @@ def evidence_of(row: Mapping[str, Any], rule: VerdictRule) -> list[Evidence]:
 
 
 def interval_in(row: Mapping[str, Any], column: str) -> Interval:
-    """A column of a row with its interval; not a number where it is missing."""
-    return Interval(*(float(row.get(f"{column}{end}", "nan")) for end in ("", "_low", "_high")))
+    """A column of a row with its interval; not a number where one of the three is missing."""
+    found = Interval(*(float(row.get(f"{column}{end}", "nan")) for end in ("", "_low", "_high")))
+    return NOTHING if any(map(isnan, found)) else found
 
 
 def judge(row: Mapping[str, Any], base_accuracy: float, rule: VerdictRule) -> Decision:
@@ -163,7 +164,7 @@ def decide_verdict(
         if not (probability_fall.low > tolerated and drop.value > tolerated):
             needed = [prompts_to_decide(each, n, tolerated) for each in (drop, probability_fall)]
             same_side = (drop.value - tolerated) * (probability_fall.value - tolerated) > 0
-            return Decision(Verdict.UNDECIDED, because + _needed(needed if same_side else needed[:1]))
+            return Decision(Verdict.UNDECIDED, because + _needed(_least(needed if same_side else needed[:1])))
     measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
     because = "; ".join([because, *map(str, measured)]) + _agreement(measured)
     return _on_evidence(because, {each.kind: each for each in measured})
@@ -180,12 +181,12 @@ def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
     if Opinion.UNDECIDED in said:
         if SPILLOVER in measured and measured[SPILLOVER].opinion is Opinion.THERE:
             return Decision(Verdict.DROWNED, because)
-        return Decision(Verdict.UNDECIDED, because + _needed([each.needed for each in restoring]))
+        return Decision(Verdict.UNDECIDED, because + _needed(_to_restore(restoring)))
     if KNOWLEDGE not in measured:
         return Decision(Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether it is known")
     knowledge = measured[KNOWLEDGE]
     if knowledge.opinion is Opinion.UNDECIDED:
-        return Decision(Verdict.UNDECIDED, because + _needed([knowledge.needed]))
+        return Decision(Verdict.UNDECIDED, because + _needed(knowledge.needed))
     return Decision(Verdict.LOST if knowledge.opinion is Opinion.GONE else Verdict.CHANGED, because)
 
 
@@ -197,10 +198,30 @@ def _agreement(measured: Sequence[Evidence]) -> str:
     return "; these agree" if len({*decided}) == 1 else "; these disagree"
 
 
-def _needed(numbers: Sequence[int | None]) -> str:
-    """How many prompts would decide, the least of the numbers."""
-    known = [number for number in numbers if number is not None]
-    return f"; about {min(known):,} prompts would decide it" if known else "; no number of prompts would at this value"
+def _to_restore(restoring: Sequence[Evidence]) -> int | None:
+    """How many prompts would decide whether one of the kinds restores the ability.
+
+    One that would then say "still there" is enough; without any, all of them must say "not there".
+    """
+    undecided = [each for each in restoring if each.opinion is Opinion.UNDECIDED]
+    above = [each.needed for each in undecided if each.fraction.value > each.threshold]
+    if above:
+        return _least(above)
+    needed = [each.needed for each in undecided]
+    return None if None in needed else max(number for number in needed if number is not None)
+
+
+def _least(numbers: Sequence[int | None]) -> int | None:
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def _needed(number: int | None) -> str:
+    """How many prompts would decide, if the values stayed what they are."""
+    return (
+        "; no number of prompts would at this value"
+        if number is None
+        else f"; about {number:,} prompts would decide it"
+    )
 
 
 def evidence_rows(labels: Mapping[str, Any], evidence: Sequence[Evidence]) -> list[dict[str, Any]]:

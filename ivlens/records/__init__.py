@@ -31,6 +31,7 @@ from .gather import load_record as load_record
 from .laboratory import Laboratory as Laboratory
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
+from .relearning import Relearning as Relearning
 from .scores import Evaluation as Evaluation
 from .stability import prompts_needed as prompts_needed
 from .stability import top_k_stability as top_k_stability
