@@ -21,7 +21,7 @@ TEXT_POSITIONS = 64  # at most, evenly spaced over the text
 
 @torch.no_grad()
 def log_probabilities(model: Model, prompts: Sequence[Prompt], batch_size: int = 32) -> Float[Tensor, "token vocab"]:
-    """Log-probabilities from which the tokens of the prompts' first accepted answers are predicted, prompt by prompt."""
+    """Log-probabilities of the tokens of the prompts' first accepted answers and all others, prompt by prompt."""
     pairs = all_ids(model, prompts)
     found: dict[int, Tensor] = {}
     for numbers, batch in batches(pairs, batch_size):

@@ -19,13 +19,13 @@ class VerdictRule:
     2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
        ``tolerated``, the fall of the answer's mean probability decides, if its whole interval lies on one side of
        ``tolerated`` and the drop of accuracy on the same side; else: undecided.
-    3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it adds
-       on the base), the new task's vector subtracted from clean ones, relearning from a few examples (both as a
-       fraction of what was lost). Each says "still there" where its whole interval lies at or above ``recovered``, "not
-       there" where it lies below. One that says "still there" is enough: the activation was drowned, the function is
-       recoverable. So it is where one is undecided, and at least ``spilled`` of the wrong answers (whole interval) are
-       the new task's or copies of the input: the new task is done in the old one's stead. One undecided without that,
-       or none measured: undecided.
+    3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it
+       adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples (both as a
+       fraction of what was lost). Each says "still there" where its whole interval lies at or above ``recovered``,
+       "not there" where it lies below. One that says "still there" is enough: the activation was drowned, the function
+       is recoverable. So it is where one is undecided, and at least ``spilled`` of the wrong answers (whole interval)
+       are the new task's or copies of the input: the new task is done in the old one's stead. One undecided without
+       that, or none measured: undecided.
     4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
        knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
 
