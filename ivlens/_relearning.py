@@ -70,13 +70,15 @@ def relearning_probe(
     config = TrainingConfig(
         Guidance(), steps=steps, batch_size=n_examples, learning_rate=learning_rate, warmup=0, decay="none", seed=seed
     )
-    found = []
+    found: list[Bool[Tensor, " prompt"]] = []
     for each in (lost, never):
         examples = each.prompts(n_examples, shots=shots, split="train", seed=seed)
         asked = each.prompts(min(n_test, len(each.split("test"))), shots=shots, split="test", seed=seed)
         found += [evaluate(model, asked).correct, _trained(model, examples, asked, config)]
+    before, after, anew_before, anew_after = found
     settings = {"n_examples": n_examples, "steps": steps, "learning_rate": learning_rate, "shots": shots, "seed": seed}
-    return Relearning(*found, lost.name, never.name, provenance=provenance(model, **settings))
+    origin = provenance(model, **settings)
+    return Relearning(before, after, anew_before, anew_after, lost.name, never.name, provenance=origin)
 
 
 def _trained(

@@ -34,7 +34,8 @@ def log_probabilities(model: Model, prompts: Sequence[Prompt], batch_size: int =
 @torch.no_grad()
 def text_log_probabilities(model: Model) -> Float[Tensor, "token vocab"]:
     """The same at positions of the bundled text, as much of it as fits into the model's context."""
-    ids = tuple(Prompt(bundled_text(), " ").token_ids(model.tokenizer))[: model.cfg.n_ctx]
+    text = Prompt(bundled_text(), ("\n",))  # the answer is not used
+    ids = tuple(text.token_ids(model.tokenizer))[: model.cfg.n_ctx]
     pair = TokenizedPrompt(ids[:1], ids[1:])
     check_length(model, [pair])
     count = min(TEXT_POSITIONS, len(pair.answer_ids))

@@ -40,7 +40,7 @@ def rejudge(
     base, *others = comparison.checkpoints
     probes: dict[tuple[str, str], Relearning] = {}
     for name, found in (relearned or {}).items():
-        one_of("checkpoint", name, others)
+        one_of("checkpoint", name, tuple(others))
         for probe in found:
             one_of("task", probe.task, comparison.tasks)
             probes[name, probe.task] = probe
@@ -50,8 +50,9 @@ def rejudge(
     for row in comparison.rows:
         labels = {"checkpoint": row["checkpoint"], "task": row["task"]}
         if row["checkpoint"] != base:
-            probe = probes.get((row["checkpoint"], row["task"]))
-            row = row if probe is None else row | _relearning_columns(probe, float(row["forgetting"]))
+            if (row["checkpoint"], row["task"]) in probes:
+                probe = probes[row["checkpoint"], row["task"]]
+                row = row | _relearning_columns(probe, float(row["forgetting"]))
             decision = judge(row, accuracy[row["task"]], rule)
             row = row | {"verdict": decision.verdict.value, "because": decision.because}
             evidence += evidence_rows(labels, evidence_of(row, rule))

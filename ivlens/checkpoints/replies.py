@@ -1,7 +1,7 @@
 """What a checkpoint replies, and whose answers these are: the new task's, or copies of the input."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -72,12 +72,13 @@ def _begins(reply: str, answers: Sequence[str]) -> bool:
 
 
 def _ended(model: Model, reply: Ids) -> bool:
-    tokenizer = model.tokenizer
-    return reply[-1] in tokenizer.all_special_ids or "\n" in tokenizer.decode(list(reply)).lstrip()
+    tokenizer: Any = model.tokenizer
+    return reply[-1] in tokenizer.all_special_ids or "\n" in str(tokenizer.decode(list(reply))).lstrip()
 
 
 def _text(model: Model, reply: Ids) -> str:
     """The reply as text, up to an end-of-text token or a line break."""
-    special = set(model.tokenizer.all_special_ids)
+    tokenizer: Any = model.tokenizer
+    special = set(tokenizer.all_special_ids)
     end = next((at for at, token in enumerate(reply) if token in special), len(reply))
-    return model.tokenizer.decode(list(reply[:end])).strip().partition("\n")[0].strip()
+    return str(tokenizer.decode(list(reply[:end]))).strip().partition("\n")[0].strip()

@@ -35,10 +35,11 @@ def weight_spectrum(model: Model, base_files: Iterable[Path]) -> WeightSpectrum:
             if now is not None and now.shape == before.shape:
                 changes[name] = matrix_change(as_matrix(matrix, before), as_matrix(matrix, now).cpu())
     order = sorted(changes, key=lambda name: int(name.partition(".")[0]))
-    columns = torch.tensor([changes[name] for name in order], dtype=torch.float64).reshape(
-        len(order), len(Change._fields)
+    columns = zip(*(changes[name] for name in order), strict=True)
+    change, stable_rank, rank90, squares, base_squares = (torch.tensor(each, dtype=torch.float64) for each in columns)
+    return WeightSpectrum(
+        change, stable_rank, rank90, squares, base_squares, tuple(order), provenance=provenance(model)
     )
-    return WeightSpectrum(*columns.T.contiguous(), tuple(order), provenance=provenance(model))
 
 
 def matrix_change(base: Float[Tensor, "_ _"], now: Float[Tensor, "_ _"]) -> Change:

@@ -176,7 +176,7 @@ def test_an_interrupted_comparison_resumes(
     messages.clear()
 
     def stop(line: str) -> None:
-        if len(messages) == 14:
+        if len(messages) == 20:
             raise KeyboardInterrupt
 
     listen(stop)
@@ -184,7 +184,7 @@ def test_an_interrupted_comparison_resumes(
         compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
     messages.clear()
     again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
-    assert len(messages) == 28 - 13
+    assert len(messages) == 28 - 19
     assert again.to_frame().equals(whole.to_frame())
 
 
