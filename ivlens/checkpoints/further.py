@@ -15,7 +15,7 @@ from ..records import ConditionComparison, OutputDivergence, Replies, SteeringSw
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.controls import Setting
 from ..tasks import Prompt
-from ..tensor_files import load_tensors, save_tensors, stream_tensors
+from ..tensor_files import load_facts, load_tensors, save_tensors, stream_tensors
 from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .divergence import TEXT, kl_divergence, log_probabilities, text_log_probabilities
@@ -134,15 +134,18 @@ class FurtherMeasures(KeptMeasures):
 
 
 def _keep_tensors(path: Path, tensors: Callable[[], dict[str, Tensor]]) -> None:
-    """Write tensors to a file whose name says what they are of, unless they are in it."""
+    """Write tensors to a file whose name says what they are of, unless they are in it undamaged."""
+    facts = {"of": path.stem}
     if path.exists():
         try:
-            for _ in stream_tensors(path):
-                pass
-            return
+            if load_facts(path) == facts:
+                for _ in stream_tensors(path):
+                    pass
+                return
+            warnings.warn(f"ivlens: {path} holds something else; it is written again", stacklevel=3)
         except RecordError as error:
             warnings.warn(f"ivlens: {error}; it is written again", stacklevel=3)
-    save_tensors(path, tensors(), {"of": path.stem})
+    save_tensors(path, tensors(), facts)
 
 
 def _subtract(
