@@ -156,7 +156,7 @@ def mean_interval(values: Float[Tensor, " prompt"]) -> Interval:
 
 
 def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | None:
-    """How many prompts an interval would need to end at a threshold, if the value stayed what it is.
+    """How many prompts an interval that contains a threshold would need to end there, if its value stayed what it is.
 
     The half of the interval towards the threshold shrinks with the square root of the number of prompts.
 
@@ -166,7 +166,7 @@ def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | Non
         threshold: what the interval must not contain.
 
     Returns:
-        The number of prompts, at least ``n``; None where no number would do, since the value is the threshold or is
+        The number of prompts, more than ``n``; None where no number would do, since the value is the threshold or is
         unknown.
 
     Example:
@@ -179,7 +179,7 @@ def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | Non
         return None
     half = interval.value - interval.low if distance > 0 else interval.high - interval.value
     needed = n * (half / distance) ** 2
-    return max(n, ceil(needed - 1e-9))
+    return max(n + 1, ceil(needed - 1e-9))
 
 
 def spearman(one: ArrayLike, two: ArrayLike) -> float:

@@ -30,7 +30,7 @@ def evidence_columns(own: Measurement, base: Measurement, of: CheckpointMeasurem
         **count_columns(own.answers, base.answers, own.prompts.options),
         **interval_columns("probability_fall", mean_interval(base.answers.probabilities - own.answers.probabilities)),
         **token_columns(own.answers, base.answers),
-        **subtraction_columns(own.against_new, base.answers.correct),
+        **subtraction_columns(own.against_new, base.answers),
         **spillover_columns(own, base),
         **_output_columns(of),
         "weight_distance": NAN if of.spectrum is None else of.spectrum.distance,
@@ -72,28 +72,31 @@ def _has_rest(answers: Evaluation) -> Bool[Tensor, " prompt"]:
     return answers.probabilities != answers.first_token_probabilities
 
 
-def subtraction_columns(against: AgainstNewTask | None, base: Bool[Tensor, " prompt"]) -> dict[str, Any]:
+def subtraction_columns(against: AgainstNewTask | None, base: Evaluation) -> dict[str, Any]:
     """What subtracting the new task's vector does to clean prompts of an old task.
 
     Args:
         against: the measures that need the new task; None where it is unknown.
-        base: whether the base answers each prompt correctly.
+        base: how the base answers the prompts.
     """
     subtracted = random = layer = scale = NAN
-    gain = fraction = NOTHING
+    gain = fraction = in_probability = NOTHING
     if against is not None:
         measured, (layer, scale) = against.subtraction, against.point
-        clean = measured.correct[measured.conditions.index(Condition.CLEAN)]
         (name,) = Condition.MINUS_VECTOR.among(measured.conditions)
-        without = measured.correct[measured.conditions.index(name)]
+        at = [measured.conditions.index(each) for each in (Condition.CLEAN, name)]
+        clean, without = measured.correct[at]
+        clean_p, without_p = measured.probabilities[at].double()
         randoms = [measured.accuracy(each) for each in Condition.MINUS_RANDOM.among(measured.conditions)]
         subtracted, random = without.double().mean().item(), sum(randoms) / len(randoms)
         gain = paired_drop(without, clean)
-        fraction = ratio_of_means(without.double() - clean.double(), base.double() - clean.double())
+        fraction = ratio_of_means(without.double() - clean.double(), base.correct.double() - clean.double())
+        in_probability = ratio_of_means(without_p - clean_p, base.probabilities.double() - clean_p)
     return {
-        "subtracted": subtracted, "subtracted_random": random, **interval_columns("subtracted_gain", gain),
-        **interval_columns("subtracted_fraction", fraction), "subtracted_layer": float(layer),
-        "subtracted_scale": abs(scale),
+        "subtracted": subtracted, "subtracted_random": random, "subtracted_layer": float(layer),
+        "subtracted_scale": abs(scale), **interval_columns("subtracted_gain", gain),
+        **interval_columns("subtracted_fraction", fraction),
+        **interval_columns("subtracted_fraction_p", in_probability),
     }  # fmt: skip
 
 

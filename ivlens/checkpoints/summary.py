@@ -1,7 +1,7 @@
 """A comparison's record from its measures: every task on every checkpoint, with intervals and verdict."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -83,6 +83,7 @@ def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], conf
         **{name: own.recovery.accuracy(condition) for name, condition in RECOVERY_COLUMNS.items()},
         "recovered_random": _random_accuracy(own.recovery),
         **interval_columns("recovered_fraction", recovered),
+        **interval_columns("recovered_fraction_p", recovered_fraction(own.recovery, base.recovery, "probabilities")),
     }
 
 
@@ -96,12 +97,17 @@ def _verdict_columns(
     return {"verdict": decision.verdict.value, "because": decision.because}
 
 
-def recovered_fraction(own: ConditionComparison, base: ConditionComparison) -> Interval:
-    """What the base's vector adds to the accuracy on bare prompts, as a fraction of what it adds on the base."""
+def recovered_fraction(
+    own: ConditionComparison, base: ConditionComparison, of: Literal["correct", "probabilities"] = "correct"
+) -> Interval:
+    """What the base's vector adds to the accuracy on bare prompts, as a fraction of what it adds on the base.
+
+    Or, instead of accuracy, to the probability of the answer.
+    """
 
     def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
         steered, bare = (
-            recovery.correct[recovery.conditions.index(condition)].double()
+            getattr(recovery, of)[recovery.conditions.index(condition)].double()
             for condition in (Condition.BASE_VECTOR, Condition.BARE)
         )
         return steered - bare

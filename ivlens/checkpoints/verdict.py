@@ -22,10 +22,11 @@ class VerdictRule:
     3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it
        adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples (both as a
        fraction of what was lost). Each says "still there" where its whole interval lies at or above ``recovered``,
-       "not there" where it lies below. One that says "still there" is enough: the activation was drowned, the function
-       is recoverable. So it is where one is undecided, and at least ``spilled`` of the wrong answers (whole interval)
-       are the new task's or copies of the input: the new task is done in the old one's stead. One undecided without
-       that, or none measured: undecided.
+       "not there" where it lies below; where the interval contains it, the same fraction of the answer's probability
+       decides, if its whole interval lies on one side and the fraction of accuracy on the same. One that says "still
+       there" is enough: the activation was drowned, the function is recoverable. So it is where one is undecided, and
+       at least ``spilled`` of the wrong answers (whole interval) are the new task's or copies of the input: the new
+       task is done in the old one's stead. One undecided without that, or none measured: undecided.
     4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
        knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
 
@@ -63,21 +64,26 @@ class Decision(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """One kind of evidence: a fraction with its interval, the threshold it is held to, and its number of prompts."""
+    """One kind of evidence: a fraction with its interval, the threshold it is held to, and its number of prompts.
+
+    ``in_probability``: the same fraction of the answer's probability instead of accuracy, where there is one.
+    """
 
     kind: str
     fraction: Interval
     threshold: float
     n: int
+    in_probability: Interval = NOTHING
 
     @property
     def opinion(self) -> Opinion:
         """What it says."""
         if isnan(self.fraction.value):
             return Opinion.UNMEASURED
-        if self.fraction.low >= self.threshold:
-            return Opinion.THERE
-        return Opinion.GONE if self.fraction.high < self.threshold else Opinion.UNDECIDED
+        said = _side(self.fraction, self.threshold)
+        second = _side(self.in_probability, self.threshold)
+        value = Opinion.THERE if self.fraction.value >= self.threshold else Opinion.GONE
+        return second if said is Opinion.UNDECIDED and second is value else said
 
     @property
     def needed(self) -> int | None:
@@ -86,7 +92,16 @@ class Evidence(NamedTuple):
         return prompts_to_decide(self.fraction, self.n, self.threshold) if undecided else None
 
     def __str__(self) -> str:
-        return f"{SENTENCES[self.kind].format(_shown(self.fraction))}: {self.opinion}"
+        said = SENTENCES[self.kind].format(_shown(self.fraction))
+        decides = self.opinion not in (Opinion.UNMEASURED, _side(self.fraction, self.threshold))
+        return f"{said}{f', in probability {_shown(self.in_probability)}' if decides else ''}: {self.opinion}"
+
+
+def _side(interval: Interval, threshold: float) -> Opinion:
+    """On which side of a threshold the whole interval lies; undecided also where it is unknown."""
+    if interval.low >= threshold:
+        return Opinion.THERE
+    return Opinion.GONE if interval.high < threshold else Opinion.UNDECIDED
 
 
 VECTOR, SUBTRACTED, RELEARNED = "base's vector added", "new task's vector subtracted", "relearning"
@@ -112,7 +127,13 @@ def evidence_of(row: Mapping[str, Any], rule: VerdictRule) -> list[Evidence]:
     n = int(row["n"])
     wrong = n - round(n * float(row["accuracy"]))
     return [
-        Evidence(kind, interval_in(row, column), getattr(rule, threshold), wrong if kind == SPILLOVER else n)
+        Evidence(
+            kind,
+            interval_in(row, column),
+            getattr(rule, threshold),
+            wrong if kind == SPILLOVER else n,
+            interval_in(row, f"{column}_p"),
+        )
         for kind, (column, threshold) in COLUMNS.items()
     ]
 

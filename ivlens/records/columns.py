@@ -77,6 +77,8 @@ EVIDENCE_ON_TASKS = {
     **_bounds("subtracted_gain", "accuracy", "paired over prompts"),
     "subtracted_fraction": _float("ratio", "That gain, relative to the accuracy that was lost."),
     **_bounds("subtracted_fraction", "ratio", "bootstrap over prompts"),
+    "subtracted_fraction_p": _float("ratio", "The same of the answer's mean probability instead of accuracy."),
+    **_bounds("subtracted_fraction_p", "ratio", "bootstrap over prompts"),
     "subtracted_layer": _float("index", "Layer whose input it is subtracted from, chosen on validation prompts."),
     "subtracted_scale": _float("factor", "How many times it is subtracted, chosen on validation prompts."),
     "spillover": _float(
@@ -140,6 +142,8 @@ CHECKPOINT_ROWS = {
     "recovered_random": _float("0 to 1", "The same with random vectors of the same norm, mean over seeds."),
     "recovered_fraction": _float("ratio", "What the base's vector adds here, relative to what it adds on the base."),
     **_bounds("recovered_fraction", "ratio", "bootstrap over prompts"),
+    "recovered_fraction_p": _float("ratio", "The same of the answer's mean probability instead of accuracy."),
+    **_bounds("recovered_fraction_p", "ratio", "bootstrap over prompts"),
     **EVIDENCE_ON_TASKS,
     "verdict": _text("What became of the ability, by the documented rule."),
     "because": _text("The numbers that decided the verdict, in a sentence."),

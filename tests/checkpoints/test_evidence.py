@@ -260,15 +260,17 @@ def test_subtracting_what_was_planted_restores_the_base(tiny_hooked: Any) -> Non
 def test_what_subtracting_brings_back_by_hand() -> None:
     names = (Condition.CLEAN.value, Condition.MINUS_VECTOR.of("new"), *map(Condition.MINUS_RANDOM.of, (0, 1)))
     correct = torch.tensor([[0, 0, 0, 1], [1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    measured = ConditionComparison(correct, torch.zeros(4, 4).double(), names)
+    likely = torch.tensor([[0.1, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.2], [0, 0, 0, 0], [0, 0, 0, 0]]).double()
+    measured = ConditionComparison(correct, likely, names)
     against = AgainstNewTask([()] * 4, measured, SteeringPoint(3, -2.0))
-    found = subtraction_columns(against, torch.ones(4, dtype=torch.bool))
+    found = subtraction_columns(against, evaluation([1, 1, 1, 1], whole=[0.4, 0.8, 0.4, 0.8]))
     assert (found["subtracted"], found["subtracted_random"]) == (0.75, 0.125)
     assert found["subtracted_gain"] == 0.5
     assert found["subtracted_gain_low"] < 0.5 < found["subtracted_gain_high"]
     assert found["subtracted_fraction"] == pytest.approx(2 / 3)
+    assert found["subtracted_fraction_p"] == pytest.approx(0.1 / 0.5)
     assert (found["subtracted_layer"], found["subtracted_scale"]) == (3, 2)
-    assert all(math.isnan(value) for value in subtraction_columns(None, correct[0]).values())
+    assert all(math.isnan(value) for value in subtraction_columns(None, evaluation([1])).values())
 
 
 def test_columns_that_need_the_new_task_have_numbers_for_old_tasks_only(compared: CheckpointComparison) -> None:

@@ -96,6 +96,28 @@ def test_the_kinds_of_evidence_stand_side_by_side(evidence: list[Evidence], expe
     assert ("these disagree" in because) == (len(decided) > 1)
 
 
+@pytest.mark.parametrize(
+    ("fraction", "in_probability", "expected"),
+    [
+        (UNSURE, (0.3, 0.2, 0.45), "not there"),
+        (UNSURE, (0.7, 0.6, 0.8), "undecided"),  # the two differ
+        (UNSURE, (0.45, 0.3, 0.6), "undecided"),
+        (UNSURE, NAN, "undecided"),
+        ((0.6, 0.4, 0.8), (0.7, 0.6, 0.8), "still there"),
+        (THERE, (0.1, 0.0, 0.2), "still there"),  # accuracy is enough where it decides
+        (NAN, (0.7, 0.6, 0.8), "not measured"),
+    ],
+)
+def test_the_answers_probability_decides_where_a_fraction_of_accuracy_does_not(
+    fraction: tuple, in_probability: tuple, expected: str
+) -> None:
+    evidence = Evidence(VECTOR, Interval(*fraction), 0.5, 30, Interval(*in_probability))
+    assert evidence.opinion == expected
+    decides = fraction not in (NAN, THERE) and expected != "undecided"
+    assert ("in probability" in str(evidence)) == decides
+    assert (evidence.needed is None) == (expected != "undecided")
+
+
 def test_undecided_says_how_many_prompts_would_decide() -> None:
     """Halving an interval takes four times the prompts."""
     straddling = Interval(0.3, 0.05, 0.55)
