@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._laboratory import LabConfig as LabConfig
     from ._laboratory import laboratory as laboratory
+    from ._relearning import relearning_probe as relearning_probe
     from .activations import attention_patterns as attention_patterns
     from .activations import capture as capture
     from .activations import mean_head_activations as mean_head_activations
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .records import PartMeans as PartMeans
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
+    from .records import Relearning as Relearning
     from .records import Repair as Repair
     from .records import Stability as Stability
     from .records import SteeringSweep as SteeringSweep
@@ -158,6 +160,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "export_repaired_adapter",
     "mergekit_config",
     "RepairConfig",
+    "relearning_probe",
     # training
     "fine_tune",
     "TrainingConfig",
@@ -184,6 +187,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "TransferMatrix",
     "CheckpointComparison",
     "CheckpointPatching",
+    "Relearning",
     "TrainingRun",
     "WeightReverts",
     # errors and warnings
@@ -206,6 +210,7 @@ __all__ = [  # noqa: RUF022  (by job)
 # where each public name is defined
 _ROOMS = {
     "_laboratory": "LabConfig laboratory",
+    "_relearning": "relearning_probe",
     "activations": "attention_patterns capture mean_head_activations mean_position_activations",
     "checkpoints": (
         "CheckpointConfig RepairConfig RevertConfig compare_checkpoints export_repaired_adapter mergekit_config "
@@ -223,7 +228,7 @@ _ROOMS = {
     "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Repair Stability SteeringSweep "
+        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Relearning Repair Stability SteeringSweep "
         "TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate",

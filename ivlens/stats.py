@@ -5,6 +5,7 @@ is pure and has its own random generator. The tests compare with scipy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil, comb, isnan
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -104,6 +105,81 @@ def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> 
     middle = (lost - won) / (n + 2)
     half = 1.96 * max((lost + won + 1) - (lost - won) ** 2 / (n + 2), 0) ** 0.5 / (n + 2)
     return Interval((lost - won) / n, middle - half, middle + half)
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Exact two-sided p-value that as many of the prompts that changed were lost as won (McNemar 1947).
+
+    Args:
+        lost: prompts that were answered correctly before and are not now.
+        won: prompts that were not and are now.
+
+    Returns:
+        The p-value, from 0 to 1; 1 where no prompt changed.
+
+    Example:
+        >>> from ivlens.stats import mcnemar
+        >>> mcnemar(5, 0)
+        0.0625
+    """
+    n = lost + won
+    tail = sum(comb(n, count) for count in range(min(lost, won) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def lucky_changes(before: float, now: float, options: int) -> float:
+    """The fraction of prompts expected to go from right to wrong, or from wrong to right, by guessing alone.
+
+    As in arXiv 2510.17776, a prompt's answer is either known or a guess among the options, with independent guesses
+    before and now. A fraction ``(1 - before) / (options - 1)`` was then guessed right, and ``1 - now`` of it is wrong
+    now; the other direction has the same product.
+
+    Args:
+        before: accuracy before, 0 to 1.
+        now: accuracy now, 0 to 1.
+        options: how many answers there are to guess among, 2 or more.
+
+    Example:
+        >>> from ivlens.stats import lucky_changes
+        >>> lucky_changes(0.5, 0.5, 2)
+        0.25
+    """
+    return (1 - before) * (1 - now) / (options - 1)
+
+
+def mean_interval(values: Float[Tensor, " prompt"]) -> Interval:
+    """The mean over prompts with its 95% percentile bootstrap, see ``bootstrap_mean``; of none, not a number."""
+    if not len(values):
+        return NOTHING
+    low, high = bootstrap_mean(values.double())
+    return Interval(values.double().mean().item(), low.item(), high.item())
+
+
+def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | None:
+    """How many prompts an interval that contains a threshold would need to end there, if its value stayed what it is.
+
+    The half of the interval towards the threshold shrinks with the square root of the number of prompts.
+
+    Args:
+        interval: a value from ``n`` prompts.
+        n: how many prompts the interval is from.
+        threshold: what the interval must not contain.
+
+    Returns:
+        The number of prompts, more than ``n``; None where no number would do, since the value is the threshold or is
+        unknown.
+
+    Example:
+        >>> from ivlens.stats import Interval, prompts_to_decide
+        >>> prompts_to_decide(Interval(0.2, 0.0, 0.4), 30, 0.1)
+        120
+    """
+    distance = interval.value - threshold
+    if isnan(distance) or distance == 0:
+        return None
+    half = interval.value - interval.low if distance > 0 else interval.high - interval.value
+    needed = n * (half / distance) ** 2
+    return max(n + 1, ceil(needed - 1e-9))
 
 
 def spearman(one: ArrayLike, two: ArrayLike) -> float:

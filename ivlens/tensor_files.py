@@ -4,7 +4,7 @@ Cached results carry a SHA-256 of their content and are not trusted without it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,27 @@ def load_tensors(path: str | Path, *, unsealed: bool = False) -> tuple[dict[str,
     return tensors, facts
 
 
+def stream_tensors(path: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that ``save_tensors`` wrote, one at a time in the order of their names; the digest is checked last.
+
+    Raises:
+        RecordError: see ``load_tensors``.
+    """
+    check_there(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            digest = sha256(metadata[HEADER].encode())
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name).clone()
+                _add_to_digest(digest, name, tensor)
+                yield name, tensor
+        if digest.hexdigest() != metadata[SEAL]:
+            raise ValueError("its digest differs: the file is damaged")
+    except UNREADABLE as error:
+        raise RecordError(f"{path} to be an ivlens record", f"an unreadable file ({error})") from error
+
+
 def load_facts(path: str | Path) -> dict[str, Any]:
     """The facts of an ivlens file, without reading tensors or checking the digest; empty for other safetensors files.
 
@@ -75,10 +96,13 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the header and of all tensors' names, types, shapes and bytes."""
     digest = sha256(header.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+        _add_to_digest(digest, name, tensors[name].detach())
     return digest.hexdigest()
+
+
+def _add_to_digest(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+    digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
 
 
 def seal(facts: Mapping[str, Any]) -> str:

@@ -115,6 +115,7 @@ class Condition(StrEnum):
     ZERO_HEADS = "zero: heads of"
     MEAN_HEADS = "mean: heads of"
     MINUS_VECTOR = "minus vector of"
+    MINUS_RANDOM = "minus random vector"
     ZERO_RANDOM_HEADS = "zero: random heads"
 
     def of(self, which: int | str) -> str:
@@ -132,6 +133,15 @@ RECOVERY_CONDITIONS = (
     Condition.BARE, Condition.CLEAN, Condition.BASE_VECTOR, Condition.OWN_VECTOR, Condition.OTHER_VECTOR,
     Condition.RANDOM_VECTOR,
 )  # fmt: skip
+
+
+class Opinion(StrEnum):
+    """What one kind of evidence says about an ability that a checkpoint lost."""
+
+    THERE = "still there"
+    GONE = "not there"
+    UNDECIDED = "undecided"
+    UNMEASURED = "not measured"
 
 
 class Finding(StrEnum):

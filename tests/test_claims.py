@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ivlens.records import CheckpointComparison, findings
-from ivlens.records.claims import INSTRUCTION, RECOVERY
+from ivlens.records.claims import FIRST_TOKEN, INSTRUCTION, RECOVERY, RELEARNING, SPILLOVER, SUBTRACTION
 from ivlens.vocabulary import Head
 
 TASKS = ("one", "two", "three", "four")
@@ -86,3 +86,40 @@ def test_several_comparisons_are_pooled() -> None:
     assert found.loc[INSTRUCTION, "pairs"] == 24
     assert found.loc["cosine tracks forgetting", "finding"] == "undecided"
     assert found.loc["alignment change tracks forgetting", "value"] == pytest.approx(-1)
+
+
+def test_further_evidence_is_tested_on_forgotten_tasks() -> None:
+    planted = {
+        "subtracted": 0.9, "subtracted_random": 0.1, "spillover": 0.8, "spillover_base": 0.2, "rest_change": -0.5,
+        "first_token_change": -2.0, "relearned_gain": 0.6, "anew_gain": 0.1,
+    }  # fmt: skip
+    found = by_claim(comparison(**planted))
+    falls = [at * 0.25 - 0.01 * place for at in (1, 2, 3) for place in range(4)]
+    fallen = [fall for fall in falls if fall >= 0.2]
+    gains = [0.9 - max(0.9 - fall, 0.1) for fall in fallen]  # beside doing nothing, and beside random vectors
+    assert found.loc[SUBTRACTION, "value"] == pytest.approx(sum(gains) / len(gains))
+    assert found.loc[SPILLOVER, "value"] == pytest.approx(0.6)
+    assert found.loc[FIRST_TOKEN, "value"] == pytest.approx(1.5)
+    assert found.loc[RELEARNING, "value"] == pytest.approx(0.5)
+    assert found.loc[[SUBTRACTION, SPILLOVER, FIRST_TOKEN], "pairs"].tolist() == [len(fallen)] * 3
+    assert found.loc[RELEARNING, "pairs"] == 12
+    assert set(found.loc[[SUBTRACTION, SPILLOVER, FIRST_TOKEN, RELEARNING], "finding"]) == {"confirmed"}
+    other = by_claim(
+        comparison(**planted | {"spillover": 0.1, "subtracted": 0.0, "anew_gain": 0.9, "rest_change": -3.0})
+    )
+    assert set(other.loc[[SUBTRACTION, SPILLOVER, FIRST_TOKEN, RELEARNING], "finding"]) == {"refuted"}
+    none = by_claim(comparison())
+    assert none.loc[[SUBTRACTION, SPILLOVER, FIRST_TOKEN, RELEARNING], "pairs"].tolist() == [0] * 4
+
+
+def test_distances_track_forgetting_where_they_rise_with_it() -> None:
+    made = comparison()
+    for row in made.rows:
+        row |= {"kl_new": row["forgetting"] ** 2, "weight_distance": 1 - row["forgetting"], "kl_text": 0.3}
+    found = by_claim(made)
+    assert found.loc["KL on the new task's prompts tracks forgetting", ["value", "finding"]].tolist() == [
+        1,
+        "confirmed",
+    ]
+    assert found.loc["distance in weights tracks forgetting", "finding"] == "refuted"
+    assert found.loc["KL on a plain text tracks forgetting", "finding"] == "undecided"

@@ -12,6 +12,7 @@ import torch
 
 import ivlens as iv
 from ivlens import records
+from ivlens.checkpoints import rejudge
 from ivlens.records.columns import FRAMES, OPTIONAL
 
 WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()  # noqa: SIM905
@@ -94,8 +95,10 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         random_seeds=(0,),
     )  # fmt: skip
     found = iv.compare_checkpoints(
-        str(folder / "base"), {"tuned": str(folder / "tuned")}, [shifted(1), shifted(2)], config
+        str(folder / "base"), {"tuned": str(folder / "tuned")}, [shifted(1), shifted(2)], config, learned=["shift-2"]
     )
+    probe = iv.Relearning(*torch.tensor([[False] * 4, [True] * 4] * 2), "shift-1", "another")
+    found = rejudge(found, relearned={"tuned": [probe]})
     kinds = {name.partition(".")[2] for name in FRAMES if name.startswith("CheckpointComparison.")}
     made = {f"CheckpointComparison.{name}": [getattr(found, name)()] for name in kinds}
     made["CheckpointComparison.matrix"] = [made["CheckpointComparison.matrix"][0].set_axis(["TASK"] * 2, axis=1)]
@@ -110,7 +113,8 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         "WeightReverts.to_frame": [reverts.to_frame()],
         "WeightReverts.tasks_frame": [reverts.tasks_frame()],
     }
-    return made | {"findings": [records.findings(found)]} | patched | reverted | _of_repairs(folder)
+    made |= {"findings": [records.findings(found)], "Relearning.to_frame": [probe.to_frame()]}
+    return made | patched | reverted | _of_repairs(folder)
 
 
 def _of_repairs(folder: Path) -> dict[str, list[pd.DataFrame]]:

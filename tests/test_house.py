@@ -38,7 +38,7 @@ ORDER = [
     ["checkpoints", "training"],
     ["views"],
     ["explorer"],
-    ["_laboratory"],
+    ["_laboratory", "_relearning"],
     ["demo"],
     ["cli"],
     ["__init__", "__main__"],

@@ -135,8 +135,8 @@ def diagnosis_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataF
 
 
 def findings_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFrame:
-    """The papers' claims on the checkpoints of all guidances, as texts."""
-    frame = findings(*comparisons.values())
+    """The papers' claims on the checkpoints of all guidances, as texts; without those that nothing was measured for."""
+    frame = findings(*comparisons.values()).query("pairs > 0")
     intervals = zip(frame["value"], frame["low"], frame["high"], strict=True)
     texts = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in intervals]
     return frame[["claim", "measure"]].assign(value=texts, pairs=frame["pairs"], finding=frame["finding"])
@@ -146,7 +146,8 @@ def _loaded(folder: Path, guidance: str, config: DiagnosisConfig) -> CheckpointC
     comparison = CheckpointComparison.load(folder / f"{guidance}.safetensors")
     names = ("base", *(_name(guidance, stage) for stage in range(len(config.new))))
     expected = json.dumps([names, (*config.old, *config.new), config.comparison.settings()])
-    settings = CheckpointConfig().settings() | comparison.provenance["settings"]["comparison"]  # fields added since
+    defaults, saved = CheckpointConfig().settings(), comparison.provenance["settings"]["comparison"]
+    settings = defaults | saved | {"rule": defaults["rule"] | saved["rule"]}  # fields and thresholds added since
     if json.dumps([comparison.checkpoints, comparison.tasks, settings]) != expected:
         raise RecordError(f"the diagnosis of {guidance} as it is configured", "another one", "run it again")
     return comparison

@@ -8,6 +8,7 @@ from .handover import export_repaired_adapter as export_repaired_adapter
 from .handover import mergekit_config as mergekit_config
 from .handover import repaired_model as repaired_model
 from .patching import patch_checkpoints as patch_checkpoints
+from .rejudging import rejudge as rejudge
 from .reverting import RevertConfig as RevertConfig
 from .reverting import revert_weights as revert_weights
 from .verdict import VerdictRule as VerdictRule

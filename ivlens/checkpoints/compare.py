@@ -23,10 +23,18 @@ from ..tasks import Task, as_tasks
 from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
-from .measure import KeptMeasures, Measurement, SteeringPoint, log, reselected_vector_of, vector_of
+from .further import FurtherMeasures
+from .measure import (
+    CheckpointMeasurements,
+    Measurement,
+    SteeringPoint,
+    log,
+    reselected_vector_of,
+    vector_of,
+)
 from .prompts import TaskPrompts, check_same_tokens, draw_prompts
 from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
-from .summary import CheckpointMeasurements, summarize
+from .summary import summarize
 
 MEASURES, FACTS = "measures", "facts"  # folders in ``out``
 
@@ -57,7 +65,8 @@ def compare_checkpoints(
         tasks: tasks with different names, or names of built-in ones or files.
         config: what is measured and how (None: the defaults of ``CheckpointConfig``).
         out: folder for the measures, accessible to all workers (None: a temporary one).
-        learned: for a sequence of checkpoints, the task that each was trained on.
+        learned: for a sequence of checkpoints, the task that each was trained on; where it is one of ``tasks``, the
+            old tasks are also measured against it (spillover, its vector subtracted).
         n_jobs: workers that share the checkpoints; the base is measured here first. None: what
             ``joblib.parallel_config`` says.
         options: options of ``load_model`` for all models: ``device``, ``dtype``, ``tokenizer``.
@@ -97,9 +106,11 @@ def compare_checkpoints(
             for each in (CheckpointSource("base", base), *sources)
         ]
         tokenizer = first.tokenizer() if config.format == "chat" else None
-        prompts = [draw_prompts(task, config, tokenizer) for task in asked]
+        new = [task for task in asked if task.name in learned]
+        prompts = [draw_prompts(task, config, tokenizer, new) for task in asked]
+        learned_by = {each.name: task for each, task in zip(sources, learned, strict=False)}
         with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
-            reference = _measure_base(KeptMeasures(folder / MEASURES, config), first, prompts)
+            reference = _measure_base(FurtherMeasures(folder / MEASURES, config), first, prompts, learned_by)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
     return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
@@ -107,13 +118,14 @@ def compare_checkpoints(
 
 @dataclass(frozen=True)
 class Reference:
-    """The base, as checkpoints are compared with it: facts, tokenizer, measures, and prompts."""
+    """The base, as checkpoints are compared with it: facts, tokenizer, measures, prompts, what each one learned."""
 
-    measures: KeptMeasures
+    measures: FurtherMeasures
     prompts: list[TaskPrompts]
     facts: dict[str, Any]
     tokenizer: Any
     measured: CheckpointMeasurements
+    learned: Mapping[str, str]
 
     @property
     def readings(self) -> dict[str, HeadReading]:
@@ -121,20 +133,26 @@ class Reference:
         return {task: each.heads for task, each in self.measured.tasks.items()}
 
 
-def _measure_base(measures: KeptMeasures, base: CheckpointUnderTest, prompts: list[TaskPrompts]) -> Reference:
+def _measure_base(
+    measures: FurtherMeasures, base: CheckpointUnderTest, prompts: list[TaskPrompts], learned: Mapping[str, str]
+) -> Reference:
     """All measures of the base, and the layer and scale at which each task's vector works best on it."""
     try:
         measures.config.check_model(base.facts["n_layers"], base.facts["n_heads"])
         check_stream_dtype(getattr(torch, base.facts["dtype"]), measures.config.stream_dtype)
         measures.keep_attention(base)
+        measures.keep_mlps(base)
+        for asked in ([], *(each.test for each in prompts if each.task in learned.values())):
+            measures.keep_outputs(base, asked)
         tokenizer = base.tokenizer()
         readings = {each.task: measures.heads(base, each, None) for each in prompts}
         steered = {}
         for each in prompts:
             sweep = measures.sweep(base, each, vector_of(readings[each.task], each.task))
             steered[each.task] = SteeringPoint(*sweep.best()[:2])
-        measured = _measure_all(measures, base, prompts, readings, readings, steered, base.facts)
-        return Reference(measures, prompts, base.facts, tokenizer, measured)
+        by_task = _measure_tasks(measures, base, prompts, readings, readings, steered)
+        measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values)
+        return Reference(measures, prompts, base.facts, tokenizer, measured, learned)
     finally:
         base.release()
 
@@ -153,19 +171,33 @@ def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     readings = {
         each.task: measures.heads(checkpoint, each, reference.readings[each.task].heads) for each in reference.prompts
     }
-    steered = reference.measured.steered
-    return _measure_all(measures, checkpoint, reference.prompts, readings, reference.readings, steered, reference.facts)
+    by_task = _measure_tasks(
+        measures, checkpoint, reference.prompts, readings, reference.readings, reference.measured.steered
+    )
+    new = next((each for each in reference.prompts if each.task == reference.learned.get(checkpoint.name)), None)
+    divergence = None
+    if new is not None:
+        divergence = measures.divergence(checkpoint, new, reference.facts)
+        vector = reselected_vector_of(readings[new.task], new.task)
+        by_task = {
+            task: each if task == new.task
+            else replace(each, against_new=measures.against_new(checkpoint, each.prompts, vector, new.task))
+            for task, each in by_task.items()
+        }  # fmt: skip
+    return CheckpointMeasurements(
+        by_task, measures.weights(checkpoint, reference.facts).values, divergence,
+        measures.text_divergence(checkpoint, reference.facts), measures.spectrum(checkpoint, reference.facts),
+    )  # fmt: skip
 
 
-def _measure_all(
-    measures: KeptMeasures,
+def _measure_tasks(
+    measures: FurtherMeasures,
     checkpoint: CheckpointUnderTest,
     prompts: list[TaskPrompts],
     own: Mapping[str, HeadReading],
     base: Mapping[str, HeadReading],
     steered: Mapping[str, SteeringPoint],
-    base_facts: Mapping[str, Any],
-) -> CheckpointMeasurements:
+) -> dict[str, Measurement]:
     """The measures that need the heads: the checkpoint's ``own`` and those of the base."""
     names = [each.task for each in prompts]
     by_task = {}
@@ -181,9 +213,9 @@ def _measure_all(
         by_task[task] = Measurement(
             measures.answers(checkpoint, each), measures.knowledge(checkpoint, each), own[task],
             measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task]),
-            steered[task],
+            steered[task], measures.replies(checkpoint, task, each.test, "replies"), each,
         )  # fmt: skip
-    return CheckpointMeasurements(by_task, measures.weights(checkpoint, base_facts).values)
+    return by_task
 
 
 def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> CheckpointMeasurements | str:

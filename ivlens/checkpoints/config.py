@@ -28,9 +28,10 @@ class CheckpointConfig(TriedOnLayers):
         k: the number of strongest heads that are summed into the vector.
         shots: demonstrations in clean and corrupted prompts.
         n_test: test prompts to answer, with and without instruction.
-        n_validation: bare validation prompts on which the layer and scale of the base's vector are chosen.
-        layers: layers at which the base's vector is tried (None: every third of the middle half).
-        scales: scales of the vector to try.
+        n_validation: validation prompts on which layers and scales are chosen: bare ones for the base's vector that is
+            added, clean ones for the new task's that is subtracted.
+        layers: layers at which vectors are tried (None: every third of the middle half).
+        scales: scales of the vectors to try.
         random_seeds: seeds of the random control vectors.
         seed: seed of the prompts.
         rule: thresholds of the verdict.

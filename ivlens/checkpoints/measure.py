@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..activations import capture, mean_head_activations
 from ..effects import indirect_effects
@@ -31,9 +33,12 @@ from ..records import (
     Head,
     HeadReading,
     HiddenStates,
+    OutputDivergence,
     Record,
+    Replies,
     SteeringSweep,
     WeightChange,
+    WeightSpectrum,
     load_or_compute,
 )
 from ..scoring import evaluate
@@ -58,6 +63,19 @@ class SteeringPoint(NamedTuple):
 
 
 @dataclass(frozen=True)
+class AgainstNewTask:
+    """Measures of an old task that need the task that the checkpoint learned.
+
+    ``answers``: for each test prompt, what the new task would answer to its input. ``subtraction``: answers to clean
+    test prompts, with the checkpoint's vector of the new task subtracted, and random ones, at ``point``.
+    """
+
+    answers: list[tuple[str, ...]]
+    subtraction: ConditionComparison
+    point: SteeringPoint
+
+
+@dataclass(frozen=True)
 class Measurement:
     """All measures of one task on one checkpoint, and the layer and scale of the recovery."""
 
@@ -67,6 +85,28 @@ class Measurement:
     hidden: HiddenStates
     recovery: ConditionComparison
     steered: SteeringPoint
+    replies: Replies
+    prompts: TaskPrompts
+    against_new: AgainstNewTask | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointMeasurements:
+    """All measures of one checkpoint: by task, and how far its weights and outputs are from the base's.
+
+    ``new_outputs`` are on the prompts of the task that the checkpoint learned, where that is known.
+    """
+
+    tasks: dict[str, Measurement]
+    weight_change: Float[Tensor, "matrix layer head"]
+    new_outputs: OutputDivergence | None = None
+    text_outputs: OutputDivergence | None = None
+    spectrum: WeightSpectrum | None = None
+
+    @property
+    def steered(self) -> dict[str, SteeringPoint]:
+        """The layer and scale at which each task's vectors were added."""
+        return {task: each.steered for task, each in self.tasks.items()}
 
 
 @dataclass(frozen=True)
@@ -114,7 +154,7 @@ class KeptMeasures:
 
         return self._kept(
             "sweep", SteeringSweep, base, prompts.task, compute, bare,
-            layers=config.layers, scales=config.scales, vector=_hash_of_vector(vector),
+            layers=config.layers, scales=config.scales, vector=hash_of_vector(vector),
         )  # fmt: skip
 
     def recovery(
@@ -130,18 +170,18 @@ class KeptMeasures:
         return self._kept(
             "recovery", ConditionComparison, checkpoint, prompts.task, compute, [*prompts.bare_test, *prompts.test],
             random_seeds=seeds, layer=steered.layer, scale=steered.scale,
-            vectors={name: _hash_of_vector(vector) for name, vector in vectors.items()},
+            vectors={name: hash_of_vector(vector) for name, vector in vectors.items()},
         )  # fmt: skip
 
     def weights(self, checkpoint: CheckpointUnderTest, base_facts: Mapping[str, Any]) -> WeightChange:
         """How far each head's matrices are from the base's, which ``keep_attention`` saved."""
         path = self.attention_file(base_facts)
         compute = partial(_weight_change, attention_file=path)
-        return self._kept("weights", WeightChange, checkpoint, None, compute, (), base=_identity(base_facts))
+        return self._kept("weights", WeightChange, checkpoint, None, compute, (), base=identity_of(base_facts))
 
     def keep_attention(self, base: CheckpointUnderTest) -> None:
         """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
-        path, facts = self.attention_file(base.facts), {"of": _short_hash(_identity(base.facts))}
+        path, facts = self.attention_file(base.facts), {"of": short_hash(identity_of(base.facts))}
         if path.exists():
             try:
                 if load_tensors(path)[1] == facts:
@@ -160,7 +200,7 @@ class KeptMeasures:
 
     def attention_file(self, base_facts: Mapping[str, Any]) -> Path:
         """The file that ``keep_attention`` writes."""
-        return self.folder / f"attention-{_short_hash(_identity(base_facts))}.safetensors"
+        return self.folder / f"attention-{short_hash(identity_of(base_facts))}.safetensors"
 
     def _kept(
         self,
@@ -186,10 +226,10 @@ def kept_measure(
     **settings: Any,
 ) -> R:
     """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on."""
-    model = _identity(checkpoint.facts)
+    model = identity_of(checkpoint.facts)
     prompts_hash = _hash([repr(prompt) for prompt in prompts])
     key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
-    parts = [_short_hash(model), *([] if task is None else [safe_name(task)]), measure, _short_hash(key)]
+    parts = [short_hash(model), *([] if task is None else [safe_name(task)]), measure, short_hash(key)]
 
     def run() -> R:
         log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
@@ -266,7 +306,7 @@ def _weight_change(model: Model, attention_file: Path) -> WeightChange:
     return WeightChange(changes, provenance=provenance(model))
 
 
-def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+def identity_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a checkpoint's numbers depend on: the model, the packages, the kind of device."""
     return identity(facts) | {"device": facts["device"]}
 
@@ -275,10 +315,10 @@ def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _short_hash(value: Any) -> str:
+def short_hash(value: Any) -> str:
     """A hash short enough for a file's name; what it stands for is in the file."""
     return _hash(value)[:12]
 
 
-def _hash_of_vector(vector: InstructionVector) -> str:
+def hash_of_vector(vector: InstructionVector) -> str:
     return sha256(vector.values.contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -1,13 +1,13 @@
 """The prompts of a comparison, with the same tokens for every checkpoint."""
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from ..errors import MismatchError, SourceWarning
-from ..tasks import Prompt, Task, clean_instruction
+from ..tasks import Prompt, Task, clean_instruction, option_count, prompts_for
 from ..vocabulary import Split
 from .config import CheckpointConfig
 
@@ -15,8 +15,23 @@ REMEDY = "give both one tokenizer with tokenizer= (--tokenizer)"
 
 
 @dataclass(frozen=True)
+class UnderNewTask:
+    """A task's test inputs under another instruction: that of a task that a checkpoint learned.
+
+    ``known`` are the new task's answers, where its examples have the input, else ().
+    """
+
+    prompts: list[Prompt]
+    known: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class TaskPrompts:
-    """All prompts of one task; bare ones have neither instruction nor demonstrations, clean ones have both."""
+    """All prompts of one task; bare ones have neither instruction nor demonstrations, clean ones have both.
+
+    ``options``: how many answers a guess has to choose from, None where these are not a few. ``under``: the test inputs
+    under the instruction of each other task that a checkpoint learned.
+    """
 
     task: str
     clean: list[Prompt]
@@ -24,11 +39,21 @@ class TaskPrompts:
     test: list[Prompt]
     bare_test: list[Prompt]
     bare_validation: list[Prompt]
+    validation: list[Prompt]
     cloze: list[Prompt] | None
+    options: int | None = None
+    under: Mapping[str, UnderNewTask] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs of the test prompts."""
+        return tuple(prompt.input for prompt in self.test)
 
 
-def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPrompts:
+def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any, learned: Sequence[Task] = ()) -> TaskPrompts:
     """The prompts of a task: of each kind the config's number, limited by the split's size.
+
+    ``learned`` are the tasks that checkpoints learned.
 
     Raises:
         ArgumentError: an option outside its values, an instruction that the task does not have, or neither instruction
@@ -48,15 +73,31 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any) -> TaskPr
     cloze = None
     if task.cloze is not None:
         cloze = task.cloze_prompts(n_test, split="test", seed=config.seed)
+    test = clean(n_test, split="test")
+    under = {each.name: _under(each, test, config, tokenizer) for each in learned if each.name != task.name}
     return TaskPrompts(
         task.name,
         clean(of_groups, split="train"),
         clean(count(config.n_corrupted, "train"), split="train", corruption=config.corruption),
-        clean(n_test, split="test"),
+        test,
         bare(n_test, split="test"),
         bare(n_validation, split="validation"),
+        clean(n_validation, split="validation"),
         cloze,
+        option_count(task),
+        under,
     )
+
+
+def _under(new: Task, test: Sequence[Prompt], config: CheckpointConfig, tokenizer: Any) -> UnderNewTask:
+    """The test inputs of an old task under the instruction of a new one."""
+    answers = {example.input: example.answers for example in new.examples}
+    inputs = [prompt.input for prompt in test]
+    prompts = prompts_for(
+        new, inputs, shots=config.shots, instruction=clean_instruction(new, config.instruction, config.shots),
+        format=config.format, seed=config.seed, tokenizer=tokenizer,
+    )  # fmt: skip
+    return UnderNewTask(prompts, [answers.get(each, ()) for each in inputs])
 
 
 def check_same_tokens(name: str, base: Any, own: Any, prompts: Iterable[Prompt]) -> None:

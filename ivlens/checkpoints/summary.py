@@ -1,8 +1,7 @@
 """A comparison's record from its measures: every task on every checkpoint, with intervals and verdict."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,25 +12,13 @@ from ..records import CheckpointComparison, ConditionComparison, HeadReading
 from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
 from ..vocabulary import Condition, Verdict
 from .config import CheckpointConfig
-from .measure import Measurement, SteeringPoint
-from .verdict import decide_verdict
+from .evidence import evidence_columns, interval_columns, spectrum_rows
+from .measure import CheckpointMeasurements, Measurement
+from .verdict import Decision, evidence_of, evidence_rows, judge
 
 NAN = float("nan")
 RECOVERY_COLUMNS = {"bare": Condition.BARE, "recovered": Condition.BASE_VECTOR,
                     "recovered_own": Condition.OWN_VECTOR}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class CheckpointMeasurements:
-    """All measures of one checkpoint, by task, and how far its heads' weights are from the base's."""
-
-    tasks: dict[str, Measurement]
-    weight_change: Float[Tensor, "matrix layer head"]
-
-    @property
-    def steered(self) -> dict[str, SteeringPoint]:
-        """The layer and scale at which each task's vectors were added."""
-        return {task: each.steered for task, each in self.tasks.items()}
 
 
 def summarize(
@@ -50,15 +37,20 @@ def summarize(
         rows = [[value(each.tasks[task], base.tasks[task]) for task in tasks] for each in measurements.values()]
         return torch.stack([torch.stack(row) for row in rows])
 
-    rows, recovery = [], []
+    rows, recovery, evidence, spectrum = [], [], [], []
     for name, checkpoint in measurements.items():
         shared = [_mean_vector(each) for each in (base, checkpoint)] if len(tasks) > 1 else []
         for task, own in checkpoint.tasks.items():
             labels = {"checkpoint": name, "task": task}
             row = task_row(own, base.tasks[task], shared, config)
-            rows.append(labels | row | _weight_columns(checkpoint.weight_change, base.tasks[task].heads))
+            row |= _weight_columns(checkpoint.weight_change, base.tasks[task].heads)
+            row |= evidence_columns(own, base.tasks[task], checkpoint)
+            rows.append(labels | row | _verdict_columns(row, own, base.tasks[task], config))
+            if checkpoint is not base:
+                evidence += evidence_rows(labels, evidence_of(row, config.rule))
             conditions = own.recovery.to_frame().drop(columns="task").to_dict("records")
             recovery += [labels | {str(key): value for key, value in each.items()} for each in conditions]
+        spectrum += spectrum_rows(name, checkpoint)
     settings = {"comparison": config.settings(), "steered": base.steered}
     return CheckpointComparison(
         tuple(rows), tuple(recovery),
@@ -70,6 +62,7 @@ def summarize(
         head_cosine=table(head_cosine), head_norm=table(head_norm),
         checkpoints=names, tasks=tasks, heads=tuple(each.heads.heads for each in base.tasks.values()),
         metric=config.metric, learned=learned, failures=dict(failures),
+        evidence=tuple(evidence), spectrum=tuple(spectrum),
         provenance={"model": dict(base_facts), "settings": settings},
     )  # fmt: skip
 
@@ -80,30 +73,41 @@ def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], conf
     recovered, knowledge = recovered_fraction(own.recovery, base.recovery), NOTHING
     if own.knowledge is not None and base.knowledge is not None:
         knowledge = ratio_of_means(own.knowledge.probabilities.double(), base.knowledge.probabilities.double())
-    verdict, because = decide_verdict(base.answers.accuracy, drop, recovered, knowledge, config.rule)
-    if own is base:
-        verdict, because = Verdict.BASE, f"accuracy {base.answers.accuracy:.2f}"
     return {
         **_answer_columns(own),
-        **_interval("forgetting", drop),
-        "knowledge_fraction": knowledge.value,
+        **interval_columns("forgetting", drop),
+        **interval_columns("knowledge_fraction", knowledge),
         **_vector_columns(own.heads, base.heads, shared),
         **_alignment_columns(own, base),
         **_head_columns(own.heads, base.heads, config.k),
         **{name: own.recovery.accuracy(condition) for name, condition in RECOVERY_COLUMNS.items()},
         "recovered_random": _random_accuracy(own.recovery),
-        **_interval("recovered_fraction", recovered),
-        "verdict": verdict.value,
-        "because": because,
+        **interval_columns("recovered_fraction", recovered),
+        **interval_columns("recovered_fraction_p", recovered_fraction(own.recovery, base.recovery, "probabilities")),
     }
 
 
-def recovered_fraction(own: ConditionComparison, base: ConditionComparison) -> Interval:
-    """What the base's vector adds to the accuracy on bare prompts, as a fraction of what it adds on the base."""
+def _verdict_columns(
+    row: Mapping[str, Any], own: Measurement, base: Measurement, config: CheckpointConfig
+) -> dict[str, str]:
+    """The verdict on a task, and the numbers behind it."""
+    decision = Decision(Verdict.BASE, f"accuracy {base.answers.accuracy:.2f}")
+    if own is not base:
+        decision = judge(row, base.answers.accuracy, config.rule)
+    return {"verdict": decision.verdict.value, "because": decision.because}
+
+
+def recovered_fraction(
+    own: ConditionComparison, base: ConditionComparison, of: Literal["correct", "probabilities"] = "correct"
+) -> Interval:
+    """What the base's vector adds to the accuracy on bare prompts, as a fraction of what it adds on the base.
+
+    Or, instead of accuracy, to the probability of the answer.
+    """
 
     def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
         steered, bare = (
-            recovery.correct[recovery.conditions.index(condition)].double()
+            getattr(recovery, of)[recovery.conditions.index(condition)].double()
             for condition in (Condition.BASE_VECTOR, Condition.BARE)
         )
         return steered - bare
@@ -172,8 +176,8 @@ def _vector_columns(own: HeadReading, base: HeadReading, shared: Sequence[Tensor
         centred = cosine(before.mean(0) - shared[0], now.mean(0) - shared[1]).item()
     z, base_z = own.z.mean(0).flatten(), base.z.mean(0).flatten()
     return {
-        **_interval("cosine", jackknife(before, now, cosine)),
-        **_interval("reselected_cosine", jackknife(base.reselected, own.reselected, cosine)),
+        **interval_columns("cosine", jackknife(before, now, cosine)),
+        **interval_columns("reselected_cosine", jackknife(base.reselected, own.reselected, cosine)),
         "norm": norm.item(),
         "norm_ratio": (norm / base_norm).item(),
         "reselected_norm_ratio": reselected_ratio.item(),
@@ -212,7 +216,3 @@ def _weight_columns(weight_change: Float[Tensor, "matrix layer head"], base: Hea
 def _random_accuracy(recovery: ConditionComparison) -> float:
     accuracies = [recovery.accuracy(name) for name in Condition.RANDOM_VECTOR.among(recovery.conditions)]
     return sum(accuracies) / len(accuracies)
-
-
-def _interval(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,12 +1,13 @@
-"""What became of an ability: a documented rule on numbers with intervals."""
+"""What became of an ability: a documented rule on numbers with intervals, the kinds of evidence side by side."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..checks import Fraction, checked
-from ..stats import Interval
-from ..vocabulary import Verdict
+from ..stats import NOTHING, Interval, prompts_to_decide
+from ..vocabulary import Opinion, Verdict
 
 
 @checked
@@ -16,19 +17,28 @@ class VerdictRule:
 
     1. The base answers less than ``known`` of the prompts: not an ability of the base.
     2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
-       ``tolerated``: undecided.
-    3. The base's vector, added to bare prompts, restores at least the fraction ``recovered`` of what it adds on the
-       base: the activation was drowned, the function is recoverable. With an interval on both sides: undecided.
+       ``tolerated``, the fall of the answer's mean probability decides, if its whole interval lies on one side of
+       ``tolerated`` and the drop of accuracy on the same side; else: undecided.
+    3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it
+       adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples (both as a
+       fraction of what was lost). Each says "still there" where its whole interval lies at or above ``recovered``,
+       "not there" where it lies below; where the interval contains it, the same fraction of the answer's probability
+       decides, if its whole interval lies on one side and the fraction of accuracy on the same. One that says "still
+       there" is enough: the activation was drowned, the function is recoverable. So it is where one is undecided, and
+       at least ``spilled`` of the wrong answers (whole interval) are the new task's or copies of the input: the new
+       task is done in the old one's stead. One undecided without that, or none measured: undecided.
     4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
        knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
 
-    A new rule is applied to the saved measures; nothing is measured again.
+    "Undecided" says about how many prompts would decide it, if the values stayed what they are. A new rule is applied
+    to the saved measures; nothing is measured again.
 
     Args:
         known: accuracy of the base from which a task counts as its ability.
         tolerated: drop of accuracy up to which an ability is kept.
-        recovered: fraction of what the base's vector does on the base from which the function is still there.
+        recovered: fraction of what was lost from which the function is still there.
         remembered: fraction of the base's knowledge probability from which the knowledge is still there.
+        spilled: fraction of the wrong answers from which the new task is done in the old one's stead.
 
     Raises:
         ArgumentError: naming the threshold that is outside 0 to 1.
@@ -43,6 +53,7 @@ class VerdictRule:
     tolerated: Fraction = 0.1
     recovered: Fraction = 0.5
     remembered: Fraction = 0.5
+    spilled: Fraction = 0.5
 
 
 class Decision(NamedTuple):
@@ -52,49 +63,198 @@ class Decision(NamedTuple):
     because: str
 
 
+class Evidence(NamedTuple):
+    """One kind of evidence: a fraction with its interval, the threshold it is held to, and its number of prompts.
+
+    ``in_probability``: the same fraction of the answer's probability instead of accuracy, where there is one.
+    """
+
+    kind: str
+    fraction: Interval
+    threshold: float
+    n: int
+    in_probability: Interval = NOTHING
+
+    @property
+    def opinion(self) -> Opinion:
+        """What it says."""
+        if isnan(self.fraction.value):
+            return Opinion.UNMEASURED
+        said = _side(self.fraction, self.threshold)
+        second = _side(self.in_probability, self.threshold)
+        value = Opinion.THERE if self.fraction.value >= self.threshold else Opinion.GONE
+        return second if said is Opinion.UNDECIDED and second is value else said
+
+    @property
+    def needed(self) -> int | None:
+        """How many prompts would decide it, where it is undecided; None where no number would."""
+        undecided = self.opinion is Opinion.UNDECIDED
+        return prompts_to_decide(self.fraction, self.n, self.threshold) if undecided else None
+
+    def __str__(self) -> str:
+        said = SENTENCES[self.kind].format(_shown(self.fraction))
+        decides = self.opinion not in (Opinion.UNMEASURED, _side(self.fraction, self.threshold))
+        return f"{said}{f', in probability {_shown(self.in_probability)}' if decides else ''}: {self.opinion}"
+
+
+def _side(interval: Interval, threshold: float) -> Opinion:
+    """On which side of a threshold the whole interval lies; undecided also where it is unknown."""
+    if interval.low >= threshold:
+        return Opinion.THERE
+    return Opinion.GONE if interval.high < threshold else Opinion.UNDECIDED
+
+
+VECTOR, SUBTRACTED, RELEARNED = "base's vector added", "new task's vector subtracted", "relearning"
+KNOWLEDGE, SPILLOVER = "knowledge", "spillover"
+SENTENCES = {
+    VECTOR: "the base's vector brings back {} of what it does on the base",
+    SUBTRACTED: "subtracting the new task's vector brings back {} of what was lost",
+    RELEARNED: "relearning brings back {} of what was lost",
+    KNOWLEDGE: "without instruction the answer has {} of its probability",
+    SPILLOVER: "{} of the wrong answers are the new task's or copies of the input",
+}
+RESTORING = (VECTOR, SUBTRACTED, RELEARNED)
+# kind of evidence: the column of its fraction, and the field of the rule that it is held to
+COLUMNS = {
+    VECTOR: ("recovered_fraction", "recovered"), SUBTRACTED: ("subtracted_fraction", "recovered"),
+    RELEARNED: ("relearned_fraction", "recovered"), KNOWLEDGE: ("knowledge_fraction", "remembered"),
+    SPILLOVER: ("spillover", "spilled"),
+}  # fmt: skip
+
+
+def evidence_of(row: Mapping[str, Any], rule: VerdictRule) -> list[Evidence]:
+    """The kinds of evidence in a row of a comparison, measured or not."""
+    n = int(row["n"])
+    wrong = n - round(n * float(row["accuracy"]))
+    return [
+        Evidence(
+            kind,
+            interval_in(row, column),
+            getattr(rule, threshold),
+            wrong if kind == SPILLOVER else n,
+            interval_in(row, f"{column}_p"),
+        )
+        for kind, (column, threshold) in COLUMNS.items()
+    ]
+
+
+def interval_in(row: Mapping[str, Any], column: str) -> Interval:
+    """A column of a row with its interval; not a number where one of the three is missing."""
+    found = Interval(*(float(row.get(f"{column}{end}", "nan")) for end in ("", "_low", "_high")))
+    return NOTHING if any(map(isnan, found)) else found
+
+
+def judge(row: Mapping[str, Any], base_accuracy: float, rule: VerdictRule) -> Decision:
+    """The verdict on a row of a comparison."""
+    return decide_verdict(
+        base_accuracy, interval_in(row, "forgetting"), evidence_of(row, rule), rule, n=int(row["n"]),
+        probability_fall=interval_in(row, "probability_fall"),
+    )  # fmt: skip
+
+
 def decide_verdict(
-    base_accuracy: float, drop: Interval, recovered: Interval, knowledge: Interval, rule: VerdictRule
+    base_accuracy: float,
+    drop: Interval,
+    evidence: Sequence[Evidence],
+    rule: VerdictRule,
+    *,
+    n: int = 1,
+    probability_fall: Interval = NOTHING,
 ) -> Decision:
     """The verdict on a task by the four steps of ``VerdictRule``.
 
     Args:
         base_accuracy: accuracy of the base, 0 to 1.
         drop: accuracy of the base minus that of the checkpoint.
-        recovered: what the base's vector adds on the checkpoint, as a fraction of what it adds on the base.
-        knowledge: the cloze's probability as a fraction of the base's; not a number for a task without a cloze.
+        evidence: the kinds of evidence, measured or not.
         rule: the thresholds.
+        n: how many prompts there are.
+        probability_fall: the answer's mean probability on the base minus that on the checkpoint.
     """
-    because = f"accuracy fell by {_shown(drop)}"
     if base_accuracy < rule.known:
         return Decision(Verdict.UNKNOWN, f"the base's accuracy is {base_accuracy:.2f}, below {rule.known:.2f}")
-    if drop.high < rule.tolerated:
-        return Decision(Verdict.KEPT, f"{because}, less than {rule.tolerated:.2f}")
-    if drop.low <= rule.tolerated:
-        return Decision(Verdict.UNDECIDED, f"{because}: the interval holds {rule.tolerated:.2f}")
-    if isnan(recovered.value):
-        return Decision(
-            Verdict.UNDECIDED, f"{because}, and the base's vector does nothing on the base's own bare prompts"
-        )
-    because += f"; the base's vector brings back {_shown(recovered)} of what it does on the base"
-    if recovered.low >= rule.recovered:
+    because, tolerated = f"accuracy fell by {_shown(drop)}", rule.tolerated
+    if drop.high < tolerated:
+        return Decision(Verdict.KEPT, f"{because}, less than {tolerated:.2f}")
+    if drop.low <= tolerated:
+        because += f": the interval holds {tolerated:.2f}"
+        if not isnan(probability_fall.value):
+            because += f"; the answer's probability fell by {_shown(probability_fall)}"
+        if probability_fall.high < tolerated and drop.value < tolerated:
+            return Decision(Verdict.KEPT, because)
+        if not (probability_fall.low > tolerated and drop.value > tolerated):
+            needed = [prompts_to_decide(each, n, tolerated) for each in (drop, probability_fall)]
+            same_side = (drop.value - tolerated) * (probability_fall.value - tolerated) > 0
+            return Decision(Verdict.UNDECIDED, because + _needed(_least(needed if same_side else needed[:1])))
+    measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
+    because = "; ".join([because, *map(str, measured)]) + _agreement(measured)
+    return _on_evidence(because, {each.kind: each for each in measured})
+
+
+def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
+    """Steps 3 and 4: the ability fell; is it still there?"""
+    restoring = [measured[kind] for kind in RESTORING if kind in measured]
+    said = {each.opinion for each in restoring}
+    if Opinion.THERE in said:
         return Decision(Verdict.DROWNED, because)
-    if recovered.high >= rule.recovered:
-        return Decision(Verdict.UNDECIDED, f"{because}: the interval holds {rule.recovered:.2f}")
-    return _on_knowledge(because, knowledge, rule)
+    if not restoring:
+        return Decision(Verdict.UNDECIDED, f"{because}; nothing was measured that may restore it")
+    if Opinion.UNDECIDED in said:
+        if SPILLOVER in measured and measured[SPILLOVER].opinion is Opinion.THERE:
+            return Decision(Verdict.DROWNED, because)
+        return Decision(Verdict.UNDECIDED, because + _needed(_to_restore(restoring)))
+    if KNOWLEDGE not in measured:
+        return Decision(Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether it is known")
+    knowledge = measured[KNOWLEDGE]
+    if knowledge.opinion is Opinion.UNDECIDED:
+        return Decision(Verdict.UNDECIDED, because + _needed(knowledge.needed))
+    return Decision(Verdict.LOST if knowledge.opinion is Opinion.GONE else Verdict.CHANGED, because)
 
 
-def _on_knowledge(because: str, knowledge: Interval, rule: VerdictRule) -> Decision:
-    """Step 4: the vector does not restore the function; is the knowledge there?"""
-    if isnan(knowledge.value):
-        return Decision(
-            Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether the knowledge is there"
-        )
-    because += f"; without instruction the answer has {_shown(knowledge)} of its probability"
-    if knowledge.high < rule.remembered:
-        return Decision(Verdict.LOST, because)
-    if knowledge.low >= rule.remembered:
-        return Decision(Verdict.CHANGED, because)
-    return Decision(Verdict.UNDECIDED, f"{because}: the interval holds {rule.remembered:.2f}")
+def _agreement(measured: Sequence[Evidence]) -> str:
+    """Whether the kinds that say something say the same."""
+    decided = [each.opinion for each in measured if each.opinion is not Opinion.UNDECIDED]
+    if len(decided) < 2:
+        return ""
+    return "; these agree" if len({*decided}) == 1 else "; these disagree"
+
+
+def _to_restore(restoring: Sequence[Evidence]) -> int | None:
+    """How many prompts would decide whether one of the kinds restores the ability.
+
+    One that would then say "still there" is enough; without any, all of them must say "not there".
+    """
+    undecided = [each for each in restoring if each.opinion is Opinion.UNDECIDED]
+    above = [each.needed for each in undecided if each.fraction.value > each.threshold]
+    if above:
+        return _least(above)
+    needed = [each.needed for each in undecided]
+    return None if None in needed else max(number for number in needed if number is not None)
+
+
+def _least(numbers: Sequence[int | None]) -> int | None:
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def _needed(number: int | None) -> str:
+    """How many prompts would decide, if the values stayed what they are."""
+    return (
+        "; no number of prompts would at this value"
+        if number is None
+        else f"; about {number:,} prompts would decide it"
+    )
+
+
+def evidence_rows(labels: Mapping[str, Any], evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
+    """One row per kind of evidence, as ``CheckpointComparison.evidence_frame`` has them."""
+    return [
+        {
+            **labels, "kind": each.kind, "value": each.fraction.value, "low": each.fraction.low,
+            "high": each.fraction.high, "threshold": each.threshold, "opinion": each.opinion.value,
+            "prompts": each.n, "prompts_needed": float("nan") if each.needed is None else float(each.needed),
+        }
+        for each in evidence
+    ]  # fmt: skip
 
 
 def _shown(interval: Interval) -> str:

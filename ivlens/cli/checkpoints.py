@@ -60,6 +60,8 @@ def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
         "layers": comparison.layers_frame(),
         "recovery": comparison.recovery_frame(),
         "sequence": comparison.sequence(),
+        "evidence": comparison.evidence_frame(),
+        "spectrum": comparison.spectrum_frame(),
     }
     for name, frame in frames.items():
         write_atomically(folder / f"{name}.csv", partial(frame.to_csv, index=False))

@@ -2,6 +2,8 @@
 
 from .adapters import adapter_folder as adapter_folder
 from .adapters import adapter_tokenizer as adapter_tokenizer
+from .block_weights import as_matrix as as_matrix
+from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model

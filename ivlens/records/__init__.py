@@ -22,6 +22,9 @@ from .effects import MethodAgreement as MethodAgreement
 from .effects import Stability as Stability
 from .effects import UniversalEffects as UniversalEffects
 from .effects import heads_by_effect as heads_by_effect
+from .evidence import OutputDivergence as OutputDivergence
+from .evidence import Replies as Replies
+from .evidence import WeightSpectrum as WeightSpectrum
 from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
@@ -33,6 +36,7 @@ from .patching import PartActivations as PartActivations
 from .patching import PatchedParts as PatchedParts
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
+from .relearning import Relearning as Relearning
 from .repair import Answers as Answers
 from .repair import Repair as Repair
 from .reverting import WeightReverts as WeightReverts

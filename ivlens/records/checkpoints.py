@@ -17,6 +17,22 @@ from .store import Record, todays_condition
 MATRICES = ("W_Q", "W_K", "W_V", "W_O")
 COLUMNS = 6  # checkpoints that a notebook shows in full: the last ones
 
+# Columns of ``CheckpointComparison.to_frame`` that comparisons saved by the first version lack.
+LATER_COLUMNS = (
+    "knowledge_fraction_low", "knowledge_fraction_high", "lost", "won", "mcnemar", "lost_adjusted", "won_adjusted",
+    "probability_fall", "probability_fall_low", "probability_fall_high", "first_token_change", "rest_change",
+    "subtracted", "subtracted_random", "subtracted_gain", "subtracted_gain_low", "subtracted_gain_high",
+    "subtracted_fraction", "subtracted_fraction_low", "subtracted_fraction_high", "subtracted_fraction_p",
+    "subtracted_fraction_p_low", "subtracted_fraction_p_high", "recovered_fraction_p", "recovered_fraction_p_low",
+    "recovered_fraction_p_high", "subtracted_layer",
+    "subtracted_scale", "spillover", "spillover_low", "spillover_high", "spillover_base", "copied", "copied_base",
+    "kl_new", "kl_text", "weight_distance", "relearned", "relearned_gain", "relearned_gain_low",
+    "relearned_gain_high", "relearned_fraction", "relearned_fraction_low", "relearned_fraction_high", "anew_gain",
+)  # fmt: skip
+EVIDENCE_COLUMNS = ["checkpoint", "task", "kind", "value", "low", "high", "threshold", "opinion", "prompts",
+                    "prompts_needed"]  # fmt: skip
+SPECTRUM_COLUMNS = ["checkpoint", "layer", "matrix", "change", "stable_rank", "rank90"]
+
 
 @checked
 @dataclass(frozen=True, eq=False)
@@ -85,6 +101,8 @@ class CheckpointComparison(Record):
         metric: of the effects.
         learned: the task that each checkpoint but the base was trained on, where known.
         failures: why a checkpoint could not be measured, by its name.
+        evidence: the columns of ``evidence_frame``, one mapping per checkpoint, task and kind of evidence.
+        spectrum: the columns of ``spectrum_frame``, one mapping per checkpoint and matrix.
 
     Example:
         >>> comparison.checkpoints  # of iv.compare_checkpoints(model, {"same": model}, [task])
@@ -109,6 +127,8 @@ class CheckpointComparison(Record):
     metric: str
     learned: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
+    spectrum: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
 
     def _with_todays_conditions(self) -> Self:
         rows = (row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
@@ -124,13 +144,41 @@ class CheckpointComparison(Record):
         """One row per checkpoint and task: probabilities, accuracy, forgetting, vector, heads, recovery, verdict.
 
         Returns:
-            The columns of ``rows``; forgetting is the base's accuracy minus the checkpoint's.
+            The columns of ``rows``; forgetting is the base's accuracy minus the checkpoint's. Columns of later versions
+            are not a number in a comparison that was saved before them.
 
         Example:
             >>> comparison.to_frame()["forgetting"].tolist()
             [0.0, 0.0]
         """
-        return pd.DataFrame(list(self.rows))
+        frame = pd.DataFrame(list(self.rows))
+        later = {name: float("nan") for name in LATER_COLUMNS if name not in frame}
+        return frame.assign(**later)
+
+    def evidence_frame(self) -> pd.DataFrame:
+        """One row per checkpoint, task and kind of evidence on whether a lost ability is still there.
+
+        Returns:
+            checkpoint, task, kind, value (a fraction) with its 95% interval (low, high), threshold of the verdict's
+            rule, opinion, prompts, and prompts_needed to decide it where it is undecided.
+
+        Example:
+            >>> comparison.evidence_frame()["kind"].tolist()[:2]
+            ["base's vector added", "new task's vector subtracted"]
+        """
+        return pd.DataFrame(list(self.evidence), columns=EVIDENCE_COLUMNS)
+
+    def spectrum_frame(self) -> pd.DataFrame:
+        """One row per checkpoint and matrix of its blocks: the change from the base's.
+
+        Returns:
+            checkpoint, layer, matrix, change, stable_rank, rank90.
+
+        Example:
+            >>> comparison.spectrum_frame()["change"].unique().tolist()
+            [0.0]
+        """
+        return pd.DataFrame(list(self.spectrum), columns=SPECTRUM_COLUMNS)
 
     def recovery_frame(self) -> pd.DataFrame:
         """One row per checkpoint, task and condition: answers to bare prompts with vectors added, and to clean prompts.

@@ -14,15 +14,23 @@ KNOWN = 0.05  # probability from which the base counts as knowing the answers wi
 FALLEN = 0.2  # drop of accuracy from which a task counts as forgotten
 INSTRUCTION = "instruction following falls more than knowledge"
 RECOVERY = "the base's vector brings a forgotten ability back"
+SUBTRACTION = "subtracting the new task's vector brings a forgotten ability back"
+SPILLOVER = "wrong answers are the new task's, more than in the base"
+FIRST_TOKEN = "an answer's first token falls more than the rest"
+RELEARNING = "a lost ability is relearned faster than a task is learned anew"
 TRACKING = "{} tracks forgetting"
 # measures of change, and the sign of their correlation with forgetting if they track it
 TRACKERS = {
     "alignment_change": -1, "cosine": -1, "centred_cosine": -1, "norm_ratio": -1, "aie_correlation": -1,
-    "weight_change_top": 1,
+    "weight_change_top": 1, "weight_distance": 1, "kl_new": 1, "kl_text": 1,
 }  # fmt: skip
+# what a measure is called in a claim, where its column does not say it
+CALLED = {"weight_distance": "distance in weights", "kl_new": "KL on the new task's prompts",
+          "kl_text": "KL on a plain text"}  # fmt: skip
 
 NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgetting", "recovered", "recovered_random",
-          *TRACKERS]  # fmt: skip
+          "subtracted", "subtracted_random", "spillover", "spillover_base", "first_token_change", "rest_change",
+          "relearned_gain", "anew_gain", *TRACKERS]  # fmt: skip
 
 
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
@@ -31,7 +39,12 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
     The base itself, tasks that it could not do, and tasks that were trained on are left out. Instruction against
     knowledge: how much more the probability of the instructed answer fell than that of the cloze, each relative to the
     base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with random ones.
-    Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4; 2502.11019, section 3).
+    Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector subtracted, minus the higher of
+    that without and that with random ones subtracted. Spillover: the fraction of wrong answers of forgotten tasks that
+    are the new task's or copies, minus the base's. First token: how much more its log-probability fell than that of the
+    rest of the answer, in forgotten tasks. Relearning: accuracy that a few examples add, minus what as many add on a
+    task that the base never had. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4;
+    2502.11019, section 3; KL and distance in weights: 2509.04259).
 
     Args:
         comparisons: one or more, whose pairs are pooled.
@@ -46,14 +59,19 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
         {'undecided'}
     """
     pairs = pd.concat([_pairs(each) for each in comparisons], ignore_index=True)
-    difference = "fall of probability, instructed - cloze"
-    rows = [
-        _finding(INSTRUCTION, difference, _instruction_falls(pairs), _mean),
-        _finding(RECOVERY, "accuracy, with the vector - random", _recoveries(pairs), _mean),
+    means = [
+        (INSTRUCTION, "fall of probability, instructed - cloze", _instruction_falls(pairs)),
+        (RECOVERY, "accuracy, with the vector - random", _recoveries(pairs)),
+        (SUBTRACTION, "accuracy, vector subtracted - not, or random", _subtractions(pairs)),
+        (SPILLOVER, "fraction of wrong answers, now - base", _fallen(pairs, "spillover", "spillover_base")),
+        (FIRST_TOKEN, "fall of log P, first - rest", _fallen(pairs, "rest_change", "first_token_change")),
+        (RELEARNING, "accuracy gained, relearned - anew", _difference(pairs, "relearned_gain", "anew_gain")),
     ]
+    rows = [_finding(claim, measure, values, _mean) for claim, measure, values in means]
     for measure, sign in TRACKERS.items():
         known = pairs[["task", "forgetting", measure]].dropna().rename(columns={measure: "value"})
-        rows.append(_finding(TRACKING.format(measure.replace("_", " ")), "Spearman's rho", known, _correlation, sign))
+        claim = TRACKING.format(CALLED.get(measure, measure.replace("_", " ")))
+        rows.append(_finding(claim, "Spearman's rho", known, _correlation, sign))
     return pd.DataFrame(rows)
 
 
@@ -76,8 +94,24 @@ def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _recoveries(pairs: pd.DataFrame) -> pd.DataFrame:
     """How much more the base's vector recovers than random ones, where the task was forgotten."""
-    fallen = pairs[pairs["forgetting"] >= FALLEN]
-    return pd.DataFrame({"task": fallen["task"], "value": fallen["recovered"] - fallen["recovered_random"]})
+    return _fallen(pairs, "recovered", "recovered_random")
+
+
+def _subtractions(pairs: pd.DataFrame) -> pd.DataFrame:
+    """How much more subtracting the new task's vector restores than doing nothing, and than random vectors."""
+    control = pairs[["accuracy", "subtracted_random"]].max(axis=1)
+    return _fallen(pairs.assign(control=control), "subtracted", "control")
+
+
+def _fallen(pairs: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
+    """The first column minus the second, where the task was forgotten."""
+    return _difference(pairs[pairs["forgetting"] >= FALLEN], one, other)
+
+
+def _difference(pairs: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
+    """The first column minus the second, where both were measured."""
+    known = pairs.dropna(subset=[one, other])
+    return pd.DataFrame({"task": known["task"], "value": known[one].astype(float) - known[other].astype(float)})
 
 
 def _finding(

@@ -96,6 +96,48 @@ PATCHED_PART = {
     "head": _int("index", "Query head in its layer, from 0; missing for a part that is the whole layer's."),
 }
 
+EVIDENCE_ON_TASKS = {
+    "lost": _int("prompts", "Prompts that the base answers correctly and the checkpoint does not (1 to 0)."),
+    "won": _int("prompts", "Prompts that the checkpoint answers correctly and the base does not (0 to 1)."),
+    "mcnemar": _float("0 to 1", "McNemar's exact two-sided p-value that as many were lost as won."),
+    "lost_adjusted": _float(
+        "0 to 1", "Fraction lost, minus what guessing among the task's options would lose; nan without options."
+    ),
+    "won_adjusted": _float("0 to 1", "Fraction won, minus what guessing among the task's options would win."),
+    "probability_fall": _float("0 to 1", "The base's mean probability of the answer minus the checkpoint's."),
+    **_bounds("probability_fall", "0 to 1", "bootstrap over prompts"),
+    "first_token_change": _float("nats", "Mean change from the base of the log-probability of the first answer token."),
+    "rest_change": _float("nats", "The same of the answer's other tokens together, where answers have them."),
+    "subtracted": _float(
+        "0 to 1", "Accuracy on clean prompts with the checkpoint's vector of the task that it learned subtracted."
+    ),
+    "subtracted_random": _float("0 to 1", "The same with random vectors of the same norm, mean over seeds."),
+    "subtracted_gain": _float("accuracy", "Accuracy with the new task's vector subtracted, minus that without."),
+    **_bounds("subtracted_gain", "accuracy", "paired over prompts"),
+    "subtracted_fraction": _float("ratio", "That gain, relative to the accuracy that was lost."),
+    **_bounds("subtracted_fraction", "ratio", "bootstrap over prompts"),
+    "subtracted_fraction_p": _float("ratio", "The same of the answer's mean probability instead of accuracy."),
+    **_bounds("subtracted_fraction_p", "ratio", "bootstrap over prompts"),
+    "subtracted_layer": _float("index", "Layer whose input it is subtracted from, chosen on validation prompts."),
+    "subtracted_scale": _float("factor", "How many times it is subtracted, chosen on validation prompts."),
+    "spillover": _float(
+        "0 to 1", "Of the wrong answers, the fraction that the new task would give, or that copy the input."
+    ),
+    **_bounds("spillover", "0 to 1", "Wilson"),
+    "spillover_base": _float("0 to 1", "The same fraction of the base's wrong answers."),
+    "copied": _float("0 to 1", "Of the wrong answers, the fraction that copy the input."),
+    "copied_base": _float("0 to 1", "The same fraction of the base's wrong answers."),
+    "kl_new": _float("nats", "KL(base || checkpoint) at the answers of the new task's prompts, mean over tokens."),
+    "kl_text": _float("nats", "KL(base || checkpoint) on a bundled English text, mean over tokens."),
+    "weight_distance": _float("ratio", "Norm of the change of all of the blocks' matrices, relative to the base's."),
+    "relearned": _float("0 to 1", "Accuracy after a few steps on a few examples, see relearning_probe."),
+    "relearned_gain": _float("accuracy", "What these steps add to the accuracy."),
+    **_bounds("relearned_gain", "accuracy", "paired over prompts"),
+    "relearned_fraction": _float("ratio", "That gain, relative to the accuracy that was lost."),
+    **_bounds("relearned_fraction", "ratio", "the gain's interval over what was lost"),
+    "anew_gain": _float("accuracy", "What as many steps add on a task that the base never had."),
+}
+
 CHECKPOINT_ROWS = {
     "checkpoint": CHECKPOINT,
     "task": TASK,
@@ -110,6 +152,7 @@ CHECKPOINT_ROWS = {
     "forgetting": _float("accuracy", "The base's accuracy minus the checkpoint's, on the same prompts."),
     **_bounds("forgetting", "accuracy", "paired over prompts"),
     "knowledge_fraction": _float("ratio", "Knowledge as a fraction of the base's."),
+    **_bounds("knowledge_fraction", "ratio", "bootstrap over prompts"),
     "cosine": _float("-1 to 1", "Cosine of the vector with the base's, both from the base's heads."),
     **_bounds("cosine", "-1 to 1", "jackknife over groups of prompts"),
     "reselected_cosine": _float("-1 to 1", "The same, with as many heads chosen anew on the checkpoint."),
@@ -138,6 +181,9 @@ CHECKPOINT_ROWS = {
     "recovered_random": _float("0 to 1", "The same with random vectors of the same norm, mean over seeds."),
     "recovered_fraction": _float("ratio", "What the base's vector adds here, relative to what it adds on the base."),
     **_bounds("recovered_fraction", "ratio", "bootstrap over prompts"),
+    "recovered_fraction_p": _float("ratio", "The same of the answer's mean probability instead of accuracy."),
+    **_bounds("recovered_fraction_p", "ratio", "bootstrap over prompts"),
+    **EVIDENCE_ON_TASKS,
     "verdict": _text("What became of the ability, by the documented rule."),
     "because": _text("The numbers that decided the verdict, in a sentence."),
 }
@@ -297,6 +343,28 @@ FRAMES: dict[str, dict[str, Column]] = {
         "probability_stderr": PROBABILITY_STDERR,
         "n": N,
     },
+    "CheckpointComparison.evidence_frame": {
+        "checkpoint": CHECKPOINT,
+        "task": TASK,
+        "kind": _text("Kind of evidence on whether a lost ability is still there."),
+        "value": _float("0 to 1", "What it restores, keeps, or explains, as a fraction."),
+        "low": _float("0 to 1", "Lower end of its 95% interval."),
+        "high": _float("0 to 1", "Upper end of its 95% interval."),
+        "threshold": _float("0 to 1", "What the verdict's rule holds it to."),
+        "opinion": _text('"still there", "not there", "undecided" or "not measured".'),
+        "prompts": _int("prompts", "Prompts that the interval is from; wrong answers, for spillover."),
+        "prompts_needed": _float(
+            "prompts", "About how many would decide it, where it is undecided; nan where no number would."
+        ),
+    },
+    "CheckpointComparison.spectrum_frame": {
+        "checkpoint": CHECKPOINT,
+        "layer": LAYER,
+        "matrix": _text("Name of the matrix in its block."),
+        "change": _float("ratio", "Frobenius norm of the matrix' change, relative to the base's matrix."),
+        "stable_rank": _float("rank", "Squared Frobenius norm of the change over its squared largest singular value."),
+        "rank90": _int("rank", "How many singular values hold 90% of that squared norm; 0 without a change."),
+    },
     "CheckpointComparison.layers_frame": {
         "checkpoint": CHECKPOINT,
         "task": TASK,
@@ -383,6 +451,16 @@ FRAMES: dict[str, dict[str, Column]] = {
         "pairs": _int("pairs", "Pairs of a checkpoint and a task that the number is computed from."),
         "tasks": _int("tasks", "Tasks among these pairs."),
         "finding": _text("confirmed, refuted, or undecided."),
+    },
+    "Relearning.to_frame": {
+        "task": TASK,
+        "role": _text('"lost" for the lost ability, "control" for a task that the base never had.'),
+        "before": _float("0 to 1", "Accuracy on test prompts before the steps."),
+        "after": _float("0 to 1", "Accuracy on the same prompts after the steps."),
+        "gain": _float("accuracy", "The second minus the first."),
+        "low": _float("accuracy", "Lower end of the gain's 95% interval (paired over prompts)."),
+        "high": _float("accuracy", "Upper end of the gain's 95% interval (paired over prompts)."),
+        "n": N,
     },
     "TrainingRun.to_frame": {
         "step": _int("index", "Optimiser step, from 0."),

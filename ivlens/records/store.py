@@ -43,7 +43,8 @@ class Record:
     prompts (task, template, BOS, seed), settings and library versions.
 
     A field's annotation says what ``load`` accepts. ``field(metadata={"axis": name})`` says that the field has an entry
-    for each step of that axis of the record's tensors; ``metadata={"record": kind}``, that it is a record itself.
+    for each step of that axis of the record's tensors; ``metadata={"record": kind}``, that it is a record itself;
+    ``metadata={"added": True}``, that files from before the field was added have its default.
     """
 
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
@@ -160,7 +161,9 @@ class Record:
             inner, name = each.metadata.get("record"), each.name
             if not {prefix + name, name} & {*tensors, *facts}:
                 name = EARLIER_FIELDS.get(name, name)
-            if prefix + name in tensors:
+            if each.metadata.get("added") and not {prefix + name, name} & {*tensors, *facts}:
+                values[each.name] = each.default
+            elif prefix + name in tensors:
                 values[each.name] = tensors[prefix + name]
             elif inner and isinstance(facts[name], Mapping):
                 values[each.name] = inner._unpack(f"{prefix}{name}.", tensors, facts[name])

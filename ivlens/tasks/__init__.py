@@ -15,6 +15,8 @@ from .prompt import token_text as token_text
 from .task import Task as Task
 from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
+from .task import option_count as option_count
+from .task import prompts_for as prompts_for
 
 __all__ = [
     "Example",

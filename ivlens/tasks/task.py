@@ -1,7 +1,7 @@
 """A task: examples, instructions, and the prompts made from them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -15,6 +15,8 @@ from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
 from .formats import NEUTRAL, ChatText, Format, Turns, find_format
 from .prompt import Prompt
+
+FEW_LABELS = 10  # different answers up to which a task is one of choosing a label
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,37 @@ def clean_instruction(task: Task, instruction: bool | int | str | None, shots: i
             "pass shots=, or instruction= with a text",
         )  # fmt: skip
     return instruction
+
+
+def prompts_for(
+    task: Task,
+    inputs: Sequence[str],
+    *,
+    shots: int,
+    instruction: bool | int | str | None = None,
+    format: FormatName | Format = "labelled",
+    seed: int = 0,
+    tokenizer: Any = None,
+) -> list[Prompt]:
+    """A task's prompts for inputs that need not be among its examples; see ``Task.prompts`` for the options.
+
+    The answers are those of the task's examples; an input that is none of theirs has itself as its answer.
+    """
+    known = {example.input: example for example in task.examples}
+    queries = [known.get(each) or Example(each, (each,)) for each in inputs]
+    render = find_format(format, tokenizer, None, "")
+    all_turns = task._turns(queries, shots, task._or_default(instruction), seed)
+    return [task._prompt(query, render(turns)) for query, turns in zip(queries, all_turns, strict=True)]
+
+
+def option_count(task: Task) -> int | None:
+    """How many answers a guess has to choose from: the items that an input lists, or a task's few labels; else None."""
+    listed = [[item.strip() for item in example.input.split(",")] for example in task.examples]
+    if all(example.answers[0] in items for example, items in zip(task.examples, listed, strict=True)):
+        counts = {len(items) for items in listed}
+        return counts.pop() if len(counts) == 1 and min(counts) > 1 else None
+    labels = {example.answers[0] for example in task.examples}
+    return len(labels) if 2 <= len(labels) <= min(FEW_LABELS, len(task.examples) // 4) else None
 
 
 def _answers(task: Task) -> set[str]:

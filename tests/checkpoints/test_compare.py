@@ -150,7 +150,8 @@ def test_finished_measures_are_found_again(
 ) -> None:
     out, first = tmp_path / "out", {"doubled": variant("doubled", scale(2.0))}
     whole = compare_checkpoints(base, first, tasks, CONFIG, out=out)
-    assert len(messages) == 2 * (5 + 4 + 1) + 2  # the second task has no cloze; sweeps on the base only
+    # the second task has no cloze; sweeps on the base only; outputs and matrices beside the base's
+    assert len(messages) == 2 * (6 + 5 + 1) + 2 + 2
     messages.clear()
     again = compare_checkpoints(base, first, tasks, CONFIG, out=out)
     assert messages == []
@@ -175,7 +176,7 @@ def test_an_interrupted_comparison_resumes(
     messages.clear()
 
     def stop(line: str) -> None:
-        if len(messages) == 14:
+        if len(messages) == 20:
             raise KeyboardInterrupt
 
     listen(stop)
@@ -183,7 +184,7 @@ def test_an_interrupted_comparison_resumes(
         compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
     messages.clear()
     again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
-    assert len(messages) == 22 - 13
+    assert len(messages) == 28 - 19
     assert again.to_frame().equals(whole.to_frame())
 
 

@@ -145,9 +145,9 @@ def test_a_changed_input_gives_the_numbers_of_a_new_folder(
     [
         ({"method": "attribution"}, {"heads", "sweep", "recovery"}),
         ({"stream_dtype": torch.float64}, {"heads", "sweep", "recovery"}),
-        ({"instruction": "over the lazy dog"}, {"answers", "heads", "hidden", "sweep", "recovery"}),
-        ({"format": "plain"}, {"answers", "heads", "hidden", "sweep", "recovery"}),
-        ({"format": "chat"}, {"answers", "heads", "hidden", "sweep", "recovery"}),
+        ({"instruction": "over the lazy dog"}, {"answers", "heads", "hidden", "sweep", "recovery", "replies"}),
+        ({"format": "plain"}, {"answers", "heads", "hidden", "sweep", "recovery", "replies"}),
+        ({"format": "chat"}, {"answers", "heads", "hidden", "sweep", "recovery", "replies"}),
     ],
 )
 def test_an_option_is_part_of_what_it_touches_and_of_nothing_else(

@@ -8,13 +8,33 @@ import torch
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, VerdictRule
 from ivlens.checkpoints.summary import recovered_fraction
-from ivlens.checkpoints.verdict import decide_verdict
+from ivlens.checkpoints.verdict import KNOWLEDGE, RELEARNED, SPILLOVER, SUBTRACTED, VECTOR, Evidence, decide_verdict
 from ivlens.records import ConditionComparison
-from ivlens.stats import Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
+from ivlens.stats import (
+    Interval,
+    cosine,
+    jackknife,
+    linear_cka,
+    paired_drop,
+    prompts_to_decide,
+    ratio_of_means,
+    spearman,
+)
 from ivlens.vocabulary import Condition, Verdict
 
 NAN = Interval(math.nan, math.nan, math.nan)
+THERE, GONE, UNSURE = Interval(0.8, 0.6, 1.0), Interval(0.1, 0.0, 0.3), Interval(0.4, 0.2, 0.6)
 FELL, HELD = Interval(0.5, 0.3, 0.7), Interval(0.0, -0.05, 0.05)
+
+
+def kinds(
+    recovered: tuple = NAN, knowledge: tuple = NAN, subtracted: tuple = NAN, relearned: tuple = NAN,
+    spillover: tuple = NAN,
+) -> list[Evidence]:  # fmt: skip
+    """The kinds of evidence with these fractions, from 30 prompts, under the default thresholds."""
+    found = {VECTOR: recovered, SUBTRACTED: subtracted, RELEARNED: relearned, KNOWLEDGE: knowledge,
+             SPILLOVER: spillover}  # fmt: skip
+    return [Evidence(kind, Interval(*fraction), 0.5, 30) for kind, fraction in found.items()]
 
 
 @pytest.mark.parametrize(
@@ -35,18 +55,104 @@ FELL, HELD = Interval(0.5, 0.3, 0.7), Interval(0.0, -0.05, 0.05)
 def test_each_branch_of_the_rule(
     accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, expected: str
 ) -> None:
-    intervals = Interval(*drop), Interval(*recovered), Interval(*knowledge)
-    verdict, because = decide_verdict(accuracy, *intervals, VerdictRule())
+    verdict, because = decide_verdict(accuracy, Interval(*drop), kinds(recovered, knowledge), VerdictRule())
     assert verdict is Verdict(expected)
     assert f"{accuracy:.2f}" in because or f"{drop[0]:.2f}" in because
 
 
 def test_thresholds_move_the_verdict() -> None:
     drop, recovered = Interval(0.2, 0.12, 0.28), Interval(0.4, 0.35, 0.45)
-    assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(tolerated=0.3))[0] == "kept"
-    assert decide_verdict(0.9, drop, recovered, NAN, VerdictRule(recovered=0.3))[0] == "activation drowned, recoverable"
+    lower = [Evidence(VECTOR, recovered, 0.3, 30)]
+    assert decide_verdict(0.9, drop, kinds(recovered), VerdictRule(tolerated=0.3))[0] == "kept"
+    assert decide_verdict(0.9, drop, kinds(recovered), VerdictRule())[0] == "function changed"
+    assert decide_verdict(0.9, drop, lower, VerdictRule())[0] == "activation drowned, recoverable"
     with pytest.raises(ivlens.ArgumentError, match="tolerated"):
         VerdictRule(tolerated=1.5)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (kinds(GONE, subtracted=THERE), "activation drowned, recoverable"),  # one that restores it is enough
+        (kinds(GONE, relearned=THERE), "activation drowned, recoverable"),
+        (kinds(UNSURE, subtracted=GONE), "undecided"),
+        (kinds(UNSURE, spillover=THERE), "activation drowned, recoverable"),
+        (kinds(UNSURE, spillover=UNSURE), "undecided"),
+        (kinds(UNSURE, knowledge=THERE), "undecided"),  # knowledge says nothing about the function
+        (kinds(GONE, spillover=THERE), "function changed"),
+        (kinds(GONE, subtracted=GONE, knowledge=GONE), "knowledge lost"),
+        (kinds(spillover=THERE, knowledge=THERE), "undecided"),
+        (kinds(subtracted=GONE, knowledge=THERE), "function changed"),
+    ],
+)
+def test_the_kinds_of_evidence_stand_side_by_side(evidence: list[Evidence], expected: str) -> None:
+    verdict, because = decide_verdict(0.9, FELL, evidence, VerdictRule(), n=30)
+    assert verdict == expected
+    measured = [each for each in evidence if not math.isnan(each.fraction.value)]
+    assert all(str(each) in because for each in measured)
+    decided = {each.opinion for each in measured} - {"undecided"}
+    count = sum(each.opinion != "undecided" for each in measured)
+    assert ("these agree" in because) == (count > 1 and len(decided) == 1)
+    assert ("these disagree" in because) == (len(decided) > 1)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "in_probability", "expected"),
+    [
+        (UNSURE, (0.3, 0.2, 0.45), "not there"),
+        (UNSURE, (0.7, 0.6, 0.8), "undecided"),  # the two differ
+        (UNSURE, (0.45, 0.3, 0.6), "undecided"),
+        (UNSURE, NAN, "undecided"),
+        ((0.6, 0.4, 0.8), (0.7, 0.6, 0.8), "still there"),
+        (THERE, (0.1, 0.0, 0.2), "still there"),  # accuracy is enough where it decides
+        (NAN, (0.7, 0.6, 0.8), "not measured"),
+    ],
+)
+def test_the_answers_probability_decides_where_a_fraction_of_accuracy_does_not(
+    fraction: tuple, in_probability: tuple, expected: str
+) -> None:
+    evidence = Evidence(VECTOR, Interval(*fraction), 0.5, 30, Interval(*in_probability))
+    assert evidence.opinion == expected
+    decides = fraction not in (NAN, THERE) and expected != "undecided"
+    assert ("in probability" in str(evidence)) == decides
+    assert (evidence.needed is None) == (expected != "undecided")
+
+
+def test_undecided_says_how_many_prompts_would_decide() -> None:
+    """Halving an interval takes four times the prompts."""
+    straddling = Interval(0.3, 0.05, 0.55)
+    below = kinds(UNSURE, subtracted=(0.1, -0.6, 0.7))  # 30 times 4, and times 2.25: both must say "not there"
+    assert decide_verdict(0.9, FELL, below, VerdictRule()).because.endswith("; about 120 prompts would decide it")
+    above = kinds(UNSURE, subtracted=(0.7, 0.4, 1.0))  # one that says "still there" is enough
+    assert decide_verdict(0.9, FELL, above, VerdictRule()).because.endswith("; about 68 prompts would decide it")
+    level = kinds(UNSURE, subtracted=(0.5, 0.4, 0.6))
+    assert decide_verdict(0.9, FELL, level, VerdictRule()).because.endswith("no number of prompts would at this value")
+    said = decide_verdict(0.9, straddling, [], VerdictRule(), n=30)
+    assert said.verdict == "undecided"
+    assert said.because.endswith("; about 47 prompts would decide it")
+    assert prompts_to_decide(straddling, 30, 0.1) == math.ceil(30 * (0.25 / 0.2) ** 2)
+    assert prompts_to_decide(Interval(0.0, -0.1, 0.2), 30, 0.1) == 120
+    assert prompts_to_decide(Interval(0.1, 0.0, 0.2), 30, 0.1) is None
+    assert prompts_to_decide(NAN, 30, 0.1) is None
+    exactly = decide_verdict(0.9, Interval(0.1, 0.0, 0.2), [], VerdictRule(), n=30)
+    assert exactly.because.endswith("no number of prompts would at this value")
+
+
+@pytest.mark.parametrize(
+    ("drop", "fall", "expected"),
+    [
+        ((0.15, 0.05, 0.25), (0.2, 0.15, 0.25), "function changed"),
+        ((0.05, -0.05, 0.15), (0.02, 0.0, 0.04), "kept"),
+        ((0.15, 0.05, 0.25), (0.02, 0.0, 0.04), "undecided"),  # the two differ
+        ((0.15, 0.05, 0.25), (0.15, 0.05, 0.25), "undecided"),
+        ((0.15, 0.05, 0.25), NAN, "undecided"),
+        ((0.05, -0.05, 0.09), (0.3, 0.2, 0.4), "kept"),  # accuracy is enough where it decides
+    ],
+)
+def test_the_answers_probability_decides_whether_accuracy_fell(drop: tuple, fall: tuple, expected: str) -> None:
+    evidence = kinds(GONE, knowledge=THERE)
+    verdict = decide_verdict(0.9, Interval(*drop), evidence, VerdictRule(), n=30, probability_fall=Interval(*fall))
+    assert verdict[0] == expected
 
 
 def test_a_paired_drop_counts_the_prompts_that_changed() -> None:

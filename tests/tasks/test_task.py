@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ivlens.errors import ArgumentError, TaskError
-from ivlens.tasks import Example, Task
+from ivlens.tasks import Example, Task, load_task, option_count, prompts_for
 
 EXAMPLES = [(f"verb{n}", [f"past{n}", f"alt{n}"]) for n in range(20)]
 PAST = Task(
@@ -174,3 +174,20 @@ def test_no_second_space_after_whitespace_and_braces_are_text():
     task = Task("t", [("{x}", "y")], cloze="{input} is {z} ")
     assert task.cloze_prompts()[0].text == "{x} is {z} "
     assert task.cloze_prompts()[0].answers == ("y",)
+
+
+def test_inputs_of_another_task_are_asked_as_its_own_are():
+    own = PAST.prompts(5, shots=2, split="test")
+    asked = prompts_for(PAST, [*(each.input for each in own), "verb99"], shots=2)
+    assert asked[:5] == own
+    assert asked[5].text.startswith("Write the past tense.")
+    assert asked[5].text.endswith("Verb: verb99\nPast tense:")
+    assert asked[5].answers == (" verb99",)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sentiment", 2), ("word-topic", 4), ("choose-animal", 3), ("antonym", None), ("lowercase-first-letter", None)],
+)
+def test_a_guess_has_a_few_options_or_none(name, options):
+    assert option_count(load_task(name)) == options

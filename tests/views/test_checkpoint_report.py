@@ -176,3 +176,26 @@ def test_figures_fit_a_page_whatever_they_hold(comparison: Any, kind: dict[str, 
         assert figure.layout.template == pio.templates["ivlens"]
         for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
             assert 0 <= axis.domain[0] < axis.domain[1] <= 1 if axis.domain else True
+
+
+def test_the_kinds_of_evidence_stand_side_by_side(comparison: Any, tmp_path: Path) -> None:
+    """One row per task of a checkpoint; columns of earlier or later versions only where they were measured."""
+    kinds = (("base's vector added", 0.4, "undecided"), ("relearning", np.nan, "not measured"),
+             ("spillover", 0.9, "still there"))  # fmt: skip
+    made = comparison()
+    evidence = [
+        {"checkpoint": name, "task": task, "kind": kind, "value": value, "low": value - 0.1, "high": value + 0.1,
+         "threshold": 0.5, "opinion": opinion, "prompts": 30, "prompts_needed": 120.0}
+        for name in NAMES[1:] for task in TASKS for kind, value, opinion in kinds
+    ]  # fmt: skip
+    rows = [{**row, "spillover": 0.9, "spillover_low": 0.8, "spillover_high": 1.0} for row in made.rows]
+    whole = dataclasses.replace(made, evidence=tuple(evidence), rows=tuple(rows))
+    text = write_comparison_report(tmp_path / "whole.html", whole).read_text().replace("\u00a0", " ")
+    for said in ("Kinds of evidence side by side", "0.40 (0.30 to 0.50): undecided", "not measured",
+                 "0.90 (0.80 to 1.00): still there", "its answers among the wrong ones"):  # fmt: skip
+        assert said in text, said
+    assert text.count("0.40 (0.30 to 0.50): undecided") == len(NAMES[1:]) * len(TASKS)
+    assert "Relearning from a few examples" not in text
+    old = write_comparison_report(tmp_path / "old.html", made).read_text()
+    assert "Kinds of evidence" not in old
+    assert "its answers among the wrong ones" not in old

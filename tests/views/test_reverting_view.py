@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from patchings import patched
 
 from ivlens import views
 from ivlens.errors import MismatchError
 from ivlens.views.checkpoints.reverting import reverting_parts
+from patchings import patched
 from reverted import reverted
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import ModelPart, Part, TokenizedPrompt
+from ..block_weights import mlp_weights
 from ..forks import additions, replacements, rows_of
 from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
 from ..hooks import has_hooks, hooked
@@ -126,6 +127,17 @@ def _attention_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "he
 def _projection(attention: nn.Module | None, name: str) -> nn.Module | None:
     """The module of attention that has W_Q, W_K or W_V, None where they are one joint matrix."""
     return next((getattr(attention, each) for each in PROJECTIONS[name] if hasattr(attention, each)), None)
+
+
+@mlp_weights.register(Bridge)
+def _mlp_weights(model: Bridge, layer: int) -> dict[str, Float[Tensor, "_ _"]]:
+    """As the Hugging Face model stores them, experts' matrices one below the other."""
+    parts = model.decoder.layers[layer]
+    of_attention = {*map(id, parts.attention.parameters())} if parts.attention is not None else set[int]()
+    return {
+        name: weight.detach().flatten(0, -2) for name, weight in parts.module.named_parameters()
+        if weight.ndim > 1 and weight.is_floating_point() and id(weight) not in of_attention
+    }  # fmt: skip
 
 
 @torch.no_grad()

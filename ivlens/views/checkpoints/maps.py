@@ -37,6 +37,17 @@ MEASURES = {
     "recovered_own": ("accuracy on bare prompts with the checkpoint's own vector added", "unit"),
     "recovered_random": ("accuracy on bare prompts with random vectors added, mean", "unit"),
     "recovered_fraction": ("what the base's vector adds on bare prompts, over what it adds on the base", "unit"),
+    "probability_fall": ("mean probability of the answer, base minus checkpoint", "loss"),
+    "first_token_change": ("log-probability of the answers' first token in nats, now minus base", "gain"),
+    "rest_change": ("log-probability of the answers' other tokens in nats, now minus base", "gain"),
+    "subtracted": ("accuracy on clean prompts with the new task's vector subtracted", "unit"),
+    "subtracted_gain": ("accuracy that subtracting the new task's vector adds", "gain"),
+    "spillover": ("of the wrong answers, those of the new task or copies of the input", "unit"),
+    "copied": ("of the wrong answers, copies of the input", "unit"),
+    "relearned": ("accuracy after a few steps on a few examples", "unit"),
+    "kl_new": ("KL to the base at the answers of the new task's prompts, in nats", "size"),
+    "kl_text": ("KL to the base on an English text, in nats", "size"),
+    "weight_distance": ("of all matrices of the blocks from the base's, relative to these", "size"),
 }
 WHAT = ("aie", "aie-change", *MATRICES)
 CELL = Size(66, 28)

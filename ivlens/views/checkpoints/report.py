@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...checks import checked
 from ...records import MATRICES, CheckpointComparison, Head, findings
+from ...records.checkpoints import LATER_COLUMNS
 from ...records.tables import is_measured
 from ..documents import Body, write_page
 from ..markup import prose
@@ -27,9 +28,18 @@ TABLES = {
                                       "reselected_norm_ratio", "alignment", "alignment_change"],
     "The heads, beside the base's": ["aie_correlation", "overlap", "heads_gained", "heads_lost", "weight_change_top",
                                      "weight_change_rest"],
+    "Prompt by prompt: lost (1 to 0) and won (0 to 1)": ["lost", "won", "mcnemar", "lost_adjusted", "won_adjusted",
+                                                         "probability_fall", "first_token_change", "rest_change"],
+    "The new task's share: its vector subtracted, and its answers among the wrong ones": [
+        "subtracted", "subtracted_random", "subtracted_gain", "subtracted_fraction", "spillover", "spillover_base",
+        "copied", "copied_base"],
+    "Relearning from a few examples": ["relearned", "relearned_gain", "relearned_fraction", "anew_gain"],
+    "Distance from the base": ["kl_new", "kl_text", "weight_distance"],
 }  # fmt: skip
-INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselected_cosine")
-HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change")
+INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselected_cosine", "probability_fall",
+             "subtracted_gain", "subtracted_fraction", "spillover", "relearned_gain",
+             "relearned_fraction")  # fmt: skip
+HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change", "spillover", "subtracted_gain")
 METHOD = """
 Accuracy is that of greedy answers to clean prompts: an instruction, its input and demonstrations. The instruction
 probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
@@ -46,12 +56,22 @@ Recovery adds a vector to the residual stream of bare prompts, which have no ins
 own, random ones of the same norm, another task's. The layer and the strength were chosen on the base, on other
 prompts. The recovered fraction is what the base's vector adds on the checkpoint, divided by what it adds on the base.
 
-Verdicts follow a rule on these numbers and their intervals; its thresholds are among the settings. Kept: accuracy
-fell by less than is tolerated. Activation drowned, recoverable: it fell, and the base's vector brings the ability
-back. Function changed: it does not, though the knowledge is still there, or is not known. Knowledge lost: the
-knowledge is gone too. Undecided: an interval lies on both sides of a threshold.
+Where it is known what a checkpoint learned, its own vector of that task is subtracted from clean prompts of the old
+tasks, at a layer and strength chosen on validation prompts, beside random ones. Spillover is the fraction of wrong
+answers that the new task would give (by its examples, or else what the checkpoint replies under its instruction) or
+that copy the input. Lost and won count prompts one by one; adjusted, without what guessing among a task's options
+would change. KL is that of the base to the checkpoint, in nats, at the answers of the new task's prompts and on the
+opening of "Pride and Prejudice" (1813).
 
-Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arXiv 2310.15213.
+Verdicts follow a rule on these numbers and their intervals; its thresholds are among the settings. Kept: accuracy
+fell by less than is tolerated. Activation drowned, recoverable: it fell, and something brings the ability back: the
+base's vector, subtracting the new task's, or relearning from a few examples; or one of these is undecided, and most of
+the wrong answers are the new task's. Function changed: nothing does, though the knowledge is still there, or is not
+known. Knowledge lost: the knowledge is gone too. Undecided: an interval lies on both sides of a threshold; the reason
+says about how many prompts would decide, if the values stayed what they are.
+
+Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arXiv 2310.15213; prompt by prompt:
+arXiv 2510.17776; relearning: arXiv 2501.13453; KL: arXiv 2509.04259.
 """
 
 
@@ -84,7 +104,7 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
     """The sections of a comparison's page with their headings: verdicts first, then figures, then tables."""
     sections: list[tuple[str, Body]] = [
         ("What was compared", _compared(comparison)),
-        ("Verdicts", [_verdicts(comparison), checkpoint_summary(comparison)]),
+        ("Verdicts", [_verdicts(comparison), *_evidence(comparison), checkpoint_summary(comparison)]),
         ("What the papers say, tested here", _findings(comparison)),
         ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
         ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
@@ -134,6 +154,21 @@ def _verdicts(comparison: CheckpointComparison) -> str:
     return frame_table(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns))
 
 
+def _evidence(comparison: CheckpointComparison) -> list[str]:
+    """The kinds of evidence side by side, one row per task of a checkpoint, where they were measured."""
+    frame = comparison.evidence_frame()
+    if frame["value"].isna().all():
+        return []
+    texts = zip(frame["value"], frame["low"], frame["high"], frame["opinion"], strict=True)
+    frame["text"] = [opinion if value != value else f"{_interval(value, low, high)}: {opinion}"
+                     for value, low, high, opinion in texts]  # fmt: skip
+    kinds = list(dict.fromkeys(frame["kind"]))
+    pairs = frame[KEYS].drop_duplicates()
+    side_by_side = frame.pivot(index=KEYS, columns="kind", values="text")[kinds].reset_index()
+    caption = "Kinds of evidence side by side: the fraction that each restores, keeps or explains, and what it says"
+    return [frame_table(pairs.merge(side_by_side, on=KEYS), caption)]
+
+
 def _findings(comparison: CheckpointComparison) -> list[Body]:
     """The papers' claims tested on these checkpoints, and the numbers behind them."""
     frame = findings(comparison)
@@ -153,8 +188,11 @@ def _tables(comparison: CheckpointComparison) -> list[Body]:
     """The main columns of the comparison, the recovery, and the checkpoints as a sequence."""
     frame, parts = _readable(comparison.to_frame()), []
     for caption, columns in TABLES.items():
-        part = frame[[*KEYS, *(each for each in columns if each in frame)]]
-        parts.append(frame_table(part.rename(columns=lambda name: name.replace("_", " ")), caption))
+        unknown = {each for each in LATER_COLUMNS if not is_measured(comparison, each)}
+        known = [each for each in columns if each in frame and each not in unknown]
+        if known:
+            part = frame[[*KEYS, *known]]
+            parts.append(frame_table(part.rename(columns=lambda name: name.replace("_", " ")), caption))
     if comparison.recovery:
         parts.append(_recovery(comparison, frame))
     parts.append(frame_table(comparison.matrix(), "Accuracy on each task at each checkpoint"))

@@ -1,0 +1,77 @@
+"""``rejudge``: the verdict's rule applied again to a comparison, with another rule or with further evidence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from ..checks import checked
+from ..errors import one_of
+from ..records import CheckpointComparison, Relearning
+from ..stats import Interval
+from .evidence import interval_columns
+from .verdict import VerdictRule, evidence_of, evidence_rows, judge
+
+
+@checked
+def rejudge(
+    comparison: CheckpointComparison,
+    rule: VerdictRule | None = None,
+    *,
+    relearned: Mapping[str, Sequence[Relearning]] | None = None,
+) -> CheckpointComparison:
+    """Apply the verdict's rule again to a comparison's numbers; nothing is measured.
+
+    Args:
+        comparison: a record of ``compare_checkpoints``, of this or an earlier version.
+        rule: the thresholds (None: those of the comparison).
+        relearned: relearning probes of its checkpoints, by the checkpoints' names; a probe is evidence on its task.
+
+    Returns:
+        The comparison with the verdicts, the evidence and the columns on relearning.
+
+    Raises:
+        ArgumentError: a checkpoint or task that is not the comparison's.
+
+    Example:
+        >>> from ivlens.checkpoints import VerdictRule, rejudge
+        >>> rejudge(comparison, VerdictRule(tolerated=1.0)).to_frame()["verdict"].tolist()
+        ['base', 'not an ability of the base']
+    """
+    base, *others = comparison.checkpoints
+    probes: dict[tuple[str, str], Relearning] = {}
+    for name, found in (relearned or {}).items():
+        one_of("checkpoint", name, tuple(others))
+        for probe in found:
+            one_of("task", probe.task, comparison.tasks)
+            probes[name, probe.task] = probe
+    rule = rule or _rule_of(comparison)
+    accuracy = {row["task"]: float(row["accuracy"]) for row in comparison.rows if row["checkpoint"] == base}
+    rows, evidence = [], []
+    for row in comparison.rows:
+        labels = {"checkpoint": row["checkpoint"], "task": row["task"]}
+        if row["checkpoint"] != base:
+            if (row["checkpoint"], row["task"]) in probes:
+                probe = probes[row["checkpoint"], row["task"]]
+                row = row | _relearning_columns(probe, float(row["forgetting"]))
+            decision = judge(row, accuracy[row["task"]], rule)
+            row = row | {"verdict": decision.verdict.value, "because": decision.because}
+            evidence += evidence_rows(labels, evidence_of(row, rule))
+        rows.append(row)
+    return replace(comparison, rows=tuple(rows), evidence=tuple(evidence))
+
+
+def _relearning_columns(probe: Relearning, forgetting: float) -> dict[str, float]:
+    """What the examples gain, also as a fraction of what was lost."""
+    gain = probe.gain
+    fraction = Interval(*(each / forgetting if forgetting > 0 else float("nan") for each in gain))
+    return {
+        "relearned": probe.after.double().mean().item(), **interval_columns("relearned_gain", gain),
+        **interval_columns("relearned_fraction", fraction), "anew_gain": probe.anew_gain.value,
+    }  # fmt: skip
+
+
+def _rule_of(comparison: CheckpointComparison) -> VerdictRule:
+    """The rule that a comparison was made with; thresholds that were added since have their defaults."""
+    settings: Any = comparison.provenance.get("settings") or {}
+    saved = (settings.get("comparison") or settings).get("rule") or {}
+    return VerdictRule(**{each.name: saved[each.name] for each in fields(VerdictRule) if each.name in saved})
