@@ -87,7 +87,8 @@ def goal_table(rows: pd.DataFrame) -> pd.DataFrame:
     lost = rows[(rows["method"] == "plain") & (rows["of base before"] <= LOST)]
     reached = (lost["of base after"] >= KEPT) & (lost["of learned"] >= LEARNED)
     return pd.DataFrame([{
-        "plain checkpoints that lost half or more": len(lost), "of base before": round(lost["of base before"].mean(), 2),
+        "plain checkpoints that lost half or more": len(lost),
+        "of base before": round(lost["of base before"].mean(), 2),
         "of base after": round(lost["of base after"].mean(), 2), "of learned": round(lost["of learned"].mean(), 2),
         "reached 95% at 98%": int(reached.sum()),
     }])  # fmt: skip

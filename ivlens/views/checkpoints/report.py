@@ -160,7 +160,7 @@ def _evidence(comparison: CheckpointComparison) -> list[str]:
     if frame["value"].isna().all():
         return []
     texts = zip(frame["value"], frame["low"], frame["high"], frame["opinion"], strict=True)
-    frame["text"] = [opinion if value != value else f"{_interval(value, low, high)}: {opinion}"
+    frame["text"] = [opinion if value != value else f"{interval_text(value, low, high)}: {opinion}"
                      for value, low, high, opinion in texts]  # fmt: skip
     kinds = list(dict.fromkeys(frame["kind"]))
     pairs = frame[KEYS].drop_duplicates()
