@@ -46,6 +46,7 @@ MAKERS = {
     "Prompt": "task.prompts(n) gives a list of them, Prompt(text, answers) makes one by hand",
     "HeadMeans": "mean_head_activations(model, prompts) gives them",
     "PositionMeans": "mean_position_activations(model, prompts) gives them",
+    "PartMeans": "mean_part_activations(model, prompts) gives them",
     "HeadEffects": "locate_heads(model, task) gives them",
     "HeadMap": "locate_heads(model, task) gives one",
     "Head": "effects.top(k) gives some",

@@ -23,16 +23,10 @@ def patched(n_layers=4, n_heads=3, n=6, gap=4.0, task="country-capital", roles=(
         residual[direction, :n] += sign * torch.linspace(0, gap, n_layers, dtype=torch.float64)
     base = draw(count) - 1
     lost = torch.tensor([gap if role in ("forgotten", "other prompt") else -gap * (role == "learned") for role in rows])
-    counts = {
-        "given": 2 * n,
-        "answered by the base": n + 2,
-        "answered by the tuned model": 2,
-        "forgotten": n,
-        "patched": n,
-    }
+    counts = {"given": 2 * n, "answered by the base": n + 2, "answered by the tuned model": 2, "forgotten": n}
     return CheckpointPatching(
         head, head / 2, attention, mlp, residual, base, base - lost,
         torch.ones(count) > 0, torch.tensor([role in ("kept", "learned") for role in rows]), rows,
-        tuple(f"prompt {number}" for number in range(count)), (" an answer",) * count, counts, task,
+        tuple(f"prompt {number}" for number in range(count)), (" an answer",) * count, counts | {"patched": n}, task,
         provenance={"model": {"source": "smollm2", "weights_sha256": "abc"}, "settings": {"shots": 2}},
     )  # fmt: skip

@@ -56,6 +56,9 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
     sweep = iv.SteeringSweep(correct[:1, None, None], scores[:1, None, None], (1,), (2.0,), (3,), "a task")
     made = {
         "HeadEffects.to_frame": effects.to_frame(),
+        "PartEffects.to_frame": iv.PartEffects(
+            torch.rand(3, 2, 4), None, torch.rand(3, 2), None, torch.rand(3), "probability", "exact"
+        ).to_frame(),
         "UniversalEffects.to_frame": iv.universal_effects([effects, replace(effects, task="another")]).to_frame(),
         "PositionEffects.to_frame": positions.to_frame(),
         "Stability.to_frame": iv.top_k_stability(effects, 2, resamples=5).to_frame(),
@@ -107,7 +110,15 @@ def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str
         "WeightReverts.to_frame": [reverts.to_frame()],
         "WeightReverts.tasks_frame": [reverts.tasks_frame()],
     }
-    return made | {"findings": [records.findings(found)]} | patched | reverted
+    return made | {"findings": [records.findings(found)]} | patched | reverted | _of_repairs(folder)
+
+
+def _of_repairs(folder: Path) -> dict[str, list[pd.DataFrame]]:
+    config = iv.RepairConfig(n_greedy=1, n_validation=2, n_test=3, shots=1, random_seeds=(0,))
+    learned, old = shifted(1), shifted(2)
+    found = iv.repair(folder / "base", folder / "tuned", [old], [learned], others=[], config=config)
+    kinds = {name.partition(".")[2] for name in FRAMES if name.startswith("Repair.")}
+    return {f"Repair.{name}": [getattr(found, name)()] for name in kinds}
 
 
 def _of_runs(tiny_hf: Any, tiny_tokenizer: Any) -> dict[str, list[pd.DataFrame]]:

@@ -110,11 +110,11 @@ def reverts(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -
 
 @pytest.fixture(scope="module")
 def repaired(measured_model: Any, tuned: Any, task: iv.Task, new_task: iv.Task) -> iv.Repair:
-    """A repair that puts back half of the change, whatever it costs."""
+    """A repair that puts back the embeddings and half of all other changes, whatever it costs."""
     config = iv.RepairConfig(fractions=(0.5,), depths=(), n_greedy=0, n_validation=2, n_test=2, shots=1)
     found = iv.repair(measured_model, tuned, [task], [new_task], others=[], tolerance=1.0, config=config)
     half = torch.full_like(found.attention, 0.5)
-    return replace(found, attention=half, mlp=half, rest=0.5, step="interpolation")
+    return replace(found, attention=half, mlp=half, rest=0.0, step="interpolation")
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,7 @@ def test_means_of_another_kind_are_refused_where_shapes_would_broadcast(model: A
     places = PositionMeans(torch.zeros(2, 2, 4, 8), 1, ("-1", "-2"), "position", provenance=dict(heads.provenance))
     with pytest.raises(ArgumentError, match="means to be a HeadMeans, or None; got a PositionMeans"):
         ivlens.ablate(model, [(0, 1)], places)
-    with pytest.raises(ArgumentError, match="means to be a HeadMeans; got a PositionMeans"):
+    with pytest.raises(ArgumentError, match="means to be a HeadMeans or a PartMeans; got a PositionMeans"):
         ivlens.indirect_effects(model, PROMPTS, places)
     with pytest.raises(ArgumentError, match="means to be a PositionMeans; got a HeadMeans"):
         ivlens.position_effects(model, PROMPTS, heads)

@@ -30,6 +30,7 @@ ORDER = [
     ["models", "tasks"],
     ["scoring"],
     ["activations"],
+    ["part_activations"],
     ["heads"],
     ["vectors"],
     ["steering"],

@@ -24,6 +24,8 @@ from ivlens.records import (
     HiddenStates,
     MethodAgreement,
     PartActivations,
+    PartEffects,
+    PartMeans,
     PatchedParts,
     PositionEffects,
     PositionMeans,
@@ -75,6 +77,11 @@ EXAMPLES: dict[str, Record] = {
     "PositionMeans": PositionMeans(rand(2, 2, 3, 4), 7, ("query input", "last"), "role", "a task"),
     "PositionEffects": PositionEffects(
         rand(5, 2, 3, 2), rand(5), "log-probability", "attribution", ("query input", "last"), "a task"
+    ),
+    "PartMeans": PartMeans(rand(2, 3, 4), rand(2, 8), rand(2, 8), None, 7, "a task", provenance=PROVENANCE),
+    "PartEffects": PartEffects(
+        rand(5, 2, 3), None, rand(5, 2), None, rand(5), "probability", "loop", "a task",
+        PartMeans(rand(2, 3, 4), None, rand(2, 8), None, 7),
     ),
     "MethodAgreement": MethodAgreement(
         rand(1, 5), rand(1, 5), rand(1), rand(1), ("attribution",), "exact", "probability", 10, "a task"

@@ -121,10 +121,10 @@ def repair(
     Nothing is trained. The weights become ``w_base + f (w_tuned - w_base)``, with a fraction f for each layer's
     attention and MLP. Tried are, cheapest first, one fraction everywhere, fractions that rise with depth, bands of
     layers, and a greedy search from the best of these. A guard refuses what loses more than ``tolerance`` of accuracy
-    on the learned tasks. Of what passes, the highest accuracy on the tasks to keep is chosen; of equal ones the highest
-    mean probability of their answers, and then what undoes least. All this is judged on validation prompts; reported
-    are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the learned ones, beside
-    random controls. ``repaired_model`` gives the model.
+    on the learned tasks. Of what passes, the highest mean probability of the answers on the tasks to keep is chosen,
+    which few prompts tell better than accuracy; of equal ones what undoes least. All this is judged on validation
+    prompts; reported are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the
+    learned ones, beside random controls. ``repaired_model`` gives the model.
 
     One model is in memory at a time; files of its weights lie in ``out``, or in a temporary folder, meanwhile. A model
     object that is given as ``tuned`` is changed while this runs, and is what it was afterwards.

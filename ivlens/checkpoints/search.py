@@ -40,11 +40,11 @@ class Trial(NamedTuple):
 
     @property
     def worth(self) -> tuple[bool, float, float, float]:
-        """What trials are compared by: the guard, accuracy and probability on the tasks to keep, how little they undo.
+        """What trials are compared by: the guard, probability and accuracy on the tasks to keep, how little they undo.
 
-        Accuracies of few prompts are often equal; the probability then says what is nearer to the base.
+        Accuracies of few prompts are equal or differ by chance where the mean probability of the answers tells more.
         """
-        return (True, self.kept, self.probability, -self.undone) if self.allowed else (False, 0.0, 0.0, 0.0)
+        return (True, self.probability, self.kept, -self.undone) if self.allowed else (False, 0.0, 0.0, 0.0)
 
 
 @dataclass

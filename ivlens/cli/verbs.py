@@ -1,5 +1,6 @@
 """The verbs: their help, their arguments, and the functions and configs whose parameters are their options."""
 
+from argparse import BooleanOptionalAction
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -217,6 +218,36 @@ VERBS = {
             Options("load_model", "loading the models", without=("source", "revision", "adapter")),
             Options("CheckpointConfig", "what is measured", without=("instruction",)),
             Options("compare_checkpoints", "computing", only=("n_jobs",)),
+        ),
+        keeps=True,
+    ),
+    "repair": Verb(
+        "repair.run",
+        "put weights of the base back into a checkpoint, where that returns abilities and costs nothing new",
+        "Search for the part of the change whose undoing returns most of the tasks to keep and costs the learned ones "
+        "at most a tolerance; report it on other prompts and abilities, beside controls, and write the model. Nothing "
+        "is trained. Every measure is kept when it is finished: the same command resumes.",
+        (
+            Argument("base", metavar="BASE", help=MODEL_HELP),
+            Argument("tuned", metavar="TUNED",
+                     help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'"),
+            Argument("--keep", nargs="+", required=True, metavar="OLD", help="old tasks, to choose on"),
+            Argument("--learned", nargs="+", required=True, metavar="NEW", help="new tasks, which the guard holds"),
+            Argument("--others", nargs="*", metavar="TASK",
+                     help="tasks to report on, not to choose on (default: built-in ones that the base can do)"),
+            INSTRUCTION,
+            Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
+                     help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "
+                          "none (default: hf)"),
+            Argument("--diagnose", action=BooleanOptionalAction, default=True,
+                     help="also find what carries the loss and where it was made, and whether it is still there, which "
+                          "takes longer than the repair (default: yes)"),
+            out("folder for measures, records, tables, report and model", required=True),
+        ),
+        (
+            Options("load_model", "loading the models", without=("source", "revision", "adapter")),
+            Options("repair", "the guard", only=("tolerance",)),
+            Options("RepairConfig", "what is tried", without=("instruction", "depths")),
         ),
         keeps=True,
     ),

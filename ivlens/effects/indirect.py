@@ -14,7 +14,7 @@ from ..models import Model, PartValues, provenance, rows_that_fit
 from ..records import HeadEffects, HeadMeans, PartEffects, PartMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, task_names
-from ..vocabulary import Method, Metric, ModelPart, TokenizedPrompt, all_heads, all_parts
+from ..vocabulary import Head, Method, Metric, ModelPart, TokenizedPrompt, all_parts
 from .attribution import attributed_effects
 from .checks import check_effects, check_method, check_stream_dtype
 from .exact import warn_of_noise
@@ -37,7 +37,7 @@ def indirect_effects(
 ) -> PartEffects: ...
 
 
-@checked
+@checked  # type: ignore[misc]  # the options of both signatures above are those of this one
 @torch.no_grad()
 def indirect_effects(
     model: Model,
@@ -121,10 +121,9 @@ def indirect_effects(
         )  # fmt: skip
         columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, clean first
         effects, baseline = columns[:, 1:] - columns[:, :1], columns[:, 0]
-    if isinstance(means, HeadMeans):
-        check_effects(prompts, effects, baseline, all_heads(model.cfg.n_layers, model.cfg.n_heads))
-    else:
-        check_effects(prompts, effects, baseline, chosen, "parts")
+    heads = [Head(layer, head) for _, layer, head in chosen if head is not None]
+    alone = len(heads) == len(chosen)
+    check_effects(prompts, effects, baseline, heads if alone else chosen, "heads" if alone else "parts")
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
         warn_of_noise(model, pairs, values, chosen, effects, metric)
     settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}
@@ -171,8 +170,10 @@ def _record(
         found["head" if kind == "z" else kind] = of_kind.unflatten(1, (n_layers, -1)) if kind == "z" else of_kind
     if isinstance(means, HeadMeans):
         return HeadEffects(found["head"], baseline, means=means, **facts)
-    absent = dict.fromkeys(("head", "attention", "mlp", "residual"))
-    return PartEffects(**(absent | found), baseline=baseline, means=means, **facts)
+    return PartEffects(
+        found.get("head"), found.get("attention"), found.get("mlp"), found.get("residual"), baseline,
+        means=means, **facts,
+    )  # fmt: skip
 
 
 def _attributed(

@@ -44,7 +44,7 @@ def patched_scores(
     """Score each prompt's answer with each of ``parts`` in turn replaced by its value at the last prompt token.
 
     The same groups of prompts run together for any ``n_jobs``. Where the sweep does not represent the model, the loop
-    is used, with a FallbackWarning at the caller of the caller.
+    is used, with a FallbackWarning.
 
     Args:
         model: the model that runs.
@@ -98,6 +98,6 @@ def _exact_or_loop(model: Model, parts: Sequence[ModelPart], dtype: torch.dtype 
         if dtype is not None:
             raise
         reason = f"the exact sweep does not run on this model ({error.came}): effects come from the plain loop"
-        warnings.warn(f"{reason}, one forward pass per part", FallbackWarning, stacklevel=7)
+        warnings.warn(f"{reason}, one forward pass per part", FallbackWarning, stacklevel=6)
         return "loop"
     return "exact"

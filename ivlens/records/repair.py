@@ -73,17 +73,23 @@ class Repair(Record):
     def outcome(self) -> str:
         """In one sentence, what was chosen or why nothing was."""
         if self.found:
-            return f"{self.step}: {self.undone:.0%} of the change undone"
+            return f"{self.chosen}: {self.undone:.0%} of the change undone"
         if any(trial["allowed"] for trial in self.trials[1:]):  # the first is the tuned model
             return "nothing that met the guard kept more than the tuned model, which stays as it is"
         return "nothing met the guard: the tuned model stays as it is"
+
+    @property
+    def chosen(self) -> str:
+        """The step that was chosen and, in words, its mixture of weights."""
+        trial = next((trial for trial in self.trials if trial["chosen"]), None)
+        return self.step if trial is None else f"{self.step}, {trial['what']}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per model and task: model, role, task, accuracy with its 95% interval (low, high), probability, n."""
         rows = []
         for index, model in enumerate(self.models):
             for task, role in dict(zip(self.tasks, self.roles, strict=True)).items():
-                chosen = self._prompts(task=task)
+                chosen = self._prompts(role, task)
                 correct = self.correct[index, chosen]
                 low, high = wilson_interval(int(correct.sum()), len(correct))
                 rows.append({
@@ -105,19 +111,35 @@ class Repair(Record):
             >>> repaired.gains().query("model == 'tuned'")["gain"].tolist()
             [0.0, 0.0]
         """
-        rows = []
-        for index, model in enumerate(self.models):
-            for role in dict.fromkeys(self.roles):
-                chosen = self._prompts(role=role)
-                base, tuned, own = (self.correct[each, chosen] for each in (0, 1, index))
-                accuracy, of_base, of_tuned = (each.double().mean().item() for each in (own, base, tuned))
-                gain, lost = paired_drop(own, tuned), paired_drop(base, own)
-                rows.append({
-                    "model": model, "role": role, "accuracy": accuracy,
-                    "of_base": _ratio(accuracy, of_base), "of_tuned": _ratio(accuracy, of_tuned),
-                    **_columns("gain", gain), **_columns("lost", lost), "n": len(own),
-                })  # fmt: skip
+        every = range(len(self.models))
+        rows = [self._gain(index, {"role": role}) for index in every for role in dict.fromkeys(self.roles)]
         return pd.DataFrame(rows)
+
+    def task_gains(self) -> pd.DataFrame:
+        """The same for every task: one row per model and task.
+
+        Returns:
+            role, task, and the columns of ``gains``.
+
+        Example:
+            >>> [*repaired.task_gains()["task"].unique()]
+            ['next-word', 'last-word']
+        """
+        pairs = dict(zip(self.tasks, self.roles, strict=True)).items()
+        every = range(len(self.models))
+        rows = [self._gain(index, {"role": role, "task": task}) for index in every for task, role in pairs]
+        return pd.DataFrame(rows)
+
+    def _gain(self, index: int, of: dict[str, str]) -> dict[str, Any]:
+        """A model's accuracy on the prompts ``of`` a role or a task, beside that of the base and of the tuned model."""
+        chosen = self._prompts(**of)
+        base, tuned, own = (self.correct[each, chosen] for each in (0, 1, index))
+        accuracy, of_base, of_tuned = (each.double().mean().item() for each in (own, base, tuned))
+        return {
+            "model": self.models[index], **of, "accuracy": accuracy,
+            "of_base": _ratio(accuracy, of_base), "of_tuned": _ratio(accuracy, of_tuned),
+            **_columns("gain", paired_drop(own, tuned)), **_columns("lost", paired_drop(base, own)), "n": len(own),
+        }  # fmt: skip
 
     def trials_frame(self) -> pd.DataFrame:
         """One row per trial on the validation prompts, in the order of trying.
@@ -133,9 +155,10 @@ class Repair(Record):
         """
         return pd.DataFrame(list(self.trials))
 
-    def _prompts(self, task: str | None = None, role: str | None = None) -> list[int]:
-        pairs = zip(self.tasks, self.roles, strict=True)
-        return [at for at, (of, has) in enumerate(pairs) if of == task or has == role]
+    def _prompts(self, role: str, task: str | None = None) -> list[int]:
+        """The prompts of a role, of all its tasks or one."""
+        pairs = enumerate(zip(self.tasks, self.roles, strict=True))
+        return [at for at, (own_task, own_role) in pairs if own_role == role and task in (None, own_task)]
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the outcome, then accuracies by role."""

@@ -11,9 +11,12 @@ from .checkpoints import checkpoint_trajectories as checkpoint_trajectories
 from .checkpoints import head_change_maps as head_change_maps
 from .checkpoints import patching_maps as patching_maps
 from .checkpoints import recovery_bars as recovery_bars
+from .checkpoints import repair_fractions as repair_fractions
+from .checkpoints import repair_tradeoff as repair_tradeoff
 from .checkpoints import reverting_curves as reverting_curves
 from .checkpoints import reverting_maps as reverting_maps
 from .checkpoints import write_comparison_report as write_comparison_report
+from .checkpoints import write_repair_report as write_repair_report
 from .conditions import comparison_bars as comparison_bars
 from .documents import page as page
 from .documents import save_figure as save_figure
@@ -54,6 +57,8 @@ __all__ = [
     "position_heatmap",
     "prose",
     "recovery_bars",
+    "repair_fractions",
+    "repair_tradeoff",
     "reverting_curves",
     "reverting_maps",
     "save_figure",
@@ -65,6 +70,7 @@ __all__ = [
     "transfer_heatmaps",
     "write_comparison_report",
     "write_page",
+    "write_repair_report",
     "write_report",
 ]
 

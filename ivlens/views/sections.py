@@ -17,6 +17,7 @@ from ..records import (
     MethodAgreement,
     PositionEffects,
     Record,
+    Repair,
     Stability,
     SteeringSweep,
     TrainingRun,
@@ -26,6 +27,7 @@ from ..records import (
 )
 from ..text import escaped
 from .checkpoints.patching import patching_parts
+from .checkpoints.repair import repair_parts
 from .checkpoints.report import METHOD, comparison_sections
 from .checkpoints.reverting import reverting_parts
 from .conditions import comparison_bars
@@ -147,6 +149,9 @@ SECTIONS = [
     Section(WeightReverts, "Where the loss was made",
             "Weights of the base put back into the tuned model, one part at a time, and everything in part: what comes "
             "back on old tasks beside what it costs on learned ones. Intervals resample prompts.", reverting_parts),
+    Section(Repair, "What was put back",
+            "Weights of the base put back into the tuned model, wherever that returns old abilities and costs what was "
+            "learned at most a tolerance: chosen on validation prompts, reported on test prompts.", repair_parts),
     Section(HeadMap, "Heads that carry the instructions",
             "The average indirect effect (AIE) of a head: how much the answer gains when the head's output at the last "
             "token of corrupted prompts is replaced by its mean over clean prompts. Mean over prompts, with its "

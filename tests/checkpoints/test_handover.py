@@ -1,6 +1,8 @@
 """What a repair gives away is the repaired model: to transformers, to PEFT, to mergekit."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,32 @@ def test_the_exported_folder_gives_the_tables_accuracies_in_plain_transformers(t
             logs.append(last.log_softmax(-1)[answer[0]])
     assert record.correct[2].tolist() == correct
     assert torch.allclose(record.log_probability[2], torch.stack(logs), atol=1e-9)
+
+
+def test_an_exported_smollm2_answers_in_plain_transformers_as_it_was_evaluated(smollm2: Any, tmp_path: Path) -> None:
+    tuned = copy.deepcopy(smollm2)
+    made = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for block in tuned.blocks[10:20]:
+            block.mlp.W_out.mul_(1 + torch.randn(block.mlp.W_out.shape, generator=made))
+    depth = torch.linspace(0, 1, smollm2.cfg.n_layers, dtype=torch.float64)
+    record = replace(recorded(smollm2, tuned), attention=depth, mlp=depth)
+    repaired = iv.repaired_model(smollm2, tuned, record)
+    prompts = iv.load_task("present-past").prompts(6, split="test")
+    evaluation = iv.evaluate(repaired, prompts)
+    model = plain(where := iv.export_hf(repaired, tmp_path / "repaired"))
+    tokenizer = AutoTokenizer.from_pretrained(where)
+    correct, probability = [], []
+    for prompt in prompts:
+        n = len(tokenizer(prompt.text)["input_ids"])
+        ids = torch.tensor(tokenizer(prompt.text + prompt.answers[0])["input_ids"])
+        with torch.no_grad():
+            logs = model(ids[None]).logits[0, n - 1 : -1].double().log_softmax(-1)
+        correct.append(bool((logs.argmax(-1) == ids[n:]).all()))
+        probability.append(logs.gather(-1, ids[n:, None]).sum().exp())
+    assert evaluation.correct.tolist() == correct
+    assert torch.allclose(evaluation.probabilities, torch.stack(probability), atol=1e-4)
+    assert not torch.allclose(evaluation.probabilities, iv.evaluate(smollm2, prompts).probabilities, atol=1e-2)
 
 
 @pytest.mark.parametrize("engine", ["hooked", "bridge"])
@@ -225,4 +253,3 @@ def test_mergekits_config_gives_the_repaired_weights(model_type: str, folder: An
         made[positions], repaired[positions] = made[positions][2:], repaired[positions][2:]
     for name, weight in made.items():
         assert torch.allclose(weight, repaired[name], rtol=1e-5, atol=1e-6), name
-    assert len({float((made[name] - plain(base).state_dict()[name]).norm()) for name in made}) > 5

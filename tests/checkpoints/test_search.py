@@ -65,7 +65,11 @@ def test_the_tolerance_is_what_may_be_lost() -> None:
         assert made.run(PLAN._replace(depths=(), n_greedy=0)).fractions.rest == fraction
 
 
-def test_equal_accuracies_are_told_apart_by_probability_and_then_by_what_they_undo() -> None:
+def test_trials_are_told_apart_by_probability_then_accuracy_then_by_what_they_undo() -> None:
+    made, _ = search(lambda each: 1.0, lambda each: each.mlp[0], lambda each: 1 - each.mlp[0] / 2)
+    assert made.run(PLAN._replace(n_greedy=0)).fractions.mlp[0] == 0
+    made, _ = search(lambda each: 1.0, lambda each: each.rest, lambda each: 0.5)
+    assert made.run(PLAN._replace(n_greedy=0)).fractions.rest == 1
     made, _ = search(lambda each: 1.0, lambda each: 1.0, lambda each: 1 - each.mlp[0] / 2)
     assert made.run(PLAN._replace(n_greedy=0)).what == "0 to 1 of the change"
     made, _ = search(lambda each: 1.0, lambda each: 1.0)

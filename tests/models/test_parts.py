@@ -1,6 +1,7 @@
 """Every part of every layer replaced, by the sweeps and by plain hooks, on both engines and all kinds of models."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,16 @@ from torch import Tensor
 import ivlens as iv
 from ivlens.effects import patched_scores
 from ivlens.errors import ArgumentError, HookError, MismatchError, UnsupportedError
-from ivlens.models import Bridge, PartValues, load_model, sweep_heads, sweep_parts
+from ivlens.models import (
+    Bridge,
+    PartValues,
+    answer_logits,
+    load_model,
+    padded,
+    replaced,
+    sweep_heads,
+    sweep_parts,
+)
 from ivlens.models.engines import has_hooked
 from ivlens.models.families import FAMILIES
 from ivlens.part_activations import part_values
@@ -109,6 +119,19 @@ def test_rows_of_every_part_of_a_bridge_are_the_loops(bridged: Any, model_type: 
     furthest(bridge, parts, 1e-5 if model_type in IN_FLOAT32 else 1e-9)
 
 
+def test_smollm2_in_float32_is_the_loop(smollm2: Any) -> None:
+    """Another prompt's activations put in, in three layers."""
+    task, other = iv.load_task("present-past"), iv.load_task("country-capital")
+    pairs = all_ids(smollm2, task.prompts(1, shots=2, split="test"))
+    values = part_values(smollm2, other.prompts(1, shots=2, split="test"), PARTS)
+    parts = [each for each in every_part(smollm2) if each.layer in (0, 15, 29) and each.head in (None, 0, 5)]
+    exact, loop = (
+        patched_scores(smollm2, pairs, values, parts, method=method).scores[0] for method in ("exact", "loop")
+    )
+    torch.testing.assert_close(exact, loop, atol=1e-4, rtol=0)
+    assert (exact - exact[0]).abs().max() > 1
+
+
 @needs_hooked
 @pytest.mark.parametrize("budget", [2, 7, 40])
 def test_a_budget_changes_no_number(hooked64: Any, budget: int) -> None:
@@ -129,6 +152,18 @@ def test_two_workers_give_the_same_bits(tiny_hooked: Any, two_workers: None) -> 
 
 
 # ------------------------------------------------------------------ oracles that know nothing of the loop
+
+
+@needs_hooked
+@pytest.mark.parametrize("family", [each for each in TINY if each not in WITHOUT])
+def test_both_engines_agree_on_every_part(hooked64: Any, bridged: Any, family: str) -> None:
+    values = some_values(hooked64(family), len(RAGGED))
+    scores = [
+        sweep_parts(model, all_ids(model, RAGGED), values, every_part(model))
+        for model in (hooked64(family), bridged(family))
+    ]
+    for one, other in zip(*scores, strict=True):
+        torch.testing.assert_close(one, other, atol=5e-5, rtol=0)
 
 
 @needs_hooked
@@ -171,6 +206,18 @@ def test_an_mlps_output_is_what_the_layer_adds(bridged: Any, model_type: str) ->
         torch.testing.assert_close(sum(found), ends[0], atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("model_type", [*TINY, *ONLY_BRIDGED])
+def test_half_precision_finds_the_points_that_float64_finds(tiny_hf: Any, tiny_tokenizer: Any, model_type: str) -> None:
+    """Where the embeddings are small, a norm of the stream looks like a norm of attention's output in bfloat16."""
+    found = []
+    for dtype in (torch.float64, torch.bfloat16):
+        bridge = load_model(tiny_hf(model_type).to(dtype), tokenizer=tiny_tokenizer(), engine="bridge", verify=False)
+        names = {module: name for name, module in bridge.hugging_face.named_modules()}
+        points = [point for layer in bridge.decoder.layers for point in (layer.writes, layer.mlp)]
+        found.append([None if point is None else (names[point.module], point.scale) for point in points])
+    assert found[0] == found[1]
+
+
 # ------------------------------------------------------------------ what must come out
 
 
@@ -204,6 +251,26 @@ def test_the_stream_of_the_base_gives_the_bases_answer(hooked64: Any, family: st
     for one, other in zip(changed, expected, strict=True):
         assert (one[0] - other[0]).abs().max() > 1e-3
         torch.testing.assert_close(one[1], other[0], atol=1e-9, rtol=0)
+
+
+@needs_hooked
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gptj", "gemma3_text", "olmo2", "bloom"])
+@torch.no_grad()
+def test_a_layers_stream_attention_and_mlp_at_once_are_the_bases_layer(hooked64: Any, family: str) -> None:
+    """Two models that differ in a layer and below it, on prompts without a prefix."""
+    base, tuned = hooked64(family), hooked64(family)
+    prompts = [iv.Prompt("1", "2"), iv.Prompt("a", "b")]
+    for parameter in (*tuned.embed.parameters(), *tuned.blocks[0].parameters()):
+        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    values = part_values(base, prompts, PARTS)
+    for number, pair in enumerate(all_ids(base, prompts)):
+        rows = padded([pair], "cpu")
+        with ExitStack() as stack:
+            for part in all_parts(("residual", "attention", "mlp"), 1, 1):
+                stack.enter_context(replaced(tuned, part, values.value(number, part)))
+            found = answer_logits(tuned, rows)[0]
+        torch.testing.assert_close(found, answer_logits(base, rows)[0], atol=1e-9, rtol=0)
+        assert (found - answer_logits(tuned, rows)[0]).abs().max() > 1e-3
 
 
 @needs_hooked
@@ -285,8 +352,6 @@ def test_the_loop_leaves_no_hook_behind(tiny_hooked: Any, monkeypatch: pytest.Mo
 
 def interrupted() -> Callable[..., Any]:
     """``answer_logits`` that is interrupted after the clean pass."""
-    from ivlens.models import answer_logits
-
     passes = []
 
     def run(model: Any, rows: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,9 +46,8 @@ def test_maps_show_the_shares_of_the_frame(direction):
 def test_what_is_said_of_a_head_and_of_a_layer():
     head, _, layers = maps(patching_maps(patched()))
     said = head.customdata[HEAD[0]][HEAD[1]]
-    assert re.match(
-        r"<b>head's output 1\.2</b><br>restored 0\.\d\d \(0\.\d\d.to.0\.\d\d\) of the gap<br>1\.\d\d ", said
-    )
+    interval = r"0\.\d\d \(0\.\d\d.to.0\.\d\d\)"
+    assert re.match(rf"<b>head's output 1\.2</b><br>restored {interval} of the gap<br>1\.\d\d ", said)
     assert said.endswith("nats<br>n = 6")
     assert layers.customdata[MLP][1].startswith("<b>MLP 2</b>")
 
@@ -66,7 +66,7 @@ def test_a_small_gap_and_controls_are_drawn_in_nats():
 
 def test_the_strongest_heads_are_outlined():
     (outline,) = [each for each in patching_maps(patched(), k=1).data if each.name == "outlines"][:1]
-    assert (np.nanmean([x for x in outline.x[:4]]), np.nanmean([y for y in outline.y[:4]])) == (HEAD[1], HEAD[0])
+    assert (np.mean(outline.x[:4]), np.mean(outline.y[:4])) == pytest.approx((HEAD[1], HEAD[0]))
     assert not [each for each in patching_maps(patched(), k=0).data if each.name == "outlines"]
 
 
@@ -77,7 +77,7 @@ def test_maps_of_another_measurement_stand_beside():
     figure = layer_maps([*patching_layer_maps(record, "restores"), other], "Carried, and made", "facts")
     assert names(figure)[2:] == ["layers", "weights put back"]
     boxes = [(figure.layout[f"xaxis{number}"].domain) for number in ("", 2, 3, 4)]
-    assert all(before[1] < after[0] for before, after in zip(boxes, boxes[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in pairwise(boxes))
     assert boxes[-1][1] == pytest.approx(1)
 
 

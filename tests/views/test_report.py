@@ -50,8 +50,8 @@ ALL = (
     "vector",
 )
 HEADINGS = [
-    "Contents", "What carries the loss", "Heads that carry the instructions", "Where in the prompt heads act", "How far methods agree",
-    "How stable the choice of heads is",
+    "Contents", "What carries the loss", "Heads that carry the instructions", "Where in the prompt heads act",
+    "How far methods agree", "How stable the choice of heads is",
     "Where the vector works", "Conditions compared", "What tasks share", "Training", "Answers",
     "Vectors and other tables",
 ]  # fmt: skip
@@ -125,18 +125,9 @@ def test_records_of_every_kind_have_their_part(tmp_path: Path) -> None:
     text = written(tmp_path, {f"{kind}.safetensors": example(kind) for kind in reversed(ALL)}, title="A <title>")
     assert headings(text, 1) == ["A &lt;title&gt;"]
     assert headings(text, 2) == HEADINGS
-    assert headings(text, 3) == [
-        "antonym",
-        "antonym, two",
-        *["antonym"] * 6,
-        "antonym, two",
-        "antonym",
-        "answers",
-        "antonym",
-    ]
-    assert (
-        text.count("Plotly.newPlot(") == 11
-    )  # two of the heads and of patching, none of agreement, answers and vector
+    two = "antonym, two"
+    assert headings(text, 3) == ["antonym", two, *["antonym"] * 6, two, "antonym", "answers", "antonym"]
+    assert text.count("Plotly.newPlot(") == 11  # two of heads and of patching, none of agreement, answers and vector
     anchors = Anchors(seen(text))
     assert len(anchors.links) == 12
     assert {link.removeprefix("#") for link in anchors.links} < {*anchors.ids}

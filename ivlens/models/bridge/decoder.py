@@ -161,12 +161,13 @@ def _writes(config: Any, layer: nn.Module, attention: nn.Module, seen: _Seen) ->
     """
     out = first(seen.outputs[attention])
     after = [each for each in layer.modules() if each in seen.given and _same(seen.given[each], out)]
+    nearest, point = torch.inf, None
     for module in (*after, attention):
         written = first(seen.outputs[module])
-        for scale in _scales(config):
-            if written.shape == seen.given[layer].shape and _is_added(layer, written * scale, seen):
-                return Point(module, given=False, scale=scale)
-    return None
+        for scale in _scales(config) if written.shape == seen.given[layer].shape else ():
+            if (distance := _added(layer, written * scale, seen)) < nearest:
+                nearest, point = distance, Point(module, given=False, scale=scale)
+    return point
 
 
 def _scales(config: Any) -> tuple[float, ...]:
@@ -191,7 +192,7 @@ def _mlp(config: Any, layer: nn.Module, attention: nn.Module | None, writes: Poi
             for scale in _scales(config):
                 if not _alike(out, end) or not _same(middle + out * scale, end):
                     continue
-                if (distance := (middle + out * scale - end).abs().max().item()) < nearest:
+                if (distance := _distance(middle + out * scale, end)) < nearest:
                     nearest, point = distance, Point(module, given=False, scale=scale)
     return point
 
@@ -204,15 +205,15 @@ def _middles(layer: nn.Module, writes: Point | None, seen: _Seen) -> list[Tensor
     return middles if writes is None else [*middles, stream + first(seen.outputs[writes.module]) * writes.scale]
 
 
-def _is_added(layer: nn.Module, written: Tensor, seen: _Seen) -> bool:
-    """Whether a part of the layer reads the stream with ``written`` added, or the layer adds it and an MLP's output."""
-    stream, end = seen.given[layer], first(seen.outputs[layer])
-    middle = stream + written
+def _added(layer: nn.Module, written: Tensor, seen: _Seen) -> float:
+    """How far the stream with ``written`` is from what a part of the layer reads, or with an MLP's output from what the
+    layer gives; infinite where it is none of them."""
+    end = first(seen.outputs[layer])
+    middle = seen.given[layer] + written
     inner = [each for each in layer.modules() if each is not layer and each in seen.given]
-    if any(_same(seen.given[each], middle) for each in inner):
-        return True
-    outputs = [seen.outputs[each] for each in inner]
-    return any(isinstance(each, Tensor) and _same(middle + each, end) for each in outputs if _alike(each, end))
+    pairs = [(seen.given[each], middle) for each in inner]
+    pairs += [(middle + out, end) for each in inner if _alike(out := seen.outputs[each], end)]
+    return min((_distance(*pair) for pair in pairs if _same(*pair)), default=torch.inf)
 
 
 def _alike(one: Any, other: Tensor) -> bool:
@@ -223,5 +224,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal but for rounding of their dtype."""
     if one.shape != other.shape:
         return False
-    difference = (one.double() - other.double()).abs().max().item()
-    return difference <= 16 * torch.finfo(one.dtype).eps * max(1e-30, other.double().abs().max().item())
+    return _distance(one, other) <= 16 * torch.finfo(one.dtype).eps * max(1e-30, other.double().abs().max().item())
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    distance: float = (one.double() - other.double()).abs().max().item()
+    return distance

@@ -49,7 +49,7 @@ def family_of(config: Any) -> Family:
         raise UnsupportedError(
             f"a model of one of the families {', '.join(sorted(FAMILIES))}",
             f"model_type {config.model_type!r}",
-            "engine='auto' or 'bridge' takes any decoder, for all but training and export",
+            "engine='auto' or 'bridge' takes any decoder, for all but training",
         )
     return family
 

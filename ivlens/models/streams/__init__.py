@@ -2,10 +2,18 @@
 
 A causal model patched at the last prompt token changes nothing before it. So the prompt's earlier positions, its
 *prefix*, are run once; only the positions from the last prompt token on, a *stream*, are run for each patch. A stream
-patched in layer l equals the clean one below l: it forks off the clean stream there, by the head's difference through
-W_O, and from then on all streams run together as rows of one matrix. A vector added to the residual stream forks a
-stream in the same way, before its layer. The numbers are those of one forward pass per intervention (``ivlens.effects``
-has that plain loop over heads as the oracle), for about the arithmetic of a few forward passes.
+patched in layer l equals the clean one below l, and forks off it there: as a copy with another value at the last prompt
+token. It forks at one of three points of a block:
+
+- entering it, where the residual stream x becomes x + v, or the value of another model;
+- after attention, where a head's z becomes z', which changes the sum of what the heads write by (z' - z) W_O; or where
+  what a head writes becomes w, which changes the sum by w - z W_O, whatever W_O the value w was written by. A norm of
+  attention's output comes after that sum. Or all that attention adds is replaced, after the norm;
+- after the MLP, where what it adds is replaced: the stream is then the clean one between attention and MLP, and the
+  value. Where the MLP reads the block's input, in parallel with attention, forks of attention share its output.
+
+From its fork on, all streams run together as rows of one matrix. The numbers are those of one forward pass per
+intervention (``ivlens.effects`` has that plain loop as the oracle), for about the arithmetic of a few forward passes.
 
 Rows: first the prompts' prefixes, then the streams one after another, the clean one first; in a stream each prompt has
 one row for its last token and one for each answer token but the last. Forks are new rows at the end. Nothing is
@@ -13,7 +21,8 @@ padded, so ragged prompts do not touch each other.
 
 ``layout``: which row is which. ``attention``: streams attend to their prompt's shared prefix and to themselves.
 ``run``: the pass over the layers, where streams fork. ``readout``: an answer's scores off the final streams.
-``sweep``: all heads patched in turn, or vectors added in many ways. ``memory``: how many rows fit.
+``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``memory``: how many rows fit.
+What forks in a layer, ``models/forks.py``, is the same for a Bridge.
 """
 
 from .memory import rows_that_fit as rows_that_fit

@@ -1,0 +1,101 @@
+"""What ``ivlens repair`` says beside the repair: where the loss is carried and was made, and is it still there."""
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from ..checkpoints import (
+    CheckpointConfig,
+    RepairConfig,
+    RevertConfig,
+    compare_checkpoints,
+    patch_checkpoints,
+    revert_weights,
+)
+from ..errors import ArgumentError, PromptError, UnsupportedError
+from ..models import open_tokenizer
+from ..records import CheckpointComparison, CheckpointPatching, Record, Repair, WeightReverts
+from ..tasks import Prompt, Task
+from .loading import given, model_shape
+
+MEASURES = "measures"  # the folder of finished ones
+FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
+    "What was forgotten?", "Where? What carries it", "Where? What was changed", "Is it still there?",
+    "What to do now?", "What does that cost?",
+)  # fmt: skip
+MOST = 5  # rows of weights put back
+PATCHED = ["part", "layer", "head", "restored", "restored_nats", "broken", "learned"]
+log = logging.getLogger("ivlens")
+
+
+def diagnose(
+    options: argparse.Namespace, config: RepairConfig, keep: Sequence[Task], learned: Sequence[Task]
+) -> list[Record]:
+    """Activations exchanged, weights put back, and the checkpoint compared on the tasks to keep; each record is saved.
+
+    What cannot be measured is named and left out.
+    """
+    loading = given(options, "load_model")
+    base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
+    tokenizer = open_tokenizer(loading["tokenizer"] or base)
+    old, new = (_prompts(config, tasks, tokenizer, tasks is learned) for tasks in (keep, learned))
+    drawn = {"n_test": config.n_test, "shots": config.shots, "seed": config.seed, "format": config.format}
+    reverting = RevertConfig(batch_size=config.batch_size, **drawn)
+    shape = model_shape(base)
+    k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])
+    comparing = CheckpointConfig(k=k, n_validation=config.n_validation, **drawn)
+    measures: dict[str, Callable[[], Record]] = {
+        "patching": lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
+        "reverts": lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
+        "comparison": lambda: compare_checkpoints(base, {"tuned": tuned}, keep, comparing, **more),
+    }
+    found = []
+    for name, measure in measures.items():
+        try:
+            record = measure()
+        except (ArgumentError, PromptError, UnsupportedError) as error:
+            log.warning(f"{name} is left out: {error}")
+        else:
+            record.save(options.out / f"{name}.safetensors", overwrite=True)
+            found.append(record)
+    return found
+
+
+def _prompts(config: RepairConfig, tasks: Sequence[Task], tokenizer: object, learned: bool) -> list[Prompt]:
+    return [prompt for task in tasks for prompt in config.prompts(task, "test", tokenizer, learned=learned)]
+
+
+def answers(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
+    """What is printed, under the questions of the report and in their order."""
+    found: dict[str, pd.DataFrame] = {}
+    for record in records:
+        found |= _answers_of(record)
+    return {name: found[name] for name in (FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST) if name in found}
+
+
+def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
+    from ..views.checkpoints.repair import cost_frame, forgotten_frame
+
+    match record:
+        case Repair():
+            chosen = record.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
+            return {FORGOTTEN: forgotten_frame(record), REMEDY: chosen, COST: cost_frame(record)}
+        case CheckpointPatching():
+            return {CARRIED: record.beside_controls(1)[PATCHED]}
+        case WeightReverts():
+            return {MADE: _made(record)}
+        case CheckpointComparison():
+            frame = record.to_frame()
+            return {STILL: frame.loc[frame["checkpoint"] != record.checkpoints[0], ["task", "recovered", "verdict"]]}
+    return {}
+
+
+def _made(reverts: WeightReverts) -> pd.DataFrame:
+    """The layers whose weights return most of the old tasks, beside what that costs on learned ones."""
+    frame = reverts.to_frame()
+    of_layers = frame[frame["what"].isin(["layers", "rest"])]
+    old, new = (of_layers[of_layers["role"] == role].reset_index(drop=True) for role in ("old", "learned"))
+    table = old[["part", "layers", "nats", "accuracy"]].assign(learned=new["nats"], learned_accuracy=new["accuracy"])
+    return table.nlargest(MOST, "nats")

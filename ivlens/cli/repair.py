@@ -1,0 +1,72 @@
+"""``ivlens repair``: weights of the base put back into a checkpoint, and the repaired model handed over."""
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import RepairConfig, export_repaired_adapter, mergekit_config, repair, repaired_model
+from ..files import held
+from ..models import export_hf
+from ..records import Repair, write_atomically, write_text
+from ..tasks import Task
+from .diagnosis import MEASURES, answers, diagnose
+from .loading import given, read_tasks
+from .tables import show
+from .targets import check_targets
+
+RECORD, REPORT, MERGEKIT = "repair.safetensors", "report.html", "mergekit.yaml"
+log = logging.getLogger("ivlens")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Search, write record, tables, report and model, and print what was forgotten, what to do and what that costs."""
+    from .. import views
+    from ..views.checkpoints.repair import repair_headline
+
+    config = RepairConfig(**given(options, "RepairConfig"))
+    keep, learned, others = _tasks(options)
+    loading = given(options, "load_model")
+    check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
+    with held(options.out):
+        found = repair(
+            options.base, options.tuned, keep, learned, others=others, config=config, out=options.out / MEASURES,
+            **given(options, "repair"), **loading,
+        )  # fmt: skip
+        write_tables(found, options.out)
+        views.write_repair_report(options.out / REPORT, found)
+        if found.found:
+            hand_over(options, found, loading)
+        further = diagnose(options, config, keep, learned) if options.diagnose else []
+        views.write_repair_report(options.out / REPORT, found, further)
+    log.info(f"wrote {options.out}")
+    log.info(repair_headline(found))
+    show(options, answers([found, *further]))
+
+
+def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task] | None]:
+    """The tasks to keep, the learned ones, and others if they are named."""
+    names = [*options.keep, *options.learned, *(options.others or ())]
+    tasks = read_tasks(names, options.instruction)
+    first, second = len(options.keep), len(options.keep) + len(options.learned)
+    return tasks[:first], tasks[first:second], None if options.others is None else tasks[second:]
+
+
+def write_tables(found: Repair, folder: Path) -> None:
+    """The record, and each of its frames as CSV."""
+    found.save(folder / RECORD, overwrite=True)
+    frames = {"tasks": found.task_gains(), "roles": found.gains(), "trials": found.trials_frame()}
+    for name, frame in frames.items():
+        write_atomically(folder / f"{name}.csv", partial(frame.to_csv, index=False))
+
+
+def hand_over(options: argparse.Namespace, found: Repair, loading: dict[str, Any]) -> None:
+    """The repaired model as a Hugging Face folder or an adapter, and the same for mergekit."""
+    model = repaired_model(options.base, options.tuned, found, **loading)
+    write_text(options.out / MERGEKIT, mergekit_config(model, found, options.base, options.tuned))
+    if options.export == "hf":
+        export_hf(model, options.out / "model")
+    elif options.export == "adapter":
+        del model
+        export_repaired_adapter(options.base, options.tuned, found, options.out / "adapter", **loading)
