@@ -189,8 +189,7 @@ def _mixtures(config: RevertConfig, n_layers: int) -> Iterator[Mixture]:
         for kind in KINDS:
             yield Mixture("layers", kind, tuned.changed(0.0, band, (kind,)), layers)
         yield Mixture("layers", "both", tuned.changed(0.0, band, KINDS), layers)
-    rest = tuned.changed(0.0, (), ("rest",))
-    yield Mixture("rest", "rest", rest)
+    yield Mixture("rest", "rest", tuned.changed(0.0, [], ["rest"]))
 
 
 def _sets_of_heads(kept: KeptAnswers, heads: Mapping[str, Sequence[Head]]) -> Iterator[Mixture]:
