@@ -92,8 +92,8 @@ def patch_checkpoints(
     check_sources(sources)
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
-        models = [CheckpointUnderTest(each, each.options(options), folder / FACTS) for each in sources]
-        exchange = _Exchange(folder / MEASURES, *models, asked, only_forgotten, seed, stream_dtype, n_jobs)
+        one, two = (CheckpointUnderTest(each, each.options(options), folder / FACTS) for each in sources)
+        exchange = _Exchange(folder / MEASURES, one, two, asked, only_forgotten, seed, stream_dtype, n_jobs)
         try:
             return exchange.run()
         finally:

@@ -12,13 +12,24 @@ from torch import Tensor
 
 from ..checks import Count, check_finite, checked
 from ..stats import NOTHING, Interval, bootstrap_mean, bootstrap_ratio
-from ..vocabulary import DIRECTIONS, PARTS, PATCH_ROLES, Direction, Head, Part, PatchRole, check_count
+from ..vocabulary import (
+    DIRECTIONS,
+    PARTS,
+    PATCH_ROLES,
+    Direction,
+    Head,
+    ModelPart,
+    Part,
+    PatchRole,
+    all_parts,
+    check_count,
+)
 from .effects import heads_by_effect
 from .html import block, note, table, text
 from .store import Record
 
 LEAST_GAP = 0.5  # nats of the mean gap below which a share of it means nothing
-OF_HEADS = ("head", "z")  # parts of which a layer has several
+OF_HEADS: tuple[Part, ...] = ("head", "z")  # parts of which a layer has several
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,20 +218,17 @@ class CheckpointPatching(Record):
             ['head', 'z', 'attention', 'mlp', 'residual']
         """
         units = [
-            (part, *(at if part in OF_HEADS else (at, -1)))
+            ModelPart(part, *at) if isinstance(at, Head) else ModelPart(part, at)
             for part in PARTS for at in self.top(min(k, getattr(self, part)[0, 0].numel()), part)
         ]  # fmt: skip
 
         def columns(direction: Direction, role: PatchRole) -> dict[str, np.ndarray]:
-            every = [self._effects(part, direction, role) for part, *_ in units]
-            own = [
-                each[:, layer] if head < 0 else each[:, layer, head]
-                for each, (_, layer, head) in zip(every, units, strict=True)
-            ]
+            every = [self._effects(unit.part, direction, role)[:, unit.layer] for unit in units]
+            own = [each if unit.head is None else each[:, unit.head] for each, unit in zip(every, units, strict=True)]
             return _statistics(torch.stack(own, 1), self._gaps(role), direction)
 
         restored, other = columns("restores", "forgotten"), columns("restores", "other prompt")
-        return _with_heads(pd.DataFrame(units, columns=["part", "layer", "head"])).assign(
+        return _frame_of_parts(units).assign(
             restored=restored["share"], restored_low=restored["share_low"], restored_high=restored["share_high"],
             restored_nats=restored["nats"], broken=columns("breaks", "forgotten")["share"],
             other_prompt=other["share"], kept=columns("restores", "kept")["nats"],
@@ -235,7 +243,7 @@ class CheckpointPatching(Record):
         if self.gap.value < LEAST_GAP:
             notes.append(note(f"a gap below {LEAST_GAP} nats has no shares"))
         rows = [*frame.itertuples(index=False, name=None)]
-        return block("CheckpointPatching", f"{self._facts()}; {gap}", table(list(frame), rows), *notes)
+        return block("CheckpointPatching", f"{self._facts()}; {gap}", table([*map(str, frame)], rows), *notes)
 
     def _effects(self, part: Part, direction: Direction, role: PatchRole) -> Float[Tensor, "chosen layer *head"]:
         """Effects on the prompts of a role, in float64."""
@@ -256,17 +264,14 @@ class CheckpointPatching(Record):
     def _frame_of(self, direction: Direction, role: PatchRole, part: Part) -> pd.DataFrame:
         """The rows of one part, layer by layer."""
         effects = self._effects(part, direction, role)
-        layers = torch.arange(effects.shape[1])
-        heads = torch.arange(effects.shape[2]) if part in OF_HEADS else torch.tensor([-1])
-        index = torch.cartesian_prod(layers, heads).T.numpy()
-        facts = {"direction": direction, "role": role, "part": part, "layer": index[0], "head": index[1]}
+        units = _frame_of_parts(all_parts([part], effects.shape[1], effects.shape[-1]))
         columns = _statistics(effects.flatten(1), self._gaps(role), direction)
-        return _with_heads(pd.DataFrame(facts | columns | {"n": len(effects)}))
+        facts = {"direction": direction, "role": role, **units, **columns, "n": len(effects)}
+        return pd.DataFrame(facts)
 
 
-def _with_heads(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its heads missing where they are -1."""
-    return frame.assign(head=frame["head"].astype("Int64").where(frame["head"] >= 0))
+def _frame_of_parts(parts: list[ModelPart]) -> pd.DataFrame:
+    return pd.DataFrame(parts, columns=["part", "layer", "head"]).astype({"head": "Int64"})
 
 
 def _statistics(

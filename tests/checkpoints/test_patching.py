@@ -384,3 +384,8 @@ def test_what_cannot_be_patched_is_refused(
     model = iv.load_model(base)
     with pytest.raises(HookError, match="a checkpoint without active hooks"), iv.ablate(model, [(0, 1)]):
         iv.patch_checkpoints(model, tuned, PROMPTS)
+
+
+def test_two_workers_give_the_numbers_of_one(folders: tuple[Path, Path], two_workers: None) -> None:
+    one, two = (iv.patch_checkpoints(*folders, PROMPTS, only_forgotten=False, n_jobs=n_jobs) for n_jobs in (1, 2))
+    assert torch.allclose(effects(one), effects(two), atol=1e-5)

@@ -1,5 +1,7 @@
 """What carries a loss: maps of activations exchanged between a base and a tuned model."""
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,7 +11,7 @@ from ...errors import one_of
 from ...records import CheckpointPatching
 from ...records.patching import OF_HEADS
 from ...text import plural
-from ...vocabulary import PARTS, Direction, PatchRole
+from ...vocabulary import PARTS, Direction, Head, PatchRole
 from ..documents import Body
 from ..markup import prose
 from ..tables import frame_table
@@ -85,7 +87,8 @@ def patching_layer_maps(
         own = of_heads[of_heads["part"] == part]
         values = own[shown].to_numpy().reshape(n_layers, n_heads)
         hover = np.array(_hover(own, direction), object).reshape(n_layers, n_heads)
-        heads = tuple(patching.top(min(k, values.size), part, direction)) if k and role == "forgotten" else ()
+        strongest = patching.top(min(k, values.size), part, direction) if k and role == "forgotten" else []
+        heads = tuple(cast("list[Head]", strongest))
         maps.append(LayerMap(NAMES[part], values, hover, (), unit, largest[0], heads))
     columns = [frame[frame["part"] == part] for part in OF_LAYERS]
     values = np.stack([own[shown].to_numpy() for own in columns], 1)
@@ -127,9 +130,12 @@ def _found(patching: CheckpointPatching) -> str:
 
 def _hover(frame: pd.DataFrame, direction: str) -> list[str]:
     """What is said of each head or layer."""
-    return [
-        f"<b>{NAMES[row.part]} {row.layer}{f'.{row.head}' if row.part in OF_HEADS else ''}</b><br>"
-        f"{DONE[direction]} {interval_text(row.share, row.share_low, row.share_high)} of the gap<br>"
-        f"{interval_text(row.nats, row.nats_low, row.nats_high)} nats<br>n = {row.n}"
-        for row in frame.itertuples()
-    ]
+    said = []
+    for row in frame.to_dict("records"):
+        head = f".{row['head']}" if row["part"] in OF_HEADS else ""
+        said.append(
+            f"<b>{NAMES[row['part']]} {row['layer']}{head}</b><br>"
+            f"{DONE[direction]} {interval_text(row['share'], row['share_low'], row['share_high'])} of the gap<br>"
+            f"{interval_text(row['nats'], row['nats_low'], row['nats_high'])} nats<br>n = {row['n']}"
+        )
+    return said
