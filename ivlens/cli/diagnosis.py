@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -41,7 +42,12 @@ def diagnose(
     base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
     tokenizer = open_tokenizer(loading["tokenizer"] or base)
     old, new = (_prompts(config, tasks, tokenizer, tasks is learned) for tasks in (keep, learned))
-    drawn = {"n_test": config.n_test, "shots": config.shots, "seed": config.seed, "format": config.format}
+    drawn: dict[str, Any] = {
+        "n_test": config.n_test,
+        "shots": config.shots,
+        "seed": config.seed,
+        "format": config.format,
+    }
     reverting = RevertConfig(batch_size=config.batch_size, **drawn)
     shape = model_shape(base)
     k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])

@@ -80,11 +80,14 @@ def _points(trials: pd.DataFrame, number: int) -> go.Scatter:
 
 
 def _marks(trials: pd.DataFrame, heights: pd.Series, name: str, marker: dict[str, object]) -> go.Scatter:
-    texts = [
-        f"<b>{plain(trial.step, 60)}</b><br>{plain(trial.what, 60)}<br>learned tasks {trial.learned:.3f}<br>"
-        f"tasks to keep {trial.kept:.3f}<br>{trial.undone:.0%} of the change undone".replace("nan", "not measured")
-        for trial in trials.itertuples()
-    ]
+    texts = []
+    for step, what, *numbers in trials[["step", "what", "learned", "kept", "undone"]].to_numpy().tolist():
+        learned, kept, undone = map(float, numbers)
+        measured = "not measured" if math.isnan(kept) else f"{kept:.3f}"
+        texts.append(
+            f"<b>{plain(step, 60)}</b><br>{plain(what, 60)}<br>learned tasks {learned:.3f}<br>"
+            f"tasks to keep {measured}<br>{undone:.0%} of the change undone"
+        )
     return go.Scatter(
         x=trials["learned"], y=heights, mode="markers", name=name, legendgroup=name, marker=marker, hovertext=texts,
         hovertemplate="%{hovertext}<extra></extra>",
@@ -127,15 +130,15 @@ def repair_headline(repair: Repair) -> str:
         return f"Put nothing back: {repair.outcome}."
     gains = repair.gains().set_index(["role", "model"])
     accuracy = gains["accuracy"].map("{:.2f}".format)
+    (change,) = _intervals(gains.loc[[(LEARNED, REPAIRED)]], "gain")
     parts = [
         f"{ROLES[role]} from {accuracy[role, TUNED]} to {accuracy[role, REPAIRED]} (the base {accuracy[role, BASE]})"
         for role in (KEEP, OTHER) if role in repair.roles
     ]  # fmt: skip
-    cost = gains.loc[(LEARNED, REPAIRED)]
     return (
         f"Put {repair.undone:.0%} of the change back ({repair.chosen}). That takes {' and '.join(parts)}. The learned "
         f"tasks go from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, a change of "
-        f"{_difference(cost['gain'], cost['gain_low'], cost['gain_high'])}."
+        f"{change}."
     )
 
 
@@ -159,10 +162,11 @@ def returned_frame(repair: Repair) -> pd.DataFrame:
     columns: dict[str, object] = {"model": repair.models}
     for role in (role for role in ROLES if role in repair.roles):
         own = frame[frame["role"] == role]
-        columns |= {ROLES[role]: own["accuracy"].tolist(), f"{ROLES[role]}: against tuned": _intervals(own, "gain")}
-    frame = pd.DataFrame(columns)
-    frame.loc[frame["model"] == TUNED, [name for name in frame if name.endswith("against tuned")]] = ""
-    return frame
+        changes = [
+            "" if model == TUNED else text for model, text in zip(own["model"], _intervals(own, "gain"), strict=True)
+        ]
+        columns |= {ROLES[role]: own["accuracy"].tolist(), f"{ROLES[role]}: against tuned": changes}
+    return pd.DataFrame(columns)
 
 
 def _by_model(repair: Repair, roles: tuple[str, ...]) -> pd.DataFrame:
