@@ -155,6 +155,20 @@ def mean_interval(values: Float[Tensor, " prompt"]) -> Interval:
     return Interval(values.double().mean().item(), low.item(), high.item())
 
 
+def difference(one: Interval, other: Interval) -> Interval:
+    """The difference of two independent values from their intervals (Newcombe 1998, method 10; MOVER).
+
+    Example:
+        >>> from ivlens.stats import Interval, difference
+        >>> difference(Interval(5.0, 2.0, 8.0), Interval(1.0, -3.0, 5.0))
+        Interval(value=4.0, low=-1.0, high=9.0)
+    """
+    value = one.value - other.value
+    below = ((one.value - one.low) ** 2 + (other.high - other.value) ** 2) ** 0.5
+    above = ((one.high - one.value) ** 2 + (other.value - other.low) ** 2) ** 0.5
+    return Interval(value, value - below, value + above)
+
+
 def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | None:
     """How many prompts an interval that contains a threshold would need to end there, if its value stayed what it is.
 
