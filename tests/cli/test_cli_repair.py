@@ -57,7 +57,7 @@ def test_a_repair_is_found_written_and_told(planted: Path, tmp_path: Path, capsy
     questions = ("What was forgotten?", "What to do now?", "What does that cost?")
     at = [said.out.index(question) for question in questions]
     assert at == sorted(at)
-    assert "Put 100% of the change back (bands, the base's layers 2 to 2)" in said.err
+    assert "Undo 100% of the change (bands, the base's layers 2 to 2)" in said.err
     assert "tasks to keep from 0.00 to 1.00 (the base 1.00)" in said.err
     files = {path.name for path in (tmp_path / "out").iterdir()}
     written = "repair.safetensors report.html mergekit.yaml model tasks.csv roles.csv trials.csv measures"
