@@ -27,7 +27,7 @@ FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
     "What to do now?", "What does that cost?",
 )  # fmt: skip
 MOST = 5  # rows of weights put back
-PATCHED = ["part", "layer", "head", "restored", "restored_nats", "broken", "learned"]
+PATCHED = ["part", "layer", "head", "restored", "restored_nats", "broken", "learned_nats"]
 log = logging.getLogger("ivlens")
 
 
@@ -58,7 +58,8 @@ def diagnose(
         "comparison": lambda: compare_checkpoints(base, {"tuned": tuned}, keep, comparing, **more),
     }
     found = []
-    for name, measure in measures.items():
+    for (name, measure), question in zip(measures.items(), (CARRIED, MADE, STILL), strict=True):
+        log.info(question)
         try:
             record = measure()
         except (ArgumentError, PromptError, UnsupportedError) as error:
@@ -103,5 +104,6 @@ def _made(reverts: WeightReverts) -> pd.DataFrame:
     frame = reverts.to_frame()
     of_layers = frame[frame["what"].isin(["layers", "rest"])]
     old, new = (of_layers[of_layers["role"] == role].reset_index(drop=True) for role in ("old", "learned"))
-    table = old[["part", "layers", "nats", "accuracy"]].assign(learned=new["nats"], learned_accuracy=new["accuracy"])
+    table = old[["part", "layers", "nats", "accuracy"]]
+    table = table.assign(learned_nats=new["nats"], learned_accuracy=new["accuracy"])
     return table.nlargest(MOST, "nats")
