@@ -23,7 +23,7 @@ from .loading import given, model_shape
 
 MEASURES = "measures"  # the folder of finished ones
 FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
-    "What was forgotten?", "Where? What carries it", "Where? What was changed", "Is it still there?",
+    "What was forgotten?", "Where? What carries it", "Where? What returns it when put back", "Is it still there?",
     "What to do now?", "What does that cost?",
 )  # fmt: skip
 MOST = 5  # rows of weights put back
@@ -90,7 +90,8 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
             chosen = record.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
             return {FORGOTTEN: forgotten_frame(record), REMEDY: chosen, COST: cost_frame(record)}
         case CheckpointPatching():
-            return {CARRIED: record.beside_controls(1)[PATCHED]}
+            table = record.beside_controls(1)[PATCHED]
+            return {CARRIED: table.assign(head=table["head"].map(str, na_action="ignore").astype(object).fillna(""))}
         case WeightReverts():
             return {MADE: _made(record)}
         case CheckpointComparison():

@@ -109,7 +109,7 @@ def test_the_map_has_a_row_for_attention_and_one_for_mlps() -> None:
     assert heatmap.z[1].tolist() == made().attention.tolist()
     assert (heatmap.zmin, heatmap.zmax) == (0, 1)
     large = torch.ones(80, dtype=torch.float64)
-    assert repair_fractions(made(attention=large, mlp=large)).layout.width <= 640
+    assert repair_fractions(made(attention=large, mlp=large)).layout.width <= 600
     assert "embeddings and norms: 0.5" in repair_fractions(made()).layout.title.text
 
 

@@ -20,7 +20,7 @@ from ..tables import frame_table
 REFUSED = "refused by the guard"
 ROLES = {KEEP: "tasks to keep", OTHER: "other abilities", LEARNED: "learned tasks"}
 SCATTER, SCATTER_MARGINS = Size(340, 340), Margins(left=60, right=24, bottom=56)
-WIDEST = 440  # of the map, in pixels: it fits a page of 700
+WIDEST = 420  # of the map, in pixels: it fits a page of 700
 ROW, MAP_MARGINS = 34, Margins(left=72, right=104, bottom=52)
 READING = """
 Random bands puts whole layers' attention and MLPs back in a random order until as much of the change is undone; random
