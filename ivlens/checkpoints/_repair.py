@@ -214,7 +214,7 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     base, tuned = (Fractions.uniform(n_layers, fraction) for fraction in (0.0, 1.0))
     if choose_others:
         _keep_abilities(work, base)
-    with tqdm(desc="trying", unit="trial", leave=False, disable=None) as bar:
+    with tqdm(total=config.plan.most, desc="trying", unit="trial", leave=False, disable=None) as bar:
         search = Search(work.answers, n_layers, squared, tolerance, bar.update)
         best = search.run(config.plan)
     log.info("chosen: %s, %s", best.step, best.what)
@@ -224,11 +224,13 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         for seed in config.random_seeds:
             given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
     roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
-    measures = {name: partial(work.answers, fractions, split="test") for name, fractions in given.items()}
+    measures: dict[str, Callable[..., Answers]] = {
+        name: partial(work.answers, fractions, split="test") for name, fractions in given.items()
+    }
     for seed in config.random_seeds if found else ():
         measures[f"random change {seed}"] = partial(work.random_change, best.fractions, seed)
-    bar = tqdm(measures.items(), "testing", unit="model", leave=False, disable=None)
-    rows = {name: [measure(role=role) for role in roles] for name, measure in bar}
+    models = tqdm(measures.items(), "testing", unit="model", leave=False, disable=None)
+    rows = {name: [measure(role=role) for role in roles] for name, measure in models}
     return Repair(
         torch.tensor(best.fractions.attention, dtype=torch.float64),
         torch.tensor(best.fractions.mlp, dtype=torch.float64),

@@ -27,6 +27,11 @@ class Plan(NamedTuple):
     n_bands: int
     n_greedy: int
 
+    @property
+    def most(self) -> int:
+        """How many trials there are at most: the tuned model, what is given, and the greedy ones."""
+        return 1 + len(self.fractions) + len(self.depths) + self.n_bands + len(KINDS) + self.n_greedy
+
 
 class Trial(NamedTuple):
     """One mixture of weights: the step that tried it, in words, how much it undoes, and what it learned and keeps."""

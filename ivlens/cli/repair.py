@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
     loading = given(options, "load_model")
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     with held(options.out):
+        log.info(f"loading {options.base} and {options.tuned}")
         found = repair(
             options.base, options.tuned, keep, learned, others=others, config=config, out=options.out / MEASURES,
             **given(options, "repair"), **loading,

@@ -30,7 +30,8 @@ def search(learned: Score, kept: Score, probability: Score = lambda each: 0.5, p
 
 def test_the_cheapest_are_tried_first() -> None:
     made, _ = search(lambda each: 1.0, lambda each: 1.0)
-    made.run(PLAN._replace(n_greedy=0))
+    made.run(plan := PLAN._replace(n_greedy=0))
+    assert len(made.trials) == plan.most
     assert [(trial.step, trial.what) for trial in made.trials] == [
         ("tuned", "as it is"),
         ("interpolation", "0.5 of the change kept"),
