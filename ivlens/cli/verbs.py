@@ -210,7 +210,7 @@ VERBS = {
             Argument("--tasks", nargs="+", required=True, metavar="TASK",
                      help="built-in tasks ('ivlens tasks') or task files"),
             Argument("--learned", nargs="*", default=[], metavar="TASK",
-                     help="the task that each checkpoint was trained on, where they are a sequence"),
+                     help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
             INSTRUCTION,
             out("folder for measures, record, tables and report", required=True),
         ),
