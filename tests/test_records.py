@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ivlens import records
 from ivlens.errors import ArgumentError, RecordError
 from ivlens.records import (
+    Answers,
     CheckpointComparison,
     ConditionComparison,
     Evaluation,
@@ -46,6 +47,8 @@ from ivlens.records import (
 from ivlens.tensor_files import load_tensors, save_tensors
 from ivlens.vocabulary import Head
 from patchings import patched
+from repairs import repaired
+from reverted import reverted
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
 
@@ -91,6 +94,9 @@ EXAMPLES: dict[str, Record] = {
     "PartActivations": PartActivations(rand(4, 2, 3, 4), rand(4, 2, 3, 8), *(rand(4, 2, 8) for _ in range(3))),
     "PatchedParts": PatchedParts(rand(4), rand(4, 2, 3), rand(4, 2, 3), *(rand(4, 2) for _ in range(3))),
     "CheckpointPatching": patched(),
+    "Answers": Answers(-rand(3), rand(3) > 0.5),
+    "Repair": repaired(trials=()),
+    "WeightReverts": reverted(),
     "CheckpointComparison": CheckpointComparison(
         ({"checkpoint": "base", "task": "t", "accuracy": 1.0, "heads_gained": [[0, 1]]},),
         ({"checkpoint": "base", "task": "t", "condition": "bare"},),
