@@ -58,8 +58,9 @@ class KeptAnswers:
 
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
-        base = not any((*fractions.attention, *fractions.mlp, fractions.rest))  # the same for every checkpoint
-        fractions = fractions.only({self.mixed.parts[name] for name in self.mixed.names})
+        changed = {self.mixed.parts[name] for name in self.mixed.names}
+        fractions = fractions.only(changed)
+        base = not any(fractions.of(part) for part in changed)  # the same for every checkpoint
         weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 
