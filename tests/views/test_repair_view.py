@@ -62,10 +62,10 @@ def test_trials_lie_at_what_they_learn_and_keep() -> None:
 
 def test_a_trial_is_hovered_by_its_mixture() -> None:
     (text,) = repair_tradeoff(repaired()).data[0].hovertext
-    assert (
-        text
-        == "<b>tuned</b><br>as it is<br>learned tasks 0.900<br>tasks to keep 0.450, mean P(answer) 0.350<br>0% of the change undone"
-    )
+    assert text.split("<br>") == [
+        "<b>tuned</b>", "as it is", "learned tasks 0.900", "tasks to keep 0.450, mean P(answer) 0.350",
+        "0% of the change undone",
+    ]  # fmt: skip
 
 
 def test_the_map_has_a_row_for_attention_and_one_for_mlps() -> None:
