@@ -77,6 +77,7 @@ class RepairConfig:
         """What the search tries."""
         return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
 
+    @checked
     def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean prompts of a task out of a split.
 

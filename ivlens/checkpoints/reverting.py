@@ -58,6 +58,7 @@ class RevertConfig:
     format: FormatName | Callable[..., str] = "labelled"
     batch_size: Count = 32
 
+    @checked
     def prompts(self, task: Task, tokenizer: Any) -> list[Prompt]:
         """Clean test prompts of a task.
 

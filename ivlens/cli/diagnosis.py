@@ -89,7 +89,8 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
             chosen = record.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
             return {FORGOTTEN: forgotten_frame(record), REMEDY: chosen, COST: cost_frame(record)}
         case CheckpointPatching():
-            return {CARRIED: record.beside_controls(1)[PATCHED]}
+            frame = record.beside_controls(1)[PATCHED]
+            return {CARRIED: frame.assign(head=[str(each) for each in frame["head"].fillna(-1)]).replace("-1", "")}
         case WeightReverts():
             return {MADE: _made(record)}
         case CheckpointComparison():
