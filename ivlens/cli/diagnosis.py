@@ -36,7 +36,8 @@ def diagnose(
 ) -> list[Record]:
     """Activations exchanged, weights put back, and the checkpoint compared on the tasks to keep; each record is saved.
 
-    What cannot be measured is named and left out.
+    Of several learned tasks the comparison takes the last one's vector, which is freshest. What cannot be measured is
+    named and left out.
     """
     loading = given(options, "load_model")
     base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
@@ -55,7 +56,9 @@ def diagnose(
     measures: dict[str, Callable[[], Record]] = {
         "patching": lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
         "reverts": lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
-        "comparison": lambda: compare_checkpoints(base, {"tuned": tuned}, keep, comparing, **more),
+        "comparison": lambda: compare_checkpoints(
+            base, {"tuned": tuned}, [*keep, learned[-1]], comparing, learned=[learned[-1].name], **more
+        ),
     }
     found = []
     for name, measure in measures.items():
@@ -95,7 +98,8 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
             return {MADE: _made(record)}
         case CheckpointComparison():
             frame = record.to_frame()
-            return {STILL: frame.loc[frame["checkpoint"] != record.checkpoints[0], ["task", "recovered", "verdict"]]}
+            old = (frame["checkpoint"] != record.checkpoints[0]) & ~frame["task"].isin(record.learned)
+            return {STILL: frame.loc[old, ["task", "recovered", "subtracted", "spillover", "verdict"]]}
     return {}
 
 

@@ -11,7 +11,7 @@ from ..markup import prose
 from ..tables import frame_table
 from .patching import patching_maps, patching_parts
 from .repair import cost_parts, forgotten_parts, remedy_parts, repair_headline
-from .report import facts_frame
+from .report import evidence_table, facts_frame
 from .reverting import carried_and_made, reverting_parts
 from .summary import checkpoint_summary
 
@@ -72,7 +72,8 @@ def where(records: Sequence[Record]) -> list[Body]:
 
 def still_there(records: Sequence[Record]) -> list[Body]:
     """The verdicts of a comparison, and what the base's vectors bring back."""
-    return [checkpoint_summary(comparison) for comparison in of_kind(CheckpointComparison, records)]
+    comparisons = of_kind(CheckpointComparison, records)
+    return [body for each in comparisons for body in (*evidence_table(each), checkpoint_summary(each))]
 
 
 def remedy(records: Sequence[Record]) -> list[Body]:
