@@ -1,5 +1,6 @@
 """A model's weights under their names in Hugging Face: which part each belongs to, and which are linear layers."""
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -35,3 +36,12 @@ def weight_layout(model: HookedTransformer) -> dict[str, WeightLayout]:
 def hugging_face_state(model: Any) -> dict[str, Tensor]:
     """All weights by their names in Hugging Face; views of the model's own where possible."""
     return hugging_face_weights(model, family_of(model.ivlens_config).naming, tied=False)
+
+
+def tied_embedding(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """What makes the embedding of the unembedding where these are one weight, of which a HookedTransformer has two."""
+    config = getattr(model, "ivlens_config", None)
+    if not isinstance(model, HookedTransformer) or config is None:
+        return None
+    naming = family_of(config).naming
+    return naming.tied_to if config.tie_word_embeddings and naming.ties(model) else None
