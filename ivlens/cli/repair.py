@@ -6,7 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import RepairConfig, export_repaired_adapter, mergekit_config, repair, repaired_model
+from ..checkpoints import (
+    RepairConfig,
+    export_repaired_adapter,
+    mergekit_config,
+    mergekit_names,
+    repair,
+    repaired_model,
+)
+from ..errors import UnsupportedError
 from ..files import held
 from ..models import export_hf
 from ..records import Repair, write_atomically, write_text
@@ -64,9 +72,14 @@ def write_tables(found: Repair, folder: Path) -> None:
 def hand_over(options: argparse.Namespace, found: Repair, loading: dict[str, Any]) -> None:
     """The repaired model as a Hugging Face folder or an adapter, and the same for mergekit."""
     model = repaired_model(options.base, options.tuned, found, **loading)
-    write_text(options.out / MERGEKIT, mergekit_config(model, found, options.base, options.tuned))
     if options.export == "hf":
         export_hf(model, options.out / "model")
-    elif options.export == "adapter":
+    try:
+        config = mergekit_config(model, found, *mergekit_names(options.base, options.tuned))
+    except UnsupportedError as error:
+        log.warning(f"{MERGEKIT} is left out: {error}")
+    else:
+        write_text(options.out / MERGEKIT, config)
+    if options.export == "adapter":
         del model
         export_repaired_adapter(options.base, options.tuned, found, options.out / "adapter", **loading)

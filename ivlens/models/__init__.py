@@ -41,6 +41,7 @@ from .hugging_face_layout import WeightLayout as WeightLayout
 from .hugging_face_layout import hugging_face_state as hugging_face_state
 from .hugging_face_layout import tied_embedding as tied_embedding
 from .hugging_face_layout import weight_layout as weight_layout
+from .hugging_face_layout import written_parts as written_parts
 from .loading import check_device as check_device
 from .loading import load_model as load_model
 from .lora import add_lora as add_lora

@@ -38,6 +38,12 @@ def hugging_face_state(model: Any) -> dict[str, Tensor]:
     return hugging_face_weights(model, family_of(model.ivlens_config).naming, tied=False)
 
 
+@singledispatch
+def written_parts(model: Any) -> dict[str, WeightPart]:
+    """The part of every weight by its name in the files of a saved model, which need not be its name in memory."""
+    return {name: each.part for name, each in weight_layout(model).items()}
+
+
 def tied_embedding(model: Any) -> Callable[[Tensor], Tensor] | None:
     """What makes the embedding of the unembedding where these are one weight, of which a HookedTransformer has two."""
     config = getattr(model, "ivlens_config", None)

@@ -299,7 +299,7 @@ def test_a_config_that_computes_otherwise_is_refused(loaded: Load, tmp_path: Pat
     faster = {"rope_type": "default", "rope_theta": 10.0}
     base, tuned = loaded("llama", engine), loaded("llama", engine, 1, rope_parameters=faster)
     before = weights_of(tuned)
-    with pytest.raises(MismatchError, match="rot|rope"), mixed(base, tuned, tmp_path):
+    with pytest.raises(MismatchError, match=r"rot|rope"), mixed(base, tuned, tmp_path):
         pass
     assert equal(weights_of(tuned), before)
 
