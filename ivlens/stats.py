@@ -104,7 +104,7 @@ def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> 
     lost, won = int((base & ~now).sum()), int((now & ~base).sum())
     middle = (lost - won) / (n + 2)
     half = 1.96 * max((lost + won + 1) - (lost - won) ** 2 / (n + 2), 0) ** 0.5 / (n + 2)
-    return Interval((lost - won) / n, middle - half, middle + half)
+    return Interval((lost - won) / n, max(-1.0, middle - half), min(1.0, middle + half))
 
 
 def mcnemar(lost: int, won: int) -> float:
@@ -153,6 +153,20 @@ def mean_interval(values: Float[Tensor, " prompt"]) -> Interval:
         return NOTHING
     low, high = bootstrap_mean(values.double())
     return Interval(values.double().mean().item(), low.item(), high.item())
+
+
+def difference(one: Interval, other: Interval) -> Interval:
+    """The difference of two independent values from their intervals (Newcombe 1998, method 10; MOVER).
+
+    Example:
+        >>> from ivlens.stats import Interval, difference
+        >>> difference(Interval(5.0, 2.0, 8.0), Interval(1.0, -3.0, 5.0))
+        Interval(value=4.0, low=-1.0, high=9.0)
+    """
+    value = one.value - other.value
+    below = ((one.value - one.low) ** 2 + (other.high - other.value) ** 2) ** 0.5
+    above = ((one.high - one.value) ** 2 + (other.value - other.low) ** 2) ** 0.5
+    return Interval(value, value - below, value + above)
 
 
 def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | None:

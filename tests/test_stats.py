@@ -14,9 +14,11 @@ from scipy import stats as oracle
 from ivlens import ArgumentError
 from ivlens.stats import (
     NOTHING,
+    Interval,
     bootstrap_groups,
     bootstrap_mean,
     cosine,
+    difference,
     jackknife,
     linear_cka,
     paired_drop,
@@ -150,3 +152,14 @@ def test_cka_is_the_normalised_sum_of_squared_covariances_and_blind_to_turns() -
     turn = torch.from_numpy(oracle.special_ortho_group.rvs(6, random_state=0))
     assert linear_cka(one, 3 * one @ turn + 5) == pytest.approx(1)
     assert math.isnan(linear_cka(one, torch.ones(12, 2)))
+
+
+def test_a_difference_of_independent_values_covers_the_truth() -> None:
+    """Of two means, each with its own 95% interval."""
+    drawn = np.random.default_rng(0)
+    one, two = (drawn.normal(at, spread, 4000) for at, spread in ((2.0, 1.0), (0.5, 0.5)))
+    found = [
+        difference(Interval(a, a - 1.96, a + 1.96), Interval(b, b - 0.98, b + 0.98))
+        for a, b in zip(one, two, strict=True)
+    ]
+    assert np.mean([each.low <= 1.5 <= each.high for each in found]) == pytest.approx(0.95, abs=0.01)

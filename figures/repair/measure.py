@@ -40,6 +40,13 @@ class Checkpoint(NamedTuple):
         return "-".join(f"{each:g}" if isinstance(each, float) else str(each) for each in self)
 
 
+class TaskSequence(NamedTuple):
+    """Tasks that are learned one after the other, and how many demonstrations their prompts have."""
+
+    tasks: tuple[str, ...]
+    shots: int = 2
+
+
 @dataclass(frozen=True)
 class RepairStudyConfig:
     """What is trained and repaired: ``keep`` are the old tasks to choose on, ``others`` those that are reported."""
@@ -48,9 +55,9 @@ class RepairStudyConfig:
     methods: tuple[str, ...] = ("plain", "l2")
     rates: tuple[float, ...] = (5e-5, 2e-4)
     seeds: tuple[int, ...] = (0, 1, 2)
-    sequences: dict[str, tuple[str, ...]] = field(default_factory=lambda: {
-        "topics": ("word-topic", "choose-last-of-3", "adjective-comparative"),
-        "letters": ("lowercase-first-letter", "sentiment", "hypernym"),
+    sequences: dict[str, TaskSequence] = field(default_factory=lambda: {
+        "topics": TaskSequence(("word-topic", "choose-last-of-3", "adjective-comparative")),
+        "letters": TaskSequence(("lowercase-first-letter", "sentiment", "hypernym")),
     })  # fmt: skip
     keep: tuple[str, ...] = ("present-past", "singular-plural", "capitalize", "country-capital")
     others: tuple[str, ...] = ("antonym", "verb-gerund", "country-language", "choose-animal")
@@ -61,7 +68,7 @@ class RepairStudyConfig:
 
     def __post_init__(self) -> None:
         for name, new in self.sequences.items():
-            named = (*new, *self.keep, *self.others)
+            named = (*new.tasks, *self.keep, *self.others)
             if len(set(named)) < len(named):
                 raise ArgumentError(f"different tasks to learn, to keep and to report in {name}", ", ".join(named))
 
@@ -102,22 +109,23 @@ def _key(checkpoint: Checkpoint, config: RepairStudyConfig) -> dict[str, Any]:
 def _repaired(checkpoint: Checkpoint, folder: Path, work: Path, config: RepairStudyConfig) -> Repair:
     def compute() -> Repair:
         logger.info("repair study: %s", checkpoint.name)
-        tuned = _trained(checkpoint, config)
+        tuned, new = _trained(checkpoint, config), config.sequences[checkpoint.sequence]
         return repair(
-            checkpoint.source, tuned, keep=config.keep, learned=config.sequences[checkpoint.sequence],
-            others=config.others, config=config.repair, out=work,
+            checkpoint.source, tuned, keep=config.keep, learned=new.tasks, others=config.others,
+            config=replace(config.repair, learned_shots=new.shots), out=work,
         )  # fmt: skip
 
     return load_or_compute(folder / f"{checkpoint.name}.safetensors", Repair, _key(checkpoint, config), compute)
 
 
 def _trained(checkpoint: Checkpoint, config: RepairStudyConfig) -> HookedTransformer:
-    """The model after all tasks of the sequence in turn, which are asked without demonstrations."""
+    """The model after all tasks of the sequence in turn."""
     model = only_hooked(load_model(checkpoint.source), "training")
     settings = TrainingConfig(
         Guidance.preset(checkpoint.method), steps=config.steps, batch_size=config.batch_size,
         learning_rate=checkpoint.rate, warmup=config.warmup, seed=checkpoint.seed,
     )  # fmt: skip
-    for name in config.sequences[checkpoint.sequence]:
-        fine_tune(model, load_task(name).prompts(shots=0, split="train"), settings)
+    new = config.sequences[checkpoint.sequence]
+    for name in new.tasks:
+        fine_tune(model, load_task(name).prompts(shots=new.shots, split="train"), settings)
     return model

@@ -56,14 +56,14 @@ class RepairConfig:
 
     Example:
         >>> iv.RepairConfig(fractions=(0.5,), n_greedy=0).n_validation
-        20
+        25
     """
 
-    fractions: tuple[Fraction, ...] = (0.85, 0.7, 0.5, 0.3, 0.15)
-    depths: tuple[tuple[Fraction, Fraction], ...] = ((0.5, 1.0), (0.2, 0.8), (0.0, 1.0), (0.0, 0.5))
+    fractions: tuple[Fraction, ...] = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+    depths: tuple[tuple[Fraction, Fraction], ...] = ((0.2, 0.8), (0.0, 1.0), (0.0, 0.6))
     n_bands: Count = 3
     n_greedy: Natural = 16
-    n_validation: Count = 20
+    n_validation: Count = 25
     n_test: Count = 30
     shots: Natural = 2
     learned_shots: Natural | None = None
@@ -78,6 +78,7 @@ class RepairConfig:
         """What the search tries."""
         return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
 
+    @checked
     def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean prompts of a task out of a split.
 

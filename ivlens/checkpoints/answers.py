@@ -60,8 +60,8 @@ class KeptAnswers:
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
         changed = {self.mixed.parts[name] for name in self.mixed.names}
-        base = not any(fractions.of(part) for part in changed)  # the same for every checkpoint
         fractions = fractions.only(changed)
+        base = not any(fractions.of(part) for part in changed)  # the same for every checkpoint
         weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
         return self.after(partial(self.mixed.mix, fractions), weights, prompts)
 

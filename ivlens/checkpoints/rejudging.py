@@ -7,7 +7,7 @@ from typing import Any
 from ..checks import checked
 from ..errors import one_of
 from ..records import CheckpointComparison, Relearning
-from ..stats import Interval
+from ..stats import NOTHING, Interval, difference
 from .evidence import interval_columns
 from .verdict import VerdictRule, evidence_of, evidence_rows, judge
 
@@ -61,9 +61,10 @@ def rejudge(
 
 
 def _relearning_columns(probe: Relearning, forgetting: float) -> dict[str, float]:
-    """What the examples gain, also as a fraction of what was lost."""
+    """What the examples gain; and beyond the control's gain, as a fraction of what was lost."""
     gain = probe.gain
-    fraction = Interval(*(each / forgetting if forgetting > 0 else float("nan") for each in gain))
+    beyond = difference(gain, probe.anew_gain)
+    fraction = Interval(*(each / forgetting for each in beyond)) if forgetting > 0 else NOTHING
     return {
         "relearned": probe.after.double().mean().item(), **interval_columns("relearned_gain", gain),
         **interval_columns("relearned_fraction", fraction), "anew_gain": probe.anew_gain.value,

@@ -60,6 +60,7 @@ class RevertConfig:
     format: FormatName | Callable[..., str] = "labelled"
     batch_size: Count = 32
 
+    @checked
     def prompts(self, task: Task, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean test prompts of a task.
 
@@ -178,7 +179,7 @@ def revert_weights(
         layers=tuple(each.layers for each in mixtures),
         fractions=tuple(each.fractions for each in mixtures),
         names=tuple(each.name for each in mixtures),
-        heads=tuple(each.weights if each.what == "heads" else () for each in mixtures),
+        heads=tuple(each.weights if isinstance(each.weights, tuple) else () for each in mixtures),
         tasks=tuple(task for _, task, _ in drawn),
         roles=tuple(role for role, _, _ in drawn),
         provenance={"model": kept.facts[TUNED], "settings": settings, "versions": package_versions()},
@@ -197,7 +198,7 @@ def _mixtures(config: RevertConfig, n_layers: int) -> Iterator[Mixture]:
         for kind in KINDS:
             yield Mixture("layers", kind, tuned.changed(0.0, band, (kind,)), layers)
         yield Mixture("layers", "both", tuned.changed(0.0, band, KINDS), layers)
-    yield Mixture("rest", "rest", tuned.changed(0.0, (), ("rest",)))
+    yield Mixture("rest", "rest", tuned.changed(0.0, [], ["rest"]))
 
 
 def _sets_of_heads(kept: KeptAnswers, heads: Mapping[str, Sequence[Head]]) -> Iterator[Mixture]:

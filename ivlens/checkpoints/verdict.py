@@ -20,13 +20,14 @@ class VerdictRule:
        ``tolerated``, the fall of the answer's mean probability decides, if its whole interval lies on one side of
        ``tolerated`` and the drop of accuracy on the same side; else: undecided.
     3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it
-       adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples (both as a
-       fraction of what was lost). Each says "still there" where its whole interval lies at or above ``recovered``,
-       "not there" where it lies below; where the interval contains it, the same fraction of the answer's probability
-       decides, if its whole interval lies on one side and the fraction of accuracy on the same. One that says "still
-       there" is enough: the activation was drowned, the function is recoverable. So it is where one is undecided, and
-       at least ``spilled`` of the wrong answers (whole interval) are the new task's or copies of the input: the new
-       task is done in the old one's stead. One undecided without that, or none measured: undecided.
+       adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples beyond what
+       as many teach anew (both as a fraction of what was lost). Each says "still there" where its whole interval lies
+       at or above ``recovered``, "not there" where it lies below; where the interval contains it, the same fraction of
+       the answer's probability decides, if its whole interval lies on one side and the fraction of accuracy on the
+       same. One that says "still there" is enough: the activation was drowned, the function is recoverable. So it is
+       where one is undecided, and at least ``spilled`` of the wrong answers (whole interval) are the new task's or
+       copies of the input: the new task is done in the old one's stead. One undecided without that, or none measured:
+       undecided.
     4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
        knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
 
@@ -109,7 +110,7 @@ KNOWLEDGE, SPILLOVER = "knowledge", "spillover"
 SENTENCES = {
     VECTOR: "the base's vector brings back {} of what it does on the base",
     SUBTRACTED: "subtracting the new task's vector brings back {} of what was lost",
-    RELEARNED: "relearning brings back {} of what was lost",
+    RELEARNED: "relearning brings back {} of what was lost, beyond what it teaches anew",
     KNOWLEDGE: "without instruction the answer has {} of its probability",
     SPILLOVER: "{} of the wrong answers are the new task's or copies of the input",
 }

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -36,13 +37,19 @@ def diagnose(
 ) -> list[Record]:
     """Activations exchanged, weights put back, and the checkpoint compared on the tasks to keep; each record is saved.
 
-    What cannot be measured is named and left out.
+    Of several learned tasks the comparison takes the last one's vector, which is freshest. What cannot be measured is
+    named and left out.
     """
     loading = given(options, "load_model")
     base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
     tokenizer = open_tokenizer(loading["tokenizer"] or base)
     old, new = (_prompts(config, tasks, tokenizer, tasks is learned) for tasks in (keep, learned))
-    drawn = {"n_test": config.n_test, "shots": config.shots, "seed": config.seed, "format": config.format}
+    drawn: dict[str, Any] = {
+        "n_test": config.n_test,
+        "shots": config.shots,
+        "seed": config.seed,
+        "format": config.format,
+    }
     reverting = RevertConfig(batch_size=config.batch_size, learned_shots=config.learned_shots, **drawn)
     shape = model_shape(base)
     k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])
@@ -50,7 +57,9 @@ def diagnose(
     measures: list[Callable[[], Record]] = [
         lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
         lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
-        lambda: compare_checkpoints(base, {"tuned": tuned}, keep, comparing, **more),
+        lambda: compare_checkpoints(
+            base, {"tuned": tuned}, [*keep, learned[-1]], comparing, learned=[learned[-1].name], **more
+        ),
     ]
     found = []
     for name, measure in zip(DIAGNOSES, measures, strict=True):
@@ -84,12 +93,14 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
             chosen = record.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
             return {FORGOTTEN: forgotten_frame(record), REMEDY: chosen, COST: cost_frame(record)}
         case CheckpointPatching():
-            return {CARRIED: record.beside_controls(1)[PATCHED]}
+            frame = record.beside_controls(1)[PATCHED]
+            return {CARRIED: frame.assign(head=[str(each) for each in frame["head"].fillna(-1)]).replace("-1", "")}
         case WeightReverts():
             return {MADE: _made(record)}
         case CheckpointComparison():
             frame = record.to_frame()
-            return {STILL: frame.loc[frame["checkpoint"] != record.checkpoints[0], ["task", "recovered", "verdict"]]}
+            old = (frame["checkpoint"] != record.checkpoints[0]) & ~frame["task"].isin(record.learned)
+            return {STILL: frame.loc[old, ["task", "recovered", "subtracted", "spillover", "verdict"]]}
     return {}
 
 

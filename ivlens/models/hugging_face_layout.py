@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .engines import HookedTransformer
 from .families import family_of
 from .naming import hugging_face_weights
 from .part_weights import WeightPart, weight_parts
@@ -21,7 +20,7 @@ class WeightLayout(NamedTuple):
 
 
 @singledispatch
-def weight_layout(model: HookedTransformer) -> dict[str, WeightLayout]:
+def weight_layout(model: Any) -> dict[str, WeightLayout]:
     """The layout of every weight, by its name in Hugging Face; linear layers are those of blocks."""
     naming, parts = family_of(model.ivlens_config).naming, weight_parts(model)
     linear = tuple(f".{module}.weight" for module in naming.projections())

@@ -30,8 +30,8 @@ def low_rank_adapter(
     for name, weight in after.items():
         if torch.equal(weight, before[name]):
             continue
-        turned = (each.T if layout[name].in_first else each for each in (before[name], weight))
-        found = change_factors(*turned, most) if layout[name].linear else None
+        one, other = (each.T if layout[name].in_first else each for each in (before[name], weight))
+        found = change_factors(one, other, most) if layout[name].linear else None
         if found is None:
             others.append(name)
         else:

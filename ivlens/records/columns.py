@@ -133,8 +133,8 @@ EVIDENCE_ON_TASKS = {
     "relearned": _float("0 to 1", "Accuracy after a few steps on a few examples, see relearning_probe."),
     "relearned_gain": _float("accuracy", "What these steps add to the accuracy."),
     **_bounds("relearned_gain", "accuracy", "paired over prompts"),
-    "relearned_fraction": _float("ratio", "That gain, relative to the accuracy that was lost."),
-    **_bounds("relearned_fraction", "ratio", "the gain's interval over what was lost"),
+    "relearned_fraction": _float("ratio", "That gain minus anew_gain, relative to the accuracy that was lost."),
+    **_bounds("relearned_fraction", "ratio", "of the difference of the gains, over what was lost"),
     "anew_gain": _float("accuracy", "What as many steps add on a task that the base never had."),
 }
 

@@ -23,6 +23,7 @@ class Relearning(Record):
         control: the task that the base never had.
 
     Example:
+        >>> import torch
         >>> yes, no = torch.tensor([True, True]), torch.tensor([False, False])
         >>> iv.Relearning(no, yes, no, no, "antonym", "another").gain.value
         1.0

@@ -341,6 +341,10 @@ def test_relearning_is_evidence_on_its_task() -> None:
     assert found["relearned_fraction"] == pytest.approx(1 / fell["forgetting"])
     assert found["verdict"] == "activation drowned, recoverable"
     assert "relearning brings back" in found["because"]
+    easy = replace(probe, anew_after=yes)  # what is learned anew as fast says nothing
+    assert row(rejudge(old, relearned={fell["checkpoint"]: [easy]}), fell["checkpoint"], fell["task"])[
+        "relearned_fraction"
+    ] == pytest.approx(0)
     with pytest.raises(ArgumentError, match="checkpoint"):
         rejudge(old, relearned={"nobody": [probe]})
     with pytest.raises(ArgumentError, match="task"):

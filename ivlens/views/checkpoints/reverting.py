@@ -198,9 +198,13 @@ def _title(row: Any) -> str:
 
 def _hover(rows: pd.DataFrame) -> list[str]:
     """What is said of each mixture and role."""
-    return [
-        f"<b>{plain(_title(row), 60)}</b><br>{DONE[row.role][0]}: {DONE[row.role][1]} "
-        f"{interval_text(row.share, row.share_low, row.share_high)} of the gap<br>"
-        f"{interval_text(row.nats, row.nats_low, row.nats_high)} nats<br>accuracy {row.accuracy:.2f}<br>n = {row.n}"
-        for row in rows.itertuples()
-    ]
+    return [_told(row) for row in rows.itertuples()]
+
+
+def _told(row: Any) -> str:
+    name, done = DONE[row.role]
+    share, nats = (row.share, row.share_low, row.share_high), (row.nats, row.nats_low, row.nats_high)
+    return (
+        f"<b>{plain(_title(row), 60)}</b><br>{name}: {done} {interval_text(*share)} of the gap<br>"
+        f"{interval_text(*nats)} nats<br>accuracy {row.accuracy:.2f}<br>n = {row.n}"
+    )
