@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .engines import HookedTransformer
 from .families import family_of
 from .naming import hugging_face_weights
 from .part_weights import WeightPart, weight_parts
