@@ -22,6 +22,7 @@ from ..tasks import Prompt, Task
 from .loading import given, model_shape
 
 MEASURES = "measures"  # the folder of finished ones
+DIAGNOSES = ("patching", "reverts", "comparison")  # records
 FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
     "What was forgotten?", "Where? What carries it", "Where? What was changed", "Is it still there?",
     "What to do now?", "What does that cost?",
@@ -49,19 +50,19 @@ def diagnose(
         "seed": config.seed,
         "format": config.format,
     }
-    reverting = RevertConfig(batch_size=config.batch_size, **drawn)
+    reverting = RevertConfig(batch_size=config.batch_size, learned_shots=config.learned_shots, **drawn)
     shape = model_shape(base)
     k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])
     comparing = CheckpointConfig(k=k, n_validation=config.n_validation, **drawn)
-    measures: dict[str, Callable[[], Record]] = {
-        "patching": lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
-        "reverts": lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
-        "comparison": lambda: compare_checkpoints(
+    measures: list[Callable[[], Record]] = [
+        lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
+        lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
+        lambda: compare_checkpoints(
             base, {"tuned": tuned}, [*keep, learned[-1]], comparing, learned=[learned[-1].name], **more
         ),
-    }
+    ]
     found = []
-    for name, measure in measures.items():
+    for name, measure in zip(DIAGNOSES, measures, strict=True):
         try:
             record = measure()
         except (ArgumentError, PromptError, UnsupportedError) as error:
