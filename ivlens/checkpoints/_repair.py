@@ -37,18 +37,18 @@ class RepairConfig:
     """What a repair tries, and on how many prompts it chooses and reports.
 
     Args:
-        fractions: of the change, everywhere, for the interpolations.
-        depths: fractions in the first and in the last layer, for the changes by depth (LiNeS, 2410.17146).
+        fractions: of the change to keep, one everywhere at a time; 0 is the base, 1 the tuned model.
+        depths: fractions to keep in the first and in the last layer, linear between (LiNeS, 2410.17146).
         n_bands: bands of layers that are put back on their own, and that the greedy search moves.
-        n_greedy: trials of the greedy search, at most.
+        n_greedy: trials of the greedy search, at most; 0 leaves it out.
         n_validation: validation prompts of each task to choose on, at most as many as the split has.
         n_test: test prompts of each task to report on, at most as many as the split has.
         shots: demonstrations in the prompts.
         learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
-        random_seeds: seeds of the controls.
+        random_seeds: seeds of the random controls, two controls for each.
         seed: seed of the prompts.
-        instruction: see ``CheckpointConfig``.
-        format: see ``CheckpointConfig``.
+        instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
+        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat.
         batch_size: answers per forward pass.
 
     Raises:
@@ -136,7 +136,8 @@ def repair(
         tuned: a checkpoint of the base; see ``compare_checkpoints``.
         keep: old tasks to choose on, or names of built-in ones or files.
         learned: new tasks, which the guard holds.
-        others: tasks to report on beside these (None: built-in ones that the base can do and that fit its context).
+        others: tasks to report on beside these (None: up to six built-in ones that the base can do and that fit its
+            context; []: none).
         tolerance: accuracy that the learned tasks may lose, together, on the validation prompts.
         config: what is tried, on how many prompts (None: the defaults of ``RepairConfig``).
         out: folder for the answers, from which an interrupted repair resumes (None: a temporary one).
@@ -165,7 +166,10 @@ def repair(
     tasks = {KEEP: as_tasks(keep), LEARNED: as_tasks(learned), OTHER: as_tasks(others or [])}
     names = [task.name for of_role in tasks.values() for task in of_role]
     if not tasks[KEEP] or not tasks[LEARNED] or len({*names}) < len(names):
-        raise ArgumentError("tasks to keep and learned ones, none of them twice", ", ".join(names) or "none")
+        raise ArgumentError(
+            "tasks to keep and learned ones, none of them twice", ", ".join(names) or "none",
+            "name each task once, in keep, learned or others",
+        )  # fmt: skip
     if others is None:
         tasks[OTHER] = [task for task in as_tasks(list_tasks()) if task.name not in names]
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
@@ -226,9 +230,11 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         for seed in config.random_seeds:
             given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
     roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
-    rows = {name: [work.answers(fractions, role, "test") for role in roles] for name, fractions in given.items()}
+    measures = {name: partial(work.answers, fractions, split="test") for name, fractions in given.items()}
     for seed in config.random_seeds if found else ():
-        rows[f"random change {seed}"] = [work.random_change(best.fractions, seed, role) for role in roles]
+        measures[f"random change {seed}"] = partial(work.random_change, best.fractions, seed)
+    bar = tqdm(list(measures.items()), "testing", unit="model", leave=False, disable=None)
+    rows = {name: [measure(role=role) for role in roles] for name, measure in bar}
     return Repair(
         torch.tensor(best.fractions.attention, dtype=torch.float64),
         torch.tensor(best.fractions.mlp, dtype=torch.float64),

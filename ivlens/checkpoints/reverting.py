@@ -30,15 +30,15 @@ class RevertConfig:
     """Which weights are put back, and on how many prompts their effect is measured.
 
     Args:
-        fractions: of the change, everywhere, on the straight way; 0 and 1, the two models, are always among them.
+        fractions: of the change to keep everywhere, on the straight way; 0 and 1, the two models, are always there.
         depths: fractions in the first and in the last layer, for the changes by depth (LiNeS, 2410.17146).
         n_bands: bands of layers whose attention and MLPs are put back, alone and together.
         n_test: test prompts of each task, at most as many as the split has.
         shots: demonstrations in the prompts.
         learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         seed: seed of the prompts.
-        instruction: see ``CheckpointConfig``.
-        format: see ``CheckpointConfig``.
+        instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
+        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat.
         batch_size: answers per forward pass.
 
     Raises:
@@ -155,7 +155,9 @@ def revert_weights(
     of_role: dict[RevertRole, list[Task]] = {"old": as_tasks(tasks), "learned": as_tasks(learned)}
     names = [task.name for each in of_role.values() for task in each]
     if not all(of_role.values()) or len({*names}) < len(names):
-        raise ArgumentError("old and learned tasks, none of them twice", ", ".join(names) or "none")
+        raise ArgumentError(
+            "old and learned tasks, none of them twice", ", ".join(names) or "none", "name each task once"
+        )
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
         folder = Path(scratch if out is None else out).absolute()
         first, second = two_checkpoints(base, tuned, options, folder / "facts")

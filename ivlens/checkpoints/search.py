@@ -13,6 +13,8 @@ from .mixing import Fractions, undone
 
 STEP = 0.25  # of the greedy search
 KINDS: tuple[WeightKind, ...] = ("attention", "mlp")
+THEN = ", then "
+NAMES = {"attention": "attention", "mlp": "MLPs"}
 
 Measure = Callable[[Fractions, str], Answers]  # answers to the validation prompts of a role, "learned" or "keep"
 
@@ -78,15 +80,19 @@ class Search:
     def given(self, plan: Plan) -> Iterator[tuple[str, str, Fractions]]:
         """The trials that do not depend on others: interpolation, by depth, and whole bands."""
         for fraction in plan.fractions:
-            yield "interpolation", f"{fraction:g} of the change", Fractions.uniform(self.n_layers, fraction)
+            yield "interpolation", f"{fraction:g} of the change kept", Fractions.uniform(self.n_layers, fraction)
         for first, last in plan.depths:
-            yield "by depth", f"{first:g} to {last:g} of the change", Fractions.by_depth(self.n_layers, first, last)
+            yield (
+                "by depth",
+                f"{first:g} to {last:g} of the change kept, by layer",
+                Fractions.by_depth(self.n_layers, first, last),
+            )
         tuned = Fractions.uniform(self.n_layers, 1.0)
         for band in bands(self.n_layers, plan.n_bands):
             yield "bands", f"the base's layers {_shown(band)}", tuned.changed(0.0, band, KINDS)
         for kind in KINDS:
             every = range(self.n_layers)
-            yield "bands", f"the base's {kind} everywhere", tuned.changed(0.0, every, (kind,))
+            yield "bands", f"the base's {NAMES[kind]} everywhere", tuned.changed(0.0, every, (kind,))
 
     def greedy(self, plan: Plan) -> None:
         """From the best trial, one band's attention or MLPs at a time, a step further back or forward."""
@@ -106,7 +112,7 @@ class Search:
                 if not left:
                     return
                 left -= 1
-                what = f"{kind} of layers {_shown(layers)} at {fraction:g}"
+                what = _then(best.what, f"{NAMES[kind]} of layers {_shown(layers)} at ", fraction)
                 improved |= self.attempt("greedy", what, moved).worth > best.worth
 
     def seen(self, fractions: Fractions) -> bool:
@@ -136,6 +142,12 @@ def bands(n_layers: int, count: int) -> list[range]:
 def accuracy(answers: Answers) -> float:
     """The fraction of correct answers."""
     return answers.correct.double().mean().item()
+
+
+def _then(what: str, of: str, fraction: float) -> str:
+    """A mixture in words with one more move; an earlier move of the same layers is left out."""
+    moves = [each for each in what.split(THEN) if not each.startswith(of)]
+    return THEN.join([*moves, f"{of}{fraction:g}"])
 
 
 def _shown(layers: Sequence[int]) -> str:

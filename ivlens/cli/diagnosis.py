@@ -24,11 +24,11 @@ from .loading import given, model_shape
 MEASURES = "measures"  # the folder of finished ones
 DIAGNOSES = ("patching", "reverts", "comparison")  # records
 FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
-    "What was forgotten?", "Where? What carries it", "Where? What was changed", "Is it still there?",
+    "What was forgotten?", "Where? What carries it", "Where? What returns it when put back", "Is it still there?",
     "What to do now?", "What does that cost?",
 )  # fmt: skip
 MOST = 5  # rows of weights put back
-PATCHED = ["part", "layer", "head", "restored", "restored_nats", "broken", "learned"]
+PATCHED = ["part", "layer", "head", "restored", "restored_nats", "broken", "learned_nats"]
 log = logging.getLogger("ivlens")
 
 
@@ -62,7 +62,8 @@ def diagnose(
         ),
     ]
     found = []
-    for name, measure in zip(DIAGNOSES, measures, strict=True):
+    for name, question, measure in zip(DIAGNOSES, (CARRIED, MADE, STILL), measures, strict=True):
+        log.info(question)
         try:
             record = measure()
         except (ArgumentError, PromptError, UnsupportedError) as error:
@@ -93,8 +94,8 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
             chosen = record.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
             return {FORGOTTEN: forgotten_frame(record), REMEDY: chosen, COST: cost_frame(record)}
         case CheckpointPatching():
-            frame = record.beside_controls(1)[PATCHED]
-            return {CARRIED: frame.assign(head=[str(each) for each in frame["head"].fillna(-1)]).replace("-1", "")}
+            table = record.beside_controls(1)[PATCHED]
+            return {CARRIED: table.assign(head=table["head"].map(str, na_action="ignore").astype(object).fillna(""))}
         case WeightReverts():
             return {MADE: _made(record)}
         case CheckpointComparison():
@@ -109,5 +110,6 @@ def _made(reverts: WeightReverts) -> pd.DataFrame:
     frame = reverts.to_frame()
     of_layers = frame[frame["what"].isin(["layers", "rest"])]
     old, new = (of_layers[of_layers["role"] == role].reset_index(drop=True) for role in ("old", "learned"))
-    table = old[["part", "layers", "nats", "accuracy"]].assign(learned=new["nats"], learned_accuracy=new["accuracy"])
+    table = old[["part", "layers", "nats", "accuracy"]]
+    table = table.assign(learned_nats=new["nats"], learned_accuracy=new["accuracy"])
     return table.nlargest(MOST, "nats")

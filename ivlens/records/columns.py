@@ -439,8 +439,8 @@ FRAMES: dict[str, dict[str, Column]] = {
         "restored_nats": _float("nats", "The same as a mean change of log P(answer)."),
         "broken": _float("ratio", "Share of the gap that the tuned model's activation breaks in the base."),
         "other_prompt": _float("ratio", "Share that the base's activation on another prompt restores."),
-        "kept": _float("nats", "Change of log P(answer) of kept prompts with the base's activation put in."),
-        "learned": _float("nats", "The same of prompts of the new task."),
+        "kept_nats": _float("nats", "Change of log P(answer) of kept prompts with the base's activation put in."),
+        "learned_nats": _float("nats", "The same of prompts of the new task."),
     },
     "findings": {
         "claim": _text("The claim that is tested."),

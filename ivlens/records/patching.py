@@ -210,8 +210,8 @@ class CheckpointPatching(Record):
             part, layer, head (only of heads); restored, the share of the gap that the base's activation restores, with
             its interval (restored_low, restored_high), the same in nats (restored_nats); broken, the share that the
             tuned model's activation breaks in the base; other_prompt, the share that the base's activation on another
-            prompt restores; kept and learned, the change of log P(answer) in nats of kept prompts and of the new task's
-            with the base's activation put in. Not a number where it is unknown.
+            prompt restores; kept_nats and learned_nats, the change of log P(answer) of kept prompts, and of the new
+            task's, with the base's activation put in. Not a number where it is unknown.
 
         Example:
             >>> patching.beside_controls(1)["part"].tolist()
@@ -231,15 +231,15 @@ class CheckpointPatching(Record):
         return _frame_of_parts(units).assign(
             restored=restored["share"], restored_low=restored["share_low"], restored_high=restored["share_high"],
             restored_nats=restored["nats"], broken=columns("breaks", "forgotten")["share"],
-            other_prompt=other["share"], kept=columns("restores", "kept")["nats"],
-            learned=columns("restores", "learned")["nats"],
+            other_prompt=other["share"], kept_nats=columns("restores", "kept")["nats"],
+            learned_nats=columns("restores", "learned")["nats"],
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the gap, and the strongest of each part beside its controls."""
         frame = self.beside_controls(1)
         gap = f"gap {text(self.gap.value)} nats ({text(self.gap.low)} to {text(self.gap.high)})"
-        notes = [note("restored, broken, other_prompt: share of the gap; kept, learned: nats")]
+        notes = [note("restored, broken, other_prompt: share of the gap")]
         if self.gap.value < LEAST_GAP:
             notes.append(note(f"a gap below {LEAST_GAP} nats has no shares"))
         rows = [*frame.itertuples(index=False, name=None)]

@@ -268,8 +268,8 @@ def test_shares_are_ratios_of_means_with_the_prompts_drawn_together(exact: Any) 
     assert (row["share"], row["share_low"], row["share_high"]) == pytest.approx((value, low, high))
     beside = found.beside_controls(1).set_index("part")
     assert beside.loc["mlp", "restored_nats"] == pytest.approx(found.mlp[0, : found.n].mean(0).max().item())
-    assert beside["learned"].isna().all()
-    assert beside["kept"].notna().all()
+    assert beside["learned_nats"].isna().all()
+    assert beside["kept_nats"].notna().all()
 
 
 def test_a_resumed_run_gives_the_same_bits_and_loads_nothing_twice(

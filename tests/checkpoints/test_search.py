@@ -33,12 +33,12 @@ def test_the_cheapest_are_tried_first() -> None:
     made.run(PLAN._replace(n_greedy=0))
     assert [(trial.step, trial.what) for trial in made.trials] == [
         ("tuned", "as it is"),
-        ("interpolation", "0.5 of the change"),
-        ("by depth", "0 to 1 of the change"),
+        ("interpolation", "0.5 of the change kept"),
+        ("by depth", "0 to 1 of the change kept, by layer"),
         ("bands", "the base's layers 0 to 1"),
         ("bands", "the base's layers 2 to 3"),
         ("bands", "the base's attention everywhere"),
-        ("bands", "the base's mlp everywhere"),
+        ("bands", "the base's MLPs everywhere"),
     ]
 
 
@@ -46,6 +46,15 @@ def test_one_band_is_found_and_no_other_is_put_back() -> None:
     made, _ = search(lambda each: sum(each.attention) / 4, lambda each: 1 - each.mlp[2])
     best = made.run(PLAN._replace(n_bands=N_LAYERS, n_greedy=200))
     assert best.fractions == Fractions.uniform(N_LAYERS, 1.0).changed(0.0, [2], ["mlp"])
+
+
+def test_a_greedy_trial_says_what_it_started_from() -> None:
+    made, _ = search(lambda each: 1.0, lambda each: 1 - each.attention[0] / 2 - abs(each.rest - 0.5))
+    made.run(PLAN._replace(depths=(), n_bands=1))
+    moves = [trial.what for trial in made.trials if trial.step == "greedy"]
+    assert moves[0] == "0.5 of the change kept, then attention of layers 0 to 3 at 0.25"
+    assert moves[3].endswith("kept, then MLPs of layers 0 to 3 at 0.75, then attention of layers 0 to 3 at 0")
+    assert all(text.count("attention") == 1 for text in moves)  # the last move of a band alone
 
 
 def test_what_was_learned_in_one_part_is_never_given_up() -> None:
@@ -71,7 +80,7 @@ def test_trials_are_told_apart_by_probability_then_accuracy_then_by_what_they_un
     made, _ = search(lambda each: 1.0, lambda each: each.rest, lambda each: 0.5)
     assert made.run(PLAN._replace(n_greedy=0)).fractions.rest == 1
     made, _ = search(lambda each: 1.0, lambda each: 1.0, lambda each: 1 - each.mlp[0] / 2)
-    assert made.run(PLAN._replace(n_greedy=0)).what == "0 to 1 of the change"
+    assert made.run(PLAN._replace(n_greedy=0)).what == "0 to 1 of the change kept, by layer"
     made, _ = search(lambda each: 1.0, lambda each: 1.0)
     assert made.run(PLAN).step == "tuned"  # which undoes least
 

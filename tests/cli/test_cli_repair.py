@@ -58,7 +58,7 @@ def test_a_repair_is_found_written_and_told(planted: Path, tmp_path: Path, capsy
     questions = ("What was forgotten?", "What to do now?", "What does that cost?")
     at = [said.out.index(question) for question in questions]
     assert at == sorted(at)
-    assert "Put 100% of the change back (bands, the base's layers 2 to 2)" in said.err
+    assert "Undo 100% of the change (bands, the base's layers 2 to 2)" in said.err
     assert "tasks to keep from 0.00 to 1.00 (the base 1.00)" in said.err
     files = {path.name for path in (tmp_path / "out").iterdir()}
     written = "repair.safetensors report.html mergekit.yaml model tasks.csv roles.csv trials.csv measures"
@@ -119,13 +119,14 @@ def test_a_diagnosis_says_where_and_whether_it_is_still_there(
     assert run(planted, tmp_path / "out", "new", "--export", "none", "--diagnose") == 0
     told = capsys.readouterr()
     questions = (
-        "What was forgotten?", "Where? What carries it", "Where? What was changed", "Is it still there?",
+        "What was forgotten?", "Where? What carries it", "Where? What returns it when put back", "Is it still there?",
         "What to do now?", "What does that cost?",
     )  # fmt: skip
     at = [told.out.index(question) for question in questions]
     assert at == sorted(at)
     carried = told.out[at[1] : at[2]]
     assert any(line.split()[:2] == ["mlp", str(SCRAMBLED)] for line in carried.splitlines())
+    assert "<NA>" not in carried
     made = told.out[at[2] : at[3]].splitlines()
     assert made[3].split()[:4] == ["mlp", str(SCRAMBLED), "to", str(SCRAMBLED)]
     page = (tmp_path / "out" / "report.html").read_text()

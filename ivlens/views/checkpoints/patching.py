@@ -101,8 +101,8 @@ def patching_parts(patching: CheckpointPatching) -> list[Body]:
     table = patching.beside_controls()
     ends = table.pop("restored_low"), table.pop("restored_high")
     table["restored"] = [interval_text(*each) for each in zip(table["restored"], *ends, strict=True)]
-    table["head"] = table["head"].astype(str).replace("<NA>", "")
-    in_nats = {"restored_nats": "restored (nats)", "kept": "kept (nats)", "learned": "learned (nats)"}
+    table["head"] = table["head"].map(str, na_action="ignore").astype(object).fillna("")
+    in_nats = {f"{name}_nats": f"{name} (nats)" for name in ("restored", "kept", "learned")}
     caption = "The strongest of each part: shares of the gap, and nats of log P(answer)"
     return [
         prose(_found(patching)), patching_maps(patching), patching_maps(patching, direction="breaks"),

@@ -19,7 +19,8 @@ from ..tables import frame_table
 
 REFUSED = "refused by the guard"
 ROLES = {KEEP: "tasks to keep", OTHER: "other abilities", LEARNED: "learned tasks"}
-SCATTER, SCATTER_MARGINS = Size(380, 340), Margins(left=60, right=24, bottom=56)
+SCATTER, SCATTER_MARGINS = Size(340, 340), Margins(left=60, right=24, bottom=56)
+WIDEST = 420  # of the map, in pixels: it fits a page of 700
 ROW, MAP_MARGINS = 34, Margins(left=72, right=104, bottom=52)
 READING = """
 Random bands puts whole layers' attention and MLPs back in a random order until as much of the change is undone; random
@@ -117,14 +118,14 @@ def repair_fractions(repair: Repair, *, title: str | None = None) -> go.Figure:
     """
     values = np.stack([repair.mlp.numpy(), repair.attention.numpy()])
     n_layers = values.shape[1]
-    size = Size(max(300, min(820, 26 * n_layers)), 2 * ROW)
+    size = Size(max(300, min(WIDEST, 26 * n_layers)), 2 * ROW)
     bar = colour_bar("kept", size.height) | {"tickvals": [0, 0.5, 1], "ticktext": ["0 (base)", "½", "1 (tuned)"]}
     heatmap = go.Heatmap(
         z=values, y=["MLP", "attention"], colorscale=SEQUENTIAL, zmin=0, zmax=1, xgap=1, ygap=2, colorbar=bar,
         hovertemplate="<b>%{y} of layer %{x}</b><br>%{z:.2f} of its change kept<extra></extra>",
     )  # fmt: skip
-    heading = "What is put back" if title is None else title
-    facts = f"fraction of the change that is kept; of embeddings and norms {repair.rest:.2g}"
+    heading = "What is kept of the change" if title is None else title
+    facts = f"the rest is put back; kept of embeddings and norms: {repair.rest:.2g}"
     figure = go.Figure(heatmap, layout_around(size, MAP_MARGINS, heading, facts))
     return figure.update_xaxes(number_axis("layer", n_layers, size.width, 26)).update_yaxes(showgrid=False)
 
@@ -141,9 +142,9 @@ def repair_headline(repair: Repair) -> str:
         for role in (KEEP, OTHER) if role in repair.roles
     ]  # fmt: skip
     return (
-        f"Put {repair.undone:.0%} of the change back ({repair.chosen}). That takes {' and '.join(parts)}. The learned "
-        f"tasks go from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, a change of "
-        f"{change}."
+        f"Undo {repair.undone:.0%} of the change ({repair.chosen}). Accuracy on test prompts: "
+        f"{'; '.join(parts)}; learned tasks from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, "
+        f"a change of {change}, 95% interval."
     )
 
 
@@ -167,10 +168,8 @@ def returned_frame(repair: Repair) -> pd.DataFrame:
     columns: dict[str, object] = {"model": repair.models}
     for role in (role for role in ROLES if role in repair.roles):
         own = frame[frame["role"] == role]
-        changes = [
-            "" if model == TUNED else text for model, text in zip(own["model"], _intervals(own, "gain"), strict=True)
-        ]
-        columns |= {ROLES[role]: own["accuracy"].tolist(), f"{ROLES[role]}: against tuned": changes}
+        rows = zip(own["model"], own["accuracy"], _intervals(own, "gain"), strict=True)
+        columns[ROLES[role]] = [f"{value:.2f}" + ("" if model == TUNED else f", {gain}") for model, value, gain in rows]
     return pd.DataFrame(columns)
 
 
@@ -215,7 +214,9 @@ def cost_parts(repair: Repair) -> list[Body]:
     """What that returns and costs, beside controls."""
     return [
         frame_table(cost_frame(repair), "Accuracy on test prompts, and the change against the tuned model"),
-        frame_table(returned_frame(repair), "The same by role, beside controls"),
+        frame_table(
+            returned_frame(repair), "The same by role, beside controls: accuracy, then its change with a 95% interval"
+        ),
         prose(READING),
     ]
 
