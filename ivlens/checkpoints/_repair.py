@@ -233,8 +233,9 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     measures = {name: partial(work.answers, fractions, split="test") for name, fractions in given.items()}
     for seed in config.random_seeds if found else ():
         measures[f"random change {seed}"] = partial(work.random_change, best.fractions, seed)
-    bar = tqdm(list(measures.items()), "testing", unit="model", leave=False, disable=None)
-    rows = {name: [measure(role=role) for role in roles] for name, measure in bar}
+    rows: dict[str, list[Answers]] = {}
+    for name in tqdm(list(measures), "testing", unit="model", leave=False, disable=None):
+        rows[name] = [measures[name](role=role) for role in roles]
     return Repair(
         torch.tensor(best.fractions.attention, dtype=torch.float64),
         torch.tensor(best.fractions.mlp, dtype=torch.float64),
