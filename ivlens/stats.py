@@ -104,7 +104,7 @@ def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> 
     lost, won = int((base & ~now).sum()), int((now & ~base).sum())
     middle = (lost - won) / (n + 2)
     half = 1.96 * max((lost + won + 1) - (lost - won) ** 2 / (n + 2), 0) ** 0.5 / (n + 2)
-    return Interval((lost - won) / n, middle - half, middle + half)
+    return Interval((lost - won) / n, max(-1.0, middle - half), min(1.0, middle + half))
 
 
 def mcnemar(lost: int, won: int) -> float:

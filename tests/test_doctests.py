@@ -34,7 +34,7 @@ def documented() -> Iterator[tuple[str, str]]:
 
 
 EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
-NEED_HOOKED = {"Bridge", "export_hf", "export_adapter", "merge_lora", "fine_tune"}
+NEED_HOOKED = {"export_adapter", "merge_lora", "fine_tune", "relearning_probe"}
 
 
 # What an Example may use. Only its model is its own: everything else is a record, which no Example can change.

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ivlens import records
 from ivlens.errors import ArgumentError, RecordError
 from ivlens.records import (
+    Answers,
     CheckpointComparison,
     ConditionComparison,
     Evaluation,
@@ -50,6 +51,8 @@ from ivlens.records import (
 from ivlens.tensor_files import load_tensors, save_tensors
 from ivlens.vocabulary import Head
 from patchings import patched
+from repairs import repaired
+from reverted import reverted
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
 
@@ -99,6 +102,9 @@ EXAMPLES: dict[str, Record] = {
     "OutputDivergence": OutputDivergence(rand(5, dtype=torch.float64)),
     "WeightSpectrum": WeightSpectrum(rand(2), rand(2), rand(2), rand(2), rand(2), ("0.W_Q", "0.mlp.W_in")),
     "Relearning": Relearning(rand(3) > 0.5, rand(3) > 0.5, rand(2) > 0.5, rand(2) > 0.5, "a task", "another"),
+    "Answers": Answers(-rand(3), rand(3) > 0.5),
+    "Repair": repaired(trials=()),
+    "WeightReverts": reverted(),
     "CheckpointComparison": CheckpointComparison(
         ({"checkpoint": "base", "task": "t", "accuracy": 1.0, "heads_gained": [[0, 1]]},),
         ({"checkpoint": "base", "task": "t", "condition": "bare"},),

@@ -6,6 +6,7 @@ from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
 from .handover import export_repaired_adapter as export_repaired_adapter
 from .handover import mergekit_config as mergekit_config
+from .handover import mergekit_names as mergekit_names
 from .handover import repaired_model as repaired_model
 from .patching import patch_checkpoints as patch_checkpoints
 from .rejudging import rejudge as rejudge

@@ -13,11 +13,12 @@ import torch
 from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
-from ..errors import ArgumentError
+from ..errors import ArgumentError, PromptError, few
 from ..files import held
-from ..models import package_versions
+from ..models import Model, package_versions
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
+from ..scoring import answers_of
 from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
 from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
@@ -77,6 +78,7 @@ class RepairConfig:
         """What the search tries."""
         return Plan(self.fractions, self.depths, self.n_bands, self.n_greedy)
 
+    @checked
     def prompts(self, task: Task, split: Split, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean prompts of a task out of a split.
 
@@ -126,15 +128,16 @@ def repair(
     prompts; reported are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the
     learned ones, beside random controls. ``repaired_model`` gives the model.
 
-    One model is in memory at a time; files of its weights lie in ``out``, or in a temporary folder, meanwhile. A model
-    object that is given as ``tuned`` is changed while this runs, and is what it was afterwards.
+    One model is in memory at a time; files of its weights lie in a temporary folder meanwhile. A model object that is
+    given as ``tuned`` is changed while this runs, and is what it was afterwards.
 
     Args:
         base: anything that ``load_model`` reads.
         tuned: a checkpoint of the base; see ``compare_checkpoints``.
         keep: old tasks to choose on, or names of built-in ones or files.
         learned: new tasks, which the guard holds.
-        others: tasks to report on beside these (None: up to six built-in ones that the base can do; []: none).
+        others: tasks to report on beside these (None: up to six built-in ones that the base can do and that fit its
+            context; []: none).
         tolerance: accuracy that the learned tasks may lose, together, on the validation prompts.
         config: what is tried, on how many prompts (None: the defaults of ``RepairConfig``).
         out: folder for the answers, from which an interrupted repair resumes (None: a temporary one).
@@ -144,7 +147,10 @@ def repair(
         What was chosen, and the answers of base, tuned, repaired and control models to the test prompts.
 
     Raises:
-        ArgumentError: no tasks to keep or learned ones, or a task given twice; LoRA on a model.
+        ArgumentError: no tasks to keep or learned ones, a task given twice or without validation or test examples; LoRA
+            on a model.
+        PromptError: a prompt that cannot be tokenised or is longer than the model's context, or on which logits are
+            not finite.
         SourceError, UnsupportedError, DownloadError: a model cannot be loaded.
         MismatchError: the tuned model is no checkpoint of the base, or is the base.
         HookError: hooks are active on a model.
@@ -224,13 +230,12 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         for seed in config.random_seeds:
             given[f"random bands {seed}"] = random_bands(n_layers, squared, best.undone, seed)
     roles = [role for role in (KEEP, OTHER, LEARNED) if work.prompts[role]["test"]]
-    measures: dict[str, Callable[..., Answers]] = {
-        name: partial(work.answers, fractions, split="test") for name, fractions in given.items()
-    }
+    measures = {name: partial(work.answers, fractions, split="test") for name, fractions in given.items()}
     for seed in config.random_seeds if found else ():
         measures[f"random change {seed}"] = partial(work.random_change, best.fractions, seed)
-    models = tqdm(measures.items(), "testing", unit="model", leave=False, disable=None)
-    rows = {name: [measure(role=role) for role in roles] for name, measure in models}
+    rows: dict[str, list[Answers]] = {}
+    for name in tqdm(list(measures), "testing", unit="model", leave=False, disable=None):
+        rows[name] = [measures[name](role=role) for role in roles]
     return Repair(
         torch.tensor(best.fractions.attention, dtype=torch.float64),
         torch.tensor(best.fractions.mlp, dtype=torch.float64),
@@ -250,13 +255,28 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
 
 def _keep_abilities(work: _Work, base: Fractions) -> None:
     """Keep of the other tasks a few that the base can do, judged on validation prompts."""
-    others = work.prompts[OTHER]
-    correct = work.answers(base, OTHER).correct.tolist()
+    others, model = work.prompts[OTHER], work.kept.mixed.model
+    unfit = {task for pairs in others.values() for task, prompt in pairs if not _fits(model, prompt)}
+    others = {split: [pair for pair in pairs if pair[0] not in unfit] for split, pairs in others.items()}
+    work.prompts[OTHER] = others
+    if unfit:
+        log.warning(f"not reported on, since the model cannot be asked: {few(sorted(unfit))}")
     by_task: dict[str, list[bool]] = {}
-    for (task, _), each in zip(others["validation"], correct, strict=True):
-        by_task.setdefault(task, []).append(each)
+    if others["validation"]:
+        correct = work.answers(base, OTHER).correct.tolist()
+        for (task, _), each in zip(others["validation"], correct, strict=True):
+            by_task.setdefault(task, []).append(each)
     able = [task for task, each in by_task.items() if sum(each) >= ABILITY * len(each)][:OTHERS]
     work.prompts[OTHER] = {split: [pair for pair in pairs if pair[0] in able] for split, pairs in others.items()}
+
+
+def _fits(model: Model, prompt: Prompt) -> bool:
+    """Whether the prompt with each of its answers can be tokenised and fits into the model's context."""
+    try:
+        answers_of(model, prompt)
+    except PromptError:
+        return False
+    return True
 
 
 def random_bands(n_layers: int, squared: dict[Any, float], share: float, seed: int) -> Fractions:

@@ -12,7 +12,7 @@ from ..models import check_device, identity
 from ..records import Answers, load_or_compute
 from ..records.repair import BASE, TUNED
 from ..scoring import score_answers
-from ..tasks import Prompt, Task, clean_instruction
+from ..tasks import Prompt, Task, check_available, clean_instruction
 from ..vocabulary import Split
 from .mixing import Fractions, MixedWeights, mixed_weights
 from .prompts import check_same_tokens
@@ -25,8 +25,9 @@ def clean_prompts(
     """Clean prompts of a task out of a split, at most as many as the split has; ``options`` go to ``task.prompts``.
 
     Raises:
-        ArgumentError: neither instruction nor demonstrations.
+        ArgumentError: neither instruction nor demonstrations, or a split without examples.
     """
+    check_available(task, split, {"the number of prompts": 1})
     count, words = min(at_most, len(task.split(split))), clean_instruction(task, instruction, shots)
     return task.prompts(count, split=split, shots=shots, instruction=words, **options)
 

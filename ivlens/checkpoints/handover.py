@@ -8,26 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..checks import Count, checked
 from ..errors import MismatchError, UnsupportedError
 from ..models import (
+    PACKAGED,
     Model,
     WeightKind,
-    WeightLayout,
+    WeightPart,
     hugging_face_state,
     low_rank_adapter,
     note_repair,
     provenance,
     weight_layout,
     write_adapter,
+    written_parts,
 )
 from ..records import Repair
 from ..records.repair import BASE, TUNED
 from .answers import two_checkpoints
 from .mixing import Fractions, MixedWeights, mixed_weights
+from .sources import name_sources
 
 SOURCE = ("source", "revision", "adapter", "weights_sha256")  # facts that say which model it is
 MERGEKIT = """\
@@ -140,15 +144,33 @@ def mergekit_config(model: Model, record: Repair, base: str, tuned: str) -> str:
         >>> print(iv.mergekit_config(model, repaired, "base", "tuned").splitlines()[1])
         merge_method: task_arithmetic
     """
-    layout = weight_layout(model)
     weights = [
-        f"        - filter: {json.dumps(each)}\n          value: {getattr(record, kind).tolist()}"
-        for each, kind in _filters(layout).items()
+        f"        - filter: {_text(each)}\n          value: [{', '.join(map(_number, getattr(record, kind).tolist()))}]"
+        for each, kind in _filters(written_parts(model)).items()
     ]
-    weights.append(f"        - value: {record.rest}")
+    weights.append(f"        - value: {_number(record.rest)}")
     dtype = str(model.cfg.dtype).removeprefix("torch.")
-    names = {"base": json.dumps(base), "tuned": json.dumps(tuned)}
+    names = {"base": _text(base), "tuned": _text(tuned)}
     return MERGEKIT.format(**names, weights="\n".join(weights), dtype=dtype)
+
+
+def mergekit_names(base: str, tuned: str) -> tuple[str, str]:
+    """What mergekit calls a base and a tuned model: a packaged one is its folder, an adapter is named with its base."""
+    named = PACKAGED[base].folder if base in PACKAGED and not Path(base).exists() else base
+    (source,) = name_sources({TUNED: tuned}, base)
+    if source.adapter is not None:
+        return str(named), f"{named}+{source.adapter}"
+    return str(named), str(source.source) + (f"@{source.revision}" if source.revision else "")
+
+
+def _text(text: str) -> str:
+    """A text in YAML, of which JSON is a part but for letters beyond 16 bits."""
+    return '"' + "".join(json.dumps(each)[1:-1] if ord(each) < 0x7F else f"\\U{ord(each):08x}" for each in text) + '"'
+
+
+def _number(value: float) -> str:
+    """A number in YAML, which has 1e-05 for a text."""
+    return np.format_float_positional(value, trim="0")
 
 
 @contextmanager
@@ -185,19 +207,19 @@ def _facts(record: Repair) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _filters(layout: Mapping[str, WeightLayout]) -> dict[str, WeightKind]:
+def _filters(parts: Mapping[str, WeightPart]) -> dict[str, WeightKind]:
     """Parts of names that only the weights of attention, or of MLPs, have: ".self_attn." in a Llama's.
 
     Raises:
         UnsupportedError: the first filter that a name contains is not always that of its part.
     """
     filters: dict[str, WeightKind] = {}
-    for name, each in layout.items():
-        if each.part.layer is not None:
-            inside = name.partition(f".{each.part.layer}.")[2]
-            filters[f".{inside.partition('.')[0]}."] = each.part.kind
-    for name, each in layout.items():
+    for name, part in parts.items():
+        if part.layer is not None:
+            inside = name.partition(f".{part.layer}.")[2]
+            filters[f".{inside.partition('.')[0]}."] = part.kind
+    for name, part in parts.items():
         kind = next((kind for text, kind in filters.items() if text in name), "rest")
-        if kind != each.part.kind:
+        if kind != part.kind:
             raise UnsupportedError("names that tell attention from MLPs", name, "use export_hf instead")
     return filters

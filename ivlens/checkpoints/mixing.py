@@ -5,7 +5,7 @@ model's own are overwritten in place, and are what they were when the context en
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import sqrt
@@ -18,10 +18,23 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import ArgumentError, MismatchError, UnsupportedError
-from ..models import Model, WeightKind, WeightPart, has_lora, head_axes, weight_names, weight_parts
+from ..errors import ArgumentError, MismatchError, UnsupportedError, few
+from ..models import (
+    Model,
+    WeightKind,
+    WeightPart,
+    computing_config,
+    has_lora,
+    head_axes,
+    tied_embedding,
+    weight_names,
+    weight_parts,
+)
 from ..vocabulary import Head
 from .sources import CheckpointUnderTest, check_comparable
+
+PROBED = 16  # tokens on which two configs are tried
+EMBEDDING, UNEMBEDDING = "embed.W_E", "unembed.W_U"  # which a HookedTransformer has apart, also where they are tied
 
 
 @dataclass(frozen=True)
@@ -103,13 +116,17 @@ class WeightFile:
 
 @dataclass
 class MixedWeights:
-    """A model whose changed weights, called ``names``, are mixed in place from two files."""
+    """A model whose changed weights, called ``names``, are mixed in place from two files.
+
+    ``tied`` makes the embedding of the unembedding, where both models tie them; else None.
+    """
 
     model: Model
     names: list[str]
     parts: Mapping[str, WeightPart]
     base: WeightFile
     tuned: WeightFile
+    tied: Callable[[Tensor], Tensor] | None = None
     now: dict[str, float | None] = field(default_factory=dict)  # the fraction of each weight, None for something else
 
     def mix(self, fractions: Fractions) -> None:
@@ -157,16 +174,23 @@ class MixedWeights:
     def undo_at_random(self, like: Fractions, seed: int) -> None:
         """From the tuned weights, go as far as ``like`` does in each weight, in a random direction."""
         generator = torch.Generator().manual_seed(seed)
-        for name in self.names:
+        for name in self.once:
             before, after = self.pair(name)
             distance = (1 - like.of(self.parts[name])) * (after - before).norm()
             noise = torch.randn(after.shape, generator=generator, dtype=after.dtype)
             self.write(name, after + noise * (distance / noise.norm()))
+            if name == UNEMBEDDING and self.tied is not None:
+                self.write(EMBEDDING, self.tied(attrgetter(UNEMBEDDING)(self.model)))
+
+    @property
+    def once(self) -> list[str]:
+        """The changed weights, tied ones once."""
+        return [name for name in self.names if self.tied is None or name != EMBEDDING]
 
     def squared_changes(self) -> dict[WeightPart, float]:
         """The squared Frobenius norm of each part's whole change."""
         sums: dict[WeightPart, float] = {}
-        for name in self.names:
+        for name in self.once:
             before, after = self.pair(name)
             sums[self.parts[name]] = sums.get(self.parts[name], 0.0) + (after - before).double().pow(2).sum().item()
         return sums
@@ -181,13 +205,15 @@ def mixed_weights(
     With ``restore`` it ends with its own weights again.
 
     Raises:
-        MismatchError: another architecture, weights of other names, shapes or dtypes than the base's, or its own.
+        MismatchError: another architecture, or a config that computes otherwise, weights of other names, shapes or
+            dtypes than the base's, or its own.
         ArgumentError: LoRA is on one of them.
         UnsupportedError: a changed weight is quantised.
     """
     first = _mixable(base)
     facts = base.facts
     WeightFile.save(first, scratch / "base.safetensors", weight_names(first))
+    config, logits, tied = computing_config(first), _probed(first), tied_embedding(first)
     del first
     base.release()
     check_comparable(facts, tuned.facts)
@@ -196,8 +222,11 @@ def mixed_weights(
         names = _changed(model, before)
         WeightFile.save(model, scratch / "tuned.safetensors", names)
         with WeightFile.opened(scratch / "tuned.safetensors") as after:
-            mixed = MixedWeights(model, names, weight_parts(model), before, after, dict.fromkeys(names, 1.0))
+            tied = tied and tied_embedding(model)
+            mixed = MixedWeights(model, names, weight_parts(model), before, after, tied, dict.fromkeys(names, 1.0))
             try:
+                if facts["config_sha256"] != tuned.facts["config_sha256"]:
+                    _check_computes_alike(mixed, config, logits)
                 yield mixed
             finally:
                 if restore:
@@ -212,6 +241,29 @@ def _mixable(checkpoint: CheckpointUnderTest) -> Model:
             "call merge_lora(model) first, or give the adapter's folder",
         )  # fmt: skip
     return model
+
+
+@torch.no_grad()
+def _probed(model: Model) -> Tensor:
+    """Logits after a few tokens."""
+    tokens = torch.arange(min(PROBED, model.cfg.n_ctx)) % model.cfg.d_vocab
+    logits: Tensor = model(tokens[None].to(model.cfg.device))
+    return logits.detach().cpu()
+
+
+def _check_computes_alike(mixed: MixedWeights, config: Mapping[str, Any], logits: Tensor) -> None:
+    """Raise MismatchError unless the tuned model with the base's weights is the base, which has another config.
+
+    Settings like the length of the context do no harm; those of rotary positions or of norms do.
+    """
+    mixed.mix(Fractions.uniform(mixed.model.cfg.n_layers, 0.0))
+    distance = (_probed(mixed.model).double() - logits.double()).abs().max()
+    mixed.mix(Fractions.uniform(mixed.model.cfg.n_layers, 1.0))
+    if not distance <= max(1e-3, 4 * torch.finfo(logits.dtype).eps) * logits.double().abs().max():
+        own = computing_config(mixed.model)
+        others = sorted(name for name in {*config, *own} if config.get(name) != own.get(name))
+        came = f"another in {few(others)}, with which the base's weights give other logits"
+        raise MismatchError("a checkpoint of the base's config", came, "such weights cannot be mixed")
 
 
 def _changed(model: Model, base: WeightFile) -> list[str]:

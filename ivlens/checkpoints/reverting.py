@@ -35,6 +35,7 @@ class RevertConfig:
         n_bands: bands of layers whose attention and MLPs are put back, alone and together.
         n_test: test prompts of each task, at most as many as the split has.
         shots: demonstrations in the prompts.
+        learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         seed: seed of the prompts.
         instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
         format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat.
@@ -53,17 +54,20 @@ class RevertConfig:
     n_bands: Count = 6
     n_test: Count = 20
     shots: Natural = 2
+    learned_shots: Natural | None = None
     seed: Seed = 0
     instruction: bool | int | str | None = None
     format: FormatName | Callable[..., str] = "labelled"
     batch_size: Count = 32
 
-    def prompts(self, task: Task, tokenizer: Any) -> list[Prompt]:
+    @checked
+    def prompts(self, task: Task, tokenizer: Any, *, learned: bool = False) -> list[Prompt]:
         """Clean test prompts of a task.
 
         Args:
             task: the task.
             tokenizer: for the chat format.
+            learned: whether it is a learned task.
 
         Returns:
             One prompt per query.
@@ -75,8 +79,9 @@ class RevertConfig:
             >>> len(iv.RevertConfig(n_test=2).prompts(task, None))
             2
         """
+        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
         return clean_prompts(
-            task, "test", self.n_test, shots=self.shots, instruction=self.instruction, seed=self.seed,
+            task, "test", self.n_test, shots=shots, instruction=self.instruction, seed=self.seed,
             format=self.format, tokenizer=tokenizer,
         )  # fmt: skip
 
@@ -130,7 +135,10 @@ def revert_weights(
         The answers with each part put back; its ``to_frame`` has what returns and what it costs.
 
     Raises:
-        ArgumentError: no old or no learned task, or a task given twice; LoRA on a model; no such head.
+        ArgumentError: no old or no learned task, a task given twice or without test examples; LoRA on a model; no such
+            head.
+        PromptError: a prompt that cannot be tokenised or is longer than the model's context, or on which logits are
+            not finite.
         SourceError, DownloadError: a model cannot be loaded.
         UnsupportedError: a model cannot be loaded, or its weights of single heads are not known, or they are quantised.
         MismatchError: the tuned model is no checkpoint of the base, or is the base.
@@ -156,7 +164,8 @@ def revert_weights(
         tokenizer = first.tokenizer()
         drawn = [
             (role, task.name, prompt)
-            for role, each in of_role.items() for task in each for prompt in config.prompts(task, tokenizer)
+            for role, each in of_role.items() for task in each
+            for prompt in config.prompts(task, tokenizer, learned=role == "learned")
         ]  # fmt: skip
         prompts = [prompt for _, _, prompt in drawn]
         with kept_answers(first, second, prompts, folder, Path(scratch), config.batch_size) as kept:

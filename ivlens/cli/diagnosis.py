@@ -22,6 +22,7 @@ from ..tasks import Prompt, Task
 from .loading import given, model_shape
 
 MEASURES = "measures"  # the folder of finished ones
+DIAGNOSES = ("patching", "reverts", "comparison")  # records
 FORGOTTEN, CARRIED, MADE, STILL, REMEDY, COST = (
     "What was forgotten?", "Where? What carries it", "Where? What returns it when put back", "Is it still there?",
     "What to do now?", "What does that cost?",
@@ -36,7 +37,8 @@ def diagnose(
 ) -> list[Record]:
     """Activations exchanged, weights put back, and the checkpoint compared on the tasks to keep; each record is saved.
 
-    What cannot be measured is named and left out.
+    Of several learned tasks the comparison takes the last one's vector, which is freshest. What cannot be measured is
+    named and left out.
     """
     loading = given(options, "load_model")
     base, tuned, more = options.base, options.tuned, {"out": options.out / MEASURES, **loading}
@@ -48,17 +50,19 @@ def diagnose(
         "seed": config.seed,
         "format": config.format,
     }
-    reverting = RevertConfig(batch_size=config.batch_size, **drawn)
+    reverting = RevertConfig(batch_size=config.batch_size, learned_shots=config.learned_shots, **drawn)
     shape = model_shape(base)
     k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])
     comparing = CheckpointConfig(k=k, n_validation=config.n_validation, **drawn)
-    measures: dict[str, Callable[[], Record]] = {
-        "patching": lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
-        "reverts": lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
-        "comparison": lambda: compare_checkpoints(base, {"tuned": tuned}, keep, comparing, **more),
-    }
+    measures: list[Callable[[], Record]] = [
+        lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
+        lambda: revert_weights(base, tuned, keep, learned, reverting, **more),
+        lambda: compare_checkpoints(
+            base, {"tuned": tuned}, [*keep, learned[-1]], comparing, learned=[learned[-1].name], **more
+        ),
+    ]
     found = []
-    for (name, measure), question in zip(measures.items(), (CARRIED, MADE, STILL), strict=True):
+    for name, question, measure in zip(DIAGNOSES, (CARRIED, MADE, STILL), measures, strict=True):
         log.info(question)
         try:
             record = measure()
@@ -96,7 +100,8 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
             return {MADE: _made(record)}
         case CheckpointComparison():
             frame = record.to_frame()
-            return {STILL: frame.loc[frame["checkpoint"] != record.checkpoints[0], ["task", "recovered", "verdict"]]}
+            old = (frame["checkpoint"] != record.checkpoints[0]) & ~frame["task"].isin(record.learned)
+            return {STILL: frame.loc[old, ["task", "recovered", "subtracted", "spillover", "verdict"]]}
     return {}
 
 

@@ -6,17 +6,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import RepairConfig, export_repaired_adapter, mergekit_config, repair, repaired_model
+from ..checkpoints import (
+    RepairConfig,
+    export_repaired_adapter,
+    mergekit_config,
+    mergekit_names,
+    repair,
+    repaired_model,
+)
+from ..errors import UnsupportedError
 from ..files import held
-from ..models import export_hf
+from ..models import check_export, export_hf
 from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
-from .diagnosis import MEASURES, answers, diagnose
+from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
 from .loading import given, read_tasks
 from .tables import show
 from .targets import check_targets
 
 RECORD, REPORT, MERGEKIT = "repair.safetensors", "report.html", "mergekit.yaml"
+EXPORTS = {"hf": "model", "adapter": "adapter"}  # folders
 log = logging.getLogger("ivlens")
 
 
@@ -29,6 +38,9 @@ def run(options: argparse.Namespace) -> None:
     keep, learned, others = _tasks(options)
     loading = given(options, "load_model")
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
+    if options.export != "none":
+        check_export(options.out / EXPORTS[options.export])
+    earlier = written_in(options.out)
     with held(options.out):
         log.info(f"loading {options.base} and {options.tuned}")
         found = repair(
@@ -41,6 +53,9 @@ def run(options: argparse.Namespace) -> None:
             hand_over(options, found, loading)
         further = diagnose(options, config, keep, learned) if options.diagnose else []
         views.write_repair_report(options.out / REPORT, found, further)
+    left = [name for name, time in written_in(options.out).items() if earlier.get(name) == time]
+    if left:
+        log.warning(f"of an earlier run, not written again: {', '.join(left)}")
     log.info(f"wrote {options.out}")
     log.info(repair_headline(found))
     show(options, answers([found, *further]))
@@ -54,6 +69,13 @@ def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Ta
     return tasks[:first], tasks[first:second], None if options.others is None else tasks[second:]
 
 
+def written_in(folder: Path) -> dict[str, int]:
+    """When each result that not every repair writes was written, in nanoseconds."""
+    records = (f"{name}.safetensors" for name in DIAGNOSES)
+    paths = [folder / name for name in (MERGEKIT, *EXPORTS.values(), *records)]
+    return {path.name: path.stat().st_ctime_ns for path in paths if path.exists()}
+
+
 def write_tables(found: Repair, folder: Path) -> None:
     """The record, and each of its frames as CSV."""
     found.save(folder / RECORD, overwrite=True)
@@ -65,9 +87,14 @@ def write_tables(found: Repair, folder: Path) -> None:
 def hand_over(options: argparse.Namespace, found: Repair, loading: dict[str, Any]) -> None:
     """The repaired model as a Hugging Face folder or an adapter, and the same for mergekit."""
     model = repaired_model(options.base, options.tuned, found, **loading)
-    write_text(options.out / MERGEKIT, mergekit_config(model, found, options.base, options.tuned))
     if options.export == "hf":
-        export_hf(model, options.out / "model")
-    elif options.export == "adapter":
+        export_hf(model, options.out / EXPORTS["hf"])
+    try:
+        config = mergekit_config(model, found, *mergekit_names(options.base, options.tuned))
+    except UnsupportedError as error:
+        log.warning(f"{MERGEKIT} is left out: {error}")
+    else:
+        write_text(options.out / MERGEKIT, config)
+    if options.export == "adapter":
         del model
-        export_repaired_adapter(options.base, options.tuned, found, options.out / "adapter", **loading)
+        export_repaired_adapter(options.base, options.tuned, found, options.out / EXPORTS["adapter"], **loading)

@@ -9,12 +9,14 @@ from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
 from .engines import check_training as check_training
 from .engines import only_hooked as only_hooked
+from .export import check_export as check_export
 from .export import export_adapter as export_adapter
 from .export import export_hf as export_hf
 from .export import trainable_names as trainable_names
 from .export import write_adapter as write_adapter
 from .facts import check_alike as check_alike
 from .facts import check_fits as check_fits
+from .facts import computing_config as computing_config
 from .facts import identity as identity
 from .facts import key_of as key_of
 from .facts import kind_of_device as kind_of_device
@@ -38,7 +40,9 @@ from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
 from .hugging_face_layout import WeightLayout as WeightLayout
 from .hugging_face_layout import hugging_face_state as hugging_face_state
+from .hugging_face_layout import tied_embedding as tied_embedding
 from .hugging_face_layout import weight_layout as weight_layout
+from .hugging_face_layout import written_parts as written_parts
 from .loading import check_device as check_device
 from .loading import load_model as load_model
 from .lora import add_lora as add_lora

@@ -242,6 +242,14 @@ def _write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
     return Path(folder)
 
 
+def check_export(folder: Path) -> None:
+    """Raise RecordError unless an export may be written to the folder: new, empty, or an earlier one."""
+    try:
+        _check_replaceable(folder.expanduser().resolve())
+    except OSError as error:
+        raise RecordError(f"to write the folder {folder}", reason(error), "choose another folder") from error
+
+
 def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return

@@ -167,7 +167,7 @@ def config_sha256(model: Model) -> str:
 
     Modules have their own copies of some numbers (a norm's epsilon, attention's scale), which may be edited.
     """
-    config = {name: value for name, value in model.cfg.to_dict().items() if name not in NAMES}
+    config = computing_config(model)
     numbers = [
         (path, name, float(value))
         for path, module in model.named_modules() for name, value in vars(module).items() if isinstance(value, float)
@@ -177,6 +177,11 @@ def config_sha256(model: Model) -> str:
         if name.endswith(("rotary_sin", "rotary_cos")):
             digest.update(buffer[:ROWS].contiguous().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
+
+
+def computing_config(model: Model) -> dict[str, Any]:
+    """The config without what numbers do not depend on."""
+    return {name: value for name, value in model.cfg.to_dict().items() if name not in NAMES}
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:

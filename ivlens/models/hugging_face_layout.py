@@ -1,10 +1,12 @@
 """A model's weights under their names in Hugging Face: which part each belongs to, and which are linear layers."""
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .engines import HookedTransformer
 from .families import family_of
 from .naming import hugging_face_weights
 from .part_weights import WeightPart, weight_parts
@@ -34,3 +36,18 @@ def weight_layout(model: Any) -> dict[str, WeightLayout]:
 def hugging_face_state(model: Any) -> dict[str, Tensor]:
     """All weights by their names in Hugging Face; views of the model's own where possible."""
     return hugging_face_weights(model, family_of(model.ivlens_config).naming, tied=False)
+
+
+@singledispatch
+def written_parts(model: Any) -> dict[str, WeightPart]:
+    """The part of every weight by its name in the files of a saved model, which need not be its name in memory."""
+    return {name: each.part for name, each in weight_layout(model).items()}
+
+
+def tied_embedding(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """What makes the embedding of the unembedding where these are one weight, of which a HookedTransformer has two."""
+    config = getattr(model, "ivlens_config", None)
+    if not isinstance(model, HookedTransformer) or config is None:
+        return None
+    naming = family_of(config).naming
+    return naming.tied_to if config.tie_word_embeddings and naming.ties(model) else None

@@ -115,8 +115,12 @@ class Naming:
 
     def ties(self, model: HookedTransformer) -> bool:
         """Whether the model's embedding is still what this family makes of its unembedding."""
-        embedding, unembedding = model.embed.W_E, model.unembed.W_U.T
-        return torch.equal(embedding, unembedding * _scale(embedding) if self.scaled_embedding else unembedding)
+        return torch.equal(model.embed.W_E, self.tied_to(model.unembed.W_U))
+
+    def tied_to(self, unembedding: Float[Tensor, "d_model vocab"]) -> Float[Tensor, "vocab d_model"]:
+        """The embedding that this family makes of an unembedding."""
+        embedding = unembedding.T
+        return embedding * _scale(embedding) if self.scaled_embedding else embedding
 
     def undo(self, name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """A weight with Hugging Face's values, before its layout is converted."""

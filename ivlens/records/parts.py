@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import check_finite
+from ..checks import check_finite, checked
 from ..errors import ArgumentError, one_of
 from ..vocabulary import METRICS, ModelPart, Part, all_parts
 from .store import Record
@@ -23,6 +23,7 @@ class OfParts:
         """The parts that there are numbers of."""
         return tuple(part for part in KINDS if getattr(self, part) is not None)
 
+    @checked
     def of(self, part: Part) -> Tensor:
         """The numbers of one part.
 
@@ -100,6 +101,7 @@ class PartEffects(OfParts, Record):
         """Number of corrupted prompts."""
         return len(self.baseline)
 
+    @checked
     def aie(self, part: Part) -> Float[Tensor, "layer *head"]:
         """Average indirect effect of a part of each layer: the mean over prompts.
 
@@ -108,6 +110,7 @@ class PartEffects(OfParts, Record):
         """
         return self.of(part).mean(0)
 
+    @checked
     def stderr(self, part: Part) -> Float[Tensor, "layer *head"]:
         """Standard error of the mean over prompts (not a number for a single prompt).
 

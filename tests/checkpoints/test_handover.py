@@ -10,11 +10,13 @@ import peft
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ivlens as iv
+from ivlens.checkpoints import mergekit_names
 from ivlens.errors import ArgumentError, UnsupportedError
-from ivlens.models import model_facts, package_versions
+from ivlens.models import PACKAGED, model_facts, package_versions
 from ivlens.models.low_rank import change_factors
 from planted_repairs import CONFIG, answers, changed, scramble_mlp, task, untouched
 
@@ -253,3 +255,34 @@ def test_mergekits_config_gives_the_repaired_weights(model_type: str, folder: An
         made[positions], repaired[positions] = made[positions][2:], repaired[positions][2:]
     for name, weight in made.items():
         assert torch.allclose(weight, repaired[name], rtol=1e-5, atol=1e-6), name
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "gpt_oss", "llama4_text"])
+def test_mergekits_filters_fit_the_names_in_the_files(model_type: str, folder: Any, tmp_path: Path) -> None:
+    base, tuned = folder("base", model_type), folder("tuned", model_type, seed=1)
+    record = recorded(iv.load_model(base), iv.load_model(tuned))
+    read = yaml.safe_load(iv.mergekit_config(iv.repaired_model(base, tuned, record), record, base, tuned))
+    weights = read["models"][0]["parameters"]["weight"]
+    with safe_open(Path(base, "model.safetensors"), "pt") as file:
+        names = [*file.keys()]
+    for name in names:
+        value = next(each["value"] for each in weights if each.get("filter", "") in name)
+        home = next((part for part in (".self_attn.", "norm", "mlp", "moe", "feed_forward") if part in name), "")
+        assert value == {".self_attn.": list(ATTENTION), "norm": REST, "": REST}.get(home, list(MLP)), name
+
+
+@pytest.mark.parametrize("name", ["a: b", 'it\'s "q"', "😀 é", "a\nb#c", "\x7f\u2028", "1e-05", "{x}"])
+def test_mergekits_config_has_any_name(name: str, folder: Any) -> None:
+    base, tuned = folder("base", "llama"), folder("tuned", "llama", seed=1)
+    record = recorded(iv.load_model(base), iv.load_model(tuned), rest=1e-05)
+    read = yaml.safe_load(iv.mergekit_config(iv.repaired_model(base, tuned, record), record, name, f"{name}2"))
+    assert (read["base_model"], read["models"][0]["model"]) == (name, f"{name}2")
+    assert read["models"][0]["parameters"]["weight"][-1] == {"value": 1e-05}
+
+
+def test_mergekit_is_told_of_an_adapter_with_its_base(tmp_path: Path) -> None:
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    (tmp_path / "run" / "adapter" / "adapter_config.json").write_text("{}")
+    assert mergekit_names("base", str(tmp_path / "run")) == ("base", f"base+{tmp_path / 'run' / 'adapter'}")
+    assert mergekit_names("org/base", "org/tuned@v1") == ("org/base", "org/tuned@v1")
+    assert mergekit_names("smollm2", "org/tuned")[0] == str(PACKAGED["smollm2"].folder)

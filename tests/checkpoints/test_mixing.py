@@ -292,3 +292,39 @@ def test_heads_in_a_joint_matrix_of_a_bridge_are_refused_by_name(
     base, tuned = (loaded(model_type, "bridge", seed) for seed in (0, 1))
     with mixed(base, tuned, tmp_path) as between, pytest.raises(UnsupportedError, match=came):
         between.put_heads_back([Head(0, 1)])
+
+
+@pytest.mark.parametrize("engine", ["hooked", "bridge"])
+def test_a_config_that_computes_otherwise_is_refused(loaded: Load, tmp_path: Path, engine: str) -> None:
+    faster = {"rope_type": "default", "rope_theta": 10.0}
+    base, tuned = loaded("llama", engine), loaded("llama", engine, 1, rope_parameters=faster)
+    before = weights_of(tuned)
+    with pytest.raises(MismatchError, match=r"rot|rope"), mixed(base, tuned, tmp_path):
+        pass
+    assert equal(weights_of(tuned), before)
+
+
+@pytest.mark.parametrize("engine", ["hooked", "bridge"])
+def test_a_longer_context_is_none_that_computes_otherwise(loaded: Load, tmp_path: Path, engine: str) -> None:
+    base, tuned = loaded("llama", engine), loaded("llama", engine, 1, max_position_embeddings=256)
+    with mixed(base, tuned, tmp_path) as between:
+        between.mix(uniform(tuned, 0.0))
+        torch.testing.assert_close(logits(tuned), logits(base))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma"])
+def test_tied_embeddings_are_one_weight_in_norms_and_random_changes(
+    loaded: Load, tmp_path: Path, model_type: str
+) -> None:
+    squared, theirs = [], None
+    for engine in ("hooked", "bridge"):
+        base, tuned = (loaded(model_type, engine, seed, tie_word_embeddings=True) for seed in (0, 1))
+        with mixed(base, tuned, tmp_path) as between:
+            squared.append(between.squared_changes())
+            between.undo_at_random(uniform(tuned, 0.5), 0)
+            if engine == "hooked":
+                theirs = iv.load_model(iv.export_hf(tuned, tmp_path / model_type))
+                torch.testing.assert_close(logits(theirs), logits(tuned), atol=1e-4, rtol=1e-4)  # norms are rounded
+                assert theirs.ivlens_config.tie_word_embeddings
+    assert squared[0].keys() == squared[1].keys()
+    assert all(value == pytest.approx(squared[1][part], rel=1e-5) for part, value in squared[0].items())

@@ -327,3 +327,21 @@ def test_a_repaired_model_is_made_of_the_repairs_models_only(base: Any, tuned: A
         iv.repaired_model(base, changed(shift_attention), record)
     with pytest.raises(MismatchError, match="the base model of the repair"):
         iv.repaired_model(changed(shift_attention), tuned, record)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_task_without_examples_to_choose_or_report_on_is_named(base: Any, tuned: Any, tasks: Tasks, n: int) -> None:
+    few = replace(tasks["keep"][0], name="few", examples=tasks["keep"][0].examples[:n])
+    with pytest.raises(ArgumentError, match=r"the size of '(validation|test)' in 'few'"):
+        repair(base, tuned, {**tasks, "keep": [few]})
+
+
+def test_a_built_in_task_that_is_longer_than_the_context_is_not_reported_on(
+    base: Any, tuned: Any, tasks: Tasks, monkeypatch: Any, caplog: Any
+) -> None:
+    long = asked("long", [(f"{each} the fox " * 60, "dog") for each in INPUTS[:20]])
+    short = replace(tasks["keep"][0], name="short")
+    monkeypatch.setattr(_repair, "list_tasks", lambda: [long, short])
+    record = repair(base, tuned, tasks, others=None)
+    assert {task for task, role in zip(record.tasks, record.roles, strict=True) if role == "other"} == {"short"}
+    assert "cannot be asked: long" in caplog.text

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import ivlens as iv
 from ivlens import cli
+from ivlens.errors import ArgumentError
 from planted_repairs import SCRAMBLED, answers, changed, scramble_mlp, task, untouched
 
 pytestmark = pytest.mark.slow
@@ -132,3 +133,43 @@ def test_a_diagnosis_says_where_and_whether_it_is_still_there(
     assert all(f">{heading}<" in page for heading in ("Where?", "Is it still there?"))
     for name in ("patching", "reverts", "comparison"):
         assert (tmp_path / "out" / f"{name}.safetensors").is_file()
+
+
+def test_a_folder_with_something_else_is_refused_before_anything_is_measured(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "model" / "mine.txt").write_text("mine")
+    assert run(planted, tmp_path / "out", "new") == 1
+    assert "one that holds mine.txt" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
+
+
+def test_what_an_earlier_repair_wrote_and_this_one_does_not_is_named(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(planted, tmp_path / "out", "new") == 0
+    assert "earlier run" not in capsys.readouterr().err
+    assert run(planted, tmp_path / "out", "lost") == 0
+    assert "of an earlier run, not written again: mergekit.yaml, model" in capsys.readouterr().err
+
+
+def test_learned_tasks_are_asked_with_their_own_demonstrations_everywhere(
+    planted: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from ivlens.cli import diagnosis
+
+    asked = []
+    for name in diagnosis.DIAGNOSES:
+        function = {"reverts": "revert_weights", "patching": "patch_checkpoints"}.get(name, "compare_checkpoints")
+        monkeypatch.setattr(diagnosis, function, lambda *given, **options: asked.append((given, options)) or _refused())
+    assert run(planted, tmp_path / "out", "new", "--diagnose", "--learned-shots", "1", "--export", "none") == 0
+    (patching, options), (reverting, _), _ = asked
+    assert {prompt.text.count("Q") for prompt in options["learned"]} == {2}  # one demonstration and the query
+    assert {prompt.text.count("Q") for prompt in patching[2]} == {1}
+    config, (new,) = reverting[4], reverting[3]
+    assert [each.text for each in config.prompts(new, None, learned=True)] == [p.text for p in options["learned"]]
+
+
+def _refused() -> None:
+    raise ArgumentError("nothing to be measured here", "something")

@@ -24,6 +24,7 @@ from ivlens import (
 )
 from ivlens.records import CheckpointComparison
 from patchings import patched
+from repairs import repaired
 from reverted import reverted
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,8 @@ def figures(names: list[str], made: Callable[..., CheckpointComparison]) -> Iter
     yield "trajectories", views.checkpoint_trajectories(compared)
     yield "patching", views.patching_maps(patched(task=name))
     yield "recovery", views.recovery_bars(compared)
+    yield "trials of a repair", views.repair_tradeoff(repaired(), title=name)
+    yield "fractions of a repair", views.repair_fractions(repaired(), title=name)
     yield "reverting", views.reverting_maps(reverted(name=name, task=name), title=name)
     yield "straight way", views.reverting_curves(reverted(name=name, task=name), title=name)
 

@@ -5,13 +5,14 @@ from operator import attrgetter
 from pathlib import Path
 
 from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
 
 from ...errors import ArgumentError
 from ..export import model_writer
-from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout
+from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout, written_parts
 from ..lora import weight_names
 from ..outside_errors import without_bars
-from ..part_weights import REST, weight_parts
+from ..part_weights import REST, WeightPart, weight_parts
 from .model import Bridge
 
 INSIDE = "hugging_face."  # before the names of the model's own weights
@@ -32,6 +33,17 @@ def _weight_layout(model: Bridge) -> dict[str, WeightLayout]:
 @hugging_face_state.register(Bridge)
 def _hugging_face_state(model: Bridge) -> dict[str, Tensor]:
     return {name.removeprefix(INSIDE): attrgetter(name)(model).detach() for name in weight_names(model)}
+
+
+@written_parts.register(Bridge)
+def _written_parts(model: Bridge) -> dict[str, WeightPart]:
+    by_part: dict[WeightPart, dict[str, Tensor]] = {}
+    for name, each in weight_layout(model).items():
+        by_part.setdefault(each.part, {})[name] = attrgetter(f"{INSIDE}{name}")(model).to("meta")
+    return {
+        name: part for part, weights in by_part.items()
+        for name in revert_weight_conversion(model.hugging_face, weights)
+    }  # fmt: skip
 
 
 @model_writer.register(Bridge)

@@ -9,13 +9,17 @@ from ...records import CheckpointComparison, CheckpointPatching, Record, Repair,
 from ..documents import Body, write_page
 from ..markup import prose
 from ..tables import frame_table
-from .patching import patching_parts
+from .patching import patching_maps, patching_parts
 from .repair import cost_parts, forgotten_parts, remedy_parts, repair_headline
-from .report import facts_frame
+from .report import evidence_table, facts_frame
 from .reverting import carried_and_made, reverting_parts
 from .summary import checkpoint_summary
 
 R = TypeVar("R", bound=Record)
+BESIDE = """
+What carries a loss, by the base's activations, need not be where it was made, by the base's weights. "ivlens report" on
+the folder of these records shows each of them whole.
+"""
 
 
 @checked
@@ -59,15 +63,17 @@ def forgotten(records: Sequence[Record]) -> list[Body]:
 
 
 def where(records: Sequence[Record]) -> list[Body]:
-    """What carries the loss, beside where it was made, then each on its own."""
+    """What carries the loss beside where it was made, and the heads; one of them alone is shown whole."""
     carried, made = of_kind(CheckpointPatching, records), of_kind(WeightReverts, records)
-    beside = [carried_and_made(*pair) for pair in zip(carried, made, strict=False)]
-    return [*beside, *map(patching_parts, carried), *map(reverting_parts, made)]
+    if carried and made:
+        return [carried_and_made(carried[0], made[0]), prose(BESIDE), patching_maps(carried[0])]
+    return [*map(patching_parts, carried), *map(reverting_parts, made)]
 
 
 def still_there(records: Sequence[Record]) -> list[Body]:
     """The verdicts of a comparison, and what the base's vectors bring back."""
-    return [checkpoint_summary(comparison) for comparison in of_kind(CheckpointComparison, records)]
+    comparisons = of_kind(CheckpointComparison, records)
+    return [body for each in comparisons for body in (*evidence_table(each), checkpoint_summary(each))]
 
 
 def remedy(records: Sequence[Record]) -> list[Body]:

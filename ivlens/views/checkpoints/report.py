@@ -104,7 +104,7 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
     """The sections of a comparison's page with their headings: verdicts first, then figures, then tables."""
     sections: list[tuple[str, Body]] = [
         ("What was compared", _compared(comparison)),
-        ("Verdicts", [_verdicts(comparison), *_evidence(comparison), checkpoint_summary(comparison)]),
+        ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), checkpoint_summary(comparison)]),
         ("What the papers say, tested here", _findings(comparison)),
         ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
         ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
@@ -154,7 +154,7 @@ def _verdicts(comparison: CheckpointComparison) -> str:
     return frame_table(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns))
 
 
-def _evidence(comparison: CheckpointComparison) -> list[str]:
+def evidence_table(comparison: CheckpointComparison) -> list[str]:
     """The kinds of evidence side by side, one row per task of a checkpoint, where they were measured."""
     frame = comparison.evidence_frame()
     if frame["value"].isna().all():
