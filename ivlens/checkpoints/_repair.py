@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +16,16 @@ from tqdm.auto import tqdm
 from ..checks import Count, Fraction, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, few
 from ..files import held
-from ..models import Model, package_versions
+from ..models import Model
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ..scoring import answers_of
 from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
-from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
+from .answers import KeptAnswers, clean_prompts, kept_answers
 from .mixing import Fractions, undone
 from .search import KINDS, Plan, Search, Trial
+from .sources import two_checkpoints
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
 ABILITY = 0.3  # accuracy of the base from which a task counts as its ability
@@ -98,11 +100,8 @@ class RepairConfig:
             >>> len(iv.RepairConfig(n_test=2).prompts(task, "test", None))
             2
         """
-        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
-        return clean_prompts(
-            task, split, self.n_test if split == "test" else self.n_validation, shots=shots,
-            instruction=self.instruction, seed=self.seed, format=self.format, tokenizer=tokenizer,
-        )  # fmt: skip
+        at_most = self.n_test if split == "test" else self.n_validation
+        return clean_prompts(self, task, split, at_most, tokenizer, learned=learned)
 
 
 @checked
@@ -172,9 +171,10 @@ def repair(
         )  # fmt: skip
     if others is None:
         tasks[OTHER] = [task for task in as_tasks(list_tasks()) if task.name not in names]
-    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out).absolute()
         first, second = two_checkpoints(base, tuned, options, folder / "facts")
+        stack.enter_context(held(scratch if out is None else out))
         tokenizer = first.tokenizer()
         prompts = {
             role: {split: _prompts(config, of_role, split, tokenizer, role == LEARNED) for split in SPLITS}
@@ -249,7 +249,7 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
         step=best.step if found else "",
         tolerance=tolerance,
         undone=best.undone,
-        provenance=_provenance(work, config),
+        provenance=work.kept.provenance(config),
     )
 
 
@@ -296,9 +296,3 @@ def _trial_row(trial: Trial, best: Trial) -> dict[str, Any]:
     row = trial._asdict()
     del row["fractions"]
     return row | {"chosen": trial is best}
-
-
-def _provenance(work: _Work, config: RepairConfig) -> dict[str, Any]:
-    """The tuned model's facts, and among the settings the base's."""
-    settings = {**vars(config), "format": str(config.format), "base": work.kept.facts[BASE]}
-    return {"model": work.kept.facts[TUNED], "settings": settings, "versions": package_versions()}

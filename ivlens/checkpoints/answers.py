@@ -8,43 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from ..files import short_hash
-from ..models import check_device, identity
+from ..models import package_versions
 from ..records import Answers, load_or_compute
 from ..records.repair import BASE, TUNED
 from ..scoring import score_answers
 from ..tasks import Prompt, Task, check_available, clean_instruction
 from ..vocabulary import Split
+from .measure import identity_of
 from .mixing import Fractions, MixedWeights, mixed_weights
 from .prompts import check_same_tokens
-from .sources import CheckpointSource, CheckpointUnderTest, check_sources, name_sources
+from .sources import CheckpointUnderTest
 
 
 def clean_prompts(
-    task: Task, split: Split, at_most: int, *, shots: int, instruction: bool | int | str | None, **options: Any
+    config: Any, task: Task, split: Split, at_most: int, tokenizer: Any, *, learned: bool
 ) -> list[Prompt]:
-    """Clean prompts of a task out of a split, at most as many as the split has; ``options`` go to ``task.prompts``.
+    """Clean prompts of an old or a learned task out of a split, at most as many as the split has.
+
+    ``config`` says how tasks are asked: a ``RepairConfig`` or a ``RevertConfig``.
 
     Raises:
         ArgumentError: neither instruction nor demonstrations, or a split without examples.
     """
     check_available(task, split, {"the number of prompts": 1})
-    count, words = min(at_most, len(task.split(split))), clean_instruction(task, instruction, shots)
-    return task.prompts(count, split=split, shots=shots, instruction=words, **options)
-
-
-def two_checkpoints(
-    base: Any, tuned: Any, options: Mapping[str, Any], facts_folder: Path
-) -> tuple[CheckpointUnderTest, CheckpointUnderTest]:
-    """The two models, not loaded yet.
-
-    Raises:
-        SourceError: one of them does not exist.
-    """
-    check_device(options.get("device"))
-    sources = [CheckpointSource(BASE, base), *name_sources({TUNED: tuned}, base)]
-    check_sources(sources)
-    first, second = (CheckpointUnderTest(each, each.options(options), facts_folder) for each in sources)
-    return first, second
+    shots = config.shots if config.learned_shots is None or not learned else config.learned_shots
+    return task.prompts(
+        min(at_most, len(task.split(split))), split=split, shots=shots, seed=config.seed, format=config.format,
+        tokenizer=tokenizer, instruction=clean_instruction(task, config.instruction, shots),
+    )  # fmt: skip
 
 
 @dataclass
@@ -69,7 +60,7 @@ class KeptAnswers:
         """Answers with the weights that ``change`` makes; ``weights`` tells them from others, as JSON."""
         names = [BASE] if weights == BASE else list(self.facts)
         key = {
-            **{name: identity(self.facts[name]) | {"device": self.facts[name]["device"]} for name in names},
+            **{name: identity_of(self.facts[name]) for name in names},
             "weights": weights,
             "prompts": short_hash([repr(prompt) for prompt in prompts]),
         }
@@ -83,6 +74,11 @@ class KeptAnswers:
         if name not in self.cache:
             self.cache[name] = load_or_compute(self.folder / f"answers-{name}.safetensors", Answers, key, compute)
         return self.cache[name]
+
+    def provenance(self, config: Any) -> dict[str, Any]:
+        """The tuned model's facts, and among the settings the base's."""
+        settings = {**vars(config), "format": str(config.format), "base": self.facts[BASE]}
+        return {"model": self.facts[TUNED], "settings": settings, "versions": package_versions()}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..tensor_files import load_facts, load_tensors, save_tensors, stream_tensor
 from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .divergence import TEXT, kl_divergence, log_probabilities, text_log_probabilities
-from .measure import AgainstNewTask, KeptMeasures, SteeringPoint, hash_of_vector, identity_of, short_hash
+from .measure import AgainstNewTask, KeptMeasures, SteeringPoint, hash_of_vector, identity_of, key_hash
 from .prompts import TaskPrompts
 from .replies import LONGEST, greedy_replies
 from .sources import CheckpointUnderTest
@@ -125,12 +125,12 @@ class FurtherMeasures(KeptMeasures):
 
     def mlp_file(self, base_facts: Mapping[str, Any]) -> Path:
         """The file that ``keep_mlps`` writes."""
-        return self.folder / f"mlp-{short_hash(identity_of(base_facts))}.safetensors"
+        return self.folder / f"mlp-{key_hash(identity_of(base_facts))}.safetensors"
 
     def outputs_file(self, base_facts: Mapping[str, Any], prompts: Sequence[Prompt]) -> Path:
         """The file that ``keep_outputs`` writes."""
         asked = [repr(prompt) for prompt in prompts] or TEXT
-        return self.folder / f"outputs-{short_hash([identity_of(base_facts), asked])}.safetensors"
+        return self.folder / f"outputs-{key_hash([identity_of(base_facts), asked])}.safetensors"
 
 
 def _keep_tensors(path: Path, tensors: Callable[[], dict[str, Tensor]]) -> None:

@@ -29,9 +29,8 @@ from ..models import (
 )
 from ..records import Repair
 from ..records.repair import BASE, TUNED
-from .answers import two_checkpoints
 from .mixing import Fractions, MixedWeights, mixed_weights
-from .sources import name_sources
+from .sources import name_sources, two_checkpoints
 
 SOURCE = ("source", "revision", "adapter", "weights_sha256")  # facts that say which model it is
 MERGEKIT = """\
@@ -118,7 +117,7 @@ def export_repaired_adapter(
         with safe_open(path, "pt") as file:
             before = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
         settings, tensors = low_rank_adapter(weight_layout(mixed.model), before, hugging_face_state(mixed.model), rank)
-        made_of = record.provenance["settings"]["base"]
+        made_of = _made_of(record)[BASE]
         hooked = {"base_weights_sha256": made_of["weights_sha256"]} if made_of["engine"] == "hooked" else {}
         settings["base_model_name_or_path"] = made_of["source"]
         return write_adapter(folder, settings, tensors, provenance(mixed.model, repair=_facts(record), **hooked))
@@ -183,7 +182,7 @@ def _models_of(
         MismatchError: they are other models.
     """
     first, second = two_checkpoints(base, tuned, options, Path(scratch))
-    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
+    made = _made_of(record)
     with mixed_weights(first, second, Path(scratch), restore=not own) as mixed:
         for name, checkpoint in ((BASE, first), (TUNED, second)):
             ours, theirs = (each["weights_sha256"][:12] for each in (checkpoint.facts, made[name]))
@@ -197,11 +196,15 @@ def _fractions(record: Repair) -> Fractions:
     return Fractions(tuple(record.attention.tolist()), tuple(record.mlp.tolist()), record.rest)
 
 
+def _made_of(record: Repair) -> dict[str, Any]:
+    """The facts of the base and of the tuned model."""
+    return {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
+
+
 def _facts(record: Repair) -> dict[str, Any]:
     """What was put back, and from which base into which model."""
-    made = {BASE: record.provenance["settings"]["base"], TUNED: record.provenance["model"]}
     return {
-        **{role: {name: facts.get(name) for name in SOURCE} for role, facts in made.items()},
+        **{role: {name: facts.get(name) for name in SOURCE} for role, facts in _made_of(record).items()},
         "step": record.step, "undone": record.undone, "attention": record.attention.tolist(),
         "mlp": record.mlp.tolist(), "rest": record.rest,
     }  # fmt: skip

@@ -181,7 +181,7 @@ class KeptMeasures:
 
     def keep_attention(self, base: CheckpointUnderTest) -> None:
         """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
-        path, facts = self.attention_file(base.facts), {"of": short_hash(identity_of(base.facts))}
+        path, facts = self.attention_file(base.facts), {"of": key_hash(identity_of(base.facts))}
         if path.exists():
             try:
                 if load_tensors(path)[1] == facts:
@@ -200,7 +200,7 @@ class KeptMeasures:
 
     def attention_file(self, base_facts: Mapping[str, Any]) -> Path:
         """The file that ``keep_attention`` writes."""
-        return self.folder / f"attention-{short_hash(identity_of(base_facts))}.safetensors"
+        return self.folder / f"attention-{key_hash(identity_of(base_facts))}.safetensors"
 
     def _kept(
         self,
@@ -229,7 +229,7 @@ def kept_measure(
     model = identity_of(checkpoint.facts)
     prompts_hash = _hash([repr(prompt) for prompt in prompts])
     key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
-    parts = [short_hash(model), *([] if task is None else [safe_name(task)]), measure, short_hash(key)]
+    parts = [key_hash(model), *([] if task is None else [safe_name(task)]), measure, key_hash(key)]
 
     def run() -> R:
         log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
@@ -315,10 +315,11 @@ def _hash(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def short_hash(value: Any) -> str:
+def key_hash(value: Any) -> str:
     """A hash short enough for a file's name; what it stands for is in the file."""
     return _hash(value)[:12]
 
 
 def hash_of_vector(vector: InstructionVector) -> str:
+    """A hash of the vector's values."""
     return sha256(vector.values.contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..checks import Count, Seed, checked
 from ..effects.checks import check_stream_dtype
 from ..errors import ArgumentError
 from ..files import held, short_hash
-from ..models import check_device, identity, package_versions
+from ..models import identity, package_versions
 from ..records import CheckpointPatching, Evaluation, PartActivations, PatchedParts
 from ..records.patching import LEAST_GAP
 from ..scoring import evaluate, listed
@@ -23,7 +24,7 @@ from ..vocabulary import PARTS, Direction, PatchRole
 from .measure import kept_measure
 from .parts import of_prompts, patch_parts, read_parts
 from .prompts import check_same_tokens
-from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
+from .sources import CheckpointUnderTest, check_comparable, two_checkpoints
 
 MEASURES, FACTS = "measures", "facts"  # folders in ``out``
 
@@ -84,15 +85,13 @@ def patch_checkpoints(
         >>> patching.gap.value  # nothing is lost between a model and itself
         0.0
     """
-    check_device(options.get("device"))
     asked: dict[PatchRole, list[Prompt]] = {"forgotten": listed(prompts)}
     controls: dict[PatchRole, list[Prompt]] = {"kept": _listed(kept), "learned": _listed(learned)}
     asked |= {role: own for role, own in controls.items() if own}
-    sources = [CheckpointSource("base", base), *name_sources({"tuned": tuned}, base)]
-    check_sources(sources)
-    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out).absolute()
-        one, two = (CheckpointUnderTest(each, each.options(options), folder / FACTS) for each in sources)
+        one, two = two_checkpoints(base, tuned, options, folder / FACTS)
+        stack.enter_context(held(scratch if out is None else out))
         exchange = _Exchange(folder / MEASURES, one, two, asked, only_forgotten, seed, stream_dtype, n_jobs)
         try:
             return exchange.run()

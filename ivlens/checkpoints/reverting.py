@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,15 @@ from tqdm.auto import tqdm
 from ..checks import Count, Fraction, Natural, Seed, checked
 from ..errors import ArgumentError
 from ..files import held
-from ..models import head_axes, package_versions
+from ..models import head_axes
 from ..records import Answers, WeightReverts
-from ..records.repair import BASE, TUNED
 from ..records.reverting import RevertKind, RevertPart, RevertRole
 from ..tasks import Prompt, Task, as_tasks
 from ..vocabulary import FormatName, Head, check_heads
-from .answers import KeptAnswers, clean_prompts, kept_answers, two_checkpoints
+from .answers import KeptAnswers, clean_prompts, kept_answers
 from .mixing import Fractions
 from .search import KINDS, bands
+from .sources import two_checkpoints
 
 
 @checked
@@ -79,11 +80,7 @@ class RevertConfig:
             >>> len(iv.RevertConfig(n_test=2).prompts(task, None))
             2
         """
-        shots = self.shots if self.learned_shots is None or not learned else self.learned_shots
-        return clean_prompts(
-            task, "test", self.n_test, shots=shots, instruction=self.instruction, seed=self.seed,
-            format=self.format, tokenizer=tokenizer,
-        )  # fmt: skip
+        return clean_prompts(self, task, "test", self.n_test, tokenizer, learned=learned)
 
 
 class Mixture(NamedTuple):
@@ -158,9 +155,10 @@ def revert_weights(
         raise ArgumentError(
             "old and learned tasks, none of them twice", ", ".join(names) or "none", "name each task once"
         )
-    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out).absolute()
         first, second = two_checkpoints(base, tuned, options, folder / "facts")
+        stack.enter_context(held(scratch if out is None else out))
         tokenizer = first.tokenizer()
         drawn = [
             (role, task.name, prompt)
@@ -172,7 +170,6 @@ def revert_weights(
             mixtures = [*_mixtures(config, kept.mixed.model.cfg.n_layers), *_sets_of_heads(kept, heads or {})]
             bar = tqdm(mixtures, "putting back", leave=False, disable=None)
             answers = [_answers(kept, each, prompts) for each in bar]
-        settings = {**vars(config), "format": str(config.format), "base": kept.facts[BASE]}
     return WeightReverts(
         torch.stack([each.log_probability for each in answers]),
         torch.stack([each.correct for each in answers]),
@@ -184,7 +181,7 @@ def revert_weights(
         heads=tuple(each.weights if isinstance(each.weights, tuple) else () for each in mixtures),
         tasks=tuple(task for _, task, _ in drawn),
         roles=tuple(role for role, _, _ in drawn),
-        provenance={"model": kept.facts[TUNED], "settings": settings, "versions": package_versions()},
+        provenance=kept.provenance(config),
     )
 
 

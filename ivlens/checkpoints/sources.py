@@ -13,6 +13,7 @@ from ..models import (
     adapter_folder,
     adapter_tokenizer,
     check_alike,
+    check_device,
     check_source,
     has_hooks,
     kind_of_device,
@@ -21,6 +22,7 @@ from ..models import (
     model_facts,
     open_tokenizer,
 )
+from ..records.repair import BASE, TUNED
 from .facts_cache import cached_facts
 
 
@@ -183,6 +185,21 @@ def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource
         return replace(checkpoint, tokenizer=path.absolute() if path.exists() else base)
     config = getattr(base, "config", None)
     return replace(checkpoint, tokenizer=getattr(base, "tokenizer", None) or getattr(config, "name_or_path", None))
+
+
+def two_checkpoints(
+    base: Any, tuned: Any, options: Mapping[str, Any], facts_folder: Path
+) -> tuple[CheckpointUnderTest, CheckpointUnderTest]:
+    """The two models, not loaded yet.
+
+    Raises:
+        SourceError: one of them does not exist.
+    """
+    check_device(options.get("device"))
+    sources = [CheckpointSource(BASE, base), *name_sources({TUNED: tuned}, base)]
+    check_sources(sources)
+    first, second = (CheckpointUnderTest(each, each.options(options), facts_folder) for each in sources)
+    return first, second
 
 
 def check_comparable(base: Mapping[str, Any], own: Mapping[str, Any]) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import ivlens as iv
-from ivlens.checkpoints.answers import two_checkpoints
 from ivlens.checkpoints.mixing import Fractions, MixedWeights, mixed_weights
+from ivlens.checkpoints.sources import two_checkpoints
 from ivlens.errors import ArgumentError, MismatchError, UnsupportedError
 from ivlens.models import add_lora, weight_names, weight_parts
 from ivlens.vocabulary import Head

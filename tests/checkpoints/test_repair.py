@@ -12,6 +12,7 @@ import ivlens as iv
 from ivlens.checkpoints import _repair
 from ivlens.checkpoints import answers as answering
 from ivlens.checkpoints.mixing import Fractions, mixed_weights
+from ivlens.checkpoints.sources import two_checkpoints
 from ivlens.errors import ArgumentError, MismatchError, SourceError
 from ivlens.models import WeightPart, add_lora, model_facts, weight_names
 from ivlens.models.facts import weights_sha256
@@ -137,7 +138,7 @@ def test_fractions_0_and_1_are_the_two_models_to_the_bit(engine: str, tmp_path: 
         for name in weight_names(tuned):
             tuned.get_parameter(name).mul_(1.1)
     before, after = weights(base), weights(tuned)
-    first, second = answering.two_checkpoints(base, tuned, {}, tmp_path)
+    first, second = two_checkpoints(base, tuned, {}, tmp_path)
     with mixed_weights(first, second, tmp_path) as mixed:
         for fraction, theirs in ((0.0, before), (0.3, None), (1.0, after), (0.0, before)):
             mixed.mix(Fractions.uniform(LAYERS, fraction))
@@ -231,7 +232,7 @@ def test_test_prompts_are_not_used_for_choosing(
 
 def test_controls_undo_as_much(base: Any, tuned: Any, tmp_path: Path) -> None:
     shift_attention(tuned)
-    first, second = answering.two_checkpoints(base, tuned, {}, tmp_path)
+    first, second = two_checkpoints(base, tuned, {}, tmp_path)
     before = weights(tuned)
     fractions = Fractions.by_depth(LAYERS, 0.2, 0.8)
     with mixed_weights(first, second, tmp_path) as mixed:
