@@ -82,6 +82,9 @@ if TYPE_CHECKING:
     from .steering import random_vector as random_vector
     from .steering import steer as steer
     from .steering import steering_sweep as steering_sweep
+    from .tasks import Example as Example
+    from .tasks import GenerationScoring as GenerationScoring
+    from .tasks import OptionScoring as OptionScoring
     from .tasks import Prompt as Prompt
     from .tasks import Task as Task
     from .tasks import list_tasks as list_tasks
@@ -107,6 +110,9 @@ __all__ = [  # noqa: RUF022  (by job)
     "merge_lora",
     # tasks, and how a model answers their prompts
     "Task",
+    "Example",
+    "GenerationScoring",
+    "OptionScoring",
     "Prompt",
     "load_task",
     "list_tasks",
@@ -233,7 +239,7 @@ _ROOMS = {
     ),
     "scoring": "evaluate",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
-    "tasks": "Prompt Task list_tasks load_task",
+    "tasks": "Example GenerationScoring OptionScoring Prompt Task list_tasks load_task",
     "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",
     "vectors": "InstructionVector instruction_vector list_vectors load_vector logit_lens",
 }

@@ -4,6 +4,8 @@ from .builtin import list_tasks as list_tasks
 from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format
+from .judging import GenerationScoring as GenerationScoring
+from .judging import OptionScoring as OptionScoring
 from .loading import as_tasks as as_tasks
 from .loading import load_task as load_task
 from .loading import tasks_by_name as tasks_by_name
@@ -20,6 +22,8 @@ from .task import prompts_for as prompts_for
 
 __all__ = [
     "Example",
+    "GenerationScoring",
+    "OptionScoring",
     "Prompt",
     "Task",
     "Turns",

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from ..errors import TaskError, brief
+from ..errors import TaskError, brief, few
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -12,17 +12,36 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 class Example:
     """An input and its accepted answers, the first of them canonical, all stripped of whitespace.
 
-    Raises: TaskError where a text is missing or blank.
+    ``options`` are the answers to choose from, the accepted ones among them; () where there is no choice.
+    ``instruction`` is one of the example's own, which stands in the place of its task's.
+
+    Raises:
+        TaskError: a text is missing or blank, or the accepted answers are not some of the options.
+
+    Example:
+        >>> iv.Example("2 + 2 = ?", ("4",), options=("3", "4", "5")).answers
+        ('4',)
     """
 
     input: str
     answers: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    instruction: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", as_text("the input of an example", self.input))
         object.__setattr__(self, "answers", as_texts(f"the answers of the example {brief(self.input)}", self.answers))
         if not self.answers:
             raise TaskError(f"the example {brief(self.input)} to have one answer or more", "none")
+        object.__setattr__(self, "options", as_texts(f"the options of the example {brief(self.input)}", self.options))
+        if self.options and not {*self.answers} < {*self.options}:
+            raise TaskError(
+                f"the answers of the example {brief(self.input)} to be some of its options, not all",
+                f"{few(map(brief, self.answers))} of {few(map(brief, self.options))}",
+            )
+        if self.instruction is not None:
+            own = as_text(f"the instruction of the example {brief(self.input)}", self.instruction)
+            object.__setattr__(self, "instruction", own)
 
 
 def as_text(what: str, value: object) -> str:

@@ -7,9 +7,10 @@ from itertools import count, takewhile
 from typing import Any
 
 from ..checks import checked
-from ..errors import PromptError, brief, reason
+from ..errors import PromptError, brief, few, reason
 from ..vocabulary import TokenizedPrompt
 from .examples import is_unicode
+from .judging import OptionScoring, Scoring
 from .parts import Part, as_parts, token_roles
 
 
@@ -25,7 +26,9 @@ class Prompt:
     ``answers`` may be given as one text, a list or a tuple. ``special_tokens=False`` means that the text already
     contains its special tokens, as from a chat template; a text that begins with the tokenizer's BOS gets no second one
     either way. ``labels_changed`` is the fraction of demonstrations whose label a corruption made wrong. ``parts`` are
-    pairs of a role ("instruction", "query input", any name) and a text, whose concatenation is the text.
+    pairs of a role ("instruction", "query input", any name) and a text, whose concatenation is the text. ``options`` are
+    the answers to choose from, each with its leading space, the accepted ones among them. ``scoring`` says how answers
+    are judged; None: by likelihood where there are options, else by greedy decoding.
 
     Raises:
         PromptError: the text is empty or differs from its parts, there is no answer or an empty one, or a text is not
@@ -43,6 +46,8 @@ class Prompt:
     input: str = ""
     labels_changed: float | None = None
     parts: tuple[Part, ...] = field(default=(), repr=False)
+    options: tuple[str, ...] = ()
+    scoring: Scoring | None = None
 
     def __post_init__(self) -> None:
         _check_text("the text of a prompt", self.text)
@@ -53,6 +58,15 @@ class Prompt:
         for answer in answers:
             _check_text("every answer", answer)
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))
+        for option in self.options:
+            _check_text("every option", option)
+        if self.options and not {*self.answers} < {*self.options}:
+            raise PromptError(
+                "the answers of a prompt to be some of its options, not all",
+                f"{few(map(brief, self.answers))} of {few(map(brief, self.options))}",
+            )
+        if isinstance(self.scoring, OptionScoring) and not self.options:
+            raise PromptError("a prompt with options, to be judged by them", f"{brief(self.text)} without")
         object.__setattr__(self, "parts", as_parts(self.parts, self.text))
 
     def token_ids(self, tokenizer: Any) -> list[int]:

@@ -14,6 +14,7 @@ from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
 from .formats import NEUTRAL, ChatText, Format, Turns, find_format
+from .judging import Scoring
 from .prompt import Prompt
 
 FEW_LABELS = 10  # different answers up to which a task is one of choosing a label
@@ -24,7 +25,8 @@ class Task:
     """Examples of one task, instructions that paraphrase each other, and labels that name input and output in prompts.
 
     ``examples`` may be given as pairs of an input and its answers. ``cloze`` asks for the same knowledge without an
-    instruction: a text with one ``{input}``. ``source`` says where the examples come from.
+    instruction: a text with one ``{input}``. ``source`` says where the examples come from. ``scoring`` says how answers
+    are judged; None: by likelihood where examples have options, else by greedy decoding.
 
     Raises:
         TaskError: a field is missing, blank or of the wrong type, or an input is repeated.
@@ -41,6 +43,7 @@ class Task:
     cloze: str | None = None
     kind: str = ""
     source: str = ""
+    scoring: Scoring | None = None
 
     def __post_init__(self) -> None:
         name = as_text("the name of a task", self.name)
@@ -64,8 +67,8 @@ class Task:
     def digest(self) -> str:
         """Hash of everything that prompts are made of: examples, instructions, labels, cloze."""
         asks = (self.name, self.instructions, self.labels, self.cloze)
-        examples = [(example.input, example.answers) for example in self.examples]
-        return short_hash((asks, examples))
+        examples = [_asked(example) for example in self.examples]
+        return short_hash((asks, examples) if self.scoring is None else (asks, examples, repr(self.scoring)))
 
     @checked
     def split(self, split: Split, seed: Seed = 0) -> tuple[Example, ...]:
@@ -310,6 +313,12 @@ def option_count(task: Task) -> int | None:
         return counts.pop() if len(counts) == 1 and min(counts) > 1 else None
     labels = {example.answers[0] for example in task.examples}
     return len(labels) if 2 <= len(labels) <= min(FEW_LABELS, len(task.examples) // 4) else None
+
+
+def _asked(example: Example) -> tuple[Any, ...]:
+    """What a prompt may be made of."""
+    more = (example.options, example.instruction)
+    return (example.input, example.answers, *(more if any(more) else ()))
 
 
 def _answers(task: Task) -> set[str]:

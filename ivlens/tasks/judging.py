@@ -1,0 +1,70 @@
+"""How answers of a task are judged: as options by likelihood, or as generated text; otherwise by greedy decoding."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..checks import Count, Fraction, checked
+from ..errors import ArgumentError, brief
+
+Normalisation = Literal["sum", "token", "character"]
+ShownOptions = Literal["none", "letters", "texts"]
+ParserName = Literal["text", "first-line", "option-letter", "yes-no", "last-number"]
+ScoreName = Literal["exact-match", "f1", "rouge-l"]
+
+
+@checked
+@dataclass(frozen=True)
+class OptionScoring:
+    """Multiple choice: the option of highest log-likelihood is the answer.
+
+    Args:
+        normalise: what options are compared by: "sum", the log-likelihood of the whole option; "token" or "character",
+            the same per token or character, which does not favour short options.
+        shown: how a prompt shows the options: "none"; "letters", a list from A, whose letters are then what is scored;
+            "texts", a list whose texts are scored.
+
+    Example:
+        >>> iv.OptionScoring(normalise="character").shown
+        'none'
+    """
+
+    normalise: Normalisation = "sum"
+    shown: ShownOptions = "none"
+
+
+@checked
+@dataclass(frozen=True)
+class GenerationScoring:
+    """Generated text: greedy decoding, parsed, and scored against the accepted answers.
+
+    Args:
+        max_tokens: generated tokens, at most.
+        stop: texts that end the answer and are not part of it; the end-of-text token always does.
+        parse: what is read off the text: all of it, its first line, the letter of an option, yes or no, its last
+            number; or a function from the text to what counts.
+        score: how that is scored against the answers, the best of which counts: "exact-match" without regard to case,
+            articles and punctuation, "f1" of words, "rouge-l" with stemming; or a function of the parsed text and the
+            answers, from 0 to 1.
+        threshold: score from which an answer counts as correct.
+
+    Raises:
+        ArgumentError: a stop text that is empty.
+
+    Example:
+        >>> iv.GenerationScoring(max_tokens=64, stop=("\\n\\n",), score="rouge-l").parse
+        'first-line'
+    """
+
+    max_tokens: Count = 32
+    stop: tuple[str, ...] = ("\n",)
+    parse: ParserName | Callable[[str], str] = "first-line"
+    score: ScoreName | Callable[[str, Sequence[str]], float] = "exact-match"
+    threshold: Fraction = 0.5
+
+    def __post_init__(self) -> None:
+        if not all(self.stop):
+            raise ArgumentError("stop to be texts that are not empty", brief(self.stop))
+
+
+Scoring = OptionScoring | GenerationScoring
