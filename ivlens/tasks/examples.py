@@ -13,7 +13,8 @@ class Example:
     """An input and its accepted answers, the first of them canonical, all stripped of whitespace.
 
     ``options`` are the answers to choose from, the accepted ones among them; () where there is no choice.
-    ``instruction`` is one of the example's own, which stands in the place of its task's.
+    ``instruction`` is one of the example's own, which replaces its task's. ``history`` are the turns of a conversation
+    before the input, pairs of a role ("system", "user" or "assistant") and a text.
 
     Raises:
         TaskError: a text is missing or blank, or the accepted answers are not some of the options.
@@ -27,6 +28,7 @@ class Example:
     answers: tuple[str, ...]
     options: tuple[str, ...] = ()
     instruction: str | None = None
+    history: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", as_text("the input of an example", self.input))

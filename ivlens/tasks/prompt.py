@@ -26,9 +26,9 @@ class Prompt:
     ``answers`` may be given as one text, a list or a tuple. ``special_tokens=False`` means that the text already
     contains its special tokens, as from a chat template; a text that begins with the tokenizer's BOS gets no second one
     either way. ``labels_changed`` is the fraction of demonstrations whose label a corruption made wrong. ``parts`` are
-    pairs of a role ("instruction", "query input", any name) and a text, whose concatenation is the text. ``options`` are
-    the answers to choose from, each with its leading space, the accepted ones among them. ``scoring`` says how answers
-    are judged; None: by likelihood where there are options, else by greedy decoding.
+    pairs of a role ("instruction", "query input", any name) and a text, whose concatenation is the text. ``options``
+    are the answers to choose from, each with its leading space, the accepted ones among them. ``scoring`` says how
+    answers are judged; None: by likelihood where there are options, else by greedy decoding.
 
     Raises:
         PromptError: the text is empty or differs from its parts, there is no answer or an empty one, or a text is not

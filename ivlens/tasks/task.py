@@ -317,7 +317,7 @@ def option_count(task: Task) -> int | None:
 
 def _asked(example: Example) -> tuple[Any, ...]:
     """What a prompt may be made of."""
-    more = (example.options, example.instruction)
+    more = (example.options, example.instruction, example.history)
     return (example.input, example.answers, *(more if any(more) else ()))
 
 

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .checks import Count, checked
-from .errors import PromptError, brief, few, refuse_odd
-from .models import (
+from ..checks import Count, checked
+from ..errors import PromptError, brief, few, refuse_odd
+from ..models import (
     Model,
     answer_logits,
     batches,
@@ -20,10 +20,10 @@ from .models import (
     padded,
     provenance,
 )
-from .records import Evaluation
-from .tasks import Prompt, beginning, task_names
-from .vocabulary import Ids as Ids
-from .vocabulary import TokenizedPrompt
+from ..records import Evaluation
+from ..tasks import Prompt, beginning, task_names
+from ..vocabulary import Ids as Ids
+from ..vocabulary import TokenizedPrompt
 
 
 @checked
