@@ -41,7 +41,7 @@ class GenerationScoring:
     Args:
         max_tokens: generated tokens, at most.
         stop: texts that end the answer and are not part of it; the end-of-text token always does.
-        parse: what is read off the text: all of it, its first line, the letter of an option, yes or no, its last
+        parse: what counts of the text: all of it, its first line, the letter of an option, yes or no, its last
             number; or a function from the text to what counts.
         score: how that is scored against the answers, the best of which counts: "exact-match" without regard to case,
             articles and punctuation, "f1" of words, "rouge-l" with stemming; or a function of the parsed text and the
