@@ -14,6 +14,7 @@ from .diagnosis import study as diagnosis
 from .forgetting import study as forgetting
 from .laboratory import study as laboratory
 from .pages import quote_again
+from .repair import study as repair
 from .training_cost import study as training_cost
 
 HERE = Path(__file__).parent
@@ -23,6 +24,7 @@ MEASURED: dict[str, Callable[..., list[Path]]] = {
     "agreement": agreement.write,
     "forgetting": forgetting.write,
     "diagnosis": diagnosis.write,
+    "repair": repair.write,
 }
 # measured by their own commands
 TIMED: dict[str, Callable[[Path], list[Path]]] = {

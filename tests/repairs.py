@@ -24,7 +24,7 @@ TRIALS = (
 def trial(step: str, what: str, undone: float, learned: float, allowed: bool, kept: float) -> dict[str, Any]:
     return {
         "step": step, "what": what, "undone": undone, "learned": learned, "allowed": allowed, "kept": kept,
-        "probability": kept - 0.1, "chosen": what == "mlp at 0.25",
+        "probability": kept - 0.1, "divergence": (1 - undone) / 10, "chosen": what == "mlp at 0.25",
     }  # fmt: skip
 
 

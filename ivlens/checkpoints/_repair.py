@@ -61,8 +61,8 @@ class RepairConfig:
         25
     """
 
-    fractions: tuple[Fraction, ...] = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-    depths: tuple[tuple[Fraction, Fraction], ...] = ((0.2, 0.8), (0.0, 1.0), (0.0, 0.6))
+    fractions: tuple[Fraction, ...] = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05)
+    depths: tuple[tuple[Fraction, Fraction], ...] = ((0.2, 0.8), (0.0, 0.8), (0.0, 0.4))
     n_bands: Count = 3
     n_greedy: Natural = 16
     n_validation: Count = 25
@@ -122,10 +122,11 @@ def repair(
     Nothing is trained. The weights become ``w_base + f (w_tuned - w_base)``, with a fraction f for each layer's
     attention and MLP. Tried are, cheapest first, one fraction everywhere, fractions that rise with depth, bands of
     layers, and a greedy search from the best of these. A guard refuses what loses more than ``tolerance`` of accuracy
-    on the learned tasks. Of what passes, the highest mean probability of the answers on the tasks to keep is chosen,
-    which few prompts tell better than accuracy; of equal ones what undoes least. All this is judged on validation
-    prompts; reported are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and of the
-    learned ones, beside random controls. ``repaired_model`` gives the model.
+    on the learned tasks. Of what passes and keeps as much as the best, within one standard error of its accuracy on the
+    tasks to keep, the mixture nearest the base is chosen: the one whose predictions on a plain text are nearest the
+    base's (KL divergence). The base has all old abilities, also those that nobody asks for here. All this is judged on
+    validation prompts; reported are test prompts, of the tasks to keep, of ``others`` that nothing was chosen on, and
+    of the learned ones, beside random controls. ``repaired_model`` gives the model.
 
     One model is in memory at a time; files of its weights lie in a temporary folder meanwhile. A model object that is
     given as ``tuned`` is changed while this runs, and is what it was afterwards.
@@ -221,7 +222,8 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     if choose_others:
         _keep_abilities(work, base)
     with tqdm(total=config.plan.most, desc="trying", unit="trial", leave=False, disable=None) as bar:
-        search = Search(work.answers, n_layers, squared, tolerance, bar.update)
+        n_keep = len(work.prompts[KEEP]["validation"])
+        search = Search(work.answers, work.kept.divergence, n_keep, n_layers, squared, tolerance, bar.update)
         best = search.run(config.plan)
     log.info("chosen: %s, %s", best.step, best.what)
     found = best.fractions != tuned

@@ -7,13 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..files import short_hash
-from ..models import package_versions
-from ..records import Answers, load_or_compute
+from ..models import WeightPart, package_versions
+from ..records import Answers, OutputDivergence, load_or_compute
 from ..records.repair import BASE, TUNED
 from ..scoring import score_answers
 from ..tasks import Prompt, Task, check_available, clean_instruction
 from ..vocabulary import Split
+from .divergence import TEXT, kl_divergence, text_log_probabilities
 from .measure import identity_of
 from .mixing import Fractions, MixedWeights, mixed_weights
 from .prompts import check_same_tokens
@@ -40,27 +43,55 @@ def clean_prompts(
 
 @dataclass
 class KeptAnswers:
-    """Answers of the mixed model, kept in ``folder`` by all that they depend on; ``facts`` are the two models'."""
+    """Answers of the mixed model, kept in ``folder`` by all that they depend on; ``facts`` are the two models'.
+
+    ``base_outputs`` are the base's log-probabilities of the bundled text, once they were needed.
+    """
 
     mixed: MixedWeights
     facts: Mapping[str, dict[str, Any]]
     folder: Path
     batch_size: int
     cache: dict[str, Answers] = field(default_factory=dict)
+    base_outputs: Tensor | None = None
 
     def of(self, fractions: Fractions, prompts: Sequence[Prompt]) -> Answers:
         """Answers with these fractions of the change."""
-        changed = {self.mixed.parts[name] for name in self.mixed.names}
-        fractions = fractions.only(changed)
-        base = not any(fractions.of(part) for part in changed)  # the same for every checkpoint
-        weights = BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
-        return self.after(partial(self.mixed.mix, fractions), weights, prompts)
+        fractions = fractions.only(self._changed)
+        return self.after(partial(self.mixed.mix, fractions), self._named(fractions), prompts)
+
+    def divergence(self, fractions: Fractions) -> float:
+        """KL(base || mixture) in nats, the mean over positions of the bundled text."""
+        fractions = fractions.only(self._changed)
+        key = {**self._models(list(self.facts)), "weights": self._named(fractions), "text": TEXT}
+
+        def compute() -> OutputDivergence:
+            if self.base_outputs is None:
+                self.mixed.mix(Fractions.uniform(self.mixed.model.cfg.n_layers, 0.0))
+                self.base_outputs = text_log_probabilities(self.mixed.model)
+            self.mixed.mix(fractions)
+            return OutputDivergence(kl_divergence(self.base_outputs, text_log_probabilities(self.mixed.model)))
+
+        path = self.folder / f"divergence-{short_hash(key)}.safetensors"
+        return load_or_compute(path, OutputDivergence, key, compute).values.mean().item()
+
+    @property
+    def _changed(self) -> set[WeightPart]:
+        return {self.mixed.parts[name] for name in self.mixed.names}
+
+    def _named(self, fractions: Fractions) -> Any:
+        """What tells a mixture from others, as JSON; the base is the same for every checkpoint."""
+        base = not any(fractions.of(part) for part in self._changed)
+        return BASE if base else [list(fractions.attention), list(fractions.mlp), fractions.rest]
+
+    def _models(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: identity_of(self.facts[name]) for name in names}
 
     def after(self, change: Callable[[], None], weights: Any, prompts: Sequence[Prompt]) -> Answers:
         """Answers with the weights that ``change`` makes; ``weights`` tells them from others, as JSON."""
         names = [BASE] if weights == BASE else list(self.facts)
         key = {
-            **{name: identity_of(self.facts[name]) for name in names},
+            **self._models(names),
             "weights": weights,
             "prompts": short_hash([repr(prompt) for prompt in prompts]),
         }

@@ -17,6 +17,7 @@ THEN = ", then "
 NAMES = {"attention": "attention", "mlp": "MLPs"}
 
 Measure = Callable[[Fractions, str], Answers]  # answers to the validation prompts of a role, "learned" or "keep"
+Distance = Callable[[Fractions], float]  # KL(base || mixture) in nats, on a plain text
 
 
 class Plan(NamedTuple):
@@ -44,24 +45,22 @@ class Trial(NamedTuple):
     allowed: bool
     kept: float = float("nan")
     probability: float = float("nan")
-
-    @property
-    def worth(self) -> tuple[bool, float, float, float]:
-        """What trials are compared by: the guard, probability and accuracy on the tasks to keep, how little they undo.
-
-        Accuracies of few prompts are equal or differ by chance where the mean probability of the answers tells more.
-        """
-        return (True, self.probability, self.kept, -self.undone) if self.allowed else (False, 0.0, 0.0, 0.0)
+    divergence: float = float("nan")
 
 
 @dataclass
 class Search:
     """Tries mixtures of weights, each once; what the guard refuses is not measured further.
 
-    ``squared`` are the squared norms of the change of each part that changed.
+    Of what passes, and keeps as much as the most that any mixture keeps, within one standard error, the mixture nearest
+    the base is the best: the base has all old abilities, also those that are not among the tasks to keep (the
+    one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984). ``n_keep`` is the number of
+    prompts to keep; ``squared`` are the squared norms of the change of each part that changed.
     """
 
     measure: Measure
+    distance: Distance
+    n_keep: int
     n_layers: int
     squared: Mapping[WeightPart, float]
     tolerance: float
@@ -79,8 +78,12 @@ class Search:
 
     @property
     def best(self) -> Trial:
-        """The best trial so far, the first of equal ones."""
-        return max(self.trials, key=lambda trial: trial.worth)
+        """The best trial so far, the first of equal ones; the tuned model where nothing keeps more."""
+        tuned = self.trials[0]
+        more = [each for each in self.trials if each.allowed and _retained(each) > _retained(tuned)]
+        most = max((each.kept for each in more), default=tuned.kept)
+        as_much = [each for each in more if each.kept >= most - (most * (1 - most) / self.n_keep) ** 0.5]
+        return min(as_much, key=lambda trial: trial.divergence, default=tuned)
 
     def given(self, plan: Plan) -> Iterator[tuple[str, str, Fractions]]:
         """The trials that do not depend on others: interpolation, by depth, and whole bands."""
@@ -118,7 +121,8 @@ class Search:
                     return
                 left -= 1
                 what = _then(best.what, f"{NAMES[kind]} of layers {_shown(layers)} at ", fraction)
-                improved |= self.attempt("greedy", what, moved).worth > best.worth
+                self.attempt("greedy", what, moved)
+                improved |= self.best is not best
 
     def seen(self, fractions: Fractions) -> bool:
         """Whether these fractions were tried."""
@@ -132,7 +136,8 @@ class Search:
         if allowed:
             answers = self.measure(fractions, "keep")
             probability = answers.log_probability.double().exp().mean().item()
-            trial = trial._replace(kept=accuracy(answers), probability=probability)
+            distance = self.distance(fractions)
+            trial = trial._replace(kept=accuracy(answers), probability=probability, divergence=distance)
         self.trials.append(trial)
         self.finished()
         return trial
@@ -147,6 +152,11 @@ def bands(n_layers: int, count: int) -> list[range]:
 def accuracy(answers: Answers) -> float:
     """The fraction of correct answers."""
     return answers.correct.double().mean().item()
+
+
+def _retained(trial: Trial) -> tuple[float, float]:
+    """Accuracy, and where that is equal the mean probability of the answers, on the tasks to keep."""
+    return trial.kept, trial.probability
 
 
 def _then(what: str, of: str, fraction: float) -> str:

@@ -416,6 +416,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "allowed": Column("bool", "", "Whether the guard let it pass."),
         "kept": _float("0 to 1", "Accuracy on validation prompts of the tasks to keep; unmeasured where refused."),
         "probability": _float("0 to 1", "Mean probability of the answers to these prompts."),
+        "divergence": _float("nats", "KL divergence from the base's predictions on a plain text, mean per token."),
         "chosen": Column("bool", "", "Whether it was chosen."),
     },
     "WeightReverts.to_frame": REVERTS,

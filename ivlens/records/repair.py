@@ -147,7 +147,8 @@ class Repair(Record):
         Returns:
             step, what, undone (the norm of the change undone, relative to the whole change), learned (accuracy on the
             learned tasks), allowed (whether the guard lets it pass), kept and probability (accuracy and mean P(answer)
-            on the tasks to keep, not a number where the guard did not let it pass), and chosen.
+            on the tasks to keep) and divergence (KL from the base in nats, on a plain text), which are not a number
+            where the guard did not let it pass, and chosen.
 
         Example:
             >>> repaired.trials_frame()["step"].iloc[0]

@@ -1,4 +1,4 @@
-"""The search on made-up models: what is tried in which order, what the guard refuses, which of equals is chosen."""
+"""The search on made-up models: what is tried in which order, what the guard refuses, what is chosen."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,10 @@ def search(learned: Score, kept: Score, probability: Score = lambda each: 0.5, p
         logs = torch.full((100,), probability(fractions), dtype=torch.float64).log()
         return Answers(logs, torch.arange(100) < right)
 
-    return Search(measure, N_LAYERS, dict.fromkeys(parts, 1.0), tolerance, lambda: None), measured
+    def distance(fractions: Fractions) -> float:
+        return sum(fractions.of(part) for part in PARTS) / len(PARTS)
+
+    return Search(measure, distance, 100, N_LAYERS, dict.fromkeys(parts, 1.0), tolerance, lambda: None), measured
 
 
 def test_the_cheapest_are_tried_first() -> None:
@@ -43,10 +46,10 @@ def test_the_cheapest_are_tried_first() -> None:
     ]
 
 
-def test_one_band_is_found_and_no_other_is_put_back() -> None:
+def test_all_that_the_guard_allows_is_put_back() -> None:
     made, _ = search(lambda each: sum(each.attention) / 4, lambda each: 1 - each.mlp[2])
     best = made.run(PLAN._replace(n_bands=N_LAYERS, n_greedy=200))
-    assert best.fractions == Fractions.uniform(N_LAYERS, 1.0).changed(0.0, [2], ["mlp"])
+    assert (best.fractions.attention, best.fractions.mlp) == ((1.0,) * 4, (0.0,) * 4)
 
 
 def test_a_greedy_trial_says_what_it_started_from() -> None:
@@ -54,7 +57,7 @@ def test_a_greedy_trial_says_what_it_started_from() -> None:
     made.run(PLAN._replace(depths=(), n_bands=1))
     moves = [trial.what for trial in made.trials if trial.step == "greedy"]
     assert moves[0] == "0.5 of the change kept, then attention of layers 0 to 3 at 0.25"
-    assert moves[3].endswith("kept, then MLPs of layers 0 to 3 at 0.75, then attention of layers 0 to 3 at 0")
+    assert moves[2].endswith("kept, then MLPs of layers 0 to 3 at 0.25, then attention of layers 0 to 3 at 0")
     assert all(text.count("attention") == 1 for text in moves)  # the last move of a band alone
 
 
@@ -75,15 +78,23 @@ def test_the_tolerance_is_what_may_be_lost() -> None:
         assert made.run(PLAN._replace(depths=(), n_greedy=0)).fractions.rest == fraction
 
 
-def test_trials_are_told_apart_by_probability_then_accuracy_then_by_what_they_undo() -> None:
-    made, _ = search(lambda each: 1.0, lambda each: each.mlp[0], lambda each: 1 - each.mlp[0] / 2)
-    assert made.run(PLAN._replace(n_greedy=0)).fractions.mlp[0] == 0
+def test_of_those_that_keep_as_much_within_a_standard_error_the_nearest_the_base_is_chosen() -> None:
+    plan = Plan((0.5, 0.25, 0.0), (), 1, 0)
+    for at_half, at_quarter, chosen in ((0.80, 0.77, 0.25), (0.80, 0.75, 0.5)):  # the standard error is .04
+        kept = {1.0: 0.3, 0.5: at_half, 0.25: at_quarter, 0.0: 0.1}
+        made, _ = search(lambda each: 1.0, lambda each, kept=kept: kept[each.rest] - 0.1 * (each.mlp != each.attention))
+        assert made.run(plan).fractions == Fractions.uniform(N_LAYERS, chosen)
+
+
+def test_what_keeps_no_more_than_the_tuned_model_is_not_chosen() -> None:
     made, _ = search(lambda each: 1.0, lambda each: each.rest, lambda each: 0.5)
-    assert made.run(PLAN._replace(n_greedy=0)).fractions.rest == 1
-    made, _ = search(lambda each: 1.0, lambda each: 1.0, lambda each: 1 - each.mlp[0] / 2)
-    assert made.run(PLAN._replace(n_greedy=0)).what == "0 to 1 of the change kept, by layer"
+    assert made.run(PLAN).step == "tuned"
     made, _ = search(lambda each: 1.0, lambda each: 1.0)
-    assert made.run(PLAN).step == "tuned"  # which undoes least
+    assert made.run(PLAN).step == "tuned"
+    made, _ = search(
+        lambda each: 1.0, lambda each: 1.0, lambda each: 1 - each.mlp[0] / 2
+    )  # more probable, as often right
+    assert made.run(PLAN).fractions.mlp[0] < 1
 
 
 def test_no_mixture_is_tried_twice_and_unchanged_parts_are_left() -> None:

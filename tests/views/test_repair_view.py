@@ -49,12 +49,12 @@ def test_trials_lie_at_what_they_learn_and_keep() -> None:
     assert [*traces] == ["tuned", "interpolation", "by depth", "bands", "greedy", "refused by the guard", "chosen"]
     assert (list(traces["interpolation"].x), list(traces["interpolation"].y)) == (
         [0.92, 0.9],
-        pytest.approx([0.5, 0.62]),
+        pytest.approx([0.6, 0.72]),
     )
     refused = traces["refused by the guard"]
     assert (list(refused.x), list(refused.y)) == ([0.8, 0.55], [0, 0])
     assert all("not measured" in text for text in refused.hovertext)
-    assert (list(traces["chosen"].x), list(traces["chosen"].y)) == ([0.89], pytest.approx([0.7]))
+    assert (list(traces["chosen"].x), list(traces["chosen"].y)) == ([0.89], pytest.approx([0.8]))
     (guard,) = figure.layout.shapes
     assert guard.x0 == guard.x1 == pytest.approx(0.88)
     assert figure.layout.xaxis.range[0] < 0.5 < figure.layout.xaxis.range[1]
@@ -65,7 +65,7 @@ def test_a_trial_is_hovered_by_its_mixture() -> None:
     (text,) = repair_tradeoff(repaired()).data[0].hovertext
     assert text.split("<br>") == [
         "<b>tuned</b>", "as it is", "learned tasks 0.900", "tasks to keep 0.450, mean P(answer) 0.350",
-        "0% of the change undone",
+        "0% of the change undone, 0.1000 nats from the base",
     ]  # fmt: skip
 
 

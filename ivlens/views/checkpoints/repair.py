@@ -31,10 +31,10 @@ Intervals are of paired differences on the same prompts. Nothing of other abilit
 
 @checked
 def repair_tradeoff(repair: Repair, *, title: str | None = None) -> go.Figure:
-    """What a repair tried: mean P(answer) on the tasks to keep over accuracy on the learned ones, validation prompts.
+    """What a repair tried: accuracy on the tasks to keep over that on the learned ones, on validation prompts.
 
-    The guard is a line: what lies left of it loses too much, and was not measured on the tasks to keep. The highest
-    point is chosen.
+    The guard is a line: what lies left of it loses too much, and was not measured on the tasks to keep. Of the points
+    as high as the highest, within its standard error, the one nearest the base is chosen.
 
     Args:
         repair: the record of ``repair``.
@@ -57,7 +57,7 @@ def repair_tradeoff(repair: Repair, *, title: str | None = None) -> go.Figure:
         traces.append(_marks(refused, refused["learned"] * 0, REFUSED, mark))
     chosen = allowed[allowed["chosen"]]
     ring = {"symbol": "circle-open", "size": 18, "color": INK, "line": {"width": 2}}
-    traces.append(_marks(chosen, chosen["probability"], "chosen", ring))
+    traces.append(_marks(chosen, chosen["kept"], "chosen", ring))
     groups = [trace.name for trace in traces]
     right, height = legend_size(groups)
     margins, size = SCATTER_MARGINS._replace(right=right), SCATTER._replace(height=max(SCATTER.height, height))
@@ -69,9 +69,7 @@ def repair_tradeoff(repair: Repair, *, title: str | None = None) -> go.Figure:
     guard = trials["learned"].iloc[0] - repair.tolerance
     line = {"dash": "dash", "width": 1.2, "color": FAINT}
     figure.add_vline(guard, line=line, annotation_text="guard", annotation_position="top left")
-    figure.update_yaxes(
-        title_text="mean P(answer) on the tasks to keep", range=[-0.045, 1.06], dtick=0.2, zeroline=False
-    )
+    figure.update_yaxes(title_text="accuracy on the tasks to keep", range=[-0.045, 1.06], dtick=0.2, zeroline=False)
     pad = 0.05 * (1 - start)
     figure.update_xaxes(title_text="accuracy on the learned tasks", range=[start - pad, 1 + pad], zeroline=False)
     return add_legend(figure, groups, itemsizing="trace")
@@ -80,19 +78,19 @@ def repair_tradeoff(repair: Repair, *, title: str | None = None) -> go.Figure:
 def _points(trials: pd.DataFrame, number: int) -> go.Scatter:
     """The trials of one step."""
     marker = {"symbol": SYMBOLS[number % len(SYMBOLS)], "color": LINE_COLOURS[number % len(LINE_COLOURS)], "size": 9}
-    return _marks(trials, trials["probability"], str(trials["step"].iloc[0]), marker | {"opacity": 0.8})
+    return _marks(trials, trials["kept"], str(trials["step"].iloc[0]), marker | {"opacity": 0.8})
 
 
 def _marks(trials: pd.DataFrame, heights: pd.Series, name: str, marker: dict[str, object]) -> go.Scatter:
     texts = []
-    for step, what, *numbers in (
-        trials[["step", "what", "learned", "kept", "probability", "undone"]].to_numpy().tolist()
-    ):
-        learned, kept, probability, undone = map(float, numbers)
+    columns = ["step", "what", "learned", "kept", "probability", "undone", "divergence"]
+    for step, what, *numbers in trials.reindex(columns=columns).to_numpy().tolist():
+        learned, kept, probability, undone, divergence = map(float, numbers)
         measured = "not measured" if math.isnan(kept) else f"{kept:.3f}, mean P(answer) {probability:.3f}"
+        apart = "" if math.isnan(divergence) else f", {divergence:.4f} nats from the base"
         texts.append(
             f"<b>{plain(step, 60)}</b><br>{plain(what, 60)}<br>learned tasks {learned:.3f}<br>"
-            f"tasks to keep {measured}<br>{undone:.0%} of the change undone"
+            f"tasks to keep {measured}<br>{undone:.0%} of the change undone{apart}"
         )
     return go.Scatter(
         x=trials["learned"], y=heights, mode="markers", name=name, legendgroup=name, marker=marker, hovertext=texts,

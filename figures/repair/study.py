@@ -1,0 +1,126 @@
+"""The repair study's picture and tables: checkpoints before and after, on tasks that nothing was chosen on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ivlens import Repair, views
+from ivlens.models import cache_folder
+from ivlens.records import standard_error
+
+from ..pages import load_or_measure, write_tables
+from .measure import Checkpoint, RepairStudyConfig, load_repairs, measured
+
+LOST = 0.5  # of the old abilities, from which a checkpoint counts as destroyed
+KEPT, LEARNED = 0.95, 0.98  # the goal: of the base's accuracy on old tasks, of the checkpoint's own on new ones
+CONTROLS = ("random bands", "random change")
+SETTLED_ON = ("smollm2", 2e-4, 0)  # model, rate and seed of the checkpoints that were looked at while the rule was made
+
+
+def write(
+    folder: Path, *, fresh: bool = False, config: RepairStudyConfig | None = None, kind: str = "png"
+) -> list[Path]:
+    """Draw the picture and tables into ``folder`` from the records in its ``records``; return the files.
+
+    Records that are missing are measured first; with ``fresh`` all are.
+
+    Raises:
+        ArgumentError: images of this ``kind`` cannot be written here.
+    """
+    config = config or RepairStudyConfig()
+    repairs = load_or_measure(
+        folder / "records", lambda records: load_repairs(records, config),
+        lambda records: measured(records, cache_folder() / "repair", config), fresh,
+    )  # fmt: skip
+    rows = rows_of(repairs)
+    title, facts = "Checkpoints before and after repair", "old tasks that nothing was chosen on; a point per checkpoint"
+    figure = views.tradeoff_scatter(points_of(rows), title=title, facts=facts)
+    image = views.save_figure(figure, folder / f"repair.{kind}")
+    tables = methods_table(rows), goal_table(rows), controls_table(repairs), checkpoints_table(rows)
+    return [image, write_tables(folder / "tables.md", *tables)]
+
+
+def rows_of(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
+    """One row per checkpoint: accuracies of base, tuned and repaired model, and what was chosen."""
+    rows = []
+    for checkpoint, repair in repairs.items():
+        accuracy = repair.gains().set_index(["role", "model"])["accuracy"]
+        base, before, after = (accuracy["other", model] for model in ("base", "tuned", "repaired"))
+        learned, still = accuracy["learned", "tuned"], accuracy["learned", "repaired"]
+        rows.append({
+            **checkpoint._asdict(), "base": base, "kept before": before, "kept after": after,
+            "learned before": learned, "learned after": still, "of base before": before / base,
+            "of base after": after / base, "of learned": still / learned, "chosen": repair.step or "nothing",
+            "undone": repair.undone,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def points_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Two points per checkpoint, before and after, for the picture."""
+    parts = []
+    for name, when in (("", "before"), (", repaired", "after")):
+        parts.append(pd.DataFrame({
+            "method": rows["method"] + name, "setting": rows["sequence"] + ", seed " + rows["seed"].astype(str),
+            "learned": rows[f"learned {when}"], "kept": rows[f"kept {when}"], "base_kept": rows["base"],
+            "panel": rows["source"] + ", rate " + rows["rate"].map("{:g}".format),
+        }))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def methods_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per model, method and rate: means over sequences and seeds, with standard errors over checkpoints."""
+    table = []
+    for (source, method, rate), group in rows.groupby(["source", "method", "rate"], sort=False):
+        columns = ("kept before", "kept after", "of base before", "of base after", "learned before", "learned after",
+                   "of learned")  # fmt: skip
+        table.append({
+            "model": source, "method": method, "rate": rate, "base": round(group["base"].mean(), 2),
+            **{name: _with_error(group[name]) for name in columns},
+            "undone": f"{group['undone'].mean():.0%}", "checkpoints": len(group),
+        })  # fmt: skip
+    return pd.DataFrame(table)
+
+
+def goal_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The plain checkpoints that lost half of the old abilities or more: do they get back to the goal?"""
+    lost = rows[(rows["method"] == "plain") & (rows["of base before"] <= LOST)]
+    settled = [each == SETTLED_ON for each in zip(lost["source"], lost["rate"], lost["seed"], strict=True)]
+    groups = {"all": lost, "without those that the rule was made on": lost[[not each for each in settled]]}
+    table = []
+    for name, group in groups.items():
+        reached = (group["of base after"] >= KEPT) & (group["of learned"] >= LEARNED)
+        columns = ("of base before", "of base after", "of learned")
+        table.append({
+            "plain checkpoints that lost half or more": name, "checkpoints": len(group),
+            **{each: _with_error(group[each]) for each in columns}, "each reached 95% at 98%": int(reached.sum()),
+        })  # fmt: skip
+    return pd.DataFrame(table)
+
+
+def _with_error(values: pd.Series) -> str:
+    """A mean with its standard error, and without it where that is not known."""
+    error = standard_error(values.to_list()) if len(values) > 1 else float("nan")
+    return f"{values.mean():.2f}" + ("" if error != error else f" ± {error:.2f}")
+
+
+def controls_table(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
+    """Old and new tasks, relative to the base and to the tuned model: repaired, and as far from tuned at random."""
+    frames = [repair.gains().assign(checkpoint=each.name) for each, repair in repairs.items() if repair.found]
+    gains = pd.concat(frames, ignore_index=True)
+    gains["model"] = gains["model"].str.replace(r" \d+$", "", regex=True)
+    rows = []
+    for model in ("tuned", "repaired", *CONTROLS):
+        own = gains[gains["model"] == model]
+        old, new = (own[own["role"] == role] for role in ("other", "learned"))
+        rows.append({
+            "model": model, "old tasks, of base": f"{old['of_base'].mean():.2f}",
+            "new tasks, of tuned": f"{new['of_tuned'].mean():.2f}", "checkpoints": own["checkpoint"].nunique(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def checkpoints_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per checkpoint."""
+    return rows.drop(columns=["of base before", "of learned"]).round(2)
