@@ -8,7 +8,7 @@ whole prompts for example, each tail runs with its prompt.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +21,7 @@ from .prefixes import run_after, run_prompts, shares_prefixes
 from .runs import answer_residual, batches, final_logits, padded
 
 LOGITS_AT_ONCE = 1 << 23  # 64 MB in float64
+Stream, Read = TypeVar("Stream"), TypeVar("Read")
 
 
 class PromptCandidates(NamedTuple):
@@ -42,6 +43,39 @@ class PromptCandidates(NamedTuple):
         tails = self.tails
         wanted = [candidate[:-1] for candidate in self.candidates]
         return [next(row for row, tail in enumerate(tails) if tail[: len(own)] == own) for own in wanted]
+
+    @property
+    def pairs(self) -> list[TokenizedPrompt]:
+        """The prompt with each tail and a token after it, which is not fed."""
+        return [TokenizedPrompt(self.prompt_ids, (*tail, 0)) for tail in self.tails]
+
+    @property
+    def width(self) -> int:
+        """Tokens of all tails, each with the prompt's last one."""
+        return sum(len(tail) + 1 for tail in self.tails)
+
+    def pieces(self, width: int) -> "list[tuple[list[int], PromptCandidates]]":
+        """Some of the candidates at a time, by their numbers, so that a piece is not wider, or is one candidate."""
+        pieces: list[list[int]] = []
+        for number in sorted(range(len(self.candidates)), key=lambda number: self.candidates[number]):
+            if not pieces or self._only([*pieces[-1], number]).width > width:
+                pieces.append([])
+            pieces[-1].append(number)
+        return [(numbers, self._only(numbers)) for numbers in pieces]
+
+    def _only(self, numbers: Sequence[int]) -> "PromptCandidates":
+        return PromptCandidates(self.prompt_ids, tuple(self.candidates[number] for number in numbers))
+
+
+def read_rows(
+    asked: PromptCandidates, streams: Sequence[Stream], read: Callable[[Stream, list[Ids]], Sequence[Read]]
+) -> list[Read]:
+    """What ``read`` gives for each candidate, out of the final stream of a tail that begins with its own."""
+    found: dict[int, Read] = {}
+    for row, stream in enumerate(streams):
+        numbers = [number for number, its_row in enumerate(asked.rows) if its_row == row]
+        found |= zip(numbers, read(stream, [asked.candidates[number] for number in numbers]), strict=True)
+    return [found[number] for number in range(len(found))]
 
 
 class CandidateScores(NamedTuple):
@@ -85,17 +119,16 @@ def _run_whole(
     model: Model, prompts: Sequence[PromptCandidates], chosen: Sequence[int], batch_size: int, found: Found
 ) -> Iterator[int]:
     """Run each tail of the ``chosen`` prompts with its prompt, and yield how many candidates a pass scored."""
-    rows = [(number, row, tail) for number in chosen for row, tail in enumerate(prompts[number].tails)]
-    pairs = [TokenizedPrompt(prompts[number].prompt_ids, (*tail, 0)) for number, _, tail in rows]
-    for numbers, batch in batches(pairs, batch_size):
+    rows = [(number, row, pair) for number in chosen for row, pair in enumerate(prompts[number].pairs)]
+    for numbers, batch in batches([pair for _, _, pair in rows], batch_size):
         residual = answer_residual(model, padded(batch, model.cfg.device))
         wanted, start = [], 0
-        for number, row, tail in (rows[each] for each in numbers):
+        for number, row, pair in (rows[each] for each in numbers):
             for candidate, its_row in enumerate(prompts[number].rows):
                 if its_row == row:
                     length = len(prompts[number].candidates[candidate])
                     wanted.append((number, candidate, [*range(start, start + length)]))
-            start += len(tail) + 1
+            start += len(pair.answer_ids)
         yield _read(model, prompts, residual, wanted, found)
 
 
