@@ -17,7 +17,7 @@ from .store import Record, todays_condition
 class SteeringSweep(Record):
     """How steered prompts are answered, for each layer, scale and number of heads.
 
-    ``correct`` (greedy answer accepted) and ``probabilities`` (of the whole answer) are [layer, scale, k, prompt];
+    ``correct`` (answers, as the prompts' scoring judges them) and ``probabilities`` (of the whole answer) are [layer, scale, k, prompt];
     ``ks`` are the numbers of heads summed into the vector.
 
     Example:
@@ -43,7 +43,7 @@ class SteeringSweep(Record):
 
     @property
     def accuracy(self) -> Float[Tensor, "layer scale k"]:
-        """Fraction of prompts whose greedy answer is accepted."""
+        """Fraction of prompts that are answered correctly."""
         return self.correct.double().mean(-1)
 
     @property
@@ -102,7 +102,7 @@ class ConditionComparison(Record):
             condition: one of ``conditions``.
 
         Returns:
-            The fraction of prompts whose greedy answer is accepted.
+            The fraction of prompts that are answered correctly.
 
         Raises:
             ArgumentError: a condition that was not measured.

@@ -33,8 +33,9 @@ def steering_sweep(
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
     The numbers are those of ``steer`` and ``evaluate`` for each combination, but a prompt's earlier tokens run only
-    once for all of its options or accepted answers, and each combination from its layer on; where a model's cache does not allow that, each combination runs the
-    whole prompt, with a FallbackWarning. Choose on one set of prompts with ``.best()`` and report on another.
+    once for all of its options or accepted answers, and each combination from its layer on; where a model's cache does
+    not allow that, each combination runs the whole prompt, with a FallbackWarning. Choose on one set of prompts with
+    ``.best()`` and report on another.
 
     Args:
         model: the model to steer.
