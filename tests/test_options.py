@@ -23,7 +23,7 @@ ENGINES = [pytest.param("hooked", marks=needs_hooked), "bridge"]
 SUM, TOKEN, CHARACTER = (iv.OptionScoring(normalise=by) for by in ("sum", "token", "character"))
 PROMPTS = [
     Prompt("the capital of France is", " Paris", options=(" Paris", " the quick fox", " the quick brown", " dog 1")),
-    Prompt("the quick brown fox jumps over", " the lazy", options=(" the lazy dog", " the lazy", " fox"), scoring=TOKEN),
+    Prompt("the quick brown fox jumps over", " the lazy", options=(" the dog", " the lazy", " fox"), scoring=TOKEN),
     Prompt("Q: 1 + 2 =", (" 3", " 2 + 1"), options=(" 2", " 3", " 2 + 1", " 1 fox"), scoring=CHARACTER),
     Prompt("the lazy dog", (" is quick", " is")),  # judged by greedy decoding
 ]  # fmt: skip
@@ -237,6 +237,21 @@ def test_hooks_of_a_users_own_see_whole_prompts(load: Any, engine: str) -> None:
     with hooks:
         found = iv.evaluate(model, PROMPTS, batch_size=2)
     check(model, theirs, found, (BLOCKS["llama"], edit))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("budget", [None, 40])
+def test_a_steering_sweep_judges_as_evaluations_under_steering(load: Any, engine: str, budget: int | None) -> None:
+    model, _ = load("mistral", engine)
+    values = torch.randn(32, generator=torch.Generator().manual_seed(1)).double()
+    vector = iv.InstructionVector(values, torch.zeros(0, 32).double(), (), "shift")
+    sweep = iv.steering_sweep(model, vector, PROMPTS, [1, 0], [0.5, -2.0], stream_budget=budget)
+    for layer in (0, 1):
+        for at, scale in enumerate(sweep.scales):
+            with iv.steer(model, vector, layer, scale):
+                found = iv.evaluate(model, PROMPTS)
+            assert sweep.correct[1 - layer, at, 0].equal(found.correct)
+            torch.testing.assert_close(sweep.probabilities[1 - layer, at, 0], found.probabilities, rtol=1e-6, atol=0)
 
 
 def test_options_make_the_answer_where_greedy_decoding_gives_none(tiny_hooked: Any) -> None:

@@ -17,8 +17,8 @@ from .store import Record, todays_condition
 class SteeringSweep(Record):
     """How steered prompts are answered, for each layer, scale and number of heads.
 
-    ``correct`` (answers, as the prompts' scoring judges them) and ``probabilities`` (of the whole answer) are [layer, scale, k, prompt];
-    ``ks`` are the numbers of heads summed into the vector.
+    ``correct`` (whether the answer is an accepted one) and ``probabilities`` (of the whole answer) are [layer, scale,
+    k, prompt]; ``ks`` are the numbers of heads summed into the vector.
 
     Example:
         >>> layer, scale, k = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0]).best()
