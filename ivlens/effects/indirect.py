@@ -116,7 +116,7 @@ def indirect_effects(
     unit: Metric = metric if against is None else "log-probability"
     if method == "attribution":
         settings["steps"] = steps
-    found = []
+    found: list[Effects] = []
     for answered in [pairs] if against is None else [pairs, against]:
         if method == "attribution":
             assert isinstance(means, HeadMeans)
@@ -128,13 +128,14 @@ def indirect_effects(
         )  # fmt: skip
         columns = torch.stack([in_metric(of_prompt, unit) for of_prompt in scores])  # prompt stream, clean first
         found.append((columns[:, 1:] - columns[:, :1], columns[:, 0]))
-    of_answers = found[0][0]
-    effects, baseline = found[0] if against is None else (one - other for one, other in zip(*found, strict=True))
+    effects, baseline = found[0]
+    if against is not None:
+        effects, baseline = effects - found[1][0], baseline - found[1][1]
     heads = [Head(layer, head) for _, layer, head in chosen if head is not None]
     alone = len(heads) == len(chosen)
     check_effects(prompts, effects, baseline, heads if alone else chosen, "heads" if alone else "parts")
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
-        warn_of_noise(model, pairs, values, chosen, of_answers, unit)
+        warn_of_noise(model, pairs, values, chosen, found[0][0], unit)
     settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}
     return _record(
         effects.cpu(), baseline.cpu(), chosen, means,

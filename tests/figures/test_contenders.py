@@ -125,7 +125,7 @@ def test_timed_heads_are_spread_over_the_layers() -> None:
 def test_four_options_are_measured_beside_one(tiny: tuple[Path, Any]) -> None:
     prompts = [iv.Prompt(f"the {word} of France", f" {word}") for word in ("fox", "dog", "capital", "quick", "brown")]
     rows = option_ratios(tiny[1], prompts, 1, [1])
-    assert [row["ratio"].split(" / ")[0] for row in rows][0] == "four options of one token"
+    assert rows[0]["ratio"].split(" / ")[0] == "four options of one token"
     assert len({row["ratio"] for row in rows}) == 2
     assert all(row["value"] > 0 for row in rows)
     record = {"ratios": [{"ratio": "another"}, rows[0] | {"value": 9}], "memory": None}
