@@ -5,6 +5,9 @@ from .adapters import adapter_tokenizer as adapter_tokenizer
 from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
+from .candidates import CandidateScores as CandidateScores
+from .candidates import PromptCandidates as PromptCandidates
+from .candidates import candidate_scores as candidate_scores
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
 from .engines import check_training as check_training

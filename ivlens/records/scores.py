@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -18,8 +19,12 @@ class Evaluation(Record):
 
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
     ``token_probabilities``: its geometric mean per token; ``first_token_probabilities``: that of its first token (with
-    any blank tokens before it); ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those
-    of the first accepted answer.
+    any blank tokens before it). Probabilities are those of the first accepted answer. ``correct``: whether the answer
+    that the prompt's scoring takes is an accepted one: the option of highest log-likelihood, the generated text, or
+    what greedy decoding gives. ``scores``: the metric of that, from 0 to 1 (None: ``correct``). ``texts``: that answer,
+    "" where it is not known. ``chance``: how often a guess among the options is right, 0 where there is no choice
+    (None: everywhere). ``options``: each prompt's options, () where it has none, and ``option_log_likelihoods``, those
+    of the whole options in nats.
 
     Example:
         >>> 0 <= iv.evaluate(model, prompts).accuracy <= 1
@@ -32,8 +37,19 @@ class Evaluation(Record):
     correct: Bool[Tensor, " prompt"]
     prompts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
     answers: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
+    scores: Float[Tensor, " prompt"] | None = field(default=None, metadata={"added": True})
+    texts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt", "added": True})
+    chance: Float[Tensor, " prompt"] | None = field(default=None, metadata={"added": True})
+    options: tuple[tuple[str, ...], ...] = field(default=(), metadata={"axis": "prompt", "added": True})
+    option_log_likelihoods: tuple[tuple[float, ...], ...] = field(
+        default=(), metadata={"axis": "prompt", "added": True}
+    )
 
     def __post_init__(self) -> None:
+        if self.scores is None:
+            object.__setattr__(self, "scores", self.correct.double())
+        if self.chance is None:
+            object.__setattr__(self, "chance", torch.zeros(len(self.correct), dtype=torch.float64))
         for name in ("probabilities", "token_probabilities", "first_token_probabilities"):
             check_finite(f"{name} [prompt]", getattr(self, name))
 
@@ -44,8 +60,18 @@ class Evaluation(Record):
 
     @property
     def accuracy(self) -> float:
-        """Fraction of prompts whose greedy answer is an accepted one."""
+        """Fraction of prompts that are answered correctly."""
         return self.correct.double().mean().item()
+
+    @property
+    def score(self) -> float:
+        """Mean score."""
+        return _known(self.scores).double().mean().item()
+
+    @property
+    def adjusted_accuracy(self) -> float:
+        """Accuracy above chance, (accuracy - chance) / (1 - chance): 0 for guesses among the options, 1 at best."""
+        return self._above_chance(self.accuracy)
 
     @property
     def probability(self) -> float:
@@ -82,6 +108,32 @@ class Evaluation(Record):
         """
         return wilson_interval(int(self.correct.sum()), self.n, level)
 
+    @checked
+    def adjusted_accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval of the accuracy above chance: the ends of the accuracy's, adjusted like it.
+
+        Args:
+            level: the interval's level, between 0 and 1.
+
+        Returns:
+            Lower and upper end, at most 1; below 0 is below chance.
+
+        Raises:
+            ArgumentError: a level outside (0, 1).
+
+        Example:
+            >>> answers = iv.evaluate(model, iv.Prompt("the quick", " fox", options=(" dog", " fox")))
+            >>> low, high = answers.adjusted_accuracy_interval()
+            >>> low <= answers.adjusted_accuracy <= high
+            True
+        """
+        low, high = self.accuracy_interval(level)
+        return self._above_chance(low), self._above_chance(high)
+
+    def _above_chance(self, accuracy: float) -> float:
+        chance = _known(self.chance).double().mean().item()
+        return (accuracy - chance) / (1 - chance)
+
     @property
     def accuracy_stderr(self) -> float:
         """Standard error of the accuracy, with prompts as the unit."""
@@ -93,11 +145,13 @@ class Evaluation(Record):
         return standard_error(self.probabilities)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
+        """One row per prompt: prompt, answer, its probabilities, correct, score, text, chance."""
         return pd.DataFrame({
             "prompt": self.prompts, "answer": self.answers, "probability": self.probabilities.numpy(),
             "token_probability": self.token_probabilities.numpy(),
             "first_token_probability": self.first_token_probabilities.numpy(), "correct": self.correct.numpy(),
+            "score": _known(self.scores).numpy(), "text": self.texts or [""] * self.n,
+            "chance": _known(self.chance).numpy(),
         })  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -109,3 +163,9 @@ class Evaluation(Record):
             f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, "
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )
+
+
+def _known(values: Tensor | None) -> Tensor:
+    """What ``__post_init__`` set where it was None."""
+    assert values is not None
+    return values
