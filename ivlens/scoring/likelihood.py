@@ -1,4 +1,4 @@
-"""How a model answers prompts: P(answer | prompt) and accuracy."""
+"""Likelihood: P(answer | prompt), and whether greedy decoding gives the answer."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..checks import Count, checked
 from ..errors import PromptError, brief, few, refuse_odd
 from ..models import (
     Model,
@@ -18,49 +17,10 @@ from ..models import (
     check_dtype,
     check_length,
     padded,
-    provenance,
 )
-from ..records import Evaluation
-from ..tasks import Prompt, beginning, task_names
+from ..tasks import Prompt, beginning
 from ..vocabulary import Ids as Ids
 from ..vocabulary import TokenizedPrompt
-
-
-@checked
-@torch.no_grad()
-def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
-    """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
-
-    Probabilities are those of the whole first accepted answer. A prompt counts as correct when greedy decoding gives
-    any of its accepted answers (each token is the most likely one after those before it). Where an answer begins with a
-    blank token, as digits do in many tokenizers, its "first token" includes the next one.
-
-    Args:
-        model: the model that answers.
-        prompts: prompts with their accepted answers.
-        batch_size: answers per forward pass.
-
-    Returns:
-        Probabilities and correctness per prompt.
-
-    Raises:
-        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
-            logits are not finite.
-
-    Example:
-        >>> answers = iv.evaluate(model, prompts)
-        >>> answers.n, answers.probabilities.shape
-        (4, torch.Size([4]))
-    """
-    prompts = listed(prompts)
-    answers = score_answers(model, prompts, batch_size)
-    whole, token, begin = answers.log_probabilities.exp()
-    return Evaluation(
-        whole, token, begin, answers.correct,
-        prompts=tuple(prompt.text for prompt in prompts),
-        answers=tuple(prompt.answers[0] for prompt in prompts),
-        provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
-    )  # fmt: skip
 
 
 class AnswerScores(NamedTuple):
