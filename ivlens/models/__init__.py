@@ -5,6 +5,8 @@ from .adapters import adapter_tokenizer as adapter_tokenizer
 from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
+from .decoding import decode_greedily as decode_greedily
+from .decoding import end_of_text as end_of_text
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
 from .engines import check_training as check_training

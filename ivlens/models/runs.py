@@ -71,11 +71,11 @@ def check_length(model: Model, pairs: Sequence[TokenizedPrompt]) -> None:
 @singledispatch
 def final_residual(model: Any, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream after the last block; hooks that edit the last prompt token find it."""
-    with last_prompt_tokens(rows.last, rows.tokens), _overflow_shown(model, rows):
+    with last_prompt_tokens(rows.last, rows.tokens), overflow_shown(model, rows.mask):
         return model(rows.tokens, attention_mask=rows.mask, stop_at_layer=model.cfg.n_layers)
 
 
-def _overflow_shown(model: HookedTransformer, rows: Rows) -> AbstractContextManager[Any]:
+def overflow_shown(model: HookedTransformer, mask: Int[Tensor, "batch pos"]) -> AbstractContextManager[Any]:
     """Within this context attention scores beyond float16 make what follows from them not-a-numbers.
 
     TransformerLens turns the pattern of such a query into zeros, as if its head were ablated. Padding, which a sliding
@@ -83,7 +83,7 @@ def _overflow_shown(model: HookedTransformer, rows: Rows) -> AbstractContextMana
     """
     if model.cfg.dtype != torch.float16:
         return nullcontext()
-    own = rows.mask.bool()[:, None]  # batch 1 query
+    own = mask.bool()[:, None]  # batch 1 query
 
     def show(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
         lost = (pattern.sum(-1) == 0) & own.to(pattern.device)
@@ -112,7 +112,16 @@ def answer_residual(model: Model, rows: Rows) -> Float[Tensor, "token d_model"]:
 @singledispatch
 def final_logits(model: Any, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of final residual streams, in float32 or wider: final norm, unembedding, soft cap."""
-    normed, weight, bias = model.ln_final(residual[None])[0], model.unembed.W_U.T, model.unembed.b_U
+    return _unembedded(model, model.ln_final(residual[None])[0])
+
+
+def next_logits(model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch vocab"]:
+    """``final_logits`` of the last position only."""
+    return _unembedded(model, model.ln_final(residual[:, -1:])[:, 0])
+
+
+def _unembedded(model: HookedTransformer, normed: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    weight, bias = model.unembed.W_U.T, model.unembed.b_U
     if normed.element_size() < 4:
         normed, weight, bias = normed.float(), weight.float(), bias.float()
     return apply_softcap(F.linear(normed, weight, bias), model.cfg.output_logits_soft_cap)

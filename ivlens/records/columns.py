@@ -273,7 +273,9 @@ FRAMES: dict[str, dict[str, Column]] = {
         "probability": _float("0 to 1", "Probability of the whole answer, teacher forced."),
         "token_probability": TOKEN_PROBABILITY,
         "first_token_probability": _float("0 to 1", "Probability of its first token (with the blanks before it)."),
-        "correct": Column("bool", "", "Whether the greedy answer is an accepted one."),
+        "correct": Column("bool", "", "Whether the answer counts as right."),
+        "score": _float("0 to 1", "How good the answer is, by the prompt's scoring; 1 or 0 where it is right or not."),
+        "text": _text("What was answered: the chosen option or the generated text; only where that is known."),
     },
     "SteeringSweep.to_frame": {
         "layer": _int("index", "Layer whose input the vector is added to."),
@@ -482,6 +484,7 @@ FRAMES: dict[str, dict[str, Column]] = {
 
 # Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
+    "Evaluation.to_frame": {"text"},
     "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
     "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import check_finite, checked
-from ..stats import standard_error, wilson_interval
+from ..stats import bootstrap_mean, check_level, standard_error, wilson_interval
 from .html import block, frame_table
 from .store import Record
 
@@ -18,8 +18,9 @@ class Evaluation(Record):
 
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
     ``token_probabilities``: its geometric mean per token; ``first_token_probabilities``: that of its first token (with
-    any blank tokens before it); ``correct``: whether greedy decoding gives any accepted answer. Probabilities are those
-    of the first accepted answer.
+    any blank tokens before it). Probabilities are those of the first accepted answer. ``scores``: how good the answer
+    is, from 0 to 1, by the prompt's ``scoring``; ``correct``: whether it counts as right; ``texts``: what was answered,
+    "" where that is not known; ``chance``: the score of a guess, one by the number of options, 0 without options.
 
     Example:
         >>> 0 <= iv.evaluate(model, prompts).accuracy <= 1
@@ -32,8 +33,15 @@ class Evaluation(Record):
     correct: Bool[Tensor, " prompt"]
     prompts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
     answers: tuple[str, ...] = field(default=(), metadata={"axis": "prompt"})
+    scores: Float[Tensor, " prompt"] | None = field(default=None, metadata={"added": True})
+    texts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt", "added": True})
+    chance: Float[Tensor, " prompt"] | None = field(default=None, metadata={"added": True})
 
     def __post_init__(self) -> None:
+        if self.scores is None:
+            object.__setattr__(self, "scores", self.correct.double())
+        if self.chance is None:
+            object.__setattr__(self, "chance", self.correct.double() * 0)
         for name in ("probabilities", "token_probabilities", "first_token_probabilities"):
             check_finite(f"{name} [prompt]", getattr(self, name))
 
@@ -44,7 +52,7 @@ class Evaluation(Record):
 
     @property
     def accuracy(self) -> float:
-        """Fraction of prompts whose greedy answer is an accepted one."""
+        """Fraction of prompts that are answered correctly."""
         return self.correct.double().mean().item()
 
     @property
@@ -83,6 +91,35 @@ class Evaluation(Record):
         return wilson_interval(int(self.correct.sum()), self.n, level)
 
     @property
+    def score(self) -> float:
+        """Mean of the scores, from 0 to 1: F1 or Rouge-L where prompts ask for it, else the accuracy."""
+        assert self.scores is not None
+        return self.scores.double().mean().item()
+
+    @checked
+    def score_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Percentile-bootstrap interval of the mean score over prompts (``ivlens.stats.bootstrap_mean``).
+
+        Args:
+            level: the interval's level, between 0 and 1.
+
+        Returns:
+            Lower and upper end, from 0 to 1.
+
+        Raises:
+            ArgumentError: a level outside (0, 1).
+
+        Example:
+            >>> low, high = iv.evaluate(model, prompts).score_interval()
+            >>> 0 <= low <= high <= 1
+            True
+        """
+        check_level(level)
+        assert self.scores is not None
+        low, high = bootstrap_mean(self.scores.double(), level)
+        return low.item(), high.item()
+
+    @property
     def accuracy_stderr(self) -> float:
         """Standard error of the accuracy, with prompts as the unit."""
         return standard_error(self.correct)
@@ -93,19 +130,25 @@ class Evaluation(Record):
         return standard_error(self.probabilities)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct."""
-        return pd.DataFrame({
+        """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct, score.
+
+        Where it is known what was answered, that is in the column ``text``.
+        """
+        frame = pd.DataFrame({
             "prompt": self.prompts, "answer": self.answers, "probability": self.probabilities.numpy(),
             "token_probability": self.token_probabilities.numpy(),
             "first_token_probability": self.first_token_probabilities.numpy(), "correct": self.correct.numpy(),
+            "score": self.scores.numpy() if self.scores is not None else None,
         })  # fmt: skip
+        return frame.assign(text=self.texts) if any(self.texts) else frame
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the means, then one row per prompt where the prompts are known."""
         return block("Evaluation", f"{self}", frame_table(self.to_frame()) if self.prompts else "")
 
     def __str__(self) -> str:
+        graded = f"score {self.score:.2f}, " if self.score != self.accuracy else ""
         return (
-            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, "
+            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, {graded}"
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )

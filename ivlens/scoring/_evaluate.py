@@ -1,6 +1,6 @@
 """``evaluate``: how a model answers prompts, each judged as it asks to be."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -8,17 +8,19 @@ from ..checks import Count, checked
 from ..models import Model, provenance
 from ..records import Evaluation
 from ..tasks import Prompt, task_names
-from .likelihood import listed, score_answers
+from .generated import by_likelihood, check_generated, is_generated, judge_generated
+from .likelihood import AnswerScores, answers_of, ids, listed, score_answers
 
 
 @checked
 @torch.no_grad()
 def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
-    """Score how the model answers prompts: P(answer | prompt) teacher forced, and greedy accuracy, per prompt.
+    """Score how the model answers prompts: P(answer | prompt) teacher forced, and whether it answers correctly.
 
-    Probabilities are those of the whole first accepted answer. A prompt counts as correct when greedy decoding gives
-    any of its accepted answers (each token is the most likely one after those before it). Where an answer begins with a
-    blank token, as digits do in many tokenizers, its "first token" includes the next one.
+    Probabilities are those of the whole first accepted answer. Each prompt is judged by its ``scoring``: without one,
+    it counts as correct when greedy decoding gives any of its accepted answers (each token is the most likely one after
+    those before it); with a ``GenerationScoring``, when the score of the generated text reaches the threshold. Where an
+    answer begins with a blank token, as digits do in many tokenizers, its "first token" includes the next one.
 
     Args:
         model: the model that answers.
@@ -26,11 +28,13 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
         batch_size: answers per forward pass.
 
     Returns:
-        Probabilities and correctness per prompt.
+        Probabilities, scores and correctness per prompt, and what was answered where that is known. P(answer) is 0
+        where a generated answer is judged and the accepted one does not fit into the model's context.
 
     Raises:
-        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
-            logits are not finite.
+        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, with the tokens to
+            be generated, or one on which logits are not finite.
+        UnsupportedError: the package of a score is not installed.
 
     Example:
         >>> answers = iv.evaluate(model, prompts)
@@ -38,11 +42,69 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
         (4, torch.Size([4]))
     """
     prompts = listed(prompts)
-    answers = score_answers(model, prompts, batch_size)
+    answers = judge_answers(model, prompts, batch_size)
     whole, token, begin = answers.log_probabilities.exp()
     return Evaluation(
         whole, token, begin, answers.correct,
         prompts=tuple(prompt.text for prompt in prompts),
         answers=tuple(prompt.answers[0] for prompt in prompts),
+        scores=answers.scores, texts=answers.texts, chance=answers.chance,
         provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def judge_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> AnswerScores:
+    """What ``evaluate`` records, without its provenance; all that judges answers goes through this.
+
+    Raises:
+        PromptError, UnsupportedError: see ``evaluate``.
+    """
+    numbers = [number for number, prompt in enumerate(prompts) if is_generated(prompt)]
+    if not numbers:
+        return score_answers(model, prompts, batch_size)
+    generated = judge_generated(model, [prompts[number] for number in numbers], batch_size)
+    likely = _by_likelihood(model, prompts, batch_size)
+    scores, correct, texts = likely.scores.clone(), likely.correct.clone(), list(likely.texts)
+    scores[numbers], correct[numbers] = generated.scores, generated.correct
+    for number, text in zip(numbers, generated.texts, strict=True):
+        texts[number] = text
+    return likely._replace(scores=scores, correct=correct, texts=tuple(texts))
+
+
+def check_answers(model: Model, prompts: Iterable[Prompt] | Prompt) -> None:
+    """Raise the errors that judging the prompts would raise before it computes anything.
+
+    Raises:
+        PromptError, UnsupportedError: see ``evaluate``.
+    """
+    prompts = listed(prompts)
+    if generated := [prompt for prompt in prompts if is_generated(prompt)]:
+        check_generated(model, generated)
+    if fitting := [prompt for prompt in prompts if not is_generated(prompt) or _fits(model, prompt)]:
+        answers_of(model, map(by_likelihood, fitting))
+
+
+def _by_likelihood(model: Model, prompts: Sequence[Prompt], batch_size: int) -> AnswerScores:
+    """``score_answers``; P(answer) is 0 for generated answers of which the accepted one does not fit."""
+    numbers = [number for number, prompt in enumerate(prompts) if not is_generated(prompt) or _fits(model, prompt)]
+    n = len(prompts)
+    nothing = torch.zeros(n, dtype=torch.float64)
+    answers = AnswerScores(
+        torch.full((3, n), -torch.inf, dtype=torch.float64), nothing.bool(), nothing.clone(), ("",) * n, nothing.clone()
+    )
+    if not numbers:
+        return answers
+    found = score_answers(model, [by_likelihood(prompts[number]) for number in numbers], batch_size)
+    if len(numbers) == n:
+        return found
+    for whole, part in zip(answers, found, strict=True):
+        if isinstance(part, torch.Tensor):
+            whole[..., numbers] = part
+    texts = dict(zip(numbers, found.texts, strict=True))
+    return answers._replace(texts=tuple(texts.get(number, "") for number in range(n)))
+
+
+def _fits(model: Model, prompt: Prompt) -> bool:
+    """Whether a prompt and its first accepted answer fit into the model's context."""
+    return sum(map(len, ids(model, prompt))) <= model.cfg.n_ctx

@@ -24,15 +24,21 @@ from ..vocabulary import TokenizedPrompt
 
 
 class AnswerScores(NamedTuple):
-    """Log probabilities in nats of each prompt's whole first answer, per token, and of its beginning; correctness."""
+    """Log probabilities in nats of each prompt's whole first answer, per token, and of its beginning; how it is judged.
+
+    ``scores``, ``texts`` and ``chance``: see ``Evaluation``.
+    """
 
     log_probabilities: Float[Tensor, "3 prompt"]
     correct: Bool[Tensor, " prompt"]
+    scores: Float[Tensor, " prompt"]
+    texts: tuple[str, ...]
+    chance: Float[Tensor, " prompt"]
 
 
 @torch.no_grad()
 def score_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> AnswerScores:
-    """What ``evaluate`` records, without its provenance.
+    """What ``evaluate`` records of prompts that are judged by likelihood.
 
     Raises:
         PromptError: see ``evaluate``.
@@ -56,7 +62,7 @@ def score_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> A
                     scores[:, owners[number]] = torch.stack([logs.sum(), logs.mean(), begun.sum()])
             bar.update(len(numbers))
     refuse_odd("logits", [prompt.text for prompt in prompts], odd)
-    return AnswerScores(scores, correct)
+    return AnswerScores(scores, correct, correct.double(), ("",) * len(prompts), torch.zeros(len(prompts)).double())
 
 
 def answers_of(model: Model, prompts: Iterable[Prompt] | Prompt) -> tuple[list[int], list[bool], list[TokenizedPrompt]]:

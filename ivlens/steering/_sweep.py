@@ -10,10 +10,11 @@ from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
 from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep, check_finite
-from ..scoring import answers_of, listed
+from ..scoring import answers_of, by_likelihood, check_answers, is_generated, listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 from ..vocabulary import check_layers
+from ._generated import judge_steered
 
 
 @checked
@@ -32,7 +33,8 @@ def steering_sweep(
 
     The numbers are those of ``steer`` and ``evaluate`` for each combination, but a prompt's earlier tokens run only
     once, and each combination from its layer on; where a model's cache does not allow that, each combination runs the
-    whole prompt, with a FallbackWarning. Choose on one set of prompts with ``.best()`` and report on another.
+    whole prompt, with a FallbackWarning. Answers of prompts that are judged by generated text are generated for each
+    combination. Choose on one set of prompts with ``.best()`` and report on another.
 
     Args:
         model: the model to steer.
@@ -62,7 +64,8 @@ def steering_sweep(
     added = torch.stack([scale * values for scale in scales for values in vectors])  # scale*k d_model
     prompts = listed(prompts)
     check_finite("values of the vector times scale", added)
-    owners, first, pairs = answers_of(model, prompts)
+    check_answers(model, prompts)
+    owners, first, pairs = answers_of(model, map(by_likelihood, prompts))
     shape = (len(layers), len(scales), len(ks), owners[-1] + 1)
     correct, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
     widest = max(len(answer) for _, answer in pairs)
@@ -83,6 +86,9 @@ def steering_sweep(
                 if first[number]:
                     probabilities[..., prompt] = by_layer[back]
             bar.update(len(numbers))
+    if generated := [number for number, prompt in enumerate(prompts) if is_generated(prompt)]:
+        of_setting = added.unflatten(0, shape[1:3])
+        correct[..., generated] = judge_steered(model, [prompts[number] for number in generated], layers, of_setting)
     refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
