@@ -99,8 +99,7 @@ def text_of(model: Model, reply: Ids, ends: Iterable[int] = ()) -> str:
     """Generated tokens as text, up to the first of ``ends``, without special tokens."""
     tokenizer: Any = model.tokenizer
     end = next((at for at, token in enumerate(reply) if token in ends), len(reply))
-    decoded = tokenizer.decode(list(reply[:end]), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return str(decoded)
+    return str(tokenizer.decode(list(reply[:end]), skip_special_tokens=True))
 
 
 def before_stop(text: str, stops: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ LONE_LETTER = re.compile(r"(?<![\w'])([B-HJ-Z])(?![\w'])")  # "A" and "I" are wo
 YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 STATED_YES_OR_NO = re.compile(rf"{LEAD}{OPEN}(yes|no)\b", re.IGNORECASE)
 NUMBER = re.compile(
-    r"(?P<sign>(?<![\w.)])[-−+])?[$€£]?\s?(?P<minus>(?<=[$€£])[-−])?"
+    r"(?P<sign>(?<![\w.)])[-−+])?(?:[$€£]\s?)?(?P<minus>(?<=[$€£])[-−])?"
     r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
 )
 
