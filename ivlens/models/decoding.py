@@ -25,6 +25,7 @@ from .precision import TOLERANCE
 from .runs import answer_logits, next_logits, overflow_shown, padded
 
 NextLogits = Callable[[Int[Tensor, "batch pos"], Int[Tensor, "batch all"]], Float[Tensor, "batch vocab"]]
+Feed = Callable[[Int[Tensor, " batch"] | None], Float[Tensor, "batch vocab"]]
 FORCED = 3  # tokens that the trial feeds after its prompts
 
 
@@ -107,9 +108,6 @@ def _groups(prompts: Sequence[Ids], limits: Sequence[int], batch_size: int, *, a
     for _, group in groupby(order, key=lambda number: of[number] if alike else of[number][0]):
         numbers = list(group)
         yield from (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
-
-
-Feed = Callable[["Int[Tensor, ' batch'] | None"], Float[Tensor, "batch vocab"]]
 
 
 def _cached(model: Model, prompts: Sequence[Ids]) -> Feed:

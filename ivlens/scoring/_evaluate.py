@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from ..checks import Count, checked
+from ..errors import PromptError
 from ..models import Model, provenance
 from ..records import Evaluation
 from ..tasks import Prompt, task_names
@@ -63,6 +64,7 @@ def judge_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> A
     numbers = [number for number, prompt in enumerate(prompts) if is_generated(prompt)]
     if not numbers:
         return score_answers(model, prompts, batch_size)
+    check_answers(model, prompts)
     generated = judge_generated(model, [prompts[number] for number in numbers], batch_size)
     likely = _by_likelihood(model, prompts, batch_size)
     scores, correct, texts = likely.scores.clone(), likely.correct.clone(), list(likely.texts)
@@ -107,4 +109,7 @@ def _by_likelihood(model: Model, prompts: Sequence[Prompt], batch_size: int) -> 
 
 def _fits(model: Model, prompt: Prompt) -> bool:
     """Whether a prompt and its first accepted answer fit into the model's context."""
-    return sum(map(len, ids(model, prompt))) <= model.cfg.n_ctx
+    try:
+        return sum(map(len, ids(model, prompt))) <= model.cfg.n_ctx
+    except PromptError:  # reported with all others that cannot be tokenised
+        return True
