@@ -5,6 +5,9 @@ from .adapters import adapter_tokenizer as adapter_tokenizer
 from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
+from .candidates import CandidateScores as CandidateScores
+from .candidates import PromptCandidates as PromptCandidates
+from .candidates import candidate_scores as candidate_scores
 from .decoding import decode_greedily as decode_greedily
 from .decoding import end_of_text as end_of_text
 from .engines import HookedTransformer as HookedTransformer

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import FallbackWarning, reason
 from ..vocabulary import Ids, TokenizedPrompt
 from .engines import Model
-from .hooks import edits_ignore_padding, without_edits
+from .hooks import runs_in_parts, without_edits
 from .precision import TOLERANCE
 from .runs import answer_logits, next_logits, overflow_shown, padded
 
@@ -166,7 +166,7 @@ def decoding_of(model: Model) -> DecodingTrial:
 
     Edits that do not tell padding from tokens, as somebody's own hooks, get prompts without padding.
     """
-    blind = edits_ignore_padding(model)
+    blind = not runs_in_parts(model)
     if model not in _trials:
         if blind:
             return DecodingTrial(together=False, cached=True)

@@ -56,7 +56,8 @@ class _HeldByTheBlock:
 class Hooks(ContextDecorator):
     """Within this context ``edits`` run at the named hook points, in passes of the thread that entered it.
 
-    It can be entered again after it was left. Contexts add up and may end in any order.
+    It can be entered again after it was left. Contexts add up and may end in any order. ``in_parts`` says that the
+    edits do the same when a prompt runs in one pass and what follows it in another, out of the key-value cache.
 
     Raises:
         UnsupportedError: a layer of a Bridge has no such point.
@@ -64,12 +65,19 @@ class Hooks(ContextDecorator):
             leaving without an exception, when no forward pass reached an edit, or it was removed inside.
     """
 
-    def __init__(self, model: Model, edits: Mapping[str, Edit], facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        edits: Mapping[str, Edit],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        in_parts: bool = False,
+    ) -> None:
         unknown = [name for name in edits if name not in model.hook_dict]
         check_present(unknown, model)
         if unknown:
             raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
-        self.model, self.edits, self.facts = model, dict(edits), facts
+        self.model, self.edits, self.facts, self.in_parts = model, dict(edits), facts, in_parts
         self.owner: int | None = None
         self.taken: weakref.ref[MethodType] | None = None
         self.ran: set[str] = set()
@@ -148,9 +156,19 @@ def has_hooks(model: Model) -> bool:
 
     What a bridged model had on it when it was loaded is its own: the check at loading ran with it.
     """
+    return any(True for _ in _added(model))
+
+
+def runs_in_parts(model: Model) -> bool:
+    """Whether a prompt may run in one pass and what follows it in another: only edits that allow it are active."""
+    return all(isinstance(hook, _Hook) and hook.hooks.in_parts for hook in _added(model))
+
+
+def _added(model: Model) -> Iterator[Any]:
+    """What runs in the model's forward pass and is not its own."""
     remove_left_behind(model)
     found = getattr(model, "found_hooks", ())
-    return any(hook not in found for module in model.modules() for hook in _on(module))
+    return (hook for module in model.modules() for hook in _on(module) if hook not in found)
 
 
 def hooks_on(model: nn.Module) -> list[Any]:
@@ -167,15 +185,6 @@ def without_edits(model: Model) -> Iterator[None]:
         yield
     finally:
         _suspended.reset(token)
-
-
-def edits_ignore_padding(model: Model) -> bool:
-    """Whether anything but ``steer`` and ``ablate``, which tell padding from tokens, edits the model's passes."""
-    remove_left_behind(model)
-    found = getattr(model, "found_hooks", ())
-    watch = _watch_on(model)
-    entered = [] if watch is None else watch.entered
-    return any(hooks.facts is None for hooks in entered) or any(hook not in found for hook in hooks_on(model))
 
 
 def remove_left_behind(model: Model) -> None:

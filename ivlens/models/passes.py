@@ -25,6 +25,7 @@ MASK = "pass attention_mask=, 1 where a row has tokens of its own and 0 where it
 
 _ends: ContextVar["tuple[Int[Tensor, ' batch'], Tensor | None] | None"] = ContextVar("ends", default=None)
 _call: ContextVar["Call | None"] = ContextVar("call", default=None)
+_after_prompts: ContextVar[bool] = ContextVar("after_prompts", default=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ def last_prompt_tokens(positions: Int[Tensor, " batch"], of: Tensor | None = Non
         _ends.reset(token)
 
 
+@contextmanager
+def after_prompts() -> Iterator[None]:
+    """Within this context a pass contains no prompt token, but what follows prompts in a key-value cache."""
+    token = _after_prompts.set(True)
+    try:
+        yield
+    finally:
+        _after_prompts.reset(token)
+
+
 def last_token(activation: Shaped[Tensor, "batch pos ..."]) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
     """Index of each row's last prompt token in an activation."""
     batch, device = len(activation), activation.device
@@ -66,6 +77,9 @@ def this_pass(activation: Shaped[Tensor, "batch pos ..."]) -> Pass:
     Raises:
         HookError: padding cannot be distinguished from tokens.
     """
+    if _after_prompts.get():
+        whole = _whole(activation)
+        return Pass(whole.own, whole.last, continues=True)
     call, ends = _call.get(), _ends.get()
     if ends is not None and (ends[1] is None or (call is not None and ends[1] is call.input)):
         return Pass(_at(activation) <= _at(activation)[:, -1:], ends[0].to(activation.device))

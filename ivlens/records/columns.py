@@ -34,7 +34,7 @@ RANK = _int("rank", "Rank by effect, the strongest is 1.")
 AIE = _float("the metric's", "Average indirect effect: the mean over prompts of the change of the metric.")
 STDERR = _float("the metric's", "Standard error of the average indirect effect; prompts are the unit.")
 N = _int("prompts", "Number of prompts.")
-ACCURACY = _float("0 to 1", "Fraction of prompts whose greedy answer is an accepted one.")
+ACCURACY = _float("0 to 1", "Fraction of prompts that are answered correctly, as their scoring says.")
 PROBABILITY = _float("0 to 1", "Mean probability of the whole first accepted answer, teacher forced.")
 PROBABILITY_STDERR = _float("0 to 1", "Standard error of that probability; prompts are the unit.")
 TOKEN_PROBABILITY = _float("0 to 1", "Geometric mean of the probabilities of the answer's tokens.")
@@ -273,9 +273,10 @@ FRAMES: dict[str, dict[str, Column]] = {
         "probability": _float("0 to 1", "Probability of the whole answer, teacher forced."),
         "token_probability": TOKEN_PROBABILITY,
         "first_token_probability": _float("0 to 1", "Probability of its first token (with the blanks before it)."),
-        "correct": Column("bool", "", "Whether the answer counts as right."),
-        "score": _float("0 to 1", "How good the answer is, by the prompt's scoring; 1 or 0 where it is right or not."),
-        "text": _text("What was answered: the chosen option or the generated text; only where that is known."),
+        "correct": Column("bool", "", "Whether the answer that the prompt's scoring takes is an accepted one."),
+        "score": _float("0 to 1", "Metric of that answer; 1 or 0, as in correct, where it has no finer one."),
+        "text": _text("The answer: the chosen option or what was generated, blank where it is not known."),
+        "chance": _float("0 to 1", "How often a guess among the options is accepted, 0 where there are none."),
     },
     "SteeringSweep.to_frame": {
         "layer": _int("index", "Layer whose input the vector is added to."),
@@ -484,7 +485,6 @@ FRAMES: dict[str, dict[str, Column]] = {
 
 # Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
-    "Evaluation.to_frame": {"text"},
     "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
     "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -18,9 +19,12 @@ class Evaluation(Record):
 
     ``probabilities``: P(answer | prompt), the product over the answer's tokens, teacher forced;
     ``token_probabilities``: its geometric mean per token; ``first_token_probabilities``: that of its first token (with
-    any blank tokens before it). Probabilities are those of the first accepted answer. ``scores``: how good the answer
-    is, from 0 to 1, by the prompt's ``scoring``; ``correct``: whether it counts as right; ``texts``: what was answered,
-    "" where that is not known; ``chance``: the score of a guess, one by the number of options, 0 without options.
+    any blank tokens before it). Probabilities are those of the first accepted answer. ``correct``: whether the answer
+    that the prompt's scoring takes is an accepted one: the option of highest log-likelihood, the generated text, or
+    what greedy decoding gives. ``scores``: the metric of that, from 0 to 1 (None: ``correct``). ``texts``: that answer,
+    "" where it is not known. ``chance``: how often a guess among the options is right, 0 where there is no choice
+    (None: everywhere). ``options``: each prompt's options, () where it has none, and ``option_log_likelihoods``, those
+    of the whole options in nats.
 
     Example:
         >>> 0 <= iv.evaluate(model, prompts).accuracy <= 1
@@ -36,12 +40,16 @@ class Evaluation(Record):
     scores: Float[Tensor, " prompt"] | None = field(default=None, metadata={"added": True})
     texts: tuple[str, ...] = field(default=(), metadata={"axis": "prompt", "added": True})
     chance: Float[Tensor, " prompt"] | None = field(default=None, metadata={"added": True})
+    options: tuple[tuple[str, ...], ...] = field(default=(), metadata={"axis": "prompt", "added": True})
+    option_log_likelihoods: tuple[tuple[float, ...], ...] = field(
+        default=(), metadata={"axis": "prompt", "added": True}
+    )
 
     def __post_init__(self) -> None:
         if self.scores is None:
             object.__setattr__(self, "scores", self.correct.double())
         if self.chance is None:
-            object.__setattr__(self, "chance", self.correct.double() * 0)
+            object.__setattr__(self, "chance", torch.zeros(len(self.correct), dtype=torch.float64))
         for name in ("probabilities", "token_probabilities", "first_token_probabilities"):
             check_finite(f"{name} [prompt]", getattr(self, name))
 
@@ -54,6 +62,16 @@ class Evaluation(Record):
     def accuracy(self) -> float:
         """Fraction of prompts that are answered correctly."""
         return self.correct.double().mean().item()
+
+    @property
+    def score(self) -> float:
+        """Mean of the scores, from 0 to 1: F1 or Rouge-L where prompts ask for it, else the accuracy."""
+        return _known(self.scores).double().mean().item()
+
+    @property
+    def adjusted_accuracy(self) -> float:
+        """Accuracy above chance, (accuracy - chance) / (1 - chance): 0 for guesses among the options, 1 at best."""
+        return self._above_chance(self.accuracy)
 
     @property
     def probability(self) -> float:
@@ -90,11 +108,31 @@ class Evaluation(Record):
         """
         return wilson_interval(int(self.correct.sum()), self.n, level)
 
-    @property
-    def score(self) -> float:
-        """Mean of the scores, from 0 to 1: F1 or Rouge-L where prompts ask for it, else the accuracy."""
-        assert self.scores is not None
-        return self.scores.double().mean().item()
+    @checked
+    def adjusted_accuracy_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval of the accuracy above chance: the ends of the accuracy's, adjusted like it.
+
+        Args:
+            level: the interval's level, between 0 and 1.
+
+        Returns:
+            Lower and upper end, at most 1; below 0 is below chance.
+
+        Raises:
+            ArgumentError: a level outside (0, 1).
+
+        Example:
+            >>> answers = iv.evaluate(model, iv.Prompt("the quick", " fox", options=(" dog", " fox")))
+            >>> low, high = answers.adjusted_accuracy_interval()
+            >>> low <= answers.adjusted_accuracy <= high
+            True
+        """
+        low, high = self.accuracy_interval(level)
+        return self._above_chance(low), self._above_chance(high)
+
+    def _above_chance(self, accuracy: float) -> float:
+        chance = _known(self.chance).double().mean().item()
+        return (accuracy - chance) / (1 - chance)
 
     @checked
     def score_interval(self, level: float = 0.95) -> tuple[float, float]:
@@ -115,8 +153,7 @@ class Evaluation(Record):
             True
         """
         check_level(level)
-        assert self.scores is not None
-        low, high = bootstrap_mean(self.scores.double(), level)
+        low, high = bootstrap_mean(_known(self.scores).double(), level)
         return low.item(), high.item()
 
     @property
@@ -130,17 +167,14 @@ class Evaluation(Record):
         return standard_error(self.probabilities)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt: prompt, answer, probability, token_probability, first_token_probability, correct, score.
-
-        Where it is known what was answered, that is in the column ``text``.
-        """
-        frame = pd.DataFrame({
+        """One row per prompt: prompt, answer, its probabilities, correct, score, text, chance."""
+        return pd.DataFrame({
             "prompt": self.prompts, "answer": self.answers, "probability": self.probabilities.numpy(),
             "token_probability": self.token_probabilities.numpy(),
             "first_token_probability": self.first_token_probabilities.numpy(), "correct": self.correct.numpy(),
-            "score": self.scores.numpy() if self.scores is not None else None,
+            "score": _known(self.scores).numpy(), "text": self.texts or [""] * self.n,
+            "chance": _known(self.chance).numpy(),
         })  # fmt: skip
-        return frame.assign(text=self.texts) if any(self.texts) else frame
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the means, then one row per prompt where the prompts are known."""
@@ -152,3 +186,9 @@ class Evaluation(Record):
             f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, {graded}"
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )
+
+
+def _known(values: Tensor | None) -> Tensor:
+    """What ``__post_init__`` set where it was None."""
+    assert values is not None
+    return values

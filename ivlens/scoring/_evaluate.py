@@ -1,6 +1,7 @@
 """``evaluate``: how a model answers prompts, each judged as it asks to be."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -9,28 +10,34 @@ from ..errors import PromptError
 from ..models import Model, provenance
 from ..records import Evaluation
 from ..tasks import Prompt, task_names
+from .candidates import candidates_of
 from .generated import by_likelihood, check_generated, is_generated, judge_generated
-from .likelihood import AnswerScores, answers_of, ids, listed, score_answers
+from .likelihood import AnswerScores, score_answers
+from .tokens import ids, listed
 
 
 @checked
 @torch.no_grad()
 def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
-    """Score how the model answers prompts: P(answer | prompt) teacher forced, and whether it answers correctly.
+    """Score how the model answers prompts: P(answer | prompt) teacher forced, and accuracy, per prompt.
 
-    Probabilities are those of the whole first accepted answer. Each prompt is judged by its ``scoring``: without one,
-    it counts as correct when greedy decoding gives any of its accepted answers (each token is the most likely one after
-    those before it); with a ``GenerationScoring``, when the score of the generated text reaches the threshold. Where an
-    answer begins with a blank token, as digits do in many tokenizers, its "first token" includes the next one.
+    Probabilities are those of the whole first accepted answer. Each prompt is judged by its ``scoring``: a prompt with
+    options counts as correct when the option of highest log-likelihood, normalised as the scoring says, is an accepted
+    one; one with a ``GenerationScoring`` when the score of the generated text reaches the threshold; any other when
+    greedy decoding gives one of its accepted answers (each token is the most likely one after those before it). Where
+    an answer begins with a blank token, as digits do in many tokenizers, its "first token" includes the next one.
+
+    A prompt with several options or accepted answers is run once, and these from its keys and values.
 
     Args:
         model: the model that answers.
         prompts: prompts with their accepted answers.
-        batch_size: answers per forward pass.
+        batch_size: rows per forward pass: prompts, or what follows them.
 
     Returns:
-        Probabilities, scores and correctness per prompt, and what was answered where that is known. P(answer) is 0
-        where a generated answer is judged and the accepted one does not fit into the model's context.
+        Probabilities, scores and correctness per prompt, the log-likelihoods of options, and what was answered where
+        that is known. P(answer) is 0 where a generated answer is judged and the accepted one does not fit into the
+        model's context.
 
     Raises:
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, with the tokens to
@@ -41,15 +48,21 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
         >>> answers = iv.evaluate(model, prompts)
         >>> answers.n, answers.probabilities.shape
         (4, torch.Size([4]))
+        >>> choice = iv.Prompt("the quick", " fox", options=(" dog", " fox", " lazy"))
+        >>> iv.evaluate(model, choice).chance
+        tensor([0.3333], dtype=torch.float64)
     """
     prompts = listed(prompts)
     answers = judge_answers(model, prompts, batch_size)
     whole, token, begin = answers.log_probabilities.exp()
+    choices = any(answers.option_log_likelihoods)
     return Evaluation(
         whole, token, begin, answers.correct,
         prompts=tuple(prompt.text for prompt in prompts),
         answers=tuple(prompt.answers[0] for prompt in prompts),
         scores=answers.scores, texts=answers.texts, chance=answers.chance,
+        options=tuple(prompt.options for prompt in prompts) if choices else (),
+        option_log_likelihoods=answers.option_log_likelihoods if choices else (),
         provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
     )  # fmt: skip
 
@@ -71,7 +84,7 @@ def judge_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> A
     scores[numbers], correct[numbers] = generated.scores, generated.correct
     for number, text in zip(numbers, generated.texts, strict=True):
         texts[number] = text
-    return likely._replace(scores=scores, correct=correct, texts=tuple(texts))
+    return replace(likely, scores=scores, correct=correct, texts=tuple(texts))
 
 
 def check_answers(model: Model, prompts: Iterable[Prompt] | Prompt) -> None:
@@ -84,27 +97,30 @@ def check_answers(model: Model, prompts: Iterable[Prompt] | Prompt) -> None:
     if generated := [prompt for prompt in prompts if is_generated(prompt)]:
         check_generated(model, generated)
     if fitting := [prompt for prompt in prompts if not is_generated(prompt) or _fits(model, prompt)]:
-        answers_of(model, map(by_likelihood, fitting))
+        candidates_of(model, map(by_likelihood, fitting))
 
 
 def _by_likelihood(model: Model, prompts: Sequence[Prompt], batch_size: int) -> AnswerScores:
     """``score_answers``; P(answer) is 0 for generated answers of which the accepted one does not fit."""
-    numbers = [number for number, prompt in enumerate(prompts) if not is_generated(prompt) or _fits(model, prompt)]
-    n = len(prompts)
-    nothing = torch.zeros(n, dtype=torch.float64)
-    answers = AnswerScores(
-        torch.full((3, n), -torch.inf, dtype=torch.float64), nothing.bool(), nothing.clone(), ("",) * n, nothing.clone()
-    )
-    if not numbers:
+    n, fitting = len(prompts), [at for at, each in enumerate(prompts) if not is_generated(each) or _fits(model, each)]
+    answers = _nothing(n)
+    if not fitting:
         return answers
-    found = score_answers(model, [by_likelihood(prompts[number]) for number in numbers], batch_size)
-    if len(numbers) == n:
+    found = score_answers(model, [by_likelihood(prompts[at]) for at in fitting], batch_size)
+    if len(fitting) == n:
         return found
-    for whole, part in zip(answers, found, strict=True):
-        if isinstance(part, torch.Tensor):
-            whole[..., numbers] = part
-    texts = dict(zip(numbers, found.texts, strict=True))
-    return answers._replace(texts=tuple(texts.get(number, "") for number in range(n)))
+    texts, of_options = list(answers.texts), list(answers.option_log_likelihoods)
+    for name in ("log_probabilities", "correct", "scores", "chance"):
+        getattr(answers, name)[..., fitting] = getattr(found, name)
+    for at, text, options in zip(fitting, found.texts, found.option_log_likelihoods, strict=True):
+        texts[at], of_options[at] = text, options
+    return replace(answers, texts=tuple(texts), option_log_likelihoods=tuple(of_options))
+
+
+def _nothing(n: int) -> AnswerScores:
+    """Of ``n`` prompts, answers of probability 0."""
+    logs, zeros = torch.full((3, n), -torch.inf, dtype=torch.float64), torch.zeros(3, n, dtype=torch.float64)
+    return AnswerScores(logs, zeros[0].bool(), zeros[1], ("",) * n, zeros[2], ((),) * n)
 
 
 def _fits(model: Model, prompt: Prompt) -> bool:

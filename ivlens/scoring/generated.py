@@ -11,9 +11,9 @@ from torch import Tensor
 from ..models import Model
 from ..tasks import GenerationScoring, Prompt
 from .generation import check_room, generate_answers
-from .likelihood import prompt_ids
 from .parsing import parsed, parsed_answers
 from .text_scores import check_available, scored
+from .tokens import prompt_ids
 
 
 class GeneratedAnswers(NamedTuple):

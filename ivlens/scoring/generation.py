@@ -11,7 +11,7 @@ from ..errors import ArgumentError, PromptError, brief, few, refuse_odd
 from ..models import Model, decode_greedily, end_of_text
 from ..tasks import Prompt
 from ..vocabulary import Ids
-from .likelihood import listed, prompt_ids
+from .tokens import listed, prompt_ids
 
 
 @checked

@@ -54,6 +54,5 @@ def ablate(model: Model, heads: Iterable[Head], means: HeadMeans | None = None) 
         return z
 
     edits = {z_name(layer): partial(silence, layer) for layer, _ in heads}
-    return Hooks(
-        model, edits, {"ablate": [list(head) for head in heads], "means": None if means is None else means.task}
-    )
+    facts = {"ablate": [list(head) for head in heads], "means": None if means is None else means.task}
+    return Hooks(model, edits, facts, in_parts=True)

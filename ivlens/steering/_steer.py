@@ -69,7 +69,7 @@ def steer(
         "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
-    return Hooks(model, {SITES[site](layer): edit}, facts)
+    return Hooks(model, {SITES[site](layer): edit}, facts, in_parts=True)
 
 
 def _check_position(position: Tokens) -> None:

@@ -1,19 +1,30 @@
 """Sweeps of steering over layers, scales and numbers of heads, in one pass over the layers for each prompt."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
 from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep, check_finite
-from ..scoring import answers_of, by_likelihood, check_answers, is_generated, listed
+from ..scoring import (
+    Candidates,
+    Likelihoods,
+    by_likelihood,
+    candidates_of,
+    check_answers,
+    is_generated,
+    judge,
+    listed,
+)
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
-from ..vocabulary import check_layers
+from ..vocabulary import TokenizedPrompt, check_layers
 from ._generated import judge_steered
 
 
@@ -32,9 +43,10 @@ def steering_sweep(
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
 
     The numbers are those of ``steer`` and ``evaluate`` for each combination, but a prompt's earlier tokens run only
-    once, and each combination from its layer on; where a model's cache does not allow that, each combination runs the
-    whole prompt, with a FallbackWarning. Answers of prompts that are judged by generated text are generated for each
-    combination. Choose on one set of prompts with ``.best()`` and report on another.
+    once for all of its options or accepted answers, and each combination from its layer on; where a model's cache does
+    not allow that, each combination runs the whole prompt, with a FallbackWarning. Answers of prompts that are judged
+    by generated text are generated for each combination. Choose on one set of prompts with ``.best()`` and report on
+    another.
 
     Args:
         model: the model to steer.
@@ -65,35 +77,49 @@ def steering_sweep(
     prompts = listed(prompts)
     check_finite("values of the vector times scale", added)
     check_answers(model, prompts)
-    owners, first, pairs = answers_of(model, map(by_likelihood, prompts))
-    shape = (len(layers), len(scales), len(ks), owners[-1] + 1)
-    correct, probabilities = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.float64)
-    widest = max(len(answer) for _, answer in pairs)
-    longest = max(len(ids) + len(answer) for ids, answer in pairs)
-    budget = stream_budget or rows_that_fit(model, longest)
-    size = max(1, budget // (longest + widest * (len(layers) * len(added) + 1)))
+    asked = candidates_of(model, map(by_likelihood, prompts))
     order = sorted(set(layers))
-    odd = set[int]()
-    with tqdm(total=len(pairs), desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
-        for numbers, batch in batches(pairs, size):
-            results = sweep_additions(model, batch, dict.fromkeys(order, added))
-            for number, (scores, greedy) in zip(numbers, results, strict=True):
-                by_layer = scores.sum(-1).double().exp()[1:].cpu().view(len(order), *shape[1:3])
-                prompt, back = owners[number], [order.index(layer) for layer in layers]
-                if scores.isnan().any():
-                    odd.add(prompt)
-                correct[..., prompt] |= greedy[1:].cpu().view(len(order), *shape[1:3])[back]
-                if first[number]:
-                    probabilities[..., prompt] = by_layer[back]
-            bar.update(len(numbers))
-    if generated := [number for number, prompt in enumerate(prompts) if is_generated(prompt)]:
-        of_setting = added.unflatten(0, shape[1:3])
-        correct[..., generated] = judge_steered(model, [prompts[number] for number in generated], layers, of_setting)
+    found = _likelihoods(model, asked, dict.fromkeys(order, added), stream_budget)
+    odd = [number for number, each in enumerate(found) if each.log_likelihoods.isnan().any()]
     refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd)
+    shape, back = (len(order), len(scales), len(ks)), [order.index(layer) for layer in layers]
+    judged = [judge(*each).correct[1:] for each in zip(asked, found, strict=True)]  # without the clean stream
+    logs = [of.log_likelihoods[1:, each.first] for each, of in zip(asked, found, strict=True)]
+    correct, probabilities = (torch.stack(each, -1).view(*shape, -1)[back] for each in (judged, logs))
+    if generated := [number for number, prompt in enumerate(prompts) if is_generated(prompt)]:
+        these, vectors = [prompts[number] for number in generated], added.unflatten(0, shape[1:])
+        correct[..., generated] = judge_steered(model, these, layers, vectors)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
-        correct, probabilities, layers, scales, ks, vector.task, provenance=provenance(model, **settings)
+        correct, probabilities.exp(), layers, scales, ks, vector.task, provenance=provenance(model, **settings)
     )
+
+
+def _likelihoods(
+    model: Model,
+    asked: Sequence[Candidates],
+    added: Mapping[int, Float[Tensor, "added d_model"]],
+    stream_budget: int | None,
+) -> list[Likelihoods]:
+    """The likelihoods of each prompt's candidates, [stream, candidate]: in the clean run, then with each vector."""
+    streams = 1 + sum(map(len, added.values()))
+    longest = max(len(each.tokens.prompt_ids) + max(each.n_tokens) for each in asked)
+    budget = stream_budget or rows_that_fit(model, longest)
+    most = max(1, (budget - longest) // streams)
+    pieces = [(at, *piece) for at, each in enumerate(asked) for piece in each.tokens.pieces(most)]
+    pairs = [TokenizedPrompt(piece.prompt_ids, piece.candidates[0]) for _, _, piece in pieces]
+    size = max(1, budget // (longest + max(piece.width for _, _, piece in pieces) * streams))
+    logs = [torch.zeros(streams, len(each.texts), dtype=torch.float64) for each in asked]
+    greedy = [torch.zeros(each.shape, dtype=torch.bool) for each in logs]
+    total = sum(len(each.texts) for each in asked)
+    with tqdm(total=total, desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
+        for chosen, _ in batches(pairs, size):
+            results = sweep_additions(model, [pieces[each][2] for each in chosen], added)
+            for (at, numbers, _), of_piece in zip((pieces[each] for each in chosen), results, strict=True):
+                for number, (scores, its_greedy) in zip(numbers, of_piece, strict=True):
+                    logs[at][:, number], greedy[at][:, number] = scores.double().sum(-1), its_greedy
+                bar.update(len(numbers))
+    return [Likelihoods(*each) for each in zip(logs, greedy, strict=True)]
 
 
 def layer_grid(n_layers: int, low: int, high: int, step: int | None = None) -> tuple[int, ...]:

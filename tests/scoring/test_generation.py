@@ -226,5 +226,8 @@ def test_prompts_without_room_are_named_before_anything_runs(llama: tuple[Any, A
 def test_logits_that_are_not_finite_are_refused(llama: tuple[Any, Any]) -> None:
     model = llama[1]
     broken = iv.models.hooked(model, {resid_pre_name(LAYER): lambda stream: stream * torch.nan})
-    with broken, pytest.raises(PromptError, match=r"finite logits on every prompt; got .* on prompt 1 \('the capital'\)"):
+    with (
+        broken,
+        pytest.raises(PromptError, match=r"finite logits on every prompt; got .* on prompt 1 \('the capital'\)"),
+    ):
         iv.generate_answers(model, PROMPTS[:1])

@@ -129,7 +129,9 @@ def test_a_sweep_judges_as_steering_each_setting_does(model: Any, prompts: list[
                 found = iv.evaluate(model, prompts)
             assert sweep.correct[i, s, 0].equal(found.correct)
             torch.testing.assert_close(sweep.probabilities[i, s, 0], found.probabilities)
-    compared = iv.compare_conditions(model, {"plain": (prompts, None), "ablated": (prompts, iv.ablate(model, [(0, 0)]))})
+    compared = iv.compare_conditions(
+        model, {"plain": (prompts, None), "ablated": (prompts, iv.ablate(model, [(0, 0)]))}
+    )
     assert compared.correct[0].equal(iv.evaluate(model, prompts).correct)
     assert not sweep.correct[..., 1].all()
 

@@ -9,12 +9,14 @@ by name.
 ``decoder``: the layers, attention and output projections of a model. ``model``: the ``Bridge``. ``sweep``: many
 interventions at the last prompt token, over the key-value cache. ``rows``: how they lie, in one sequence or in a batch.
 ``readout``: logits and scores of what leaves the last layer. ``trial``: the check at loading. ``loop``: steering one
-pass at a time, where the sweep is refused. ``decoding``: greedy decoding. ``export``: writing its weights.
-``protocol``: what else ``ivlens.models`` does with a model, done with a ``Bridge``.
+pass at a time, where the sweep is refused. ``prefixes``: prompts run once, and what follows them. ``decoding``: greedy
+decoding. ``export``: writing its weights. ``protocol``: what else ``ivlens.models`` does with a model, done with a
+``Bridge``.
 """
 
 from . import decoding as decoding
 from . import export as export
+from . import prefixes as prefixes
 from . import protocol as protocol
 from .model import Bridge as Bridge
 from .trial import check_bridge as check_bridge

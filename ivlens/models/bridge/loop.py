@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
+from ..candidates import PromptCandidates
 from ..hooks import hooked
 from ..passes import last_token
 from ..points import resid_pre_name
@@ -26,6 +27,13 @@ def rows_by_loop(
             with hooked(bridge, {resid_pre_name(layer): _adding(vector)}):
                 rows.append(answer_residual(bridge, prompt))
     return torch.stack(rows)
+
+
+def candidates_by_loop(
+    bridge: Bridge, asked: PromptCandidates, added: Mapping[int, Float[Tensor, "added d_model"]]
+) -> list[Float[Tensor, "row width d_model"]]:
+    """What ``run_candidates`` gives: the rows of a prompt's tails."""
+    return [rows_by_loop(bridge, pair, added) for pair in asked.pairs]
 
 
 def _adding(vector: Float[Tensor, " d_model"]) -> Callable[[Tensor], Tensor]:

@@ -108,6 +108,13 @@ class Bridge(nn.Module):
 
         return try_sweep(self)
 
+    @cached_property
+    def shares_prefixes(self) -> bool:
+        """Whether prompts with what follows them give the same in one pass and in two: tried once, on a short text."""
+        from .prefixes import try_prefixes
+
+        return try_prefixes(self)
+
     @property
     def arrangement(self) -> Arrangement:
         """How the rows of a sweep lie.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import ModelPart, Part, TokenizedPrompt
 from ..block_weights import mlp_weights
+from ..candidates import PromptCandidates, read_rows
 from ..forks import additions, replacements, rows_of
 from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
 from ..hooks import has_hooks, hooked
@@ -25,11 +26,11 @@ from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_parts
-from .loop import rows_by_loop
+from .loop import candidates_by_loop
 from .model import Bridge, evaluating
 from .readout import greedy_of, logits_of, scores_of
 from .rows import IN_SEQUENCE
-from .sweep import run_rows
+from .sweep import run_candidates, run_rows
 
 PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_proj", "value")}
 
@@ -203,17 +204,17 @@ def _sweep_parts(
 
 @sweep_additions.register(Bridge)
 def _sweep_additions(
-    model: Bridge, pairs: Sequence[TokenizedPrompt], added: Mapping[int, Float[Tensor, "added d_model"]]
-) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
+    model: Bridge, prompts: Sequence[PromptCandidates], added: Mapping[int, Float[Tensor, "added d_model"]]
+) -> list[list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]]:
     _check_no_hooks(model)
     trouble = model.sweep_trial.trouble
     if trouble is None:
-        run = partial(run_rows, forks=additions(added))
+        run = partial(run_candidates, forks=additions(added))
     else:
         reason = "this model's key-value cache does not serve many rows: every combination runs the whole prompt"
         warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=5)
-        run = partial(rows_by_loop, added=added)
-    return [greedy_of(model, run(model, pair), pair[1]) for pair in pairs]
+        run = partial(candidates_by_loop, added=added)
+    return [read_rows(each, run(model, each), partial(greedy_of, model)) for each in prompts]
 
 
 @rows_that_fit.register(Bridge)

@@ -1,6 +1,6 @@
 """Logits and scores of final residual streams, by the bridged model's own norm, head and what it does to logits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -54,15 +54,16 @@ def scores_of(
 
 
 def greedy_of(
-    bridge: Bridge, residual: Float[Tensor, "row width d_model"], answer: Ids
-) -> tuple[Float[Tensor, "row answer"], Bool[Tensor, " row"]]:
-    """Each row's log probabilities of the answer's tokens, and whether each of them is the most likely one."""
-    targets = torch.tensor(answer, device=residual.device)
-    parts = [
-        (answer_scores(logits, answer), (logits.argmax(-1) == targets).all(-1)) for logits in _logits(bridge, residual)
-    ]
-    scores, greedy = zip(*parts, strict=True)
-    return torch.cat(scores), torch.cat(greedy)
+    bridge: Bridge, residual: Float[Tensor, "row width d_model"], answers: Sequence[Ids]
+) -> list[tuple[Float[Tensor, "row answer"], Bool[Tensor, " row"]]]:
+    """Of each answer, each row's log probabilities of its tokens, and whether each of them is the most likely one."""
+    parts = []
+    for logits in _logits(bridge, residual):
+        best, targets = logits.argmax(-1), [torch.tensor(answer, device=logits.device) for answer in answers]
+        greedy = [(best[:, : len(answer)] == target).all(-1) for answer, target in zip(answers, targets, strict=True)]
+        parts.append([answer_scores(logits[:, : len(answer)], answer) for answer in answers] + greedy)
+    found = [torch.cat(rows) for rows in zip(*parts, strict=True)]
+    return [*zip(found[: len(answers)], found[len(answers) :], strict=True)]
 
 
 def _logits(bridge: Bridge, residual: Float[Tensor, "row width d_model"]) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ answer's run through the layers once for each intervention, as rows that lie as 
 of its intervention, as a copy of the clean row, with which it agrees up to there. No code is specific to a family.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...vocabulary import TokenizedPrompt
+from ...vocabulary import Ids, TokenizedPrompt
+from ..candidates import PromptCandidates
 from ..forks import NO_FORKS, Forks
 from ..points import Point, attn_out_name, first, mlp_out_name, taken, z_name
 from .model import Bridge
@@ -25,18 +27,19 @@ from .rows import Arrangement
 
 @torch.no_grad()
 def run_rows(
-    bridge: Bridge, pair: TokenizedPrompt, forks: Mapping[int, Forks], arrangement: Arrangement | None = None
+    bridge: Bridge,
+    pair: TokenizedPrompt,
+    forks: Mapping[int, Forks],
+    arrangement: Arrangement | None = None,
+    cache: Any = None,
 ) -> Float[Tensor, "row width d_model"]:
     """A prompt's rows after the last layer: the clean one, then those of ``forks``, layer by layer.
 
     ``width`` counts the last prompt token and the answer's tokens but the last. ``arrangement`` of the rows (None: the
-    one that was found to be right).
+    one that was found to be right). ``cache`` is the prompt's, which is used up (None: the prompt runs).
     """
-    prompt, answer = (torch.tensor([ids], device=bridge.cfg.device) for ids in (pair[0], pair[1][:-1]))
-    own = torch.cat([prompt[:, -1:], answer.to(prompt)], 1)
-    cache = None
-    if prompt.shape[1] > 1:
-        cache = bridge.run(prompt[:, :-1], None, use_cache=True, logits_to_keep=1).past_key_values
+    own = torch.tensor([[pair[0][-1], *pair[1][:-1]]], device=bridge.cfg.device)
+    cache = prompt_cache(bridge, pair[0]) if cache is None else cache
     rows = _Rows(arrangement or bridge.arrangement, own.shape[1], cache)
     with ExitStack() as hooks:
         for number, layer in enumerate(bridge.decoder.layers):
@@ -50,6 +53,20 @@ def run_rows(
         hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(rows.leave).remove)
         bridge.run(own, None, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return rows.final[-1]
+
+
+def prompt_cache(bridge: Bridge, prompt: Ids) -> Any:
+    """The key-value cache of a prompt without its last token; None for a prompt of one token."""
+    tokens = torch.tensor([prompt[:-1]], device=bridge.cfg.device)
+    return bridge.run(tokens, None, use_cache=True, logits_to_keep=1).past_key_values if prompt[1:] else None
+
+
+def run_candidates(
+    bridge: Bridge, asked: PromptCandidates, forks: Mapping[int, Forks]
+) -> list[Float[Tensor, "row width d_model"]]:
+    """The rows of a prompt's tails, for which it runs once."""
+    cache = prompt_cache(bridge, asked.prompt_ids)
+    return [run_rows(bridge, pair, forks, cache=copy.deepcopy(cache)) for pair in asked.pairs]
 
 
 def _edits(bridge: Bridge, number: int, forks: Forks) -> Iterator[tuple[Point, Callable[[Tensor], None]]]:

@@ -38,14 +38,14 @@ def check_bridge(bridge: Bridge) -> None:
     half = tokens[: len(tokens) // 2 + 1]
     whole, padded_half = answer_logits(bridge, padded([_every(tokens), _every(half)], bridge.cfg.device))
     for logits, what in ((whole, "of its residual stream"), (padded_half, "beside padding")):
-        difference, size = _furthest(logits, alone[: len(logits)])
+        difference, size = furthest(logits, alone[: len(logits)])
         allowed = TOLERANCE[bridge.cfg.dtype] * max(1.0, size)
         if not difference <= allowed:
             raise MismatchError(
                 f"logits {what} within {allowed:.1e} of the model's own", f"a difference of {difference:.1e}",
                 "such a model would not be represented faithfully, so it is refused",
             )  # fmt: skip
-    _ = bridge.sweep_trial
+    _ = bridge.sweep_trial, bridge.shares_prefixes
 
 
 def _every(tokens: Ids) -> TokenizedPrompt:
@@ -53,7 +53,7 @@ def _every(tokens: Ids) -> TokenizedPrompt:
     return TokenizedPrompt(tokens[:1], tokens[1:])
 
 
-def _furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]) -> tuple[float, float]:
+def furthest(one: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]) -> tuple[float, float]:
     """Largest difference of two tables of logits, and the second's largest logit; row by row, to spare memory."""
     rows = [
         torch.stack([(a - b).abs().max().double(), b.abs().max().double()]) for a, b in zip(one, other, strict=True)
@@ -100,7 +100,7 @@ def _trouble(
     except Exception as error:
         return f"its cache does not take several rows: {reason(error)}"
     found = [
-        _furthest(final_logits(bridge, one), final_logits(bridge, other))
+        furthest(final_logits(bridge, one), final_logits(bridge, other))
         for one, other in zip(swept.split(ROWS), loop.split(ROWS), strict=True)
     ]
     difference, size = torch.tensor(found).amax(0).tolist()  # which keeps not-a-numbers

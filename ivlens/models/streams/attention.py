@@ -28,9 +28,11 @@ def stream_attention(
         q = _rotate(attention, q, *(layout.only(kept, each) for each in angles))
         k = _rotate(attention, k, *angles)
     z = torch.empty_like(q)
+    done = slice(0, 0)
     for asked, prefix, own in zip(kept.prefixes, layout.prefixes, layout.own, strict=True):
-        if asked.stop > asked.start:
+        if asked.stop > asked.start and asked != done:
             z[asked] = _attend_to_itself(attention, q[asked], k[prefix], v[prefix])
+            done = asked
         mine = kept.streams(q)[:, own], layout.streams(k)[:, own], layout.streams(v)[:, own]
         kept.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
     return z

@@ -1,14 +1,17 @@
-"""Which row belongs to which prompt and stream: the prompts' prefixes first, then stream after stream."""
+"""Which row belongs to which prompt and stream: the prompts' prefixes first, then stream after stream.
+
+Prompts that follow each other and are the same, with different answers, share one prefix.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...vocabulary import TokenizedPrompt
+from ...vocabulary import Ids, TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,14 @@ class Layout:
     @classmethod
     def of(cls, pairs: Sequence[TokenizedPrompt], streams: int, device: torch.device | str | None) -> "Layout":
         lengths, widths = [len(prompt) - 1 for prompt, _ in pairs], [len(answer) for _, answer in pairs]
-        before = torch.cat([torch.arange(length) for length in lengths])
+        runs = [(len(prompt) - 1, len([*same])) for prompt, same in groupby(prompt for prompt, _ in pairs)]
+        before = torch.cat([torch.arange(length) for length, _ in runs])
+        prefixes = zip(_slices([length for length, _ in runs]), runs, strict=True)
         own = torch.cat([torch.arange(n, n + width) for n, width in zip(lengths, widths, strict=True)])
         slices = _slices(widths)
         last, positions = torch.tensor([each.start for each in slices]), torch.cat([before, own.repeat(streams)])
-        return cls(_slices(lengths), slices, last.to(device), positions.to(device), int(own.max()) + 1)
+        shared = [prefix for prefix, (_, count) in prefixes for _ in range(count)]
+        return cls(shared, slices, last.to(device), positions.to(device), int(own.max()) + 1)
 
     @property
     def before(self) -> int:
@@ -55,6 +61,12 @@ class Layout:
     def clean(self, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "width ..."]:
         """A view of the clean stream's rows, the first after the prefixes."""
         return rows[self.before : self.before + self.width]
+
+
+def prefix_tokens(pairs: Sequence[TokenizedPrompt]) -> list[int]:
+    """The tokens of all prefixes."""
+    prompts: list[Ids] = [prompt for prompt, _ in groupby(prompt for prompt, _ in pairs)]
+    return [token for prompt in prompts for token in prompt[:-1]]
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:

@@ -1,7 +1,7 @@
 """Scores of an answer's tokens from final residual streams, one block of the vocabulary at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,11 +44,10 @@ def read_scores(
 
 
 def read_greedy(
-    model: HookedTransformer, residual: Float[Tensor, "stream answer d_model"], answer: Ids
-) -> tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]:
-    """Log probability of each of the answer's tokens, and whether each of them is the most likely one."""
+    model: HookedTransformer, residual: Float[Tensor, "stream width d_model"], answers: Sequence[Ids]
+) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
+    """Of each answer, the log probability of each of its tokens, and whether each of them is the most likely one."""
     normed = _wide(model.ln_final(residual))
-    targets = torch.tensor(answer, device=residual.device)
     peaks, indices, sums, start = [], [], [], 0
     for block in _logit_blocks(model, normed):
         peak, index = block.max(-1)
@@ -57,8 +56,12 @@ def read_greedy(
         start += block.shape[-1]
         sums.append(_log_sum_exp_in_place(block))
     best = torch.stack(indices).gather(0, torch.stack(peaks).argmax(0)[None])[0]
-    scores = _logits_of(model, normed, targets) - torch.stack(sums).logsumexp(0)
-    return scores, (best == targets).all(-1)
+    total, found = torch.stack(sums).logsumexp(0), []
+    for answer in answers:
+        targets, at = torch.tensor(answer, device=residual.device), slice(len(answer))
+        scores = _logits_of(model, normed[:, at], targets) - total[:, at]
+        found.append((scores, (best[:, at] == targets).all(-1)))
+    return found
 
 
 def strongest_wrong(logits: Float[Tensor, "answer vocab"], answer: Ids) -> Int[Tensor, " answer"]:

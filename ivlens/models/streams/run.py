@@ -13,7 +13,7 @@ from ..forks import NO_FORKS, Forks
 from ..head_weights import is_post_norm, output_norm
 from ..precision import in_dtype
 from .attention import stream_attention
-from .layout import Layout
+from .layout import Layout, prefix_tokens
 
 
 def run_streams(
@@ -38,7 +38,7 @@ def run_streams(
 def _embed(
     model: HookedTransformer, pairs: Sequence[TokenizedPrompt], layout: Layout, dtype: torch.dtype
 ) -> Float[Tensor, "row d_model"]:
-    before = [token for prompt, _ in pairs for token in prompt[:-1]]
+    before = prefix_tokens(pairs)
     own = [token for prompt, answer in pairs for token in prompt[-1:] + answer[:-1]]
     x = model.embed.W_E[torch.tensor(before + own, device=layout.positions.device)].to(dtype)
     if model.cfg.post_embedding_ln:

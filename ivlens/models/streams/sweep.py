@@ -1,7 +1,7 @@
 """Sweeps over last-token streams: parts replaced in turn, or a vector added at many layers and scales."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import HookError, UnsupportedError
 from ...vocabulary import Head, ModelPart, Part, TokenizedPrompt
+from ..candidates import PromptCandidates, read_rows
 from ..forks import additions, replacements, rows_of
 from ..hooks import has_hooks
 from ..parts import PartValues, check_parts, check_values
@@ -71,20 +72,20 @@ def sweep_heads(
 @singledispatch
 def sweep_additions(
     model: Any,
-    pairs: Sequence[TokenizedPrompt],
+    prompts: Sequence[PromptCandidates],
     added: Mapping[int, Float[Tensor, "added d_model"]],
-) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
-    """Score each prompt's answer with each of the vectors added to the residual stream entering its layer.
+) -> list[list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]]:
+    """Score each prompt's candidates with each of the vectors added to the residual stream entering its layer.
 
-    For each prompt its answer's tokens' log probabilities, [stream, answer], and whether greedy decoding gives the
-    answer; stream 0 is the clean run, then come the vectors by layer.
+    For each prompt and candidate the log probabilities of its tokens, [stream, answer], and whether greedy decoding
+    gives it; stream 0 is the clean run, then come the vectors by layer.
 
     Raises:
         UnsupportedError, HookError: see ``sweep_parts``.
     """
     check_streamable(model)
-    streams = run_streams(model, pairs, additions(added))
-    return [read_greedy(model, of_prompt, answer) for of_prompt, (_, answer) in zip(streams, pairs, strict=True)]
+    streams = iter(run_streams(model, [pair for each in prompts for pair in each.pairs], additions(added)))
+    return [read_rows(each, [next(streams) for _ in each.tails], partial(read_greedy, model)) for each in prompts]
 
 
 @singledispatch

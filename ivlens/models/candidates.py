@@ -1,0 +1,195 @@
+"""Log probabilities of what may follow a prompt, its *candidates*, for about the price of the prompt alone.
+
+A candidate's tokens but the last are fed to the model after the prompt: its *tail*. Candidates with the same tail, such
+as all of one token, need one row, and so do those whose tail begins another's. Where several tails remain, the prompt
+runs once, and the tails from its keys and values (``prefixes``). Where these would not do, because of hooks that expect
+whole prompts for example, each tail runs with its prompt.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..vocabulary import Ids, TokenizedPrompt
+from .engines import Model
+from .hooks import runs_in_parts
+from .prefixes import run_after, run_prompts, shares_prefixes
+from .runs import answer_residual, batches, final_logits, padded
+
+LOGITS_AT_ONCE = 1 << 23  # 64 MB in float64
+Stream, Read = TypeVar("Stream"), TypeVar("Read")
+
+
+class PromptCandidates(NamedTuple):
+    """The token ids of a prompt, and those of each of its candidates."""
+
+    prompt_ids: Ids
+    candidates: tuple[Ids, ...]
+
+    @property
+    def tails(self) -> list[Ids]:
+        """The tails that begin no other: what has to follow the prompt for all candidates to be scored."""
+        tails = sorted({candidate[:-1] for candidate in self.candidates})
+        following = zip(tails, [*tails[1:], None], strict=True)
+        return [tail for tail, after in following if after is None or after[: len(tail)] != tail]
+
+    @property
+    def rows(self) -> list[int]:
+        """For each candidate, the number of a tail that begins with its own."""
+        tails = self.tails
+        wanted = [candidate[:-1] for candidate in self.candidates]
+        return [next(row for row, tail in enumerate(tails) if tail[: len(own)] == own) for own in wanted]
+
+    @property
+    def pairs(self) -> list[TokenizedPrompt]:
+        """The prompt with each tail and a token after it, which is not fed."""
+        return [TokenizedPrompt(self.prompt_ids, (*tail, 0)) for tail in self.tails]
+
+    @property
+    def width(self) -> int:
+        """Tokens of all tails, each with the prompt's last one."""
+        return sum(len(tail) + 1 for tail in self.tails)
+
+    def pieces(self, width: int) -> "list[tuple[list[int], PromptCandidates]]":
+        """Some of the candidates at a time, by their numbers, so that a piece is not wider, or is one candidate."""
+        pieces: list[list[int]] = []
+        for number in sorted(range(len(self.candidates)), key=lambda number: self.candidates[number]):
+            if not pieces or self._only([*pieces[-1], number]).width > width:
+                pieces.append([])
+            pieces[-1].append(number)
+        return [(numbers, self._only(numbers)) for numbers in pieces]
+
+    def _only(self, numbers: Sequence[int]) -> "PromptCandidates":
+        return PromptCandidates(self.prompt_ids, tuple(self.candidates[number] for number in numbers))
+
+
+def read_rows(
+    asked: PromptCandidates, streams: Sequence[Stream], read: Callable[[Stream, list[Ids]], Sequence[Read]]
+) -> list[Read]:
+    """What ``read`` gives for each candidate, out of the final stream of a tail that begins with its own."""
+    found: dict[int, Read] = {}
+    for row, stream in enumerate(streams):
+        numbers = [number for number, its_row in enumerate(asked.rows) if its_row == row]
+        found |= zip(numbers, read(stream, [asked.candidates[number] for number in numbers]), strict=True)
+    return [found[number] for number in range(len(found))]
+
+
+class CandidateScores(NamedTuple):
+    """Log probability in nats of each of a candidate's tokens; whether each is the most likely; finite logits."""
+
+    log_probabilities: Float[Tensor, " token"]
+    greedy: bool
+    finite: bool
+
+
+Found = list[dict[int, CandidateScores]]  # of each prompt, by the candidate's number
+
+
+@torch.no_grad()
+def candidate_scores(
+    model: Model,
+    prompts: Sequence[PromptCandidates],
+    batch_size: int,
+    finished: Callable[[int], object] = lambda count: None,
+) -> list[list[CandidateScores]]:
+    """Score each prompt's candidates, teacher forced.
+
+    Args:
+        model: the model that runs; hooks that are active run in it.
+        prompts: prompts with their candidates.
+        batch_size: rows of a forward pass.
+        finished: gets the number of candidates that were scored since it was last called.
+    """
+    found: Found = [{} for _ in prompts]
+    several = {number for number, each in enumerate(prompts) if len(each.tails) > 1}
+    shared = sorted(several) if several and runs_in_parts(model) and shares_prefixes(model) else []
+    whole = sorted({*range(len(prompts))} - {*shared})
+    for count in _run_whole(model, prompts, whole, batch_size, found):
+        finished(count)
+    for count in _run_shared(model, prompts, shared, batch_size, found):
+        finished(count)
+    return [[of_prompt[number] for number in range(len(of_prompt))] for of_prompt in found]
+
+
+def _run_whole(
+    model: Model, prompts: Sequence[PromptCandidates], chosen: Sequence[int], batch_size: int, found: Found
+) -> Iterator[int]:
+    """Run each tail of the ``chosen`` prompts with its prompt, and yield how many candidates a pass scored."""
+    rows = [(number, row, pair) for number in chosen for row, pair in enumerate(prompts[number].pairs)]
+    for numbers, batch in batches([pair for _, _, pair in rows], batch_size):
+        residual = answer_residual(model, padded(batch, model.cfg.device))
+        wanted, start = [], 0
+        for number, row, pair in (rows[each] for each in numbers):
+            for candidate, its_row in enumerate(prompts[number].rows):
+                if its_row == row:
+                    length = len(prompts[number].candidates[candidate])
+                    wanted.append((number, candidate, [*range(start, start + length)]))
+            start += len(pair.answer_ids)
+        yield _read(model, prompts, residual, wanted, found)
+
+
+def _run_shared(
+    model: Model, prompts: Sequence[PromptCandidates], chosen: Sequence[int], batch_size: int, found: Found
+) -> Iterator[int]:
+    """Run the ``chosen`` prompts once each, then their tails, and yield how many candidates a batch scored."""
+    for places, batch in batches([TokenizedPrompt(prompts[number].prompt_ids) for number in chosen], batch_size):
+        numbers = [chosen[place] for place in places]
+        rows = [(owner, tail) for owner, number in enumerate(numbers) for tail in prompts[number].tails]
+        prefixes = run_prompts(model, [prompt for prompt, _ in batch])
+        streams = [
+            stream
+            for at in range(0, len(rows), batch_size)
+            for stream in run_after(model, prefixes, *zip(*rows[at : at + batch_size], strict=True))
+        ]
+        starts, first, wanted = [*accumulate(map(len, streams), initial=len(numbers))], 0, []
+        for owner, number in enumerate(numbers):
+            for candidate, row in enumerate(prompts[number].rows):
+                start = starts[first + row]
+                length = len(prompts[number].candidates[candidate]) - 1
+                wanted.append((number, candidate, [owner, *range(start, start + length)]))
+            first += len(prompts[number].tails)
+        yield _read(model, prompts, torch.cat([prefixes.last, *streams]), wanted, found)
+
+
+def _read(
+    model: Model,
+    prompts: Sequence[PromptCandidates],
+    residual: Float[Tensor, "token d_model"],
+    wanted: Sequence[tuple[int, int, list[int]]],
+    found: Found,
+) -> int:
+    """Score candidates (prompt, candidate) whose tokens are predicted from these tokens' final residual streams."""
+    at = torch.tensor([place for _, _, places in wanted for place in places], device=residual.device)
+    ids = [token for number, candidate, _ in wanted for token in prompts[number].candidates[candidate]]
+    logs, greedy, finite = _of_tokens(model, residual, at, torch.tensor(ids, device=residual.device))
+    start = 0
+    for number, candidate, places in wanted:
+        its = slice(start, start := start + len(places))
+        found[number][candidate] = CandidateScores(logs[its], bool(greedy[its].all()), bool(finite[its].all()))
+    return len(wanted)
+
+
+def _of_tokens(
+    model: Model, residual: Float[Tensor, "token d_model"], at: Tensor, ids: Tensor
+) -> tuple[Float[Tensor, " target"], Bool[Tensor, " target"], Bool[Tensor, " target"]]:
+    """Of each of ``ids`` after the token ``at``: its log probability, whether it is the most likely, finite logits.
+
+    They are on the CPU.
+    """
+    size = max(1, LOGITS_AT_ONCE // model.cfg.d_vocab)
+    logs = torch.empty(len(ids), dtype=torch.float64, device=ids.device)
+    greedy, finite = (torch.empty(len(ids), dtype=torch.bool, device=ids.device) for _ in range(2))
+    for start in range(0, len(residual), size):
+        logits = final_logits(model, residual[start : start + size])
+        here = ((at >= start) & (at < start + size)).nonzero()[:, 0]
+        row, token = at[here] - start, ids[here].to(logits.device)
+        peaks, best = logits.max(-1)
+        wide = logits.double()
+        logs[here] = (wide[row, token] - wide.logsumexp(-1)[row]).to(logs)
+        greedy[here] = (best[row] == token).to(ids.device)
+        finite[here] = peaks.isfinite()[row].to(ids.device)
+    return logs.cpu(), greedy.cpu(), finite.cpu()
