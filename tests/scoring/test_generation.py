@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from ivlens.scoring import prompt_ids
 
 LAYER, TOKENS = 1, 10
 PROMPTS = [
-    Prompt(text, " x") for text in ("the capital", "the quick brown fox jumps over the lazy dog", "Q: 1 + 2 =", "fox of")
+    Prompt("the capital", " x"), Prompt("the quick brown fox jumps over the lazy dog", " x"), Prompt("Q: 1 + 2 =", " x"),
+    Prompt("fox of", " x"),
 ]  # fmt: skip
 HOOKED = ["llama", "gpt2", "gemma3_text", "mistral", "bloom", "opt", "gptj", "gpt_neo", "phi3"]
 BRIDGED = ["llama", "gpt2", "bloom", "opt", "smollm3", "olmo3", "cohere2", "qwen3_moe", "gpt_oss", "qwen3_5_text"]
@@ -196,7 +198,7 @@ def test_a_stop_text_ends_an_answer_also_where_it_spans_tokens(llama: tuple[Any,
         assert text == model.tokenizer.decode(ids, skip_special_tokens=True)
     pieces = [model.tokenizer.decode([token]) for token in tokens[0]]
     stop = next(  # the end of a token and the beginning of the next
-        one[-1:] + two[:1] for one, two in zip(pieces[2:], pieces[3:], strict=False)
+        one[-1:] + two[:1] for one, two in pairwise(pieces[2:])
         if len(one) > 1 and one[-1:] + two[:1] not in "".join(pieces[:3])
     )  # fmt: skip
     stopped = iv.generate_answers(model, PROMPTS[0], max_tokens=30, stop=stop)

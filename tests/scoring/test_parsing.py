@@ -10,22 +10,24 @@ from ivlens import ArgumentError
 from ivlens.scoring.generation import before_stop
 from ivlens.scoring.parsing import PARSERS, canonical_number, last_number, option_letter, parsed, parsed_answers, yes_no
 
-FORMS = ["{}", "({})", "{}.", "{})", "**{}**", "The answer is {}", "the answer is ({}).", "Answer: {}", "answer: **{}**",
-         "\n{}\n\nbecause it is", "{}: it is", "The correct answer is:\n\n**{}) Paris**", "Option {} is right",
-         "Let me see. The answer is option {}, not the others", "(A) is wrong, so (A) no. Answer: {}", '"{}"']  # fmt: skip
+FORMS = [
+    "{}", "({})", "{}.", "{})", "**{}**", "The answer is {}", "the answer is ({}).", "Answer: {}", "answer: **{}**",
+    "\n{}\n\nbecause it is", "{}: it is", "The correct answer is:\n\n**{}) Paris**", "Option {} is right", '"{}"',
+    "Let me see. The answer is option {}, not the others", "(A) is wrong, so (A) no. Answer: {}",
+]  # fmt: skip
 LETTERS = [
-    ("I think it is B", "B"), ("B Paris", "B"), ("c", "C"), ("(d)", "D"), ("the answer is a", "A"), ("not (A) but (C)", "C"),
-    ("The answer is a dog", ""), ("A dog", ""), ("I don't know", ""), ("Answer: Paris", ""), ("B or C", ""), ("", ""),
+    ("I think it is B", "B"), ("B Paris", "B"), ("c", "C"), ("(d)", "D"), ("the answer is a", "A"),
+    ("not (A) but (C)", "C"), ("The answer is a dog", ""), ("A dog", ""), ("I don't know", ""), ("Answer: Paris", ""), ("B or C", ""), ("", ""),
 ]  # fmt: skip
 NUMBERS = [
     ("The total is $1,234.50.", "1234.5"), ("-5", "-5"), ("\u22127", "-7"), ("-$3", "-3"), ("$-3", "-3"), ("10-5", "5"),
-    ("4 - 3", "3"), ("1, 2, 3", "3"), ("1,2,3", "3"), ("about 1,234,567 people", "1234567"), ("50%", "50"), (".5", "0.5"),
-    ("-0.0", "0"), ("007", "7"), ("#### 18", "18"), ("x = 3.50", "3.5"), ("100", "100"), ("none", ""), ("", ""),
+    ("4 - 3", "3"), ("1, 2, 3", "3"), ("1,2,3", "3"), ("about 1,234,567 people", "1234567"), ("50%", "50"),
+    (".5", "0.5"), ("-0.0", "0"), ("007", "7"), ("#### 18", "18"), ("x = 3.50", "3.5"), ("100", "100"), ("none", ""), ("", ""),
     ("2 apples and 3.", "3"),
 ]  # fmt: skip
 YES_NO = [
-    ("Yes", "yes"), ("no.", "no"), ("**Yes**, no doubt", "yes"), ("The answer is no", "no"), ("Not yes. Answer: No", "no"),
-    ("I would say yes", "yes"), ("It is yes or no", ""), ("yesterday", ""), ("", ""),
+    ("Yes", "yes"), ("no.", "no"), ("**Yes**, no doubt", "yes"), ("The answer is no", "no"),
+    ("Not yes. Answer: No", "no"), ("I would say yes", "yes"), ("It is yes or no", ""), ("yesterday", ""), ("", ""),
 ]  # fmt: skip
 
 

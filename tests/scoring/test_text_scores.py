@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from ivlens import ArgumentError, UnsupportedError
 from ivlens.scoring.text_scores import check_available, exact_match, f1_of_words, normalised, rouge_l, scored
 
-WORDS = st.lists(
-    st.sampled_from("The a an An cat, dog! Sat sat. \u00fcber x-ray it's U.S. (on) mat".split()), max_size=8
-)
-TEXTS = WORDS.map(" ".join)
+WORDS = ["The", "a", "an", "An", "cat,", "dog!", "Sat", "sat.", "über", "x-ray", "it's", "U.S.", "(on)", "mat"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 PAIRS = [  # prediction, answer, exact match and F1, as SQuAD's script computes them
     ("Denver Broncos", "The Denver Broncos", 1.0, 1.0),
     ("the Denver Broncos!", "denver broncos", 1.0, 1.0),
