@@ -16,8 +16,8 @@ from ivlens.scoring import prompt_ids
 
 LAYER, TOKENS = 1, 10
 PROMPTS = [
-    Prompt("the capital", " x"), Prompt("the quick brown fox jumps over the lazy dog", " x"), Prompt("Q: 1 + 2 =", " x"),
-    Prompt("fox of", " x"),
+    Prompt("the capital", " x"), Prompt("the quick brown fox jumps over the lazy dog", " x"),
+    Prompt("Q: 1 + 2 =", " x"), Prompt("fox of", " x"),
 ]  # fmt: skip
 HOOKED = ["llama", "gpt2", "gemma3_text", "mistral", "bloom", "opt", "gptj", "gpt_neo", "phi3"]
 BRIDGED = ["llama", "gpt2", "bloom", "opt", "smollm3", "olmo3", "cohere2", "qwen3_moe", "gpt_oss", "qwen3_5_text"]
