@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -108,8 +109,13 @@ def _named(value: object) -> str:
 def _identity(function: Callable[..., Any]) -> str | None:
     if not inspect.isfunction(function) or function.__closure__ or "<lambda>" in function.__qualname__:
         return None
+    source = _source_hash(function)
+    return source and f"<{function.__module__}.{function.__qualname__} {source}>"
+
+
+@cache
+def _source_hash(function: Callable[..., Any]) -> str | None:
     try:
-        source = inspect.getsource(function)
+        return short_hash(inspect.getsource(function))
     except (OSError, TypeError):
         return None
-    return f"<{function.__module__}.{function.__qualname__} {short_hash(source)}>"
