@@ -1,6 +1,7 @@
 """Greedy decoding with a ``Bridge``, by Hugging Face's own key-value cache."""
 
 import inspect
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,12 +13,12 @@ from .model import Bridge
 
 @start_decoding.register(Bridge)
 def _start_decoding(model: Bridge, batch: int) -> NextLogits:
-    cache = None
+    cache: Any = None
     placed = "position_ids" in inspect.signature(type(model.hugging_face).forward).parameters
 
     def run(tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch all"]) -> Float[Tensor, "batch vocab"]:
         nonlocal cache
-        options = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
         if placed:  # a row's own, from 0 at its first token that is no padding
             options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         output = model.run(tokens, mask, **options)
