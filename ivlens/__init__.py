@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .records import prompts_needed as prompts_needed
     from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
+    from .scoring import generate_answers as generate_answers
     from .steering import ablate as ablate
     from .steering import compare_conditions as compare_conditions
     from .steering import mean_difference as mean_difference
@@ -117,6 +118,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "load_task",
     "list_tasks",
     "evaluate",
+    "generate_answers",
     # finding the heads that carry an instruction
     "locate_heads",
     "indirect_effects",
@@ -237,7 +239,7 @@ _ROOMS = {
         "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Relearning Repair Stability SteeringSweep "
         "TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
-    "scoring": "evaluate",
+    "scoring": "evaluate generate_answers",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
     "tasks": "Example GenerationScoring OptionScoring Prompt Task list_tasks load_task",
     "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",

@@ -19,7 +19,7 @@ from ..files import held
 from ..models import Model
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
-from ..scoring import candidates_of
+from ..scoring import by_likelihood, candidates_of, check_answers
 from ..tasks import Prompt, Task, as_tasks, list_tasks
 from ..vocabulary import FormatName, Split
 from .answers import KeptAnswers, clean_prompts, kept_answers
@@ -275,7 +275,8 @@ def _keep_abilities(work: _Work, base: Fractions) -> None:
 def _fits(model: Model, prompt: Prompt) -> bool:
     """Whether the prompt with each of its answers can be tokenised and fits into the model's context."""
     try:
-        candidates_of(model, prompt)
+        check_answers(model, prompt)
+        candidates_of(model, by_likelihood(prompt))
     except PromptError:
         return False
     return True

@@ -13,8 +13,8 @@ from ..files import short_hash
 from ..models import WeightPart, package_versions
 from ..records import Answers, OutputDivergence, load_or_compute
 from ..records.repair import BASE, TUNED
-from ..scoring import score_answers
-from ..tasks import Prompt, Task, check_available, clean_instruction
+from ..scoring import judge_answers
+from ..tasks import Prompt, Task, check_available, clean_instruction, is_lasting
 from ..vocabulary import Split
 from .divergence import TEXT, kl_divergence, text_log_probabilities
 from .measure import identity_of
@@ -99,11 +99,12 @@ class KeptAnswers:
 
         def compute() -> Answers:
             change()
-            scores = score_answers(self.mixed.model, prompts, self.batch_size)
+            scores = judge_answers(self.mixed.model, prompts, self.batch_size)
             return Answers(scores.log_probabilities[0], scores.correct)
 
         if name not in self.cache:
-            self.cache[name] = load_or_compute(self.folder / f"answers-{name}.safetensors", Answers, key, compute)
+            path = self.folder / f"answers-{name}.safetensors"
+            self.cache[name] = load_or_compute(path, Answers, key, compute) if is_lasting(prompts) else compute()
         return self.cache[name]
 
     def provenance(self, config: Any) -> dict[str, Any]:

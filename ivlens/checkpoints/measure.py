@@ -43,7 +43,7 @@ from ..records import (
 )
 from ..scoring import evaluate
 from ..steering import compare_conditions, controlled, steering_sweep
-from ..tasks import Prompt
+from ..tasks import Prompt, is_lasting
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
 from .config import CheckpointConfig
@@ -225,7 +225,10 @@ def kept_measure(
     prompts: Sequence[Prompt],
     **settings: Any,
 ) -> R:
-    """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on."""
+    """The saved measure, or else one computed on the checkpoint's model; its key has everything it depends on.
+
+    Nothing is saved of prompts that a function judges which has no lasting name.
+    """
     model = identity_of(checkpoint.facts)
     prompts_hash = _hash([repr(prompt) for prompt in prompts])
     key = {"measure": [measure, VERSION], "model": model, "prompts": prompts_hash, **settings}
@@ -235,7 +238,7 @@ def kept_measure(
         log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
         return compute(checkpoint.model())
 
-    return load_or_compute(folder / f"{'.'.join(parts)}.safetensors", kind, key, run)
+    return load_or_compute(folder / f"{'.'.join(parts)}.safetensors", kind, key, run) if is_lasting(prompts) else run()
 
 
 def vector_of(reading: HeadReading, task: str) -> InstructionVector:

@@ -8,6 +8,8 @@ from .bridge import Bridge as Bridge
 from .candidates import CandidateScores as CandidateScores
 from .candidates import PromptCandidates as PromptCandidates
 from .candidates import candidate_scores as candidate_scores
+from .decoding import decode_greedily as decode_greedily
+from .decoding import end_of_text as end_of_text
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
 from .engines import check_training as check_training

@@ -4,7 +4,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,7 @@ GENERATORS = {
 
 # The thread that a pass belongs to, for parts that autograd recomputes in its own threads.
 thread_of_pass: ContextVar[int | None] = ContextVar("thread_of_pass", default=None)
+_suspended: ContextVar[tuple["Hooks", ...]] = ContextVar("suspended", default=())
 
 
 class _HeldByTheBlock:
@@ -175,6 +176,17 @@ def hooks_on(model: nn.Module) -> list[Any]:
     return [hook for module in model.modules() for hook in _on(module) if not isinstance(hook, _Hook)]
 
 
+@contextmanager
+def without_edits(model: Model) -> Iterator[None]:
+    """Within this context the edits that are active on the model do not run in this thread's passes."""
+    watch = _watch_on(model)
+    token = _suspended.set(() if watch is None else tuple(watch.entered))
+    try:
+        yield
+    finally:
+        _suspended.reset(token)
+
+
 def remove_left_behind(model: Model) -> None:
     """Remove hooks whose context is no longer active."""
     for point in model.hook_dict.values():
@@ -199,6 +211,8 @@ class _Hook:
 
     def __call__(self, point: nn.Module, inputs: Any, activation: Tensor) -> Tensor | None:
         if not self.hooks.active:  # left behind by an interrupt; the next context or check removes it
+            return None
+        if self.hooks in _suspended.get():
             return None
         _check_thread(self.hooks)
         self.hooks.ran.add(self.name)

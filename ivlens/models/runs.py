@@ -112,7 +112,16 @@ def answer_residual(model: Model, rows: Rows) -> Float[Tensor, "token d_model"]:
 @singledispatch
 def final_logits(model: Any, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of final residual streams, in float32 or wider: final norm, unembedding, soft cap."""
-    normed, weight, bias = model.ln_final(residual[None])[0], model.unembed.W_U.T, model.unembed.b_U
+    return _unembedded(model, model.ln_final(residual[None])[0])
+
+
+def next_logits(model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch vocab"]:
+    """``final_logits`` of the last position only."""
+    return _unembedded(model, model.ln_final(residual[:, -1:])[:, 0])
+
+
+def _unembedded(model: HookedTransformer, normed: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
+    weight, bias = model.unembed.W_U.T, model.unembed.b_U
     if normed.element_size() < 4:
         normed, weight, bias = normed.float(), weight.float(), bias.float()
     return apply_softcap(F.linear(normed, weight, bias), model.cfg.output_logits_soft_cap)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import check_finite, checked
-from ..stats import standard_error, wilson_interval
+from ..stats import bootstrap_mean, check_level, standard_error, wilson_interval
 from .html import block, frame_table
 from .store import Record
 
@@ -65,7 +65,7 @@ class Evaluation(Record):
 
     @property
     def score(self) -> float:
-        """Mean score."""
+        """Mean of the scores, from 0 to 1: F1 or Rouge-L where prompts ask for it, else the accuracy."""
         return _known(self.scores).double().mean().item()
 
     @property
@@ -134,6 +134,28 @@ class Evaluation(Record):
         chance = _known(self.chance).double().mean().item()
         return (accuracy - chance) / (1 - chance)
 
+    @checked
+    def score_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Percentile-bootstrap interval of the mean score over prompts (``ivlens.stats.bootstrap_mean``).
+
+        Args:
+            level: the interval's level, between 0 and 1.
+
+        Returns:
+            Lower and upper end, from 0 to 1.
+
+        Raises:
+            ArgumentError: a level outside (0, 1).
+
+        Example:
+            >>> low, high = iv.evaluate(model, prompts).score_interval()
+            >>> 0 <= low <= high <= 1
+            True
+        """
+        check_level(level)
+        low, high = bootstrap_mean(_known(self.scores).double(), level)
+        return low.item(), high.item()
+
     @property
     def accuracy_stderr(self) -> float:
         """Standard error of the accuracy, with prompts as the unit."""
@@ -159,8 +181,9 @@ class Evaluation(Record):
         return block("Evaluation", f"{self}", frame_table(self.to_frame()) if self.prompts else "")
 
     def __str__(self) -> str:
+        graded = f"score {self.score:.2f}, " if self.score != self.accuracy else ""
         return (
-            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, "
+            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, {graded}"
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )
 

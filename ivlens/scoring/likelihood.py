@@ -1,6 +1,6 @@
 """How a model answers prompts: P(answer | prompt), the likelihoods of options, and accuracy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,61 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..checks import Count, checked
 from ..errors import refuse_odd
-from ..models import CandidateScores, Model, candidate_scores, provenance
-from ..records import Evaluation
-from ..tasks import Prompt, beginning, task_names
+from ..models import CandidateScores, Model, candidate_scores
+from ..tasks import Prompt, beginning
 from .candidates import Candidates, Likelihoods, candidates_of, is_choice
 from .judged import chance, chosen_text, judge
-from .tokens import listed
-
-
-@checked
-@torch.no_grad()
-def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Count = 32) -> Evaluation:
-    """Score how the model answers prompts: P(answer | prompt) teacher forced, and accuracy, per prompt.
-
-    Probabilities are those of the whole first accepted answer. A prompt with options counts as correct when the option
-    of highest log-likelihood, normalised as its ``scoring`` says, is an accepted one; any other when greedy decoding
-    gives one of its accepted answers (each token is the most likely one after those before it). Where an answer begins
-    with a blank token, as digits do in many tokenizers, its "first token" includes the next one.
-
-    A prompt with several options or accepted answers is run once, and these from its keys and values.
-
-    Args:
-        model: the model that answers.
-        prompts: prompts with their accepted answers.
-        batch_size: rows per forward pass: prompts, or what follows them.
-
-    Returns:
-        Probabilities and correctness per prompt, and the log-likelihoods of options.
-
-    Raises:
-        PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
-            logits are not finite.
-
-    Example:
-        >>> answers = iv.evaluate(model, prompts)
-        >>> answers.n, answers.probabilities.shape
-        (4, torch.Size([4]))
-        >>> choice = iv.Prompt("the quick", " fox", options=(" dog", " fox", " lazy"))
-        >>> iv.evaluate(model, choice).chance
-        tensor([0.3333], dtype=torch.float64)
-    """
-    prompts = listed(prompts)
-    answers = score_answers(model, prompts, batch_size)
-    whole, token, begin = answers.log_probabilities.exp()
-    choices = any(answers.option_log_likelihoods)
-    return Evaluation(
-        whole, token, begin, answers.correct,
-        prompts=tuple(prompt.text for prompt in prompts),
-        answers=tuple(prompt.answers[0] for prompt in prompts),
-        scores=answers.scores, texts=answers.texts, chance=answers.chance,
-        options=tuple(prompt.options for prompt in prompts) if choices else (),
-        option_log_likelihoods=answers.option_log_likelihoods if choices else (),
-        provenance=provenance(model, batch_size=batch_size, tasks=task_names(prompts)),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +33,7 @@ class AnswerScores:
 
 @torch.no_grad()
 def score_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> AnswerScores:
-    """What ``evaluate`` records, without its provenance.
+    """What ``evaluate`` records of prompts that are judged by likelihood, without its provenance.
 
     Raises:
         PromptError: see ``evaluate``.

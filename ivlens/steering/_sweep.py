@@ -12,10 +12,20 @@ from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
 from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
 from ..records import SteeringSweep, check_finite
-from ..scoring import Candidates, Likelihoods, candidates_of, judge, listed
+from ..scoring import (
+    Candidates,
+    Likelihoods,
+    by_likelihood,
+    candidates_of,
+    check_answers,
+    is_generated,
+    judge,
+    listed,
+)
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 from ..vocabulary import TokenizedPrompt, check_layers
+from ._generated import judge_steered
 
 
 @checked
@@ -34,8 +44,9 @@ def steering_sweep(
 
     The numbers are those of ``steer`` and ``evaluate`` for each combination, but a prompt's earlier tokens run only
     once for all of its options or accepted answers, and each combination from its layer on; where a model's cache does
-    not allow that, each combination runs the whole prompt, with a FallbackWarning. Choose on one set of prompts with
-    ``.best()`` and report on another.
+    not allow that, each combination runs the whole prompt, with a FallbackWarning. Answers of prompts that are judged
+    by generated text are generated for each combination. Choose on one set of prompts with ``.best()`` and report on
+    another.
 
     Args:
         model: the model to steer.
@@ -65,7 +76,8 @@ def steering_sweep(
     added = torch.stack([scale * values for scale in scales for values in vectors])  # scale*k d_model
     prompts = listed(prompts)
     check_finite("values of the vector times scale", added)
-    asked = candidates_of(model, prompts)
+    check_answers(model, prompts)
+    asked = candidates_of(model, map(by_likelihood, prompts))
     order = sorted(set(layers))
     found = _likelihoods(model, asked, dict.fromkeys(order, added), stream_budget)
     odd = [number for number, each in enumerate(found) if each.log_likelihoods.isnan().any()]
@@ -74,6 +86,9 @@ def steering_sweep(
     judged = [judge(*each).correct[1:] for each in zip(asked, found, strict=True)]  # without the clean stream
     logs = [of.log_likelihoods[1:, each.first] for each, of in zip(asked, found, strict=True)]
     correct, probabilities = (torch.stack(each, -1).view(*shape, -1)[back] for each in (judged, logs))
+    if generated := [number for number, prompt in enumerate(prompts) if is_generated(prompt)]:
+        these, vectors = [prompts[number] for number in generated], added.unflatten(0, shape[1:])
+        correct[..., generated] = judge_steered(model, these, layers, vectors)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
         correct, probabilities.exp(), layers, scales, ks, vector.task, provenance=provenance(model, **settings)

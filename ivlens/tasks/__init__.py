@@ -6,6 +6,7 @@ from .formats import Turns as Turns
 from .formats import chat_format as chat_format
 from .judging import GenerationScoring as GenerationScoring
 from .judging import OptionScoring as OptionScoring
+from .judging import is_lasting as is_lasting
 from .loading import as_tasks as as_tasks
 from .loading import load_task as load_task
 from .loading import tasks_by_name as tasks_by_name

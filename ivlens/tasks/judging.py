@@ -1,11 +1,15 @@
 """How answers of a task are judged: as options by likelihood, or as generated text; otherwise by greedy decoding."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Literal
+from uuid import uuid4
 
 from ..checks import Count, Fraction, checked
 from ..errors import ArgumentError, brief
+from ..files import short_hash
 
 Normalisation = Literal["sum", "token", "character"]
 ShownOptions = Literal["none", "letters", "texts"]
@@ -45,7 +49,7 @@ class GenerationScoring:
             number; or a function from the text to what counts.
         score: how that is scored against the answers, the best of which counts: "exact-match" without regard to case,
             articles and punctuation, "f1" of words, "rouge-l" with stemming; or a function of the parsed text and the
-            answers, from 0 to 1.
+            answers, from 0 to 1. A text in which nothing was found, "", scores 0.
         threshold: score from which an answer counts as correct.
 
     Raises:
@@ -66,5 +70,52 @@ class GenerationScoring:
         if not all(self.stop):
             raise ArgumentError("stop to be texts that are not empty", brief(self.stop))
 
+    def __repr__(self) -> str:
+        """As the dataclass has it, but for functions: keys of kept results are made of it."""
+        values = (f"{each.name}={_named(getattr(self, each.name))}" for each in fields(self))
+        return f"GenerationScoring({', '.join(values)})"
+
 
 Scoring = OptionScoring | GenerationScoring
+
+
+def is_lasting(judged: Iterable[Any]) -> bool:
+    """Whether what judges these prompts, or tasks, can be told from anything else that ever will, by its repr.
+
+    That is so of functions with a name whose source is known and all there is to them: no lambda, no closure.
+    """
+    scorings = (each.scoring for each in judged)
+    functions = (
+        function for scoring in scorings if isinstance(scoring, GenerationScoring)
+        for function in (scoring.parse, scoring.score) if callable(function)
+    )  # fmt: skip
+    return all(_identity(function) is not None for function in functions)
+
+
+_unnamed: list[tuple[Callable[..., Any], str]] = []  # held, so that none is taken for another one
+
+
+def _named(value: object) -> str:
+    """A repr; a function's is by its module, name and source, or else a name that nothing else has."""
+    if not callable(value):
+        return repr(value)
+    if identity := _identity(value):
+        return identity
+    if value not in (function for function, _ in _unnamed):
+        _unnamed.append((value, uuid4().hex))
+    return next(f"<{name}>" for function, name in _unnamed if function == value)
+
+
+def _identity(function: Callable[..., Any]) -> str | None:
+    if not inspect.isfunction(function) or function.__closure__ or "<lambda>" in function.__qualname__:
+        return None
+    source = _source_hash(function)
+    return source and f"<{function.__module__}.{function.__qualname__} {source}>"
+
+
+@cache
+def _source_hash(function: Callable[..., Any]) -> str | None:
+    try:
+        return short_hash(inspect.getsource(function))
+    except (OSError, TypeError):
+        return None

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count, takewhile
 from typing import Any
 
@@ -12,6 +12,8 @@ from ..vocabulary import TokenizedPrompt
 from .examples import is_unicode
 from .judging import OptionScoring, Scoring
 from .parts import Part, as_parts, token_roles
+
+LATER_FIELDS = ("options", "scoring")  # those that the first versions of kept results lack
 
 
 def task_names(prompts: Iterable["Prompt"]) -> list[str]:
@@ -68,6 +70,14 @@ class Prompt:
         if isinstance(self.scoring, OptionScoring) and not self.options:
             raise PromptError("a prompt with options, to be judged by them", f"{brief(self.text)} without")
         object.__setattr__(self, "parts", as_parts(self.parts, self.text))
+
+    def __repr__(self) -> str:
+        """As the dataclass has it, but for later fields at their defaults: keys of kept results are made of it."""
+        shown = [
+            each.name for each in fields(self)
+            if each.repr and (each.name not in LATER_FIELDS or getattr(self, each.name) != each.default)
+        ]  # fmt: skip
+        return f"Prompt({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def token_ids(self, tokenizer: Any) -> list[int]:
         """The ids of the text from the tokenizer, without an appended end-of-text token.

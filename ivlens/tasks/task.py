@@ -14,7 +14,7 @@ from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
 from .formats import NEUTRAL, ChatText, Format, Turns, find_format
-from .judging import Scoring
+from .judging import GenerationScoring, Scoring
 from .prompt import Prompt
 
 FEW_LABELS = 10  # different answers up to which a task is one of choosing a label
@@ -201,7 +201,8 @@ class Task:
         if isinstance(text, ChatText):
             special_tokens, space = False, text.space
         answers = tuple(space + answer for answer in query.answers)
-        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()))
+        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()),
+                      scoring=self.scoring if isinstance(self.scoring, GenerationScoring) else None)  # fmt: skip
 
     def _queries(self, n: int | None, split: Split, seed: int) -> list[Example]:
         queries = list(self.split(split))

@@ -14,7 +14,7 @@ from ..errors import ArgumentError
 from ..files import short_hash
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..records import short_repr
-from ..scoring import candidates_of, evaluate
+from ..scoring import check_answers, evaluate
 from ..tasks import Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
 from ..vocabulary import check_layer
@@ -83,7 +83,7 @@ class Ability:
             MismatchError: a vector of another kind of model.
             ArgumentError: a layer that the model does not have, or a vector of zeros.
         """
-        candidates_of(model, self.prompts)
+        check_answers(model, self.prompts)
         if self.layer is not None:
             check_layer(model.cfg.n_layers, self.layer, f"the layer of ability {self.name!r}")
         if self.vector is not None and not vector_values(model, self.vector).any():

@@ -160,7 +160,7 @@ def test_a_tuned_model_object_is_what_it_was(base: Any, tuned: Any, tasks: Tasks
     before, facts = weights(tuned), model_facts(tuned)
     repair(base, tuned, tasks)
     assert same_bits(weights(tuned), before)
-    monkeypatch.setattr(answering, "score_answers", lambda *_: 1 / 0)
+    monkeypatch.setattr(answering, "judge_answers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         repair(base, tuned, tasks)
     assert same_bits(weights(tuned), before)
@@ -168,7 +168,7 @@ def test_a_tuned_model_object_is_what_it_was(base: Any, tuned: Any, tasks: Tasks
 
 
 class Counted:
-    """``score_answers`` that counts its calls, and is interrupted at one of them."""
+    """``judge_answers`` that counts its calls, and is interrupted at one of them."""
 
     def __init__(self, ends_at: int = -1) -> None:
         self.inputs: list[tuple[str, ...]] = []
@@ -181,14 +181,14 @@ class Counted:
         return score(model, prompts, batch_size)
 
 
-score = answering.score_answers
+score = answering.judge_answers
 Listen = Callable[[Counted], Counted]
 
 
 @pytest.fixture
 def listen_to(monkeypatch: Any) -> Listen:
     def put(counted: Counted) -> Counted:
-        monkeypatch.setattr(answering, "score_answers", counted)
+        monkeypatch.setattr(answering, "judge_answers", counted)
         return counted
 
     return put

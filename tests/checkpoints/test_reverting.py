@@ -155,7 +155,7 @@ def test_heads_that_cannot_be_put_back_are_refused_before_anything_is_measured(
     planted: Planted, monkeypatch: pytest.MonkeyPatch, model_type: str, heads: Any, error: Any, said: str
 ) -> None:
     base, tuned = planted(all_changed, model_type, "bridge", num_hidden_layers=2)
-    monkeypatch.setattr(answers_module, "score_answers", _never)
+    monkeypatch.setattr(answers_module, "judge_answers", _never)
     with pytest.raises(error, match=said):
         iv.revert_weights(base, tuned, [OLD], [NEW], CONFIG, heads={"a set": heads})
 
@@ -176,7 +176,7 @@ def test_an_interrupted_call_resumes_with_the_same_bits(
     planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     base, tuned = planted(all_changed)
-    after, score, done = weights_of(tuned), answers_module.score_answers, []
+    after, score, done = weights_of(tuned), answers_module.judge_answers, []
 
     def counted(*given: Any) -> Any:
         if len(done) == stop:
@@ -184,7 +184,7 @@ def test_an_interrupted_call_resumes_with_the_same_bits(
         done.append(given)
         return score(*given)
 
-    monkeypatch.setattr(answers_module, "score_answers", counted)
+    monkeypatch.setattr(answers_module, "judge_answers", counted)
     stop, sets = 9, {"two": [(0, 1), (2, 2)]}
     with pytest.raises(error):
         iv.revert_weights(base, tuned, [OLD], [NEW], CONFIG, heads=sets, out=tmp_path)
@@ -203,8 +203,8 @@ def test_an_interrupted_call_resumes_with_the_same_bits(
 
 def test_what_did_not_change_is_not_measured_again(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     base, tuned = planted(scrambled_mlp)
-    score, done = answers_module.score_answers, []
-    monkeypatch.setattr(answers_module, "score_answers", lambda *given: done.append(1) or score(*given))
+    score, done = answers_module.judge_answers, []
+    monkeypatch.setattr(answers_module, "judge_answers", lambda *given: done.append(1) or score(*given))
     iv.revert_weights(base, tuned, [OLD], [NEW], CONFIG)
     assert len(done) == 5 + 2  # base, tuned and between, by depth; every band is one of the two models
 

@@ -1,0 +1,27 @@
+"""Generated answers under steering, for each layer, scale and vector: what streams, which are teacher forced, lack."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..models import Model
+from ..scoring import judge_generated
+from ..tasks import Prompt
+from ._steer import steer
+
+AT_ONCE = 32  # prompts
+
+
+def judge_steered(
+    model: Model, prompts: Sequence[Prompt], layers: Sequence[int], added: Float[Tensor, "scale k d_model"]
+) -> Bool[Tensor, "layer scale k prompt"]:
+    """Whether each prompt, judged by its generated answer, is answered rightly with each vector added at each layer."""
+    correct = torch.zeros(len(layers), *added.shape[:2], len(prompts), dtype=torch.bool)
+    settings = [(i, s, k) for i in range(len(layers)) for s in range(len(added)) for k in range(added.shape[1])]
+    for i, s, k in tqdm(settings, desc="steered answers", unit="setting", leave=False, disable=None):
+        with steer(model, added[s, k], layers[i]):
+            correct[i, s, k] = judge_generated(model, prompts, AT_ONCE).correct
+    return correct

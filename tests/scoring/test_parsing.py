@@ -1,0 +1,93 @@
+"""What counts of a generated text, on the forms that models write, and on anything else."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ivlens import ArgumentError
+from ivlens.scoring.generation import before_stop
+from ivlens.scoring.parsing import PARSERS, canonical_number, last_number, option_letter, parsed, parsed_answers, yes_no
+
+FORMS = [
+    "{}", "({})", "{}.", "{})", "**{}**", "The answer is {}", "the answer is ({}).", "Answer: {}", "answer: **{}**",
+    "\n{}\n\nbecause it is", "{}: it is", "The correct answer is:\n\n**{}) Paris**", "Option {} is right", '"{}"',
+    "Let me see. The answer is option {}, not the others", "(A) is wrong, so (A) no. Answer: {}",
+]  # fmt: skip
+LETTERS = [
+    ("I think it is B", "B"), ("B Paris", "B"), ("c", "C"), ("(d)", "D"), ("the answer is a", "A"),
+    ("not (A) but (C)", "C"), ("The answer is a dog", ""), ("A dog", ""),
+    ("I don't know", ""), ("Answer: Paris", ""), ("B or C", ""), ("", ""),
+]  # fmt: skip
+NUMBERS = [
+    ("The total is $1,234.50.", "1234.5"), ("-5", "-5"), ("\u22127", "-7"), ("-$3", "-3"), ("$-3", "-3"), ("10-5", "5"),
+    ("4 - 3", "3"), ("1, 2, 3", "3"), ("1,2,3", "3"), ("about 1,234,567 people", "1234567"), ("50%", "50"),
+    (".5", "0.5"), ("-0.0", "0"),
+    ("007", "7"), ("#### 18", "18"), ("x = 3.50", "3.5"), ("100", "100"), ("none", ""), ("", ""),
+    ("2 apples and 3.", "3"),
+]  # fmt: skip
+YES_NO = [
+    ("Yes", "yes"), ("no.", "no"), ("**Yes**, no doubt", "yes"), ("The answer is no", "no"),
+    ("Not yes. Answer: No", "no"), ("I would say yes", "yes"), ("It is yes or no", ""), ("yesterday", ""), ("", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_options_letter_is_found_in_every_form(form: str) -> None:
+    for letter in "ABCDE":
+        assert option_letter(form.format(letter)) == letter
+
+
+@pytest.mark.parametrize(("text", "letter"), LETTERS)
+def test_an_options_letter_and_words_that_look_like_one(text: str, letter: str) -> None:
+    assert option_letter(text) == letter
+
+
+@pytest.mark.parametrize(("text", "number"), NUMBERS)
+def test_the_last_number(text: str, number: str) -> None:
+    assert last_number(text) == number
+
+
+@pytest.mark.parametrize(("text", "found"), YES_NO)
+def test_yes_or_no(text: str, found: str) -> None:
+    assert yes_no(text) == found
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9), st.text())
+def test_a_number_is_found_however_it_is_written(number: Decimal, before: str) -> None:
+    for written in (f"{number:f}", f"{number:,f}", f"{number:f}.", f"${number:,.3f}"):
+        assert Decimal(last_number(f"{before}\n{written}")) == number
+        assert Decimal(canonical_number(written) or "nan") == number
+
+
+@given(st.text())
+def test_any_text_is_parsed(text: str) -> None:
+    for name in PARSERS:
+        found = parsed(name, text)
+        assert found == found.strip()
+        assert parsed(name, found) == found or name == "yes-no"
+    assert option_letter(text) in {"", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+    assert yes_no(text) in {"", "yes", "no"}
+    assert "\n" not in parsed("first-line", text)
+
+
+@given(st.text(), st.lists(st.text(min_size=1), max_size=3))
+def test_the_text_before_a_stop_is_the_longest_beginning_without_one(text: str, stops: list[str]) -> None:
+    found = before_stop(text, stops)
+    assert text.startswith(found)
+    assert not any(stop in found for stop in stops)
+    assert found == text or any(text.startswith(stop, len(found)) for stop in stops)
+
+
+def test_answers_are_parsed_as_texts_are() -> None:
+    assert parsed_answers("last-number", (" #### 1,800", " many"), ()) == ("1800", " many")
+    assert parsed_answers("option-letter", (" Paris",), (" Rome", " Paris")) == ("B", " Paris")
+    assert parsed_answers("option-letter", (" B",), (" A", " B")) == ("B",)
+    assert parsed_answers("first-line", (" one\ntwo",), ()) == (" one\ntwo",)
+
+
+def test_a_function_of_the_users_gives_a_text() -> None:
+    assert parsed(str.upper, "a") == "A"
+    with pytest.raises(ArgumentError, match="parse to give a text; got 1"):
+        parsed(len, "a")  # type: ignore[arg-type]
