@@ -1,9 +1,9 @@
 """Tasks, their prompts and corruptions, and their files."""
 
 from .builtin import list_tasks as list_tasks
+from .chat import chat_format as chat_format
 from .examples import Example as Example
 from .formats import Turns as Turns
-from .formats import chat_format as chat_format
 from .judging import GenerationScoring as GenerationScoring
 from .judging import OptionScoring as OptionScoring
 from .loading import as_tasks as as_tasks

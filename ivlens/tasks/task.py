@@ -11,9 +11,10 @@ from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
 from ..vocabulary import Corruption, FormatName, Split
 from .builtin import list_tasks, read_builtin
+from .chat import ChatText, find_format
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
-from .formats import NEUTRAL, ChatText, Format, Turns, find_format
+from .formats import NEUTRAL, Format, Turns
 from .judging import Scoring
 from .prompt import Prompt
 
