@@ -14,12 +14,17 @@ NEUTRAL = ("Input", "Output")
 
 @dataclass(frozen=True)
 class Turns:
-    """The input of a format: an instruction or None, the names of the fields, demonstrations, and the query."""
+    """The input of a format: an instruction or None, the names of the fields, demonstrations, and the query.
+
+    ``options`` are those shown after the query; ``history`` are earlier turns, pairs of a role and a text.
+    """
 
     instruction: str | None
     labels: tuple[str, str]
     demonstrations: tuple[Example, ...]
     query: str
+    options: tuple[str, ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
 
 
 Format = Callable[[Turns], str]
