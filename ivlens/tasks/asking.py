@@ -16,7 +16,7 @@ def find_format(format: AnyFormat, tokenizer: Any) -> Format:
 
     Raises: ArgumentError for an unknown name, and for a chat without a tokenizer.
     """
-    if is_chat(format):
+    if format == "chat" or isinstance(format, Chat):
         if tokenizer is None:
             raise ArgumentError("tokenizer= with format='chat'", "none", "pass tokenizer=model.tokenizer")
         return bound(format if isinstance(format, Chat) else Chat(), tokenizer)

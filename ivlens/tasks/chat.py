@@ -36,7 +36,7 @@ class Chat:
     Args:
         system: a system message; it stays in corrupted prompts, so it should not reveal the task.
         assistant_prefix: the beginning of every answer, which the prompt ends with.
-        date: the day that a template is told which writes today's date, as YYYY-MM-DD.
+        date: the day, as YYYY-MM-DD, for a template that writes today's date.
         template_options: options of the template itself, as ``{"enable_thinking": False}``.
 
     Raises:
@@ -75,7 +75,7 @@ class Chat:
     @property
     def settings(self) -> dict[str, Any]:
         """The fields that are not the defaults, as records hold them."""
-        default = {"system": None, "assistant_prefix": "", "date": DATE, "template_options": {}}
+        default: dict[str, Any] = {"system": None, "assistant_prefix": "", "date": DATE, "template_options": {}}
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value != default[name]}
 
@@ -295,7 +295,7 @@ def bound(chat: Chat, tokenizer: Any) -> ChatFormat:
 
 
 def _clock(day: datetime) -> str:
-    """A macro that takes the place of the clock for a template that follows: ``strftime_now`` of this day."""
+    """A macro that replaces the clock in the template that follows: ``strftime_now`` of this day."""
     texts = {f"%-{one}": day.strftime(f"%{one}").lstrip("0") or "0" for one in UNPADDED}
     texts |= {f"%{one}": day.strftime(f"%{one}") for one in PADDED}
     replaced = "".join(f"|replace('{directive}', '{text}')" for directive, text in texts.items())
