@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from .steering import random_vector as random_vector
     from .steering import steer as steer
     from .steering import steering_sweep as steering_sweep
+    from .tasks import Chat as Chat
     from .tasks import Example as Example
     from .tasks import GenerationScoring as GenerationScoring
     from .tasks import OptionScoring as OptionScoring
@@ -112,6 +113,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # tasks, and how a model answers their prompts
     "Task",
     "Example",
+    "Chat",
     "GenerationScoring",
     "OptionScoring",
     "Prompt",
@@ -241,7 +243,7 @@ _ROOMS = {
     ),
     "scoring": "evaluate generate_answers",
     "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
-    "tasks": "Example GenerationScoring OptionScoring Prompt Task list_tasks load_task",
+    "tasks": "Chat Example GenerationScoring OptionScoring Prompt Task list_tasks load_task",
     "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",
     "vectors": "InstructionVector instruction_vector list_vectors load_vector logit_lens",
 }

@@ -18,7 +18,7 @@ from .models import Model, answer_logits, check_fits, padded
 from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
-from .tasks import Prompt, Task, as_tasks, clean_instruction, task_names, token_text
+from .tasks import AnyFormat, Prompt, Task, as_tasks, clean_instruction, format_of, task_names, token_text
 from .vectors import InstructionVector, instruction_vector, logit_lens
 from .vocabulary import Head, Metric, TokenizedPrompt, check_layer
 
@@ -159,6 +159,7 @@ def explore(
     n_clean: Count = 20,
     n_test: Count = 12,
     shots: Natural = 2,
+    format: AnyFormat = "labelled",
     layer: Natural | None = None,
     scale: float = 4.0,
     seed: Seed = 0,
@@ -173,6 +174,7 @@ def explore(
         n_clean: training prompts per task, for means and effects.
         n_test: test prompts per task, on which the vector is tried.
         shots: demonstrations in each clean prompt.
+        format: how prompts are written: "labelled", "plain", "qa", "chat" or a ``Chat``, or a callable of your own.
         layer: initial layer of the slider; None: two fifths of the depth.
         scale: initial scale of the slider.
         seed: seed of the prompts.
@@ -203,7 +205,7 @@ def explore(
     elif corrupted:
         raise ArgumentError("corrupted= beside clean prompts made by hand", "it beside tasks", "leave it out")
     else:
-        draws = DRAWS | {"shots": shots, "seed": seed}
+        draws = DRAWS | {"shots": shots, "seed": seed, "format": format}
         prompts = {task.name: _drawn(model, task, known, n_clean, n_test, draws) for task in _tasks(several)}
     from .views import ExplorerWidget
 
@@ -244,7 +246,9 @@ def _drawn(model: Model, task: Task, known: list[Any], n_clean: int, n_test: int
 def _common_draws(task: Task, known: list[HeadEffects]) -> dict[str, Any]:
     """How the prompts of all known effects on a task were drawn."""
     settings = [each.provenance.get("settings", {}) for each in known]
-    draws = [{name: each.get(name) for name in (*DRAWS, "instruction")} for each in settings]
+    draws = [
+        {name: each.get(name) for name in (*DRAWS, "instruction")} | {"format": format_of(each)} for each in settings
+    ]
     if None in [draws[0][name] for name in DRAWS] or any(each != draws[0] for each in draws):
         expected = f"effects on {task.name!r} that say how their prompts were drawn, all of them alike"
         raise ArgumentError(expected, f"{settings}"[:200], "locate_heads computes such")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ivlens
-from ivlens import ArgumentError, Prompt, Task
+from ivlens import ArgumentError, Chat, Prompt, Task
 from ivlens import explorer as room
 from ivlens.errors import MismatchError
 from ivlens.explorer import Explorer, explore
@@ -81,6 +81,17 @@ def test_effects_that_are_there_are_not_computed_again(model: Any, monkeypatch: 
     drawn = {"shots": 1, "seed": 7, "split": "train"}
     assert explorer.prompts["next"].corrupted == NEXT.prompts(3, corruption="no-instruction", **drawn)
     assert explorer.prompts["next"].clean == NEXT.prompts(3, **drawn)
+
+
+def test_a_chat_is_explored_as_its_effects_were_computed(model: Any, tiny_tokenizer: Any, chatml: str) -> None:
+    model.tokenizer = tiny_tokenizer(chat_template="{{ bos_token if extra }}" + chatml)
+    chat = Chat("Be brief.", template_options={"extra": True})
+    drawn = {"format": chat, "tokenizer": model.tokenizer}
+    prompts = handed(model, NEXT, n_clean=2, n_test=2, format=chat).prompts["next"]
+    assert prompts.clean == NEXT.prompts(2, split="train", **drawn)
+    assert prompts.test_clean == NEXT.prompts(2, split="test", **drawn)
+    effects = ivlens.locate_heads(model, NEXT, n_clean=2, n_corrupted=2, format=chat)
+    assert handed(model, NEXT, effects=effects, n_test=2).prompts["next"] == prompts
 
 
 @pytest.mark.parametrize("instruction", [1, "and the lazy fox", False])

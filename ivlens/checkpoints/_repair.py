@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +20,8 @@ from ..models import Model
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ..scoring import by_likelihood, candidates_of, check_answers
-from ..tasks import Prompt, Task, as_tasks, list_tasks
-from ..vocabulary import FormatName, Split
+from ..tasks import AnyFormat, Prompt, Task, as_tasks, list_tasks
+from ..vocabulary import Split
 from .answers import KeptAnswers, clean_prompts, kept_answers
 from .mixing import Fractions, undone
 from .search import KINDS, Plan, Search, Trial
@@ -50,7 +50,7 @@ class RepairConfig:
         random_seeds: seeds of the random controls, two controls for each.
         seed: seed of the prompts.
         instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
-        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat.
+        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat, or a ``Chat``.
         batch_size: answers per forward pass.
 
     Raises:
@@ -72,7 +72,7 @@ class RepairConfig:
     random_seeds: tuple[Seed, ...] = (0, 1, 2)
     seed: Seed = 0
     instruction: bool | int | str | None = None
-    format: FormatName | Callable[..., str] = "labelled"
+    format: AnyFormat = "labelled"
     batch_size: Count = 32
 
     @property
@@ -182,7 +182,7 @@ def repair(
             for role, of_role in tasks.items()
         }  # fmt: skip
         every = [prompt for of_role in prompts.values() for pairs in of_role.values() for _, prompt in pairs]
-        with kept_answers(first, second, every, folder, Path(scratch), config.batch_size) as kept:
+        with kept_answers(first, second, every, folder, Path(scratch), config) as kept:
             return _repaired(_Work(kept, prompts), config, tolerance, choose_others=others is None)
 
 

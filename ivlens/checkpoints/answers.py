@@ -14,12 +14,12 @@ from ..models import WeightPart, package_versions
 from ..records import Answers, OutputDivergence, load_or_compute
 from ..records.repair import BASE, TUNED
 from ..scoring import judge_answers
-from ..tasks import Prompt, Task, check_available, clean_instruction, is_lasting
+from ..tasks import Prompt, Task, check_available, clean_instruction, format_facts, is_lasting
 from ..vocabulary import Split
 from .divergence import TEXT, kl_divergence, text_log_probabilities
 from .measure import identity_of
 from .mixing import Fractions, MixedWeights, mixed_weights
-from .prompts import check_same_tokens
+from .prompts import check_same_tokens, warn_of_another_template
 from .sources import CheckpointUnderTest
 
 
@@ -109,16 +109,18 @@ class KeptAnswers:
 
     def provenance(self, config: Any) -> dict[str, Any]:
         """The tuned model's facts, and among the settings the base's."""
-        settings = {**vars(config), "format": str(config.format), "base": self.facts[BASE]}
+        settings = {**vars(config), **format_facts(config.format), "base": self.facts[BASE]}
         return {"model": self.facts[TUNED], "settings": settings, "versions": package_versions()}
 
 
 @contextmanager
 def kept_answers(
     base: CheckpointUnderTest, tuned: CheckpointUnderTest, prompts: Sequence[Prompt], folder: Path, scratch: Path,
-    batch_size: int,
+    config: Any,
 ) -> Iterator[KeptAnswers]:  # fmt: skip
     """Within this context, the mixed model's answers; see ``mixed_weights``.
+
+    ``config`` says how tasks are asked, in batches of which size: a ``RepairConfig`` or a ``RevertConfig``.
 
     Raises:
         MismatchError: the two tokenizers give one of the ``prompts`` different ids.
@@ -127,5 +129,7 @@ def kept_answers(
     with mixed_weights(base, tuned, scratch) as mixed:
         facts = {BASE: base.facts, TUNED: tuned.facts}
         if base.facts["tokenizer_sha256"] != tuned.facts["tokenizer_sha256"]:
-            check_same_tokens(TUNED, tokenizer, tuned.tokenizer(), prompts)
-        yield KeptAnswers(mixed, facts, folder, batch_size)
+            own = tuned.tokenizer()
+            check_same_tokens(TUNED, tokenizer, own, prompts)
+            warn_of_another_template(TUNED, tokenizer, own, config.format)
+        yield KeptAnswers(mixed, facts, folder, config.batch_size)

@@ -19,7 +19,7 @@ from ..files import held
 from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
 from ..records import CheckpointComparison, HeadReading
-from ..tasks import Task, as_tasks
+from ..tasks import Task, as_tasks, is_chat
 from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
@@ -32,7 +32,7 @@ from .measure import (
     reselected_vector_of,
     vector_of,
 )
-from .prompts import TaskPrompts, check_same_tokens, draw_prompts
+from .prompts import TaskPrompts, check_same_tokens, draw_prompts, warn_of_another_template
 from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
 from .summary import summarize
 
@@ -105,7 +105,7 @@ def compare_checkpoints(
             CheckpointUnderTest(each, each.options(options), folder / FACTS)
             for each in (CheckpointSource("base", base), *sources)
         ]
-        tokenizer = first.tokenizer() if config.format == "chat" else None
+        tokenizer = first.tokenizer() if is_chat(config.format) else None
         new = [task for task in asked if task.name in learned]
         prompts = [draw_prompts(task, config, tokenizer, new) for task in asked]
         learned_by = {each.name: task for each, task in zip(sources, learned, strict=False)}
@@ -167,7 +167,9 @@ def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     check_comparable(reference.facts, facts)
     if any(reference.facts.get(name) != facts.get(name) for name in ("tokenizer_sha256", "bos")):
         clean = chain.from_iterable((*each.clean, *each.test) for each in reference.prompts)
-        check_same_tokens(checkpoint.name, reference.tokenizer, checkpoint.tokenizer(), clean)
+        own = checkpoint.tokenizer()
+        check_same_tokens(checkpoint.name, reference.tokenizer, own, clean)
+        warn_of_another_template(checkpoint.name, reference.tokenizer, own, measures.config.format)
     readings = {
         each.task: measures.heads(checkpoint, each, reference.readings[each.task].heads) for each in reference.prompts
     }

@@ -1,6 +1,5 @@
 """How checkpoints are measured."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
@@ -10,7 +9,8 @@ from ..checks import Between, Count, Natural, Seed, checked
 from ..effects.checks import check_method
 from ..errors import ArgumentError
 from ..steering import TriedOnLayers
-from ..vocabulary import Corruption, FormatName, Method, Metric, check_count
+from ..tasks import AnyFormat, format_facts
+from ..vocabulary import Corruption, Method, Metric, check_count
 from .verdict import VerdictRule
 
 
@@ -37,8 +37,8 @@ class CheckpointConfig(TriedOnLayers):
         rule: thresholds of the verdict.
         instruction: True for each task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
-        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template. A callable
-            writes them in a way of your own (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template, whose settings a
+            ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
         method: how effects are computed: "exact", "loop" (a run for each head) or "attribution" (an estimate from
             gradients). See ``indirect_effects``.
         steps: gradients along the path, for the attribution method.
@@ -70,7 +70,7 @@ class CheckpointConfig(TriedOnLayers):
     seed: Seed = 0
     rule: VerdictRule = field(default_factory=VerdictRule)
     instruction: bool | int | str | None = None
-    format: FormatName | Callable[..., str] = "labelled"
+    format: AnyFormat = "labelled"
     method: Method = "exact"
     steps: Count = 1
     stream_dtype: torch.dtype | None = None
@@ -95,6 +95,5 @@ class CheckpointConfig(TriedOnLayers):
             >>> iv.CheckpointConfig(k=5).settings()["k"]
             5
         """
-        name = self.format if isinstance(self.format, str) else getattr(self.format, "__name__", "own")
         dtype = None if self.stream_dtype is None else str(self.stream_dtype)
-        return {**asdict(replace(self, format="labelled")), "format": name, "stream_dtype": dtype}
+        return {**asdict(replace(self, format="labelled")), **format_facts(self.format), "stream_dtype": dtype}

@@ -6,12 +6,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..errors import MismatchError, SourceWarning
-from ..tasks import Prompt, Task, clean_instruction, option_count, prompts_for
+from ..errors import ArgumentError, MismatchError, PromptError, SourceWarning
+from ..tasks import (
+    AnyFormat,
+    Example,
+    Prompt,
+    Task,
+    Turns,
+    clean_instruction,
+    find_format,
+    is_chat,
+    option_count,
+    prompts_for,
+)
 from ..vocabulary import Split
 from .config import CheckpointConfig
 
 REMEDY = "give both one tokenizer with tokenizer= (--tokenizer)"
+TURNS = Turns("Say the next one.", ("Input", "Output"), (Example("one", ("two",)),), "two")
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,19 @@ def check_same_tokens(name: str, base: Any, own: Any, prompts: Iterable[Prompt])
         differences.append("a BOS that only one of them adds")
     if differences:
         message = f"{name}: its tokenizer and the base's differ in {' and '.join(differences)}"
+        warnings.warn(message, SourceWarning, stacklevel=2)
+
+
+def warn_of_another_template(name: str, base: Any, own: Any, format: AnyFormat) -> None:
+    """Warn of a checkpoint whose own chat template writes prompts otherwise than the base's, which is used."""
+    if not is_chat(format) or getattr(own, "chat_template", None) is None:
+        return
+    try:
+        alike = find_format(format, own)(TURNS) == find_format(format, base)(TURNS)
+    except (ArgumentError, PromptError):
+        alike = False
+    if not alike:
+        message = f"{name}: its chat template writes prompts otherwise than the base's, which is used for all"
         warnings.warn(message, SourceWarning, stacklevel=2)
 
 

@@ -1,7 +1,7 @@
 """``revert_weights``: which of a tuned model's weights have to be the base's again for its old abilities to return."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,8 @@ from ..files import held
 from ..models import head_axes
 from ..records import Answers, WeightReverts
 from ..records.reverting import RevertKind, RevertPart, RevertRole
-from ..tasks import Prompt, Task, as_tasks
-from ..vocabulary import FormatName, Head, check_heads
+from ..tasks import AnyFormat, Prompt, Task, as_tasks
+from ..vocabulary import Head, check_heads
 from .answers import KeptAnswers, clean_prompts, kept_answers
 from .mixing import Fractions
 from .search import KINDS, bands
@@ -39,7 +39,7 @@ class RevertConfig:
         learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         seed: seed of the prompts.
         instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
-        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat.
+        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat, or a ``Chat``.
         batch_size: answers per forward pass.
 
     Raises:
@@ -58,7 +58,7 @@ class RevertConfig:
     learned_shots: Natural | None = None
     seed: Seed = 0
     instruction: bool | int | str | None = None
-    format: FormatName | Callable[..., str] = "labelled"
+    format: AnyFormat = "labelled"
     batch_size: Count = 32
 
     @checked
@@ -166,7 +166,7 @@ def revert_weights(
             for prompt in config.prompts(task, tokenizer, learned=role == "learned")
         ]  # fmt: skip
         prompts = [prompt for _, _, prompt in drawn]
-        with kept_answers(first, second, prompts, folder, Path(scratch), config.batch_size) as kept:
+        with kept_answers(first, second, prompts, folder, Path(scratch), config) as kept:
             mixtures = [*_mixtures(config, kept.mixed.model.cfg.n_layers), *_sets_of_heads(kept, heads or {})]
             bar = tqdm(mixtures, "putting back", leave=False, disable=None)
             answers = [_answers(kept, each, prompts) for each in bar]

@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from ..effects.checks import check_method, check_stream_dtype
 from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
-from ..tasks import Task, check_available, clean_instruction, load_task
+from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, load_task
 from ..vocabulary import Split
 from .options import DTYPES
 
@@ -27,7 +27,18 @@ def given(options: argparse.Namespace, source: str) -> dict[str, Any]:
     prefix = options.verb.options_of(source).prefix
     values = {name: getattr(options, prefix + name) for name in options.verb.names(source)}
     dtypes = {name: getattr(torch, value) for name, value in values.items() if name in DTYPES and value is not None}
-    return values | dtypes
+    return values | dtypes | ({"format": _format(options)} if "format" in values else {})
+
+
+def _format(options: argparse.Namespace) -> AnyFormat:
+    """How the options say that tasks are asked."""
+    chat = Chat(**given(options, "Chat"), template_options=dict(options.template_option))
+    if options.format == "chat":
+        return chat
+    if chat.settings:
+        flag = next(iter(chat.settings)).replace("_", "-").removesuffix("s")
+        raise ArgumentError(f"--{flag} only with --format chat", f"--format {options.format}")
+    return options.format
 
 
 def read_model(options: argparse.Namespace, **others: Any) -> Model:

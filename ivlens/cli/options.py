@@ -7,6 +7,7 @@ seconds, and neither help nor a misspelt option should wait for that.
 
 import argparse
 import ast
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -281,6 +282,17 @@ def a_path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
+
+
+def template_option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON, or else as the text that it is."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise _refused("NAME=VALUE", text)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _refused(expected: str, text: str) -> argparse.ArgumentTypeError:

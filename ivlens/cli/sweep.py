@@ -4,6 +4,7 @@ import argparse
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..records import ConditionComparison, SteeringSweep
 from ..steering import compare_conditions, controlled, layer_grid, steering_sweep
@@ -26,11 +27,13 @@ def run(options: argparse.Namespace) -> None:
     InstructionVector.load(options.vector)  # before the model, which says whether it fits
     check_counts(options, task, "validation", "n_validation")
     check_counts(options, task, "test", "n_test")
-    draw = partial(task.prompts, shots=0, instruction=False, seed=options.seed)
-    tuning, held_out = draw(options.n_validation, split="validation"), draw(options.n_test, split="test")
     if options.layers and (shape := model_shape(options.model, options.revision)):
         check_layers(shape[0], options.layers)
+    asked = given(options, "Task.prompts")
     model = read_model(options)
+    draw: Any = partial(task.prompts, seed=options.seed, tokenizer=model.tokenizer, **asked)
+    bare = partial(draw, shots=0, instruction=False)
+    tuning, held_out = bare(options.n_validation, split="validation"), bare(options.n_test, split="test")
     if options.out:
         check_records(model, {options.out / WRITTEN[0]: SteeringSweep, options.out / WRITTEN[1]: ConditionComparison})
     vector = load_vector(options.vector, model, **given(options, "load_vector"))
@@ -39,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     settings = given(options, "steering_sweep")
     sweep = steering_sweep(model, vector, tuning, layers, options.scales, **settings)
     layer, scale, _ = sweep.best()
-    clean = task.prompts(options.n_test, split="test", seed=options.seed) if task.instructions else None
+    clean = draw(options.n_test, split="test") if task.instructions else None
     conditions = controlled(model, held_out, clean, {Condition.VECTOR: vector}, layer, scale, CONTROL_SEEDS)
     comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
     best = f"test prompts, layer {layer}, scale {scale:g}"

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..effects import load_or_compute_vector
 from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
-from ..tasks import Prompt, Task, list_tasks, load_task
+from ..tasks import AnyFormat, Prompt, Task, list_tasks, load_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
@@ -39,7 +40,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     task, *kept = read_tasks([options.task, *options.keep], options.instruction)
     config = _config(options)
     _check_tasks(task, kept, config.guidance)
-    replay = _replay(kept, options.seed) if "replay" in config.guidance.needs else []
+    asked = given(options, "Ability.of")
     k = options.k if kept or "vector" in config.guidance.needs else None
     if shape := model_shape(options.model, options.revision):
         _check_model(config, k, *shape)
@@ -47,17 +48,18 @@ def _run_alone(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     model = only_hooked(read_model(options, engine="hooked"), "training")
     _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
-    vector = partial(_vector, model, paths, options)
+    written = {"format": asked["format"], "tokenizer": model.tokenizer}
+    vector = partial(_vector, model, paths, options, asked["format"])
     others = [load_task(name) for name in list_tasks() if name not in paths]
     run = fine_tune(
         model,
-        task.prompts(shots=options.shots, split="train"),
+        task.prompts(shots=asked["shots"], split="train", **written),
         config,
         vector=vector(task) if "vector" in config.guidance.needs else None,
-        new=[Ability.of(task, shots=options.shots)],
-        keep=[Ability.of(each, vector=vector(each)) for each in kept],
-        rehearse=rehearsal_prompts(task, others) if "rehearse" in config.guidance.needs else (),
-        replay=replay,
+        new=[Ability.of(task, shots=asked["shots"], **written)],
+        keep=[Ability.of(each, vector=vector(each), **written) for each in kept],
+        rehearse=rehearsal_prompts(task, others, **written) if "rehearse" in config.guidance.needs else (),
+        replay=_replay(kept, seed=options.seed, **written) if "replay" in config.guidance.needs else [],
         out=options.out,
     )
     run.save(options.out / "run.safetensors", overwrite=True)
@@ -96,6 +98,8 @@ def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
         raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")
     if "vector" in guidance.needs and not task.instructions:
         raise _without_instruction([task.name])
+    if "replay" in guidance.needs and not kept:
+        raise ArgumentError("--keep tasks for guidance by replay, whose examples are replayed", "none")
     if bare := [each.name for each in kept if not each.instructions]:
         raise _without_instruction(bare)
 
@@ -106,22 +110,20 @@ def _without_instruction(names: Sequence[str]) -> ArgumentError:
     return ArgumentError(expected, f"none in {few(map(brief, names))}", do)
 
 
-def _replay(kept: Sequence[Task], seed: int) -> list[Prompt]:
-    if not kept:
-        raise ArgumentError("--keep tasks for guidance by replay, whose examples are replayed", "none")
+def _replay(kept: Sequence[Task], **asked: Any) -> list[Prompt]:
     counts = [min(OLD_EXAMPLES, len(task.split("train"))) for task in kept]
-    drawn = (task.prompts(n, split="train", seed=seed) for task, n in zip(kept, counts, strict=True))
+    drawn = (task.prompts(n, split="train", **asked) for task, n in zip(kept, counts, strict=True))
     return [prompt for prompts in drawn for prompt in prompts]
 
 
 def _vector(
-    model: HookedTransformer, paths: dict[str, Path], options: argparse.Namespace, task: Task
+    model: HookedTransformer, paths: dict[str, Path], options: argparse.Namespace, format: AnyFormat, task: Task
 ) -> InstructionVector:
     """The base's instruction vector of a task, computed once."""
     log.info(f"{task.name}: the base's instruction vector")
     available = len(task.split("train"))
     n_clean, n_corrupted = min(VECTOR_PROMPTS, available), min(VECTOR_CORRUPTED, available)
-    return load_or_compute_vector(model, paths[task.name], task, options.k, n_clean, n_corrupted, options.seed)
+    return load_or_compute_vector(model, paths[task.name], task, options.k, n_clean, n_corrupted, options.seed, format)
 
 
 def _write(model: HookedTransformer, run: TrainingRun, config: TrainingConfig, folder: Path) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .options import Parameter, a_path, finite_number, parameters, read_list, whole_number
+from .options import Parameter, a_path, finite_number, parameters, read_list, template_option, whole_number
 
 
 class Argument:
@@ -82,6 +82,15 @@ INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction of
 LOADING = Options("load_model", "loading the model", without=("source",))
 # the instruction becomes the task's own, and is in its records
 LOCATING = Options("locate_heads", "locating heads", without=("instruction",))
+CHAT = Options("Chat", "chat prompts, with --format chat")
+TEMPLATE_OPTION = Argument(
+    "--template-option",
+    type=template_option,
+    metavar="NAME=VALUE",
+    action="append",
+    default=[],
+    help="an option of the chat template, like thinking=false; may be repeated",
+)
 
 
 def out(help: str, **settings: Any) -> Argument:
@@ -116,10 +125,11 @@ VERBS = {
             MODEL,
             Argument("tasks", metavar="TASK", nargs="+", help=TASK_HELP),
             INSTRUCTION,
+            TEMPLATE_OPTION,
             number("--k", 10, "how many heads to print"),
             out("folder for the records and a page with the heatmaps"),
         ),
-        (LOADING, LOCATING),
+        (LOADING, LOCATING, CHAT),
         keeps=True,
     ),
     "vector": Verb(
@@ -131,9 +141,10 @@ VERBS = {
             MODEL,
             Argument("task", metavar="TASK", help=TASK_HELP),
             INSTRUCTION,
+            TEMPLATE_OPTION,
             out("file to write (default: TASK.vector.safetensors)"),
         ),
-        (LOADING, LOCATING, Options("instruction_vector", "the vector", only=("k",))),
+        (LOADING, LOCATING, CHAT, Options("instruction_vector", "the vector", only=("k",))),
     ),
     "sweep": Verb(
         "sweep.run",
@@ -145,6 +156,7 @@ VERBS = {
             Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
             TASK,
             INSTRUCTION,
+            TEMPLATE_OPTION,
             Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
                      help="layers to add the vector at, like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
@@ -158,6 +170,8 @@ VERBS = {
             LOADING,
             Options("load_vector", "loading the vector"),
             Options("steering_sweep", "computing", without=("ks",)),
+            Options("Task.prompts", "the prompts", only=("format",)),
+            CHAT,
         ),
     ),
     "vectors": Verb(
@@ -183,6 +197,7 @@ VERBS = {
             Argument("--task", required=True, metavar="NEW", help=f"the task to learn: {TASK_HELP}"),
             Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
             INSTRUCTION,
+            TEMPLATE_OPTION,
             Argument("--guidance", choices=PRESETS, metavar="PRESET",
                      help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
@@ -192,7 +207,8 @@ VERBS = {
             LOADING,
             Options("TrainingConfig", "training"),
             Options("Guidance.preset", "the vector in the guidance", only=("layer", "scale"), prefix="vector_"),
-            Options("Ability.of", "measuring abilities", only=("shots",)),
+            Options("Ability.of", "the prompts", only=("shots", "format")),
+            CHAT,
             Options("instruction_vector", "the vector", only=("k",)),
         ),
         keeps=True,
@@ -212,11 +228,13 @@ VERBS = {
             Argument("--learned", nargs="*", default=[], metavar="TASK",
                      help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
             INSTRUCTION,
+            TEMPLATE_OPTION,
             out("folder for measures, record, tables and report", required=True),
         ),
         (
             Options("load_model", "loading the models", without=("source", "revision", "adapter")),
             Options("CheckpointConfig", "what is measured", without=("instruction",)),
+            CHAT,
             Options("compare_checkpoints", "computing", only=("n_jobs",)),
         ),
         keeps=True,
@@ -236,6 +254,7 @@ VERBS = {
             Argument("--others", nargs="*", metavar="TASK",
                      help="tasks to report on, not to choose on (default: built-in ones that the base can do)"),
             INSTRUCTION,
+            TEMPLATE_OPTION,
             Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
                      help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "
                           "none (default: hf)"),
@@ -248,6 +267,7 @@ VERBS = {
             Options("load_model", "loading the models", without=("source", "revision", "adapter")),
             Options("repair", "the guard", only=("tolerance",)),
             Options("RepairConfig", "what is tried", without=("instruction", "depths")),
+            CHAT,
         ),
         keeps=True,
     ),

@@ -1,6 +1,5 @@
 """Mean activations, corrupted prompts and effects of a task in one call."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,9 @@ from ..checks import Count, Natural, Seed, checked
 from ..models import Model, key_of, shared_weights
 from ..records import HeadEffects, Record, load_or_compute
 from ..scoring import all_ids
-from ..tasks import Task, check_available, clean_instruction, load_task
+from ..tasks import AnyFormat, Task, check_available, clean_instruction, format_facts, load_task
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import Corruption, FormatName, Method, Metric, Split
+from ..vocabulary import Corruption, Method, Metric, Split
 from .checks import check_method, check_stream_dtype
 from .indirect import indirect_effects
 
@@ -30,7 +29,7 @@ def locate_heads(
     n_clean: Count = 50,
     n_corrupted: Count = 25,
     shots: Natural = 2,
-    format: FormatName | Callable[..., str] = "labelled",
+    format: AnyFormat = "labelled",
     instruction: bool | int | str | None = None,
     corruption: Corruption = "no-instruction",
     metric: Metric = "log-probability",
@@ -53,8 +52,8 @@ def locate_heads(
         n_clean: number of clean prompts.
         n_corrupted: number of corrupted prompts.
         shots: demonstrations in a prompt.
-        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A callable
-            writes them in a way of your own (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template, whose settings
+            a ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
         instruction: True for the task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
         corruption: how prompts hide the task: "no-instruction", "other-instruction" or "shuffled-labels".
@@ -92,7 +91,7 @@ def locate_heads(
     )  # fmt: skip
     template = {
         "task": task.name,
-        "format": format if isinstance(format, str) else getattr(format, "__name__", "own"),
+        **format_facts(format),
         "shots": shots, "instruction": instruction, "split": split, "seed": seed,
     }  # fmt: skip
     corrupted = draw(n_corrupted, corruption=corruption)
@@ -107,8 +106,9 @@ def locate_heads(
 
 
 def load_or_compute_vector(
-    model: Model, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0
-) -> InstructionVector:
+    model: Model, path: Path, task: Task, k: int, n_clean: int, n_corrupted: int, seed: int = 0,
+    format: AnyFormat = "labelled",
+) -> InstructionVector:  # fmt: skip
     """The vector at ``path`` if it was computed on this model with these settings; otherwise compute and save it.
 
     Args:
@@ -119,13 +119,16 @@ def load_or_compute_vector(
         n_clean: clean prompts for the heads' mean outputs.
         n_corrupted: corrupted prompts for the heads' effects.
         seed: seed of the prompts.
+        format: how they are written.
     """
 
     def compute() -> InstructionVector:
-        effects = locate_heads(model, task, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
+        effects = locate_heads(model, task, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed, format=format)
         return instruction_vector(model, effects, k=k)
 
-    key = key_of(model, task=task.name, digest=task.digest, k=k, n_clean=n_clean, n_corrupted=n_corrupted, seed=seed)
+    settings = {} if format == "labelled" else format_facts(format)
+    settings |= {"k": k, "n_clean": n_clean, "n_corrupted": n_corrupted, "seed": seed}
+    key = key_of(model, task=task.name, digest=task.digest, **settings)
     return load_or_compute(path, InstructionVector, key, compute)
 
 

@@ -1,9 +1,15 @@
 """Tasks, their prompts and corruptions, and their files."""
 
+from .asking import AnyFormat as AnyFormat
+from .asking import find_format as find_format
+from .asking import format_facts as format_facts
+from .asking import format_of as format_of
+from .asking import is_chat as is_chat
 from .builtin import list_tasks as list_tasks
+from .chat import Chat as Chat
+from .chat import chat_format as chat_format
 from .examples import Example as Example
 from .formats import Turns as Turns
-from .formats import chat_format as chat_format
 from .judging import GenerationScoring as GenerationScoring
 from .judging import OptionScoring as OptionScoring
 from .judging import is_lasting as is_lasting
@@ -22,6 +28,7 @@ from .task import option_count as option_count
 from .task import prompts_for as prompts_for
 
 __all__ = [
+    "Chat",
     "Example",
     "GenerationScoring",
     "OptionScoring",

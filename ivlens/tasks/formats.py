@@ -5,25 +5,26 @@ A ``Composed`` text also gives the prompt's parts.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
 
-from ..errors import ArgumentError, PromptError, one_of, reason
-from ..vocabulary import FormatName
 from .examples import Example
 from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 
 NEUTRAL = ("Input", "Output")
-ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is rendered
 
 
 @dataclass(frozen=True)
 class Turns:
-    """The input of a format: an instruction or None, the names of the fields, demonstrations, and the query."""
+    """The input of a format: an instruction or None, the names of the fields, demonstrations, and the query.
+
+    ``options`` are those shown after the query; ``history`` are earlier turns, pairs of a role and a text.
+    """
 
     instruction: str | None
     labels: tuple[str, str]
     demonstrations: tuple[Example, ...]
     query: str
+    options: tuple[str, ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
 
 
 Format = Callable[[Turns], str]
@@ -55,105 +56,3 @@ def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
         blocks.append([*zip(DEMONSTRATION, texts, strict=True)])
     blocks.append([*zip(QUERY, (input_label, f" {turns.query}", f"\n{output_label}"), strict=True)])
     return Composed([part for block in blocks for part in [(SEPARATOR, "\n\n"), *block]][1:])
-
-
-class ChatText(str):
-    """What a chat template writes before an answer, including special tokens, and the ``space`` between the two."""
-
-    space: str
-
-    def __new__(cls, text: str, space: str) -> Self:
-        made = super().__new__(cls, text)
-        made.space = space
-        return made
-
-
-@dataclass(frozen=True)
-class _Chat:
-    """The format of a chat model: what its template writes before the assistant's answer.
-
-    Templates differ: some write a space before the answer, some an empty thought.
-    """
-
-    tokenizer: Any
-    system: str | None
-    assistant_prefix: str
-    options: tuple[tuple[str, Any], ...] = ()
-
-    def __call__(self, turns: Turns) -> ChatText:
-        messages = [*self._messages(turns), {"role": "assistant", "content": ANSWER}]
-        try:
-            whole: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **dict(self.options))
-        except Exception as error:  # a template is the model publisher's code and may raise anything
-            raise self._refused(reason(error, 200)) from error
-        text, marker, _ = whole.rpartition(ANSWER)
-        if not marker:
-            raise self._refused("a text without the assistant's turn")
-        if self.system is not None and self.system.strip() not in text:
-            raise self._refused("a text without it")
-        begun = text + self.assistant_prefix
-        stripped = begun.rstrip(" ")
-        apart = " " if self.assistant_prefix and not begun[-1].isspace() else ""
-        return ChatText(stripped, begun[len(stripped) :] or apart)
-
-    def _messages(self, turns: Turns) -> list[dict[str, str]]:
-        questions = [*(shot.input for shot in turns.demonstrations), turns.query]
-        if turns.instruction is not None:
-            questions[0] = f"{turns.instruction}\n\n{questions[0]}"
-        messages = [] if self.system is None else [{"role": "system", "content": self.system}]
-        for question, shot in zip(questions, turns.demonstrations, strict=False):
-            messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": shot.answers[0]})
-        return [*messages, {"role": "user", "content": questions[-1]}]
-
-    def _refused(self, came: str) -> PromptError:
-        if self.system is None:
-            return PromptError(
-                "a chat template that takes turns of user and assistant", came, f"use {_alternatives()} instead"
-            )
-        return PromptError(
-            "a chat template that writes a system message",
-            came,
-            "pass system=None, and say it in the instruction instead",
-        )
-
-
-def chat_format(
-    tokenizer: Any, system: str | None = None, assistant_prefix: str = "", **template_options: Any
-) -> Format:
-    """The format of the tokenizer's chat template: every demonstration a user and an assistant turn, then the query.
-
-    The first user turn begins with the instruction and a blank line; ``assistant_prefix`` begins the model's answer.
-    The prompt is everything that the template writes before the answer, so the answer follows a space only where the
-    template has one, or after a prefix. ``template_options`` go to the template (``enable_thinking=False``).
-
-    Raises: PromptError where the tokenizer has no chat template; the format itself, where the template refuses.
-    """
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise PromptError(
-            "a tokenizer with a chat template",
-            f"{type(tokenizer).__name__} without one",
-            f"use {_alternatives()} instead, or load the instruction-tuned variant of the model",
-        )
-    return _Chat(tokenizer, system, assistant_prefix, tuple(template_options.items()))
-
-
-def find_format(format: FormatName | Format, tokenizer: Any, system: str | None, assistant_prefix: str) -> Format:
-    """The format of that name, or the callable as it is.
-
-    Raises: ArgumentError for an unknown name, for "chat" without a tokenizer, and for options of "chat" without it.
-    """
-    if format == "chat":
-        if tokenizer is None:
-            raise ArgumentError("tokenizer= with format='chat'", "none", "pass tokenizer=model.tokenizer")
-        return chat_format(tokenizer, system, assistant_prefix)
-    if system is not None or assistant_prefix:
-        raise ArgumentError("system= and assistant_prefix= only with format='chat'", f"format={format!r}")
-    if callable(format):
-        return format
-    one_of("format", format, (*FORMATS, "chat"))
-    return FORMATS[format]
-
-
-def _alternatives() -> str:
-    return " or ".join(f"format={name!r}" for name in FORMATS)

@@ -4,16 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
-from ..vocabulary import Corruption, FormatName, Split
+from ..vocabulary import Corruption, Split
+from .asking import AnyFormat, find_format, with_chat
 from .builtin import list_tasks, read_builtin
+from .chat import ChatText
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
-from .formats import NEUTRAL, ChatText, Format, Turns, find_format
+from .formats import NEUTRAL, Turns
 from .judging import GenerationScoring, Scoring
 from .prompt import Prompt
 
@@ -103,7 +106,7 @@ class Task:
         *,
         shots: Natural = 2,
         instruction: bool | int | str | None = None,
-        format: FormatName | Format = "labelled",
+        format: AnyFormat = "labelled",
         corruption: Corruption | None = None,
         seed: Seed = 0,
         split: Split = "all",
@@ -111,6 +114,7 @@ class Task:
         tokenizer: Any = None,
         system: str | None = None,
         assistant_prefix: str = "",
+        template_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> list[Prompt]:
         """Prompts for queries of a split, each after demonstrations.
 
@@ -120,8 +124,8 @@ class Task:
             instruction: True for the first, a number for that paraphrase, a text of your own, or False for none; None:
                 True where the task has instructions, else False. The labels belong to the instruction: without it
                 they are Input and Output.
-            format: "labelled", "plain", "qa", "chat", or a callable from Turns to text, after which answers follow a
-                space unless it ends in whitespace (``chat_format`` passes a chat template its own options).
+            format: "labelled", "plain", "qa", "chat", a ``Chat``, or a callable from Turns to text, after which answers
+                follow a space unless it ends in whitespace.
             corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
                 this task.
             seed: seed of queries and demonstrations, which are the same for all other options, so that clean and
@@ -132,19 +136,20 @@ class Task:
             tokenizer: for "chat".
             system: a system message for "chat"; it stays in corrupted prompts, so it should not reveal the task.
             assistant_prefix: the beginning of the answer, for "chat".
+            template_options: options of the chat template, for "chat", as ``{"enable_thinking": False}``.
 
         Returns:
             The prompts, one per query.
 
         Raises:
             ArgumentError: an option outside its values
-            PromptError: the chat template refuses.
+            PromptError: the chat template refuses the turns, or writes one of them or an answer otherwise.
 
         Example:
             >>> print(task.prompts(1, shots=0)[0].text.splitlines()[0])
             the quick fox jumps
         """
-        render = find_format(format, tokenizer, system, assistant_prefix)
+        render = find_format(with_chat(format, system, assistant_prefix, template_options), tokenizer)
         if corruption == "shuffled-labels" and shots < 2:
             raise ArgumentError(
                 "shots to be a whole number of 2 or more", str(shots), "a single label cannot be shuffled"
@@ -200,6 +205,8 @@ class Task:
         special_tokens, space = True, "" if text[-1:].isspace() else " "
         if isinstance(text, ChatText):
             special_tokens, space = False, text.space
+            for answer in (*query.answers, *query.options):
+                text.check(answer)
         answers = tuple(space + answer for answer in query.answers)
         return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()),
                       scoring=self.scoring if isinstance(self.scoring, GenerationScoring) else None)  # fmt: skip
@@ -214,7 +221,10 @@ class Task:
         text = self._instruction(instruction)
         labels = NEUTRAL if instruction is False else self.labels
         train = self.split("train")
-        return [Turns(text, labels, self._demonstrations(train, query, shots, seed), query.input) for query in queries]
+        return [
+            Turns(text, labels, self._demonstrations(train, query, shots, seed), query.input, history=query.history)
+            for query in queries
+        ]
 
     def _demonstrations(self, train: tuple[Example, ...], query: Example, shots: int, seed: int) -> tuple[Example, ...]:
         """Some examples of ``train`` without the query, determined by seed and query alone."""
@@ -291,7 +301,7 @@ def prompts_for(
     *,
     shots: int,
     instruction: bool | int | str | None = None,
-    format: FormatName | Format = "labelled",
+    format: AnyFormat = "labelled",
     seed: int = 0,
     tokenizer: Any = None,
 ) -> list[Prompt]:
@@ -301,7 +311,7 @@ def prompts_for(
     """
     known = {example.input: example for example in task.examples}
     queries = [known.get(each) or Example(each, (each,)) for each in inputs]
-    render = find_format(format, tokenizer, None, "")
+    render = find_format(format, tokenizer)
     all_turns = task._turns(queries, shots, task._or_default(instruction), seed)
     return [task._prompt(query, render(turns)) for query, turns in zip(queries, all_turns, strict=True)]
 

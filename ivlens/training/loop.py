@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +21,7 @@ from ..files import held, short_hash
 from ..models import HookedTransformer, Model, active_edits, identity, only_hooked, provenance
 from ..records import TrainingRun
 from ..scoring import listed
-from ..tasks import Prompt, Task
+from ..tasks import AnyFormat, Prompt, Task
 from ..vectors import InstructionVector
 from .config import TrainingConfig
 from .log import Log
@@ -44,6 +45,7 @@ def fine_tune(
     keep: Sequence[Ability | Task] = (),
     rehearse: Iterable[Prompt] | Prompt = (),
     replay: Iterable[Prompt] | Prompt = (),
+    format: AnyFormat = "labelled",
     out: str | Path | None = None,
 ) -> TrainingRun:
     """Train the model in place on new prompts while ``config.guidance`` preserves its abilities; return the run's log.
@@ -61,6 +63,8 @@ def fine_tune(
         keep: old abilities, or tasks, to measure, on prompts that are not trained on.
         rehearse: prompts for ``Rehearsal`` (see ``rehearsal_prompts``).
         replay: examples of old tasks for ``Replay``.
+        format: how the prompts of tasks are written: "labelled", "plain", "qa", "chat", the model's chat template, or a
+            ``Chat``, or a callable of your own.
         out: folder for state and log; the same call on the same base model resumes the run, to the same weights.
 
     Returns:
@@ -81,10 +85,11 @@ def fine_tune(
     model = only_hooked(model, "training")
     _check_no_edits(model)
     config = config or TrainingConfig()
+    ability = partial(Ability.of, format=format, tokenizer=model.tokenizer)
     if isinstance(data, Task):
-        new = new or [Ability.of(data)]
-        data = data.prompts(split="train")
-    abilities = Abilities(tuple(new), tuple(Ability.of(each) for each in keep))
+        new = new or [ability(data)]
+        data = data.prompts(split="train", format=format, tokenizer=model.tokenizer)
+    abilities = Abilities(tuple(new), tuple(ability(each) for each in keep))
     abilities.check(model)
     check_trainable(model, config)
     step = TrainingStep.of(model, config, listed(data), vector, _listed_any(rehearse), _listed_any(replay))

@@ -15,7 +15,7 @@ from ..files import short_hash
 from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..records import short_repr
 from ..scoring import check_answers, evaluate
-from ..tasks import Prompt, Task
+from ..tasks import AnyFormat, Prompt, Task
 from ..vectors import InstructionVector, instruction_vector, vector_values
 from ..vocabulary import check_layer
 
@@ -49,7 +49,13 @@ class Ability:
     @classmethod
     @checked
     def of(
-        cls, what: "Ability | Task", n: Count = 30, vector: InstructionVector | None = None, shots: Natural = 2
+        cls,
+        what: "Ability | Task",
+        n: Count = 30,
+        vector: InstructionVector | None = None,
+        shots: Natural = 2,
+        format: AnyFormat = "labelled",
+        tokenizer: Any = None,
     ) -> "Ability":
         """The ability to do a task, on clean prompts of its test split; an ability is returned unchanged.
 
@@ -58,11 +64,13 @@ class Ability:
             n: number of prompts, at most.
             vector: the base's instruction vector.
             shots: demonstrations in a prompt.
+            format: how prompts are written: "labelled", "plain", "qa", "chat" or a ``Chat``, or a callable.
+            tokenizer: for "chat".
         """
         if isinstance(what, Ability):
             return what
         available = len(what.split("test"))
-        prompts = what.prompts(min(n, available), shots=shots, split="test")
+        prompts = what.prompts(min(n, available), shots=shots, split="test", format=format, tokenizer=tokenizer)
         return cls(what.name, tuple(prompts), vector)
 
     @property

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
+from typing import Any
 
 from ..checks import checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer
 from ..scoring import all_ids
-from ..tasks import Prompt, Task
+from ..tasks import AnyFormat, Prompt, Task
 from ..vocabulary import Split, TokenizedPrompt
 
 
@@ -59,7 +60,9 @@ def _order(name: str, seed: int, epoch: int, count: int) -> tuple[int, ...]:
 
 
 @checked
-def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: Split = "train") -> list[Prompt]:
+def rehearsal_prompts(
+    task: Task, others: Sequence[Task], *, split: Split = "train", format: AnyFormat = "labelled", tokenizer: Any = None
+) -> list[Prompt]:
     """Inputs of the task under the other tasks' instructions, without demonstrations, for the term ``Rehearsal``.
 
     They contain no examples of the other tasks: the base model's answers are what training should preserve.
@@ -68,6 +71,8 @@ def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: Split = "tra
         task: the task to learn, whose inputs are used.
         others: tasks whose instructions are used, in every paraphrase.
         split: the split of ``task`` that the inputs come from.
+        format: how prompts are written: "labelled", "plain", "qa", "chat" or a ``Chat``, or a callable.
+        tokenizer: for "chat".
 
     Returns:
         One prompt per input, other task and paraphrase.
@@ -89,5 +94,5 @@ def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: Split = "tra
             raise ArgumentError("other tasks with instructions", f"{other.name!r} without any")
         asked = Task(f"{task.name} as {other.name}", inputs, other.instructions, other.labels)
         for paraphrase in range(len(other.instructions)):
-            prompts += asked.prompts(shots=0, instruction=paraphrase)
+            prompts += asked.prompts(shots=0, instruction=paraphrase, format=format, tokenizer=tokenizer)
     return prompts

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,25 @@ def test_the_base_that_lends_its_tokenizer_may_be_an_object(folder: Any, tiny_to
     model = load_model(base) if kind == "hooked" else AutoModelForCausalLM.from_pretrained(base)
     with pytest.warns(SourceWarning, match="it is given the base's"):
         assert compare_checkpoints(model, {"bare": bare}, [TASK], CONFIG).failures == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "warned"),
+    [("{{ bos_token }}", True), ("{# said otherwise #}", False), ("{{ raise_exception('no') }}", True), (None, False)],
+)
+def test_the_bases_chat_template_is_used_for_all(
+    folder: Any, tiny_tokenizer: Any, chatml: str, own: str | None, warned: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    base = folder("base", tiny_tokenizer(chat_template=chatml), max_position_embeddings=512)
+    theirs = tiny_tokenizer(chat_template=None if own is None else own + chatml)
+    tuned = folder("tuned", theirs, 1, max_position_embeddings=512)
+    same = folder("same", tiny_tokenizer(chat_template=chatml), 1, max_position_embeddings=512)
+    comparison = compare_checkpoints(base, {"tuned": tuned, "same": same}, [TASK], replace(CONFIG, format="chat"))
+    assert comparison.failures == {}
+    assert numbers(comparison, "tuned") == numbers(comparison, "same")
+    said = [str(each.message) for each in recwarn if "its chat template" in str(each.message)]
+    expected = "tuned: its chat template writes prompts otherwise than the base's, which is used for all"
+    assert said == [expected] * warned
 
 
 def test_a_checkpoint_object_without_a_tokenizer_has_the_bases(folder: Any, tiny_hf: Any, tiny_tokenizer: Any) -> None:

@@ -221,5 +221,6 @@ def test_options_that_do_not_go_together(chat_tokenizer):
         TASK.prompts(1, system="Be brief.")
     with pytest.raises(ArgumentError, match="only with format='chat'"):
         TASK.prompts(1, format="qa", assistant_prefix="x")
-    with pytest.raises(ArgumentError, match="one of 'labelled', 'plain', 'qa', 'chat' or a callable; got 'lablled'"):
+    names = "'labelled', 'plain', 'qa', 'chat' or a Chat or a callable"
+    with pytest.raises(ArgumentError, match=f"one of {names}; got 'lablled'"):
         TASK.prompts(1, format="lablled")
