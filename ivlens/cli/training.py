@@ -11,7 +11,7 @@ from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
-from ..tasks import Prompt, Task, list_tasks, load_task
+from ..tasks import Prompt, Task, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
@@ -48,7 +48,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     model = only_hooked(read_model(options, engine="hooked"), "training")
     _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
     vector = partial(_vector, model, paths, options)
-    others = [load_task(name) for name in list_tasks() if name not in paths]
+    others = [load_task(name) for name in word_tasks() if name not in paths]
     run = fine_tune(
         model,
         task.prompts(shots=options.shots, split="train"),

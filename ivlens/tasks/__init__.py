@@ -1,6 +1,8 @@
 """Tasks, their prompts and corruptions, and their files."""
 
 from .builtin import list_tasks as list_tasks
+from .builtin import members as members
+from .builtin import word_tasks as word_tasks
 from .examples import Example as Example
 from .formats import Turns as Turns
 from .formats import chat_format as chat_format

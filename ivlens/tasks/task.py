@@ -10,7 +10,7 @@ from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
 from ..vocabulary import Corruption, FormatName, Split
-from .builtin import list_tasks, read_builtin
+from .builtin import read_builtin, word_tasks
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
 from .formats import NEUTRAL, ChatText, Format, Turns, find_format
@@ -253,7 +253,7 @@ class Task:
                 raise ArgumentError("other to be another task", f"{other.name!r} itself")
             return other
         own = _answers(self)
-        tasks = [Task(**read_builtin(name), source="ivlens") for name in list_tasks() if name != self.name]
+        tasks = [Task(**read_builtin(name), source="ivlens") for name in word_tasks() if name != self.name]
         tasks = [task for task in tasks if task.kind != self.kind]
         shared = [len(own & _answers(task)) for task in tasks]
         return Random(f"{self.name}:{seed}:other").choice(
