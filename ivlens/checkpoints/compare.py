@@ -24,6 +24,7 @@ from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .further import FurtherMeasures
+from .general import GeneralPrompts, general_prompts, general_rows, measure_general
 from .measure import (
     CheckpointMeasurements,
     Measurement,
@@ -110,7 +111,9 @@ def compare_checkpoints(
         prompts = [draw_prompts(task, config, tokenizer, new) for task in asked]
         learned_by = {each.name: task for each, task in zip(sources, learned, strict=False)}
         with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
-            reference = _measure_base(FurtherMeasures(folder / MEASURES, config), first, prompts, learned_by)
+            general = general_prompts(config, tokenizer)
+            measures = FurtherMeasures(folder / MEASURES, config)
+            reference = _measure_base(measures, first, prompts, general, learned_by)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
     return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
@@ -118,10 +121,14 @@ def compare_checkpoints(
 
 @dataclass(frozen=True)
 class Reference:
-    """The base, as checkpoints are compared with it: facts, tokenizer, measures, prompts, what each one learned."""
+    """The base, as checkpoints are compared with it: facts, tokenizer, measures, prompts, what each one learned.
+
+    ``general`` are the prompts of general abilities that the base could be asked.
+    """
 
     measures: FurtherMeasures
     prompts: list[TaskPrompts]
+    general: GeneralPrompts
     facts: dict[str, Any]
     tokenizer: Any
     measured: CheckpointMeasurements
@@ -134,7 +141,11 @@ class Reference:
 
 
 def _measure_base(
-    measures: FurtherMeasures, base: CheckpointUnderTest, prompts: list[TaskPrompts], learned: Mapping[str, str]
+    measures: FurtherMeasures,
+    base: CheckpointUnderTest,
+    prompts: list[TaskPrompts],
+    general: GeneralPrompts,
+    learned: Mapping[str, str],
 ) -> Reference:
     """All measures of the base, and the layer and scale at which each task's vector works best on it."""
     try:
@@ -151,8 +162,10 @@ def _measure_base(
             sweep = measures.sweep(base, each, vector_of(readings[each.task], each.task))
             steered[each.task] = SteeringPoint(*sweep.best()[:2])
         by_task = _measure_tasks(measures, base, prompts, readings, readings, steered)
-        measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values)
-        return Reference(measures, prompts, base.facts, tokenizer, measured, learned)
+        answers = measure_general(measures.folder, base, general)
+        measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values, general=answers)
+        fitting = {task: general[task] for task in answers}
+        return Reference(measures, prompts, fitting, base.facts, tokenizer, measured, learned)
     finally:
         base.release()
 
@@ -187,6 +200,7 @@ def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     return CheckpointMeasurements(
         by_task, measures.weights(checkpoint, reference.facts).values, divergence,
         measures.text_divergence(checkpoint, reference.facts), measures.spectrum(checkpoint, reference.facts),
+        measure_general(measures.folder, checkpoint, reference.general),
     )  # fmt: skip
 
 
@@ -261,10 +275,12 @@ def _comparison(
     measured = {name: each for name, each in outcomes.items() if not isinstance(each, str)}
     failures = {name: each for name, each in outcomes.items() if isinstance(each, str)}
     trained_on = dict(zip(outcomes, learned, strict=False))
-    return summarize(
-        {"base": reference.measured, **measured}, reference.measures.config, reference.facts, failures,
+    every = {"base": reference.measured, **measured}
+    comparison = summarize(
+        every, reference.measures.config, reference.facts, failures,
         tuple(trained_on.get(name, "") for name in measured),
     )  # fmt: skip
+    return replace(comparison, general=general_rows(every, reference.general))
 
 
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:

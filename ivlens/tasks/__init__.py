@@ -1,5 +1,6 @@
 """Tasks, their prompts and corruptions, and their files."""
 
+from .builtin import GENERAL as GENERAL
 from .builtin import list_tasks as list_tasks
 from .builtin import members as members
 from .builtin import word_tasks as word_tasks
