@@ -45,6 +45,9 @@ Accuracy is that of greedy answers to clean prompts: an instruction, its input a
 probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
 cloze without any instruction. Forgetting is the base's accuracy minus the checkpoint's on the same prompts.
 
+General abilities are built-in questions, asked with an instruction and demonstrations whatever the tasks are. Where
+they have options, the most likely option is the answer, and chance is the accuracy of guessing.
+
 A head's effect (AIE) is how much the right answer gains when the head's output at the last token of a corrupted prompt
 is replaced by its mean over clean prompts. The strongest heads of the base, summed as they write into the residual
 stream, are the task's vector. It is computed on each checkpoint twice: from the base's heads, and from as many heads
