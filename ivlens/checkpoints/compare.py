@@ -24,7 +24,7 @@ from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .further import FurtherMeasures
-from .general import GeneralPrompts, general_prompts, general_rows, measure_general
+from .general import GeneralPrompts, general_prompts, general_rows, measure_general, that_fit
 from .measure import (
     CheckpointMeasurements,
     Measurement,
@@ -162,10 +162,10 @@ def _measure_base(
             sweep = measures.sweep(base, each, vector_of(readings[each.task], each.task))
             steered[each.task] = SteeringPoint(*sweep.best()[:2])
         by_task = _measure_tasks(measures, base, prompts, readings, readings, steered)
+        general = that_fit(general, base)
         answers = measure_general(measures.folder, base, general)
         measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values, general=answers)
-        fitting = {task: general[task] for task in answers}
-        return Reference(measures, prompts, fitting, base.facts, tokenizer, measured, learned)
+        return Reference(measures, prompts, general, base.facts, tokenizer, measured, learned)
     finally:
         base.release()
 

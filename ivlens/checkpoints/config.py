@@ -44,8 +44,8 @@ class CheckpointConfig(TriedOnLayers):
         steps: gradients along the path, for the attribution method.
         stream_dtype: a wider dtype for the streams of the exact method, for models in half precision (None: the
             model's own).
-        general: also ask the built-in general abilities, such as arithmetic and reading: ``n_test`` test prompts of
-            each, of which only the answers are measured.
+        general: also ask the built-in general abilities, such as arithmetic and reading, as many test prompts of each
+            as of a task; of these, only the answers are measured.
 
     Raises:
         ArgumentError: naming the field that is outside its values.

@@ -1,5 +1,6 @@
 """General abilities beside the tasks of a comparison: how checkpoints answer the built-in questions on them."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -35,20 +36,39 @@ def general_prompts(config: CheckpointConfig, tokenizer: Any) -> GeneralPrompts:
     }  # fmt: skip
 
 
-def measure_general(folder: Path, checkpoint: CheckpointUnderTest, prompts: GeneralPrompts) -> dict[str, Evaluation]:
-    """The checkpoint's answers to prompts of general abilities; an ability that it cannot be asked is left out."""
-    found: dict[str, Evaluation] = {}
-    refused: dict[str, PromptError] = {}
+def that_fit(prompts: GeneralPrompts, base: CheckpointUnderTest) -> GeneralPrompts:
+    """The abilities whose prompts the base's tokenizer and context take; a warning names the others."""
+    tokenizer, n_ctx = base.tokenizer(), base.facts.get("n_ctx", math.inf)
+    refused: dict[str, str] = {}
     for task, asked in prompts.items():
-        compute = partial(evaluate, prompts=asked)
         try:
-            found[task] = kept_measure(folder, "answers", Evaluation, checkpoint, task, compute, asked)
+            longest = max(_length(prompt, answer, tokenizer) for prompt in asked for answer in _answers(prompt))
         except PromptError as error:
-            refused[task] = error
+            refused[task] = str(error)
+        else:
+            if longest > n_ctx:
+                refused[task] = f"a prompt of {longest} tokens is longer than the context of {n_ctx}"
     if refused:
         why = next(iter(refused.values()))
-        log.warning("%s: general abilities are left out: %s: %s", checkpoint.name, ", ".join(refused), why)
-    return found
+        log.warning("general abilities are left out: %s (%s)", ", ".join(refused), why)
+    return {task: asked for task, asked in prompts.items() if task not in refused}
+
+
+def _answers(prompt: Prompt) -> tuple[str, ...]:
+    return prompt.options or prompt.answers
+
+
+def _length(prompt: Prompt, answer: str, tokenizer: Any) -> int:
+    encoded = prompt.encode(tokenizer, answer)
+    return len(encoded.prompt_ids) + len(encoded.answer_ids)
+
+
+def measure_general(folder: Path, checkpoint: CheckpointUnderTest, prompts: GeneralPrompts) -> dict[str, Evaluation]:
+    """The checkpoint's answers to prompts of general abilities."""
+    return {
+        task: kept_measure(folder, "answers", Evaluation, checkpoint, task, partial(evaluate, prompts=asked), asked)
+        for task, asked in prompts.items()
+    }
 
 
 def general_rows(
