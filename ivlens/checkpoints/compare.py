@@ -24,7 +24,7 @@ from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .further import FurtherMeasures
-from .general import GeneralPrompts, general_prompts, general_rows, measure_general, that_fit
+from .general import GeneralPrompts, general_prompts, general_rows, measure_general
 from .measure import (
     CheckpointMeasurements,
     Measurement,
@@ -111,9 +111,7 @@ def compare_checkpoints(
         prompts = [draw_prompts(task, config, tokenizer, new) for task in asked]
         learned_by = {each.name: task for each, task in zip(sources, learned, strict=False)}
         with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
-            general = general_prompts(config, tokenizer)
-            measures = FurtherMeasures(folder / MEASURES, config)
-            reference = _measure_base(measures, first, prompts, general, learned_by)
+            reference = _measure_base(FurtherMeasures(folder / MEASURES, config), first, prompts, learned_by)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
     return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
@@ -141,11 +139,7 @@ class Reference:
 
 
 def _measure_base(
-    measures: FurtherMeasures,
-    base: CheckpointUnderTest,
-    prompts: list[TaskPrompts],
-    general: GeneralPrompts,
-    learned: Mapping[str, str],
+    measures: FurtherMeasures, base: CheckpointUnderTest, prompts: list[TaskPrompts], learned: Mapping[str, str]
 ) -> Reference:
     """All measures of the base, and the layer and scale at which each task's vector works best on it."""
     try:
@@ -162,7 +156,7 @@ def _measure_base(
             sweep = measures.sweep(base, each, vector_of(readings[each.task], each.task))
             steered[each.task] = SteeringPoint(*sweep.best()[:2])
         by_task = _measure_tasks(measures, base, prompts, readings, readings, steered)
-        general = that_fit(general, base)
+        general = general_prompts(measures.config, base)
         answers = measure_general(measures.folder, base, general)
         measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values, general=answers)
         return Reference(measures, prompts, general, base.facts, tokenizer, measured, learned)

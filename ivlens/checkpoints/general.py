@@ -10,7 +10,7 @@ from ..errors import PromptError
 from ..records import Evaluation
 from ..scoring import evaluate
 from ..stats import paired_drop
-from ..tasks import GENERAL, Prompt, list_tasks, load_task
+from ..tasks import GENERAL, Prompt, Task, list_tasks, load_task
 from .config import CheckpointConfig
 from .evidence import interval_columns
 from .measure import CheckpointMeasurements, kept_measure, log
@@ -19,48 +19,40 @@ from .sources import CheckpointUnderTest
 GeneralPrompts = dict[str, list[Prompt]]
 
 
-def general_prompts(config: CheckpointConfig, tokenizer: Any) -> GeneralPrompts:
+def general_prompts(config: CheckpointConfig, base: CheckpointUnderTest) -> GeneralPrompts:
     """Test prompts of every general ability, as many as of a task; none where they are not asked for.
 
-    All have an instruction: ``config.instruction`` is said of the tasks that are compared.
+    All have an instruction: ``config.instruction`` is said of the tasks that are compared. An ability is left out, with
+    a warning, where the base's tokenizer or context does not take its prompts.
     """
-    if not config.general:
-        return {}
-    tasks = [load_task(name) for name in list_tasks(GENERAL)]
-    return {
-        task.name: task.prompts(
-            min(config.n_test, len(task.split("test"))), split="test", shots=config.shots, seed=config.seed,
-            instruction=True, format=config.format, tokenizer=tokenizer,
-        )
-        for task in tasks
-    }  # fmt: skip
-
-
-def that_fit(prompts: GeneralPrompts, base: CheckpointUnderTest) -> GeneralPrompts:
-    """The abilities whose prompts the base's tokenizer and context take; a warning names the others."""
-    tokenizer, n_ctx = base.tokenizer(), base.facts.get("n_ctx", math.inf)
-    refused: dict[str, str] = {}
-    for task, asked in prompts.items():
+    found: GeneralPrompts = {}
+    refused: dict[str, PromptError] = {}
+    for name in list_tasks(GENERAL) if config.general else []:
         try:
-            longest = max(_length(prompt, answer, tokenizer) for prompt in asked for answer in _answers(prompt))
+            found[name] = _drawn(load_task(name), config, base.tokenizer(), base.facts.get("n_ctx", math.inf))
         except PromptError as error:
-            refused[task] = str(error)
-        else:
-            if longest > n_ctx:
-                refused[task] = f"a prompt of {longest} tokens is longer than the context of {n_ctx}"
+            refused[name] = error
     if refused:
         why = next(iter(refused.values()))
-        log.warning("general abilities are left out: %s (%s)", ", ".join(refused), why)
-    return {task: asked for task, asked in prompts.items() if task not in refused}
+        log.warning("general abilities are left out: %s: %s", ", ".join(refused), why)
+    return found
 
 
-def _answers(prompt: Prompt) -> tuple[str, ...]:
-    return prompt.options or prompt.answers
+def _drawn(task: Task, config: CheckpointConfig, tokenizer: Any, n_ctx: float) -> list[Prompt]:
+    """The prompts of one ability.
 
-
-def _length(prompt: Prompt, answer: str, tokenizer: Any) -> int:
-    encoded = prompt.encode(tokenizer, answer)
-    return len(encoded.prompt_ids) + len(encoded.answer_ids)
+    Raises:
+        PromptError: the tokenizer, its chat template or the context does not take them.
+    """
+    prompts = task.prompts(
+        min(config.n_test, len(task.split("test"))), split="test", shots=config.shots, seed=config.seed,
+        instruction=True, format=config.format, tokenizer=tokenizer,
+    )  # fmt: skip
+    pairs = [prompt.encode(tokenizer, answer) for prompt in prompts for answer in prompt.options or prompt.answers]
+    longest = max(len(prompt_ids) + len(answer_ids) for prompt_ids, answer_ids in pairs)
+    if longest > n_ctx:
+        raise PromptError(f"prompts within the model's context of {n_ctx} tokens", f"one of {longest}")
+    return prompts
 
 
 def measure_general(folder: Path, checkpoint: CheckpointUnderTest, prompts: GeneralPrompts) -> dict[str, Evaluation]:

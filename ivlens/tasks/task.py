@@ -306,7 +306,13 @@ def prompts_for(
 
 
 def option_count(task: Task) -> int | None:
-    """How many answers a guess has to choose from: the items that an input lists, or a task's few labels; else None."""
+    """How many answers a guess has to choose from; None where these are not a few, or not always as many.
+
+    The options of its examples, else the items that an input lists, or a task's few labels.
+    """
+    if any(example.options for example in task.examples):
+        options = {len(example.options) for example in task.examples}
+        return options.pop() if len(options) == 1 else None
     listed = [[item.strip() for item in example.input.split(",")] for example in task.examples]
     if all(example.answers[0] in items for example, items in zip(task.examples, listed, strict=True)):
         counts = {len(items) for items in listed}

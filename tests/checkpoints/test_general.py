@@ -9,6 +9,7 @@ import pytest
 import ivlens as iv
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
 from ivlens.checkpoints.general import general_prompts
+from ivlens.checkpoints.sources import CheckpointSource, CheckpointUnderTest
 from ivlens.cli import main
 from ivlens.records import CheckpointComparison
 from tiny_models import WORDS
@@ -40,6 +41,10 @@ def compared(folders: dict[str, Path], tmp_path_factory: Any) -> CheckpointCompa
     return compare_checkpoints(folders["base"], checkpoints, [SHIFT], CONFIG, out=out)
 
 
+def under_test(folder: Path, facts: Path) -> CheckpointUnderTest:
+    return CheckpointUnderTest(CheckpointSource("one", folder), {}, facts)
+
+
 def test_every_ability_is_asked_of_every_checkpoint(
     compared: CheckpointComparison, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -48,7 +53,7 @@ def test_every_ability_is_asked_of_every_checkpoint(
     assert all(group["task"].tolist() == GENERAL for _, group in frame.groupby("checkpoint"))
     assert set(compared.tasks) == {"shift"}
     tuned = iv.load_model(folders["tuned"])
-    for task, prompts in general_prompts(CONFIG, tuned.tokenizer).items():
+    for task, prompts in general_prompts(CONFIG, under_test(folders["base"], tmp_path)).items():
         answers, row = iv.evaluate(tuned, prompts), frame[(frame["checkpoint"] == "tuned") & (frame["task"] == task)]
         assert row["accuracy"].item() == answers.accuracy
         assert (row["low"].item(), row["high"].item()) == answers.accuracy_interval()
@@ -60,14 +65,15 @@ def test_every_ability_is_asked_of_every_checkpoint(
     assert saved.general_frame().equals(frame)
 
 
-def test_prompts_have_an_instruction_whatever_the_tasks_have(folders: dict[str, Path]) -> None:
+def test_prompts_have_an_instruction_whatever_the_tasks_have(folders: dict[str, Path], tmp_path: Path) -> None:
     config = CheckpointConfig(instruction="the quick fox jumps", n_test=3, shots=0)
-    prompts = general_prompts(config, None)
+    base = under_test(folders["base"], tmp_path)
+    prompts = general_prompts(config, base)
     assert list(prompts) == GENERAL
     for task, asked in prompts.items():
         assert len(asked) == 3
         assert all(prompt.text.startswith(iv.load_task(task).instructions[0]) for prompt in asked)
-    assert general_prompts(CheckpointConfig(general=False), None) == {}
+    assert general_prompts(CheckpointConfig(general=False), base) == {}
 
 
 def test_what_does_not_fit_the_context_is_left_out_by_name(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ivlens.tasks import Example, OptionScoring, list_tasks, load_task
+from ivlens.tasks import Example, OptionScoring, list_tasks, load_task, option_count
 from ivlens.tasks.builtin import members
 
 GENERAL = list_tasks("general ability")
@@ -66,6 +66,7 @@ def test_four_different_options_with_one_right_answer(name):
         assert len({option.casefold().strip(" .") for option in example.options}) == 4 or name == "code-output", example
         assert len(example.options) == 4, example
         assert len(example.answers) == 1, example
+    assert option_count(load_task(name)) == 4
 
 
 @pytest.mark.parametrize("name", CHOICE)
