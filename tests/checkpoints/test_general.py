@@ -14,6 +14,8 @@ from ivlens.cli import main
 from ivlens.records import CheckpointComparison
 from tiny_models import WORDS
 
+pytestmark = pytest.mark.slow
+
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2, layers=(0,), scales=(1.0,),
     random_seeds=(0,),
