@@ -21,7 +21,16 @@ from tiny_models import WORDS
 needs_hooked = pytest.mark.skipif(not has_hooked(), reason="TransformerLens has no HookedTransformer")
 SEVERAL = pytest.mark.parametrize("model_type", ["smollm3", "mixtral", "granite", "phi3"])
 CONFIG = iv.CheckpointConfig(
-    n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=2, n_validation=2, layers=(0,), scales=(1.0,)
+    n_clean=4,
+    groups=2,
+    n_corrupted=2,
+    k=2,
+    shots=1,
+    n_test=2,
+    n_validation=2,
+    layers=(0,),
+    scales=(1.0,),
+    general=False,
 )
 
 pytestmark = pytest.mark.slow  # every room once more

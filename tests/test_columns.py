@@ -88,7 +88,7 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
 
 def _of_checkpoints(tiny_hf: Any, tiny_tokenizer: Any, folder: Path) -> dict[str, list[pd.DataFrame]]:
     for name, seed in (("base", 0), ("tuned", 1)):
-        tiny_hf("llama", seed=seed).save_pretrained(folder / name)
+        tiny_hf("llama", seed=seed, max_position_embeddings=2048).save_pretrained(folder / name)
         tiny_tokenizer().save_pretrained(folder / name)
     config = iv.CheckpointConfig(
         n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),

@@ -23,7 +23,6 @@ from ivlens import (
     compare_checkpoints,
     export_hf,
     fine_tune,
-    list_tasks,
     load_model,
     load_task,
     rehearsal_prompts,
@@ -33,6 +32,7 @@ from ivlens.effects import load_or_compute_vector
 from ivlens.files import safe_name
 from ivlens.models import HookedTransformer, cache_folder, only_hooked
 from ivlens.records import findings
+from ivlens.tasks import word_tasks
 
 from ..pages import load_or_measure, write_tables
 
@@ -183,7 +183,7 @@ def _trained(
         base = load_model(config.source)
         vector = load_or_compute_vector(base, path, task, comparison.k, comparison.n_clean, comparison.n_corrupted)
     if "rehearse" in guidance.needs:
-        others = [load_task(each) for each in list_tasks() if each not in (*config.new, *config.old)]
+        others = [load_task(each) for each in word_tasks() if each not in (*config.new, *config.old)]
         rehearse = rehearsal_prompts(task, others)
     fine_tune(model, task.prompts(shots=0, split="train"), settings, vector=vector, rehearse=rehearse)
     return model

@@ -17,7 +17,6 @@ from ivlens import (
     TrainingRun,
     evaluate,
     fine_tune,
-    list_tasks,
     load_task,
     rehearsal_prompts,
     steer,
@@ -26,6 +25,7 @@ from ivlens.effects import load_or_compute_vector
 from ivlens.files import safe_name
 from ivlens.models import HookedTransformer, provenance, trainable_names
 from ivlens.records import load_or_compute
+from ivlens.tasks import word_tasks
 from ivlens.training import measure
 from ivlens.vocabulary import Split
 
@@ -177,4 +177,4 @@ def _instructed(task: Task, split: Split, n: int | None) -> list[Prompt]:
 def _others(config: StudyConfig) -> list[str]:
     """Tasks whose instructions are rehearsed: none that is learned, kept or chosen on."""
     named = (*config.new, *config.old, config.trial_new, *config.trial_old)
-    return [name for name in list_tasks() if name not in named]
+    return [name for name in word_tasks() if name not in named]

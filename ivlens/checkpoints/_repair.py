@@ -20,7 +20,7 @@ from ..models import Model
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ..scoring import by_likelihood, candidates_of, check_answers
-from ..tasks import AnyFormat, Prompt, Task, as_tasks, list_tasks
+from ..tasks import AnyFormat, Prompt, Task, as_tasks, word_tasks
 from ..vocabulary import Split
 from .answers import KeptAnswers, clean_prompts, kept_answers
 from .mixing import Fractions, undone
@@ -171,7 +171,7 @@ def repair(
             "name each task once, in keep, learned or others",
         )  # fmt: skip
     if others is None:
-        tasks[OTHER] = [task for task in as_tasks(list_tasks()) if task.name not in names]
+        tasks[OTHER] = [task for task in as_tasks(word_tasks()) if task.name not in names]
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out).absolute()
         first, second = two_checkpoints(base, tuned, options, folder / "facts")

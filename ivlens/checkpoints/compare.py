@@ -24,6 +24,7 @@ from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .further import FurtherMeasures
+from .general import GeneralPrompts, general_prompts, general_rows, measure_general
 from .measure import (
     CheckpointMeasurements,
     Measurement,
@@ -118,10 +119,14 @@ def compare_checkpoints(
 
 @dataclass(frozen=True)
 class Reference:
-    """The base, as checkpoints are compared with it: facts, tokenizer, measures, prompts, what each one learned."""
+    """The base, as checkpoints are compared with it: facts, tokenizer, measures, prompts, what each one learned.
+
+    ``general`` are the prompts of general abilities that the base could be asked.
+    """
 
     measures: FurtherMeasures
     prompts: list[TaskPrompts]
+    general: GeneralPrompts
     facts: dict[str, Any]
     tokenizer: Any
     measured: CheckpointMeasurements
@@ -151,8 +156,10 @@ def _measure_base(
             sweep = measures.sweep(base, each, vector_of(readings[each.task], each.task))
             steered[each.task] = SteeringPoint(*sweep.best()[:2])
         by_task = _measure_tasks(measures, base, prompts, readings, readings, steered)
-        measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values)
-        return Reference(measures, prompts, base.facts, tokenizer, measured, learned)
+        general = general_prompts(measures.config, base)
+        answers = measure_general(measures.folder, base, general)
+        measured = CheckpointMeasurements(by_task, measures.weights(base, base.facts).values, general=answers)
+        return Reference(measures, prompts, general, base.facts, tokenizer, measured, learned)
     finally:
         base.release()
 
@@ -189,6 +196,7 @@ def _measure(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
     return CheckpointMeasurements(
         by_task, measures.weights(checkpoint, reference.facts).values, divergence,
         measures.text_divergence(checkpoint, reference.facts), measures.spectrum(checkpoint, reference.facts),
+        measure_general(measures.folder, checkpoint, reference.general),
     )  # fmt: skip
 
 
@@ -263,10 +271,12 @@ def _comparison(
     measured = {name: each for name, each in outcomes.items() if not isinstance(each, str)}
     failures = {name: each for name, each in outcomes.items() if isinstance(each, str)}
     trained_on = dict(zip(outcomes, learned, strict=False))
-    return summarize(
-        {"base": reference.measured, **measured}, reference.measures.config, reference.facts, failures,
+    every = {"base": reference.measured, **measured}
+    comparison = summarize(
+        every, reference.measures.config, reference.facts, failures,
         tuple(trained_on.get(name, "") for name in measured),
     )  # fmt: skip
+    return replace(comparison, general=general_rows(every, reference.general))
 
 
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:

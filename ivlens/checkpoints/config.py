@@ -44,6 +44,8 @@ class CheckpointConfig(TriedOnLayers):
         steps: gradients along the path, for the attribution method.
         stream_dtype: a wider dtype for the streams of the exact method, for models in half precision (None: the
             model's own).
+        general: also ask the built-in general abilities, such as arithmetic and reading, as many test prompts of each
+            as of a task; of these, only the answers are measured.
 
     Raises:
         ArgumentError: naming the field that is outside its values.
@@ -74,6 +76,7 @@ class CheckpointConfig(TriedOnLayers):
     method: Method = "exact"
     steps: Count = 1
     stream_dtype: torch.dtype | None = None
+    general: bool = True
 
     def __post_init__(self) -> None:
         if self.groups > self.n_clean:

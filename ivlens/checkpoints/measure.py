@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -94,7 +94,8 @@ class Measurement:
 class CheckpointMeasurements:
     """All measures of one checkpoint: by task, and how far its weights and outputs are from the base's.
 
-    ``new_outputs`` are on the prompts of the task that the checkpoint learned, where that is known.
+    ``new_outputs`` are on the prompts of the task that the checkpoint learned, where that is known; ``general`` are the
+    answers to prompts of general abilities.
     """
 
     tasks: dict[str, Measurement]
@@ -102,6 +103,7 @@ class CheckpointMeasurements:
     new_outputs: OutputDivergence | None = None
     text_outputs: OutputDivergence | None = None
     spectrum: WeightSpectrum | None = None
+    general: Mapping[str, Evaluation] = field(default_factory=dict)
 
     @property
     def steered(self) -> dict[str, SteeringPoint]:

@@ -92,7 +92,7 @@ class CheckpointUnderTest:
 
     def _facts(self) -> dict[str, Any]:
         model = self.model()
-        return model_facts(model) | {"device": kind_of_device(model)}
+        return model_facts(model) | {"device": kind_of_device(model), "n_ctx": model.cfg.n_ctx}
 
     def model(self) -> Model:
         """The model, loaded once.

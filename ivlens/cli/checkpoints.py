@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
         views.write_comparison_report(options.out / "report.html", comparison)
     log.info(f"wrote {options.out / 'report.html'}")
     frame = comparison.to_frame()
-    show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]]})
+    general = {"general abilities": comparison.general_frame()} if comparison.general else {}
+    show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]], **general})
 
 
 def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
@@ -62,6 +63,7 @@ def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
         "sequence": comparison.sequence(),
         "evidence": comparison.evidence_frame(),
         "spectrum": comparison.spectrum_frame(),
+        "general": comparison.general_frame(),
     }
     for name, frame in frames.items():
         write_atomically(folder / f"{name}.csv", partial(frame.to_csv, index=False))

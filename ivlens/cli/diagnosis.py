@@ -53,7 +53,7 @@ def diagnose(
     reverting = RevertConfig(batch_size=config.batch_size, learned_shots=config.learned_shots, **drawn)
     shape = model_shape(base)
     k = CheckpointConfig.k if shape is None else min(CheckpointConfig.k, shape[0] * shape[1])
-    comparing = CheckpointConfig(k=k, n_validation=config.n_validation, **drawn)
+    comparing = CheckpointConfig(k=k, n_validation=config.n_validation, general=False, **drawn)
     measures: list[Callable[[], Record]] = [
         lambda: patch_checkpoints(base, tuned, old, learned=new, **more),
         lambda: revert_weights(base, tuned, keep, learned, reverting, **more),

@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from ..effects.checks import check_method, check_stream_dtype
 from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
-from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, load_task
+from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, load_task, members
 from ..vocabulary import Split
 from .options import DTYPES
 
@@ -49,15 +49,19 @@ def read_model(options: argparse.Namespace, **others: Any) -> Model:
 
 def read_task(name: str, instruction: str | None) -> Task:
     """The task that the options name; a file without an instruction gets the one given."""
-    return read_tasks([name], instruction)[0]
+    return _with_instruction([load_task(name)], instruction)[0]
 
 
 def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
-    """The tasks that the options name; those without an instruction get the one given.
+    """The tasks that the options name, "general" for all general abilities; see ``read_task``."""
+    return _with_instruction([load_task(each) for name in names for each in members(name)], instruction)
+
+
+def _with_instruction(tasks: list[Task], instruction: str | None) -> list[Task]:
+    """The tasks; those without an instruction get the one given.
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
-    tasks = [load_task(name) for name in names]
     if instruction is None:
         return tasks
     if all(task.instructions for task in tasks):

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
-from ..tasks import AnyFormat, Prompt, Task, list_tasks, load_task
+from ..tasks import AnyFormat, Prompt, Task, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
@@ -50,7 +50,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
     written = {"format": asked["format"], "tokenizer": model.tokenizer}
     vector = partial(_vector, model, paths, options, asked["format"])
-    others = [load_task(name) for name in list_tasks() if name not in paths]
+    others = [load_task(name) for name in word_tasks() if name not in paths]
     run = fine_tune(
         model,
         task.prompts(shots=asked["shots"], split="train", **written),

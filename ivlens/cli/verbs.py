@@ -224,7 +224,7 @@ VERBS = {
             Argument("checkpoints", metavar="CKPT", nargs="+",
                      help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'; NAME=CKPT names it"),
             Argument("--tasks", nargs="+", required=True, metavar="TASK",
-                     help="built-in tasks ('ivlens tasks') or task files"),
+                     help="built-in tasks ('ivlens tasks'), general for all general abilities, or task files"),
             Argument("--learned", nargs="*", default=[], metavar="TASK",
                      help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
             INSTRUCTION,

@@ -32,6 +32,8 @@ LATER_COLUMNS = (
 EVIDENCE_COLUMNS = ["checkpoint", "task", "kind", "value", "low", "high", "threshold", "opinion", "prompts",
                     "prompts_needed"]  # fmt: skip
 SPECTRUM_COLUMNS = ["checkpoint", "layer", "matrix", "change", "stable_rank", "rank90"]
+GENERAL_COLUMNS = ["checkpoint", "task", "n", "accuracy", "low", "high", "chance", "forgetting", "forgetting_low",
+                   "forgetting_high"]  # fmt: skip
 
 
 @checked
@@ -103,6 +105,7 @@ class CheckpointComparison(Record):
         failures: why a checkpoint could not be measured, by its name.
         evidence: the columns of ``evidence_frame``, one mapping per checkpoint, task and kind of evidence.
         spectrum: the columns of ``spectrum_frame``, one mapping per checkpoint and matrix.
+        general: the columns of ``general_frame``, one mapping per checkpoint and general ability.
 
     Example:
         >>> comparison.checkpoints  # of iv.compare_checkpoints(model, {"same": model}, [task])
@@ -129,6 +132,7 @@ class CheckpointComparison(Record):
     failures: Mapping[str, str] = field(default_factory=dict)
     evidence: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
     spectrum: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
+    general: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
 
     def _with_todays_conditions(self) -> Self:
         rows = (row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
@@ -179,6 +183,20 @@ class CheckpointComparison(Record):
             [0.0]
         """
         return pd.DataFrame(list(self.spectrum), columns=SPECTRUM_COLUMNS)
+
+    def general_frame(self) -> pd.DataFrame:
+        """One row per checkpoint and general ability, the base's first: answers alone.
+
+        Returns:
+            checkpoint, task, n, accuracy with its 95% interval (low, high), chance (the accuracy of guessing among the
+            options), and forgetting (the base's accuracy minus the checkpoint's, on the same prompts) with its 95%
+            interval; no rows where they were not asked or do not fit the model's context.
+
+        Example:
+            >>> comparison.general_frame().columns.tolist()[:3]
+            ['checkpoint', 'task', 'n']
+        """
+        return pd.DataFrame(list(self.general), columns=GENERAL_COLUMNS)
 
     def recovery_frame(self) -> pd.DataFrame:
         """One row per checkpoint, task and condition: answers to bare prompts with vectors added, and to clean prompts.

@@ -368,6 +368,16 @@ FRAMES: dict[str, dict[str, Column]] = {
         "stable_rank": _float("rank", "Squared Frobenius norm of the change over its squared largest singular value."),
         "rank90": _int("rank", "How many singular values hold 90% of that squared norm; 0 without a change."),
     },
+    "CheckpointComparison.general_frame": {
+        "checkpoint": CHECKPOINT,
+        "task": _text("Name of the general ability, a built-in task."),
+        "n": N,
+        "accuracy": ACCURACY,
+        **INTERVAL,
+        "chance": _float("0 to 1", "Accuracy of guessing among the options; 0 without options."),
+        "forgetting": _float("accuracy", "The base's accuracy minus the checkpoint's, on the same prompts."),
+        **_bounds("forgetting", "accuracy", "paired over prompts"),
+    },
     "CheckpointComparison.layers_frame": {
         "checkpoint": CHECKPOINT,
         "task": TASK,

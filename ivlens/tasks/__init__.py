@@ -5,7 +5,10 @@ from .asking import find_format as find_format
 from .asking import format_facts as format_facts
 from .asking import format_of as format_of
 from .asking import is_chat as is_chat
+from .builtin import GENERAL as GENERAL
 from .builtin import list_tasks as list_tasks
+from .builtin import members as members
+from .builtin import word_tasks as word_tasks
 from .chat import Chat as Chat
 from .chat import chat_format as chat_format
 from .examples import Example as Example

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, PromptError, TaskError, brief
 from ..files import short_hash
 from ..vocabulary import Corruption, Split
 from .asking import AnyFormat, find_format, with_chat
-from .builtin import list_tasks, read_builtin
+from .builtin import read_builtin, word_tasks
 from .chat import ChatText
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
@@ -264,7 +264,7 @@ class Task:
                 raise ArgumentError("other to be another task", f"{other.name!r} itself")
             return other
         own = _answers(self)
-        tasks = [Task(**read_builtin(name), source="ivlens") for name in list_tasks() if name != self.name]
+        tasks = [Task(**read_builtin(name), source="ivlens") for name in word_tasks() if name != self.name]
         tasks = [task for task in tasks if task.kind != self.kind]
         shared = [len(own & _answers(task)) for task in tasks]
         return Random(f"{self.name}:{seed}:other").choice(
@@ -317,7 +317,13 @@ def prompts_for(
 
 
 def option_count(task: Task) -> int | None:
-    """How many answers a guess has to choose from: the items that an input lists, or a task's few labels; else None."""
+    """How many answers a guess has to choose from; None where these are not a few, or not always as many.
+
+    The options of its examples, else the items that an input lists, or a task's few labels.
+    """
+    if any(example.options for example in task.examples):
+        options = {len(example.options) for example in task.examples}
+        return options.pop() if len(options) == 1 else None
     listed = [[item.strip() for item in example.input.split(",")] for example in task.examples]
     if all(example.answers[0] in items for example, items in zip(task.examples, listed, strict=True)):
         counts = {len(items) for items in listed}

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
-    random_seeds=(0,), rule=VerdictRule(known=0.0, tolerated=0.9),
+    random_seeds=(0,), general=False, rule=VerdictRule(known=0.0, tolerated=0.9),
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from tiny_models import WORDS
 SAVED = Path(__file__).parents[2] / "figures" / "diagnosis" / "records" / "plain.safetensors"
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(1,), scales=(1.0, 2.0),
-    random_seeds=(0, 1), rule=VerdictRule(known=0.0),
+    random_seeds=(0, 1), general=False, rule=VerdictRule(known=0.0),
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=3, n_validation=2, layers=(0,), scales=(1.0,),
-    random_seeds=(0,),
+    random_seeds=(0,), general=False,
 )  # fmt: skip
 
 

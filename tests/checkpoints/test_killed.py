@@ -30,7 +30,7 @@ tasks = [
     for by in (1, 2, 3)
 ]
 config = CheckpointConfig(n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,),
-                          scales=(1.0,), random_seeds=(0,))
+                          scales=(1.0,), random_seeds=(0,), general=False)
 base, one, two, out, end = sys.argv[1:]
 
 

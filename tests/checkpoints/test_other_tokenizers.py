@@ -23,7 +23,7 @@ PAIRS = tuple((word, WORDS[(at + 1) % len(WORDS)]) for at, word in enumerate(WOR
 TASK = Task("next", PAIRS, ("the quick fox jumps",), ("Q", "A"), None)
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=2, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
-    random_seeds=(0,),
+    random_seeds=(0,), general=False,
 )  # fmt: skip
 pytestmark = [
     pytest.mark.slow,

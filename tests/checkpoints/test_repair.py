@@ -254,7 +254,7 @@ def test_without_others_abilities_of_the_base_are_reported(
     base: Any, tuned: Any, tasks: Tasks, tmp_path: Path, monkeypatch: Any
 ) -> None:
     able, unable = task("lazy", [answers(base, "lazy")], []), asked("jumps", [(each, "zzz") for each in INPUTS[:20]])
-    monkeypatch.setattr(_repair, "list_tasks", lambda: [able, unable, *tasks["keep"]])
+    monkeypatch.setattr(_repair, "word_tasks", lambda: [able, unable, *tasks["keep"]])
     record = repair(base, tuned, tasks, others=None)
     assert dict(zip(record.tasks, record.roles, strict=True)) == {"fox": "keep", "lazy": "other", "dog": "learned"}
     assert accuracy(record, "base", "other") == 1
@@ -342,7 +342,7 @@ def test_a_built_in_task_that_is_longer_than_the_context_is_not_reported_on(
 ) -> None:
     long = asked("long", [(f"{each} the fox " * 60, "dog") for each in INPUTS[:20]])
     short = replace(tasks["keep"][0], name="short")
-    monkeypatch.setattr(_repair, "list_tasks", lambda: [long, short])
+    monkeypatch.setattr(_repair, "word_tasks", lambda: [long, short])
     record = repair(base, tuned, tasks, others=None)
     assert {task for task, role in zip(record.tasks, record.roles, strict=True) if role == "other"} == {"short"}
     assert "cannot be asked: long" in caplog.text

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = CheckpointConfig(
     n_clean=4, groups=2, n_corrupted=2, k=3, shots=0, n_test=40, n_validation=2, layers=(1,), scales=(1.0,),
-    random_seeds=(0,),
+    random_seeds=(0,), general=False,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = CheckpointConfig(
     n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_test=4, n_validation=2, layers=(0,), scales=(1.0,),
-    random_seeds=(0,),
+    random_seeds=(0,), general=False,
 )  # fmt: skip
 
 

@@ -1,11 +1,13 @@
+import json
 from hashlib import sha256
+from importlib.resources import files
 
 import pytest
 
-from ivlens.tasks import list_tasks, load_task
-from ivlens.tasks.builtin import read_builtin
+from ivlens.errors import ArgumentError
+from ivlens.tasks import list_tasks, load_task, word_tasks
 
-KINDS = {"factual", "grammatical", "lexical", "extractive", "classification", "translation"}
+KINDS = {"factual", "grammatical", "lexical", "extractive", "classification", "translation", "general ability"}
 
 
 def test_the_list():
@@ -16,6 +18,14 @@ def test_the_list():
     assert {load_task(name).kind for name in names} == KINDS
     names.clear()
     assert list_tasks()
+
+
+def test_the_list_of_a_kind():
+    kinds = [list_tasks(kind) for kind in sorted(KINDS)]
+    assert sorted(name for names in kinds for name in names) == list_tasks()
+    assert sorted([*word_tasks(), *list_tasks("general ability")]) == list_tasks()
+    with pytest.raises(ArgumentError, match="kind"):
+        list_tasks("hard")
 
 
 @pytest.mark.parametrize("name", list_tasks())
@@ -31,10 +41,10 @@ def test_data_file(name):
 
 @pytest.mark.parametrize("name", list_tasks())
 def test_data_is_as_written(name):
-    data = read_builtin(name)
+    data = json.loads((files("ivlens.tasks") / "data" / f"{name}.json").read_text(encoding="utf-8"))
     inputs = [row[0] for row in data["examples"]]
     assert len(set(inputs)) == len(inputs)
-    answers = [answer for row in data["examples"] for answer in row[1]]
+    answers = [text for row in data["examples"] for texts in row[1:] for text in texts]
     texts = [*inputs, *answers, *data["instructions"], *data["labels"]]
     assert all(text and text == text.strip() for text in texts)
 
@@ -64,7 +74,7 @@ def test_prompts_are_encoded(name, wordy_tokenizer):
 @pytest.mark.parametrize(("format", "digest"), [("labelled", "75e9fbdb5fc07751"), ("chat", "b35f53eed4441399")])
 def test_the_ids_are_those_that_the_kept_figures_were_measured_with(smollm2, format, digest):
     found = sha256()
-    for name in list_tasks():
+    for name in word_tasks():
         for corruption in (None, "no-instruction", "shuffled-labels"):
             options = {"format": format, "tokenizer": smollm2.tokenizer, "corruption": corruption}
             for prompt in load_task(name).prompts(8, **options):

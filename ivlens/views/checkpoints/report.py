@@ -45,6 +45,9 @@ Accuracy is that of greedy answers to clean prompts: an instruction, its input a
 probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
 cloze without any instruction. Forgetting is the base's accuracy minus the checkpoint's on the same prompts.
 
+General abilities are built-in questions, asked with an instruction and demonstrations whatever the tasks are. Where
+they have options, the most likely option is the answer, and chance is the accuracy of guessing.
+
 A head's effect (AIE) is how much the right answer gains when the head's output at the last token of a corrupted prompt
 is replaced by its mean over clean prompts. The strongest heads of the base, summed as they write into the residual
 stream, are the task's vector. It is computed on each checkpoint twice: from the base's heads, and from as many heads
@@ -105,6 +108,7 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
     sections: list[tuple[str, Body]] = [
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), checkpoint_summary(comparison)]),
+        *([("General abilities", [_general(comparison)])] if comparison.general else []),
         ("What the papers say, tested here", _findings(comparison)),
         ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
         ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
@@ -167,6 +171,15 @@ def evidence_table(comparison: CheckpointComparison) -> list[str]:
     side_by_side = frame.pivot(index=KEYS, columns="kind", values="text")[kinds].reset_index()
     caption = "Kinds of evidence side by side: the fraction that each restores, keeps or explains, and what it says"
     return [frame_table(pairs.merge(side_by_side, on=KEYS), caption)]
+
+
+def _general(comparison: CheckpointComparison) -> str:
+    """Accuracy on each general ability: chance, the base's, and each checkpoint's with what it forgot."""
+    frame = comparison.general_frame()
+    for name, ends in (("accuracy", ("low", "high")), ("forgetting", ("forgetting_low", "forgetting_high"))):
+        frame[name] = [interval_text(*each) for each in zip(frame[name], *(frame[end] for end in ends), strict=True)]
+    caption = "Answers to built-in questions, which nothing was chosen on; forgetting is paired with the base's answers"
+    return frame_table(frame[["task", "checkpoint", "n", "chance", "accuracy", "forgetting"]], caption)
 
 
 def _findings(comparison: CheckpointComparison) -> list[Body]:
