@@ -2,7 +2,6 @@
 
 from .builtin import list_tasks as list_tasks
 from .examples import Example as Example
-from .formats import Turns as Turns
 from .formats import chat_format as chat_format
 from .judging import GenerationScoring as GenerationScoring
 from .judging import OptionScoring as OptionScoring
@@ -19,6 +18,7 @@ from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
 from .task import option_count as option_count
 from .task import prompts_for as prompts_for
+from .turns import Turns as Turns
 
 __all__ = [
     "Example",

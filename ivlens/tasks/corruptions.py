@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .examples import Example
-from .formats import NEUTRAL, Turns
+from .turns import NEUTRAL, Turns
 
 
 def without_instruction(turns: Turns) -> Turns:

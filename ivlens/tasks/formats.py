@@ -9,22 +9,10 @@ from typing import Any, Self
 
 from ..errors import ArgumentError, PromptError, one_of, reason
 from ..vocabulary import FormatName
-from .examples import Example
 from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
+from .turns import NEUTRAL, Turns
 
-NEUTRAL = ("Input", "Output")
 ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is rendered
-
-
-@dataclass(frozen=True)
-class Turns:
-    """The input of a format: an instruction or None, the names of the fields, demonstrations, and the query."""
-
-    instruction: str | None
-    labels: tuple[str, str]
-    demonstrations: tuple[Example, ...]
-    query: str
-
 
 Format = Callable[[Turns], str]
 

@@ -13,9 +13,10 @@ from ..vocabulary import Corruption, FormatName, Split
 from .builtin import list_tasks, read_builtin
 from .corruptions import with_shuffled_labels, without_instruction
 from .examples import Example, as_text, as_texts
-from .formats import NEUTRAL, ChatText, Format, Turns, find_format
+from .formats import ChatText, Format, find_format
 from .judging import Scoring
 from .prompt import Prompt
+from .turns import NEUTRAL, Turns
 
 FEW_LABELS = 10  # different answers up to which a task is one of choosing a label
 
