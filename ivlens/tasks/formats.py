@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..errors import ArgumentError, PromptError, one_of, reason
+from ..errors import ArgumentError, PromptError, brief, few, one_of, reason
 from ..vocabulary import FormatName
-from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
+from .parts import DEMONSTRATION, HISTORY, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 from .turns import NEUTRAL, Turns
 
 ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is rendered
@@ -35,14 +35,38 @@ def qa(turns: Turns) -> str:
 FORMATS: dict[str, Format] = {"labelled": labelled, "plain": plain, "qa": qa}
 
 
+def write(format: Format, turns: Turns) -> str:
+    """The text of a format.
+
+    Raises: PromptError where it is no text, or lacks the options that are to be shown.
+    """
+    text = format(turns)
+    if not isinstance(text, str):
+        raise PromptError("a format that gives a text", brief(text))
+    missing = [line for line in turns.options if line not in text]
+    if missing:
+        came = f"a text without {few(map(brief, missing))}"
+        raise PromptError("a format that writes the options of Turns.options", came, "or pass scoring= without shown=")
+    return text
+
+
 def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
+    """Paragraphs: an instruction where it changes, the turns of a history, and a question with its options."""
     input_label, output_label = (f"{label}:" for label in labels)
-    blocks: list[list[Part]] = [] if turns.instruction is None else [[(INSTRUCTION, turns.instruction)]]
-    for shot in turns.demonstrations:
-        texts = input_label, f" {shot.input}", f"\n{output_label}", f" {shot.answers[0]}"
-        blocks.append([*zip(DEMONSTRATION, texts, strict=True)])
-    blocks.append([*zip(QUERY, (input_label, f" {turns.query}", f"\n{output_label}"), strict=True)])
-    return Composed([part for block in blocks for part in [(SEPARATOR, "\n\n"), *block]][1:])
+    paragraphs: list[list[Part]] = []
+    instruction = None
+    for question in turns.questions:
+        if question.instruction not in (None, instruction):
+            paragraphs.append([(INSTRUCTION, str(question.instruction))])
+        instruction = question.instruction
+        names = {"system": "", "user": f"{input_label} ", "assistant": f"{output_label} "}
+        paragraphs += [[(HISTORY, f"{names[role]}{text}")] for role, text in question.history]
+        options = "".join(f"\n{line}" for line in question.options)
+        texts = [input_label, f" {question.input}", options, f"\n{output_label}"]
+        roles = QUERY if question.answer is None else DEMONSTRATION
+        texts += [] if question.answer is None else [f" {question.answer}"]
+        paragraphs.append([part for part in zip(roles, texts, strict=True) if part[1]])
+    return Composed([part for each in paragraphs for part in [(SEPARATOR, "\n\n"), *each]][1:])
 
 
 class ChatText(str):

@@ -1,6 +1,6 @@
 """What a prompt asks: ``Turns``, which a format turns into text, question by question."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase as LETTERS
 
 from ..errors import TaskError
@@ -69,6 +69,13 @@ def shown_options(scoring: Scoring | None) -> ShownOptions:
     if isinstance(scoring, OptionScoring):
         return scoring.shown
     return "letters" if isinstance(scoring, GenerationScoring) and scoring.parse == "option-letter" else "none"
+
+
+def unshown(scoring: Scoring | None) -> Scoring | None:
+    """The scoring of prompts that show no options."""
+    if isinstance(scoring, OptionScoring):
+        return replace(scoring, shown="none")
+    return scoring if shown_options(scoring) == "none" else None
 
 
 def option_lines(options: tuple[str, ...], shown: ShownOptions) -> tuple[str, ...]:
