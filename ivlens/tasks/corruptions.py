@@ -5,8 +5,8 @@ history and the options that are shown:
 
     "no-instruction"      drops the demonstrations too, which leaves a bare prompt
     "other-instruction"   asks for another task: its instruction, its labels, its demonstrations
-    "shuffled-labels"     keeps the demonstrations under neutral labels, their answers deranged (Todd et al. 2310.15213);
-                          those with options have a wrong one of these
+    "shuffled-labels"     keeps demonstrations under neutral labels, their answers deranged (Todd et al. 2310.15213),
+                          or a wrong one of their options
 """
 
 from collections import Counter

@@ -3,7 +3,7 @@
 A ``Composed`` text also gives the prompt's parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -59,14 +59,25 @@ def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
         if question.instruction not in (None, instruction):
             paragraphs.append([(INSTRUCTION, str(question.instruction))])
         instruction = question.instruction
-        names = {"system": "", "user": f"{input_label} ", "assistant": f"{output_label} "}
-        paragraphs += [[(HISTORY, f"{names[role]}{text}")] for role, text in question.history]
+        paragraphs += _history(question.history, labels)
         options = "".join(f"\n{line}" for line in question.options)
         texts = [input_label, f" {question.input}", options, f"\n{output_label}"]
         roles = QUERY if question.answer is None else DEMONSTRATION
         texts += [] if question.answer is None else [f" {question.answer}"]
         paragraphs.append([part for part in zip(roles, texts, strict=True) if part[1]])
     return Composed([part for each in paragraphs for part in [(SEPARATOR, "\n\n"), *each]][1:])
+
+
+def _history(turns: Sequence[tuple[str, str]], labels: tuple[str, str]) -> list[list[Part]]:
+    """A conversation before a question, as demonstrations are written; a system's text stands by itself."""
+    names = {"system": "", "user": f"{labels[0]}: ", "assistant": f"{labels[1]}: "}
+    paragraphs: list[list[Part]] = []
+    for before, (role, text) in zip([None, *turns], turns, strict=False):
+        if role == "assistant" and before is not None and before[0] == "user":
+            paragraphs[-1].append((HISTORY, f"\n{names[role]}{text}"))
+        else:
+            paragraphs.append([(HISTORY, f"{names[role]}{text}")])
+    return paragraphs
 
 
 class ChatText(str):

@@ -304,7 +304,7 @@ class Task:
     def _demonstrations(
         self, pool: list[Example], query: Example, shots: int, same: int, seed: int
     ) -> tuple[Example, ...]:
-        """Some examples of ``pool`` without those ``same`` that ask what the query asks, determined by seed and query."""
+        """Some examples, determined by seed and query, without the ``same`` of them that ask what the query asks."""
         drawn = Random(f"{self.name}:{seed}:{query.input}").sample(pool, min(shots + same, len(pool)))
         kept = tuple(example for example in drawn if example.asked != query.asked)[:shots]
         if len(kept) < shots:
