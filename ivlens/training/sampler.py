@@ -88,6 +88,6 @@ def rehearsal_prompts(task: Task, others: Sequence[Task], *, split: Split = "tra
         if not other.instructions:
             raise ArgumentError("other tasks with instructions", f"{other.name!r} without any")
         asked = Task(f"{task.name} as {other.name}", inputs, other.instructions, other.labels)
-        for paraphrase in range(len(other.instructions)):
-            prompts += asked.prompts(shots=0, instruction=paraphrase)
+        for text in other.instructions:
+            prompts += asked.prompts(shots=0, instruction=text)
     return prompts
