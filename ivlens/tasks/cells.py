@@ -132,6 +132,8 @@ def conversation(value: Any, column: Any, where: str) -> list[tuple[str, str]]:
     """The turns of a conversation, pairs of a role and a text, from OpenAI's or ShareGPT's messages."""
     turns = []
     for message in as_list(value):
+        if isinstance(message, (list, tuple)) and len(message) == 2:
+            message = dict(zip(("role", "content"), message, strict=True))
         keys = [("role", "content"), ("from", "value")]
         known = next((pair for pair in keys if isinstance(message, Mapping) and {*pair} <= message.keys()), None)
         if known is None:

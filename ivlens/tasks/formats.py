@@ -9,7 +9,17 @@ from typing import Any, Self
 
 from ..errors import ArgumentError, PromptError, brief, few, one_of, reason
 from ..vocabulary import FormatName
-from .parts import DEMONSTRATION, HISTORY, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
+from .parts import (
+    DEMONSTRATION,
+    DEMONSTRATION_OPTIONS,
+    HISTORY,
+    INSTRUCTION,
+    QUERY,
+    QUERY_OPTIONS,
+    SEPARATOR,
+    Composed,
+    Part,
+)
 from .turns import NEUTRAL, Turns
 
 ANSWER = "<ivlens answer>"  # stands for the answer while a chat template is rendered
@@ -60,11 +70,13 @@ def _fields(turns: Turns, labels: tuple[str, str]) -> Composed:
             paragraphs.append([(INSTRUCTION, str(question.instruction))])
         instruction = question.instruction
         paragraphs += _history(question.history, labels)
-        options = "".join(f"\n{line}" for line in question.options)
-        texts = [input_label, f" {question.input}", options, f"\n{output_label}"]
-        roles = QUERY if question.answer is None else DEMONSTRATION
-        texts += [] if question.answer is None else [f" {question.answer}"]
-        paragraphs.append([part for part in zip(roles, texts, strict=True) if part[1]])
+        asked = question.answer is None
+        texts = input_label, f" {question.input}", f"\n{output_label}", f" {question.answer}"
+        parts = [*zip(QUERY if asked else DEMONSTRATION, texts, strict=False)]
+        if question.options:
+            lines = "".join(f"\n{line}" for line in question.options)
+            parts.insert(2, (QUERY_OPTIONS if asked else DEMONSTRATION_OPTIONS, lines))
+        paragraphs.append(parts)
     return Composed([part for each in paragraphs for part in [(SEPARATOR, "\n\n"), *each]][1:])
 
 

@@ -1,11 +1,11 @@
 """How answers of a task are judged: as options by likelihood, or as generated text; otherwise by greedy decoding."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from ..checks import Count, Fraction, checked
-from ..errors import ArgumentError, brief
+from ..errors import ArgumentError, TaskError, brief
 
 Normalisation = Literal["sum", "token", "character"]
 ShownOptions = Literal["none", "letters", "texts"]
@@ -68,3 +68,17 @@ class GenerationScoring:
 
 
 Scoring = OptionScoring | GenerationScoring
+
+
+def read_scoring(facts: Any, origin: str) -> Scoring:
+    """The scoring whose fields a task's file gives, those of options or of generated text.
+
+    Raises: TaskError for fields that neither has, and values that they cannot have.
+    """
+    for kind in (OptionScoring, GenerationScoring):
+        if isinstance(facts, Mapping) and facts.keys() <= {each.name for each in fields(kind)}:
+            try:
+                return kind(**{name: tuple(each) if isinstance(each, list) else each for name, each in facts.items()})
+            except ArgumentError as error:
+                raise TaskError(f"the scoring of {origin}: {error.expected}", error.came) from error
+    raise TaskError(f"the scoring of {origin} to have the fields of OptionScoring or GenerationScoring", brief(facts))

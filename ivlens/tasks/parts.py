@@ -10,11 +10,11 @@ from ..errors import PromptError, brief
 Part = tuple[str, str]
 
 INSTRUCTION, HISTORY, SEPARATOR, LAST = "instruction", "history", "separator", "last"
-QUERY = ("query input name", "query input", "query options", "query output name")
+QUERY = ("query input name", "query input", "query output name")
+QUERY_OPTIONS, DEMONSTRATION_OPTIONS = "query options", "demonstration options"
 DEMONSTRATION = (
     "demonstration input name",
     "demonstration input",
-    "demonstration options",
     "demonstration output name",
     "demonstration output",
 )

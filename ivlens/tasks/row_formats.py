@@ -119,6 +119,12 @@ def _plain(input: str, answers: str, name: str = "", hides: bool = False) -> Row
     return RowFormat(name or f"{input}, {answers}", (input, answers), fields, (INSTRUCTION,), hides=hides)
 
 
+def _on(context: str) -> RowFormat:
+    """Questions on a context, answered in words."""
+    names = (context, "question", "answer")
+    return RowFormat(", ".join(names), names, Fields("question", "answer", (), context))
+
+
 # The formats of rows. The first that fits a source's first row is that of all its rows.
 ROW_FORMATS: tuple[RowFormat, ...] = (
     RowFormat(
@@ -146,8 +152,8 @@ ROW_FORMATS: tuple[RowFormat, ...] = (
         fits=_is_truth, adapt=_yes_or_no, names="text", hides=True,
     ),
     RowFormat("SQuAD", ("context", "question", "answers"), Fields("question", "answers", (), "context"), hides=True),
-    RowFormat("context, question, answer", ("context", "question", "answer"), Fields("question", "answer", (), "context")),
-    RowFormat("passage, question, answer", ("passage", "question", "answer"), Fields("question", "answer", (), "passage")),
+    _on("context"),
+    _on("passage"),
     RowFormat(
         "Dolly", (INSTRUCTION, "context", "response"), Fields("context", "response", instruction=INSTRUCTION),
         adapt=_instructed("context"),
@@ -162,7 +168,8 @@ ROW_FORMATS: tuple[RowFormat, ...] = (
     ),
     RowFormat(
         "P3", ("inputs_pretokenized", "targets_pretokenized"),
-        Fields("inputs_pretokenized", "targets_pretokenized", ("answer_choices",)), maybe=("answer_choices",), names="text",
+        Fields("inputs_pretokenized", "targets_pretokenized", ("answer_choices",)),
+        maybe=("answer_choices",), names="text",
     ),
     RowFormat(
         "FLAN", ("inputs", "targets"), Fields("inputs", "targets", ("answer_choices",)), maybe=("answer_choices",),

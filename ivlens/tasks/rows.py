@@ -1,6 +1,6 @@
 """From rows to examples: every row is read by one format, and what is not read is named."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
@@ -9,8 +9,7 @@ from ..errors import TaskError, brief, few
 from .cells import KINDS, Kind, a_text, as_list, choices, chosen, conversation, is_hidden, is_missing, texts
 from .examples import Example
 from .row_formats import Fields, Row, RowFormat, format_of, nearest
-
-Rows = Iterable[tuple[str, Any]]  # location and row
+from .source import Rows
 
 PAIR = ("input", "output")  # the columns of a row that is a pair
 # Columns that an answer depends on, so that ignoring them would give another task.
@@ -256,8 +255,9 @@ def _recognised(row: Any, where: str) -> RowFormat:
 
 def _of_pair(row: Any, format: RowFormat, where: str) -> Row:
     """A row that is a pair of an input and its answers."""
-    if isinstance(row, (list, tuple)) and len(row) == 2 and format.has == PAIR:
-        return dict(zip(PAIR, row, strict=True))
+    names = (*format.has, *format.maybe)
+    if isinstance(row, (list, tuple)) and 2 <= len(row) <= len(names) and format.has == PAIR:
+        return dict(zip(names, row, strict=False))
     raise TaskError(f"{where} to be an object with fields, or a pair of an input and its answers", brief(row))
 
 
