@@ -15,8 +15,19 @@ from typing import Any, NamedTuple, Self
 
 from ..checks import checked
 from ..errors import ArgumentError, PromptError, brief, few, reason
-from .formats import FORMATS, Turns
-from .parts import DEMONSTRATION, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
+from .formats import FORMATS
+from .parts import (
+    DEMONSTRATION,
+    DEMONSTRATION_OPTIONS,
+    HISTORY,
+    INSTRUCTION,
+    QUERY,
+    QUERY_OPTIONS,
+    SEPARATOR,
+    Composed,
+    Part,
+)
+from .turns import Question, Turns
 
 DATE = "2024-07-26"  # the one in Llama 3's templates, where they are given no other
 OURS = {
@@ -192,9 +203,8 @@ class ChatFormat:
 def conversation(turns: Turns, system: str | None = None) -> list[Message]:
     """The turns before the answer: a system message, demonstrations, each an exchange, earlier turns, and the query.
 
-    An instruction that all share begins the first question, a demonstration's own begins its question, each followed by
-    a blank line. Shown options follow a question, one a line. A system message may be given as ``system``, or be the
-    first of the earlier turns.
+    An instruction begins the first question that it is for, followed by a blank line. Shown options follow a question,
+    one a line. A system message may be given as ``system``, or be the first of the earlier turns.
 
     Raises: PromptError for two system messages, or turns that are not a conversation.
     """
@@ -204,28 +214,25 @@ def conversation(turns: Turns, system: str | None = None) -> list[Message]:
         raise PromptError("one system message", f"system={brief(system)} and {brief(own)} in the history", do)
     system = own if system is None else system.strip()
     messages = [Message("system", (("system", system),))] if system else []
-    shots, instructions = turns.demonstrations, [shot.instruction for shot in turns.demonstrations]
-    if any(instructions):
-        instructions.append(turns.instruction)
-    else:
-        instructions = [turns.instruction, *instructions]
-    for shot, instruction in zip(shots, instructions, strict=False):
-        if _system_of(shot.history) not in (None, system):
-            came = f"{brief(_system_of(shot.history))} in that of the demonstration {brief(shot.input)}"
+    instruction = None
+    for question in turns.questions:
+        if _system_of(question.history) not in (None, system):
+            came = f"{brief(_system_of(question.history))} in that of the demonstration {brief(question.input)}"
             raise PromptError("the query's system message in all demonstrations", came, "use shots=0")
-        options = shot.options if turns.options else ()
-        messages += _earlier(shot.history)
-        messages.append(_asked(instruction, DEMONSTRATION[1], shot.input, options))
-        messages.append(Message("assistant", ((DEMONSTRATION[3], shot.answers[0]),)))
-    messages += _earlier(turns.history)
-    return [*messages, _asked(instructions[-1], QUERY[1], turns.query, turns.options)]
+        messages += _earlier(question.history)
+        messages.append(_asked(question, None if question.instruction == instruction else question.instruction))
+        instruction = question.instruction
+        if question.answer is not None:
+            messages.append(Message("assistant", ((DEMONSTRATION[3], question.answer),)))
+    return messages
 
 
-def _asked(instruction: str | None, role: str, text: str, options: Sequence[str]) -> Message:
+def _asked(question: Question, instruction: str | None) -> Message:
     parts: list[Part] = [] if instruction is None else [(INSTRUCTION, instruction), (SEPARATOR, "\n\n")]
-    parts.append((role, text))
-    for option in options:
-        parts += [(SEPARATOR, "\n"), ("options", option)]
+    demonstration = question.answer is not None
+    parts.append(((DEMONSTRATION if demonstration else QUERY)[1], question.input))
+    for option in question.options:
+        parts += [(SEPARATOR, "\n"), (DEMONSTRATION_OPTIONS if demonstration else QUERY_OPTIONS, option)]
     return Message("user", tuple(parts))
 
 
@@ -236,7 +243,7 @@ def _earlier(history: Sequence[tuple[str, str]]) -> list[Message]:
         if speaker not in ("user", "assistant") or not text.strip():
             expected = "a history of user and assistant turns, with one system turn at most, the first"
             raise PromptError(expected, f"{speaker!r}: {brief(text)}")
-    return [Message(speaker, (("history", text.strip()),)) for speaker, text in rest]
+    return [Message(speaker, ((HISTORY, text.strip()),)) for speaker, text in rest]
 
 
 def _system_of(history: Sequence[tuple[str, str]]) -> str | None:

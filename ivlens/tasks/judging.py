@@ -1,14 +1,14 @@
 """How answers of a task are judged: as options by likelihood, or as generated text; otherwise by greedy decoding."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal
 from uuid import uuid4
 
 from ..checks import Count, Fraction, checked
-from ..errors import ArgumentError, brief
+from ..errors import ArgumentError, TaskError, brief
 from ..files import short_hash
 
 Normalisation = Literal["sum", "token", "character"]
@@ -77,6 +77,20 @@ class GenerationScoring:
 
 
 Scoring = OptionScoring | GenerationScoring
+
+
+def read_scoring(facts: Any, origin: str) -> Scoring:
+    """The scoring whose fields a task's file gives, those of options or of generated text.
+
+    Raises: TaskError for fields that neither has, and values that they cannot have.
+    """
+    for kind in (OptionScoring, GenerationScoring):
+        if isinstance(facts, Mapping) and facts.keys() <= {each.name for each in fields(kind)}:
+            try:
+                return kind(**{name: tuple(each) if isinstance(each, list) else each for name, each in facts.items()})
+            except ArgumentError as error:
+                raise TaskError(f"the scoring of {origin}: {error.expected}", error.came) from error
+    raise TaskError(f"the scoring of {origin} to have the fields of OptionScoring or GenerationScoring", brief(facts))
 
 
 def is_lasting(judged: Iterable[Any]) -> bool:

@@ -1,8 +1,9 @@
 """Tasks from their built-in names, from files, and from rows."""
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,27 @@ from ..checks import checked
 from ..errors import ArgumentError, TaskError, at_least, brief
 from ..text import did_you_mean
 from .builtin import list_tasks, read_builtin
-from .readers import Parsed, Source, class_names, numbered, of_mapping, parse, read_text
-from .rows import Columns, RowReader
+from .documents import of_mapping
+from .examples import Example
+from .judging import Scoring
+from .readers import parse
+from .row_formats import Fields
+from .rows import RowReader
+from .source import Parsed, Source, decoded, read_bytes
+from .tables import class_names, is_parquet, numbered, read_parquet
 from .task import Task
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A task, and how its source was read: the format, the number of rows, and what was left out."""
+
+    task: Task
+    format: str
+    rows: int
+    unanswered: int = 0
+    unread: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @checked
@@ -22,70 +41,124 @@ def load_task(
     *,
     name: str | None = None,
     instructions: str | list[str] | tuple[str, ...] | None = None,
-    labels: Columns | None = None,
+    labels: tuple[str, str] | None = None,
     cloze: str | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
+    scoring: Scoring | None = None,
 ) -> Task:
     """A built-in task by its name, or a task from a file or from rows.
 
-    Files: ivlens' own JSON, JSON lists of ``{"input", "output"}`` (function vectors), Super-NaturalInstructions, TRACE
-    (``{"prompt", "answer"}``; rows with an empty answer are skipped with a warning), JSON lines, CSV and TSV with a
-    header, and JSON mappings of inputs to answers. Several answers to one input are all accepted. A column
-    ``instruction`` with the same text in every row is the task's instruction. Other columns are ignored with a warning,
-    or are an error where an answer depends on them (choices, context, one instruction per row), unless ``fields`` names
-    the columns to read. Class numbers of a Dataset become class names.
+    A format is recognised by its fields and shape: ivlens' own JSON, function vectors, Super-NaturalInstructions,
+    BIG-bench and BBH, instruction induction, conversations (OpenAI, ShareGPT), Alpaca, Dolly, multiple choice (MMLU,
+    ARC, CommonsenseQA, HellaSwag, RACE, BoolQ), SQuAD, P3, FLAN, TRACE, prompt and completion, question and answer, and
+    mappings of inputs to answers; in JSON, JSON lines, CSV, TSV, Parquet, any of them packed with gzip, or in memory.
+    Several answers to one input are all accepted. An instruction that all rows share is the task's; else each example
+    has its own. A context is written before the input, with a blank line between. Rows whose answer a test set hides
+    are left out with a warning. Other columns are ignored with a warning, or are an error where an answer depends on
+    them, unless ``fields`` names the columns to read. Class numbers of a Dataset become class names.
 
     Args:
         source: a built-in name, a path, or rows: dicts, pairs, a frame, a Hugging Face Dataset, a mapping of inputs to
-            answers.
+            answers, or one of columns.
         name: the task's name.
         instructions: one instruction, or paraphrases of it.
         labels: names of the input and the output in a prompt.
         cloze: a text with one ``{input}`` that asks for the same knowledge without an instruction.
-        fields: names of the columns with the input and the answers, if they are other ones.
+        fields: the columns of the input and the answers, or columns by what they are: "input", "answers", and
+            possibly "options" (one column, or one per option), "context", "instruction" and "history".
+        scoring: how answers are judged.
 
     Returns:
-        The task; ``name``, ``instructions``, ``labels`` and ``cloze`` override the source.
+        The task; ``name``, ``instructions``, ``labels``, ``cloze`` and ``scoring`` override the source.
 
     Raises:
         TaskError: naming the file, the row or line, and the field where something is missing or malformed.
-        ArgumentError: ``fields`` that are not two names.
+        ArgumentError: ``fields`` that name no input or answers, or one column twice.
 
     Example:
         >>> iv.load_task("country-capital").name
         'country-capital'
         >>> len(iv.load_task([("hot", "cold"), ("big", "small")], name="opposites").examples)
         2
+        >>> rows = [{"stem": "2 + 2", "key": "4", "a": "3", "b": "4"}]
+        >>> by_role = {"input": "stem", "answers": "key", "options": ["a", "b"]}
+        >>> iv.load_task(rows, fields=by_role).examples[0].options
+        ('3', '4')
     """
-    if fields is not None and (len(fields) != 2 or fields[0] == fields[1]):
-        raise ArgumentError("fields to be the names of two columns, of the input and of the answers", brief(fields))
-    options = {"name": name, "instructions": instructions, "labels": labels, "cloze": cloze}
-    overrides: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
+    overrides = {"name": name, "instructions": instructions, "labels": labels, "cloze": cloze, "scoring": scoring}
+    reading = read_source(source, fields, {key: value for key, value in overrides.items() if value is not None})
+    for note in reading.notes:
+        warnings.warn(note, stacklevel=3)
+    return reading.task
+
+
+def read_source(
+    source: Any, fields: Sequence[str] | Mapping[str, str | Sequence[str]] | None, overrides: Mapping[str, Any]
+) -> Reading:
+    """The task of a source, and how it was read; ``overrides`` are fields of the task. See ``load_task``."""
     if isinstance(source, str) and source in list_tasks():
-        return replace(Task(**read_builtin(source), source="ivlens"), **overrides)
+        task = replace(Task(**read_builtin(source), source="ivlens"), **overrides)
+        return Reading(task, "built in", len(task.examples))
+    columns = None if fields is None else _fields(fields)
     if isinstance(source, (str, Path)):
         path = Path(expanduser(source))
-        origin, called = str(path), path.stem
-        parsed = parse(Source(_read(source, path), origin, path.suffix.lower(), mapping=fields is None))
+        origin = str(path)
+        called = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+        parsed = _parse_file(source, path, columns is None)
     else:
         origin, called = "the given rows", "custom"
-        pairs = of_mapping(source, origin) if isinstance(source, dict) and fields is None else None
-        parsed = pairs or Parsed(numbered(source, origin))
-    columns = None if fields is None else (fields[0], fields[1])
-    reader = RowReader(origin, columns, class_names(source))
+        pairs = of_mapping(source, origin, columns is not None) if isinstance(source, dict) else None
+        parsed = pairs or Parsed(numbered(source, origin), classes=class_names(source))
+    reader = RowReader(origin, columns, parsed.classes, parsed.rows_format)
     reader.read(parsed.rows)
     if reader.instruction is not None and "instructions" in parsed.about:
         raise TaskError(f"{origin} to say its instruction once", "one in its rows and another one beside them")
     about = {} if reader.instruction is None else {"instructions": reader.instruction}
-    for note in (*parsed.notes, *reader.notes()):
-        warnings.warn(note, stacklevel=3)
+    examples = reader.examples
+    more = _demonstrations(parsed, origin, reader, {example.asked for example in examples})
     facts = {"name": called, **about, **parsed.about, **overrides}
-    return Task(**facts, examples=reader.examples, source=origin)
+    task = Task(**facts, examples=examples, demonstrations=more, source=origin)
+    rows_format = "" if reader.format is None or reader.format.name in parsed.name else f" of {reader.format.name} rows"
+    notes = (*parsed.notes, *reader.notes())
+    return Reading(task, f"{parsed.name}{rows_format}", reader.rows, reader.unanswered, tuple(reader.unread), notes)
 
 
-def _read(source: str | Path, path: Path) -> str:
+def _demonstrations(parsed: Parsed, origin: str, reader: RowReader, known: Container[Any]) -> tuple[Example, ...]:
+    """The examples of the source that are no queries, without those that are asked anyway."""
+    more = RowReader(origin, None, {}, reader.format)
+    rows = list(parsed.demonstrations)
+    if rows:
+        more.read(rows)
+    return tuple(example for example in more.examples if example.asked not in known)
+
+
+def _fields(fields: Sequence[str] | Mapping[str, str | Sequence[str]]) -> Fields:
+    """The columns that ``fields`` names.
+
+    Raises: ArgumentError where it names no input or answers, another role, or one column twice.
+    """
+    roles = [each.name for each in dataclass_fields(Fields)]
+    if isinstance(fields, Mapping):
+        named = dict(fields)
+        options = named.pop("options", ())
+        lists = [value for value in named.values() if not isinstance(value, str)]
+        if lists or not {"input", "answers"} <= named.keys() <= {*roles}:
+            expected = f"fields to name one column each of 'input' and 'answers', and of no role but {', '.join(roles)}"
+            raise ArgumentError(expected, brief(fields))
+        found = Fields(**named, options=(options,) if isinstance(options, str) else tuple(options))  # type: ignore[arg-type]
+    elif len(fields) == 2:
+        found = Fields(fields[0], fields[1])
+    else:
+        expected = "fields to be the names of two columns, of the input and of the answers, or columns by role"
+        raise ArgumentError(expected, brief(fields))
+    if len({*found.columns}) < len(found.columns):
+        raise ArgumentError("fields to be the names of different columns", brief(fields))
+    return found
+
+
+def _parse_file(source: str | Path, path: Path, mapping: bool) -> Parsed:
     try:
-        return read_text(path)
+        data = read_bytes(path)
     except FileNotFoundError as error:
         question = did_you_mean(str(source), list_tasks())
         raise TaskError(
@@ -95,6 +168,10 @@ def _read(source: str | Path, path: Path) -> str:
         ) from error
     except (OSError, ValueError) as error:
         raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error
+    if is_parquet(data):
+        return read_parquet(path, str(path))
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    return parse(Source(decoded(data, path), str(path), suffix, mapping))
 
 
 def as_tasks(tasks: Iterable[Task | str]) -> list[Task]:

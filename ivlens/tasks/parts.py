@@ -9,8 +9,9 @@ from ..errors import PromptError, brief
 
 Part = tuple[str, str]
 
-INSTRUCTION, SEPARATOR, LAST = "instruction", "separator", "last"
+INSTRUCTION, HISTORY, SEPARATOR, LAST = "instruction", "history", "separator", "last"
 QUERY = ("query input name", "query input", "query output name")
+QUERY_OPTIONS, DEMONSTRATION_OPTIONS = "query options", "demonstration options"
 DEMONSTRATION = (
     "demonstration input name",
     "demonstration input",

@@ -1,85 +1,119 @@
-"""From rows to examples: which columns are read, and what happens to the others."""
+"""From rows to examples: every row is read by one format, and what is not read is named."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite, isnan
-from numbers import Integral, Real
 from typing import Any
 from unicodedata import normalize
 
 from ..errors import TaskError, brief, few
-from .examples import Example, as_text
+from .cells import KINDS, Kind, a_text, as_list, choices, chosen, conversation, is_hidden, is_missing, texts
+from .examples import Example
+from .row_formats import Fields, Row, RowFormat, format_of, nearest
+from .source import Rows
 
-Columns = tuple[str, str]
-Rows = Iterable[tuple[str, Any]]  # location and row
-
-TRACE = ("prompt", "answer")
-COLUMNS: tuple[Columns, ...] = (("input", "output"), TRACE, ("question", "answer"))
-INSTRUCTION = "instruction"
+PAIR = ("input", "output")  # the columns of a row that is a pair
 # Columns that an answer depends on, so that ignoring them would give another task.
 PART_OF_THE_PROMPT = frozenset(
     [
         *("instruction", "instructions", "system", "system_prompt", "history", "input", "prompt", "question", "query"),
         *("context", "passage", "paragraph", "article", "document", "background", "support", "facts", "story"),
-        *("premise", "hypothesis", "choices", "options", "answer_choices", "endings", "candidates"),
+        *("premise", "hypothesis", "choices", "options", "answer_choices", "endings", "candidates", "is_correct"),
     ]
 )
 
 
+PAIRS = RowFormat("pairs", PAIR, Fields(*PAIR))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a row asks."""
+
+    input: str
+    instruction: str | None = None
+    history: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> "Asked | str":
+        """The input alone where nothing belongs to it, which takes less memory."""
+        return self if self.instruction or self.history or self.options else self.input
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A row with options: what names the accepted ones, the options' labels, and where the row is."""
+
+    asked: Asked
+    labels: tuple[str, ...]
+    names: tuple[Any, ...]
+    where: str
+
+    def chosen(self, kind: Kind) -> tuple[str, ...] | None:
+        """The accepted options, where all names are of this kind."""
+        found = [chosen(name, self.asked.options, self.labels, kind) for name in self.names]
+        return None if None in found or not found else tuple(option for option in found if option is not None)
+
+
 @dataclass
 class RowReader:
-    """Reads rows, one after another, from the columns ``fields``, or from those of the known format that they have.
+    """Reads rows, one after another, by ``fields``, or by the known format that the first of them has.
 
-    ``classes`` are class names, for columns with class numbers. It collects answers by input, the rows' instructions,
-    and unread columns; ``several`` are inputs that occur in several rows with different answers, and ``alike`` those
-    that differ from an earlier one only in whitespace or unicode form.
+    ``classes`` are class names, for columns with class numbers. It collects answers by what is asked, and unread
+    columns; ``several`` are inputs that occur in several rows with different answers, and ``alike`` those that differ
+    from an earlier one only in whitespace or unicode form.
     """
 
     origin: str
-    fields: Columns | None
+    fields: Fields | None
     classes: Mapping[str, list[str]]
-    answers: dict[str, dict[str, None]] = field(default_factory=dict)
-    instructions: dict[str | None, None] = field(default_factory=dict)
-    unread: dict[str, None] = field(default_factory=dict)
+    format: RowFormat | None = None
+    answers: dict[Asked | str, tuple[str, ...]] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+    unread: dict[Any, None] = field(default_factory=dict)
     several: dict[str, None] = field(default_factory=dict)
     alike: dict[str, None] = field(default_factory=dict)
+    forms: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
     unanswered: int = 0
 
     def read(self, rows: Rows) -> None:
         """Read all rows.
 
-        Raises: TaskError naming the row and the field, also for rows whose answer depends on more than an input, unless
-            ``fields`` is given.
+        Raises: TaskError naming the row and the field, also for rows whose answer depends on more than what is read,
+            unless ``fields`` is given.
         """
-        columns = self.fields
-        forms: dict[str, str] = {}
+        if self.fields is not None:
+            self.format = _of_fields(self.fields)
         for where, row in rows:
-            columns = columns or _columns(row, where)
-            input, answer = (_cell(row, column, where, self.classes.get(column)) for column in columns)
-            if columns == TRACE and isinstance(answer, str) and not answer.strip():
-                self.unanswered += 1
-                continue
-            input = _text(input, columns[0], where)
-            self._add(input, _texts(answer, columns[1], where))
-            if forms.setdefault(" ".join(normalize("NFC", input).split()), input) != input:
-                self.alike[input] = None
-            if isinstance(row, Mapping):
-                self._note_others(row, columns, where)
-        if columns is None or not self.answers:
-            came = f"{self.unanswered} rows, none with an answer"
+            self.rows += 1
+            if self.format is None:
+                self.format = _recognised(row, where)
+            self._read_row(row, self.format, where)
+        if self.format is None or self.rows == self.unanswered:
+            came = f"{self.rows} rows, none with an answer"
             raise TaskError(f"{self.origin} to hold one example or more", came)
+        if self.choices:
+            self._choose(self.format.names)
         if self.fields is None:
-            self._check_whole(columns)
+            self._check_whole(self.format)
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """One example per input, in the order of the rows."""
-        return tuple(Example(input, tuple(answers)) for input, answers in self.answers.items())
+        """One example for all that is asked, in the order of the rows; an instruction that all share is left out."""
+        shared = self.instruction is not None
+        made = []
+        for key, answers in self.answers.items():
+            asked = Asked(key) if isinstance(key, str) else key
+            instruction = None if shared else asked.instruction
+            made.append(Example(asked.input, answers, asked.options, instruction, asked.history))
+        return tuple(made)
 
     @property
     def instruction(self) -> str | None:
         """The instruction that all rows share."""
-        return next(iter(self.instructions), None)
+        own = {None if isinstance(key, str) else key.instruction for key in self.answers}
+        return own.pop() if len(own) == 1 else None
 
     def notes(self) -> list[str]:
         """Notes for the user on how the rows were read."""
@@ -88,65 +122,143 @@ class RowReader:
             f"inputs of {self.origin} have several rows, whose answers are all accepted": self.several,
             f"inputs of {self.origin} read the same as others, which may be in another split": self.alike,
         }
-        left_out = f"{self.unanswered} rows of {self.origin} have no answer and were left out"
+        left_out = f"{self.unanswered:,} rows of {self.origin} have no answer and were left out"
         notes = [f"{what}: {few(map(brief, names), 12)}" for what, names in notices.items() if names]
         return [*notes, left_out] if self.unanswered else notes
 
-    def _add(self, input: str, answers: dict[str, None]) -> None:
-        known = self.answers.setdefault(input, {})
-        if known and known.keys() != answers.keys():
-            self.several[input] = None
-        known.update(answers)
+    def _read_row(self, row: Any, format: RowFormat, where: str) -> None:
+        if not isinstance(row, Mapping):
+            row = _of_pair(row, format, where)
+        for column in format.has:
+            if column not in row:
+                raise TaskError(f"{where} to have the field {column!r}", f"the fields {few(map(brief, row))}")
+        self.unread.update((name, None) for name in row if name not in format.columns and not is_missing(row[name]))
+        read = format.adapt(row, where)
+        column = format.fields.answers
+        if is_hidden(read.get(column), format.hides, bool(format.fields.options) or column in self.classes):
+            self.unanswered += 1
+            return
+        asked, labels = self._asked(read, format.fields, where)
+        self._note_alike(asked.input)
+        answer = self._cell(read, column, where)
+        if asked.options:
+            self.answers.setdefault(asked.key, ())
+            self.choices.append(Choice(asked, labels, tuple(as_list(answer)), where))
+        else:
+            self._add(asked, texts(answer, column, where))
 
-    def _note_others(self, row: Mapping[Any, Any], columns: Columns, where: str) -> None:
-        """Note the row's instruction, unless ``fields`` is given, and its unread columns."""
-        others = {name: row[name] for name in row if name not in columns and not _missing(row[name])}
-        if self.fields is None:
-            instruction = others.pop(INSTRUCTION, None)
-            self.instructions[None if instruction is None else _text(instruction, INSTRUCTION, where)] = None
-        self.unread.update(dict.fromkeys(others))
+    def _asked(self, row: Row, fields: Fields, where: str) -> tuple[Asked, tuple[str, ...]]:
+        """What a row asks, and the labels of its options."""
 
-    def _check_whole(self, columns: Columns) -> None:
-        """Raise TaskError where answers depend on more than the input: a context, or the row's own instruction."""
-        advice = f"write all of it into one column, or say with fields={columns} that these two are enough"
-        if len(self.instructions) > 1:
-            came = few(map(brief, self.instructions), 3)
-            raise TaskError(f"one instruction in all rows of {self.origin}", came, f"make a task of each, {advice}")
+        def optional(column: str | None) -> Any:
+            value = None if column is None else self._cell(row, column, where)
+            return None if is_missing(value) else value
+
+        input = a_text(self._cell(row, fields.input, where), fields.input, where)
+        if (context := optional(fields.context)) is not None:
+            input = f"{a_text(context, fields.context, where)}\n\n{input}"
+        if (instruction := optional(fields.instruction)) is not None:
+            instruction = a_text(instruction, fields.instruction, where)
+        history = optional(fields.history)
+        turns = () if history is None else tuple(conversation(history, fields.history, where))
+        options: tuple[str, ...] = ()
+        labels: tuple[str, ...] = ()
+        if len(fields.options) > 1:
+            options = tuple(a_text(row[name], name, where) for name in fields.options)
+            labels = fields.options
+        elif fields.options and (cell := optional(fields.options[0])) is not None:
+            options, labels = choices(cell, fields.options[0], where)
+        return Asked(input, instruction, turns, options), labels
+
+    def _cell(self, row: Row, column: str, where: str) -> Any:
+        value, names = row.get(column), self.classes.get(column)
+        return value if names is None else _class_name(value, names, f"field {column!r} in {where}")
+
+    def _add(self, asked: Asked, answers: tuple[str, ...]) -> None:
+        known = self.answers.setdefault(asked.key, answers)
+        if {*known} != {*answers}:
+            if known:
+                self.several[asked.input] = None
+            self.answers[asked.key] = tuple(dict.fromkeys((*known, *answers)))
+
+    def _note_alike(self, input: str) -> None:
+        form = " ".join(normalize("NFC", input).split())
+        if self.forms.setdefault(input if form == input else form, input) != input:
+            self.alike[input] = None
+
+    def _choose(self, names: Kind | None) -> None:
+        """Find the accepted options, by what names them in all rows: a label, their text, a number or a letter.
+
+        Raises: TaskError where no kind of name fits all rows, or several do that would choose differently.
+        """
+        found = {kind: [row.chosen(kind) for row in self.choices] for kind in ((names,) if names else KINDS)}
+        kind = min(found, key=lambda kind: found[kind].count(None))
+        at = next((at for at, answers in enumerate(found[kind]) if answers is None), None)
+        if at is not None:
+            row = self.choices[at]
+            came = f"{few(map(brief, row.names))} beside {few(map(brief, row.asked.options))}"
+            ways = "its label, its text, its number from 0, or its letter, the same in all rows"
+            raise TaskError(f"{row.where} to name one of its options as an answer, by {ways}", came)
+        for other, answers in found.items():
+            if None in answers or answers == found[kind]:
+                continue
+            row = next(row for row, one, two in zip(self.choices, found[kind], answers, strict=True) if one != two)
+            raise TaskError(
+                f"answers of {self.origin} that name options in one way",
+                f"{few(map(brief, row.names))} in {row.where}, which is the {kind} of one option and the {other} of "
+                "another",
+                "write the options' texts as answers",
+            )
+        for row, answers in zip(self.choices, found[kind], strict=True):
+            self._add(row.asked, answers or ())
+
+    def _check_whole(self, format: RowFormat) -> None:
+        """Raise TaskError where answers depend on more than what is read."""
         names = [name for name in self.unread if isinstance(name, str)]
         parts = [name for name in names if name.strip().casefold() in PART_OF_THE_PROMPT]
         if parts:
-            whole = f"the column {columns[0]!r} of {self.origin} to be all that an answer depends on"
-            raise TaskError(whole, f"{few(map(brief, parts))} beside it", advice)
+            fields = format.fields
+            raise TaskError(
+                f"the column {fields.input!r} of {self.origin} to be all that an answer depends on",
+                f"{few(map(brief, parts))} beside it",
+                f"say by role what they are, as in fields={{'input': {fields.input!r}, 'answers': {fields.answers!r}, "
+                f"'context': {parts[0]!r}}}, write all into one column, or say with "
+                f"fields={(fields.input, fields.answers)} that these two are enough",
+            )
 
 
-def _columns(row: Any, where: str) -> Columns:
-    """The columns of the input and the answers, found from the first row."""
+def _of_fields(fields: Fields) -> RowFormat:
+    """The format of rows whose columns are named by the user."""
+    maybe = tuple(name for name in (fields.context, fields.instruction, fields.history) if name is not None)
+    has = tuple(name for name in fields.columns if name not in maybe)
+    return RowFormat("the named fields", has, fields, maybe, hides=bool(fields.options))
+
+
+def _recognised(row: Any, where: str) -> RowFormat:
+    """The format of the first row.
+
+    Raises: TaskError with what may be done, where it has none.
+    """
     if not isinstance(row, Mapping):
-        return COLUMNS[0]
-    columns = known_columns(row)
-    if columns is None:
-        raise TaskError(
-            f"{where} to have the fields " + " or ".join(f"{input}/{answer}" for input, answer in COLUMNS),
-            f"the fields {few(map(brief, row))}",
-            "call two columns so, or name those of the input and the answer with fields=(..., ...)",
-        )
-    return columns
+        return PAIRS
+    if (format := format_of(row)) is not None:
+        return format
+    near = nearest(row)
+    raise TaskError(
+        f"{where} to have the fields input/output or those of another known format",
+        f"the fields {few(map(brief, row))}",
+        "name its columns with fields=(..., ...) for input and answers, or by role (--fields input=... answers=... "
+        "options=...); " + (f"add {few(near[1])} ({near[0]} rows have it); " if near else "")
+        + "or pass pairs of an input and its answers",
+    )  # fmt: skip
 
 
-def known_columns(row: Mapping[Any, Any]) -> Columns | None:
-    """The columns of a known format that a row has."""
-    return next((columns for columns in COLUMNS if all(column in row for column in columns)), None)
-
-
-def _cell(row: Any, column: str, where: str, classes: list[str] | None) -> Any:
-    """The value of a column in a row, which is a mapping or a pair of an input and its answers."""
-    if isinstance(row, (list, tuple)) and len(row) == 2 and column in COLUMNS[0]:
-        return row[COLUMNS[0].index(column)]
-    if not isinstance(row, Mapping):
-        raise TaskError(f"{where} to be an object with fields, or a pair of an input and its answers", brief(row))
-    if column not in row:
-        raise TaskError(f"{where} to have the field {column!r}", f"the fields {few(map(brief, row))}")
-    return row[column] if classes is None else _class_name(row[column], classes, f"field {column!r} in {where}")
+def _of_pair(row: Any, format: RowFormat, where: str) -> Row:
+    """A row that is a pair of an input and its answers."""
+    names = (*format.has, *format.maybe)
+    if isinstance(row, (list, tuple)) and 2 <= len(row) <= len(names) and format.has == PAIR:
+        return dict(zip(names, row, strict=False))
+    raise TaskError(f"{where} to be an object with fields, or a pair of an input and its answers", brief(row))
 
 
 def _class_name(number: Any, classes: list[str], what: str) -> Any:
@@ -158,29 +270,3 @@ def _class_name(number: Any, classes: list[str], what: str) -> Any:
     if not 0 <= number < len(classes):
         raise TaskError(f"{what} to be one of {len(classes)} classes", brief(number))
     return classes[number]
-
-
-def _texts(value: Any, column: str, where: str) -> dict[str, None]:
-    """One text, or a list of them, without repetitions."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    if not values:
-        raise TaskError(f"field {column!r} in {where} to have one answer or more", "an empty list")
-    return dict.fromkeys(_text(each, column, where) for each in values)
-
-
-def _text(value: Any, column: str, where: str) -> str:
-    """A text, or a finite number as text, or a TaskError."""
-    what = f"field {column!r} in {where}"
-    if isinstance(value, Real) and not isinstance(value, bool):
-        try:
-            value = str(value) if isinstance(value, Integral) or isfinite(value) else value
-        except (ValueError, OverflowError) as error:  # Python refuses to write out thousands of digits
-            raise TaskError(f"{what} to be a text or a number", f"a number too long to write out: {error}") from error
-    return as_text(what, value)
-
-
-def _missing(value: Any) -> bool:
-    """Whether a value is missing: None, NaN, blank text, or an empty list."""
-    if isinstance(value, float):
-        return isnan(value)
-    return value is None or (isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip()))

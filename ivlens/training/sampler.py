@@ -93,6 +93,6 @@ def rehearsal_prompts(
         if not other.instructions:
             raise ArgumentError("other tasks with instructions", f"{other.name!r} without any")
         asked = Task(f"{task.name} as {other.name}", inputs, other.instructions, other.labels)
-        for paraphrase in range(len(other.instructions)):
-            prompts += asked.prompts(shots=0, instruction=paraphrase, format=format, tokenizer=tokenizer)
+        for text in other.instructions:
+            prompts += asked.prompts(shots=0, instruction=text, format=format, tokenizer=tokenizer)
     return prompts
