@@ -1,5 +1,9 @@
 """Small tasks of lm-evaluation-harness, as the texts of their YAML files, and their rows."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 CHOICE = """
 task: words
 dataset_path: json
@@ -45,3 +49,13 @@ ROWS = [
     {"question": "the fox jumps and the dog is", "options": ["lazy", "quick", "brown and quick"], "answer": "lazy"},
 ]
 TEXTS = [{"text": "the capital of France is Paris and " * 12}, {"text": "the lazy dog"}]
+
+
+def write_task(folder: Path, template: str, rows: list[dict[str, Any]] = ROWS, **fields: Any) -> Path:
+    """The YAML file of a task, with its rows and the cache of the package datasets beside it."""
+    name = template.split("task: ")[1].split("\n")[0]
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = folder / f"{name}.yaml" if name.isalpha() else folder / "task.yaml"
+    path.write_text(template.format(data=data, cache=folder / "cache", **fields), encoding="utf-8")
+    return path

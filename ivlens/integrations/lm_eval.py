@@ -26,8 +26,8 @@ YAML = (".yaml", ".yml")
 class LmEvalSample(NamedTuple):
     """One document of a task: its prompt, the accepted answer, the model's, and the score, from 0 to 1.
 
-    ``options`` and their ``log_likelihoods`` in nats are empty where there is no choice; ``text`` is "" where the
-    model's answer is not known.
+    ``options`` and their ``log_likelihoods`` in nats are empty, and ``chance`` is 0, where there is no choice; ``text``
+    is "" where the model's answer is not known.
 
     Example:
         >>> iv.integrations.LmEvalSample("1 + 1 =", " 2", "2", 1.0).score
@@ -40,6 +40,7 @@ class LmEvalSample(NamedTuple):
     score: float
     options: tuple[str, ...] = ()
     log_likelihoods: tuple[float, ...] = ()
+    chance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class LmEvalResult:
 
     Example:
         >>> list(iv.integrations.LmEvalResult("words", {"acc,none": 0.5}, "acc,none").to_frame())
-        ['prompt', 'answer', 'text', 'score', 'options', 'log_likelihoods']
+        ['prompt', 'answer', 'text', 'score', 'options', 'log_likelihoods', 'chance']
     """
 
     task: str
@@ -62,7 +63,7 @@ class LmEvalResult:
     answers: Evaluation | None = field(default=None, repr=False)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per document: prompt, answer, text, score, options, log_likelihoods."""
+        """One row per document: prompt, answer, text, score, options, log_likelihoods, chance."""
         return pd.DataFrame(self.samples, columns=list(LmEvalSample._fields))
 
 
@@ -222,12 +223,19 @@ def _choice(task: Any, document: Mapping[str, Any], metric: str, score: float) -
     length = LENGTHS.get(metric, lambda option: 1)
     best = max(range(len(choices)), key=lambda at: logs[at] / length(choices[at]))
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    first = target[0] if isinstance(target, list) else target
-    right = choices.index(first) if isinstance(first, str) and first in choices else first
-    if not isinstance(right, int) or not 0 <= right < len(choices):
+    accepted = [_number(each, choices) for each in (target if isinstance(target, list) else [target])]
+    if not accepted or None in accepted:
         raise TaskError(f"one of {len(choices)} options as the answer of document {document['doc_id']}", brief(target))
-    prompt, answer = arguments[right]
-    return LmEvalSample(prompt, answer, choices[best], score, tuple(choices), tuple(logs))
+    prompt, answer = arguments[accepted[0]]
+    chance = len({*accepted}) / len(choices)
+    return LmEvalSample(prompt, answer, choices[best], score, tuple(choices), tuple(logs), chance)
+
+
+def _number(target: Any, choices: Sequence[str]) -> int | None:
+    """The number of the option that a target names, by its text or as a number; None for another target."""
+    if isinstance(target, str):
+        return choices.index(target) if target in choices else None
+    return int(target) if isinstance(target, Real) and 0 <= target < len(choices) else None
 
 
 def _evaluation(lm: "HarnessModel", samples: Sequence[LmEvalSample], about: dict[str, Any]) -> Evaluation:
@@ -236,10 +244,11 @@ def _evaluation(lm: "HarnessModel", samples: Sequence[LmEvalSample], about: dict
     scores = _scores(lm, pairs)
     whole, token, begun = torch.tensor([score[:3] for score in scores], dtype=torch.float64).T.exp()
     values = torch.tensor([sample.score for sample in samples], dtype=torch.float64)
-    chances = [1 / len(sample.options) if sample.options else 0.0 for sample in samples]
     more: dict[str, Any] = {
         "scores": values, "texts": tuple(sample.text for sample in samples),
-        "chance": torch.tensor(chances, dtype=torch.float64),
+        "chance": torch.tensor([sample.chance for sample in samples], dtype=torch.float64),
+        "options": tuple(sample.options for sample in samples),
+        "option_log_likelihoods": tuple(sample.log_likelihoods for sample in samples),
     }  # fmt: skip
     known = {each.name for each in fields(Evaluation)}
     return Evaluation(

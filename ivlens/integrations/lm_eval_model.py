@@ -6,7 +6,7 @@ refused: sampling, responses cached without regard to edits, and a text without 
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -156,9 +156,8 @@ class HarnessModel(TemplateLM):
         odd = set[int]()
         with tqdm(total=len(asked), desc="scoring", unit="row", leave=False, disable=quiet or None) as bar:
             for at, batch in reversed(list(batches([pair for pair, _ in asked], self.batch_size))):  # the longest first
-                for each, logits in zip(
-                    at, answer_logits(self.model, padded(batch, self.model.cfg.device)), strict=True
-                ):
+                found = answer_logits(self.model, padded(batch, self.model.cfg.device))
+                for each, logits in zip(at, found, strict=True):
                     logs = logits.double().log_softmax(-1).cpu()
                     for number in asked[each][1]:
                         scores[number] = _scored(self.tokenizer, logs, pairs[number].answer_ids)
@@ -239,38 +238,46 @@ def _scored(tokenizer: Any, logs: torch.Tensor, continuation: Ids) -> Scored:
     return Scored(chosen.sum().item(), chosen.mean().item(), begun.sum().item(), greedy)
 
 
-@torch.no_grad()
 def _greedy_texts(
     model: Model, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[str], batch_size: int
 ) -> list[str]:
-    """What the model goes on with, token by token the most likely one, before the first stop text.
-
-    Every step runs the whole rows, in which edits are where they are when the answer is scored.
-    """
+    """What the model goes on with, token by token the most likely one, before the first stop text."""
     tokenizer: Any = model.tokenizer
     check_length(model, [TokenizedPrompt(prompt) for prompt in prompts])
-    window = 2 + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in stop)  # stop texts, cut anyhow
-    made: list[Ids] = [()] * len(prompts)
-    going = list(range(len(prompts)))
-    odd = set[int]()
+    # a stop text may come in other tokens than its own, and within them
+    window = 2 + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in stop)
+
+    def ended(reply: Ids) -> bool:
+        tail = tokenizer.decode(list(reply[-window:]))
+        return reply[-1] == tokenizer.eos_token_id or any(each in tail for each in stop)
+
+    replies, odd = _decoded(model, prompts, max_tokens, ended, batch_size)
+    refuse_odd("logits", [tokenizer.decode(list(ids)) for ids in prompts] if odd else [], odd)
+    return [_before(tokenizer.decode(list(ids), skip_special_tokens=True), stop) for ids in replies]
+
+
+@torch.no_grad()
+def _decoded(
+    model: Model, prompts: Sequence[Ids], max_tokens: int, ended: Callable[[Ids], bool], batch_size: int
+) -> tuple[list[Ids], set[int]]:
+    """The tokens that follow each prompt, and the numbers of the prompts whose logits are not finite.
+
+    Every step runs the whole rows, in which edits are where they are when an answer is scored.
+    """
+    replies: list[Ids] = [()] * len(prompts)
+    going, odd = list(range(len(prompts))), set[int]()
     for _ in range(max_tokens):
         # the token to be predicted stands last, as an answer's last token that is no input
-        pairs = [TokenizedPrompt(prompts[number], (*made[number], 0)) for number in going]
+        pairs = [TokenizedPrompt(prompts[number], (*replies[number], 0)) for number in going]
         for at, batch in batches(pairs, batch_size):
             for each, logits in zip(at, answer_logits(model, padded(batch, model.cfg.device)), strict=True):
-                made[going[each]] += (int(logits[-1].argmax()),)
+                replies[going[each]] += (int(logits[-1].argmax()),)
                 if not logits[-1].max().isfinite():
                     odd.add(going[each])
-        refuse_odd("logits", [tokenizer.decode(list(ids)) for ids in prompts] if odd else [], odd)
-        going = [number for number in going if not _ended(tokenizer, made[number][-window:], stop)]
+        going = [number for number in going if number not in odd and not ended(replies[number])]
         if not going:
             break
-    return [_before(tokenizer.decode(list(ids), skip_special_tokens=True), stop) for ids in made]
-
-
-def _ended(tokenizer: Any, tail: Ids, stop: Sequence[str]) -> bool:
-    text = tokenizer.decode(list(tail))
-    return tail[-1] == tokenizer.eos_token_id or any(each in text for each in stop)
+    return replies, odd
 
 
 def _before(text: str, stop: Sequence[str]) -> str:
