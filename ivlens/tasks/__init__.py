@@ -19,6 +19,7 @@ from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
 from .task import option_count as option_count
 from .task import prompts_for as prompts_for
+from .yaml_tasks import as_written as as_written
 
 __all__ = [
     "Example",
@@ -27,6 +28,7 @@ __all__ = [
     "Prompt",
     "Task",
     "Turns",
+    "as_written",
     "beginning",
     "chat_format",
     "list_tasks",

@@ -14,6 +14,7 @@ from .builtin import list_tasks, read_builtin
 from .readers import Parsed, Source, class_names, numbered, of_mapping, parse, read_text
 from .rows import Columns, RowReader
 from .task import Task
+from .yaml_tasks import is_task_file, read_task_file
 
 
 @checked
@@ -30,7 +31,8 @@ def load_task(
 
     Files: ivlens' own JSON, JSON lists of ``{"input", "output"}`` (function vectors), Super-NaturalInstructions, TRACE
     (``{"prompt", "answer"}``; rows with an empty answer are skipped with a warning), JSON lines, CSV and TSV with a
-    header, and JSON mappings of inputs to answers. Several answers to one input are all accepted. A column
+    header, JSON mappings of inputs to answers, and YAML task files of lm-evaluation-harness (``tasks.as_written`` is
+    the format that writes their own texts). Several answers to one input are all accepted. A column
     ``instruction`` with the same text in every row is the task's instruction. Other columns are ignored with a warning,
     or are an error where an answer depends on them (choices, context, one instruction per row), unless ``fields`` names
     the columns to read. Class numbers of a Dataset become class names.
@@ -63,6 +65,8 @@ def load_task(
     overrides: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     if isinstance(source, str) and source in list_tasks():
         return replace(Task(**read_builtin(source), source="ivlens"), **overrides)
+    if is_task_file(source):
+        return _task_of_file(source, fields, overrides)
     if isinstance(source, (str, Path)):
         path = Path(expanduser(source))
         origin, called = str(path), path.stem
@@ -81,6 +85,19 @@ def load_task(
         warnings.warn(note, stacklevel=3)
     facts = {"name": called, **about, **parsed.about, **overrides}
     return Task(**facts, examples=reader.examples, source=origin)
+
+
+def _task_of_file(source: str | Path, fields: Sequence[str] | None, overrides: dict[str, Any]) -> Task:
+    """The task of a YAML file of lm-evaluation-harness."""
+    if fields is not None:
+        raise ArgumentError("fields= for rows with columns", f"{brief(str(source))}, which says what is read of them")
+    path = Path(expanduser(source))
+    if not path.is_file():
+        raise TaskError("a YAML file that exists", brief(str(source)))
+    facts, notes = read_task_file(path)
+    for note in notes:
+        warnings.warn(note, stacklevel=4)
+    return Task(**facts | overrides)
 
 
 def _read(source: str | Path, path: Path) -> str:
