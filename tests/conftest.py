@@ -23,8 +23,8 @@ CONF = "is_pep484_tower=True, hint_overrides=beartype.FrozenDict({__import__('ty
 # Not ivlens.tasks: it has no tensors, and its constructors take wider types than they keep.
 ROOMS = (
     "vocabulary", "stats", "files", "tensor_files", "parallel", "records", "models", "scoring", "activations",
-    "part_activations", "effects", "heads", "vectors", "steering", "checkpoints", "training", "views", "explorer",
-    "demo", "_laboratory", "_relearning",
+    "part_activations", "effects", "heads", "vectors", "steering", "checkpoints", "training", "integrations", "views",
+    "explorer", "demo", "_laboratory", "_relearning",
 )  # fmt: skip
 if "IVLENS_UNHOOKED" not in os.environ:  # test_fuzz.py runs ivlens as users have it
     install_import_hook(

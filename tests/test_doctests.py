@@ -1,6 +1,7 @@
 """The Examples of public docstrings run, on a tiny model."""
 
 import doctest
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 
 import ivlens as iv
 from ivlens.models.engines import has_hooked
+from lm_eval_tasks import CHOICE, write_task
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
@@ -130,9 +132,17 @@ def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
 
 
+@pytest.fixture
+def words_yaml(tmp_path: Path) -> Path:
+    """A task file of lm-evaluation-harness."""
+    if importlib.util.find_spec("lm_eval") is None:
+        pytest.skip("lm-evaluation-harness is not installed")
+    return write_task(tmp_path, CHOICE)
+
+
 NAMES = (
     "model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tuned", "new_task",
-    "reverts", "repaired", "tmp_path",
+    "reverts", "repaired", "tmp_path", "words_yaml",
 )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ ORDER = [
     ["steering"],
     ["effects"],
     ["checkpoints", "training"],
+    ["integrations"],
     ["views"],
     ["explorer"],
     ["_laboratory", "_relearning"],

@@ -29,6 +29,7 @@ from .task import clean_instruction as clean_instruction
 from .task import option_count as option_count
 from .task import prompts_for as prompts_for
 from .turns import Turns as Turns
+from .yaml_tasks import as_written as as_written
 
 __all__ = [
     "Chat",
@@ -38,6 +39,7 @@ __all__ = [
     "Prompt",
     "Task",
     "Turns",
+    "as_written",
     "beginning",
     "chat_format",
     "list_tasks",

@@ -21,6 +21,7 @@ from .rows import RowReader
 from .source import Parsed, Source, decoded, read_bytes
 from .tables import class_names, is_parquet, numbered, read_parquet
 from .task import Task
+from .yaml_tasks import is_task_file
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def load_task(
     A format is recognised by its fields and shape: ivlens' own JSON, function vectors, Super-NaturalInstructions,
     BIG-bench and BBH, instruction induction, conversations (OpenAI, ShareGPT), Alpaca, Dolly, multiple choice (MMLU,
     ARC, CommonsenseQA, HellaSwag, RACE, BoolQ), SQuAD, P3, FLAN, TRACE, prompt and completion, question and answer, and
-    mappings of inputs to answers; in JSON, JSON lines, CSV, TSV, Parquet, any of them packed with gzip, or in memory.
+    mappings of inputs to answers; in JSON, JSON lines, CSV, TSV, Parquet, any of them packed with gzip, or in memory;
+    and YAML task files of lm-evaluation-harness (``tasks.as_written`` is the format that writes their own texts).
     Several answers to one input are all accepted. An instruction that all rows share is the task's; else each example
     has its own. A context is written before the input, with a blank line between. Rows whose answer a test set hides
     are left out with a warning. Other columns are ignored with a warning, or are an error where an answer depends on
@@ -99,6 +101,8 @@ def read_source(
     if isinstance(source, str) and source in list_tasks():
         task = replace(Task(**read_builtin(source), source="ivlens"), **overrides)
         return Reading(task, "built in", len(task.examples))
+    if is_task_file(source):
+        return _task_of_file(source, fields, overrides)
     columns = None if fields is None else _fields(fields)
     if isinstance(source, (str, Path)):
         path = Path(expanduser(source))
