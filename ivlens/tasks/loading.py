@@ -160,6 +160,18 @@ def _fields(fields: Sequence[str] | Mapping[str, str | Sequence[str]]) -> Fields
     return found
 
 
+def _task_of_file(source: str | Path, fields: Any, overrides: Mapping[str, Any]) -> Reading:
+    """The task of a YAML file of lm-evaluation-harness."""
+    if fields is not None:
+        raise ArgumentError("fields= for rows with columns", f"{brief(str(source))}, which says what is read of them")
+    path = Path(expanduser(source))
+    if not path.is_file():
+        raise TaskError("a YAML file that exists", brief(str(source)))
+    facts, notes = read_task_file(path)
+    task = Task(**{**facts, **overrides})
+    return Reading(task, "YAML task file of lm-evaluation-harness", len(task.examples), notes=tuple(notes))
+
+
 def _parse_file(source: str | Path, path: Path, mapping: bool) -> Parsed:
     try:
         data = read_bytes(path)
