@@ -21,7 +21,7 @@ from .rows import RowReader
 from .source import Parsed, Source, decoded, read_bytes
 from .tables import class_names, is_parquet, numbered, read_parquet
 from .task import Task
-from .yaml_tasks import is_task_file
+from .yaml_tasks import is_task_file, read_task_file
 
 
 @dataclass(frozen=True)
