@@ -9,7 +9,6 @@ from .builtin import list_tasks as list_tasks
 from .chat import Chat as Chat
 from .chat import chat_format as chat_format
 from .examples import Example as Example
-from .formats import Turns as Turns
 from .judging import GenerationScoring as GenerationScoring
 from .judging import OptionScoring as OptionScoring
 from .loading import as_tasks as as_tasks
@@ -25,6 +24,7 @@ from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction
 from .task import option_count as option_count
 from .task import prompts_for as prompts_for
+from .turns import Turns as Turns
 
 __all__ = [
     "Chat",

@@ -1,32 +1,45 @@
 """Corrupted prompts, which hide the task.
 
-Every corruption drops the true instruction and the true labels, and keeps the query:
+Every corruption drops the true instruction, an example's own too, and the true labels; it keeps the query with its
+history and the options that are shown:
 
     "no-instruction"      drops the demonstrations too, which leaves a bare prompt
     "other-instruction"   asks for another task: its instruction, its labels, its demonstrations
-    "shuffled-labels"     keeps the demonstrations under neutral labels, their answers deranged (Todd et al. 2310.15213)
+    "shuffled-labels"     keeps demonstrations under neutral labels, their answers deranged (Todd et al. 2310.15213),
+                          or a wrong one of their options
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 from .examples import Example
-from .formats import NEUTRAL, Turns
+from .turns import NEUTRAL, Turns
 
 
 def without_instruction(turns: Turns) -> Turns:
-    """The query alone, under neutral labels."""
-    return Turns(None, NEUTRAL, (), turns.query)
+    """The query alone, with its history and options, under neutral labels."""
+    return replace(turns, instruction=None, labels=NEUTRAL, demonstrations=(), shared=True)
 
 
 def with_shuffled_labels(turns: Turns) -> tuple[Turns, float]:
-    """The demonstrations with deranged answers under neutral labels, and the fraction that became wrong."""
+    """The demonstrations with wrong answers under neutral labels, and the fraction that became wrong.
+
+    Answers are deranged; a demonstration with options gets one of its own that is wrong.
+    """
     shots = turns.demonstrations
-    answers = derange([shot.answers[0] for shot in shots])
+    deranged = iter(derange([shot.answers[0] for shot in shots if not shot.options]))
+    answers = [_wrong_option(shot) if shot.options else next(deranged) for shot in shots]
     wrong = sum(answer not in shot.answers for shot, answer in zip(shots, answers, strict=True))
-    shuffled = tuple(Example(shot.input, (answer,)) for shot, answer in zip(shots, answers, strict=True))
-    return replace(turns, instruction=None, labels=NEUTRAL, demonstrations=shuffled), wrong / len(shots)
+    pairs = zip(shots, answers, strict=True)
+    shuffled = tuple(replace(shot, answers=(answer,), instruction=None) for shot, answer in pairs)
+    return replace(turns, instruction=None, labels=NEUTRAL, demonstrations=shuffled, shared=True), wrong / len(shots)
+
+
+def _wrong_option(shot: Example) -> str:
+    """One of the options that are not accepted, determined by the example alone."""
+    return Random(repr(shot.asked)).choice([option for option in shot.options if option not in shot.answers])
 
 
 def derange(values: Sequence[str]) -> list[str]:

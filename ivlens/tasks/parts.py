@@ -9,11 +9,12 @@ from ..errors import PromptError, brief
 
 Part = tuple[str, str]
 
-INSTRUCTION, SEPARATOR, LAST = "instruction", "separator", "last"
-QUERY = ("query input name", "query input", "query output name")
+INSTRUCTION, HISTORY, SEPARATOR, LAST = "instruction", "history", "separator", "last"
+QUERY = ("query input name", "query input", "query options", "query output name")
 DEMONSTRATION = (
     "demonstration input name",
     "demonstration input",
+    "demonstration options",
     "demonstration output name",
     "demonstration output",
 )

@@ -1,24 +1,27 @@
 """A task: examples, instructions, and the prompts made from them."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import MappingProxyType
 from typing import Any
 
 from ..checks import Count, Natural, Seed, checked
-from ..errors import ArgumentError, PromptError, TaskError, brief
+from ..errors import ArgumentError, TaskError, brief
 from ..files import short_hash
 from ..vocabulary import Corruption, Split
 from .asking import AnyFormat, find_format, with_chat
 from .builtin import list_tasks, read_builtin
 from .chat import ChatText
 from .corruptions import with_shuffled_labels, without_instruction
-from .examples import Example, as_text, as_texts
-from .formats import NEUTRAL, Turns
-from .judging import Scoring
+from .cutting import CutSide, shortened
+from .examples import Example, as_examples, as_text, as_texts
+from .formats import Format, write
+from .judging import OptionScoring, Scoring
 from .prompt import Prompt
+from .turns import NEUTRAL, Turns, option_lines, shown_options, unshown, written_answers, written_options
 
 FEW_LABELS = 10  # different answers up to which a task is one of choosing a label
 
@@ -29,10 +32,12 @@ class Task:
 
     ``examples`` may be given as pairs of an input and its answers. ``cloze`` asks for the same knowledge without an
     instruction: a text with one ``{input}``. ``source`` says where the examples come from. ``scoring`` says how answers
-    are judged; None: by likelihood where examples have options, else by greedy decoding.
+    are judged; None: by likelihood where examples have options, else by greedy decoding. ``demonstrations`` are further
+    examples that stand before queries, beside those of "train", and are never queries.
 
     Raises:
-        TaskError: a field is missing, blank or of the wrong type, or an input is repeated.
+        TaskError: a field is missing, blank or of the wrong type, or an input is repeated with the same instruction,
+            history and options.
 
     Example:
         >>> iv.Task("opposites", [("hot", "cold"), ("big", "small")], ("Say the opposite.",)).labels
@@ -47,21 +52,28 @@ class Task:
     kind: str = ""
     source: str = ""
     scoring: Scoring | None = None
+    demonstrations: tuple[Example, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         name = as_text("the name of a task", self.name)
-        checked = {
+        checked: dict[str, Any] = {
             "name": name,
-            "examples": _as_examples(f"the examples of task {name!r}", self.examples),
+            "examples": as_examples(f"the examples of task {name!r}", self.examples),
             "instructions": as_texts(f"the instructions of task {name!r}", self.instructions),
             "labels": as_texts(f"the labels of task {name!r}", self.labels),
         }
+        if self.demonstrations:
+            checked["demonstrations"] = as_examples(f"the demonstrations of task {name!r}", self.demonstrations)
         for key, value in checked.items():
             object.__setattr__(self, key, value)
         if len(self.labels) != 2:
             raise TaskError(f"the labels of task {name!r} to be two different names", repr(self.labels))
         if self.cloze is not None and as_text(f"the cloze of task {name!r}", self.cloze).count("{input}") != 1:
             raise TaskError(f"the cloze of task {name!r} to hold {{input}} once", repr(self.cloze))
+        if isinstance(self.scoring, OptionScoring):
+            bare = next((example for example in self.examples if not example.options), None)
+            if bare is not None:
+                raise TaskError(f"options in every example of task {name!r}", f"none in {brief(bare.input)}")
         for key, text in (("kind", self.kind), ("source", self.source)):
             if not isinstance(text, str):
                 raise TaskError(f"the {key} of task {name!r} to be a text", brief(text))
@@ -71,7 +83,10 @@ class Task:
         """Hash of everything that prompts are made of: examples, instructions, labels, cloze."""
         asks = (self.name, self.instructions, self.labels, self.cloze)
         examples = [_asked(example) for example in self.examples]
-        return short_hash((asks, examples) if self.scoring is None else (asks, examples, repr(self.scoring)))
+        more = [] if self.scoring is None else [repr(self.scoring)]
+        if self.demonstrations:
+            more.append([_asked(example) for example in self.demonstrations])
+        return short_hash((asks, examples, *more))
 
     @checked
     def split(self, split: Split, seed: Seed = 0) -> tuple[Example, ...]:
@@ -115,6 +130,8 @@ class Task:
         system: str | None = None,
         assistant_prefix: str = "",
         template_options: Mapping[str, Any] = MappingProxyType({}),
+        max_tokens: Count | None = None,
+        cut: CutSide = "left",
     ) -> list[Prompt]:
         """Prompts for queries of a split, each after demonstrations.
 
@@ -122,8 +139,9 @@ class Task:
             n: number of queries (None: all of the split).
             shots: demonstrations before each query, out of "train".
             instruction: True for the first, a number for that paraphrase, a text of your own, or False for none; None:
-                True where the task has instructions, else False. The labels belong to the instruction: without it
-                they are Input and Output.
+                True where the task has instructions, else False. An example's own instruction stands in place of the
+                task's, but not of your text. The labels belong to the instruction: without it they are Input and
+                Output.
             format: "labelled", "plain", "qa", "chat", a ``Chat``, or a callable from Turns to text, after which answers
                 follow a space unless it ends in whitespace.
             corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
@@ -133,17 +151,21 @@ class Task:
             split: examples that queries are drawn from.
             other: the task for "other-instruction"; None: a built-in one of another kind without shared answers, drawn
                 by the seed.
-            tokenizer: for "chat".
+            tokenizer: for "chat" and for max_tokens.
             system: a system message for "chat"; it stays in corrupted prompts, so it should not reveal the task.
             assistant_prefix: the beginning of the answer, for "chat".
             template_options: options of the chat template, for "chat", as ``{"enable_thinking": False}``.
+            max_tokens: tokens of a prompt, at most; longer ones are cut in their inputs, and only there, with a
+                warning that counts them (None: nothing is cut).
+            cut: the side from which inputs are cut: "left" keeps their end, "right" their beginning, "middle" both.
 
         Returns:
             The prompts, one per query.
 
         Raises:
             ArgumentError: an option outside its values
-            PromptError: the chat template refuses the turns, or writes one of them or an answer otherwise.
+            PromptError: the chat template refuses the turns, or writes one of them or an answer otherwise; a format
+                leaves out options that are to be shown; or a prompt is longer than max_tokens without its inputs.
 
         Example:
             >>> print(task.prompts(1, shots=0)[0].text.splitlines()[0])
@@ -157,18 +179,22 @@ class Task:
         queries = self._queries(n, split, seed)
         instruction = self._or_default(instruction)
         if corruption == "other-instruction":
-            all_turns = self._other(other, seed)._turns(queries, shots, instruction is not False, seed)
+            task = self._other(other, seed)
+            foreign = [replace(query, instruction=task._fallback) for query in queries]
+            all_turns = task._turns(foreign, shots, instruction is not False, seed, self.scoring)
         else:
-            all_turns = self._turns(queries, shots, instruction if corruption is None else False, seed)
-        prompts = []
-        for query, turns in zip(queries, all_turns, strict=True):
-            changed = None
-            if corruption == "no-instruction":
-                turns = without_instruction(turns)
-            elif corruption == "shuffled-labels":
-                turns, changed = with_shuffled_labels(turns)
-            prompts.append(self._prompt(query, render(turns), changed))
-        return prompts
+            asked = instruction if corruption is None else False
+            all_turns = self._turns(queries, shots, asked, seed, self.scoring)
+        changed: list[float | None] = [None] * len(queries)
+        if corruption == "no-instruction":
+            all_turns = [without_instruction(turns) for turns in all_turns]
+        elif corruption == "shuffled-labels":
+            pairs = [with_shuffled_labels(turns) for turns in all_turns]
+            all_turns, changed = [turns for turns, _ in pairs], [wrong for _, wrong in pairs]
+        if max_tokens is not None:
+            all_turns = self._cut(queries, all_turns, render, tokenizer, max_tokens, cut)
+        rows = zip(queries, all_turns, changed, strict=True)
+        return [self._prompt(query, write(render, turns), wrong, self.scoring) for query, turns, wrong in rows]
 
     @checked
     def cloze_prompts(self, n: Count | None = None, *, seed: Seed = 0, split: Split = "all") -> list[Prompt]:
@@ -193,22 +219,64 @@ class Task:
         if self.cloze is None:
             raise TaskError(f"a task with a cloze, a text with one {{input}}, for {self.name!r}", "none", "pass cloze=")
         queries = self._queries(n, split, seed)
-        return [self._prompt(query, self.cloze.replace("{input}", query.input)) for query in queries]
+        scoring = unshown(self.scoring)
+        return [self._prompt(each, self.cloze.replace("{input}", each.input), scoring=scoring) for each in queries]
 
     def _or_default(self, instruction: bool | int | str | None) -> bool | int | str:
         """The instruction that is asked for, or where that is None the first, if the task has any."""
-        return bool(self.instructions) if instruction is None else instruction
+        return bool(self.instructions) or self._own_instructions if instruction is None else instruction
 
-    def _prompt(self, query: Example, text: str, changed: float | None = None) -> Prompt:
-        if not isinstance(text, str):
-            raise PromptError("a format that gives a text", brief(text))
+    @property
+    def _own_instructions(self) -> bool:
+        """Whether an example has an instruction of its own."""
+        return any(example.instruction is not None for example in self.examples)
+
+    @property
+    def _fallback(self) -> str | None:
+        """The instruction for a query of another task, where this one has none but those of its examples."""
+        own = (example.instruction for example in self.examples if example.instruction is not None)
+        return None if self.instructions else next(own, None)
+
+    def _prompt(
+        self, query: Example, text: str, changed: float | None = None, scoring: Scoring | None = None
+    ) -> Prompt:
+        """A query's prompt, judged by ``scoring`` where it has options to be judged by."""
         special_tokens, space = True, "" if text[-1:].isspace() else " "
         if isinstance(text, ChatText):
             special_tokens, space = False, text.space
-            for answer in (*query.answers, *query.options):
+        if isinstance(scoring, OptionScoring) and not query.options:  # a query of another task
+            scoring = None
+        shown = shown_options(scoring)
+        answers = tuple(space + answer for answer in written_answers(query, shown))
+        options = tuple(space + option for option in written_options(query, shown))
+        if isinstance(text, ChatText):
+            for answer in {*written_answers(query, shown), *written_options(query, shown)}:
                 text.check(answer)
-        answers = tuple(space + answer for answer in query.answers)
-        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, getattr(text, "parts", ()))
+        parts = getattr(text, "parts", ())
+        return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, parts, options, scoring)
+
+    def _cut(
+        self,
+        queries: Sequence[Example],
+        all_turns: Sequence[Turns],
+        render: Format,
+        tokenizer: Any,
+        max_tokens: int,
+        cut: CutSide,
+    ) -> list[Turns]:
+        """The turns, those of longer prompts with inputs cut."""
+        if tokenizer is None:
+            raise ArgumentError("tokenizer= with max_tokens=", "none", "pass tokenizer=model.tokenizer")
+
+        def length(turns: Turns) -> int:
+            return len(self._prompt(queries[0], write(render, turns)).token_ids(tokenizer))
+
+        fitting = [shortened(turns, length, max_tokens, cut) for turns in all_turns]
+        count = sum(one is not other for one, other in zip(all_turns, fitting, strict=True))
+        if count:
+            message = f"{count:,} of {len(queries):,} prompts of {self.name!r} were cut to {max_tokens} tokens"
+            warnings.warn(f"{message} (cut={cut!r})", stacklevel=4)
+        return fitting
 
     def _queries(self, n: int | None, split: Split, seed: int) -> list[Example]:
         queries = list(self.split(split))
@@ -216,19 +284,37 @@ class Task:
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
         return queries[:n]
 
-    def _turns(self, queries: list[Example], shots: int, instruction: bool | int | str, seed: int) -> list[Turns]:
+    def _turns(
+        self,
+        queries: Sequence[Example],
+        shots: int,
+        instruction: bool | int | str,
+        seed: int,
+        scoring: Scoring | None = None,
+    ) -> list[Turns]:
+        """What is asked for each query, whose options are shown as its task's ``scoring`` says."""
         text = self._instruction(instruction)
         labels = NEUTRAL if instruction is False else self.labels
-        train = self.split("train")
-        return [
-            Turns(text, labels, self._demonstrations(train, query, shots, seed), query.input, history=query.history)
-            for query in queries
-        ]
+        pool = [*self.split("train"), *self.demonstrations]
+        same = Counter(example.asked for example in pool)
+        own = not isinstance(instruction, str) and instruction is not False and self._own_instructions
+        all_turns = []
+        for query in queries:
+            drawn = self._demonstrations(pool, query, shots, max(1, same[query.asked]), seed)
+            if own:
+                drawn = tuple(replace(shot, instruction=shot.instruction or text) for shot in drawn)
+            asked = (query.instruction if own else None) or text
+            lines = option_lines(query.options, shown_options(scoring))
+            shown = shown_options(self.scoring)
+            all_turns.append(Turns(asked, labels, drawn, query.input, lines, query.history, shown, not own))
+        return all_turns
 
-    def _demonstrations(self, train: tuple[Example, ...], query: Example, shots: int, seed: int) -> tuple[Example, ...]:
-        """Some examples of ``train`` without the query, determined by seed and query alone."""
-        drawn = Random(f"{self.name}:{seed}:{query.input}").sample(train, min(shots + 1, len(train)))
-        kept = tuple(example for example in drawn if example.input != query.input)[:shots]
+    def _demonstrations(
+        self, pool: list[Example], query: Example, shots: int, same: int, seed: int
+    ) -> tuple[Example, ...]:
+        """Some examples, determined by seed and query, without the ``same`` of them that ask what the query asks."""
+        drawn = Random(f"{self.name}:{seed}:{query.input}").sample(pool, min(shots + same, len(pool)))
+        kept = tuple(example for example in drawn if example.asked != query.asked)[:shots]
         if len(kept) < shots:
             raise ArgumentError(
                 f"shots to be at most {len(kept)}, the examples in the training half of {self.name!r} beside the query",
@@ -243,6 +329,8 @@ class Task:
             if not instruction.strip():
                 raise ArgumentError("instruction to be a text that is not blank", repr(instruction), "False is none")
             return instruction
+        if instruction is True and not self.instructions and self._own_instructions:
+            return None
         if not self.instructions:
             raise ArgumentError(
                 f"a task with instructions, since instruction={instruction!r}",
@@ -308,15 +396,23 @@ def prompts_for(
 
     The answers are those of the task's examples; an input that is none of theirs has itself as its answer.
     """
-    known = {example.input: example for example in task.examples}
-    queries = [known.get(each) or Example(each, (each,)) for each in inputs]
+    known = {example.input: example for example in reversed(task.examples)}
+    queries = [known.get(each) or Example(each, (each,), instruction=task._fallback) for each in inputs]
     render = find_format(format, tokenizer)
-    all_turns = task._turns(queries, shots, task._or_default(instruction), seed)
-    return [task._prompt(query, render(turns)) for query, turns in zip(queries, all_turns, strict=True)]
+    all_turns = task._turns(queries, shots, task._or_default(instruction), seed, task.scoring)
+    pairs = zip(queries, all_turns, strict=True)
+    return [task._prompt(query, write(render, turns), scoring=task.scoring) for query, turns in pairs]
 
 
 def option_count(task: Task) -> int | None:
-    """How many answers a guess has to choose from: the items that an input lists, or a task's few labels; else None."""
+    """How many answers a guess has to choose from; None where it has no choice.
+
+    That is the number of options (of several numbers their harmonic mean, rounded, which has the same mean chance),
+    else the number of items that an input lists, or of a task's few labels.
+    """
+    sizes = [len(example.options) for example in task.examples]
+    if all(sizes):
+        return round(len(sizes) / sum(1 / size for size in sizes))
     listed = [[item.strip() for item in example.input.split(",")] for example in task.examples]
     if all(example.answers[0] in items for example, items in zip(task.examples, listed, strict=True)):
         counts = {len(items) for items in listed}
@@ -333,22 +429,3 @@ def _asked(example: Example) -> tuple[Any, ...]:
 
 def _answers(task: Task) -> set[str]:
     return {answer.casefold() for example in task.examples for answer in example.answers}
-
-
-def _as_examples(what: str, value: object) -> tuple[Example, ...]:
-    """``value`` as examples with different inputs, or a TaskError that names ``what``."""
-    if not isinstance(value, (list, tuple)) or not value:
-        raise TaskError(f"{what} to be a list of one or more", brief(value))
-    examples = tuple(_as_example(what, item) for item in value)
-    repeated, times = Counter(example.input for example in examples).most_common(1)[0]
-    if times > 1:
-        raise TaskError(f"{what} to have different inputs", f"{brief(repeated)} {times} times", "merge their answers")
-    return examples
-
-
-def _as_example(what: str, item: object) -> Example:
-    if isinstance(item, Example):
-        return item
-    if not isinstance(item, (list, tuple)) or len(item) != 2:
-        raise TaskError(f"{what} to be Examples, or pairs of an input and its answers", brief(item))
-    return Example(*item)
