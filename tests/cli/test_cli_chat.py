@@ -77,7 +77,7 @@ def test_every_command_asks_a_chat_model_as_it_is_told(
     assert iv.TrainingRun.load(tmp_path / "run" / "run.safetensors").steps == 1
     capsys.readouterr()
     assert cli.main([*train, "--format", "chat"]) == 1
-    assert "other settings" in capsys.readouterr().err
+    assert "other prompts" in capsys.readouterr().err
 
     repair = ("repair", model, tuned, "--keep", old, "--learned", task, "--others", "--fractions", "0.5", "--n-bands",
               "1", "--n-greedy", "0", "--n-validation", "2", "--n-test", "2", "--shots", "0", "--random-seeds", "0",
