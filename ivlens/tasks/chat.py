@@ -2,8 +2,8 @@
 
 A template is rendered with a mark in place of every text, which shows what it writes around them: a prompt is that with
 the texts filled in. Rendered with the texts themselves, and with each accepted answer, it must write the same, up to
-the answer's end. A template that drops or changes a text is refused by name, and so is one that needs the time of day:
-it is given a fixed date instead, so that prompts do not change from day to day.
+the answer's end; a template that drops or changes a text is refused by name. A template that writes today's date is
+given a fixed one, so that prompts do not change from day to day.
 """
 
 import json
@@ -16,17 +16,7 @@ from typing import Any, NamedTuple, Self
 from ..checks import checked
 from ..errors import ArgumentError, PromptError, brief, few, reason
 from .formats import FORMATS
-from .parts import (
-    DEMONSTRATION,
-    DEMONSTRATION_OPTIONS,
-    HISTORY,
-    INSTRUCTION,
-    QUERY,
-    QUERY_OPTIONS,
-    SEPARATOR,
-    Composed,
-    Part,
-)
+from .parts import DEMONSTRATION, HISTORY, INSTRUCTION, QUERY, SEPARATOR, Composed, Part
 from .turns import Question, Turns
 
 DATE = "2024-07-26"  # the one in Llama 3's templates, where they are given no other
@@ -34,6 +24,7 @@ OURS = {
     "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "return_dict",
     "return_tensors", "return_assistant_tokens_mask", "sanitize_control_tokens", "tokenizer_kwargs",
 }  # fmt: skip
+OPTIONS = {QUERY[1]: "query options", DEMONSTRATION[1]: "demonstration options"}
 MARK = "<ivlens turn {}>"
 MARKED = re.compile(MARK.format(r"(\d+)"))
 PADDED, UNPADDED = "aAbBcdHIjmMpSUwWxXyYZz", "dmHIMSjy"  # directives of strftime, and those that have a form without 0
@@ -125,6 +116,7 @@ class ChatFormat:
     tokenizer: Any
     chat: Chat
     template: str
+    pieces: dict[tuple[str, ...], list[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, turns: Turns) -> ChatText:
         """The prompt of these turns.
@@ -136,7 +128,7 @@ class ChatFormat:
         lead = self.chat.assistant_prefix
         if lead and not lead[-1].isspace():
             lead += " "
-        parts = [*before, (QUERY[2], lead)]
+        parts = [*before, (QUERY[-1], lead)]
         begun = "".join(text for _, text in parts)
         text = begun.rstrip(" ")
 
@@ -153,21 +145,28 @@ class ChatFormat:
 
     def _before_answer(self, messages: Sequence[Message]) -> list[Part]:
         """The template's texts and those of the messages in turn, up to the answer."""
-        marked = [Message(each.speaker, (("", MARK.format(at)),)) for at, each in enumerate(messages)]
-        answer = len(messages)
-        pieces = MARKED.split(self._rendered([*marked, _said(MARK.format(answer))]))
+        answer, pieces = len(messages), self._around([*messages, _said("")])
         numbers = [int(number) for number in pieces[1::2]]
         if answer not in numbers:
-            raise self._refused("a text without the assistant's turn")
+            raise self._refused("a text without the assistant's turn", system=False)
         end = len(numbers) - 1 - numbers[::-1].index(answer)
         if left := [message for at, message in enumerate(messages) if at not in numbers[:end]]:
-            raise self._refused(f"a text without the {left[0].speaker}'s turn {brief(left[0].text)}")
+            came = f"a text without the {left[0].speaker}'s turn {brief(left[0].text)}"
+            raise self._refused(came, system=left[0].speaker == "system")
         parts: list[Part] = []
         for text, number in zip(pieces[0 : 2 * end : 2], numbers, strict=False):
             message = messages[number]
-            name = DEMONSTRATION[2] if message.parts[0][0] == DEMONSTRATION[3] else SEPARATOR
+            name = DEMONSTRATION[-2] if message.parts[0][0] == DEMONSTRATION[-1] else SEPARATOR
             parts += [(name, text), *message.parts]
-        return [*parts, (QUERY[2], pieces[2 * end])]
+        return [*parts, (QUERY[-1], pieces[2 * end])]
+
+    def _around(self, messages: Sequence[Message]) -> list[str]:
+        """What the template writes around the texts of turns of these speakers, and the turns' numbers, in turn."""
+        speakers = tuple(message.speaker for message in messages)
+        if speakers not in self.pieces:
+            marked = [Message(speaker, (("", MARK.format(at)),)) for at, speaker in enumerate(speakers)]
+            self.pieces[speakers] = MARKED.split(self._rendered(marked))
+        return self.pieces[speakers]
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         turns = [{"role": message.speaker, "content": message.text} for message in messages]
@@ -187,8 +186,7 @@ class ChatFormat:
             f"use {alternatives()} instead",
         )
 
-    def _refused(self, came: str, system: bool | None = None) -> PromptError:
-        system = "the system's turn" in came if system is None else system
+    def _refused(self, came: str, *, system: bool) -> PromptError:
         if not system:
             return PromptError(
                 "a chat template that takes turns of user and assistant", came, f"use {alternatives()} instead"
@@ -203,7 +201,7 @@ class ChatFormat:
 def conversation(turns: Turns, system: str | None = None) -> list[Message]:
     """The turns before the answer: a system message, demonstrations, each an exchange, earlier turns, and the query.
 
-    An instruction begins the first question that it is for, followed by a blank line. Shown options follow a question,
+    An instruction begins the question from which it holds, followed by a blank line. Shown options follow a question,
     one a line. A system message may be given as ``system``, or be the first of the earlier turns.
 
     Raises: PromptError for two system messages, or turns that are not a conversation.
@@ -221,19 +219,17 @@ def conversation(turns: Turns, system: str | None = None) -> list[Message]:
             raise PromptError("the query's system message in all demonstrations", came, "use shots=0")
         messages += _earlier(question.history)
         messages.append(_asked(question, None if question.instruction == instruction else question.instruction))
-        instruction = question.instruction
         if question.answer is not None:
-            messages.append(Message("assistant", ((DEMONSTRATION[3], question.answer),)))
+            messages.append(Message("assistant", ((DEMONSTRATION[-1], question.answer),)))
+        instruction = question.instruction
     return messages
 
 
 def _asked(question: Question, instruction: str | None) -> Message:
+    role = QUERY[1] if question.answer is None else DEMONSTRATION[1]
     parts: list[Part] = [] if instruction is None else [(INSTRUCTION, instruction), (SEPARATOR, "\n\n")]
-    demonstration = question.answer is not None
-    parts.append(((DEMONSTRATION if demonstration else QUERY)[1], question.input))
-    for option in question.options:
-        parts += [(SEPARATOR, "\n"), (DEMONSTRATION_OPTIONS if demonstration else QUERY_OPTIONS, option)]
-    return Message("user", tuple(parts))
+    lines = "".join(f"\n{line}" for line in question.options)
+    return Message("user", (*parts, (role, question.input), (OPTIONS[role], lines)))
 
 
 def _earlier(history: Sequence[tuple[str, str]]) -> list[Message]:
@@ -293,7 +289,10 @@ def bound(chat: Chat, tokenizer: Any) -> ChatFormat:
             f"{type(tokenizer).__name__} without one",
             f"use {alternatives()} instead, or load the instruction-tuned variant of the model",
         )
-    template = tokenizer.get_chat_template()
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several templates, none of them the default
+        raise PromptError("a tokenizer with a default chat template", reason(error, 100)) from error
     known = {*re.findall(r"\w+", template), "tools", "documents"}
     if unknown := [name for name in chat.template_options if name not in known]:
         raise ArgumentError("template_options that the model's chat template mentions", few(map(repr, unknown)))

@@ -162,7 +162,7 @@ class Prompt:
         """
         if not self.parts:
             raise PromptError(
-                "a prompt that knows its parts, as the formats 'labelled', 'plain' and 'qa' compose it",
+                "a prompt that knows its parts, as the formats 'labelled', 'plain', 'qa' and 'chat' compose it",
                 f"{brief(self.text)} without",
                 "pass parts=, pairs of a role and a text, to Prompt, or use by='position'",
             )

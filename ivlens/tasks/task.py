@@ -247,11 +247,11 @@ class Task:
         if isinstance(scoring, OptionScoring) and not query.options:  # a query of another task
             scoring = None
         shown = shown_options(scoring)
-        written = written_answers(query, shown), written_options(query, shown)
+        answers = tuple(space + answer for answer in written_answers(query, shown))
+        options = tuple(space + option for option in written_options(query, shown))
         if isinstance(text, ChatText):
-            for each in dict.fromkeys((*written[0], *written[1])):
-                text.check(each)
-        answers, options = (tuple(space + each for each in texts) for texts in written)
+            for answer in {*written_answers(query, shown), *written_options(query, shown)}:
+                text.check(answer)
         parts = getattr(text, "parts", ())
         return Prompt(str(text), answers, special_tokens, self.name, query.input, changed, parts, options, scoring)
 

@@ -53,9 +53,10 @@ def test_every_command_asks_a_chat_model_as_it_is_told(
     assert cli.main(["vector", model, task, *FEW, *ASKED, "--k", "2", "--out", vector]) == 0
     sweep = ("--task", task, "--layers", "1", "--scales", "1", "--n-validation", "2", "--n-test", "2")
     assert cli.main(["sweep", model, vector, *sweep, *ASKED, "--out", str(tmp_path / "sweep")]) == 0
-    conditions = iv.ConditionComparison.load(tmp_path / "sweep" / "comparison.safetensors")
+    conditions = iv.ConditionComparison.load(tmp_path / "sweep" / "comparison.safetensors").to_frame()
     clean = iv.evaluate(loaded, read.prompts(2, split="test", format=CHAT, tokenizer=loaded.tokenizer))
-    assert conditions["clean"].probability == pytest.approx(clean.probability, rel=1e-4)
+    found = conditions.set_index("condition")["probability"]["clean"]
+    assert found == pytest.approx(clean.probability, rel=1e-4)
 
     compare = ("compare", model, tuned, "--tasks", task, old, "--n-clean", "2", "--groups", "2", "--n-corrupted", "2",
                "--k", "2", "--shots", "1", "--n-test", "2", "--n-validation", "2", "--layers", "1", "--scales", "1",
@@ -76,7 +77,7 @@ def test_every_command_asks_a_chat_model_as_it_is_told(
     assert iv.TrainingRun.load(tmp_path / "run" / "run.safetensors").steps == 1
     capsys.readouterr()
     assert cli.main([*train, "--format", "chat"]) == 1
-    assert "other settings" in capsys.readouterr().err
+    assert "other prompts" in capsys.readouterr().err
 
     repair = ("repair", model, tuned, "--keep", old, "--learned", task, "--others", "--fractions", "0.5", "--n-bands",
               "1", "--n-greedy", "0", "--n-validation", "2", "--n-test", "2", "--shots", "0", "--random-seeds", "0",

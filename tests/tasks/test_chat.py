@@ -168,14 +168,14 @@ def test_several_turns(make_tokenizer):
     one = make_tokenizer(chat_template=CHATML.replace("<|im_start|>", "[").replace("<|im_end|>\n", "]"))
     shot = Example("3 + 3?", ("6",), ("6", "7"), history=(("user", "Hi"), ("assistant", "Yes?")))
     history = (("system", "Be exact."), ("user", "What is 2 + 2?"), ("assistant", "4"))
-    lines = ("Options:", "- 8", "- 9")
-    turns = Turns("Add.", ("In", "Out"), (shot,), "And 4 + 4?", lines, history, shown="texts")
+    turns = Turns("Add.", ("In", "Out"), (shot,), "And 4 + 4?", ("A. 8", "B. 9"), history, "letters")
     assert chat_format(one)(turns) == (
-        "[system\nBe exact.][user\nHi][assistant\nYes?][user\nAdd.\n\n3 + 3?\nOptions:\n- 6\n- 7][assistant\n6]"
-        "[user\nWhat is 2 + 2?][assistant\n4][user\nAnd 4 + 4?\nOptions:\n- 8\n- 9][assistant\n"
+        "[system\nBe exact.][user\nHi][assistant\nYes?][user\nAdd.\n\n3 + 3?\nA. 6\nB. 7][assistant\nA]"
+        "[user\nWhat is 2 + 2?][assistant\n4][user\nAnd 4 + 4?\nA. 8\nB. 9][assistant\n"
     )
-    bare = without_instruction(turns)
-    assert chat_format(one)(bare).endswith("[assistant\n4][user\nAnd 4 + 4?\nOptions:\n- 8\n- 9][assistant\n")
+    assert chat_format(one)(without_instruction(turns)) == (
+        "[system\nBe exact.][user\nWhat is 2 + 2?][assistant\n4][user\nAnd 4 + 4?\nA. 8\nB. 9][assistant\n"
+    )
 
 
 def test_an_instruction_of_each_examples_own(make_tokenizer):
