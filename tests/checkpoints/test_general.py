@@ -88,7 +88,7 @@ def test_what_does_not_fit_the_context_is_left_out_by_name(
     assert [text for text in caplog.messages if "general abilities are left out" in text and "reading" in text]
 
 
-def test_a_page_has_them_and_one_without_does_not(compared: CheckpointComparison, tmp_path: Path) -> None:
+def test_the_page_has_them(compared: CheckpointComparison, tmp_path: Path) -> None:
     page = iv.views.write_comparison_report(tmp_path / "page.html", compared).read_text(encoding="utf-8")
     assert "General abilities" in page
     assert "code-output" in page
