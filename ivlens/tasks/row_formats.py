@@ -189,8 +189,7 @@ def format_of(row: Row) -> RowFormat | None:
     return next((each for each in ROW_FORMATS if row.keys() >= {*each.has} and each.fits(row)), None)
 
 
-def nearest(row: Row) -> tuple[str, list[str]] | None:
-    """The format of which a row lacks the fewest columns, and which it lacks; None where it has none of any."""
-    lacking = [(each.name, [name for name in each.has if name not in row], len(each.has)) for each in ROW_FORMATS]
-    some = [(name, lacks) for name, lacks, n in lacking if 0 < len(lacks) < n]
-    return min(some, key=lambda pair: len(pair[1]), default=None)
+def nearest(row: Row) -> tuple[str, str] | None:
+    """A format of which a row lacks one column, and that column; None where there is no such format."""
+    lacking = ((each.name, [name for name in each.has if name not in row], len(each.has)) for each in ROW_FORMATS)
+    return next(((name, lacks[0]) for name, lacks, n in lacking if len(lacks) == 1 < n), None)

@@ -248,8 +248,8 @@ def _recognised(row: Any, where: str) -> RowFormat:
         f"{where} to have the fields input/output or those of another known format",
         f"the fields {few(map(brief, row))}",
         "name its columns with fields=(..., ...) for input and answers, or by role (--fields input=... answers=... "
-        "options=...); " + (f"add {few(near[1])} ({near[0]} rows have it); " if near else "")
-        + "or pass pairs of an input and its answers",
+        f"options=...); {f'add the column {near[1]!r} of {near[0]}' if near else 'call two of them input and output'}; "
+        "or pass pairs of an input and its answers",
     )  # fmt: skip
 
 
