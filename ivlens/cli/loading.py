@@ -16,7 +16,7 @@ from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
 from ..tasks import Task, check_available, clean_instruction, load_task
 from ..vocabulary import Split
-from .options import DTYPES
+from .options import DTYPES, columns_of
 
 CONFIG = "config.json"
 log = logging.getLogger("ivlens")
@@ -36,17 +36,18 @@ def read_model(options: argparse.Namespace, **others: Any) -> Model:
     return load_model(options.model, **given(options, "load_model") | others)
 
 
-def read_task(name: str, instruction: str | None) -> Task:
+def read_task(name: str, options: argparse.Namespace) -> Task:
     """The task that the options name; a file without an instruction gets the one given."""
-    return read_tasks([name], instruction)[0]
+    return read_tasks([name], options)[0]
 
 
-def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
+def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     """The tasks that the options name; those without an instruction get the one given.
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
-    tasks = [load_task(name) for name in names]
+    fields, instruction = columns_of(options.fields), options.instruction
+    tasks = [load_task(name, fields=fields) for name in names]
     if instruction is None:
         return tasks
     if all(task.instructions for task in tasks):

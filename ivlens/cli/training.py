@@ -36,7 +36,7 @@ def _run_alone(options: argparse.Namespace) -> None:
         expected = "--engine auto or hooked, since training is not yet done on a Bridge"
         raise ArgumentError(expected, "bridge", "leave the option out")
     check_training()
-    task, *kept = read_tasks([options.task, *options.keep], options.instruction)
+    task, *kept = read_tasks([options.task, *options.keep], options)
     config = _config(options)
     _check_tasks(task, kept, config.guidance)
     replay = _replay(kept, options.seed) if "replay" in config.guidance.needs else []

@@ -79,6 +79,14 @@ TASK_HELP = "a built-in task ('ivlens tasks') or a task file"
 MODEL = Argument("model", metavar="MODEL", help=MODEL_HELP)
 TASK = Argument("--task", required=True, metavar="TASK", help=TASK_HELP)
 INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction of every task whose file holds none")
+FIELDS = Argument(
+    "--fields",
+    metavar="COLUMN",
+    nargs="+",
+    help="the columns of task files: two names, of the input and the answers; or ROLE=COLUMN for input, "
+    "answers, options (several columns with commas), context, instruction, history "
+    "(default: those of the file's format)",
+)
 LOADING = Options("load_model", "loading the model", without=("source",))
 # the instruction becomes the task's own, and is in its records
 LOCATING = Options("locate_heads", "locating heads", without=("instruction",))
@@ -116,6 +124,7 @@ VERBS = {
             MODEL,
             Argument("tasks", metavar="TASK", nargs="+", help=TASK_HELP),
             INSTRUCTION,
+            FIELDS,
             number("--k", 10, "how many heads to print"),
             out("folder for the records and a page with the heatmaps"),
         ),
@@ -131,6 +140,7 @@ VERBS = {
             MODEL,
             Argument("task", metavar="TASK", help=TASK_HELP),
             INSTRUCTION,
+            FIELDS,
             out("file to write (default: TASK.vector.safetensors)"),
         ),
         (LOADING, LOCATING, Options("instruction_vector", "the vector", only=("k",))),
@@ -145,6 +155,7 @@ VERBS = {
             Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
             TASK,
             INSTRUCTION,
+            FIELDS,
             Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
                      help="layers to add the vector at, like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
@@ -170,8 +181,9 @@ VERBS = {
     "tasks": Verb(
         "tasks.run",
         "list the built-in tasks, or show one",
-        "List the built-in tasks; with a name or a file, show the task and one of its prompts.",
-        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"),),
+        "List the built-in tasks; with a name or a file, show the task and one of its prompts, and how "
+        "the file was read.",
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS),
     ),
     "train": Verb(
         "training.run",
@@ -183,6 +195,7 @@ VERBS = {
             Argument("--task", required=True, metavar="NEW", help=f"the task to learn: {TASK_HELP}"),
             Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
             INSTRUCTION,
+            FIELDS,
             Argument("--guidance", choices=PRESETS, metavar="PRESET",
                      help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
@@ -212,6 +225,7 @@ VERBS = {
             Argument("--learned", nargs="*", default=[], metavar="TASK",
                      help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
             INSTRUCTION,
+            FIELDS,
             out("folder for measures, record, tables and report", required=True),
         ),
         (
@@ -236,6 +250,7 @@ VERBS = {
             Argument("--others", nargs="*", metavar="TASK",
                      help="tasks to report on, not to choose on (default: built-in ones that the base can do)"),
             INSTRUCTION,
+            FIELDS,
             Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
                      help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "
                           "none (default: hf)"),
