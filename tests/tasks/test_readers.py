@@ -119,11 +119,15 @@ def test_class_labels_are_names(listed):
 
     for data in (of([0, 1]), of([0, 1]).to_iterable_dataset()):
         assert load_task(data).examples == (Example("bad", ("negative",)), Example("good", ("positive",)))
-    with pytest.raises(TaskError, match="field 'output' in row 2 of the given rows to be one of 2 classes; got"):
-        load_task(of([0, -1] if listed else [0, -2]))
+    if listed:
+        with pytest.raises(TaskError, match="field 'output' in row 2 of the given rows to be one of 2 classes; got -1"):
+            load_task(of([0, -1]))
+    else:  # -1 is how a test set hides a label
+        with pytest.warns(UserWarning, match="1 rows of the given rows have no answer and were left out"):
+            assert load_task(of([0, -1])).examples == (Example("bad", ("negative",)),)
     with pytest.raises(TaskError, match="field 'output' in row 1 of the given rows to be a text; got None"):
         load_task(of([None, 1]))
-    other = of([0, -2]).add_column("answer", ["a", "b"])
+    other = of([0, -1]).add_column("answer", ["a", "b"])
     with pytest.warns(UserWarning, match="not read: 'output'"):
         assert load_task(other, fields=("input", "answer")).examples[1] == Example("good", ("b",))
 
