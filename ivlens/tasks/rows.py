@@ -209,8 +209,8 @@ class RowReader:
                 "another",
                 "write the options' texts as answers",
             )
-        for row, answers in zip(self.choices, found[kind], strict=True):
-            self._add(row.asked, answers or ())
+        for row, accepted in zip(self.choices, found[kind], strict=True):
+            self._add(row.asked, accepted or ())
 
     def _check_whole(self, format: RowFormat) -> None:
         """Raise TaskError where answers depend on more than what is read."""
