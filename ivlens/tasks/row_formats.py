@@ -5,6 +5,7 @@ To add one, give it a row in ``ROW_FORMATS``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .cells import Kind, a_text, as_list, best, conversation, is_missing
@@ -53,7 +54,7 @@ class RowFormat:
     names: Kind | None = None
     hides: bool = False
 
-    @property
+    @cached_property
     def columns(self) -> frozenset[str]:
         """All columns that are read."""
         return frozenset((*self.has, *self.maybe))
@@ -107,7 +108,7 @@ def _is_scored(row: Row) -> bool:
 
 
 def _is_talk(column: str) -> Callable[[Row], bool]:
-    return lambda row: all(isinstance(each, Mapping) for each in as_list(row[column]))
+    return lambda row: all(isinstance(each, Mapping) and each is not row[column] for each in as_list(row[column]))
 
 
 INSTRUCTION = "instruction"

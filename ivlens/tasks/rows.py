@@ -135,7 +135,8 @@ class RowReader:
         self.unread.update((name, None) for name in row if name not in format.columns and not is_missing(row[name]))
         read = format.adapt(row, where)
         column = format.fields.answers
-        if is_hidden(read.get(column), format.hides, bool(format.fields.options) or column in self.classes):
+        numbered = column in self.classes or (format.hides and bool(format.fields.options))
+        if is_hidden(read.get(column), format.hides, numbered):
             self.unanswered += 1
             return
         asked, labels = self._asked(read, format.fields, where)
@@ -189,6 +190,8 @@ class RowReader:
     def _choose(self, names: Kind | None) -> None:
         """Find the accepted options, by what names them in all rows: a label, their text, a number or a letter.
 
+        Labels that rows give their options go before the others.
+
         Raises: TaskError where no kind of name fits all rows, or several do that would choose differently.
         """
         found = {kind: [row.chosen(kind) for row in self.choices] for kind in ((names,) if names else KINDS)}
@@ -200,7 +203,7 @@ class RowReader:
             ways = "its label, its text, its number from 0, or its letter, the same in all rows"
             raise TaskError(f"{row.where} to name one of its options as an answer, by {ways}", came)
         for other, answers in found.items():
-            if None in answers or answers == found[kind]:
+            if kind == "label" or None in answers or answers == found[kind]:
                 continue
             row = next(row for row, one, two in zip(self.choices, found[kind], answers, strict=True) if one != two)
             raise TaskError(

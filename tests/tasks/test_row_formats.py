@@ -188,6 +188,23 @@ def test_what_is_unknown_gets_remedies() -> None:
         load_task([{"question": "a", "choices": "b c", "answer": 0}])
 
 
+def test_minus_one_is_an_answer_where_nothing_is_numbered(tmp_path: Any) -> None:
+    (tmp_path / "own.json").write_text(json.dumps({"name": "minus", "examples": [["0 - 1", "-1"]]}))
+    assert load_task(tmp_path / "own.json").examples == (Example("0 - 1", "-1"),)
+    assert load_task([{"inputs": "0 - 1", "targets": "-1"}]).examples == (Example("0 - 1", "-1"),)
+    assert load_task([{"prompt": "0 - 1", "answer": -1}]).examples == (Example("0 - 1", "-1"),)
+
+
+def test_labels_of_options_go_before_their_numbers() -> None:
+    choices = {"label": ["1", "2"], "text": ["zero", "one"]}
+    assert load_task([{"question": "a", "choices": choices, "answer": 1}]).examples[0].answers == ("zero",)
+
+
+def test_one_conversation_is_one_row(tmp_path: Any) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"messages": TALK}))
+    assert load_task(tmp_path / "one.json").examples == (Example("And rain?", "Water.", history=BEFORE),)
+
+
 def test_conversations_end_with_an_answer_or_are_left_out() -> None:
     parts = [
         {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "text", "text": "rain?"}]},
