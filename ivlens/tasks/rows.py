@@ -234,7 +234,7 @@ def _of_fields(fields: Fields) -> RowFormat:
     """The format of rows whose columns are named by the user."""
     maybe = tuple(name for name in (fields.context, fields.instruction, fields.history) if name is not None)
     has = tuple(name for name in fields.columns if name not in maybe)
-    return RowFormat("the named fields", has, fields, maybe, hides=bool(fields.options))
+    return RowFormat("named-column", has, fields, maybe, hides=bool(fields.options))
 
 
 def _recognised(row: Any, where: str) -> RowFormat:

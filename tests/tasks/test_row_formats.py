@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ivlens.errors import ArgumentError, TaskError
 from ivlens.tasks import Example, OptionScoring, Task, load_task, read_source
 from ivlens.tasks.cells import KINDS, chosen
-from ivlens.tasks.row_formats import ROW_FORMATS
+from ivlens.tasks.row_formats import ROW_FORMATS, RowFormat
 
 COLOURS = ("red", "green", "blue")
 TALK = [
@@ -159,6 +159,31 @@ def test_what_names_an_option_is_found_in_all_rows_and_never_guessed() -> None:
 def test_an_answer_names_an_option_or_none(options: list[str], answer: Any) -> None:
     for kind in KINDS:
         assert chosen(answer, tuple(options), (), kind) in (None, *options)
+
+
+WORD = st.sampled_from(["a", "b", "A", "1", "yes", "", " ", "-1", "true"]) | st.text(max_size=2)
+SCALAR = WORD | st.none() | st.booleans() | st.integers(-2, 3) | st.floats()
+MESSAGES = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": SCALAR})
+CELL = st.one_of(
+    SCALAR, st.lists(SCALAR, max_size=3), st.lists(MESSAGES, max_size=4), st.dictionaries(WORD, SCALAR, max_size=3),
+    st.fixed_dictionaries({"label": st.lists(WORD, max_size=3), "text": st.lists(SCALAR, max_size=3)}),
+    st.lists(st.fixed_dictionaries({"label": WORD, "text": SCALAR}), max_size=3),
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(data=st.data(), format=st.sampled_from(ROW_FORMATS))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_any_cells_are_a_task_or_a_task_error(data: st.DataObject, format: RowFormat) -> None:
+    row = st.fixed_dictionaries(dict.fromkeys(format.has, CELL), optional=dict.fromkeys(format.maybe, CELL))
+    rows = data.draw(st.lists(row, min_size=1, max_size=3))
+    for source in (rows, {name: [each.get(name) for each in rows] for name in rows[0]}):
+        try:
+            task = load_task(source)
+        except TaskError:
+            continue
+        assert all(example.answers for example in task.examples)
+        assert len(task.prompts(shots=0)) == len(task.examples)
 
 
 def test_columns_by_role() -> None:
