@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> None:
     from .. import views
 
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
-    tasks = read_tasks(options.tasks, options.instruction)
+    tasks = read_tasks(options.tasks, options)
     sources = _by_name(options.checkpoints)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
     if shape := model_shape(options.base):

@@ -18,7 +18,7 @@ log = logging.getLogger("ivlens")
 
 def run(options: argparse.Namespace) -> None:
     """Locate heads for each task, save each record when it is finished, and print the strongest heads."""
-    tasks = read_tasks(options.tasks, options.instruction)
+    tasks = read_tasks(options.tasks, options)
     settings = check_locating(options, tasks)
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):

@@ -16,7 +16,7 @@ from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
 from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, load_task, members
 from ..vocabulary import Split
-from .options import DTYPES
+from .options import DTYPES, columns_of
 
 CONFIG = "config.json"
 log = logging.getLogger("ivlens")
@@ -47,21 +47,25 @@ def read_model(options: argparse.Namespace, **others: Any) -> Model:
     return load_model(options.model, **given(options, "load_model") | others)
 
 
-def read_task(name: str, instruction: str | None) -> Task:
+def read_task(name: str, options: argparse.Namespace) -> Task:
     """The task that the options name; a file without an instruction gets the one given."""
-    return _with_instruction([load_task(name)], instruction)[0]
+    check_one(name)
+    return read_tasks([name], options)[0]
 
 
-def read_tasks(names: Sequence[str], instruction: str | None) -> list[Task]:
-    """The tasks that the options name, "general" for all general abilities; see ``read_task``."""
-    return _with_instruction([load_task(each) for name in names for each in members(name)], instruction)
+def check_one(name: str) -> None:
+    """Raise ArgumentError for a name of several tasks."""
+    if len(members(name)) > 1:
+        raise ArgumentError("the name of one task", f"{name!r}, which are {len(members(name))}", "name one of them")
 
 
-def _with_instruction(tasks: list[Task], instruction: str | None) -> list[Task]:
-    """The tasks; those without an instruction get the one given.
+def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
+    """The tasks that the options name, "general" for all general abilities; those without an instruction get the one given.
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
+    fields, instruction = columns_of(options.fields), options.instruction
+    tasks = [load_task(each, fields=fields) for name in names for each in members(name)]
     if instruction is None:
         return tasks
     if all(task.instructions for task in tasks):

@@ -10,11 +10,13 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from ..errors import ArgumentError
 
 PACKAGE = Path(__file__).parents[1]
 DTYPES = {"dtype": ("float32", "float64", "bfloat16", "float16"), "stream_dtype": ("float32", "float64")}
@@ -275,6 +277,19 @@ def read_list(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
         else:
             values.append(read(part.strip()))
     return tuple(values)
+
+
+def columns_of(fields: Sequence[str] | None) -> Sequence[str] | dict[str, str | list[str]] | None:
+    """What ``--fields`` names: two columns, or columns by role, several of them separated by commas."""
+    if fields is None or not any("=" in each for each in fields):
+        return fields
+    by_role: dict[str, str | list[str]] = {}
+    for each in fields:
+        role, equals, column = each.partition("=")
+        if not equals or role in by_role:
+            raise ArgumentError("--fields to be two columns, or ROLE=COLUMN once for each role", repr(each))
+        by_role[role] = column.split(",") if role == "options" and "," in column else column
+    return by_role
 
 
 def a_path(text: str) -> Path:

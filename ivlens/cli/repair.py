@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
 def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task] | None]:
     """The tasks to keep, the learned ones, and others if they are named."""
     names = [*options.keep, *options.learned, *(options.others or ())]
-    tasks = read_tasks(names, options.instruction)
+    tasks = read_tasks(names, options)
     first, second = len(options.keep), len(options.keep) + len(options.learned)
     return tasks[:first], tasks[first:second], None if options.others is None else tasks[second:]
 

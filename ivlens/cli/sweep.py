@@ -21,7 +21,7 @@ log = logging.getLogger("ivlens")
 
 def run(options: argparse.Namespace) -> None:
     """Choose layer and scale on validation prompts; report them on test prompts beside the controls."""
-    task = read_task(options.task, options.instruction)
+    task = read_task(options.task, options)
     if options.out:
         check_targets(*(options.out / name for name in WRITTEN))
     InstructionVector.load(options.vector)  # before the model, which says whether it fits

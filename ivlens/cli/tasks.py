@@ -1,19 +1,22 @@
-"""``ivlens tasks``: the built-in tasks, or one task and a prompt of it."""
+"""``ivlens tasks``: the built-in tasks, or one task, a prompt of it, and how its file was read."""
 
 import argparse
 import json
+import warnings
+from collections.abc import Sequence
 
 import pandas as pd
 
-from ..tasks import list_tasks, load_task
+from ..tasks import list_tasks, load_task, option_count, read_source
 from ..text import one_line, visible
+from .options import columns_of
 from .tables import as_text
 
 
 def run(options: argparse.Namespace) -> None:
     """Print one task, or the list of those built in."""
     if options.task is not None:
-        _print_task(options.task, options.json)
+        _print_task(options.task, options.fields, options.json)
         return
     tasks = [load_task(name) for name in list_tasks()]
     rows = [
@@ -23,16 +26,25 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps(rows, indent=2) if options.json else as_text(pd.DataFrame(rows)))
 
 
-def _print_task(name: str, as_json: bool) -> None:
-    task = load_task(name)
-    prompt = task.prompts(1)[0]
+def _print_task(name: str, fields: Sequence[str] | None, as_json: bool) -> None:
+    reading = read_source(name, columns_of(fields), {})
+    task = reading.task
+    for note in reading.notes:
+        warnings.warn(note, stacklevel=2)
+    shots = 2 if len(task.examples) >= 6 else 0  # half of them are for demonstrations, and one is the query
+    prompt = task.prompts(1, shots=shots)[0]
     facts = {
         "name": task.name,
         "kind": task.kind,
+        "read as": reading.format,
         "instructions": task.instructions,
         "labels": task.labels,
         "cloze": task.cloze,
         "examples": len(task.examples),
+        "rows": reading.rows,
+        "rows without an answer": reading.unanswered,
+        "columns not read": [str(each) for each in reading.unread],
+        "options": option_count(task) if any(example.options for example in task.examples) else None,
         "prompt": prompt.text,
         "answers": prompt.answers,
     }

@@ -16,7 +16,7 @@ from ..tasks import AnyFormat, Prompt, Task, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
-from .loading import given, model_shape, read_model, read_tasks
+from .loading import check_one, given, model_shape, read_model, read_tasks
 from .tables import show
 from .targets import check_targets
 
@@ -37,7 +37,8 @@ def _run_alone(options: argparse.Namespace) -> None:
         expected = "--engine auto or hooked, since training is not yet done on a Bridge"
         raise ArgumentError(expected, "bridge", "leave the option out")
     check_training()
-    task, *kept = read_tasks([options.task, *options.keep], options.instruction)
+    check_one(options.task)
+    task, *kept = read_tasks([options.task, *options.keep], options)
     config = _config(options)
     _check_tasks(task, kept, config.guidance)
     asked = given(options, "Ability.of")

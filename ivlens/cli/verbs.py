@@ -79,6 +79,14 @@ TASK_HELP = "a built-in task ('ivlens tasks') or a task file"
 MODEL = Argument("model", metavar="MODEL", help=MODEL_HELP)
 TASK = Argument("--task", required=True, metavar="TASK", help=TASK_HELP)
 INSTRUCTION = Argument("--instruction", metavar="TEXT", help="the instruction of every task whose file holds none")
+FIELDS = Argument(
+    "--fields",
+    metavar="COLUMN",
+    nargs="+",
+    help="the columns of task files: two names, of the input and the answers; or ROLE=COLUMN for input, "
+    "answers, options (several columns with commas), context, instruction, history "
+    "(default: those of the file's format)",
+)
 LOADING = Options("load_model", "loading the model", without=("source",))
 # the instruction becomes the task's own, and is in its records
 LOCATING = Options("locate_heads", "locating heads", without=("instruction",))
@@ -126,6 +134,7 @@ VERBS = {
             Argument("tasks", metavar="TASK", nargs="+", help=TASK_HELP),
             INSTRUCTION,
             TEMPLATE_OPTION,
+            FIELDS,
             number("--k", 10, "how many heads to print"),
             out("folder for the records and a page with the heatmaps"),
         ),
@@ -142,6 +151,7 @@ VERBS = {
             Argument("task", metavar="TASK", help=TASK_HELP),
             INSTRUCTION,
             TEMPLATE_OPTION,
+            FIELDS,
             out("file to write (default: TASK.vector.safetensors)"),
         ),
         (LOADING, LOCATING, CHAT, Options("instruction_vector", "the vector", only=("k",))),
@@ -157,6 +167,7 @@ VERBS = {
             TASK,
             INSTRUCTION,
             TEMPLATE_OPTION,
+            FIELDS,
             Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
                      help="layers to add the vector at, like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
@@ -184,8 +195,9 @@ VERBS = {
     "tasks": Verb(
         "tasks.run",
         "list the built-in tasks, or show one",
-        "List the built-in tasks; with a name or a file, show the task and one of its prompts.",
-        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"),),
+        "List the built-in tasks; with a name or a file, show the task and one of its prompts, and how "
+        "the file was read.",
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS),
     ),
     "train": Verb(
         "training.run",
@@ -198,6 +210,7 @@ VERBS = {
             Argument("--keep", nargs="*", default=[], metavar="OLD", help="tasks to keep: measured, not trained on"),
             INSTRUCTION,
             TEMPLATE_OPTION,
+            FIELDS,
             Argument("--guidance", choices=PRESETS, metavar="PRESET",
                      help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
@@ -229,6 +242,7 @@ VERBS = {
                      help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
             INSTRUCTION,
             TEMPLATE_OPTION,
+            FIELDS,
             out("folder for measures, record, tables and report", required=True),
         ),
         (
@@ -255,6 +269,7 @@ VERBS = {
                      help="tasks to report on, not to choose on (default: built-in ones that the base can do)"),
             INSTRUCTION,
             TEMPLATE_OPTION,
+            FIELDS,
             Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
                      help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "
                           "none (default: hf)"),

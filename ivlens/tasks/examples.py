@@ -112,8 +112,8 @@ def _as_example(what: str, item: object) -> Example:
 
 
 def _as_history(value: object, of: str) -> tuple[tuple[str, str], ...]:
-    turns = value if isinstance(value, (list, tuple)) else [value]
+    turns: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     if not all(isinstance(turn, (list, tuple)) and len(turn) == 2 and turn[0] in ROLES for turn in turns):
         expected = f"the history of the example {brief(of)} to be pairs of a role ({', '.join(ROLES)}) and a text"
         raise TaskError(expected, brief(value))
-    return tuple((role, as_text("a turn before the example", text, of)) for role, text in turns)
+    return tuple((turn[0], as_text("a turn before the example", turn[1], of)) for turn in turns)

@@ -86,8 +86,11 @@ def read_scoring(facts: Any, origin: str) -> Scoring:
     """
     for kind in (OptionScoring, GenerationScoring):
         if isinstance(facts, Mapping) and facts.keys() <= {each.name for each in fields(kind)}:
+            values: dict[str, Any] = {
+                name: tuple(each) if isinstance(each, list) else each for name, each in facts.items()
+            }
             try:
-                return kind(**{name: tuple(each) if isinstance(each, list) else each for name, each in facts.items()})
+                return kind(**values)
             except ArgumentError as error:
                 raise TaskError(f"the scoring of {origin}: {error.expected}", error.came) from error
     raise TaskError(f"the scoring of {origin} to have the fields of OptionScoring or GenerationScoring", brief(facts))

@@ -122,9 +122,10 @@ def read_source(
     more = _demonstrations(parsed, origin, reader, {example.asked for example in examples})
     facts = {"name": called, **about, **parsed.about, **overrides}
     task = Task(**facts, examples=examples, demonstrations=more, source=origin)
-    rows_format = "" if reader.format is None or reader.format.name in parsed.name else f" of {reader.format.name} rows"
+    kind = "" if reader.format is None else f"{reader.format.name} rows"
+    format = f"{kind} in {parsed.name}" if parsed.name else kind
     notes = (*parsed.notes, *reader.notes())
-    return Reading(task, f"{parsed.name}{rows_format}", reader.rows, reader.unanswered, tuple(reader.unread), notes)
+    return Reading(task, format, reader.rows, reader.unanswered, tuple(reader.unread), notes)
 
 
 def _demonstrations(parsed: Parsed, origin: str, reader: RowReader, known: Container[Any]) -> tuple[Example, ...]:

@@ -16,7 +16,7 @@ def parse(source: Source) -> Parsed:
         raise TaskError(f"{source.origin} to hold a task", "an empty file")
     for name, read in READERS.items():
         if (parsed := read(source)) is not None:
-            return parsed if parsed.name != "rows" else replace(parsed, name=name)
+            return replace(parsed, name=parsed.name or name)
     raise TaskError(f"{source.origin} to hold a list of rows", brief(source.payload))
 
 

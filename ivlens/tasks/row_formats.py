@@ -5,6 +5,7 @@ To add one, give it a row in ``ROW_FORMATS``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .cells import Kind, a_text, as_list, best, conversation, is_missing
@@ -53,7 +54,7 @@ class RowFormat:
     names: Kind | None = None
     hides: bool = False
 
-    @property
+    @cached_property
     def columns(self) -> frozenset[str]:
         """All columns that are read."""
         return frozenset((*self.has, *self.maybe))
@@ -107,7 +108,7 @@ def _is_scored(row: Row) -> bool:
 
 
 def _is_talk(column: str) -> Callable[[Row], bool]:
-    return lambda row: all(isinstance(each, Mapping) for each in as_list(row[column]))
+    return lambda row: all(isinstance(each, Mapping) and each is not row[column] for each in as_list(row[column]))
 
 
 INSTRUCTION = "instruction"
@@ -189,8 +190,7 @@ def format_of(row: Row) -> RowFormat | None:
     return next((each for each in ROW_FORMATS if row.keys() >= {*each.has} and each.fits(row)), None)
 
 
-def nearest(row: Row) -> tuple[str, list[str]] | None:
-    """The format of which a row lacks the fewest columns, and which it lacks; None where it has none of any."""
-    lacking = [(each.name, [name for name in each.has if name not in row], len(each.has)) for each in ROW_FORMATS]
-    some = [(name, lacks) for name, lacks, n in lacking if 0 < len(lacks) < n]
-    return min(some, key=lambda pair: len(pair[1]), default=None)
+def nearest(row: Row) -> tuple[str, str] | None:
+    """A format of which a row lacks one column, and that column; None where there is no such format."""
+    lacking = ((each.name, [name for name in each.has if name not in row], len(each.has)) for each in ROW_FORMATS)
+    return next(((name, lacks[0]) for name, lacks, n in lacking if len(lacks) == 1 < n), None)

@@ -135,7 +135,8 @@ class RowReader:
         self.unread.update((name, None) for name in row if name not in format.columns and not is_missing(row[name]))
         read = format.adapt(row, where)
         column = format.fields.answers
-        if is_hidden(read.get(column), format.hides, bool(format.fields.options) or column in self.classes):
+        numbered = column in self.classes or (format.hides and bool(format.fields.options))
+        if is_hidden(read.get(column), format.hides, numbered):
             self.unanswered += 1
             return
         asked, labels = self._asked(read, format.fields, where)
@@ -189,6 +190,8 @@ class RowReader:
     def _choose(self, names: Kind | None) -> None:
         """Find the accepted options, by what names them in all rows: a label, their text, a number or a letter.
 
+        Labels that rows give their options go before the others.
+
         Raises: TaskError where no kind of name fits all rows, or several do that would choose differently.
         """
         found = {kind: [row.chosen(kind) for row in self.choices] for kind in ((names,) if names else KINDS)}
@@ -200,7 +203,7 @@ class RowReader:
             ways = "its label, its text, its number from 0, or its letter, the same in all rows"
             raise TaskError(f"{row.where} to name one of its options as an answer, by {ways}", came)
         for other, answers in found.items():
-            if None in answers or answers == found[kind]:
+            if kind == "label" or None in answers or answers == found[kind]:
                 continue
             row = next(row for row, one, two in zip(self.choices, found[kind], answers, strict=True) if one != two)
             raise TaskError(
@@ -209,8 +212,8 @@ class RowReader:
                 "another",
                 "write the options' texts as answers",
             )
-        for row, answers in zip(self.choices, found[kind], strict=True):
-            self._add(row.asked, answers or ())
+        for row, accepted in zip(self.choices, found[kind], strict=True):
+            self._add(row.asked, accepted or ())
 
     def _check_whole(self, format: RowFormat) -> None:
         """Raise TaskError where answers depend on more than what is read."""
@@ -231,7 +234,7 @@ def _of_fields(fields: Fields) -> RowFormat:
     """The format of rows whose columns are named by the user."""
     maybe = tuple(name for name in (fields.context, fields.instruction, fields.history) if name is not None)
     has = tuple(name for name in fields.columns if name not in maybe)
-    return RowFormat("the named fields", has, fields, maybe, hides=bool(fields.options))
+    return RowFormat("named-column", has, fields, maybe, hides=bool(fields.options))
 
 
 def _recognised(row: Any, where: str) -> RowFormat:
@@ -248,8 +251,8 @@ def _recognised(row: Any, where: str) -> RowFormat:
         f"{where} to have the fields input/output or those of another known format",
         f"the fields {few(map(brief, row))}",
         "name its columns with fields=(..., ...) for input and answers, or by role (--fields input=... answers=... "
-        "options=...); " + (f"add {few(near[1])} ({near[0]} rows have it); " if near else "")
-        + "or pass pairs of an input and its answers",
+        f"options=...); {f'add the column {near[1]!r} of {near[0]}' if near else 'call two of them input and output'}; "
+        "or pass pairs of an input and its answers",
     )  # fmt: skip
 
 

@@ -44,8 +44,9 @@ class Source:
 class Parsed:
     """Rows with their locations, what their source says about the task, and notes for the user.
 
-    ``name`` is the format. ``rows_format`` is the rows' own; None: the one that the first row fits. ``classes`` are
-    class names of columns with class numbers, and ``demonstrations`` further rows, which are no queries.
+    ``name`` is the format, "" for rows in memory. ``rows_format`` is the rows' own; None: the one that the first row
+    fits. ``classes`` are class names of columns with class numbers, and ``demonstrations`` further rows, which are no
+    queries.
     """
 
     rows: Rows
@@ -54,7 +55,7 @@ class Parsed:
     rows_format: RowFormat | None = None
     classes: dict[str, list[str]] = field(default_factory=dict)
     demonstrations: Rows = ()
-    name: str = "rows"
+    name: str = ""
 
 
 def read_bytes(path: Path) -> bytes:

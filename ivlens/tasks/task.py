@@ -1,7 +1,6 @@
 """A task: examples, instructions, and the prompts made from them."""
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -15,13 +14,14 @@ from ..vocabulary import Corruption, Split
 from .asking import AnyFormat, find_format, with_chat
 from .builtin import read_builtin, word_tasks
 from .chat import ChatText
+from .composing import has_own_instructions, own_instruction, turns_of
 from .corruptions import with_shuffled_labels, without_instruction
 from .cutting import CutSide, shortened
 from .examples import Example, as_examples, as_text, as_texts
 from .formats import Format, write
 from .judging import OptionScoring, Scoring
 from .prompt import Prompt
-from .turns import NEUTRAL, Turns, option_lines, shown_options, unshown, written_answers, written_options
+from .turns import NEUTRAL, Turns, shown_options, unshown, written_answers, written_options
 
 FEW_LABELS = 10  # different answers up to which a task is one of choosing a label
 
@@ -83,7 +83,7 @@ class Task:
         """Hash of everything that prompts are made of: examples, instructions, labels, cloze."""
         asks = (self.name, self.instructions, self.labels, self.cloze)
         examples = [_asked(example) for example in self.examples]
-        more = [] if self.scoring is None else [repr(self.scoring)]
+        more: list[Any] = [] if self.scoring is None else [repr(self.scoring)]
         if self.demonstrations:
             more.append([_asked(example) for example in self.demonstrations])
         return short_hash((asks, examples, *more))
@@ -180,11 +180,11 @@ class Task:
         instruction = self._or_default(instruction)
         if corruption == "other-instruction":
             task = self._other(other, seed)
-            foreign = [replace(query, instruction=task._fallback) for query in queries]
-            all_turns = task._turns(foreign, shots, instruction is not False, seed, self.scoring)
+            foreign = [replace(query, instruction=own_instruction(task)) for query in queries]
+            all_turns = turns_of(task, foreign, shots, instruction is not False, seed, self.scoring)
         else:
             asked = instruction if corruption is None else False
-            all_turns = self._turns(queries, shots, asked, seed, self.scoring)
+            all_turns = turns_of(self, queries, shots, asked, seed, self.scoring)
         changed: list[float | None] = [None] * len(queries)
         if corruption == "no-instruction":
             all_turns = [without_instruction(turns) for turns in all_turns]
@@ -224,18 +224,7 @@ class Task:
 
     def _or_default(self, instruction: bool | int | str | None) -> bool | int | str:
         """The instruction that is asked for, or where that is None the first, if the task has any."""
-        return bool(self.instructions) or self._own_instructions if instruction is None else instruction
-
-    @property
-    def _own_instructions(self) -> bool:
-        """Whether an example has an instruction of its own."""
-        return any(example.instruction is not None for example in self.examples)
-
-    @property
-    def _fallback(self) -> str | None:
-        """The instruction for a query of another task, where this one has none but those of its examples."""
-        own = (example.instruction for example in self.examples if example.instruction is not None)
-        return None if self.instructions else next(own, None)
+        return bool(self.instructions) or has_own_instructions(self) if instruction is None else instruction
 
     def _prompt(
         self, query: Example, text: str, changed: float | None = None, scoring: Scoring | None = None
@@ -283,66 +272,6 @@ class Task:
         check_available(self, split, {} if n is None else {"n": n})
         Random(f"{self.name}:{seed}:queries").shuffle(queries)
         return queries[:n]
-
-    def _turns(
-        self,
-        queries: Sequence[Example],
-        shots: int,
-        instruction: bool | int | str,
-        seed: int,
-        scoring: Scoring | None = None,
-    ) -> list[Turns]:
-        """What is asked for each query, whose options are shown as its task's ``scoring`` says."""
-        text = self._instruction(instruction)
-        labels = NEUTRAL if instruction is False else self.labels
-        pool = [*self.split("train"), *self.demonstrations]
-        same = Counter(example.asked for example in pool)
-        own = not isinstance(instruction, str) and instruction is not False and self._own_instructions
-        all_turns = []
-        for query in queries:
-            drawn = self._demonstrations(pool, query, shots, max(1, same[query.asked]), seed)
-            if own:
-                drawn = tuple(replace(shot, instruction=shot.instruction or text) for shot in drawn)
-            asked = (query.instruction if own else None) or text
-            lines = option_lines(query.options, shown_options(scoring))
-            shown = shown_options(self.scoring)
-            all_turns.append(Turns(asked, labels, drawn, query.input, lines, query.history, shown, not own))
-        return all_turns
-
-    def _demonstrations(
-        self, pool: list[Example], query: Example, shots: int, same: int, seed: int
-    ) -> tuple[Example, ...]:
-        """Some examples, determined by seed and query, without the ``same`` of them that ask what the query asks."""
-        drawn = Random(f"{self.name}:{seed}:{query.input}").sample(pool, min(shots + same, len(pool)))
-        kept = tuple(example for example in drawn if example.asked != query.asked)[:shots]
-        if len(kept) < shots:
-            raise ArgumentError(
-                f"shots to be at most {len(kept)}, the examples in the training half of {self.name!r} beside the query",
-                str(shots),
-            )
-        return kept
-
-    def _instruction(self, instruction: bool | int | str) -> str | None:
-        if instruction is False:
-            return None
-        if isinstance(instruction, str):
-            if not instruction.strip():
-                raise ArgumentError("instruction to be a text that is not blank", repr(instruction), "False is none")
-            return instruction
-        if instruction is True and not self.instructions and self._own_instructions:
-            return None
-        if not self.instructions:
-            raise ArgumentError(
-                f"a task with instructions, since instruction={instruction!r}",
-                f"{self.name!r} without any",
-                "pass instructions= to load_task, --instruction to a command, your own text as instruction=, or "
-                "instruction=False",
-            )
-        if instruction is True:
-            return self.instructions[0]
-        if not 0 <= instruction < len(self.instructions):
-            raise ArgumentError(f"instruction to be from 0 to {len(self.instructions) - 1}", repr(instruction))
-        return self.instructions[instruction]
 
     def _other(self, other: "Task | None", seed: int) -> "Task":
         """The task of a corrupted prompt's instruction: ``other``, or the built-in one that differs most from this."""
@@ -397,9 +326,9 @@ def prompts_for(
     The answers are those of the task's examples; an input that is none of theirs has itself as its answer.
     """
     known = {example.input: example for example in reversed(task.examples)}
-    queries = [known.get(each) or Example(each, (each,), instruction=task._fallback) for each in inputs]
+    queries = [known.get(each) or Example(each, (each,), instruction=own_instruction(task)) for each in inputs]
     render = find_format(format, tokenizer)
-    all_turns = task._turns(queries, shots, task._or_default(instruction), seed, task.scoring)
+    all_turns = turns_of(task, queries, shots, task._or_default(instruction), seed, task.scoring)
     pairs = zip(queries, all_turns, strict=True)
     return [task._prompt(query, write(render, turns), scoring=task.scoring) for query, turns in pairs]
 

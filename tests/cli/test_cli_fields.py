@@ -1,0 +1,51 @@
+"""``--fields`` names the columns of task files, and ``ivlens tasks FILE`` says how a file was read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ivlens import cli
+from ivlens.cli.options import columns_of
+from ivlens.cli.verbs import VERBS
+from ivlens.errors import ArgumentError
+
+ROWS = [{"stem": f"Thing {n}?", "key": "a", "a": "red", "b": "blue", "note": "x"} for n in range(8)]
+BY_ROLE = ["--fields", "input=stem", "answers=key", "options=a,b"]
+
+
+@pytest.fixture
+def quiz(tmp_path: Path) -> str:
+    path = tmp_path / "quiz.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:fields of")
+def test_a_file_is_shown_as_it_was_read(quiz: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tasks", quiz, *BY_ROLE, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["read as"] == "named-column rows in JSON lines"
+    assert (told["rows"], told["examples"], told["rows without an answer"]) == (8, 8, 0)
+    assert told["columns not read"] == ["note"]
+    assert (told["options"], told["answers"]) == (2, [" red"])
+    assert cli.main(["tasks", quiz, "--fields", "stem", "key"]) == 0
+    assert "columns not read: ['a', 'b', 'note']" in capsys.readouterr().out
+    assert cli.main(["tasks", quiz]) != 0
+    assert "--fields input=" in capsys.readouterr().err
+
+
+def test_fields_are_two_columns_or_columns_by_role() -> None:
+    assert columns_of(None) is None
+    assert columns_of(["stem", "key"]) == ["stem", "key"]
+    assert columns_of(BY_ROLE[1:]) == {"input": "stem", "answers": "key", "options": ["a", "b"]}
+    assert columns_of(["input=a=b"]) == {"input": "a=b"}
+    for wrong in (["input=a", "key"], ["input=a", "input=b"]):
+        with pytest.raises(ArgumentError, match="ROLE=COLUMN once for each role"):
+            columns_of(wrong)
+
+
+def test_every_verb_that_takes_task_files_takes_fields() -> None:
+    for name, verb in VERBS.items():
+        flags = {argument.name for argument in verb.arguments}
+        assert ("fields" in flags) == bool(flags & {"task", "tasks", "keep"}), name
