@@ -21,7 +21,8 @@ from .prefixes import run_after, run_prompts, shares_prefixes
 from .runs import answer_residual, batches, final_logits, padded
 
 LOGITS_AT_ONCE = 1 << 23  # 64 MB in float64
-Stream, Read = TypeVar("Stream"), TypeVar("Read")
+Stream = TypeVar("Stream")
+Read = TypeVar("Read")
 
 
 class PromptCandidates(NamedTuple):

@@ -123,6 +123,21 @@ def test_batches_change_no_number(load: Any, engine: str, batch_size: int) -> No
 
 
 @pytest.mark.parametrize("engine", [pytest.param("hooked", marks=needs_hooked), "bridge"])
+@pytest.mark.parametrize("model_type", ["gpt2", "opt", "llama"])
+def test_prompts_of_a_batch_fit_the_context_each_for_itself(load: Any, model_type: str, engine: str) -> None:
+    """A long prompt with short candidates, and a short one with long candidates: 126 and 21 tokens, of 128."""
+    model, _ = load(model_type, engine)
+    long, short = tuple((TOKENS * 3)[:126]), tuple(TOKENS[:3])
+    asked = [
+        PromptCandidates(long, ((5, 6), (7, 8))),
+        PromptCandidates(short, (tuple(TOKENS[10:31]), tuple(TOKENS[31:52]))),
+    ]
+    for own, scored in zip(asked, candidate_scores(model, asked, 8), strict=True):
+        for found, expected in zip(scored, in_whole_rows(model, own), strict=True):
+            torch.testing.assert_close(found.log_probabilities, expected, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("engine", [pytest.param("hooked", marks=needs_hooked), "bridge"])
 def test_only_edits_that_say_so_let_a_prompt_run_in_parts(
     load: Any, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
