@@ -8,7 +8,7 @@ record that ``sweep`` wrote on the same machine.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ def option_ratios(model: Any, prompts: Sequence[iv.Prompt], rounds: int, counts:
     longest = max(len(ids(model, prompt)[0]) for prompt in prompts)
     wordy = tuple(prompt.answers[0] + LONGER for prompt in prompts[: len(LETTERS)])
     kinds = {"one token": LETTERS, f"{len(ids(model, prompts[0], wordy[0])[1])} tokens": wordy}
-    runs = {}
+    runs: dict[str, Callable[[], object]] = {}
     for kind, options in kinds.items():
         one = [replace(prompt, answers=options[:1]) for prompt in prompts]
         four = [replace(prompt, options=options) for prompt in one]

@@ -88,7 +88,7 @@ def test_hooked_models_run_prompts_once(load: Any, model_type: str, monkeypatch:
     model, theirs = load(model_type, "hooked")
     with counted(monkeypatch) as done:
         check(model, partial(in_whole_rows, model), 1e-9)
-    assert done == ["answer_residual", "run_prompts", "run_after", "run_after", "run_after"]
+    assert done == ["answer_residual", "run_prompts", "run_after", "run_after"]
     check(model, partial(by_hand, theirs), 1e-5)  # its norms and angles are float32's
 
 
@@ -98,7 +98,7 @@ def test_bridged_models_run_prompts_once(load: Any, model_type: str, monkeypatch
     model, theirs = load(model_type, "bridge", torch.float32 if half else torch.float64)
     with counted(monkeypatch) as done:
         check(model, partial(by_hand, theirs), 1e-5 if half or model_type in COARSE else 1e-9)
-    assert done == ["answer_residual", "run_prompts", "run_after", "run_after", "run_after"]
+    assert done == ["answer_residual", "run_prompts", "run_after", "run_after"]
 
 
 def test_a_bridge_whose_two_passes_go_wrong_runs_whole_rows(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +120,21 @@ def test_batches_change_no_number(load: Any, engine: str, batch_size: int) -> No
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one.log_probabilities, other.log_probabilities, atol=1e-9, rtol=1e-9)
             assert one.greedy == other.greedy
+
+
+@pytest.mark.parametrize("engine", [pytest.param("hooked", marks=needs_hooked), "bridge"])
+@pytest.mark.parametrize("model_type", ["gpt2", "opt", "llama"])
+def test_prompts_of_a_batch_fit_the_context_each_for_itself(load: Any, model_type: str, engine: str) -> None:
+    """A long prompt with short candidates, and a short one with long candidates: 126 and 21 tokens, of 128."""
+    model, _ = load(model_type, engine)
+    long, short = tuple((TOKENS * 3)[:126]), tuple(TOKENS[:3])
+    asked = [
+        PromptCandidates(long, ((5, 6), (7, 8))),
+        PromptCandidates(short, (tuple(TOKENS[10:31]), tuple(TOKENS[31:52]))),
+    ]
+    for own, scored in zip(asked, candidate_scores(model, asked, 8), strict=True):
+        for found, expected in zip(scored, in_whole_rows(model, own), strict=True):
+            torch.testing.assert_close(found.log_probabilities, expected, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("engine", [pytest.param("hooked", marks=needs_hooked), "bridge"])
