@@ -23,7 +23,7 @@ ENGINES = [pytest.param("hooked", marks=needs_hooked), "bridge"]
 SUM, TOKEN, CHARACTER = (iv.OptionScoring(normalise=by) for by in ("sum", "token", "character"))
 PROMPTS = [
     Prompt("the capital of France is", " Paris", options=(" Paris", " the quick fox", " the quick brown", " dog 1")),
-    Prompt("the quick brown fox jumps over", " the lazy", options=(" the lazy dog", " the lazy", " France"), scoring=TOKEN),
+    Prompt("the quick brown fox jumps over", " the lazy", options=(" the dog", " the lazy", " fox"), scoring=TOKEN),
     Prompt("Q: 1 + 2 =", (" 3", " 2 + 1"), options=(" 2", " 3", " 2 + 1", " 1 fox"), scoring=CHARACTER),
     Prompt("the lazy dog", (" is quick", " is")),  # judged by greedy decoding
 ]  # fmt: skip
@@ -81,7 +81,9 @@ def test_runs_are_judged_alone_and_order_does_not_matter(options: Any, scoring: 
     likelihoods = Likelihoods(values, torch.zeros(values.shape, dtype=torch.bool))
     candidates = asked(texts, right, sizes, scoring)
     together = judge(candidates, likelihoods)
-    by = {SUM: [1] * len(sizes), TOKEN: sizes, CHARACTER: [len(text) - 1 for text in texts]}.get(scoring, [1] * len(sizes))
+    by = {SUM: [1] * len(sizes), TOKEN: sizes, CHARACTER: [len(text) - 1 for text in texts]}.get(
+        scoring, [1] * len(sizes)
+    )
     for run in range(runs):
         alone = judge(candidates, Likelihoods(values[run], likelihoods.greedy[run]))
         each = [value / size for value, size in zip(values[run].tolist(), by, strict=True)]
@@ -139,9 +141,16 @@ def by_hand(theirs: Any, prompt: Prompt, text: str, tokenizer: Any, change: Any 
 
 
 def check(model: Any, theirs: Any, found: Evaluation, change: Any = None, rounding: float = 1e-5) -> None:
-    sizes = {None: lambda text, n: 1, SUM: lambda text, n: 1, TOKEN: lambda text, n: n, CHARACTER: lambda text, n: len(text) - 1}
+    sizes = {
+        None: lambda text, n: 1,
+        SUM: lambda text, n: 1,
+        TOKEN: lambda text, n: n,
+        CHARACTER: lambda text, n: len(text) - 1,
+    }
     for number, prompt in enumerate(PROMPTS):
-        scored = {text: by_hand(theirs, prompt, text, model.tokenizer, change) for text in (*prompt.options, *prompt.answers)}
+        scored = {
+            text: by_hand(theirs, prompt, text, model.tokenizer, change) for text in (*prompt.options, *prompt.answers)
+        }
         first = scored[prompt.answers[0]][0]
         assert found.probabilities[number].log().item() == pytest.approx(first, rel=rounding)
         if not prompt.options:
@@ -155,8 +164,18 @@ def check(model: Any, theirs: Any, found: Evaluation, change: Any = None, roundi
     assert found.chance.tolist() == [1 / 4, 1 / 3, 2 / 4, 0]
 
 
-BLOCKS = {"llama": "model.layers.1", "gpt2": "transformer.h.1", "mistral": "model.layers.1", "gemma3_text": "model.layers.1"}
-OUTPUTS = {"llama": "self_attn.o_proj", "gpt2": "attn.c_proj", "mistral": "self_attn.o_proj", "gemma3_text": "self_attn.o_proj"}
+BLOCKS = {
+    "llama": "model.layers.1",
+    "gpt2": "transformer.h.1",
+    "mistral": "model.layers.1",
+    "gemma3_text": "model.layers.1",
+}
+OUTPUTS = {
+    "llama": "self_attn.o_proj",
+    "gpt2": "attn.c_proj",
+    "mistral": "self_attn.o_proj",
+    "gemma3_text": "self_attn.o_proj",
+}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -218,6 +237,21 @@ def test_hooks_of_a_users_own_see_whole_prompts(load: Any, engine: str) -> None:
     with hooks:
         found = iv.evaluate(model, PROMPTS, batch_size=2)
     check(model, theirs, found, (BLOCKS["llama"], edit))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("budget", [None, 40])
+def test_a_steering_sweep_judges_as_evaluations_under_steering(load: Any, engine: str, budget: int | None) -> None:
+    model, _ = load("mistral", engine)
+    values = torch.randn(32, generator=torch.Generator().manual_seed(1)).double()
+    vector = iv.InstructionVector(values, torch.zeros(0, 32).double(), (), "shift")
+    sweep = iv.steering_sweep(model, vector, PROMPTS, [1, 0], [0.5, -2.0], stream_budget=budget)
+    for layer in (0, 1):
+        for at, scale in enumerate(sweep.scales):
+            with iv.steer(model, vector, layer, scale):
+                found = iv.evaluate(model, PROMPTS)
+            assert sweep.correct[1 - layer, at, 0].equal(found.correct)
+            torch.testing.assert_close(sweep.probabilities[1 - layer, at, 0], found.probabilities, rtol=1e-6, atol=0)
 
 
 def test_options_make_the_answer_where_greedy_decoding_gives_none(tiny_hooked: Any) -> None:

@@ -126,7 +126,7 @@ def test_an_evaluation_shows_its_means_and_the_prompts_where_they_are_known() ->
     assert cells(shown(Evaluation(*numbers))) == []
     tree = shown(Evaluation(*numbers, ("a?", "b?"), (" a", " b")))
     assert "accuracy 0.50 ± 0.50" in "".join(tree.itertext())
-    assert cells(tree)[1] == ["a?", " a", "0.25", "1", "1", "True"]
+    assert cells(tree)[1] == ["a?", " a", "0.25", "1", "1", "True", "1", "", "0"]
 
 
 def test_every_text_is_escaped() -> None:

@@ -353,6 +353,40 @@ def test_an_evaluation_gives_means_and_standard_errors() -> None:
     assert str(record) == "accuracy 0.75 ± 0.25, P(answer) 0.250 ± 0.065, n = 4"
 
 
+def test_an_evaluation_knows_accuracy_above_chance() -> None:
+    correct = torch.tensor([True, False, True, True])
+    record = Evaluation(rand(4), rand(4), rand(4), correct, chance=torch.tensor([0.25, 0.25, 0.5, 0.0]).double())
+    assert record.adjusted_accuracy == pytest.approx((0.75 - 0.25) / 0.75)
+    expected = [(end - 0.25) / 0.75 for end in record.accuracy_interval(0.9)]
+    assert record.adjusted_accuracy_interval(0.9) == pytest.approx(expected)
+    assert record.score == 0.75
+    graded = Evaluation(rand(4), rand(4), rand(4), correct, scores=torch.tensor([0.5, 0.25, 1.0, 1.0]))
+    assert (graded.score, graded.accuracy, graded.adjusted_accuracy) == (0.6875, 0.75, 0.75)
+
+
+def test_an_evaluation_of_before_options_loads(tmp_path: Path) -> None:
+    record = EXAMPLES["Evaluation"]
+    tensors, facts = record._pack("")
+    added = ("scores", "texts", "chance", "options", "option_log_likelihoods")
+    kept = [{name: value for name, value in each.items() if name not in added} for each in (tensors, facts)]
+    save_tensors(tmp_path / "old.safetensors", kept[0], {"record": "Evaluation", "format": 2, **kept[1]})
+    found = Evaluation.load(tmp_path / "old.safetensors")
+    assert found.scores.equal(record.correct.double())
+    assert found.chance.tolist() == [0, 0, 0]
+    assert found.texts == found.options == found.option_log_likelihoods == ()
+    assert found.to_frame()["text"].tolist() == [""] * 3
+
+
+def test_the_likelihoods_of_options_are_kept(tmp_path: Path) -> None:
+    logs = ((-1.25, -0.1), (), (-float("inf"), -3.0, -1e-12))
+    record = Evaluation(
+        rand(3), rand(3), rand(3), rand(3) > 0.5, tuple("abc"), tuple("xyz"), texts=("x", "", "z"),
+        options=(("x", "v"), (), ("u", "v", "z")), option_log_likelihoods=logs,
+    )  # fmt: skip
+    found = Evaluation.load(record.save(tmp_path / "answers.safetensors"))
+    assert (found.option_log_likelihoods, found.options, found.texts) == (logs, record.options, ("x", "", "z"))
+
+
 def test_an_evaluation_becomes_a_frame_of_prompts() -> None:
     record = EXAMPLES["Evaluation"]
     frame = record.to_frame()

@@ -31,6 +31,7 @@ from .limits import Subject, evenly_spaced, ratios, scaling, smollm2
 from .machine import machine_and_versions
 from .measures import interleaved, ratio, say, shown, threads
 from .memory import extra_memory
+from .options import PROMPTS, option_ratios, put_into
 from .study import tables
 
 ALLOWED, SAME = 1e-4, 1e-8  # difference of a probability in float32 from float64's, and of two in float64
@@ -117,6 +118,7 @@ def main() -> None:
     del contenders
     say("ratios to forward passes and to the floor")
     record |= {"ratios": ratios(of, options.rounds, counts)}
+    record = put_into(record, option_ratios(of.model, of.prompts(PROMPTS), options.rounds, counts))
     say("scaling")
     record |= {"scaling": scaling(of, options.rounds)}
     say("memory")

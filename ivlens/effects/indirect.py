@@ -19,6 +19,7 @@ from .attribution import attributed_effects
 from .checks import check_effects, check_method, check_stream_dtype
 from .exact import warn_of_noise
 from .metric import in_metric
+from .options import wrong_options
 from .patching import patched_scores
 
 Effects = tuple[Float[Tensor, "prompt part"], Float[Tensor, " prompt"]]
@@ -69,7 +70,8 @@ def indirect_effects(
             A model that the sweep does not represent uses the loop, with a FallbackWarning. Attribution knows heads
             only.
         metric: "probability" of the whole answer, "log-probability" in nats, or "logit-difference", the answer's tokens
-            against the strongest wrong tokens of the unpatched run. The log-probability is the default because on
+            against the strongest wrong tokens of the unpatched run; on prompts with options, the whole answer against
+            the likeliest wrong option of that run, for twice the time. The log-probability is the default because on
             prompts that hide the task the probability is close to zero whatever is patched.
         stream_budget: rows of streams that run together, which bounds memory (None: a sixth of the weights' memory, or
             half of what is free).
@@ -84,7 +86,7 @@ def indirect_effects(
 
     Raises:
         ArgumentError: an option outside its values, ``steps`` with another method than attribution, attribution of
-            parts, or parts without means.
+            parts, parts without means, or "logit-difference" on prompts of which only some have options.
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             effects are not finite.
         MismatchError: the means were computed on a model of another shape, architecture or weight processing.
@@ -110,22 +112,30 @@ def indirect_effects(
     settings: dict[str, Any] = {"metric": metric, "prompts": len(pairs)}
     values = _values(means)
     chosen = all_parts(["z" if part == "head" else part for part in parts], model.cfg.n_layers, model.cfg.n_heads)
+    against = wrong_options(model, prompts, metric)
+    unit: Metric = metric if against is None else "log-probability"
     if method == "attribution":
-        assert isinstance(means, HeadMeans)
         settings["steps"] = steps
-        effects, baseline = _attributed(model, pairs, means.values, metric, steps, stream_budget, n_jobs)
-    else:
+    found: list[Effects] = []
+    for answered in [pairs] if against is None else [pairs, against]:
+        if method == "attribution":
+            assert isinstance(means, HeadMeans)
+            found.append(_attributed(model, answered, means.values, unit, steps, stream_budget, n_jobs))
+            continue
         scores, method = patched_scores(
-            model, pairs, values, chosen, method=method, against_foil=metric == "logit-difference",
+            model, answered, values, chosen, method=method, against_foil=unit == "logit-difference",
             budget=stream_budget, dtype=stream_dtype, n_jobs=n_jobs,
         )  # fmt: skip
-        columns = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])  # prompt stream, clean first
-        effects, baseline = columns[:, 1:] - columns[:, :1], columns[:, 0]
+        columns = torch.stack([in_metric(of_prompt, unit) for of_prompt in scores])  # prompt stream, clean first
+        found.append((columns[:, 1:] - columns[:, :1], columns[:, 0]))
+    effects, baseline = found[0]
+    if against is not None:
+        effects, baseline = effects - found[1][0], baseline - found[1][1]
     heads = [Head(layer, head) for _, layer, head in chosen if head is not None]
     alone = len(heads) == len(chosen)
     check_effects(prompts, effects, baseline, heads if alone else chosen, "heads" if alone else "parts")
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
-        warn_of_noise(model, pairs, values, chosen, effects, metric)
+        warn_of_noise(model, pairs, values, chosen, found[0][0], unit)
     settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}
     return _record(
         effects.cpu(), baseline.cpu(), chosen, means,

@@ -15,6 +15,7 @@ from ..vocabulary import Metric, PositionMethod, all_heads
 from .attribution import attributed_effects
 from .checks import check_effects, check_method
 from .loop import patched_effects
+from .options import wrong_options
 
 
 @checked
@@ -49,7 +50,8 @@ def position_effects(
         have. A part of several tokens is patched at all of them together.
 
     Raises:
-        ArgumentError: an option outside its values, or ``steps`` with another method than attribution.
+        ArgumentError: an option outside its values, ``steps`` with another method than attribution, or
+            "logit-difference" on prompts of which only some have options.
         PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length, or on
             which effects are not finite.
         MismatchError: the means were computed on another model, or on prompts of another length.
@@ -78,7 +80,14 @@ def position_effects(
     groups = [[each[name] for name in positions] for each in tokens]
     options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
     run = attributed_effects if method == "attribution" else patched_effects
-    effects, baseline = run(model, pairs, groups, values, metric, **options, n_jobs=n_jobs)
+    against = wrong_options(model, prompts, metric)
+    if against is None:
+        effects, baseline = run(model, pairs, groups, values, metric, **options, n_jobs=n_jobs)
+    else:
+        found = [
+            run(model, each, groups, values, "log-probability", **options, n_jobs=n_jobs) for each in (pairs, against)
+        ]
+        effects, baseline = (one - other for one, other in zip(*found, strict=True))
     check_effects(prompts, effects.flatten(1, 2), baseline, all_heads(*effects.shape[1:3]))
     return PositionEffects(
         effects,

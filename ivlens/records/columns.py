@@ -194,7 +194,7 @@ MEASURED_ABILITY = {
     "ability": _text("Name of the ability."),
     **ANSWERS,
     "token_probability": TOKEN_PROBABILITY,
-    "correct": _text("Prompt by prompt, 1 where the greedy answer is accepted and 0 where it is not."),
+    "correct": _text("Prompt by prompt, 1 where the answer is accepted and 0 where it is not."),
     "cosine": _float("-1 to 1", "Cosine with the base's vector of the vector that the same heads give now."),
     "norm_ratio": _float("ratio", "Norm of that vector, relative to the base's."),
     "alignment": _float("-1 to 1", "Mean cosine of the hidden state at the last token with the base's vector."),

@@ -88,7 +88,7 @@ class CheckpointPatching(Record):
         residual: [direction, prompt, layer], the residual stream that enters the block.
         base: log P(answer) of the base on each prompt, in nats.
         tuned: that of the tuned model.
-        base_correct: whether the base's greedy answer is an accepted one.
+        base_correct: whether the base's answer is an accepted one.
         tuned_correct: whether the tuned model's is.
         roles: of each prompt: "forgotten", "kept" (of a task that the tuned model still does), "learned" (of the new
             task), or "other prompt": a forgotten one again, with the activations on another forgotten one.

@@ -35,7 +35,7 @@ class WeightReverts(Record):
 
     Args:
         log_probability: [mixture, prompt], log P(answer) in nats.
-        correct: [mixture, prompt], whether the greedy answer is an accepted one.
+        correct: [mixture, prompt], whether the answer is an accepted one.
         what: of each mixture, the kind of what is put back.
         part: "attention", "mlp", or "both" of a band of layers; "rest"; "heads"; "all" where no part is singled out.
         layers: the first and the last layer of a band, else ().

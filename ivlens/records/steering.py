@@ -17,8 +17,8 @@ from .store import Record, todays_condition
 class SteeringSweep(Record):
     """How steered prompts are answered, for each layer, scale and number of heads.
 
-    ``correct`` (greedy answer accepted) and ``probabilities`` (of the whole answer) are [layer, scale, k, prompt];
-    ``ks`` are the numbers of heads summed into the vector.
+    ``correct`` (whether the answer is an accepted one) and ``probabilities`` (of the whole answer) are [layer, scale,
+    k, prompt]; ``ks`` are the numbers of heads summed into the vector.
 
     Example:
         >>> layer, scale, k = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0]).best()
@@ -43,7 +43,7 @@ class SteeringSweep(Record):
 
     @property
     def accuracy(self) -> Float[Tensor, "layer scale k"]:
-        """Fraction of prompts whose greedy answer is accepted."""
+        """Fraction of prompts that are answered correctly."""
         return self.correct.double().mean(-1)
 
     @property
@@ -102,7 +102,7 @@ class ConditionComparison(Record):
             condition: one of ``conditions``.
 
         Returns:
-            The fraction of prompts whose greedy answer is accepted.
+            The fraction of prompts that are answered correctly.
 
         Raises:
             ArgumentError: a condition that was not measured.

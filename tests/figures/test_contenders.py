@@ -12,6 +12,7 @@ from figures.benchmark.contenders import Contender, Job, all_contenders, job_of,
 from figures.benchmark.floor import Product, flops, products_alone, sweep_products
 from figures.benchmark.limits import evenly_spaced
 from figures.benchmark.measures import ratio
+from figures.benchmark.options import option_ratios, put_into
 from figures.benchmark.sweep import check, differences, oracle_of
 from ivlens.scoring import ids
 from ivlens.vocabulary import Head, all_heads
@@ -119,3 +120,13 @@ def test_timed_heads_are_spread_over_the_layers() -> None:
     heads = all_heads(30, 9)
     assert [layer for layer, _ in evenly_spaced(heads, 9)] == [1, 5, 8, 11, 15, 18, 21, 25, 28]
     assert evenly_spaced(heads, len(heads)) == heads
+
+
+def test_four_options_are_measured_beside_one(tiny: tuple[Path, Any]) -> None:
+    prompts = [iv.Prompt(f"the {word} of France", f" {word}") for word in ("fox", "dog", "capital", "quick", "brown")]
+    rows = option_ratios(tiny[1], prompts, 1, [1])
+    assert rows[0]["ratio"].split(" / ")[0] == "four options of one token"
+    assert len({row["ratio"] for row in rows}) == 2
+    assert all(row["value"] > 0 for row in rows)
+    record = {"ratios": [{"ratio": "another"}, rows[0] | {"value": 9}], "memory": None}
+    assert put_into(record, rows) == {"ratios": [{"ratio": "another"}, *rows], "memory": None}

@@ -212,7 +212,7 @@ def _sweep_additions(
         run = partial(run_candidates, forks=additions(added))
     else:
         reason = "this model's key-value cache does not serve many rows: every combination runs the whole prompt"
-        warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=5)
+        warnings.warn(f"{reason} ({trouble})", FallbackWarning, stacklevel=6)
         run = partial(candidates_by_loop, added=added)
     return [read_rows(each, run(model, each), partial(greedy_of, model)) for each in prompts]
 
