@@ -136,8 +136,8 @@ def _run_shared(
     model: Model, prompts: Sequence[PromptCandidates], chosen: Sequence[int], batch_size: int, found: Found
 ) -> Iterator[int]:
     """Run the ``chosen`` prompts once each, then their tails, and yield how many candidates a batch scored."""
-    for places, batch in batches([TokenizedPrompt(prompts[number].prompt_ids) for number in chosen], batch_size):
-        numbers = [chosen[place] for place in places]
+    for own, batch in batches([TokenizedPrompt(prompts[number].prompt_ids) for number in chosen], batch_size):
+        numbers = [chosen[each] for each in own]
         rows = [(owner, tail) for owner, number in enumerate(numbers) for tail in prompts[number].tails]
         prefixes = run_prompts(model, [prompt for prompt, _ in batch])
         streams = [
@@ -163,12 +163,12 @@ def _read(
     found: Found,
 ) -> int:
     """Score candidates (prompt, candidate) whose tokens are predicted from these tokens' final residual streams."""
-    at = torch.tensor([place for _, _, places in wanted for place in places], device=residual.device)
+    at = torch.tensor([position for _, _, positions in wanted for position in positions], device=residual.device)
     ids = [token for number, candidate, _ in wanted for token in prompts[number].candidates[candidate]]
     logs, greedy, finite = _of_tokens(model, residual, at, torch.tensor(ids, device=residual.device))
     start = 0
-    for number, candidate, places in wanted:
-        its = slice(start, start := start + len(places))
+    for number, candidate, positions in wanted:
+        its = slice(start, start := start + len(positions))
         found[number][candidate] = CandidateScores(logs[its], bool(greedy[its].all()), bool(finite[its].all()))
     return len(wanted)
 
