@@ -11,7 +11,9 @@ import torch
 import ivlens as iv
 from ivlens import ArgumentError, GenerationScoring, Prompt, PromptError, UnsupportedError
 from ivlens.checkpoints.measure import kept_measure
+from ivlens.checkpoints.sources import CheckpointSource, CheckpointUnderTest
 from ivlens.records import Evaluation
+from ivlens.scoring import check_answers
 from ivlens.scoring.text_scores import f1_of_words
 from ivlens.tasks import is_lasting
 from ivlens.training import measure
@@ -93,9 +95,9 @@ def test_what_cannot_be_judged_is_told_before_anything_is_generated(
     with pytest.raises(UnsupportedError, match=r"pip install 'ivlens\[text\]'"):
         iv.steering_sweep(model, vector_like(model), [rouge], [0], [1.0])
     long = replace(prompts[1], scoring=replace(FREE, max_tokens=125), input="long")
-    for judge in (iv.evaluate, lambda model, prompts: iv.Ability("a", tuple(prompts)).check(model)):
+    for check in (iv.evaluate, check_answers):
         with pytest.raises(PromptError, match="room for 125 generated tokens in the model's context of 128; got one"):
-            judge(model, [prompts[1], long])
+            check(model, [prompts[1], long])
 
 
 def vector_like(model: Any) -> Any:
@@ -154,16 +156,11 @@ def first_word(text: str) -> str:
     return text.split()[0] if text.split() else ""
 
 
-class _Checkpoint:
-    name, facts = "c", {"device": "cpu", "weights_sha256": "0"}
-
-    def model(self) -> Any:
-        return None
-
-
 def test_what_is_kept_is_found_again_by_a_functions_source_and_never_by_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_hooked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    source = CheckpointSource("c", "somewhere")
+    checkpoint = CheckpointUnderTest(source, {}, tmp_path / "facts", tiny_hooked(), {"device": "cpu"})
     monkeypatch.setattr("ivlens.checkpoints.measure.identity_of", dict)
     calls: list[str] = []
 
@@ -175,7 +172,7 @@ def test_what_is_kept_is_found_again_by_a_functions_source_and_never_by_its_addr
             return Evaluation(*(torch.ones(1),) * 3, torch.tensor([True]))
 
         before = len(calls)
-        kept_measure(tmp_path, "answers", Evaluation, _Checkpoint(), None, compute, judged)  # type: ignore[arg-type]
+        kept_measure(tmp_path, "answers", Evaluation, checkpoint, None, compute, judged)
         return len(calls) - before
 
     assert [measured(first_word), measured(first_word)] == [1, 0]

@@ -8,8 +8,8 @@ by name.
 
 ``decoder``: the layers, attention and output projections of a model. ``model``: the ``Bridge``. ``sweep``: many
 interventions at the last prompt token, over the key-value cache. ``rows``: how they lie, in one sequence or in a batch.
-``readout``: logits and scores of what leaves the last layer. ``trial``: the check at loading. ``loop``: steering one
-pass at a time, where the sweep is refused. ``prefixes``: prompts run once, and what follows them. ``decoding``: greedy
+``prefixes``: prompts run once, and what follows them. ``readout``: logits and scores of what leaves the last layer.
+``trial``: the check at loading. ``loop``: steering one pass at a time, where the sweep is refused. ``decoding``: greedy
 decoding. ``export``: writing its weights. ``protocol``: what else ``ivlens.models`` does with a model, done with a
 ``Bridge``.
 """
