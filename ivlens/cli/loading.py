@@ -60,7 +60,7 @@ def check_one(name: str) -> None:
 
 
 def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
-    """The tasks that the options name, "general" for all general abilities; those without an instruction get the one given.
+    """The tasks that the options name, "general" for all abilities; those without an instruction get the one given.
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
