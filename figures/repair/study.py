@@ -76,7 +76,7 @@ def methods_table(rows: pd.DataFrame) -> pd.DataFrame:
         columns = ("kept before", "kept after", "of base before", "of base after", "learned before", "learned after",
                    "of learned")  # fmt: skip
         table.append({
-            "model": source, "method": method, "rate": rate, "base": round(group["base"].mean(), 2),
+            "model": source, "method": method, "rate": f"{rate:g}", "base": round(group["base"].mean(), 2),
             **{name: _with_error(group[name]) for name in columns},
             "undone": f"{group['undone'].mean():.0%}", "checkpoints": len(group),
         })  # fmt: skip
@@ -123,4 +123,5 @@ def controls_table(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
 
 def checkpoints_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per checkpoint."""
-    return rows.drop(columns=["of base before", "of learned"]).round(2)
+    table = rows.drop(columns=["of base before"]).round({name: 2 for name in rows.columns if name != "rate"})
+    return table.assign(rate=rows["rate"].map("{:g}".format))
