@@ -167,7 +167,7 @@ def _is_own(task: str | dict[str, Any]) -> bool:
 def _result(lm: "HarnessModel", task: Any, found: Any, metric: str | None, about: dict[str, Any]) -> LmEvalResult:
     name = task.task_name
     documents = found["samples"][name]
-    numbers = {key: value for key, value in found["results"][name].items() if isinstance(value, Real)}
+    numbers = {key: float(value) for key, value in found["results"][name].items() if isinstance(value, (int, float))}
     usable = _metrics(documents)
     if metric is not None and not any(metric in (key, f"{key},{filter}") for key, filter in usable):
         names = few(f"{key},{filter}" for key, filter in usable)
@@ -235,7 +235,7 @@ def _number(target: Any, choices: Sequence[str]) -> int | None:
     """The number of the option that a target names, by its text or as a number; None for another target."""
     if isinstance(target, str):
         return choices.index(target) if target in choices else None
-    return int(target) if isinstance(target, Real) and 0 <= target < len(choices) else None
+    return target if isinstance(target, int) and 0 <= target < len(choices) else None
 
 
 def _evaluation(lm: "HarnessModel", samples: Sequence[LmEvalSample], about: dict[str, Any]) -> Evaluation:

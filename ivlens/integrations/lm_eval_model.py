@@ -73,10 +73,11 @@ class HarnessModel(TemplateLM):
         if max_length is not None and max_length > model.cfg.n_ctx:
             raise ArgumentError(f"max_length within the model's context of {model.cfg.n_ctx} tokens", str(max_length))
         self.model, self.batch_size, self.max_length = model, batch_size, max_length or model.cfg.n_ctx
-        self.tokenizer: Any = model.tokenizer
+        tokenizer: Any = model.tokenizer
+        self.tokenizer: Any = tokenizer
         self.template_options = dict(template_options or {})
         self.scored: dict[tuple[str, str], Scored] = {}
-        if self.tokenizer("a")["input_ids"][-1] in self.tokenizer.all_special_ids:
+        if tokenizer("a")["input_ids"][-1] in tokenizer.all_special_ids:
             raise UnsupportedError(
                 "a tokenizer that appends nothing to a text, since a continuation follows it",
                 "one that appends a special token", "set its add_eos_token to False",
