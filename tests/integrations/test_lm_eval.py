@@ -189,6 +189,21 @@ def test_ablation_and_heads_reach_the_harness(tiny_hooked: Any, task_file: Calla
     assert not iv.models.has_hooks(model)
 
 
+def test_a_real_model_scores_and_answers_as_in_the_harness(
+    smollm2: Any, smollm2_folder: Path, task_file: Callable[..., Path]
+) -> None:
+    theirs = HFLM(pretrained=str(smollm2_folder), dtype="float32", batch_size=2, device="cpu")
+    path = task_file(CHOICE)
+    expected, found = harness(theirs, path), iv.run_lm_eval(smollm2, path)["words"]
+    logs = [each for sample in found.samples for each in sample.log_likelihoods]
+    torch.testing.assert_close(torch.tensor(logs).double(), log_likelihoods(expected, "words"), rtol=0, atol=1e-3)
+    path = task_file(GENERATE, until='["\\n\\n"]')
+    options = {"num_fewshot": 1, "limit": 2}
+    texts = [each[0][0] for each in responses(harness(theirs, path, **options), "ends")]
+    assert [sample.text for sample in iv.run_lm_eval(smollm2, path, **options)["ends"].samples] == texts
+    assert all(texts)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
