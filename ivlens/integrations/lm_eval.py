@@ -1,7 +1,7 @@
 """``run_lm_eval``: tasks of lm-evaluation-harness on a model as it is now, steered or ablated, as records of ivlens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -244,17 +244,14 @@ def _evaluation(lm: "HarnessModel", samples: Sequence[LmEvalSample], about: dict
     scores = _scores(lm, pairs)
     whole, token, begun = torch.tensor([score[:3] for score in scores], dtype=torch.float64).T.exp()
     values = torch.tensor([sample.score for sample in samples], dtype=torch.float64)
-    more: dict[str, Any] = {
-        "scores": values, "texts": tuple(sample.text for sample in samples),
-        "chance": torch.tensor([sample.chance for sample in samples], dtype=torch.float64),
-        "options": tuple(sample.options for sample in samples),
-        "option_log_likelihoods": tuple(sample.log_likelihoods for sample in samples),
-    }  # fmt: skip
-    known = {each.name for each in fields(Evaluation)}
     return Evaluation(
         whole, token, begun, values >= CORRECT,
         prompts=tuple(sample.prompt for sample in samples), answers=tuple(sample.answer for sample in samples),
-        provenance=provenance(lm.model, **about), **{name: value for name, value in more.items() if name in known},
+        scores=values, texts=tuple(sample.text for sample in samples),
+        chance=torch.tensor([sample.chance for sample in samples], dtype=torch.float64),
+        options=tuple(sample.options for sample in samples),
+        option_log_likelihoods=tuple(sample.log_likelihoods for sample in samples),
+        provenance=provenance(lm.model, **about),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ refused: sampling, responses cached without regard to edits, and a text without 
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,8 @@ from ..models import (
     check_attention,
     check_dtype,
     check_length,
+    decode_greedily,
+    end_of_text,
     padded,
 )
 from ..tasks import beginning
@@ -245,40 +247,17 @@ def _greedy_texts(
     """What the model goes on with, token by token the most likely one, before the first stop text."""
     tokenizer: Any = model.tokenizer
     check_length(model, [TokenizedPrompt(prompt) for prompt in prompts])
+    ends = end_of_text(model)
     # a stop text may come in other tokens than its own, and within them
     window = 2 + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in stop)
 
     def ended(reply: Ids) -> bool:
         tail = tokenizer.decode(list(reply[-window:]))
-        return reply[-1] == tokenizer.eos_token_id or any(each in tail for each in stop)
+        return reply[-1] in ends or any(each in tail for each in stop)
 
-    replies, odd = _decoded(model, prompts, max_tokens, ended, batch_size)
+    replies, odd = decode_greedily(model, prompts, [max_tokens] * len(prompts), ended, batch_size)
     refuse_odd("logits", [tokenizer.decode(list(ids)) for ids in prompts] if odd else [], odd)
     return [_before(tokenizer.decode(list(ids), skip_special_tokens=True), stop) for ids in replies]
-
-
-@torch.no_grad()
-def _decoded(
-    model: Model, prompts: Sequence[Ids], max_tokens: int, ended: Callable[[Ids], bool], batch_size: int
-) -> tuple[list[Ids], set[int]]:
-    """The tokens that follow each prompt, and the numbers of the prompts whose logits are not finite.
-
-    Every step runs the whole rows, in which edits are where they are when an answer is scored.
-    """
-    replies: list[Ids] = [()] * len(prompts)
-    going, odd = list(range(len(prompts))), set[int]()
-    for _ in range(max_tokens):
-        # the token to be predicted stands last, as an answer's last token that is no input
-        pairs = [TokenizedPrompt(prompts[number], (*replies[number], 0)) for number in going]
-        for at, batch in batches(pairs, batch_size):
-            for each, logits in zip(at, answer_logits(model, padded(batch, model.cfg.device)), strict=True):
-                replies[going[each]] += (int(logits[-1].argmax()),)
-                if not logits[-1].max().isfinite():
-                    odd.add(going[each])
-        going = [number for number in going if number not in odd and not ended(replies[number])]
-        if not going:
-            break
-    return replies, odd
 
 
 def _before(text: str, stop: Sequence[str]) -> str:

@@ -167,6 +167,10 @@ def test_samples_are_an_evaluation(tiny_hooked: Any, task_file: Callable[..., Pa
         lengths = [log / len(option) for log, option in zip(sample.log_likelihoods, sample.options, strict=True)]
         assert sample.text == sample.options[lengths.index(max(lengths))]
         assert sample.score == (sample.text == row["answer"])
+        assert sample.chance == 1 / len(row["options"])
+    assert answers.texts == tuple(sample.text for sample in found.samples)
+    assert answers.options == tuple(tuple(row["options"]) for row in ROWS)
+    assert answers.option_log_likelihoods == tuple(sample.log_likelihoods for sample in found.samples)
     answers.save(tmp_path / "answers.safetensors")
     gathered = iv.records.gather_records([tmp_path / "answers.safetensors"]).records["answers.safetensors"]
     assert gathered.provenance["settings"]["metrics"] == found.metrics
