@@ -97,9 +97,9 @@ def read_scoring(facts: Any, origin: str) -> Scoring:
 
 
 def is_lasting(judged: Iterable[Any]) -> bool:
-    """Whether what judges these prompts, or tasks, can be told from anything else that ever will, by its repr.
+    """Whether the repr of these prompts, or tasks, names for good the functions that judge them, if any.
 
-    That is so of functions with a name whose source is known and all there is to them: no lambda, no closure.
+    It does where a function has a name, and its source is known and all there is to it: no lambda, no closure.
     """
     scorings = (each.scoring for each in judged)
     functions = (
