@@ -1,4 +1,4 @@
-"""What is asked for each query of a task: its instruction, and the demonstrations before it."""
+"""The turns of each query of a task: its instruction, and the demonstrations before it."""
 
 from collections import Counter
 from collections.abc import Sequence

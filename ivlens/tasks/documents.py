@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import TaskError, brief, few
-from .cells import is_missing
 from .judging import read_scoring
 from .row_formats import Fields, RowFormat, format_of
 from .source import Parsed, Rows, Source
 from .tables import numbered, of_columns
+from .values import is_missing
 
 ABOUT = ("name", "kind", "instructions", "labels", "cloze")
 OWN = ("input", "output", "options", "instruction", "history")

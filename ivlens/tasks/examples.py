@@ -52,7 +52,7 @@ class Example:
 
     @property
     def asked(self) -> tuple[Any, ...]:
-        """What is asked, under any instruction."""
+        """The question, under any instruction."""
         return self.input, self.history, self.options
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .cells import Kind, a_text, as_list, best, conversation, is_missing
+from .values import Kind, a_text, as_list, best, conversation, is_missing
 
 Row = Mapping[Any, Any]
 

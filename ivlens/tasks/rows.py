@@ -6,10 +6,10 @@ from typing import Any
 from unicodedata import normalize
 
 from ..errors import TaskError, brief, few
-from .cells import KINDS, Kind, a_text, as_list, choices, chosen, conversation, is_hidden, is_missing, texts
 from .examples import Example
 from .row_formats import Fields, Row, RowFormat, format_of, nearest
 from .source import Rows
+from .values import KINDS, Kind, a_text, as_list, choices, chosen, conversation, is_hidden, is_missing, texts
 
 PAIR = ("input", "output")  # the columns of a row that is a pair
 # Columns that an answer depends on, so that ignoring them would give another task.
@@ -59,7 +59,7 @@ class Choice:
 class RowReader:
     """Reads rows, one after another, by ``fields``, or by the known format that the first of them has.
 
-    ``classes`` are class names, for columns with class numbers. It collects answers by what is asked, and unread
+    ``classes`` are class names, for columns with class numbers. It collects answers by question, and unread
     columns; ``several`` are inputs that occur in several rows with different answers, and ``alike`` those that differ
     from an earlier one only in whitespace or unicode form.
     """
@@ -141,7 +141,7 @@ class RowReader:
             return
         asked, labels = self._asked(read, format.fields, where)
         self._note_alike(asked.input)
-        answer = self._cell(read, column, where)
+        answer = self._value(read, column, where)
         if asked.options:
             self.answers.setdefault(asked.key, ())
             self.choices.append(Choice(asked, labels, tuple(as_list(answer)), where))
@@ -152,10 +152,10 @@ class RowReader:
         """What a row asks, and the labels of its options."""
 
         def optional(column: str | None) -> Any:
-            value = None if column is None else self._cell(row, column, where)
+            value = None if column is None else self._value(row, column, where)
             return None if is_missing(value) else value
 
-        input = a_text(self._cell(row, fields.input, where), fields.input, where)
+        input = a_text(self._value(row, fields.input, where), fields.input, where)
         if (context := optional(fields.context)) is not None:
             input = f"{a_text(context, fields.context, where)}\n\n{input}"
         if (instruction := optional(fields.instruction)) is not None:
@@ -167,11 +167,11 @@ class RowReader:
         if len(fields.options) > 1:
             options = tuple(a_text(row[name], name, where) for name in fields.options)
             labels = fields.options
-        elif fields.options and (cell := optional(fields.options[0])) is not None:
-            options, labels = choices(cell, fields.options[0], where)
+        elif fields.options and (value := optional(fields.options[0])) is not None:
+            options, labels = choices(value, fields.options[0], where)
         return Asked(input, instruction, turns, options), labels
 
-    def _cell(self, row: Row, column: str, where: str) -> Any:
+    def _value(self, row: Row, column: str, where: str) -> Any:
         value, names = row.get(column), self.classes.get(column)
         return value if names is None else _class_name(value, names, f"field {column!r} in {where}")
 

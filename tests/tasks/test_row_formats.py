@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ivlens.errors import ArgumentError, TaskError
 from ivlens.tasks import Example, OptionScoring, Task, load_task, read_source
-from ivlens.tasks.cells import KINDS, chosen
 from ivlens.tasks.row_formats import ROW_FORMATS, RowFormat
+from ivlens.tasks.values import KINDS, chosen
 
 COLOURS = ("red", "green", "blue")
 TALK = [

@@ -1,4 +1,4 @@
-"""What a cell of a row holds: a text, several, the options of a choice, or the turns of a conversation."""
+"""What a value in a row is: a text, several, the options of a choice, or the turns of a conversation."""
 
 from ast import literal_eval
 from collections.abc import Mapping
@@ -67,9 +67,9 @@ def is_hidden(value: Any, hides: bool, numbered: bool) -> bool:
 
 
 def choices(value: Any, column: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The options of a cell and their labels, () where it has none.
+    """The options in a value and their labels, () where it has none.
 
-    A cell is a list of texts, or of {"label", "text"}; a mapping {"label": [...], "text": [...]}, or one of labels to
+    A value is a list of texts, or of {"label", "text"}; a mapping {"label": [...], "text": [...]}, or one of labels to
     texts, or of texts to scores; or any of these written as text in a table.
     """
     value = _parsed(value) if isinstance(value, str) else value
