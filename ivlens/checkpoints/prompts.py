@@ -103,7 +103,7 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any, learned: 
 
 def _under(new: Task, test: Sequence[Prompt], config: CheckpointConfig, tokenizer: Any) -> UnderNewTask:
     """The test inputs of an old task under the instruction of a new one."""
-    answers = {example.input: example.answers for example in new.examples}
+    answers = {example.input: example.answers for example in reversed(new.examples)}  # as in prompts_for
     inputs = [prompt.input for prompt in test]
     prompts = prompts_for(
         new, inputs, shots=config.shots, instruction=clean_instruction(new, config.instruction, config.shots),

@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from ..effects.checks import check_method, check_stream_dtype
 from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
-from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, load_task, members
+from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, is_instructed, load_task, members
 from ..vocabulary import Split
 from .options import DTYPES, columns_of
 
@@ -68,10 +68,10 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     tasks = [load_task(each, fields=fields) for name in names for each in members(name)]
     if instruction is None:
         return tasks
-    if all(task.instructions for task in tasks):
-        held = few(f"{task.name!r}, which has {task.instructions[0]!r}" for task in tasks)
+    if all(map(is_instructed, tasks)):
+        held = few(f"{each.name!r}, which has {(*each.instructions, 'one for each row')[0]!r}" for each in tasks)
         raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")
-    return [task if task.instructions else replace(task, instructions=(instruction,)) for task in tasks]
+    return [task if is_instructed(task) else replace(task, instructions=(instruction,)) for task in tasks]
 
 
 def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:

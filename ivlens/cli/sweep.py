@@ -8,6 +8,7 @@ from typing import Any
 
 from ..records import ConditionComparison, SteeringSweep
 from ..steering import compare_conditions, controlled, layer_grid, steering_sweep
+from ..tasks import is_instructed
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import Condition, check_layers
 from .loading import check_counts, given, model_shape, read_model, read_task
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     settings = given(options, "steering_sweep")
     sweep = steering_sweep(model, vector, tuning, layers, options.scales, **settings)
     layer, scale, _ = sweep.best()
-    clean = draw(options.n_test, split="test") if task.instructions else None
+    clean = draw(options.n_test, split="test") if is_instructed(task) else None
     conditions = controlled(model, held_out, clean, {Condition.VECTOR: vector}, layer, scale, CONTROL_SEEDS)
     comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
     best = f"test prompts, layer {layer}, scale {scale:g}"

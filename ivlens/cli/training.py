@@ -12,7 +12,7 @@ from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
-from ..tasks import AnyFormat, Prompt, Task, load_task, word_tasks
+from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
@@ -97,11 +97,11 @@ def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
     names = [task.name, *(each.name for each in kept)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")
-    if "vector" in guidance.needs and not task.instructions:
+    if "vector" in guidance.needs and not is_instructed(task):
         raise _without_instruction([task.name])
     if "replay" in guidance.needs and not kept:
         raise ArgumentError("--keep tasks for guidance by replay, whose examples are replayed", "none")
-    if bare := [each.name for each in kept if not each.instructions]:
+    if bare := [each.name for each in kept if not is_instructed(each)]:
         raise _without_instruction(bare)
 
 

@@ -20,6 +20,11 @@ def has_own_instructions(task: "Task") -> bool:
     return any(example.instruction is not None for example in task.examples)
 
 
+def is_instructed(task: "Task") -> bool:
+    """Whether a task has instructions, or its examples have some of their own."""
+    return bool(task.instructions) or has_own_instructions(task)
+
+
 def own_instruction(task: "Task") -> str | None:
     """The instruction for a query of another task, where this one has none but those of its examples."""
     own = (example.instruction for example in task.examples if example.instruction is not None)

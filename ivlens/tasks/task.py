@@ -14,7 +14,7 @@ from ..vocabulary import Corruption, Split
 from .asking import AnyFormat, find_format, with_chat
 from .builtin import read_builtin, word_tasks
 from .chat import ChatText
-from .composing import has_own_instructions, own_instruction, turns_of
+from .composing import is_instructed, own_instruction, turns_of
 from .corruptions import with_shuffled_labels, without_instruction
 from .cutting import CutSide, shortened
 from .examples import Example, as_examples, as_text, as_texts
@@ -224,7 +224,7 @@ class Task:
 
     def _or_default(self, instruction: bool | int | str | None) -> bool | int | str:
         """The instruction that is asked for, or where that is None the first, if the task has any."""
-        return bool(self.instructions) or has_own_instructions(self) if instruction is None else instruction
+        return is_instructed(self) if instruction is None else instruction
 
     def _prompt(
         self, query: Example, text: str, changed: float | None = None, scoring: Scoring | None = None

@@ -1,11 +1,13 @@
 """``--fields`` names the columns of task files, and ``ivlens tasks FILE`` says how a file was read."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from ivlens import cli
+from ivlens.cli.loading import read_task, read_tasks
 from ivlens.cli.options import columns_of
 from ivlens.cli.verbs import VERBS
 from ivlens.errors import ArgumentError
@@ -49,3 +51,19 @@ def test_every_verb_that_takes_task_files_takes_fields() -> None:
     for name, verb in VERBS.items():
         flags = {argument.name for argument in verb.arguments}
         assert ("fields" in flags) == bool(flags & {"task", "tasks", "keep"}), name
+
+
+def test_an_instruction_for_rows_that_have_their_own_is_refused(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say it, {n}.", "input": f"thing {n}", "output": "red"} for n in range(8)]
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps(rows))
+    options = Namespace(fields=None, instruction="Name it.")
+    with pytest.raises(ArgumentError, match=r"--instruction for a task that holds none.*one for each row"):
+        read_tasks([str(path)], options)
+    assert [task.instructions for task in read_tasks([str(path)], Namespace(fields=None, instruction=None))] == [()]
+
+
+def test_the_name_of_all_general_abilities_is_no_single_task(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ArgumentError, match="the name of one task; got 'general', which are 7"):
+        read_task("general", Namespace(fields=None, instruction=None))
+    assert len(read_tasks(["general", "antonym"], Namespace(fields=None, instruction=None))) == 8
