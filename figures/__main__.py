@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m figures", description=__doc__)
     names = [*MEASURED, *TIMED]
     parser.add_argument("studies", metavar="STUDY", nargs="*", help=f"{', '.join(names)} (default: all)")
-    parser.add_argument("--fresh", action="store_true", help="measure all records again (some two hours on 2 cores)")
+    parser.add_argument("--fresh", action="store_true", help="measure all records again (some three hours on 2 cores)")
     options = parser.parse_args()
     if unknown := [name for name in options.studies if name not in names]:
         parser.error(f"no study {', '.join(unknown)}; there are {', '.join(names)}")

@@ -86,14 +86,16 @@ def methods_table(rows: pd.DataFrame) -> pd.DataFrame:
 def goal_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The plain checkpoints that lost half of the old abilities or more: do they get back to the goal?"""
     lost = rows[(rows["method"] == "plain") & (rows["of base before"] <= LOST)]
-    settled = [each == SETTLED_ON for each in zip(lost["source"], lost["rate"], lost["seed"], strict=True)]
-    groups = {"all": lost, "without those that the rule was made on": lost[[not each for each in settled]]}
+    source, rate, seed = SETTLED_ON
+    own = lost[lost["source"] == source]
+    groups = {str(name): group for name, group in lost.groupby("source", sort=False)}
+    groups[f"{source}, without those that the rule was made on"] = own[(own["rate"] != rate) | (own["seed"] != seed)]
     table = []
     for name, group in groups.items():
         reached = (group["of base after"] >= KEPT) & (group["of learned"] >= LEARNED)
         columns = ("of base before", "of base after", "of learned")
         table.append({
-            "plain checkpoints that lost half or more": name, "checkpoints": len(group),
+            "lost half or more": name, "checkpoints": len(group),
             **{each: _with_error(group[each]) for each in columns}, "each reached 95% at 98%": int(reached.sum()),
         })  # fmt: skip
     return pd.DataFrame(table)
