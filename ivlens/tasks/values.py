@@ -58,7 +58,9 @@ def is_missing(value: Any) -> bool:
     """Whether a value is missing: None, NaN, pandas' NA and NaT, blank text, or an empty list."""
     if isinstance(value, float):
         return isnan(value)
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip()))
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    return isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip())
 
 
 def is_hidden(value: Any, hides: bool, numbered: bool) -> bool:
