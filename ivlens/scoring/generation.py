@@ -34,7 +34,8 @@ def generate_answers(
         model: the model that answers.
         prompts: the prompts.
         max_tokens: generated tokens, at most.
-        stop: texts that end an answer and are not part of it, also where one spans several tokens.
+        stop: texts that end an answer and are not part of it, also where one spans several tokens, or is a special
+            token.
         batch_size: prompts that run together.
 
     Returns:
@@ -55,7 +56,9 @@ def generate_answers(
         raise ArgumentError("stop to be texts that are not empty", brief(stop))
     asked = prompt_ids(model, prompts)
     check_room(model, prompts, asked, max_tokens)
-    ends = end_of_text(model)
+    tokenizer: Any = model.tokenizer
+    special = tokenizer.get_added_vocab()
+    ends = end_of_text(model) | {special[each] for each in stops if each in special}
 
     def ended(reply: Ids) -> bool:
         return reply[-1] in ends or any(each in text_of(model, reply) for each in stops)

@@ -109,6 +109,10 @@ def parsed_answers(
     """
     if parse not in EXTRACTING:
         return tuple(answers)
-    letters = [chr(ord("A") + options.index(each)) for each in answers if parse == "option-letter" and each in options]
-    found = (parsed(parse, each) or each for each in answers)
-    return tuple(dict.fromkeys(chain(letters, found)))
+    letters = [chr(ord("A") + number) for number in range(len(options))]
+    if parse != "option-letter" or {each.strip().upper() for each in options} == {*letters}:
+        return tuple(dict.fromkeys(parsed(parse, each) or each for each in answers))
+    named = dict(zip(options, letters, strict=True))
+    # the text of an option may hold another one's letter, as "vitamin C" does
+    found = ([named[each], each] if each in named else [parsed(parse, each) or each] for each in answers)
+    return tuple(dict.fromkeys(chain.from_iterable(found)))

@@ -99,7 +99,8 @@ def read_scoring(facts: Any, origin: str) -> Scoring:
 def is_lasting(judged: Iterable[Any]) -> bool:
     """Whether the repr of these prompts, or tasks, names for good the functions that judge them, if any.
 
-    It does where a function has a name, and its source is known and all there is to it: no lambda, no closure.
+    It does where a function has a name, and its source is known and all there is to it: no lambda, no closure, no
+    names from outside but those of modules.
     """
     scorings = (each.scoring for each in judged)
     functions = (
@@ -125,6 +126,8 @@ def _named(value: object) -> str:
 
 def _identity(function: Callable[..., Any]) -> str | None:
     if not inspect.isfunction(function) or function.__closure__ or "<lambda>" in function.__qualname__:
+        return None
+    if not all(map(inspect.ismodule, inspect.getclosurevars(function).globals.values())):
         return None
     source = _source_hash(function)
     return source and f"<{function.__module__}.{function.__qualname__} {source}>"

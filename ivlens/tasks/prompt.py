@@ -60,8 +60,11 @@ class Prompt:
         for answer in answers:
             _check_text("every answer", answer)
         object.__setattr__(self, "answers", tuple(dict.fromkeys(answers)))
+        if not isinstance(self.options, (list, tuple)):
+            raise PromptError("the options of a prompt to be a list of texts", brief(self.options))
         for option in self.options:
             _check_text("every option", option)
+        object.__setattr__(self, "options", tuple(dict.fromkeys(self.options)))
         if self.options and not {*self.answers} < {*self.options}:
             raise PromptError(
                 "the answers of a prompt to be some of its options, not all",

@@ -139,7 +139,7 @@ class RowReader:
         if is_hidden(read.get(column), format.hides, numbered):
             self.unanswered += 1
             return
-        asked, labels = self._asked(read, format.fields, where)
+        asked, labels = self._asked(read, format, where)
         self._note_alike(asked.input)
         answer = self._value(read, column, where)
         if asked.options:
@@ -148,8 +148,9 @@ class RowReader:
         else:
             self._add(asked, texts(answer, column, where))
 
-    def _asked(self, row: Row, fields: Fields, where: str) -> tuple[Asked, tuple[str, ...]]:
-        """What a row asks, and the labels of its options."""
+    def _asked(self, row: Row, format: RowFormat, where: str) -> tuple[Asked, tuple[str, ...]]:
+        """What a row asks, and the labels of its options, which only a column that may be missing may lack."""
+        fields = format.fields
 
         def optional(column: str | None) -> Any:
             value = None if column is None else self._value(row, column, where)
@@ -167,8 +168,10 @@ class RowReader:
         if len(fields.options) > 1:
             options = tuple(a_text(row[name], name, where) for name in fields.options)
             labels = fields.options
-        elif fields.options and (value := optional(fields.options[0])) is not None:
-            options, labels = choices(value, fields.options[0], where)
+        elif fields.options:
+            value = optional(fields.options[0])
+            if value is not None or fields.options[0] in format.has:
+                options, labels = choices(value, fields.options[0], where)
         return Asked(input, instruction, turns, options), labels
 
     def _value(self, row: Row, column: str, where: str) -> Any:

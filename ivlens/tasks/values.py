@@ -7,6 +7,8 @@ from numbers import Integral, Real
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
 
+import pandas as pd
+
 from ..errors import TaskError, brief, few
 from .examples import as_text
 
@@ -53,29 +55,32 @@ def as_list(value: Any) -> list[Any]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is missing: None, NaN, blank text, or an empty list."""
+    """Whether a value is missing: None, NaN, pandas' NA and NaT, blank text, or an empty list."""
     if isinstance(value, float):
         return isnan(value)
-    return value is None or (isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip()))
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    return isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip())
 
 
 def is_hidden(value: Any, hides: bool, numbered: bool) -> bool:
     """Whether an answer is one that a test set hides: a missing one, or -1 for what is numbered."""
     if isinstance(value, Mapping) and "text" in value:
         value = value["text"]
-    return (numbered and isinstance(value, (int, str)) and value in (-1, "-1")) or (hides and is_missing(value))
+    return (numbered and isinstance(value, (Real, str)) and value in (-1, "-1")) or (hides and is_missing(value))
 
 
 def choices(value: Any, column: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The options in a value and their labels, () where it has none.
 
     A value is a list of texts, or of {"label", "text"}; a mapping {"label": [...], "text": [...]}, or one of labels to
-    texts, or of texts to scores; or any of these written as text in a table.
+    texts, or of texts to scores; or any of these written as text in a table. Numbers by "A", "B" are options, not
+    scores, unless the column has scores in its name.
     """
     value = _parsed(value) if isinstance(value, str) else value
     if isinstance(value, Mapping) and {"label", "text"} <= value.keys():
         labels, found = as_list(value["label"]), as_list(value["text"])
-    elif isinstance(value, Mapping) and value and all(_is_number(each) for each in value.values()):
+    elif isinstance(value, Mapping) and _are_scores(value, column):
         labels, found = [], list(value)
     elif isinstance(value, Mapping):
         labels, found = list(value), list(value.values())
@@ -87,7 +92,16 @@ def choices(value: Any, column: Any, where: str) -> tuple[tuple[str, ...], tuple
     options = tuple(a_text(each, column, where) for each in found)
     if len(options) < 2 or (labels and len(labels) != len(options)):
         raise TaskError(f"field {brief(column)} in {where} to be a list of options", brief(value))
+    if len({*map(str, labels)}) < len(labels):
+        raise TaskError(f"field {brief(column)} in {where} to label every option differently", brief(value))
     return options, tuple(a_text(each, column, where) for each in labels)
+
+
+def _are_scores(mapping: Mapping[Any, Any], column: Any) -> bool:
+    """Whether a mapping is one of texts to scores, rather than of labels to options that are numbers."""
+    if not mapping or not all(map(_is_number, mapping.values())):
+        return False
+    return "score" in str(column) or any(len(str(name)) > 1 for name in mapping)
 
 
 def _parsed(text: str) -> Any:
@@ -116,6 +130,8 @@ def best(scores: Any, where: str) -> list[str]:
 
 def chosen(value: Any, options: tuple[str, ...], labels: tuple[str, ...], kind: Kind) -> str | None:
     """The option that an answer names, read as one kind of name; None where it names none."""
+    if isinstance(value, float) and value.is_integer():  # as pandas has whole numbers in a column with missing ones
+        value = int(value)
     text = str(value).strip() if isinstance(value, (str, Real)) and not isinstance(value, bool) else ""
     if kind == "label":
         return dict(zip(labels, options, strict=False)).get(text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -205,6 +206,21 @@ def test_a_stop_text_ends_an_answer_also_where_it_spans_tokens(llama: tuple[Any,
     assert stopped == (free[0].partition(stop)[0],)
     assert len(stopped[0]) < len(free[0])
     assert iv.generate_answers(model, PROMPTS, max_tokens=30, stop=[stop, "\x00"])[0] == stopped[0]
+
+
+def test_a_special_token_is_a_stop_text_though_answers_are_without_it(
+    llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = llama[1], deepcopy(llama[1].tokenizer)
+    tokens = decoded(model)[0]
+    end = next(each for each in tokens[2:] if each not in tokens[:2])
+    stop = tokenizer.convert_ids_to_tokens(end)
+    tokenizer.add_special_tokens({"extra_special_tokens": [stop]})
+    assert tokenizer.convert_tokens_to_ids(stop) == end
+    monkeypatch.setattr(model, "tokenizer", tokenizer)
+    (answer,) = iv.generate_answers(model, PROMPTS[0], max_tokens=TOKENS, stop=stop)
+    assert answer == tokenizer.decode(tokens[: tokens.index(end)])
+    assert answer != tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def test_fewer_tokens_are_a_beginning_of_more(llama: tuple[Any, Any]) -> None:

@@ -84,6 +84,8 @@ def test_answers_are_parsed_as_texts_are() -> None:
     assert parsed_answers("last-number", (" #### 1,800", " many"), ()) == ("1800", " many")
     assert parsed_answers("option-letter", (" Paris",), (" Rome", " Paris")) == ("B", " Paris")
     assert parsed_answers("option-letter", (" B",), (" A", " B")) == ("B",)
+    assert parsed_answers("option-letter", (" vitamin C",), (" iron", " vitamin C", " zinc")) == ("B", " vitamin C")
+    assert parsed_answers("option-letter", (" 4",), (" 3", " 4")) == ("B", " 4")
     assert parsed_answers("first-line", (" one\ntwo",), ()) == (" one\ntwo",)
 
 

@@ -31,6 +31,14 @@ def test_what_is_not_a_prompt(text, answers, said):
         Prompt(text, answers)
 
 
+def test_options_become_a_tuple_without_repetitions():
+    prompt = Prompt("2 + 2 =", " 4", options=[" 3", " 4", " 3"])
+    assert prompt.options == (" 3", " 4")
+    assert hash(prompt) == hash(Prompt("2 + 2 =", " 4", options=(" 3", " 4")))
+    with pytest.raises(PromptError, match="the options of a prompt to be a list of texts; got ' 3 4'"):
+        Prompt("2 + 2 =", " 4", options=" 3 4")
+
+
 def test_a_prompt_without_an_answer_says_how_to_give_one():
     with pytest.raises(PromptError, match=r"the prompt 'x' to have one answer or more; got none; as in Prompt\("):
         Prompt("x")

@@ -155,6 +155,32 @@ def test_what_names_an_option_is_found_in_all_rows_and_never_guessed() -> None:
         load_task(rows((["x", "y"], 2)))
 
 
+def test_numbers_by_letter_are_options_and_scores_are_not() -> None:
+    (example,) = load_task([{"question": "2 + 2", "options": {"A": 3, "B": 4}, "answer": "B"}]).examples
+    assert example == Example("2 + 2", "4", ("3", "4"))
+    fields = {"input": "stem", "answers": "key", "options": "target_scores"}
+    (example,) = load_task([{"stem": "2 + 2", "key": "4", "target_scores": {"3": 0, "4": 1}}], fields=fields).examples
+    assert example == Example("2 + 2", "4", ("3", "4"))
+
+
+def test_options_that_are_missing_or_labelled_alike_are_refused() -> None:
+    whole = {"question": "2 + 2", "choices": ["3", "4"], "answer": 1}
+    with pytest.raises(TaskError, match="field 'choices' in row 2"):
+        load_task([whole, {"question": "2 + 3", "choices": None, "answer": 1}])
+    alike = {"label": ["A", "A"], "text": ["3", "4"]}
+    with pytest.raises(TaskError, match="field 'choices' in row 1 of the given rows to label every option differently"):
+        load_task([{"question": "2 + 2", "choices": alike, "answerKey": "A"}])
+
+
+def test_what_pandas_makes_of_columns_with_missing_values() -> None:
+    rows = {"question": ["2 + 2", "2 + 3", "2 + 4"], "choices": [["3", "4"]] * 3, "answer": [1, None, -1]}
+    with pytest.warns(UserWarning, match="2 rows of the given rows have no answer"):
+        assert load_task(pd.DataFrame(rows)).examples == (Example("2 + 2", "4", ("3", "4")),)
+    inputs = pd.array(["hot", None], dtype="string")
+    rows = {"instruction": ["Say the opposite.", "Say hello."], "input": inputs, "output": ["cold", "hello"]}
+    assert [each.input for each in load_task(pd.DataFrame(rows)).examples] == ["hot", "Say hello."]
+
+
 @given(st.lists(st.text(min_size=1, max_size=3), min_size=2, max_size=5, unique=True), st.integers(-2, 9) | st.text())
 def test_an_answer_names_an_option_or_none(options: list[str], answer: Any) -> None:
     for kind in KINDS:
