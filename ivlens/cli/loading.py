@@ -14,7 +14,8 @@ from huggingface_hub import try_to_load_from_cache
 from ..effects.checks import check_method, check_stream_dtype
 from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
-from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, load_task, members
+from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, list_tasks, load_task, members
+from ..tasks.judging import Scoring, read_scoring
 from ..vocabulary import Split
 from .options import DTYPES, columns_of
 
@@ -64,14 +65,22 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
-    fields, instruction = columns_of(options.fields), options.instruction
-    tasks = [load_task(each, fields=fields) for name in names for each in members(name)]
+    fields, scoring, instruction = columns_of(options.fields), read_judging(options), options.instruction
+    tasks = [
+        load_task(each, fields=fields, scoring=None if each in list_tasks() else scoring)
+        for name in names for each in members(name)
+    ]  # fmt: skip
     if instruction is None:
         return tasks
     if all(task.instructions for task in tasks):
         held = few(f"{task.name!r}, which has {task.instructions[0]!r}" for task in tasks)
         raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")
     return [task if task.instructions else replace(task, instructions=(instruction,)) for task in tasks]
+
+
+def read_judging(options: argparse.Namespace) -> Scoring | None:
+    """How answers of task files are judged, where the options say so."""
+    return None if options.scoring is None else read_scoring(dict(options.scoring), "--scoring")
 
 
 def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:
