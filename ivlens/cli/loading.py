@@ -80,7 +80,9 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
 
 def read_judging(options: argparse.Namespace) -> Scoring | None:
     """How answers of task files are judged, where the options say so."""
-    return None if options.scoring is None else read_scoring(dict(options.scoring), "--scoring")
+    if options.scoring is None:
+        return None
+    return read_scoring({name.replace("-", "_"): value for name, value in options.scoring}, "--scoring")
 
 
 def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:

@@ -93,7 +93,7 @@ SCORING = Argument(
     metavar="NAME=VALUE",
     nargs="+",
     help="how answers of task files are judged: fields of OptionScoring, like normalise=character shown=letters, or of "
-    "GenerationScoring, like score=f1 max_tokens=16 (default: the option of highest log-likelihood, or else whether "
+    "GenerationScoring, like score=f1 max-tokens=16 (default: the option of highest log-likelihood, or else whether "
     "greedy decoding gives an accepted answer)",
 )
 LOADING = Options("load_model", "loading the model", without=("source",))

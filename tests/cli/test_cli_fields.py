@@ -54,7 +54,7 @@ def test_scoring_says_how_the_answers_of_files_are_judged(quiz: str, capsys: pyt
     assert cli.main(["tasks", quiz, *BY_ROLE, "--scoring", "shown=letters", "normalise=token", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["its options"], told["judged by"]) == ([" A", " B"], "the option of highest log-likelihood per token")
-    assert cli.main(["tasks", quiz, "--fields", "stem", "key", "--scoring", "score=f1", "max_tokens=9"]) == 0
+    assert cli.main(["tasks", quiz, "--fields", "stem", "key", "--scoring", "score=f1", "max-tokens=9"]) == 0
     assert "judged by: the generated text (GenerationScoring(max_tokens=9," in capsys.readouterr().out
     assert cli.main(["tasks", quiz, *BY_ROLE, "--scoring", "score=F1"]) != 0
     assert "--scoring: score to be one of" in capsys.readouterr().err
