@@ -231,7 +231,7 @@ class RowReader:
         parts = [name for name in names if name in options or name.strip().casefold() in PART_OF_THE_PROMPT]
         if parts:
             fields = format.fields
-            roles = {"input": fields.input, "answers": fields.answers}
+            roles: dict[str, Any] = {"input": fields.input, "answers": fields.answers}
             roles |= {"options": options} if options else {"context": parts[0]}
             raise TaskError(
                 f"the column {fields.input!r} of {self.origin} to be all that an answer depends on",
