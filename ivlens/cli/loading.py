@@ -14,7 +14,18 @@ from huggingface_hub import try_to_load_from_cache
 from ..effects.checks import check_method, check_stream_dtype
 from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
-from ..tasks import AnyFormat, Chat, Task, check_available, clean_instruction, is_instructed, load_task, members
+from ..tasks import (
+    AnyFormat,
+    Chat,
+    Task,
+    check_available,
+    clean_instruction,
+    is_instructed,
+    list_tasks,
+    load_task,
+    members,
+)
+from ..tasks.judging import Scoring, read_scoring
 from ..vocabulary import Split
 from .options import DTYPES, columns_of
 
@@ -64,14 +75,24 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
-    fields, instruction = columns_of(options.fields), options.instruction
-    tasks = [load_task(each, fields=fields) for name in names for each in members(name)]
+    fields, scoring, instruction = columns_of(options.fields), read_judging(options), options.instruction
+    tasks = [
+        load_task(each, fields=fields, scoring=None if each in list_tasks() else scoring)
+        for name in names for each in members(name)
+    ]  # fmt: skip
     if instruction is None:
         return tasks
     if all(map(is_instructed, tasks)):
         held = few(f"{each.name!r}, which has {(*each.instructions, 'one for each row')[0]!r}" for each in tasks)
         raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")
     return [task if is_instructed(task) else replace(task, instructions=(instruction,)) for task in tasks]
+
+
+def read_judging(options: argparse.Namespace) -> Scoring | None:
+    """How answers of task files are judged, where the options say so."""
+    if options.scoring is None:
+        return None
+    return read_scoring({name.replace("-", "_"): value for name, value in options.scoring}, "--scoring")
 
 
 def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:

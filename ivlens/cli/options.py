@@ -68,6 +68,8 @@ def in_words(help: str, choices: tuple[str, ...], default: Any) -> str:
     help, _, unset = help.replace('"', "").partition(" (None: ")
     if not all(choice in help for choice in choices):
         help = f"{help}: {', '.join(choices)}"
+    if default == "":
+        return help
     if default is None:
         return f"{help} (default: {unset}" if unset else help
     return f"{help} (default: {_shown(default)})"

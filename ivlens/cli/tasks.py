@@ -3,12 +3,14 @@
 import argparse
 import json
 import warnings
-from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from ..tasks import list_tasks, load_task, option_count, read_source
+from ..tasks import GenerationScoring, OptionScoring, Prompt, list_tasks, load_task, option_count, read_source
+from ..tasks.judging import Scoring
 from ..text import one_line, visible
+from .loading import read_judging
 from .options import columns_of
 from .tables import as_text
 
@@ -16,7 +18,7 @@ from .tables import as_text
 def run(options: argparse.Namespace) -> None:
     """Print one task, or the list of those built in."""
     if options.task is not None:
-        _print_task(options.task, options.fields, options.json)
+        _print_task(options.task, columns_of(options.fields), read_judging(options), options.json)
         return
     tasks = [load_task(name) for name in list_tasks()]
     rows = [
@@ -26,8 +28,18 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps(rows, indent=2) if options.json else as_text(pd.DataFrame(rows)))
 
 
-def _print_task(name: str, fields: Sequence[str] | None, as_json: bool) -> None:
-    reading = read_source(name, columns_of(fields), {})
+def _judging(prompt: Prompt) -> str:
+    """What decides whether this prompt is answered right."""
+    if isinstance(prompt.scoring, GenerationScoring):
+        return f"the generated text ({prompt.scoring})"
+    per = prompt.scoring.normalise if isinstance(prompt.scoring, OptionScoring) else "sum"
+    if prompt.options:
+        return "the option of highest log-likelihood" + ("" if per == "sum" else f" per {per}")
+    return "greedy decoding, which is to give an accepted answer"
+
+
+def _print_task(name: str, fields: Any, scoring: Scoring | None, as_json: bool) -> None:
+    reading = read_source(name, fields, {} if scoring is None or name in list_tasks() else {"scoring": scoring})
     task = reading.task
     for note in reading.notes:
         warnings.warn(note, stacklevel=2)
@@ -44,9 +56,13 @@ def _print_task(name: str, fields: Sequence[str] | None, as_json: bool) -> None:
         "rows": reading.rows,
         "rows without an answer": reading.unanswered,
         "columns not read": [str(each) for each in reading.unread],
+        "own instructions": sum(example.instruction is not None for example in task.examples),
+        "with earlier turns": sum(bool(example.history) for example in task.examples),
         "options": option_count(task) if any(example.options for example in task.examples) else None,
+        "judged by": _judging(prompt),
         "prompt": prompt.text,
         "answers": prompt.answers,
+        "its options": prompt.options,
     }
     if as_json:
         print(json.dumps(facts, indent=2))

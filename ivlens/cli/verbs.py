@@ -87,6 +87,15 @@ FIELDS = Argument(
     "answers, options (several columns with commas), context, instruction, history "
     "(default: those of the file's format)",
 )
+SCORING = Argument(
+    "--scoring",
+    type=template_option,
+    metavar="NAME=VALUE",
+    nargs="+",
+    help="how answers of task files are judged: fields of OptionScoring, like normalise=character shown=letters, or of "
+    "GenerationScoring, like score=f1 max-tokens=16 (default: the option of highest log-likelihood, or else whether "
+    "greedy decoding gives an accepted answer)",
+)
 LOADING = Options("load_model", "loading the model", without=("source",))
 # the instruction becomes the task's own, and is in its records
 LOCATING = Options("locate_heads", "locating heads", without=("instruction",))
@@ -135,6 +144,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            SCORING,
             number("--k", 10, "how many heads to print"),
             out("folder for the records and a page with the heatmaps"),
         ),
@@ -152,6 +162,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            SCORING,
             out("file to write (default: TASK.vector.safetensors)"),
         ),
         (LOADING, LOCATING, CHAT, Options("instruction_vector", "the vector", only=("k",))),
@@ -168,6 +179,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            SCORING,
             Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
                      help="layers to add the vector at, like 6,9,12 or 6-12 (default: every third layer)"),
             Argument("--scales", type=lambda text: read_list(finite_number, text), metavar="X,X",
@@ -197,7 +209,7 @@ VERBS = {
         "list the built-in tasks, or show one",
         "List the built-in tasks; with a name or a file, show the task and one of its prompts, and how "
         "the file was read.",
-        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS),
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS, SCORING),
     ),
     "train": Verb(
         "training.run",
@@ -211,6 +223,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            SCORING,
             Argument("--guidance", choices=PRESETS, metavar="PRESET",
                      help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
@@ -243,6 +256,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            SCORING,
             out("folder for measures, record, tables and report", required=True),
         ),
         (
@@ -270,6 +284,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            SCORING,
             Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
                      help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "
                           "none (default: hf)"),

@@ -181,9 +181,11 @@ class Evaluation(Record):
         return block("Evaluation", f"{self}", frame_table(self.to_frame()) if self.prompts else "")
 
     def __str__(self) -> str:
+        chance = _known(self.chance).double().mean().item()
+        guessed = f" (chance {chance:.2f})" if chance else ""
         graded = f"score {self.score:.2f}, " if self.score != self.accuracy else ""
         return (
-            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}, {graded}"
+            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}{guessed}, {graded}"
             f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
         )
 

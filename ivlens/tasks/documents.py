@@ -71,6 +71,33 @@ def _positive(rows: Any, origin: str) -> Iterator[tuple[str, Any]]:
             yield f"row {at} of field 'Positive Examples' of {origin}", pair
 
 
+def read_squad(source: Source) -> Parsed | None:
+    """SQuAD's own files: articles with paragraphs, and questions on each of them."""
+    articles = source.payload.get("data") if isinstance(source.payload, dict) else None
+    first = articles[0] if isinstance(articles, list) and articles else None
+    if not isinstance(first, Mapping) or "paragraphs" not in first:
+        return None
+    return Parsed(_questions(articles, source.origin), name="articles with paragraphs")
+
+
+def _questions(articles: Any, origin: str) -> Rows:
+    """The questions, each with its paragraph; what else is said of them is not read."""
+    paragraphs = (each for article in articles for each in _listed(article, "paragraphs", origin))
+    questions = ((each, asked) for each in paragraphs for asked in _listed(each, "qas", origin))
+    for number, (paragraph, asked) in enumerate(questions, 1):
+        if not isinstance(asked, Mapping):
+            raise TaskError(f"question {number} of {origin} to be an object with fields", brief(asked))
+        row = {"context": paragraph.get("context")}
+        yield f"question {number} of {origin}", row | {name: asked.get(name) for name in ("question", "answers")}
+
+
+def _listed(holder: Any, name: str, origin: str) -> list[Any]:
+    value = holder.get(name) if isinstance(holder, Mapping) else None
+    if not isinstance(value, list):
+        raise TaskError(f"objects with a list {name!r} in {origin}", brief(holder))
+    return value
+
+
 def read_big_bench(source: Source) -> Parsed | None:
     """BIG-bench: its prefix is the instruction, and what stands before inputs and outputs their labels.
 

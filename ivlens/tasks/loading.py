@@ -51,9 +51,10 @@ def load_task(
 
     A format is recognised by its fields and shape: ivlens' own JSON, function vectors, Super-NaturalInstructions,
     BIG-bench and BBH, instruction induction, conversations (OpenAI, ShareGPT), Alpaca, Dolly, multiple choice (MMLU,
-    ARC, CommonsenseQA, HellaSwag, RACE, BoolQ), SQuAD, P3, FLAN, TRACE, prompt and completion, question and answer, and
-    mappings of inputs to answers; in JSON, JSON lines, CSV, TSV, Parquet, any of them packed with gzip, or in memory;
-    and YAML task files of lm-evaluation-harness (``tasks.as_written`` is the format that writes their own texts).
+    C-Eval, ARC, CommonsenseQA, HellaSwag, RACE, BoolQ), SQuAD, P3, FLAN, TRACE, prompt and completion, question and
+    answer, and mappings of inputs to answers; in JSON, JSON lines, CSV, TSV, Parquet, any of them packed with gzip, or
+    in memory; and YAML task files of lm-evaluation-harness (``tasks.as_written`` is the format that writes their own
+    texts).
     Several answers to one input are all accepted. An instruction that all rows share is the task's; else each example
     has its own. A context is written before the input, with a blank line between. Rows whose answer a test set hides
     are left out with a warning. Other columns are ignored with a warning, or are an error where an answer depends on
@@ -149,7 +150,8 @@ def _fields(fields: Sequence[str] | Mapping[str, str | Sequence[str]]) -> Fields
         lists = [value for value in named.values() if not isinstance(value, str)]
         if lists or not {"input", "answers"} <= named.keys() <= {*roles}:
             expected = f"fields to name one column each of 'input' and 'answers', and of no role but {', '.join(roles)}"
-            raise ArgumentError(expected, brief(fields))
+            others = [role for role in named if role not in roles]
+            raise ArgumentError(expected, brief(fields), did_you_mean(str(others[0]), roles) if others else "")
         found = Fields(**named, options=(options,) if isinstance(options, str) else tuple(options))  # type: ignore[arg-type]
     elif len(fields) == 2:
         found = Fields(fields[0], fields[1])

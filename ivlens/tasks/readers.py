@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import TaskError, brief
-from .documents import read_big_bench, read_examples, read_mapping, read_natural_instructions
+from .documents import read_big_bench, read_examples, read_mapping, read_natural_instructions, read_squad
 from .source import Parsed, Source, read_json
 from .tables import numbered, read_table
 
@@ -72,6 +72,7 @@ READERS: dict[str, Callable[[Source], Parsed | None]] = {
     "JSON lines": _read_json_lines,
     "a mapping": read_mapping,
     "Super-NaturalInstructions": read_natural_instructions,
+    "SQuAD": read_squad,
     "BIG-bench": read_big_bench,
     "a JSON object with examples": read_examples,
     "a JSON list": _read_rows,

@@ -143,6 +143,10 @@ ROW_FORMATS: tuple[RowFormat, ...] = (
         "ARC, CommonsenseQA", ("question", "choices", "answerKey"), Fields("question", "answerKey", ("choices",)),
         names="label", hides=True,
     ),
+    RowFormat(
+        "C-Eval", ("question", *"ABCD", "answer"), Fields("question", "answer", tuple("ABCD")),
+        names="label", hides=True,
+    ),
     RowFormat("MMLU", ("question", "choices", "answer"), Fields("question", "answer", ("choices",)), hides=True),
     RowFormat(
         "RACE, MedQA", ("question", "options", "answer"), Fields("question", "answer", ("options",), "article"),

@@ -1,11 +1,13 @@
 """From rows to examples: every row is read by one format, and what is not read is named."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
 from ..errors import TaskError, brief, few
+from ..text import did_you_mean
 from .examples import Example
 from .row_formats import Fields, Row, RowFormat, format_of, nearest
 from .source import Rows
@@ -17,8 +19,13 @@ PART_OF_THE_PROMPT = frozenset(
     [
         *("instruction", "instructions", "system", "system_prompt", "history", "input", "prompt", "question", "query"),
         *("context", "passage", "paragraph", "article", "document", "background", "support", "facts", "story"),
-        *("premise", "hypothesis", "choices", "options", "answer_choices", "endings", "candidates", "is_correct"),
+        *("premise", "hypothesis", "is_correct"),
     ]
+)
+# Columns of options: all in one, or each in its own.
+OPTIONS = re.compile(
+    r"choices|options|answer_choices|endings|candidates|[a-e]|(option|choice|opt)[ _]?([a-e]|[1-5])|op[a-e]",
+    re.IGNORECASE,
 )
 
 
@@ -131,7 +138,8 @@ class RowReader:
             row = _of_pair(row, format, where)
         for column in format.has:
             if column not in row:
-                raise TaskError(f"{where} to have the field {column!r}", f"the fields {few(map(brief, row))}")
+                came = f"the fields {few(map(brief, row), 12)}"
+                raise TaskError(f"{where} to have the field {column!r}", came, did_you_mean(column, map(str, row)))
         self.unread.update((name, None) for name in row if name not in format.columns and not is_missing(row[name]))
         read = format.adapt(row, where)
         column = format.fields.answers
@@ -204,7 +212,8 @@ class RowReader:
             row = self.choices[at]
             came = f"{few(map(brief, row.names))} beside {few(map(brief, row.asked.options))}"
             ways = "its label, its text, its number from 0, or its letter, the same in all rows"
-            raise TaskError(f"{row.where} to name one of its options as an answer, by {ways}", came)
+            do = "write the option's text as the answer, which needs no numbers"
+            raise TaskError(f"{row.where} to name one of its options as an answer, by {ways}", came, do)
         for other, answers in found.items():
             if kind == "label" or None in answers or answers == found[kind]:
                 continue
@@ -221,14 +230,16 @@ class RowReader:
     def _check_whole(self, format: RowFormat) -> None:
         """Raise TaskError where answers depend on more than what is read."""
         names = [name for name in self.unread if isinstance(name, str)]
-        parts = [name for name in names if name.strip().casefold() in PART_OF_THE_PROMPT]
+        options = [name for name in names if OPTIONS.fullmatch(name.strip())]
+        parts = [name for name in names if name in options or name.strip().casefold() in PART_OF_THE_PROMPT]
         if parts:
             fields = format.fields
+            roles: dict[str, Any] = {"input": fields.input, "answers": fields.answers}
+            roles |= {"options": options} if options else {"context": parts[0]}
             raise TaskError(
                 f"the column {fields.input!r} of {self.origin} to be all that an answer depends on",
                 f"{few(map(brief, parts))} beside it",
-                f"say by role what they are, as in fields={{'input': {fields.input!r}, 'answers': {fields.answers!r}, "
-                f"'context': {parts[0]!r}}}, write all into one column, or say with "
+                f"say by role what they are, as in fields={roles}, write all into one column, or say with "
                 f"fields={(fields.input, fields.answers)} that these two are enough",
             )
 

@@ -41,7 +41,7 @@ def texts(value: Any, column: Any, where: str) -> tuple[str, ...]:
     """One text, or a list of them, without repetitions; of SQuAD's answers their texts."""
     if isinstance(value, Mapping) and "text" in value:
         value = value["text"]
-    values = as_list(value)
+    values = [each["text"] if isinstance(each, Mapping) and "text" in each else each for each in as_list(value)]
     if not values:
         raise TaskError(f"field {column!r} in {where} to have one answer or more", "an empty list")
     return tuple(dict.fromkeys(a_text(each, column, where) for each in values))

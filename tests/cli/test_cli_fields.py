@@ -11,6 +11,7 @@ from ivlens.cli.loading import read_task, read_tasks
 from ivlens.cli.options import columns_of
 from ivlens.cli.verbs import VERBS
 from ivlens.errors import ArgumentError
+from ivlens.tasks import GenerationScoring
 
 ROWS = [{"stem": f"Thing {n}?", "key": "a", "a": "red", "b": "blue", "note": "x"} for n in range(8)]
 BY_ROLE = ["--fields", "input=stem", "answers=key", "options=a,b"]
@@ -30,7 +31,8 @@ def test_a_file_is_shown_as_it_was_read(quiz: str, capsys: pytest.CaptureFixture
     assert told["read as"] == "named-column rows in JSON lines"
     assert (told["rows"], told["examples"], told["rows without an answer"]) == (8, 8, 0)
     assert told["columns not read"] == ["note"]
-    assert (told["options"], told["answers"]) == (2, [" red"])
+    assert (told["options"], told["answers"], told["its options"]) == (2, [" red"], [" red", " blue"])
+    assert told["judged by"] == "the option of highest log-likelihood"
     assert cli.main(["tasks", quiz, "--fields", "stem", "key"]) == 0
     assert "columns not read: ['a', 'b', 'note']" in capsys.readouterr().out
     assert cli.main(["tasks", quiz]) != 0
@@ -47,23 +49,38 @@ def test_fields_are_two_columns_or_columns_by_role() -> None:
             columns_of(wrong)
 
 
-def test_every_verb_that_takes_task_files_takes_fields() -> None:
+@pytest.mark.filterwarnings("ignore:fields of")
+def test_scoring_says_how_the_answers_of_files_are_judged(quiz: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tasks", quiz, *BY_ROLE, "--scoring", "shown=letters", "normalise=token", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["its options"], told["judged by"]) == ([" A", " B"], "the option of highest log-likelihood per token")
+    assert cli.main(["tasks", quiz, "--fields", "stem", "key", "--scoring", "score=f1", "max-tokens=9"]) == 0
+    assert "judged by: the generated text (GenerationScoring(max_tokens=9," in capsys.readouterr().out
+    assert cli.main(["tasks", quiz, *BY_ROLE, "--scoring", "score=F1"]) != 0
+    assert "--scoring: score to be one of" in capsys.readouterr().err
+    given = Namespace(fields=["stem", "key"], scoring=[("score", "f1")], instruction=None)
+    own, built_in = read_tasks([quiz, "antonym"], given)
+    assert (own.scoring, built_in.scoring) == (GenerationScoring(score="f1"), None)
+
+
+def test_every_verb_that_takes_task_files_takes_fields_and_scoring() -> None:
     for name, verb in VERBS.items():
         flags = {argument.name for argument in verb.arguments}
-        assert ("fields" in flags) == bool(flags & {"task", "tasks", "keep"}), name
+        assert ("fields" in flags) == ("scoring" in flags) == bool(flags & {"task", "tasks", "keep"}), name
 
 
 def test_an_instruction_for_rows_that_have_their_own_is_refused(tmp_path: Path) -> None:
     rows = [{"instruction": f"Say it, {n}.", "input": f"thing {n}", "output": "red"} for n in range(8)]
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps(rows))
-    options = Namespace(fields=None, instruction="Name it.")
+    options = Namespace(fields=None, scoring=None, instruction="Name it.")
     with pytest.raises(ArgumentError, match=r"--instruction for a task that holds none.*one for each row"):
         read_tasks([str(path)], options)
-    assert [task.instructions for task in read_tasks([str(path)], Namespace(fields=None, instruction=None))] == [()]
+    (task,) = read_tasks([str(path)], Namespace(fields=None, scoring=None, instruction=None))
+    assert task.instructions == ()
 
 
 def test_the_name_of_all_general_abilities_is_no_single_task(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ArgumentError, match="the name of one task; got 'general', which are 7"):
-        read_task("general", Namespace(fields=None, instruction=None))
-    assert len(read_tasks(["general", "antonym"], Namespace(fields=None, instruction=None))) == 8
+        read_task("general", Namespace(fields=None, scoring=None, instruction=None))
+    assert len(read_tasks(["general", "antonym"], Namespace(fields=None, scoring=None, instruction=None))) == 8

@@ -1,6 +1,8 @@
 """Rows of the formats that data sets have: a small file of each, in its shape and our words, becomes what it should."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -44,6 +46,8 @@ CASES: list[tuple[str, list[dict[str, Any]], Example, list[str]]] = [
               {"question": "What colour is blood?", "choices": [*COLOURS], "answer": 0},
               {"question": "What colour is it?", "choices": [*COLOURS], "answer": -1}], GRASS, ["subject"]),
     ("MMLU", [{"question": GRASS.input, "choices": [*COLOURS], "answer": "B"}], GRASS, []),
+    ("C-Eval", [{"id": 1, "question": GRASS.input, "A": "red", "B": "green", "C": "blue", "D": "black", "answer": "B"}],
+     Example(GRASS.input, "green", (*COLOURS, "black")), ["id"]),
     ("RACE, MedQA", [{"article": "A meadow is green.", "question": "What is?", "options": ["a meadow", "a sea"],
                       "answer": "A"}],
      Example("A meadow is green.\n\nWhat is?", "a meadow", ("a meadow", "a sea")), []),
@@ -111,6 +115,30 @@ def _sources(folder: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     sources = {"rows": rows, "frame": pd.DataFrame(table), "list": folder / "rows.json"}
     sources |= {"by index": folder / "columns.json"} if len(rows) > 1 else {}
     return sources | ({"columns": table} if len(rows) > 1 or len(table) < 3 else {})
+
+
+def test_squads_own_files(tmp_path: Path) -> None:
+    place = {"question": "Where does she live?", "answers": [{"text": "Rome", "answer_start": 13}], "id": "x"}
+    none = {"question": "Where does he live?", "answers": [], "is_impossible": True}
+    paragraph = {"context": "Ada lives in Rome.", "qas": [place, none]}
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"version": "v2", "data": [{"title": "Ada", "paragraphs": [paragraph]}]}))
+    with pytest.warns(UserWarning, match="1 rows of .*squad.json have no answer"):
+        assert load_task(path).examples == (WHERE,)
+    for wrong in ([{"paragraphs": 1}], [{"paragraphs": [{"context": "c"}]}], [{"paragraphs": [{"qas": ["q"]}]}]):
+        path.write_text(json.dumps({"data": wrong}))
+        with pytest.raises(TaskError, match=r"squad.json"):
+            load_task(path)
+
+
+def test_columns_of_options_are_not_left_out_unnoticed() -> None:
+    rows = [{"question": "What is snow?", "option_a": "white", "option_b": "black", "answer": "a"}]
+    with pytest.raises(TaskError, match=re.escape("'options': ['option_a', 'option_b']")):
+        load_task(rows)
+    with pytest.raises(TaskError, match="did you mean 'answer'"):
+        load_task(rows, fields=("question", "anwser"))
+    with pytest.raises(ArgumentError, match="did you mean 'options'"):
+        load_task(rows, fields={"input": "question", "answers": "answer", "option": "option_a"})
 
 
 def test_hidden_answers_are_left_out_and_counted() -> None:
