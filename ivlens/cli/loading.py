@@ -68,10 +68,18 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     tasks = [load_task(each, fields=fields) for name in names for each in members(name)]
     if instruction is None:
         return tasks
-    if all(task.instructions for task in tasks):
-        held = few(f"{task.name!r}, which has {task.instructions[0]!r}" for task in tasks)
+    if all(map(_instruction, tasks)):
+        held = few(f"{task.name!r}, which has {_instruction(task)!r}" for task in tasks)
         raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")
     return [task if task.instructions else replace(task, instructions=(instruction,)) for task in tasks]
+
+
+def _instruction(task: Task) -> str | None:
+    """The instruction that a task holds, or the first of its examples' where all of them have one."""
+    if task.instructions:
+        return task.instructions[0]
+    own = [example.instruction for example in task.examples]
+    return own[0] if all(own) else None
 
 
 def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:

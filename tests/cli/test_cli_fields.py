@@ -49,3 +49,13 @@ def test_every_verb_that_takes_task_files_takes_fields() -> None:
     for name, verb in VERBS.items():
         flags = {argument.name for argument in verb.arguments}
         assert ("fields" in flags) == bool(flags & {"task", "tasks", "keep"}), name
+
+
+def test_an_instruction_that_no_example_would_get_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"instruction": f"Do {n}.", "input": f"thing {n}", "output": "x"} for n in range(8)]
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(rows))
+    assert cli.main(["heads", "nowhere", str(path), "--instruction", "Say it."]) == 1
+    assert "--instruction for a task that holds none; got 'own', which has 'Do 0.'" in capsys.readouterr().err
