@@ -20,7 +20,6 @@ from ..tasks import (
     Task,
     check_available,
     clean_instruction,
-    is_instructed,
     list_tasks,
     load_task,
     members,
@@ -82,10 +81,10 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     ]  # fmt: skip
     if instruction is None:
         return tasks
-    if all(map(is_instructed, tasks)):
-        held = few(f"{each.name!r}, which has {(*each.instructions, 'one for each row')[0]!r}" for each in tasks)
+    if all(map(_instruction, tasks)):
+        held = few(f"{task.name!r}, which has {_instruction(task)!r}" for task in tasks)
         raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")
-    return [task if is_instructed(task) else replace(task, instructions=(instruction,)) for task in tasks]
+    return [task if _instruction(task) else replace(task, instructions=(instruction,)) for task in tasks]
 
 
 def read_judging(options: argparse.Namespace) -> Scoring | None:
@@ -93,6 +92,14 @@ def read_judging(options: argparse.Namespace) -> Scoring | None:
     if options.scoring is None:
         return None
     return read_scoring({name.replace("-", "_"): value for name, value in options.scoring}, "--scoring")
+
+
+def _instruction(task: Task) -> str | None:
+    """The instruction that a task holds, or the first of its examples' where all of them have one."""
+    if task.instructions:
+        return task.instructions[0]
+    own = [example.instruction for example in task.examples]
+    return own[0] if all(own) else None
 
 
 def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:

@@ -128,7 +128,7 @@ class ConditionComparison(Record):
 class TransferMatrix(Record):
     """What tasks share: overlap of top heads, cosine of vectors, and one task's vector on another task's prompts.
 
-    ``overlap`` and ``cosine`` are [task, task]; ``correct`` is [source, target, prompt]: greedy answers to bare prompts
+    ``overlap`` and ``cosine`` are [task, task]; ``correct`` is [source, target, prompt]: answers to bare prompts
     of the target task with the source task's vector added. ``bare`` is [target, prompt], without a vector.
 
     Example:

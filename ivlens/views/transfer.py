@@ -121,6 +121,6 @@ def _label(task: str) -> str:
 
 def _facts(matrix: TransferMatrix) -> str:
     return (
-        "rows: source task, columns: target task\nsteered accuracy: greedy answers to the target's bare prompts, the "
+        "rows: source task, columns: target task\nsteered accuracy: answers to the target's bare prompts, the "
         f"source's vector added, n = {plural(matrix.n, 'prompt')} for each target"
     )

@@ -69,18 +69,17 @@ def test_every_verb_that_takes_task_files_takes_fields_and_scoring() -> None:
         assert ("fields" in flags) == ("scoring" in flags) == bool(flags & {"task", "tasks", "keep"}), name
 
 
-def test_an_instruction_for_rows_that_have_their_own_is_refused(tmp_path: Path) -> None:
-    rows = [{"instruction": f"Say it, {n}.", "input": f"thing {n}", "output": "red"} for n in range(8)]
-    path = tmp_path / "alpaca.json"
-    path.write_text(json.dumps(rows))
-    options = Namespace(fields=None, scoring=None, instruction="Name it.")
-    with pytest.raises(ArgumentError, match=r"--instruction for a task that holds none.*one for each row"):
-        read_tasks([str(path)], options)
-    (task,) = read_tasks([str(path)], Namespace(fields=None, scoring=None, instruction=None))
-    assert task.instructions == ()
-
-
 def test_the_name_of_all_general_abilities_is_no_single_task(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ArgumentError, match="the name of one task; got 'general', which are 7"):
         read_task("general", Namespace(fields=None, scoring=None, instruction=None))
     assert len(read_tasks(["general", "antonym"], Namespace(fields=None, scoring=None, instruction=None))) == 8
+
+
+def test_an_instruction_that_no_example_would_get_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"instruction": f"Do {n}.", "input": f"thing {n}", "output": "x"} for n in range(8)]
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(rows))
+    assert cli.main(["heads", "nowhere", str(path), "--instruction", "Say it."]) == 1
+    assert "--instruction for a task that holds none; got 'own', which has 'Do 0.'" in capsys.readouterr().err

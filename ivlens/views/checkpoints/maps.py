@@ -17,7 +17,7 @@ from .words import hover_texts, prompts_text
 
 # measure -> what it is, and its colours, see ``colour_scale``
 MEASURES = {
-    "accuracy": ("greedy answers to clean prompts", "unit"),
+    "accuracy": ("answers to clean prompts", "unit"),
     "probability": ("of the whole answer, after an instruction", "unit"),
     "knowledge": ("probability of the answer after a cloze without instruction", "unit"),
     "forgetting": ("accuracy of the base minus that of the checkpoint", "loss"),

@@ -41,7 +41,8 @@ INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselect
              "relearned_fraction")  # fmt: skip
 HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change", "spillover", "subtracted_gain")
 METHOD = """
-Accuracy is that of greedy answers to clean prompts: an instruction, its input and demonstrations. The instruction
+Accuracy is that of answers to clean prompts: an instruction, its input and demonstrations. Answers are greedy ones,
+unless a task has options, of which the most likely one counts, or says itself how they are scored. The instruction
 probability is that of the whole answer after such a prompt; the knowledge probability that of the same answer after a
 cloze without any instruction. Forgetting is the base's accuracy minus the checkpoint's on the same prompts.
 

@@ -119,7 +119,7 @@ class VectorPanel(ipw.VBox):
         self.show_tokens()
         if self.heads:
             accuracy = self.explorer.accuracy(self.task, self.vector, self.layer.value, self.scale.value)
-            self.accuracy.value = frame_table(accuracy, "greedy answers to the examples, with 95% intervals")
+            self.accuracy.value = frame_table(accuracy, "answers to the examples, with 95% intervals")
         else:
             self.accuracy.value = note("Choose heads to try their vector.")
 
