@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
 from .examples import Example
@@ -51,7 +51,8 @@ def turns_of(
     shown, query_shown = shown_options(task.scoring), shown_options(scoring)
     all_turns = []
     for query in queries:
-        drawn = _demonstrations(task.name, pool, query, shots, max(1, same[query.asked]), seed)
+        alike = max(1, sum(same[asked] for asked in _answered_by(query)))
+        drawn = _demonstrations(task.name, pool, query, shots, alike, seed)
         if own:
             drawn = tuple(replace(shot, instruction=shot.instruction or text) for shot in drawn)
         asked = (query.instruction if own else None) or text
@@ -60,12 +61,17 @@ def turns_of(
     return all_turns
 
 
+def _answered_by(query: Example) -> set[tuple[Any, ...]]:
+    """The questions, see ``Example.asked``, whose answer may be the query's: its own, and the same without options."""
+    return {query.asked, replace(query, options=()).asked}
+
+
 def _demonstrations(
     name: str, pool: list[Example], query: Example, shots: int, same: int, seed: int
 ) -> tuple[Example, ...]:
-    """Some examples, determined by seed and query, without the ``same`` of them that ask what the query asks."""
+    """Some examples, determined by seed and query, without the ``same`` of them that would give its answer away."""
     drawn = Random(f"{name}:{seed}:{query.input}").sample(pool, min(shots + same, len(pool)))
-    kept = tuple(example for example in drawn if example.asked != query.asked)[:shots]
+    kept = tuple(example for example in drawn if example.asked not in _answered_by(query))[:shots]
     if len(kept) < shots:
         raise ArgumentError(
             f"shots to be at most {len(kept)}, the examples in the training half of {name!r} beside the query",

@@ -75,6 +75,15 @@ def test_corruptions_keep_the_querys_options_and_hide_the_task(shown: Any) -> No
             assert prompt.labels_changed == (1.0 if corruption == "shuffled-labels" else None)
 
 
+def test_a_demonstration_of_another_task_does_not_ask_what_the_query_asks() -> None:
+    words = ("hot", "big", "up", "old", "dry", "in")
+    choice = Task("choice", [Example(word, ("a",), ("a", "b")) for word in words], ("Choose.",))
+    other = Task("other", [(word, word) for word in words], ("Repeat.",))
+    for seed in range(5):
+        for prompt in choice.prompts(shots=2, corruption="other-instruction", other=other, seed=seed):
+            assert prompt.text.count(f": {prompt.input}\n") == 1
+
+
 def test_a_format_that_leaves_out_shown_options_is_refused() -> None:
     with pytest.raises(PromptError, match=r"writes the options of Turns\.options; got a text without 'A\. red'"):
         choice(shown="letters").prompts(1, format=lambda turns: turns.query)
