@@ -81,7 +81,8 @@ def test_the_same_command_measures_nothing_again(
     from ivlens.checkpoints import answers as answering
 
     assert run(planted, tmp_path / "out", "new", "--export", "none") == 0
-    monkeypatch.setattr(answering, "score_answers", lambda *_: pytest.fail("measured again"))
+    for measure in ("judge_answers", "text_log_probabilities"):
+        monkeypatch.setattr(answering, measure, lambda *_: pytest.fail("measured again"))
     capsys.readouterr()
     assert run(planted, tmp_path / "out", "new", "--export", "adapter", "--json") == 0
     assert not (tmp_path / "out" / "model").exists()
