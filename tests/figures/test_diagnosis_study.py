@@ -24,7 +24,7 @@ def test_checkpoints_are_trained_compared_and_found_again(
         source=str(source), guidance=("plain", "guided"), new=("word-topic", "choose-last-of-3"),
         old=("antonym", "capitalize"), steps=2, batch_size=2, warmup=0, learning_rate=1e-2,
         comparison=CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, n_test=3, n_validation=2, layers=(0,),
-                                    scales=(1.0,), random_seeds=(0,)),
+                                    scales=(1.0,), random_seeds=(0,), general=False),
     )  # fmt: skip
     caplog.set_level("INFO", logger="ivlens")
     found = run_diagnosis(tmp_path / "records", tmp_path / "work", config)
