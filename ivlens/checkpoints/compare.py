@@ -276,7 +276,7 @@ def _comparison(
         every, reference.measures.config, reference.facts, failures,
         tuple(trained_on.get(name, "") for name in measured),
     )  # fmt: skip
-    return replace(comparison, general=general_rows(every, reference.general))
+    return replace(comparison, general=general_rows(every))
 
 
 def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[CheckpointMeasurements | str, list[str]]:

@@ -63,21 +63,18 @@ def measure_general(folder: Path, checkpoint: CheckpointUnderTest, prompts: Gene
     }
 
 
-def general_rows(
-    measured: Mapping[str, CheckpointMeasurements], prompts: Mapping[str, list[Prompt]]
-) -> tuple[dict[str, Any], ...]:
+def general_rows(measured: Mapping[str, CheckpointMeasurements]) -> tuple[dict[str, Any], ...]:
     """One row per checkpoint and general ability, as ``CheckpointComparison.general_frame`` has them."""
     base = next(iter(measured.values())).general
     return tuple(
-        {"checkpoint": name, "task": task, **_columns(answers, base[task], prompts[task])}
+        {"checkpoint": name, "task": task, **_columns(answers, base[task])}
         for name, each in measured.items() for task, answers in each.general.items()
     )  # fmt: skip
 
 
-def _columns(own: Evaluation, base: Evaluation, prompts: list[Prompt]) -> dict[str, Any]:
+def _columns(own: Evaluation, base: Evaluation) -> dict[str, Any]:
     low, high = own.accuracy_interval()
-    guessed = [1 / len(prompt.options) if prompt.options else 0.0 for prompt in prompts]
     return {
-        "n": own.n, "accuracy": own.accuracy, "low": low, "high": high, "chance": sum(guessed) / len(guessed),
+        "n": own.n, "accuracy": own.accuracy, "low": low, "high": high, "chance": own.mean_chance,
         **interval_columns("forgetting", paired_drop(base.correct, own.correct)),
     }  # fmt: skip

@@ -74,11 +74,9 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
 
     Raises: ArgumentError where an instruction is given, but every task has its own.
     """
-    fields, scoring, instruction = columns_of(options.fields), read_judging(options), options.instruction
-    tasks = [
-        load_task(each, fields=fields, scoring=None if each in list_tasks() else scoring)
-        for name in names for each in members(name)
-    ]  # fmt: skip
+    fields, instruction = columns_of(options.fields), options.instruction
+    every = [each for name in names for each in members(name)]
+    tasks = [load_task(each, fields=fields, scoring=read_judging(each, options)) for each in every]
     if instruction is None:
         return tasks
     if all(map(_instruction, tasks)):
@@ -87,11 +85,12 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     return [task if _instruction(task) else replace(task, instructions=(instruction,)) for task in tasks]
 
 
-def read_judging(options: argparse.Namespace) -> Scoring | None:
-    """How answers of task files are judged, where the options say so."""
+def read_judging(name: str, options: argparse.Namespace) -> Scoring | None:
+    """How answers of a task are judged, where it is a file's and the options say so."""
     if options.scoring is None:
         return None
-    return read_scoring({name.replace("-", "_"): value for name, value in options.scoring}, "--scoring")
+    scoring = read_scoring({field.replace("-", "_"): value for field, value in options.scoring}, "--scoring")
+    return None if name in list_tasks() else scoring
 
 
 def _instruction(task: Task) -> str | None:

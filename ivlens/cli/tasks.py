@@ -18,7 +18,7 @@ from .tables import as_text
 def run(options: argparse.Namespace) -> None:
     """Print one task, or the list of those built in."""
     if options.task is not None:
-        _print_task(options.task, columns_of(options.fields), read_judging(options), options.json)
+        _print_task(options.task, columns_of(options.fields), read_judging(options.task, options), options.json)
         return
     tasks = [load_task(name) for name in list_tasks()]
     rows = [
@@ -39,7 +39,7 @@ def _judging(prompt: Prompt) -> str:
 
 
 def _print_task(name: str, fields: Any, scoring: Scoring | None, as_json: bool) -> None:
-    reading = read_source(name, fields, {} if scoring is None or name in list_tasks() else {"scoring": scoring})
+    reading = read_source(name, fields, {} if scoring is None else {"scoring": scoring})
     task = reading.task
     for note in reading.notes:
         warnings.warn(note, stacklevel=2)

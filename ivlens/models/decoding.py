@@ -22,7 +22,7 @@ from ..vocabulary import Ids, TokenizedPrompt
 from .engines import Model
 from .hooks import runs_in_parts, without_edits
 from .precision import TOLERANCE
-from .runs import answer_logits, next_logits, overflow_shown, padded
+from .runs import answer_logits, next_logits, overflow_shown, padded, padded_ids
 
 NextLogits = Callable[[Int[Tensor, "batch pos"], Int[Tensor, "batch all"]], Float[Tensor, "batch vocab"]]
 Feed = Callable[[Int[Tensor, " batch"] | None], Float[Tensor, "batch vocab"]]
@@ -112,11 +112,8 @@ def _groups(prompts: Sequence[Ids], limits: Sequence[int], batch_size: int, *, a
 
 def _cached(model: Model, prompts: Sequence[Ids]) -> Feed:
     """Gives the logits after the prompts, then, for each token of every row, those after it."""
-    width = max(map(len, prompts))
-    rows = [(0,) * (width - len(ids)) + ids for ids in prompts]
-    tokens = torch.tensor(rows, device=model.cfg.device)
-    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=model.cfg.device)
-    run = start_decoding(model, len(rows))
+    tokens, mask = padded_ids(prompts, model.cfg.device, left=True)
+    run = start_decoding(model, len(prompts))
 
     def feed(chosen: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch vocab"]:
         nonlocal mask

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..vocabulary import Ids
 from .passes import after_prompts
-from .runs import overflow_shown
+from .runs import overflow_shown, padded_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Prefixes:
 
 def run_prompts(model: Any, prompts: Sequence[Ids]) -> Prefixes:
     """Run prompts, once each."""
-    tokens, mask = _padded(prompts, model.cfg.device, left=True)
+    tokens, mask = padded_ids(prompts, model.cfg.device, left=True)
     return run_prefixes(model, tokens, mask)
 
 
@@ -38,21 +38,10 @@ def run_after(
     model: Any, prefixes: Prefixes, owners: Sequence[int], tails: Sequence[Ids]
 ) -> list[Float[Tensor, "tail d_model"]]:
     """Final residual streams of ``tails``, each of which follows the prompt whose number is in ``owners``."""
-    tokens, mask = _padded(tails, model.cfg.device)
+    tokens, mask = padded_ids(tails, model.cfg.device)
     with after_prompts():
         residual = run_tails(model, prefixes, torch.tensor(owners, device=mask.device), tokens, mask)
     return [row[: len(tail)] for row, tail in zip(residual, tails, strict=True)]
-
-
-def _padded(
-    rows: Sequence[Ids], device: torch.device | str | None, *, left: bool = False
-) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """Rows of tokens of one width, and which of them are no padding."""
-    blanks = [(0,) * (max(map(len, rows)) - len(row)) for row in rows]
-    tokens = [blank + row if left else row + blank for row, blank in zip(rows, blanks, strict=True)]
-    ones = [(1,) * len(row) for row in rows]
-    mask = [blank + one if left else one + blank for one, blank in zip(ones, blanks, strict=True)]
-    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
 
 @singledispatch

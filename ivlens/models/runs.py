@@ -45,11 +45,21 @@ def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple
 def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
     """One batch of (prompt ids, answer ids); the answer's last token is a target but not an input."""
     fed = [prompt + answer[:-1] for prompt, answer in pairs]
-    width = max(map(len, fed))
-    tokens = torch.tensor([row + (0,) * (width - len(row)) for row in fed], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in fed], device=device)
+    tokens, mask = padded_ids(fed, device)
     last = torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=device)
     return Rows(tokens, mask, last, tuple(answer for _, answer in pairs))
+
+
+def padded_ids(
+    rows: Sequence[Ids], device: torch.device | str | None, *, left: bool = False
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Rows of tokens padded to one width, on the right or on the left, and which of them are no padding."""
+    width = max(map(len, rows))
+    blanks = [(0,) * (width - len(row)) for row in rows]
+    ones = [(1,) * len(row) for row in rows]
+    pairs = [zip(blanks, each, strict=True) if left else zip(each, blanks, strict=True) for each in (rows, ones)]
+    tokens, mask = (torch.tensor([one + other for one, other in each], device=device) for each in pairs)
+    return tokens, mask
 
 
 def check_length(model: Model, pairs: Sequence[TokenizedPrompt]) -> None:

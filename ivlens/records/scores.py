@@ -74,6 +74,11 @@ class Evaluation(Record):
         return self._above_chance(self.accuracy)
 
     @property
+    def mean_chance(self) -> float:
+        """Accuracy of guesses among the options; 0 where no prompt has a choice."""
+        return _known(self.chance).double().mean().item()
+
+    @property
     def probability(self) -> float:
         """Mean probability of the whole answer."""
         return self.probabilities.double().mean().item()
@@ -131,8 +136,7 @@ class Evaluation(Record):
         return self._above_chance(low), self._above_chance(high)
 
     def _above_chance(self, accuracy: float) -> float:
-        chance = _known(self.chance).double().mean().item()
-        return (accuracy - chance) / (1 - chance)
+        return (accuracy - self.mean_chance) / (1 - self.mean_chance)
 
     @checked
     def score_interval(self, level: float = 0.95) -> tuple[float, float]:

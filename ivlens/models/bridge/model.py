@@ -293,3 +293,19 @@ def _scaling(module: Any) -> dict[str, float]:
     """By what each of PEFT's adapters of a module is multiplied, where it is LoRA's."""
     scaling = getattr(module, "scaling", None)
     return dict(scaling) if isinstance(scaling, dict) else {}
+
+
+def run_cached(bridge: Bridge, tokens: Tensor, mask: Tensor, cache: Any) -> Any:
+    """The model's own output for tokens after those in the cache, with the cache of both.
+
+    Args:
+        bridge: the model.
+        tokens: token ids, [batch, pos].
+        mask: 1 for tokens, 0 for padding, of what is cached and of what is new, [batch, all].
+        cache: the key-value cache, or None.
+    """
+    options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    if "position_ids" in inspect.signature(type(bridge.hugging_face).forward).parameters:
+        # a row's own, from 0 at its first token that is no padding
+        options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    return bridge.run(tokens, mask, **options)

@@ -1,7 +1,6 @@
 """Prompts run once into Hugging Face's own key-value cache, and what may follow them run from copies of its rows."""
 
 import copy
-import inspect
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from ..hooks import has_hooks, hooked
 from ..precision import TOLERANCE
 from ..prefixes import Prefixes, run_after, run_prefixes, run_prompts, run_tails, shares_prefixes
 from ..runs import answer_residual, final_logits, padded
-from .model import Bridge
+from .model import Bridge, run_cached
 from .trial import TEXT, furthest
 
 
@@ -45,11 +44,8 @@ def _run(
 ) -> tuple[Float[Tensor, "batch pos d_model"], Any]:
     """The final residual streams of tokens after what is cached, and the cache with both."""
     found: list[Tensor] = []
-    options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-    if "position_ids" in inspect.signature(type(model.hugging_face).forward).parameters:
-        options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
     with hooked(model, {f"blocks.{model.cfg.n_layers - 1}.hook_resid_post": found.append}):
-        output = model.run(tokens, mask, **options)
+        output = run_cached(model, tokens, mask, cache)
     return found[0], output.past_key_values
 
 
