@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 WIDGET = "application/vnd.jupyter.widget-view+json"  # progress bars and the explorer: nothing without a kernel
 PICTURE, FIGURE = "image/png", "application/vnd.plotly.v1+json"
 LARGEST, LARGEST_OUTPUT = 1_500_000, 300_000  # bytes of a notebook, and of one output
-PATIENCE = 300  # seconds that one cell may take
+PATIENCE = 900  # seconds that one cell may take: a guard, also where all cores are busy
 MACHINE = re.compile(r"/home/|/root/|/work/|/tmp/|/var/folders/|/Users/|[A-Z]:\\\\")
 
 
