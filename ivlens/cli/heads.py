@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> None:
         check_records(model, {options.out / file: HeadEffects for file in files})
     heads, found = model.cfg.n_layers * model.cfg.n_heads, []
     with shared_weights(model, options.n_jobs):
-        for file, task in files.items():
+        for (file, task), asked in zip(files.items(), settings, strict=True):
             log.info(f"{task.name}: indirect effects of {heads} heads on the {options.metric}")
-            found.append(locate_heads(model, task, **settings))
+            found.append(locate_heads(model, task, **asked))
             if options.out:
                 found[-1].save(options.out / file)
     maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}

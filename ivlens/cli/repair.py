@@ -20,7 +20,7 @@ from ..models import check_export, export_hf
 from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
 from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
-from .loading import given, read_tasks
+from .loading import given, read_tasks, say_cuts
 from .tables import show
 from .targets import check_targets
 
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
 
     config = RepairConfig(**given(options, "RepairConfig"))
     keep, learned, others = _tasks(options)
+    say_cuts([*keep, *learned, *(others or ())], config)
     loading = given(options, "load_model")
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     if options.export != "none":

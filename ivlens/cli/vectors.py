@@ -22,7 +22,7 @@ log = logging.getLogger("ivlens")
 def run_vector(options: argparse.Namespace) -> None:
     """Locate a task's heads, sum them into its vector, save it, and print its heads and logit lens."""
     task = read_task(options.task, options)
-    settings = check_locating(options, [task])
+    (settings,) = check_locating(options, [task])
     out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
     check_targets(out)
     if shape := model_shape(options.model, options.revision):
