@@ -13,7 +13,7 @@ from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from ..tasks import Task, members
 from ..text import did_you_mean
-from .loading import given, model_shape, read_tasks, say_cuts
+from .loading import cut_to_splits, given, model_shape, read_tasks
 from .tables import show
 from .targets import check_targets
 
@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> None:
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
     tasks = read_tasks(options.tasks, options)
     learned = _learned(options, tasks)
-    say_cuts(tasks, config)
+    for task in tasks:
+        cut_to_splits(task, config)
     sources = _by_name(options.checkpoints)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
     if shape := model_shape(options.base):

@@ -132,14 +132,15 @@ def cut_counts(task: Task, split: Split, **counts: int) -> dict[str, int]:
     return {name: min(n, size) for name, n in counts.items()}
 
 
-def say_cuts(tasks: Sequence[Task], config: Any) -> None:
-    """Say what is cut, for a config whose counts are at most those of a task's splits."""
+def cut_to_splits(task: Task, config: Any) -> list[dict[str, int]]:
+    """The counts of a config for one task, split by split; those that are cut are named."""
     of_splits: dict[Split, tuple[str, ...]] = {
         "train": ("n_clean", "n_corrupted"), "validation": ("n_validation",), "test": ("n_test",),
     }  # fmt: skip
-    for task in tasks:
-        for split, names in of_splits.items():
-            cut_counts(task, split, **{name: getattr(config, name) for name in names if hasattr(config, name)})
+    return [
+        cut_counts(task, split, **{name: getattr(config, name) for name in names if hasattr(config, name)})
+        for split, names in of_splits.items()
+    ]
 
 
 def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from ..models import check_export, export_hf
 from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
 from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
-from .loading import given, read_tasks, say_cuts
+from .loading import cut_to_splits, given, read_tasks
 from .tables import show
 from .targets import check_targets
 
@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> None:
 
     config = RepairConfig(**given(options, "RepairConfig"))
     keep, learned, others = _tasks(options)
-    say_cuts([*keep, *learned, *(others or ())], config)
+    for task in (*keep, *learned, *(others or ())):
+        cut_to_splits(task, config)
     loading = given(options, "load_model")
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     if options.export != "none":

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ivlens import ArgumentError, TaskError, cli, list_tasks, load_task
+from ivlens import ArgumentError, CheckpointConfig, TaskError, cli, list_tasks, load_task
+from ivlens.checkpoints.prompts import draw_prompts
 from ivlens.cli import checkpoints, loading, tasks
 from ivlens.cli.loading import cut_counts, read_tasks
 from ivlens.cli.verbs import VERBS
@@ -39,10 +40,10 @@ def test_labels_and_cloze_are_those_of_files(colours: str, capsys: pytest.Captur
     assert cli.main(["tasks", colours, *own, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["labels"], told["cloze"]) == (["Thing", "Colour"], "The colour of {input} is")
-    assert "Thing: " in told["prompt"]
-    given = said(labels=["Thing", "Colour"], cloze="The colour of {input} is")
+    given = said(labels=["Thing", "Colour"], cloze="The colour of {input} is", instruction="Name the colour.")
     file, built_in = read_tasks([colours, "antonym"], given)
     assert (file.labels, file.cloze) == (("Thing", "Colour"), "The colour of {input} is")
+    assert "\nThing: thing " in file.prompts(1, shots=0)[0].text
     assert built_in == load_task("antonym")
 
 
@@ -92,10 +93,10 @@ def test_counts_larger_than_a_split_are_cut_and_it_is_said(colours: str, caplog:
 @pytest.mark.parametrize(
     ("words", "cut"),
     [
-        ("heads model task.json", "--n-clean is cut from 40 to 12"),
-        ("vector model task.json --n-clean 6 --n-corrupted 99", "--n-corrupted is cut from 99 to 12"),
+        ("heads model task.json", "--n-clean is cut from 50 to 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 99 --k 2", "--n-corrupted is cut from 99 to 12"),
         ("sweep model foreign.safetensors --task task.json --n-validation 99", "--n-validation is cut from 99 to"),
-        ("compare model other --tasks task.json --out new", "--n-test is cut from 30 to"),
+        ("compare model other --tasks task.json --k 2 --out new", "--n-test is cut from 30 to"),
         ("repair model other --keep old.json --learned task.json --out new", "--n-validation is cut from 25 to"),
     ],
 )
@@ -117,6 +118,12 @@ def test_every_verb_cuts_counts_alike(
     err = capsys.readouterr().err
     assert cut in err
     assert "Reached" in err
+
+
+def test_groups_that_a_file_is_too_small_for_are_refused_before_anything_is_measured(colours: str) -> None:
+    config = CheckpointConfig(n_clean=8, groups=6, shots=1)
+    with pytest.raises(ArgumentError, match="groups to be at most 5, the number of clean prompts of 'colours'; got 6"):
+        draw_prompts(load_task(colours), config, None)
 
 
 def test_a_learned_file_stands_for_its_task(colours: str, caplog: pytest.LogCaptureFixture) -> None:
