@@ -6,6 +6,7 @@ import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..demo import TASKS, DemoConfig, run_demo
 from ..files import safe_name
@@ -45,9 +46,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _cut(config: DemoConfig) -> DemoConfig:
     """The config, with no more prompts than every task has."""
-    tasks = [load_task(name) for name in TASKS]
-    cuts = [cut for task in tasks for cut in cut_to_splits(task, config)]
-    return replace(config, **{name: min(cut[name] for cut in cuts if name in cut) for cut in cuts for name in cut})
+    cuts = [cut_to_splits(load_task(name), config) for name in TASKS]
+    least: dict[str, Any] = {name: min(cut[name] for cut in cuts) for name in cuts[0]}
+    return replace(config, **least)
 
 
 def _next(folder: Path) -> str:

@@ -42,7 +42,7 @@ def before_and_after(run: TrainingRun) -> pd.DataFrame:
     shown = after.drop(columns=NOT_SHOWN, errors="ignore")
     if "accuracy" in shown and (measured["step"] == 0).any() and run.steps:
         before = measured[measured["step"] == 0].set_index("ability")["accuracy"]
-        shown.insert(shown.columns.get_loc("accuracy"), "accuracy_before", shown["ability"].map(before))
+        shown.insert([*shown].index("accuracy"), "accuracy_before", shown["ability"].map(before))
     return shown
 
 

@@ -132,15 +132,15 @@ def cut_counts(task: Task, split: Split, **counts: int) -> dict[str, int]:
     return {name: min(n, size) for name, n in counts.items()}
 
 
-def cut_to_splits(task: Task, config: Any) -> list[dict[str, int]]:
-    """The counts of a config for one task, split by split; those that are cut are named."""
+def cut_to_splits(task: Task, config: Any) -> dict[str, int]:
+    """The counts of a config, cut to the splits of one task, which is said."""
     of_splits: dict[Split, tuple[str, ...]] = {
         "train": ("n_clean", "n_corrupted"), "validation": ("n_validation",), "test": ("n_test",),
     }  # fmt: skip
-    return [
-        cut_counts(task, split, **{name: getattr(config, name) for name in names if hasattr(config, name)})
-        for split, names in of_splits.items()
-    ]
+    cut: dict[str, int] = {}
+    for split, names in of_splits.items():
+        cut |= cut_counts(task, split, **{name: getattr(config, name) for name in names if hasattr(config, name)})
+    return cut
 
 
 def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> list[dict[str, Any]]:
