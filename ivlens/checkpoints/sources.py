@@ -1,7 +1,6 @@
 """Checkpoints by name: anything that ``load_model`` reads, a training run's folder, an adapter of the base."""
 
 import gc
-import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +24,6 @@ from ..models import (
 )
 from ..records.repair import BASE, TUNED
 from .facts_cache import cached_facts
-
-log = logging.getLogger("ivlens")
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,6 @@ class CheckpointUnderTest:
         """
         if self.loaded is None:
             source = self.source
-            log.info("loading %s", self.name)
             self.loaded = load_model(source.source, revision=source.revision, adapter=source.adapter, **self.options)
         if has_hooks(self.loaded):
             raise HookError("a checkpoint without active hooks", f"some on {self.name}", "leave their context first")

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, SourceError
 from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from ..tasks import Task, members
-from ..text import did_you_mean
+from ..text import did_you_mean, plural
 from .loading import cut_to_splits, given, model_shape, read_tasks
 from .tables import show
 from .targets import check_targets
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
     if shape := model_shape(options.base):
         config.check_model(*shape)
+    log.info(f"loading {options.base}, to compare {plural(len(sources), 'checkpoint')} with it")
     with held(options.out):
         comparison = compare_checkpoints(
             options.base,
