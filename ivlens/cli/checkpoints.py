@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> None:
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
     tasks = read_tasks(options.tasks, options)
     learned = _learned(options, tasks)
-    for task in tasks:
-        cut_to_splits(task, config)
     sources = _by_name(options.checkpoints)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
+    for task in tasks:
+        cut_to_splits(task, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
     log.info(f"loading {options.base}, to compare {plural(len(sources), 'checkpoint')} with it")

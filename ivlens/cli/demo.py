@@ -21,9 +21,10 @@ log = logging.getLogger("ivlens")
 
 def run(options: argparse.Namespace) -> None:
     """Run the demo; print its tables."""
-    config = _cut(DemoConfig(**given(options, "DemoConfig")))
+    config = DemoConfig(**given(options, "DemoConfig"))
     records = [f"records/{safe_name(name)}.effects.safetensors" for name in TASKS]
     check_targets(*(options.out / name for name in ("index.html", "heads.csv", "steering.json", *records)))
+    config = _cut(config)
     started = time.monotonic()
     log.info("loading SmolLM2-135M-Instruct (fetched into the user cache on the first run)")
     model = load_model("smollm2", **given(options, "load_model"))

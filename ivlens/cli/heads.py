@@ -19,12 +19,12 @@ log = logging.getLogger("ivlens")
 def run(options: argparse.Namespace) -> None:
     """Locate heads for each task, save each record when it is finished, and print the strongest heads."""
     tasks = read_tasks(options.tasks, options)
-    settings = check_locating(options, tasks)
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
     if options.out:
         check_targets(options.out / "heads.html", *(options.out / file for file in files))
+    settings = check_locating(options, tasks)
     model = read_model(options)
     if options.out:
         check_records(model, {options.out / file: HeadEffects for file in files})

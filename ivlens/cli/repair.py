@@ -36,12 +36,12 @@ def run(options: argparse.Namespace) -> None:
 
     config = RepairConfig(**given(options, "RepairConfig"))
     keep, learned, others = _tasks(options)
-    for task in (*keep, *learned, *(others or ())):
-        cut_to_splits(task, config)
     loading = given(options, "load_model")
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     if options.export != "none":
         check_export(options.out / EXPORTS[options.export])
+    for task in (*keep, *learned, *(others or ())):
+        cut_to_splits(task, config)
     earlier = written_in(options.out)
     with held(options.out):
         log.info(f"loading {options.base} and {options.tuned}")
