@@ -67,7 +67,7 @@ def test_a_tokenizer_is_given_by_its_folder(
     heads = ("heads", str(tmp_path / "bare"), str(task), "--n-clean", "2", *asked)
     status, out, err = run(capsys, *heads)
     assert (status, out) == (1, "")
-    assert "got no tokenizer there; pass tokenizer= (--tokenizer)" in err
+    assert "got no tokenizer there; pass --tokenizer" in err
     status, out, _ = run(capsys, *heads, "--tokenizer", str(tmp_path / "tokens"))
     assert (status, "aie" in out) == (0, True)
     compare = ("compare", str(tmp_path / "bare"), f"same={tmp_path / 'bare'}", "--tasks", str(task), *asked,
@@ -176,7 +176,7 @@ def test_interrupt_is_said_and_has_its_status(
     def interrupted() -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tasks, "list_tasks", interrupted)
+    monkeypatch.setattr(tasks, "built_in", interrupted)
     status, _, err = run(capsys, "tasks")
     assert status == 130
     assert "interrupted" in err

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from ivlens import Stability, TrainingRun
-from ivlens.cli import main
+from ivlens import LoRA, Stability, TrainingConfig, TrainingRun
+from ivlens.cli import hand_over, main
+from ivlens.cli.parser import build_parser
 from ivlens.files import held
 from tiny_models import WORDS
 
@@ -80,6 +83,52 @@ def test_a_damaged_log_is_put_back(train: Any) -> None:
         assert train()[0] == 0
         again = TrainingRun.load("run/run.safetensors")
         assert (again.measured, again.values.tolist()) == (before.measured, before.values.tolist())
+
+
+def test_train_prints_before_and_after_and_the_comparison_that_fits(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--guidance plain --shots 1 --steps 4 --batch-size 2 --evaluate-every 2 --save-every 2 --k 2"
+    words = ["train", "tiny", "--task", "new.json", "--keep", "old.json", "--out", "run", *options.split()]
+    assert main(words) == 0
+    table, command = capsys.readouterr().out.split("\n\nWhat was forgotten, and is it still in there?\n")
+    assert "accuracy_before accuracy" in " ".join(table.split())
+    again = shlex.split(command)
+    assert again[:4] == ["ivlens", "compare", "tiny", "run"]
+    given = build_parser(again[1:]).parse_args(again[1:])
+    assert (given.tasks, given.learned, given.k) == (["new.json", "old.json"], ["new"], 2)
+    assert main(again[1:]) == 0
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    run = TrainingRun.load("run/run.safetensors").abilities()
+    before = run[run["step"] == 0].set_index("ability")["accuracy"].to_dict()
+    rows = next(iter(measured.values()))
+    assert {row["ability"]: row["accuracy_before"] for row in rows} == pytest.approx(before)
+
+
+def test_a_finished_run_keeps_one_state(train: Any) -> None:
+    assert train()[0] == 0
+    assert [path.name for path in Path("run").glob("state*")] == ["state.safetensors"]
+    before = TrainingRun.load("run/run.safetensors")
+    assert train() == (0, "wrote run")
+    assert TrainingRun.load("run/run.safetensors").values.equal(before.values)
+
+
+def test_what_a_large_run_takes_is_said_beforehand(
+    tiny_hooked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_hooked()
+    with caplog.at_level("INFO", "ivlens"):
+        hand_over.say_size(model, TrainingConfig(), tmp_path)
+        assert not caplog.messages
+        monkeypatch.setattr(hand_over, "LARGE", 1)
+        hand_over.say_size(model, TrainingConfig(lora=LoRA(1)), tmp_path)
+        assert not caplog.messages
+        monkeypatch.setattr(hand_over.shutil, "disk_usage", lambda folder: Namespace(free=0))
+        hand_over.say_size(model, TrainingConfig(), tmp_path)
+    assert "of memory for weights, gradients and optimiser, and up to" in caplog.messages[0]
+    assert "has 0.0 GB free" in caplog.messages[1]
 
 
 def test_a_second_command_on_one_folder_is_refused(train: Any, tiny: Path) -> None:

@@ -68,8 +68,8 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any, learned: 
     ``learned`` are the tasks that checkpoints learned.
 
     Raises:
-        ArgumentError: an option outside its values, an instruction that the task does not have, or neither instruction
-            nor demonstrations, so that clean prompts would not show the task.
+        ArgumentError: an option outside its values, more groups than clean prompts, an instruction that the task does
+            not have, or neither instruction nor demonstrations, so that clean prompts would not show the task.
         PromptError: the chat template refuses them.
     """
     instruction = clean_instruction(task, config.instruction, config.shots)
@@ -80,7 +80,11 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any, learned: 
     asked = partial(task.prompts, seed=config.seed, format=config.format, tokenizer=tokenizer)
     clean = partial(asked, shots=config.shots, instruction=instruction)
     bare = partial(asked, shots=0, instruction=False)
-    of_groups = count(config.n_clean, "train") // config.groups * config.groups
+    n_clean = count(config.n_clean, "train")
+    if config.groups > n_clean:
+        expected = f"groups to be at most {n_clean}, the number of clean prompts of {task.name!r}"
+        raise ArgumentError(expected, str(config.groups))
+    of_groups = n_clean // config.groups * config.groups
     n_test, n_validation = count(config.n_test, "test"), count(config.n_validation, "validation")
     cloze = None
     if task.cloze is not None:

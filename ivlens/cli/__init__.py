@@ -14,6 +14,7 @@ from ..errors import IvlensError
 from ..text import one_line
 from .parser import build_parser
 from .streams import LONGEST, readable_streams, say_line
+from .wording import in_options
 
 CLOSED_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
             finally:
                 sys.stdout.flush()
         except IvlensError as error:
-            return _ended(f"{type(error).__name__}: {error}", 1)
+            return _ended(f"{type(error).__name__}: {in_options(error, vars(options).get('verb'))}", 1)
         except KeyboardInterrupt:
             return _ended(f"interrupted{_kept(options)}", 130)
         except OSError as error:

@@ -11,7 +11,9 @@ from ..checkpoints import CheckpointConfig, compare_checkpoints
 from ..errors import ArgumentError, SourceError
 from ..files import held
 from ..records import CheckpointComparison, write_atomically
-from .loading import given, model_shape, read_tasks
+from ..tasks import Task, members
+from ..text import did_you_mean, plural
+from .loading import cut_to_splits, given, model_shape, read_tasks
 from .tables import show
 from .targets import check_targets
 
@@ -25,10 +27,14 @@ def run(options: argparse.Namespace) -> None:
 
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
     tasks = read_tasks(options.tasks, options)
+    learned = _learned(options, tasks)
     sources = _by_name(options.checkpoints)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
+    for task in tasks:
+        cut_to_splits(task, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
+    log.info(f"loading {options.base}, to compare {plural(len(sources), 'checkpoint')} with it")
     with held(options.out):
         comparison = compare_checkpoints(
             options.base,
@@ -36,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
             tasks,
             config,
             out=options.out,
-            learned=options.learned,
+            learned=learned,
             **given(options, "compare_checkpoints"),
             **given(options, "load_model"),
         )
@@ -68,6 +74,17 @@ def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
     for name, frame in frames.items():
         write_atomically(folder / f"{name}.csv", partial(frame.to_csv, index=False))
         write_atomically(folder / f"{name}.parquet", partial(frame.to_parquet, index=False))
+
+
+def _learned(options: argparse.Namespace, tasks: Sequence[Task]) -> list[str]:
+    """The names of the learned tasks; a file stands for the task that it holds."""
+    sources = [each for name in options.tasks for each in members(name)]
+    names = {source: task.name for source, task in zip(sources, tasks, strict=True)}
+    learned = [names.get(each, each) for each in options.learned]
+    for unknown in dict.fromkeys(each for each in learned if each not in names.values()):
+        question = did_you_mean(unknown, names.values())
+        log.warning(f"--learned {unknown}: not in --tasks, so nothing is measured against it. {question}".strip())
+    return learned
 
 
 def _by_name(sources: Sequence[str]) -> dict[str, str]:

@@ -2,12 +2,17 @@
 
 import argparse
 import logging
+import shlex
 import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from ..demo import TASKS, DemoConfig, run_demo
 from ..files import safe_name
 from ..models import load_model
-from .loading import given
+from ..tasks import load_task
+from .loading import cut_to_splits, given
 from .tables import as_text, show
 from .targets import check_targets
 
@@ -19,6 +24,7 @@ def run(options: argparse.Namespace) -> None:
     config = DemoConfig(**given(options, "DemoConfig"))
     records = [f"records/{safe_name(name)}.effects.safetensors" for name in TASKS]
     check_targets(*(options.out / name for name in ("index.html", "heads.csv", "steering.json", *records)))
+    config = _cut(config)
     started = time.monotonic()
     log.info("loading SmolLM2-135M-Instruct (fetched into the user cache on the first run)")
     model = load_model("smollm2", **given(options, "load_model"))
@@ -36,3 +42,26 @@ def run(options: argparse.Namespace) -> None:
     print(as_text(demo.steering_table()))
     took = f"loading {loaded - started:.0f} s, the rest {time.monotonic() - loaded:.0f} s"
     print(f"\nwrote {options.out / 'index.html'} ({took})")
+    print(f"\n{_next(options.out)}")
+
+
+def _cut(config: DemoConfig) -> DemoConfig:
+    """The config, with no more prompts than every task has."""
+    cuts = [cut_to_splits(load_task(name), config) for name in TASKS]
+    least: dict[str, Any] = {name: min(cut[name] for cut in cuts) for name in cuts[0]}
+    return replace(config, **least)
+
+
+def _next(folder: Path) -> str:
+    """What to open, and what to try next."""
+    vector = folder / "records" / f"{safe_name(TASKS[0])}.vector.safetensors"
+    commands = {
+        "the other built-in tasks": ["ivlens", "tasks"],
+        "another task, or a file of your own": ["ivlens", "heads", "smollm2", "antonym", "--out", "heads"],
+        "this vector at other layers and scales": ["ivlens", "sweep", "smollm2", str(vector), "--task", TASKS[0]],
+        "what a fine-tuned checkpoint forgot": [
+            "ivlens", "compare", "BASE", "CHECKPOINT", "--tasks", *TASKS[:2], "--out", "compared",
+        ],
+    }  # fmt: skip
+    tries = [f"  {shlex.join(words)}\n      {what}" for what, words in commands.items()]
+    return "\n".join([f"Open {folder / 'index.html'} in a browser. Then try:", *tries])

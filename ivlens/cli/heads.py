@@ -19,20 +19,20 @@ log = logging.getLogger("ivlens")
 def run(options: argparse.Namespace) -> None:
     """Locate heads for each task, save each record when it is finished, and print the strongest heads."""
     tasks = read_tasks(options.tasks, options)
-    settings = check_locating(options, tasks)
     files = {f"{safe_name(task.name)}.effects.safetensors": task for task in tasks}
     if len(files) < len(tasks):
         raise ArgumentError("tasks with different names", ", ".join(task.name for task in tasks))
     if options.out:
         check_targets(options.out / "heads.html", *(options.out / file for file in files))
+    settings = check_locating(options, tasks)
     model = read_model(options)
     if options.out:
         check_records(model, {options.out / file: HeadEffects for file in files})
     heads, found = model.cfg.n_layers * model.cfg.n_heads, []
     with shared_weights(model, options.n_jobs):
-        for file, task in files.items():
+        for (file, task), asked in zip(files.items(), settings, strict=True):
             log.info(f"{task.name}: indirect effects of {heads} heads on the {options.metric}")
-            found.append(locate_heads(model, task, **settings))
+            found.append(locate_heads(model, task, **asked))
             if options.out:
                 found[-1].save(options.out / file)
     maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}

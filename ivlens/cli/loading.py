@@ -29,6 +29,7 @@ from ..vocabulary import Split
 from .options import DTYPES, columns_of
 
 CONFIG = "config.json"
+OF_FILES = ("fields", "labels", "cloze", "scoring")  # options that say how task files are read
 log = logging.getLogger("ivlens")
 
 
@@ -72,11 +73,13 @@ def check_one(name: str) -> None:
 def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     """The tasks that the options name, "general" for all abilities; those without an instruction get the one given.
 
-    Raises: ArgumentError where an instruction is given, but every task has its own.
+    Raises: ArgumentError where an instruction is given, but every task has its own; or what is said of task files, but
+        every task is built in.
     """
-    fields, instruction = columns_of(options.fields), options.instruction
-    every = [each for name in names for each in members(name)]
-    tasks = [load_task(each, fields=fields, scoring=read_judging(each, options)) for each in every]
+    fields, own, instruction = columns_of(options.fields), overrides(options), options.instruction
+    sources = [each for name in names for each in members(name)]
+    check_for_files(sources, options)
+    tasks = [load_task(each, **{} if each in list_tasks() else {"fields": fields, **own}) for each in sources]
     if instruction is None:
         return tasks
     if all(map(_instruction, tasks)):
@@ -85,12 +88,25 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     return [task if _instruction(task) else replace(task, instructions=(instruction,)) for task in tasks]
 
 
-def read_judging(name: str, options: argparse.Namespace) -> Scoring | None:
-    """How answers of a task are judged, where it is a file's and the options say so."""
+def check_for_files(sources: Sequence[str], options: argparse.Namespace) -> None:
+    """Raise ArgumentError for an option about task files where every task is built in."""
+    given = [name for name in OF_FILES if vars(options).get(name) is not None]
+    if given and all(source in list_tasks() for source in sources):
+        built_in = f"{few(sources)}, built in with its own"
+        raise ArgumentError(f"--{given[0]} with a task file", built_in, "leave the option out")
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of task files in place of what these hold."""
+    said = {name: vars(options).get(name) for name in ("labels", "cloze")} | {"scoring": read_judging(options)}
+    return {name: tuple(value) if name == "labels" else value for name, value in said.items() if value is not None}
+
+
+def read_judging(options: argparse.Namespace) -> Scoring | None:
+    """How answers of task files are judged, where the options say so."""
     if options.scoring is None:
         return None
-    scoring = read_scoring({field.replace("-", "_"): value for field, value in options.scoring}, "--scoring")
-    return None if name in list_tasks() else scoring
+    return read_scoring({name.replace("-", "_"): value for name, value in options.scoring}, "--scoring")
 
 
 def _instruction(task: Task) -> str | None:
@@ -101,25 +117,49 @@ def _instruction(task: Task) -> str | None:
     return own[0] if all(own) else None
 
 
-def check_counts(options: argparse.Namespace, task: Task, split: Split, *names: str) -> None:
-    """Raise ArgumentError for an option whose number of prompts a split of the task has not."""
-    flags = {f"--{name.replace('_', '-')}": getattr(options, name) for name in names}
-    check_available(task, split, flags)
+def cut_counts(task: Task, split: Split, **counts: int) -> dict[str, int]:
+    """Numbers of prompts, by the names of their options; those larger than a split of the task are cut, and it is said.
+
+    Raises: ArgumentError where the split is empty.
+    """
+    size = len(task.split(split))
+    if not size:
+        check_available(task, split, counts)
+    for name, n in counts.items():
+        if n > size:
+            flag = f"--{name.replace('_', '-')}"
+            log.info(f"{task.name}: {flag} is cut from {n} to {size}, the number of examples in {split!r}")
+    return {name: min(n, size) for name, n in counts.items()}
 
 
-def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> dict[str, Any]:
-    """The arguments of ``locate_heads``, which are refused as it would before a model is loaded for them.
+def cut_to_splits(task: Task, config: Any) -> dict[str, int]:
+    """The counts of a config, cut to the splits of one task, which is said."""
+    of_splits: dict[Split, tuple[str, ...]] = {
+        "train": ("n_clean", "n_corrupted"), "validation": ("n_validation",), "test": ("n_test",),
+    }  # fmt: skip
+    cut: dict[str, int] = {}
+    for split, names in of_splits.items():
+        cut |= cut_counts(task, split, **{name: getattr(config, name) for name in names if hasattr(config, name)})
+    return cut
+
+
+def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """The arguments of ``locate_heads`` for each task, refused as it would before a model is loaded for them.
 
     The chat format needs the model's tokenizer, so the labelled format stands in for it here.
     """
-    settings = given(options, "locate_heads")
-    check_method(settings["method"], settings["steps"], settings["stream_dtype"])
-    check_stream_dtype(given(options, "load_model")["dtype"] or torch.float32, settings["stream_dtype"])
-    for task in tasks:
-        check_counts(options, task, settings["split"], "n_clean", "n_corrupted")
-        instruction = clean_instruction(task, None, settings["shots"])
-        drawn = {name: settings[name] for name in ("shots", "split", "seed", "corruption")}
-        task.prompts(settings["n_corrupted"], instruction=instruction, **drawn)
+    asked = given(options, "locate_heads")
+    check_method(asked["method"], asked["steps"], asked["stream_dtype"])
+    check_stream_dtype(given(options, "load_model")["dtype"] or torch.float32, asked["stream_dtype"])
+    return [_locating(task, asked) for task in tasks]
+
+
+def _locating(task: Task, asked: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for one task."""
+    settings = asked | cut_counts(task, asked["split"], **{name: asked[name] for name in ("n_clean", "n_corrupted")})
+    instruction = clean_instruction(task, None, settings["shots"])
+    drawn = {name: settings[name] for name in ("shots", "split", "seed", "corruption")}
+    task.prompts(settings["n_corrupted"], instruction=instruction, **drawn)
     return settings
 
 

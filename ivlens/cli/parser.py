@@ -54,6 +54,15 @@ class OneVerb(Parser):
                 self.error(f"argument {option}: '--' is no value")
         return super().parse_known_args(args, namespace)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value outside a closed set, and say which may be meant."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            if question := did_you_mean(str(value), map(str, action.choices or ())):
+                error.message = f"{error.message}; {question}"
+            raise
+
 
 def _meant(word: str, known: Collection[str]) -> str:
     """A question after what may be meant by a word that is not known."""

@@ -20,7 +20,7 @@ from ..models import check_export, export_hf
 from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
 from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
-from .loading import given, read_tasks
+from .loading import cut_to_splits, given, read_tasks
 from .tables import show
 from .targets import check_targets
 
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     if options.export != "none":
         check_export(options.out / EXPORTS[options.export])
+    for task in (*keep, *learned, *(others or ())):
+        cut_to_splits(task, config)
     earlier = written_in(options.out)
     with held(options.out):
         log.info(f"loading {options.base} and {options.tuned}")

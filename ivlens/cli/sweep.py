@@ -11,7 +11,7 @@ from ..steering import compare_conditions, controlled, layer_grid, steering_swee
 from ..tasks import is_instructed
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import Condition, check_layers
-from .loading import check_counts, given, model_shape, read_model, read_task
+from .loading import cut_counts, given, model_shape, read_model, read_task
 from .tables import show
 from .targets import check_records, check_targets
 
@@ -26,24 +26,24 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         check_targets(*(options.out / name for name in WRITTEN))
     InstructionVector.load(options.vector)  # before the model, which says whether it fits
-    check_counts(options, task, "validation", "n_validation")
-    check_counts(options, task, "test", "n_test")
+    n_validation = cut_counts(task, "validation", n_validation=options.n_validation)["n_validation"]
+    n_test = cut_counts(task, "test", n_test=options.n_test)["n_test"]
     if options.layers and (shape := model_shape(options.model, options.revision)):
         check_layers(shape[0], options.layers)
     asked = given(options, "Task.prompts")
     model = read_model(options)
     draw: Any = partial(task.prompts, seed=options.seed, tokenizer=model.tokenizer, **asked)
     bare = partial(draw, shots=0, instruction=False)
-    tuning, held_out = bare(options.n_validation, split="validation"), bare(options.n_test, split="test")
+    tuning, held_out = bare(n_validation, split="validation"), bare(n_test, split="test")
     if options.out:
         check_records(model, {options.out / WRITTEN[0]: SteeringSweep, options.out / WRITTEN[1]: ConditionComparison})
     vector = load_vector(options.vector, model, **given(options, "load_vector"))
     layers = options.layers or layer_grid(model.cfg.n_layers, 0, 100, step=3)
-    log.info(f"{task.name}: {len(layers)} layers x {len(options.scales)} scales on {options.n_validation} prompts")
+    log.info(f"{task.name}: {len(layers)} layers x {len(options.scales)} scales on {n_validation} prompts")
     settings = given(options, "steering_sweep")
     sweep = steering_sweep(model, vector, tuning, layers, options.scales, **settings)
     layer, scale, _ = sweep.best()
-    clean = draw(options.n_test, split="test") if is_instructed(task) else None
+    clean = draw(n_test, split="test") if is_instructed(task) else None
     conditions = controlled(model, held_out, clean, {Condition.VECTOR: vector}, layer, scale, CONTROL_SEEDS)
     comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
     best = f"test prompts, layer {layer}, scale {scale:g}"

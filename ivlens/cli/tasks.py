@@ -1,71 +1,49 @@
-"""``ivlens tasks``: the built-in tasks, or one task, a prompt of it, and how its file was read."""
+"""``ivlens tasks``: the built-in tasks, read from their files alone, since importing torch takes seconds."""
 
 import argparse
 import json
-import warnings
+from importlib.resources import files
 from typing import Any
 
-import pandas as pd
-
-from ..tasks import GenerationScoring, OptionScoring, Prompt, list_tasks, load_task, option_count, read_source
-from ..tasks.judging import Scoring
-from ..text import one_line, visible
-from .loading import read_judging
-from .options import columns_of
-from .tables import as_text
+DATA = files(__package__.partition(".")[0]) / "tasks" / "data"
 
 
 def run(options: argparse.Namespace) -> None:
     """Print one task, or the list of those built in."""
     if options.task is not None:
-        _print_task(options.task, columns_of(options.fields), read_judging(options.task, options), options.json)
+        from . import one_task
+
+        one_task.run(options)
         return
-    tasks = [load_task(name) for name in list_tasks()]
+    rows = built_in()
+    print(json.dumps(rows, indent=2) if options.json else _as_text(rows))
+
+
+def built_in() -> list[dict[str, Any]]:
+    """Name, kind, number of examples and instruction of each built-in task, by name."""
+    read = (json.loads(file.read_text(encoding="utf-8")) for file in DATA.iterdir() if file.name.endswith(".json"))
     rows = [
-        {"task": task.name, "kind": task.kind, "examples": len(task.examples), "instruction": task.instructions[0]}
-        for task in tasks
+        {
+            "task": task["name"],
+            "kind": task["kind"],
+            "examples": len(task["examples"]),
+            "instruction": task["instructions"][0],
+        }
+        for task in read
     ]
-    print(json.dumps(rows, indent=2) if options.json else as_text(pd.DataFrame(rows)))
+    return sorted(rows, key=lambda row: str(row["task"]))
 
 
-def _judging(prompt: Prompt) -> str:
-    """What decides whether this prompt is answered right."""
-    if isinstance(prompt.scoring, GenerationScoring):
-        return f"the generated text ({prompt.scoring})"
-    per = prompt.scoring.normalise if isinstance(prompt.scoring, OptionScoring) else "sum"
-    if prompt.options:
-        return "the option of highest log-likelihood" + ("" if per == "sum" else f" per {per}")
-    return "greedy decoding, which is to give an accepted answer"
-
-
-def _print_task(name: str, fields: Any, scoring: Scoring | None, as_json: bool) -> None:
-    reading = read_source(name, fields, {} if scoring is None else {"scoring": scoring})
-    task = reading.task
-    for note in reading.notes:
-        warnings.warn(note, stacklevel=2)
-    shots = 2 if len(task.examples) >= 6 else 0  # half of them are for demonstrations, and one is the query
-    prompt = task.prompts(1, shots=shots)[0]
-    facts = {
-        "name": task.name,
-        "kind": task.kind,
-        "read as": reading.format,
-        "instructions": task.instructions,
-        "labels": task.labels,
-        "cloze": task.cloze,
-        "examples": len(task.examples),
-        "rows": reading.rows,
-        "rows without an answer": reading.unanswered,
-        "columns not read": [str(each) for each in reading.unread],
-        "own instructions": sum(example.instruction is not None for example in task.examples),
-        "with earlier turns": sum(bool(example.history) for example in task.examples),
-        "options": option_count(task) if any(example.options for example in task.examples) else None,
-        "judged by": _judging(prompt),
-        "prompt": prompt.text,
-        "answers": prompt.answers,
-        "its options": prompt.options,
-    }
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    lines = [one_line(f"{name}: {value}") for name, value in facts.items() if name != "prompt"]
-    print(visible("\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"])))
+def _as_text(rows: list[dict[str, Any]]) -> str:
+    """The rows under their names in columns, numbers right-aligned."""
+    columns = [[name, *(str(row[name]) for row in rows)] for name in rows[0]]
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [isinstance(value, int) for value in rows[0].values()]
+    lines = zip(*columns, strict=True)
+    return "\n".join(
+        " ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )

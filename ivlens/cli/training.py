@@ -13,9 +13,10 @@ from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
 from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_tasks
-from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
+from ..training import Ability, Guidance, LoRA, TrainingConfig, drop_spare, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
+from .hand_over import before_and_after, compare_command, say_size
 from .loading import check_one, given, model_shape, read_model, read_tasks
 from .tables import show
 from .targets import check_targets
@@ -49,6 +50,7 @@ def _run_alone(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     model = only_hooked(read_model(options, engine="hooked"), "training")
     _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
+    say_size(model, config, options.out)
     written = {"format": asked["format"], "tokenizer": model.tokenizer}
     vector = partial(_vector, model, paths, options, asked["format"])
     others = [load_task(name) for name in word_tasks() if name not in paths]
@@ -67,10 +69,12 @@ def _run_alone(options: argparse.Namespace) -> None:
     if run.stopped:
         raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
     _write(model, run, config, options.out)
+    drop_spare(options.out)
     log.info(f"wrote {options.out}")
-    shown = run.final().drop(columns=["step", "correct", "probability_stderr", "token_probability"], errors="ignore")
     guidance = f"{options.guidance}, " if options.guidance else ""
-    show(options, {f"{task.name}, {guidance}after {run.steps} steps": shown})
+    show(options, {f"{task.name}, {guidance}after {run.steps} steps": before_and_after(run)})
+    if not options.json and (command := compare_command(options, task.name)):
+        print(f"\nWhat was forgotten, and is it still in there?\n  {command}")
 
 
 def _config(options: argparse.Namespace) -> TrainingConfig:

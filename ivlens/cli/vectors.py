@@ -22,9 +22,9 @@ log = logging.getLogger("ivlens")
 def run_vector(options: argparse.Namespace) -> None:
     """Locate a task's heads, sum them into its vector, save it, and print its heads and logit lens."""
     task = read_task(options.task, options)
-    settings = check_locating(options, [task])
     out = options.out or Path(f"{safe_name(task.name)}.vector.safetensors")
     check_targets(out)
+    (settings,) = check_locating(options, [task])
     if shape := model_shape(options.model, options.revision):
         check_count(options.k, shape[0] * shape[1], name="--k")
     model = read_model(options)

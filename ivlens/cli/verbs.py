@@ -87,6 +87,17 @@ FIELDS = Argument(
     "answers, options (several columns with commas), context, instruction, history "
     "(default: those of the file's format)",
 )
+LABELS = Argument(
+    "--labels",
+    metavar=("INPUT", "OUTPUT"),
+    nargs=2,
+    help="the names of input and output in prompts of task files (default: those of the file, or Input Output)",
+)
+CLOZE = Argument(
+    "--cloze",
+    metavar="TEXT",
+    help="a text with one {input} that asks for the knowledge of task files without an instruction",
+)
 SCORING = Argument(
     "--scoring",
     type=template_option,
@@ -144,6 +155,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            LABELS,
             SCORING,
             number("--k", 10, "how many heads to print"),
             out("folder for the records and a page with the heatmaps"),
@@ -162,6 +174,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            LABELS,
             SCORING,
             out("file to write (default: TASK.vector.safetensors)"),
         ),
@@ -179,6 +192,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            LABELS,
             SCORING,
             Argument("--layers", type=lambda text: read_list(whole_number, text), metavar="N,N",
                      help="layers to add the vector at, like 6,9,12 or 6-12 (default: every third layer)"),
@@ -209,7 +223,8 @@ VERBS = {
         "list the built-in tasks, or show one",
         "List the built-in tasks; with a name or a file, show the task and one of its prompts, and how "
         "the file was read.",
-        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS, SCORING),
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS, LABELS, CLOZE,
+         SCORING),
     ),
     "train": Verb(
         "training.run",
@@ -223,6 +238,7 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            LABELS,
             SCORING,
             Argument("--guidance", choices=PRESETS, metavar="PRESET",
                      help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
@@ -256,6 +272,8 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            LABELS,
+            CLOZE,
             SCORING,
             out("folder for measures, record, tables and report", required=True),
         ),
@@ -284,6 +302,8 @@ VERBS = {
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,
+            LABELS,
+            CLOZE,
             SCORING,
             Argument("--export", choices=("hf", "adapter", "none"), default="hf", metavar="KIND",
                      help="what to write: hf (a Hugging Face folder), adapter (PEFT's, for a change of low rank) or "

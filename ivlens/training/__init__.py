@@ -14,6 +14,7 @@ from .loop import fine_tune as fine_tune
 from .monitor import Ability as Ability
 from .monitor import measure as measure
 from .sampler import rehearsal_prompts as rehearsal_prompts
+from .state import drop_spare as drop_spare
 from .term import Batch as Batch
 from .term import Term as Term
 from .terms import HeadConsistency as HeadConsistency

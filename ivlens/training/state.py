@@ -123,6 +123,12 @@ class CheckpointManager:
         return differing + [f"other prompts or another vector of ability {name!r}" for name in changed]
 
 
+def drop_spare(folder: Path) -> None:
+    """Remove the state before the last one from a finished run's folder: resuming needs the last one alone."""
+    if (folder / "state.safetensors").is_file():
+        (folder / "state.previous.safetensors").unlink(missing_ok=True)
+
+
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested settings by dotted names, so that a difference can be named."""
     found: dict[str, Any] = {}

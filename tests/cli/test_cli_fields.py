@@ -63,10 +63,14 @@ def test_scoring_says_how_the_answers_of_files_are_judged(quiz: str, capsys: pyt
     assert (own.scoring, built_in.scoring) == (GenerationScoring(score="f1"), None)
 
 
-def test_every_verb_that_takes_task_files_takes_fields_and_scoring() -> None:
+def test_every_verb_that_takes_task_files_takes_what_is_said_of_them() -> None:
+    """The cloze only where it is asked or shown; groups are of the clean prompts of a comparison."""
     for name, verb in VERBS.items():
         flags = {argument.name for argument in verb.arguments}
-        assert ("fields" in flags) == ("scoring" in flags) == bool(flags & {"task", "tasks", "keep"}), name
+        for option in ("fields", "labels", "scoring"):
+            assert (option in flags) == bool(flags & {"task", "tasks", "keep"}), (name, option)
+        assert ("cloze" in flags) == (name in {"tasks", "compare", "repair"})
+    assert "groups" in VERBS["compare"].generated()["CheckpointConfig"]
 
 
 def test_the_name_of_all_general_abilities_is_no_single_task(capsys: pytest.CaptureFixture[str]) -> None:

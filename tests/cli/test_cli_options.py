@@ -89,14 +89,26 @@ def test_help_is_what_the_docstring_says(source: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["--help", "heads --help", "train --help", "heads m t --n-clean 0", "heads m t --nope", "nope", "--version"],
+    [
+        "--help",
+        "heads --help",
+        "train --help",
+        "heads m t --n-clean 0",
+        "heads m t --nope",
+        "nope",
+        "--version",
+        "tasks",
+        "tasks --json",
+        "compare --help",
+        "heads m t --metric x",
+    ],
 )
-def test_help_and_usage_errors_import_nothing_heavy(words: str) -> None:
+def test_help_usage_errors_and_the_list_of_tasks_import_nothing_heavy(words: str) -> None:
     code = (
         "import sys\nfrom ivlens import cli\n"
         f"try: cli.main({words.split()!r})\n"
         "except SystemExit: pass\n"
-        "print({'torch', 'transformers', 'pandas', 'numpy'} & {*sys.modules})"
+        "print({'torch', 'transformers', 'pandas', 'numpy', 'jaxtyping', 'huggingface_hub'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
@@ -136,6 +148,8 @@ def test_what_is_out_of_bounds_is_refused_at_once(capsys: pytest.CaptureFixture[
         ("steer m v", "there is no verb 'steer'; did you mean 'sweep'?"),
         ("figures", "did you mean 'python -m figures'?"),
         ("haeds m t", "did you mean 'heads'?"),
+        ("heads m t --metric probabilty", "did you mean 'probability'?"),
+        ("train m --task t --out o --guidance l2-strng", "did you mean 'l2-strong'?"),
         ("zzzzzz", "there is no verb 'zzzzzz'; the verbs are demo, heads,"),
     ],
 )

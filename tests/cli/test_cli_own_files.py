@@ -1,0 +1,160 @@
+"""An own file on the command line: labels, cloze, instruction, counts larger than its splits, learned tasks."""
+
+import json
+import logging
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivlens import ArgumentError, CheckpointConfig, TaskError, cli, list_tasks, load_task
+from ivlens.checkpoints.prompts import draw_prompts
+from ivlens.cli import checkpoints, loading, tasks
+from ivlens.cli.loading import cut_counts, read_tasks
+from ivlens.cli.verbs import VERBS
+from ivlens.cli.wording import in_options
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> str:
+    path = tmp_path / "colours.csv"
+    path.write_text("input,output\n" + "".join(f"thing {n},colour {n}\n" for n in range(10)))
+    return str(path)
+
+
+def said(**given: Any) -> Namespace:
+    return Namespace(**({"fields": None, "scoring": None, "instruction": None} | given))
+
+
+def test_the_list_is_that_of_the_built_in_tasks() -> None:
+    rows = [
+        {"task": task.name, "kind": task.kind, "examples": len(task.examples), "instruction": task.instructions[0]}
+        for task in map(load_task, list_tasks())
+    ]
+    assert tasks.built_in() == rows
+
+
+def test_labels_and_cloze_are_those_of_files(colours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ("--labels", "Thing", "Colour", "--cloze", "The colour of {input} is")
+    assert cli.main(["tasks", colours, *own, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["labels"], told["cloze"]) == (["Thing", "Colour"], "The colour of {input} is")
+    given = said(labels=["Thing", "Colour"], cloze="The colour of {input} is", instruction="Name the colour.")
+    file, built_in = read_tasks([colours, "antonym"], given)
+    assert (file.labels, file.cloze) == (("Thing", "Colour"), "The colour of {input} is")
+    assert "\nThing: thing " in file.prompts(1, shots=0)[0].text
+    assert built_in == load_task("antonym")
+
+
+@pytest.mark.parametrize(
+    "option", [{"labels": ["A", "B"]}, {"cloze": "{input}"}, {"fields": ["a", "b"]}, {"scoring": [("score", "f1")]}]
+)
+def test_what_is_said_of_files_is_refused_without_one(option: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=f"--{next(iter(option))} with a task file; got antonym, built in"):
+        read_tasks(["antonym"], said(**option))
+
+
+def test_an_instruction_never_replaces_a_task_s_own(colours: str) -> None:
+    file, built_in = read_tasks([colours, "antonym"], said(instruction="Name the colour."))
+    assert file.instructions == ("Name the colour.",)
+    assert built_in == load_task("antonym")
+    with pytest.raises(ArgumentError, match="--instruction for a task that holds none"):
+        read_tasks(["antonym"], said(instruction="Name the colour."))
+
+
+WORDS = {
+    "heads": "heads m antonym", "vector": "vector m antonym", "sweep": "sweep m v --task antonym",
+    "train": "train m --task antonym --keep synonym --out o", "compare": "compare m n --tasks antonym --out o",
+    "repair": "repair m n --keep antonym --learned synonym --out o",
+}  # fmt: skip
+
+
+def test_every_verb_with_an_instruction_is_tried() -> None:
+    assert {*WORDS} == {name for name, verb in VERBS.items() if "instruction" in {one.name for one in verb.arguments}}
+
+
+@pytest.mark.parametrize("verb", WORDS)
+def test_no_verb_lets_an_instruction_replace_a_built_in_task_s(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*WORDS[verb].split(), "--instruction", "Name it."]) == 1
+    assert "expected --instruction for a task that holds none; got 'antonym'" in capsys.readouterr().err
+
+
+def test_counts_larger_than_a_split_are_cut_and_it_is_said(colours: str, caplog: pytest.LogCaptureFixture) -> None:
+    task = load_task(colours)
+    with caplog.at_level(logging.INFO, "ivlens"):
+        assert cut_counts(task, "train", n_clean=40, n_corrupted=3) == {"n_clean": 5, "n_corrupted": 3}
+    assert caplog.messages == ["colours: --n-clean is cut from 40 to 5, the number of examples in 'train'"]
+
+
+@pytest.mark.parametrize(
+    ("words", "cut"),
+    [
+        ("heads model task.json", "--n-clean is cut from 50 to 12"),
+        ("vector model task.json --n-clean 6 --n-corrupted 99 --k 2", "--n-corrupted is cut from 99 to 12"),
+        ("sweep model foreign.safetensors --task task.json --n-validation 99", "--n-validation is cut from 99 to"),
+        ("compare model other --tasks task.json --k 2 --out new", "--n-test is cut from 30 to"),
+        ("repair model other --keep old.json --learned task.json --out new", "--n-validation is cut from 25 to"),
+    ],
+)
+def test_every_verb_cuts_counts_alike(
+    words: str, cut: str, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Reached(ArgumentError):
+        pass
+
+    def measured(*given: Any, **options: Any) -> None:
+        raise Reached("the end of the checks")
+
+    from ivlens.cli import repair
+
+    monkeypatch.chdir(workshop)
+    for module, name in ((loading, "load_model"), (checkpoints, "compare_checkpoints"), (repair, "repair")):
+        monkeypatch.setattr(module, name, measured)
+    cli.main(words.split())
+    err = capsys.readouterr().err
+    assert cut in err
+    assert "Reached" in err
+
+
+def test_groups_that_a_file_is_too_small_for_are_refused_before_anything_is_measured(colours: str) -> None:
+    config = CheckpointConfig(n_clean=8, groups=6, shots=1)
+    with pytest.raises(ArgumentError, match="groups to be at most 5, the number of clean prompts of 'colours'; got 6"):
+        draw_prompts(load_task(colours), config, None)
+
+
+def test_a_learned_file_stands_for_its_task(colours: str, caplog: pytest.LogCaptureFixture) -> None:
+    given = said(tasks=["antonym", colours], learned=[colours, "antonim"])
+    assert checkpoints._learned(given, read_tasks(given.tasks, given)) == ["colours", "antonim"]
+    assert (
+        "--learned antonim: not in --tasks, so nothing is measured against it. did you mean 'antonym'?" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "error", "words"),
+    [
+        ("heads", ArgumentError("n_clean to be at most 3", "5"), "expected --n-clean to be at most 3; got 5"),
+        ("heads", ArgumentError("shots to be 2 or more", "1", "pass shots=3"),
+         "expected --shots to be 2 or more; got 1; pass --shots 3"),
+        ("heads", TaskError("a file", "'runs/k=3/n_clean'", "pass fields="),
+         "expected a file; got 'runs/k=3/n_clean'; pass --fields"),
+        ("train", ArgumentError("layer to be from 0 to 3", "9"), "expected --vector-layer to be from 0 to 3; got 9"),
+        ("heads", ArgumentError("a tokenizer", "none", "pass tokenizer= (--tokenizer)"),
+         "expected a tokenizer; got none; pass --tokenizer"),
+        ("vectors", ArgumentError("n_clean", "none"), "expected n_clean; got none"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_option(verb: str, error: Any, words: str) -> None:
+    assert in_options(error, VERBS[verb]) == words
+    assert in_options(error, None) == str(error)
+
+
+def test_a_mistyped_path_is_answered_with_what_lies_beside(colours: str, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"got .*; did you mean '.*colours\.csv'\?$"):
+        load_task(colours.replace("colours", "colurs"))
+    with pytest.raises(TaskError, match=r"and no such folder as missing$"):
+        load_task("missing/own.csv")
