@@ -91,7 +91,8 @@ class Verdict(StrEnum):
     DROWNED = "activation drowned, recoverable"
     CHANGED = "function changed"
     LOST = "knowledge lost"
-    UNDECIDED = "undecided"
+    UNSHOWN = "not shown to have fallen"
+    OPEN = "fallen, recovery undecided"
     UNKNOWN = "not an ability of the base"
 
 

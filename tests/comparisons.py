@@ -9,8 +9,8 @@ from ivlens.vocabulary import Head
 
 TASKS = ("present-past", "country-capital", "capitalize", "landmark-country")
 NAMES = ("base", "after-1", "after-2", "after-3")
-VERDICTS = ("kept", "activation drowned, recoverable", "function changed", "knowledge lost", "undecided",
-            "not an ability of the base")  # fmt: skip
+VERDICTS = ("kept", "activation drowned, recoverable", "function changed", "knowledge lost",
+            "not shown to have fallen", "fallen, recovery undecided", "not an ability of the base")  # fmt: skip
 NAN = math.nan
 
 
@@ -19,7 +19,8 @@ def row(at, place, name, task, k):
     accuracy, cosine = max(0.02, 0.9 - 0.2 * at - 0.03 * place), 1 - 0.06 * at - 0.01 * place
     known = NAN if place == 0 else max(0.05, 0.5 - 0.05 * at)
     again = NAN if at == 0 else cosine - 0.1
-    verdict = VERDICTS[(at + place) % len(VERDICTS)] if at else "base"
+    cycle = at + place + (at == 3 and place >= 2)  # so that all of them occur
+    verdict = VERDICTS[cycle % len(VERDICTS)] if at else "base"
     return {
         "checkpoint": name, "task": task, "n": 30, "accuracy": accuracy, "accuracy_low": max(0, accuracy - 0.15),
         "accuracy_high": min(1, accuracy + 0.1), "probability": 0.8 * accuracy, "probability_stderr": 0.03,

@@ -223,7 +223,8 @@ def _measure_tasks(
         by_task[task] = Measurement(
             measures.answers(checkpoint, each), measures.knowledge(checkpoint, each), own[task],
             measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task]),
-            steered[task], measures.replies(checkpoint, task, each.test, "replies"), each,
+            steered[task], measures.replies(checkpoint, task, each.test, "replies"),
+            measures.steered_replies(checkpoint, each, vectors[Condition.BASE_VECTOR], steered[task]), each,
         )  # fmt: skip
     return by_task
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from torch import Tensor
 from ..errors import RecordError
 from ..models import Model, mlp_weights, provenance
 from ..records import ConditionComparison, OutputDivergence, Replies, SteeringSweep, WeightSpectrum
+from ..scoring import evaluate
+from ..scoring.candidates import is_choice
 from ..steering import compare_conditions, random_vector, steer, steering_sweep
 from ..steering.controls import Setting
 from ..tasks import Prompt
@@ -34,6 +36,17 @@ class FurtherMeasures(KeptMeasures):
         """What the checkpoint replies to prompts, greedily."""
         compute = partial(greedy_replies, prompts=prompts)
         return self._kept(name, Replies, checkpoint, task, compute, prompts, longest=LONGEST)
+
+    def steered_replies(
+        self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts, vector: InstructionVector, steered: SteeringPoint
+    ) -> Replies:
+        """What the checkpoint answers bare test prompts with the vector added: the option it takes, or its reply."""
+        bare = prompts.bare_test
+        compute = partial(_steered_replies, prompts=bare, vector=vector, steered=steered)
+        return self._kept(
+            "replies-steered", Replies, checkpoint, prompts.task, compute, bare, longest=LONGEST,
+            layer=steered.layer, scale=steered.scale, vector=hash_of_vector(vector),
+        )  # fmt: skip
 
     def against_new(
         self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts, vector: InstructionVector, new: str
@@ -146,6 +159,13 @@ def _keep_tensors(path: Path, tensors: Callable[[], dict[str, Tensor]]) -> None:
         except RecordError as error:
             warnings.warn(f"ivlens: {error}; it is written again", stacklevel=3)
     save_tensors(path, tensors(), facts)
+
+
+def _steered_replies(model: Model, prompts: list[Prompt], vector: InstructionVector, steered: SteeringPoint) -> Replies:
+    with steer(model, vector, steered.layer, steered.scale):
+        replies = greedy_replies(model, prompts)
+        chosen = evaluate(model, prompts).texts if any(map(is_choice, prompts)) else ()
+    return replace(replies, texts=chosen) if any(chosen) else replies
 
 
 def _subtract(

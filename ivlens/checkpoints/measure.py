@@ -86,6 +86,7 @@ class Measurement:
     recovery: ConditionComparison
     steered: SteeringPoint
     replies: Replies
+    steered_replies: Replies
     prompts: TaskPrompts
     against_new: AgainstNewTask | None = None
 

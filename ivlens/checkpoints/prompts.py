@@ -42,7 +42,7 @@ class TaskPrompts:
     """All prompts of one task; bare ones have neither instruction nor demonstrations, clean ones have both.
 
     ``options``: how many answers a guess has to choose from, None where these are not a few. ``under``: the test inputs
-    under the instruction of each other task that a checkpoint learned.
+    under the instruction of each other task that a checkpoint learned. ``n_available``: examples in the test split.
     """
 
     task: str
@@ -55,6 +55,7 @@ class TaskPrompts:
     cloze: list[Prompt] | None
     options: int | None = None
     under: Mapping[str, UnderNewTask] = field(default_factory=dict)
+    n_available: int = 0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -102,6 +103,7 @@ def draw_prompts(task: Task, config: CheckpointConfig, tokenizer: Any, learned: 
         cloze,
         option_count(task),
         under,
+        len(task.split("test")),
     )
 
 

@@ -53,8 +53,7 @@ def rejudge(
             if (row["checkpoint"], row["task"]) in probes:
                 probe = probes[row["checkpoint"], row["task"]]
                 row = row | _relearning_columns(probe, float(row["forgetting"]))
-            decision = judge(row, accuracy[row["task"]], rule)
-            row = row | {"verdict": decision.verdict.value, "because": decision.because}
+            row = row | judge(row, accuracy[row["task"]], rule).columns()
             evidence += evidence_rows(labels, evidence_of(row, rule))
         rows.append(row)
     return replace(comparison, rows=tuple(rows), evidence=tuple(evidence))

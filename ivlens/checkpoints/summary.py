@@ -8,12 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import head_overlap
+from ..models import package_versions
 from ..records import CheckpointComparison, ConditionComparison, HeadReading
 from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
 from ..vocabulary import Condition, Verdict
 from .config import CheckpointConfig
 from .evidence import evidence_columns, interval_columns, spectrum_rows
 from .measure import CheckpointMeasurements, Measurement
+from .shown import prompt_rows, reply_rows
 from .verdict import Decision, evidence_of, evidence_rows, judge
 
 NAN = float("nan")
@@ -37,7 +39,7 @@ def summarize(
         rows = [[value(each.tasks[task], base.tasks[task]) for task in tasks] for each in measurements.values()]
         return torch.stack([torch.stack(row) for row in rows])
 
-    rows, recovery, evidence, spectrum = [], [], [], []
+    rows, recovery, evidence, spectrum, replies = [], [], [], [], []
     for name, checkpoint in measurements.items():
         shared = [_mean_vector(each) for each in (base, checkpoint)] if len(tasks) > 1 else []
         for task, own in checkpoint.tasks.items():
@@ -46,6 +48,7 @@ def summarize(
             row |= _weight_columns(checkpoint.weight_change, base.tasks[task].heads)
             row |= evidence_columns(own, base.tasks[task], checkpoint)
             rows.append(labels | row | _verdict_columns(row, own, base.tasks[task], config))
+            replies += reply_rows(labels, own)
             if checkpoint is not base:
                 evidence += evidence_rows(labels, evidence_of(row, config.rule))
             conditions = own.recovery.to_frame().drop(columns="task").to_dict("records")
@@ -63,7 +66,9 @@ def summarize(
         checkpoints=names, tasks=tasks, heads=tuple(each.heads.heads for each in base.tasks.values()),
         metric=config.metric, learned=learned, failures=dict(failures),
         evidence=tuple(evidence), spectrum=tuple(spectrum),
-        provenance={"model": dict(base_facts), "settings": settings},
+        prompts=tuple(row for each in base.tasks.values() for row in prompt_rows(each.prompts)),
+        replies=tuple(replies),
+        provenance={"model": dict(base_facts), "settings": settings, "versions": package_versions()},
     )  # fmt: skip
 
 
@@ -89,12 +94,12 @@ def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], conf
 
 def _verdict_columns(
     row: Mapping[str, Any], own: Measurement, base: Measurement, config: CheckpointConfig
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """The verdict on a task, and the numbers behind it."""
-    decision = Decision(Verdict.BASE, f"accuracy {base.answers.accuracy:.2f}")
+    decision = Decision(Verdict.BASE, f"accuracy {base.answers.accuracy:.0%} of {base.answers.n} prompts")
     if own is not base:
         decision = judge(row, base.answers.accuracy, config.rule)
-    return {"verdict": decision.verdict.value, "because": decision.because}
+    return decision.columns()
 
 
 def recovered_fraction(
@@ -158,7 +163,8 @@ def _answer_columns(own: Measurement) -> dict[str, Any]:
     answers, knowledge = own.answers, own.knowledge
     low, high = answers.accuracy_interval()
     return {
-        "n": answers.n, "accuracy": answers.accuracy, "accuracy_low": low, "accuracy_high": high,
+        "n": answers.n, "n_available": own.prompts.n_available,
+        "accuracy": answers.accuracy, "accuracy_low": low, "accuracy_high": high,
         "probability": answers.probability, "probability_stderr": answers.probability_stderr,
         "token_probability": answers.token_probability,
         "knowledge": NAN if knowledge is None else knowledge.probability,

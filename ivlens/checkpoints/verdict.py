@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Any, NamedTuple
 
 from ..checks import Fraction, checked
@@ -18,7 +18,7 @@ class VerdictRule:
     1. The base answers less than ``known`` of the prompts: not an ability of the base.
     2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
        ``tolerated``, the fall of the answer's mean probability decides, if its whole interval lies on one side of
-       ``tolerated`` and the drop of accuracy on the same side; else: undecided.
+       ``tolerated`` and the drop of accuracy on the same side; else: not shown to have fallen.
     3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it
        adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples beyond what
        as many teach anew (both as a fraction of what was lost). Each says "still there" where its whole interval lies
@@ -27,12 +27,13 @@ class VerdictRule:
        same. One that says "still there" is enough: the activation was drowned, the function is recoverable. So it is
        where one is undecided, and at least ``spilled`` of the wrong answers (whole interval) are the new task's or
        copies of the input: the new task is done in the old one's stead. One undecided without that, or none measured:
-       undecided.
+       fallen, recovery undecided.
     4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
-       knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: undecided.
+       knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: fallen,
+       recovery undecided.
 
-    "Undecided" says about how many prompts would decide it, if the values stayed what they are. A new rule is applied
-    to the saved measures; nothing is measured again.
+    The two open verdicts say about how many prompts would decide, if the values stayed what they are. A new rule is
+    applied to the saved measures; nothing is measured again.
 
     Args:
         known: accuracy of the base from which a task counts as its ability.
@@ -58,10 +59,19 @@ class VerdictRule:
 
 
 class Decision(NamedTuple):
-    """A verdict, and a sentence with the numbers behind it."""
+    """A verdict, a sentence with the numbers behind it, and where it is open, how many prompts would decide it.
+
+    ``needed`` is None for a verdict that is not open, and where no number of prompts would decide.
+    """
 
     verdict: Verdict
     because: str
+    needed: int | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """As a row of a comparison has them."""
+        needed = nan if self.needed is None else float(self.needed)
+        return {"verdict": self.verdict.value, "because": self.because, "prompts_to_decide": needed}
 
 
 class Evidence(NamedTuple):
@@ -173,20 +183,20 @@ def decide_verdict(
         probability_fall: the answer's mean probability on the base minus that on the checkpoint.
     """
     if base_accuracy < rule.known:
-        return Decision(Verdict.UNKNOWN, f"the base's accuracy is {base_accuracy:.2f}, below {rule.known:.2f}")
-    because, tolerated = f"accuracy fell by {_shown(drop)}", rule.tolerated
+        return Decision(Verdict.UNKNOWN, f"the base's accuracy is {base_accuracy:.0%}, below {rule.known:.0%}")
+    because, tolerated = f"accuracy fell by {_points(drop)}", rule.tolerated
     if drop.high < tolerated:
-        return Decision(Verdict.KEPT, f"{because}, less than {tolerated:.2f}")
+        return Decision(Verdict.KEPT, f"{because}, less than {100 * tolerated:.0f}")
     if drop.low <= tolerated:
-        because += f": the interval holds {tolerated:.2f}"
+        because += f": the interval holds {100 * tolerated:.0f}"
         if not isnan(probability_fall.value):
-            because += f"; the answer's probability fell by {_shown(probability_fall)}"
+            because += f"; the answer's probability fell by {_points(probability_fall)}"
         if probability_fall.high < tolerated and drop.value < tolerated:
             return Decision(Verdict.KEPT, because)
         if not (probability_fall.low > tolerated and drop.value > tolerated):
             needed = [prompts_to_decide(each, n, tolerated) for each in (drop, probability_fall)]
             same_side = (drop.value - tolerated) * (probability_fall.value - tolerated) > 0
-            return Decision(Verdict.UNDECIDED, because + _needed(_least(needed if same_side else needed[:1])))
+            return _open(Verdict.UNSHOWN, because, _least(needed if same_side else needed[:1]))
     measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
     because = "; ".join([because, *map(str, measured)]) + _agreement(measured)
     return _on_evidence(because, {each.kind: each for each in measured})
@@ -199,16 +209,16 @@ def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
     if Opinion.THERE in said:
         return Decision(Verdict.DROWNED, because)
     if not restoring:
-        return Decision(Verdict.UNDECIDED, f"{because}; nothing was measured that may restore it")
+        return Decision(Verdict.OPEN, f"{because}; nothing was measured that may restore it")
     if Opinion.UNDECIDED in said:
         if SPILLOVER in measured and measured[SPILLOVER].opinion is Opinion.THERE:
             return Decision(Verdict.DROWNED, because)
-        return Decision(Verdict.UNDECIDED, because + _needed(_to_restore(restoring)))
+        return _open(Verdict.OPEN, because, _to_restore(restoring))
     if KNOWLEDGE not in measured:
         return Decision(Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether it is known")
     knowledge = measured[KNOWLEDGE]
     if knowledge.opinion is Opinion.UNDECIDED:
-        return Decision(Verdict.UNDECIDED, because + _needed(knowledge.needed))
+        return _open(Verdict.OPEN, because, knowledge.needed)
     return Decision(Verdict.LOST if knowledge.opinion is Opinion.GONE else Verdict.CHANGED, because)
 
 
@@ -237,13 +247,11 @@ def _least(numbers: Sequence[int | None]) -> int | None:
     return min((number for number in numbers if number is not None), default=None)
 
 
-def _needed(number: int | None) -> str:
-    """How many prompts would decide, if the values stayed what they are."""
-    return (
-        "; no number of prompts would at this value"
-        if number is None
-        else f"; about {number:,} prompts would decide it"
-    )
+def _open(verdict: Verdict, because: str, needed: int | None) -> Decision:
+    """A verdict that about ``needed`` prompts would decide, if the values stayed what they are."""
+    if needed is None:
+        return Decision(verdict, f"{because}; no number of prompts would at this value")
+    return Decision(verdict, f"{because}; about {needed:,} prompts would decide it", needed)
 
 
 def evidence_rows(labels: Mapping[str, Any], evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
@@ -259,4 +267,9 @@ def evidence_rows(labels: Mapping[str, Any], evidence: Sequence[Evidence]) -> li
 
 
 def _shown(interval: Interval) -> str:
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+
+
+def _points(fall: Interval) -> str:
+    """A difference of two percentages."""
+    return f"{100 * fall.value:.0f} points ({100 * fall.low:.0f} to {100 * fall.high:.0f})"

@@ -66,6 +66,7 @@ def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
         "heads": comparison.heads_frame(),
         "layers": comparison.layers_frame(),
         "recovery": comparison.recovery_frame(),
+        "replies": comparison.replies_frame(),
         "sequence": comparison.sequence(),
         "evidence": comparison.evidence_frame(),
         "spectrum": comparison.spectrum_frame(),

@@ -1,5 +1,6 @@
 """Records of checkpoints: the measures of one, and many compared with their base."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import checked
-from ..vocabulary import Head
+from ..vocabulary import Head, Verdict
 from .effects import HeadEffects, heads_by_effect
 from .html import block, line, note, table, text
 from .store import Record, todays_condition
@@ -28,10 +29,13 @@ LATER_COLUMNS = (
     "subtracted_scale", "spillover", "spillover_low", "spillover_high", "spillover_base", "copied", "copied_base",
     "kl_new", "kl_text", "weight_distance", "relearned", "relearned_gain", "relearned_gain_low",
     "relearned_gain_high", "relearned_fraction", "relearned_fraction_low", "relearned_fraction_high", "anew_gain",
+    "prompts_to_decide", "n_available",
 )  # fmt: skip
 EVIDENCE_COLUMNS = ["checkpoint", "task", "kind", "value", "low", "high", "threshold", "opinion", "prompts",
                     "prompts_needed"]  # fmt: skip
 SPECTRUM_COLUMNS = ["checkpoint", "layer", "matrix", "change", "stable_rank", "rank90"]
+REPLY_COLUMNS = ["checkpoint", "task", "prompt", "text", "bare", "answer", "reply", "correct", "steered",
+                 "steered_correct"]  # fmt: skip
 GENERAL_COLUMNS = ["checkpoint", "task", "n", "accuracy", "low", "high", "chance", "forgetting", "forgetting_low",
                    "forgetting_high"]  # fmt: skip
 
@@ -81,6 +85,21 @@ class WeightChange(Record):
     values: Float[Tensor, "matrix layer head"]
 
 
+def _with_todays_verdict(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose verdict "undecided" is the one of two that its reason tells, with the number of prompts in it.
+
+    A reason without a kind of evidence ends after the fall: whether there is one was undecided.
+    """
+    because = str(row.get("because"))
+    if row.get("verdict") != "undecided":
+        return row
+    of_evidence = any(said in because for said in ("brings back", "answer has", "may restore it"))
+    needed = re.search(r"about ([\d,]+) prompts would", because)
+    number = float(needed[1].replace(",", "")) if needed else float("nan")
+    verdict = Verdict.OPEN if of_evidence else Verdict.UNSHOWN
+    return row | {"verdict": verdict.value, "prompts_to_decide": number}
+
+
 @checked
 @dataclass(frozen=True, eq=False)
 class CheckpointComparison(Record):
@@ -106,6 +125,10 @@ class CheckpointComparison(Record):
         evidence: the columns of ``evidence_frame``, one mapping per checkpoint, task and kind of evidence.
         spectrum: the columns of ``spectrum_frame``, one mapping per checkpoint and matrix.
         general: the columns of ``general_frame``, one mapping per checkpoint and general ability.
+        prompts: one mapping per task and test prompt: task, prompt (its number), instruction, text, bare (the text
+            without instruction and demonstrations), answer.
+        replies: one mapping per checkpoint, task and test prompt: the columns of ``replies_frame`` that ``prompts``
+            lacks.
 
     Example:
         >>> comparison.checkpoints  # of iv.compare_checkpoints(model, {"same": model}, [task])
@@ -133,10 +156,12 @@ class CheckpointComparison(Record):
     evidence: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
     spectrum: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
     general: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
+    prompts: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
+    replies: tuple[dict[str, Any], ...] = field(default=(), metadata={"added": True})
 
-    def _with_todays_conditions(self) -> Self:
-        rows = (row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
-        return replace(self, recovery=tuple(rows))
+    def _with_todays_names(self) -> Self:
+        recovery = tuple(row | {"condition": todays_condition(str(row["condition"]))} for row in self.recovery)
+        return replace(self, recovery=recovery, rows=tuple(map(_with_todays_verdict, self.rows)))
 
     @property
     def joint_matrices(self) -> tuple[str, ...]:
@@ -197,6 +222,22 @@ class CheckpointComparison(Record):
             ['checkpoint', 'task', 'n']
         """
         return pd.DataFrame(list(self.general), columns=GENERAL_COLUMNS)
+
+    def replies_frame(self) -> pd.DataFrame:
+        """One row per checkpoint, task and test prompt: what was asked, and what the checkpoint answered.
+
+        Returns:
+            checkpoint, task, prompt (its number), text, bare (the text without instruction and demonstrations), answer,
+            reply (to the text), correct, steered (the reply to the bare text with the base's vector added), and
+            steered_correct; no rows in a comparison that was saved before answers were kept.
+
+        Example:
+            >>> len(comparison.replies_frame()) == 2 * len(comparison.prompts)
+            True
+        """
+        asked = {(row["task"], row["prompt"]): row for row in self.prompts}
+        rows = [asked[row["task"], row["prompt"]] | row for row in self.replies]
+        return pd.DataFrame(rows, columns=REPLY_COLUMNS)
 
     def recovery_frame(self) -> pd.DataFrame:
         """One row per checkpoint, task and condition: answers to bare prompts with vectors added, and to clean prompts.

@@ -142,6 +142,7 @@ CHECKPOINT_ROWS = {
     "checkpoint": CHECKPOINT,
     "task": TASK,
     "n": _int("prompts", "Clean test prompts that were answered."),
+    "n_available": _int("prompts", "Examples in the test split, from which the prompts are."),
     "accuracy": ACCURACY,
     **_bounds("accuracy", "0 to 1", "Wilson"),
     "probability": PROBABILITY,
@@ -186,6 +187,9 @@ CHECKPOINT_ROWS = {
     **EVIDENCE_ON_TASKS,
     "verdict": _text("What became of the ability, by the documented rule."),
     "because": _text("The numbers that decided the verdict, in a sentence."),
+    "prompts_to_decide": _float(
+        "prompts", "About how many would decide a verdict that is open, if the values stayed; nan where none would."
+    ),
 }
 
 MEASURED_ABILITY = {
@@ -336,6 +340,18 @@ FRAMES: dict[str, dict[str, Column]] = {
         "n": N,
     },
     "CheckpointComparison.to_frame": CHECKPOINT_ROWS,
+    "CheckpointComparison.replies_frame": {
+        "checkpoint": CHECKPOINT,
+        "task": TASK,
+        "prompt": _int("index", "Number of the test prompt."),
+        "text": _text("The clean prompt."),
+        "bare": _text("The same query without instruction and demonstrations."),
+        "answer": _text("The first accepted answer."),
+        "reply": _text("What the checkpoint answers the clean prompt: the option it takes, or its first line."),
+        "correct": Column("bool", "", "Whether that is judged right."),
+        "steered": _text("What it answers the bare prompt with the base's vector added."),
+        "steered_correct": Column("bool", "", "Whether that is judged right."),
+    },
     "CheckpointComparison.recovery_frame": {
         "checkpoint": CHECKPOINT,
         "task": TASK,

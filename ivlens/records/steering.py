@@ -86,7 +86,7 @@ class ConditionComparison(Record):
     def __post_init__(self) -> None:
         check_finite("probabilities [condition, prompt]", self.probabilities)
 
-    def _with_todays_conditions(self) -> Self:
+    def _with_todays_names(self) -> Self:
         return replace(self, conditions=tuple(map(todays_condition, self.conditions)))
 
     @property

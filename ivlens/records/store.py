@@ -31,7 +31,8 @@ EARLIER_CONDITIONS = {
     "minus IV of": Condition.MINUS_VECTOR, "mean difference": Condition.MEAN_DIFFERENCE,
     "random vector": Condition.RANDOM_VECTOR, "random heads": Condition.RANDOM_HEADS,
 }  # fmt: skip
-FORMAT = 2  # of the files; format 1, which is not written in them, has earlier names of conditions
+# Of the files: format 1, which is not written in them, has earlier names of conditions, format 2 of verdicts.
+FORMAT = 3
 R = TypeVar("R", bound="Record")
 
 
@@ -120,10 +121,10 @@ class Record:
             record = cls._unpack("", tensors, facts)
         except (KeyError, ValueError, TypeError) as error:
             raise RecordError(f"the fields of a {cls.__name__} in {path}", f"{_one_line(error)}", again) from error
-        return record if facts.get("format") == FORMAT else record._with_todays_conditions()
+        return record if facts.get("format") == FORMAT else record._with_todays_names()
 
-    def _with_todays_conditions(self) -> Self:
-        """The record, its conditions called as they are today."""
+    def _with_todays_names(self) -> Self:
+        """The record, its conditions and verdicts called as they are today."""
         return self
 
     def _repr_html_(self) -> str | None:

@@ -23,6 +23,7 @@ Body: TypeAlias = str | go.Figure | pd.DataFrame | Html | Sequence[Any]
 
 HEADING_LENGTH = 240  # characters of a longer heading that are shown
 SUFFIXES = (".html", ".png", ".svg")
+NARROW, MEDIUM = 600, 820  # pixels that a figure has in a narrow window or in print, and in one of medium width
 IMAGE_SCALE = 2  # pixels of a .png for each of the figure's
 
 
@@ -111,7 +112,8 @@ def _body_html(body: object, numbers: Iterator[int]) -> str:
         return body
     if isinstance(body, go.Figure):
         options = {"full_html": False, "include_plotlyjs": False, "config": {"displaylogo": False}}
-        return f'<div class="figure">{pio.to_html(body, div_id=f"figure-{next(numbers)}", **options)}</div>'
+        drawn = pio.to_html(body, div_id=f"figure-{next(numbers)}", **options)
+        return f'<div class="figure"{_scales(body)}><div class="scaled">{drawn}</div></div>'
     if isinstance(body, pd.DataFrame):
         return frame_table(body)
     if isinstance(body, Html):
@@ -121,6 +123,15 @@ def _body_html(body: object, numbers: Iterator[int]) -> str:
     raise ArgumentError(
         "the body of a section to be HTML, a figure, a frame, an Html, or a list of these", type(body).__name__
     )
+
+
+def _scales(figure: go.Figure) -> str:
+    """Attributes of a figure's box that let the page scale it to a narrower window, where its size is known."""
+    width, height = figure.layout.width, figure.layout.height
+    if not width or not height:
+        return ""
+    narrow, medium = (min(1.0, room / width) for room in (NARROW, MEDIUM))
+    return f' style="--width: {width}px; --height: {height}px; --narrow: {narrow:.3f}; --medium: {medium:.3f}"'
 
 
 def _image(figure: go.Figure, kind: str) -> bytes:

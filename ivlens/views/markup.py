@@ -11,7 +11,12 @@ from ..text import escaped
 
 def _shown(value: object) -> Markup:
     """A value as a page shows it: HTML unchanged, anything else as escaped text."""
-    return value if isinstance(value, Markup) else Markup(escaped(str(value)))
+    return value if isinstance(value, Markup) else Markup(_escaped(str(value)))
+
+
+def _escaped(text: str) -> str:
+    """Text escaped for HTML, a number and its error on one line."""
+    return escaped(text).replace(" ± ", "\u00a0±\u00a0")
 
 
 TEMPLATES = Environment(
@@ -39,4 +44,4 @@ def prose(text: str) -> str:
         >>> iv.views.prose("a < b")
         '<p>a &lt; b</p>'
     """
-    return "\n".join(f"<p>{escaped(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
+    return "\n".join(f"<p>{_escaped(part.strip())}</p>" for part in text.split("\n\n") if part.strip())

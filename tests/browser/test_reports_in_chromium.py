@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 TESTS = Path(__file__).parents[1]
 RECORDS = TESTS.parent / "figures" / "laboratory" / "records" / "smollm2"
 LONG = ["base", *(f"outputs/run-lowercase-first-letter/checkpoint-{500 * at}" for at in range(1, 9))]
-WIDTH = 1280
+WIDTH, NARROW = 1280, 700
 DRAWN = """
 return [...document.querySelectorAll('.plotly-graph-div')].map(figure => {
   const drawn = figure.querySelector('svg.main-svg'), box = drawn && drawn.getBoundingClientRect();
@@ -101,6 +101,19 @@ def test_a_report_is_drawn_whole_without_a_network(make: Any, browser: Any, tmp_
     assert browser.execute_script(STICKING_OUT) == [False, WIDTH]
 
 
+def test_a_narrow_window_shows_figures_whole_and_a_section_folds(browser: Any, tmp_path: Path) -> None:
+    browser.set_window_size(NARROW, 900)
+    try:
+        browser.get(compared(tmp_path).as_uri())
+        assert browser.execute_script(STICKING_OUT) == [False, NARROW]
+    finally:
+        browser.set_window_size(WIDTH, 900)
+    section = browser.find_element("css selector", "details.section")
+    assert section.find_element("css selector", "p").is_displayed()
+    section.find_element("css selector", "summary").click()
+    assert not section.find_element("css selector", "p").is_displayed()
+
+
 def test_contents_lead_to_their_part_and_provenance_unfolds(browser: Any, tmp_path: Path) -> None:
     browser.get(reported(tmp_path, RECORDS / "antonym.effects.safetensors", RECORDS / "transfer.safetensors").as_uri())
     link = browser.find_elements("css selector", "nav a")[-1]
@@ -109,7 +122,7 @@ def test_contents_lead_to_their_part_and_provenance_unfolds(browser: Any, tmp_pa
     heading = browser.find_element("id", link.get_attribute("href").partition("#")[2])
     top = browser.execute_script("return arguments[0].getBoundingClientRect().top", heading)
     assert -1 <= top < 400
-    folded = browser.find_element("css selector", "details")
+    folded = browser.find_element("css selector", "details:not(.section)")
     assert not folded.find_element("css selector", "table").is_displayed()
     browser.execute_script("arguments[0].scrollIntoView()", folded)
     folded.find_element("css selector", "summary").click()

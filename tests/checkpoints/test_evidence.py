@@ -324,7 +324,7 @@ def test_a_comparison_of_an_earlier_version_loads_and_is_judged_again() -> None:
     again = rejudge(old)
     assert again.to_frame()["verdict"].tolist() == frame["verdict"].tolist()
     assert len(again.evidence_frame()) == 5 * (frame["checkpoint"] != "base").sum()
-    undecided = again.to_frame().query("verdict == 'undecided'")
+    undecided = again.to_frame().query("verdict == ['not shown to have fallen', 'fallen, recovery undecided']")
     assert undecided["because"].str.contains("prompts would").all()
     strict = rejudge(old, VerdictRule(tolerated=0.0)).to_frame()
     assert (strict["verdict"] == "kept").sum() < (frame["verdict"] == "kept").sum()

@@ -140,14 +140,17 @@ def test_a_changed_input_gives_the_numbers_of_a_new_folder(
     assert 0 < len(said) <= len(all_said)
 
 
+OF_PROMPTS = ("answers", "heads", "hidden", "sweep", "recovery", "replies", "replies-steered")
+
+
 @pytest.mark.parametrize(
     ("changes", "measured"),
     [
-        ({"method": "attribution"}, {"heads", "sweep", "recovery"}),
-        ({"stream_dtype": torch.float64}, {"heads", "sweep", "recovery"}),
-        ({"instruction": "over the lazy dog"}, {"answers", "heads", "hidden", "sweep", "recovery", "replies"}),
-        ({"format": "plain"}, {"answers", "heads", "hidden", "sweep", "recovery", "replies"}),
-        ({"format": "chat"}, {"answers", "heads", "hidden", "sweep", "recovery", "replies"}),
+        ({"method": "attribution"}, {"heads", "sweep", "recovery", "replies-steered"}),
+        ({"stream_dtype": torch.float64}, {"heads", "sweep", "recovery", "replies-steered"}),
+        ({"instruction": "over the lazy dog"}, {*OF_PROMPTS}),
+        ({"format": "plain"}, {*OF_PROMPTS}),
+        ({"format": "chat"}, {*OF_PROMPTS}),
     ],
 )
 def test_an_option_is_part_of_what_it_touches_and_of_nothing_else(

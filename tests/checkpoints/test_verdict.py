@@ -42,22 +42,22 @@ def kinds(
     [
         (0.2, FELL, (1.0, 0.9, 1.1), NAN, "not an ability of the base"),
         (0.9, HELD, NAN, NAN, "kept"),
-        (0.9, (0.1, -0.02, 0.2), (1.0, 0.9, 1.1), NAN, "undecided"),
+        (0.9, (0.1, -0.02, 0.2), (1.0, 0.9, 1.1), NAN, "not shown to have fallen"),
         (0.9, FELL, (0.8, 0.6, 1.0), (0.1, 0.0, 0.2), "activation drowned, recoverable"),
-        (0.9, FELL, (0.6, 0.4, 0.8), NAN, "undecided"),
-        (0.9, FELL, NAN, NAN, "undecided"),
+        (0.9, FELL, (0.6, 0.4, 0.8), NAN, "fallen, recovery undecided"),
+        (0.9, FELL, NAN, NAN, "fallen, recovery undecided"),
         (0.9, FELL, (0.1, 0.0, 0.3), (0.2, 0.1, 0.3), "knowledge lost"),
         (0.9, FELL, (0.1, 0.0, 0.3), (0.9, 0.8, 1.0), "function changed"),
-        (0.9, FELL, (0.1, 0.0, 0.3), (0.5, 0.3, 0.7), "undecided"),
+        (0.9, FELL, (0.1, 0.0, 0.3), (0.5, 0.3, 0.7), "fallen, recovery undecided"),
         (0.9, FELL, (0.1, 0.0, 0.3), NAN, "function changed"),
     ],
 )
 def test_each_branch_of_the_rule(
     accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, expected: str
 ) -> None:
-    verdict, because = decide_verdict(accuracy, Interval(*drop), kinds(recovered, knowledge), VerdictRule())
+    verdict, because, _ = decide_verdict(accuracy, Interval(*drop), kinds(recovered, knowledge), VerdictRule())
     assert verdict is Verdict(expected)
-    assert f"{accuracy:.2f}" in because or f"{drop[0]:.2f}" in because
+    assert f"{accuracy:.0%}" in because or f"by {100 * drop[0]:.0f} points" in because
 
 
 def test_thresholds_move_the_verdict() -> None:
@@ -75,18 +75,18 @@ def test_thresholds_move_the_verdict() -> None:
     [
         (kinds(GONE, subtracted=THERE), "activation drowned, recoverable"),  # one that restores it is enough
         (kinds(GONE, relearned=THERE), "activation drowned, recoverable"),
-        (kinds(UNSURE, subtracted=GONE), "undecided"),
+        (kinds(UNSURE, subtracted=GONE), "fallen, recovery undecided"),
         (kinds(UNSURE, spillover=THERE), "activation drowned, recoverable"),
-        (kinds(UNSURE, spillover=UNSURE), "undecided"),
-        (kinds(UNSURE, knowledge=THERE), "undecided"),  # knowledge says nothing about the function
+        (kinds(UNSURE, spillover=UNSURE), "fallen, recovery undecided"),
+        (kinds(UNSURE, knowledge=THERE), "fallen, recovery undecided"),  # knowledge says nothing about the function
         (kinds(GONE, spillover=THERE), "function changed"),
         (kinds(GONE, subtracted=GONE, knowledge=GONE), "knowledge lost"),
-        (kinds(spillover=THERE, knowledge=THERE), "undecided"),
+        (kinds(spillover=THERE, knowledge=THERE), "fallen, recovery undecided"),
         (kinds(subtracted=GONE, knowledge=THERE), "function changed"),
     ],
 )
 def test_the_kinds_of_evidence_stand_side_by_side(evidence: list[Evidence], expected: str) -> None:
-    verdict, because = decide_verdict(0.9, FELL, evidence, VerdictRule(), n=30)
+    verdict, because, _ = decide_verdict(0.9, FELL, evidence, VerdictRule(), n=30)
     assert verdict == expected
     measured = [each for each in evidence if not math.isnan(each.fraction.value)]
     assert all(str(each) in because for each in measured)
@@ -128,7 +128,8 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     level = kinds(UNSURE, subtracted=(0.5, 0.4, 0.6))
     assert decide_verdict(0.9, FELL, level, VerdictRule()).because.endswith("no number of prompts would at this value")
     said = decide_verdict(0.9, straddling, [], VerdictRule(), n=30)
-    assert said.verdict == "undecided"
+    assert said.verdict == "not shown to have fallen"
+    assert said.needed == said.columns()["prompts_to_decide"] == 47
     assert said.because.endswith("; about 47 prompts would decide it")
     assert prompts_to_decide(straddling, 30, 0.1) == math.ceil(30 * (0.25 / 0.2) ** 2)
     assert prompts_to_decide(Interval(0.0, -0.1, 0.2), 30, 0.1) == 120
@@ -143,9 +144,9 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     [
         ((0.15, 0.05, 0.25), (0.2, 0.15, 0.25), "function changed"),
         ((0.05, -0.05, 0.15), (0.02, 0.0, 0.04), "kept"),
-        ((0.15, 0.05, 0.25), (0.02, 0.0, 0.04), "undecided"),  # the two differ
-        ((0.15, 0.05, 0.25), (0.15, 0.05, 0.25), "undecided"),
-        ((0.15, 0.05, 0.25), NAN, "undecided"),
+        ((0.15, 0.05, 0.25), (0.02, 0.0, 0.04), "not shown to have fallen"),  # the two differ
+        ((0.15, 0.05, 0.25), (0.15, 0.05, 0.25), "not shown to have fallen"),
+        ((0.15, 0.05, 0.25), NAN, "not shown to have fallen"),
         ((0.05, -0.05, 0.09), (0.3, 0.2, 0.4), "kept"),  # accuracy is enough where it decides
     ],
 )

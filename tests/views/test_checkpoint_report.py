@@ -1,6 +1,7 @@
 """A comparison on one page: verdicts, panels that keep apart, and data that stays text."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import plotly.io as pio
 import pytest
 
 from ivlens.errors import RecordError
-from ivlens.records import CheckpointComparison
+from ivlens.records import CheckpointComparison, store
 from ivlens.views import (
     alignment_by_layer,
     checkpoint_heatmap,
@@ -34,8 +35,8 @@ LONG = {
 }
 WIDE = {"names": ["base", *(f"step-{at}" for at in range(1, 9))], "tasks": [f"task-{at}" for at in range(12)]}
 CONDITIONS = ["bare", "bare + base's vector", "bare + own vector", "bare + random vector", "clean"]
-VERDICTS = ("kept", "activation drowned, recoverable", "function changed", "knowledge lost", "undecided",
-            "not an ability of the base")  # fmt: skip
+VERDICTS = ("kept", "activation drowned, recoverable", "function changed", "knowledge lost",
+            "not shown to have fallen", "fallen, recovery undecided", "not an ability of the base")  # fmt: skip
 MALICE = "<img src=x onerror=alert(1)>"
 
 
@@ -63,11 +64,11 @@ def test_the_summary_has_verdicts_abilities_and_recovery(comparison: Any) -> Non
     assert [*titles(figure)[:4], *titles(figure)[5:]] == [
         "Verdicts", "Accuracy", "Instruction probability", "Knowledge probability", *TASKS]  # fmt: skip
     [cells] = maps(figure)
-    assert [list(row) for row in cells.text[:2]] == [["drowned", "changed", "lost"], ["changed", "lost", "undecided"]]
+    assert [list(row) for row in cells.text[:2]] == [["drowned", "changed", "lost"], ["changed", "lost", "not shown"]]
     assert "accuracy fell by 0.20" in cells.customdata[0][0]
     pairs = zip(np.ravel(cells.text), np.ravel(cells.z), strict=True)
     colours = {str(text): cells.colorscale[2 * int(code)][1] for text, code in pairs}
-    assert (colours["kept"], colours["drowned"], len(set(colours.values()))) == ("#56b4e9", "#e69f00", 6)
+    assert (colours["kept"], colours["drowned"], len(set(colours.values()))) == ("#56b4e9", "#e69f00", 7)
     keys = legend(figure, "legend2")
     assert [text.replace("<br>", " ") for text in keys] == list(VERDICTS)
     marks = {each.name.replace("<br>", " "): each.marker.color for each in figure.data if each.legend == "legend2"}
@@ -126,11 +127,11 @@ def test_the_report_is_one_page_with_verdicts_first(comparison: Any, tmp_path: P
     path = write_comparison_report(tmp_path / "report.html", comparison(failures={"broken": "MismatchError: other"}))
     text = path.read_text(encoding="utf-8")
     headings = re.findall(r"<h2>(.*?)</h2>", text)
-    assert headings[:2] == ["What was compared", "Verdicts"]
+    assert headings[:3] == ["The answer", "What was compared", "Verdicts"]
     assert headings[-2:] == ["Where these numbers come from", "Method"]
     order = ["broken</td><td>MismatchError: other", "drowned, recoverable</td><td>accuracy fell by 0.20",
              'id="figure-1"', "Accuracy on each task at each checkpoint", "backward_transfer",
-             "settings: rule: known"]  # fmt: skip
+             "<caption>settings</caption>", "rule: known"]  # fmt: skip
     places = [text.index(each) for each in order]
     assert places == sorted(places)
     assert text.count("accuracy fell by") >= 12
@@ -164,6 +165,31 @@ def test_what_was_saved_and_loaded_looks_the_same(comparison: Any, tmp_path: Pat
     assert head_change_maps(loaded, TASKS[0]).to_json() == head_change_maps(record, TASKS[0]).to_json()
 
 
+@pytest.mark.parametrize(
+    ("because", "verdict", "needed"),
+    [
+        ("accuracy fell by 0.17: the interval holds 0.10; about 1,250 prompts would decide it",
+         "not shown to have fallen", 1250),
+        ("accuracy fell by 0.17: the interval holds 0.10", "not shown to have fallen", math.nan),
+        ("accuracy fell by 0.8; the base's vector brings back 0.45: undecided; about 30 prompts would decide it",
+         "fallen, recovery undecided", 30),
+        ("accuracy fell by 0.8; nothing was measured that may restore it", "fallen, recovery undecided", math.nan),
+        ("accuracy fell by 0.8; without instruction the answer has 0.5 of its probability: undecided",
+         "fallen, recovery undecided", math.nan),
+    ],
+)  # fmt: skip
+def test_what_was_saved_as_undecided_is_one_of_two_verdicts(
+    comparison: Any, because: str, verdict: str, needed: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(row | {"verdict": "undecided", "because": because} for row in comparison().rows)
+    monkeypatch.setattr(store, "FORMAT", 2)
+    path = comparison(rows=rows).save(tmp_path / "comparison.safetensors")
+    monkeypatch.undo()
+    row = CheckpointComparison.load(path).to_frame().iloc[0]
+    assert row["verdict"] == verdict
+    assert row["prompts_to_decide"] == pytest.approx(needed, nan_ok=True)
+
+
 @pytest.mark.parametrize("kind", [{"names": NAMES[:1]}, {"names": NAMES[:2], "tasks": TASKS[:1]}, LONG, WIDE])
 def test_figures_fit_a_page_whatever_they_hold(comparison: Any, kind: dict[str, Any]) -> None:
     record = comparison(**kind)
@@ -191,10 +217,10 @@ def test_the_kinds_of_evidence_stand_side_by_side(comparison: Any, tmp_path: Pat
     rows = [{**row, "spillover": 0.9, "spillover_low": 0.8, "spillover_high": 1.0} for row in made.rows]
     whole = dataclasses.replace(made, evidence=tuple(evidence), rows=tuple(rows))
     text = write_comparison_report(tmp_path / "whole.html", whole).read_text().replace("\u00a0", " ")
-    for said in ("Kinds of evidence side by side", "0.40 (0.30 to 0.50): undecided", "not measured",
-                 "0.90 (0.80 to 1.00): still there", "its answers among the wrong ones"):  # fmt: skip
+    for said in ("Kinds of evidence side by side", "40% (30% to 50%): undecided", "not measured",
+                 "90% (80% to 100%): still there", "its answers among the wrong ones"):  # fmt: skip
         assert said in text, said
-    assert text.count("0.40 (0.30 to 0.50): undecided") == len(NAMES[1:]) * len(TASKS)
+    assert text.count("40% (30% to 50%): undecided") == len(NAMES[1:]) * len(TASKS)
     assert "Relearning from a few examples" not in text
     old = write_comparison_report(tmp_path / "old.html", made).read_text()
     assert "Kinds of evidence" not in old

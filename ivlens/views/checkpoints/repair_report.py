@@ -8,10 +8,9 @@ from ...checks import checked
 from ...records import CheckpointComparison, CheckpointPatching, Record, Repair, WeightReverts
 from ..documents import Body, write_page
 from ..markup import prose
-from ..tables import frame_table
 from .patching import patching_maps, patching_parts
 from .repair import cost_parts, forgotten_parts, remedy_parts, repair_headline
-from .report import evidence_table, facts_frame
+from .report import evidence_table, facts_tables
 from .reverting import carried_and_made, reverting_parts
 from .summary import checkpoint_summary
 
@@ -48,7 +47,7 @@ def write_repair_report(path: str | Path, repair: Repair, records: Sequence[Reco
     for heading, answer in QUESTIONS.items():
         if bodies := answer([repair, *records]):
             sections.append((heading, bodies))
-    sections.append(("Where these numbers come from", frame_table(facts_frame(repair.provenance))))
+    sections.append(("Where these numbers come from", facts_tables(repair.provenance)))
     return write_page(path, "From a forgotten ability to a repaired checkpoint", sections)
 
 

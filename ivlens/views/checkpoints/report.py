@@ -1,6 +1,5 @@
-"""A comparison as a page that needs no network: verdicts first, then figures, tables, settings, method."""
+"""A comparison as a page that needs no network: the answer, then verdicts, figures, tables, settings, method."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from ..documents import Body, write_page
 from ..markup import prose
 from ..style import head_name
 from ..tables import frame_table
+from .answer import answer_parts
 from .curves import alignment_by_layer, checkpoint_trajectories
 from .maps import checkpoint_heatmap, head_change_maps
 from .recovery import recovery_bars
 from .summary import checkpoint_summary
-from .words import interval_text
+from .words import interval_text, percent, percent_text
 
 KEYS = ["checkpoint", "task"]
 TABLES = {
@@ -71,8 +71,10 @@ Verdicts follow a rule on these numbers and their intervals; its thresholds are 
 fell by less than is tolerated. Activation drowned, recoverable: it fell, and something brings the ability back: the
 base's vector, subtracting the new task's, or relearning from a few examples; or one of these is undecided, and most of
 the wrong answers are the new task's. Function changed: nothing does, though the knowledge is still there, or is not
-known. Knowledge lost: the knowledge is gone too. Undecided: an interval lies on both sides of a threshold; the reason
-says about how many prompts would decide, if the values stayed what they are.
+known. Knowledge lost: the knowledge is gone too. Not shown to have fallen: the interval of the fall holds what is
+tolerated. Fallen, recovery undecided: it fell, and an interval of what would bring it back, or of the knowledge, lies
+on both sides of its threshold, or none was measured. Both say about how many prompts would decide, if the values
+stayed what they are.
 
 Jiang et al., arXiv 2406.12227; Jiang et al., arXiv 2502.11019; Todd et al., arXiv 2310.15213; prompt by prompt:
 arXiv 2510.17776; relearning: arXiv 2501.13453; KL: arXiv 2509.04259.
@@ -83,7 +85,8 @@ arXiv 2510.17776; relearning: arXiv 2501.13453; KL: arXiv 2509.04259.
 def write_comparison_report(path: str | Path, comparison: CheckpointComparison) -> Path:
     """Write a comparison as one HTML page that works from disk without a network, atomically.
 
-    What was compared; verdicts with their reasons; figures; tables; settings and method.
+    The answer in words, with what to do next and real prompts; what was compared; verdicts with their reasons;
+    figures; tables; settings and method.
 
     Args:
         path: the file to write.
@@ -99,14 +102,15 @@ def write_comparison_report(path: str | Path, comparison: CheckpointComparison) 
         >>> iv.views.write_comparison_report(tmp_path / "report.html", comparison).name
         'report.html'
     """
-    origin = ("Where these numbers come from", frame_table(facts_frame(comparison.provenance)))
+    origin = ("Where these numbers come from", facts_tables(comparison.provenance))
     sections = [*comparison_sections(comparison), origin, ("Method", prose(METHOD))]
     return write_page(path, "What became of the base's abilities", sections)
 
 
 def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Body]]:
-    """The sections of a comparison's page with their headings: verdicts first, then figures, then tables."""
+    """The sections of a comparison's page with their headings: the answer, verdicts, figures, tables."""
     sections: list[tuple[str, Body]] = [
+        ("The answer", answer_parts(comparison)),
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), checkpoint_summary(comparison)]),
         *([("General abilities", [_general(comparison)])] if comparison.general else []),
@@ -134,12 +138,12 @@ def _weights(comparison: CheckpointComparison) -> list[Body]:
 
 
 def _compared(comparison: CheckpointComparison) -> list[Body]:
-    """The base, its checkpoints with what they learned, the tasks, and what could not be measured."""
+    """The base, its checkpoints with what they learned, the tasks and a prompt of each, and what was not measured."""
     base, *others = comparison.checkpoints
     model = comparison.provenance.get("model")
     source = model.get("source") if isinstance(model, Mapping) else model
     base_text = f"{base} ({source})" if source else base
-    parts: list[Body] = [prose(f"Base model: {base_text}\n\nTasks: {', '.join(comparison.tasks)}")]
+    parts: list[Body] = [prose(f"Base model: {base_text}"), _tasks(comparison)]
     if others:
         learned = [*comparison.learned, *[""] * len(others)][: len(others)]
         frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
@@ -152,11 +156,35 @@ def _compared(comparison: CheckpointComparison) -> list[Body]:
     return parts
 
 
+def _tasks(comparison: CheckpointComparison) -> str:
+    """The tasks, each with its instruction, one of its prompts, and how many prompts there are."""
+    first = {row["task"]: row for row in comparison.prompts if row["prompt"] == 0}
+    base = {row["task"]: row for row in comparison.rows if row["checkpoint"] == comparison.checkpoints[0]}
+    if not first:
+        return prose(f"Tasks: {', '.join(comparison.tasks)}")
+    rows = [
+        {"task": task, "instruction": first[task]["instruction"] or "(none)", "a prompt": first[task]["text"],
+         "its answer": first[task]["answer"], "prompts asked": base[task]["n"],
+         "in the test split": base[task].get("n_available")}
+        for task in comparison.tasks if task in first
+    ]  # fmt: skip
+    return frame_table(pd.DataFrame(rows), "The tasks, with an instruction and one prompt of each")
+
+
 def _verdicts(comparison: CheckpointComparison) -> str:
     """The verdict on each task of each checkpoint, with its reason."""
+    base = {row["task"]: row for row in comparison.rows if row["checkpoint"] == comparison.checkpoints[0]}
     rows = [row for row in comparison.rows if row["checkpoint"] != comparison.checkpoints[0]] or list(comparison.rows)
-    columns = [*KEYS, "verdict", "because"]
-    return frame_table(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns))
+    shown = [
+        {
+            **{name: row.get(name) for name in (*KEYS, "verdict", "because")},
+            "prompts": row["n"],
+            "accuracy": f"{percent(base[row['task']]['accuracy'])}\u00a0to\u00a0{percent(row['accuracy'])}",
+        }
+        for row in rows
+    ]
+    frame = pd.DataFrame(shown, columns=[*KEYS, "prompts", "accuracy", "verdict", "because"])
+    return frame_table(frame, "Accuracy: from the base's to the checkpoint's, of the same prompts")
 
 
 def evidence_table(comparison: CheckpointComparison) -> list[str]:
@@ -165,7 +193,7 @@ def evidence_table(comparison: CheckpointComparison) -> list[str]:
     if frame["value"].isna().all():
         return []
     texts = zip(frame["value"], frame["low"], frame["high"], frame["opinion"], strict=True)
-    frame["text"] = [opinion if value != value else f"{interval_text(value, low, high)}: {opinion}"
+    frame["text"] = [opinion if value != value else f"{percent_text(value, low, high)}: {opinion}"
                      for value, low, high, opinion in texts]  # fmt: skip
     kinds = list(dict.fromkeys(frame["kind"]))
     pairs = frame[KEYS].drop_duplicates()
@@ -238,6 +266,14 @@ def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
     return frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals")
 
 
+def facts_tables(facts: Mapping[str, Any]) -> list[str]:
+    """A table of each group of facts, such as model, settings, versions."""
+    groups = {name: value for name, value in facts.items() if isinstance(value, Mapping) and value}
+    single = {name: value for name, value in facts.items() if name not in groups}
+    tables = [frame_table(facts_frame(value), name) for name, value in groups.items()]
+    return [*tables, *([frame_table(facts_frame(single))] if single else [])]
+
+
 def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
     """Nested facts as a frame: one row per fact, named by its path."""
     rows = []
@@ -245,7 +281,14 @@ def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
         if isinstance(value, Mapping):
             rows += facts_frame(value, f"{above}{name}: ").to_numpy().tolist()
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            rows.append([f"{above}{name}", json.dumps(value, default=str)])
+            if any(isinstance(each, Mapping) for each in value):
+                rows += (
+                    facts_frame({str(at): each for at, each in enumerate(value, 1)}, f"{above}{name}: ")
+                    .to_numpy()
+                    .tolist()
+                )
+            else:
+                rows.append([f"{above}{name}", ", ".join(map(str, value))])
         else:
             rows.append([f"{above}{name}", str(value)])
     return pd.DataFrame(rows, columns=["fact", "value"])

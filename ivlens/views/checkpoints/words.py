@@ -23,7 +23,8 @@ VERDICT_STYLES = {
     Verdict.DROWNED: ("drowned", "#e69f00"),
     Verdict.CHANGED: ("changed", "#aa4499"),
     Verdict.LOST: ("lost", "#3b0f3f"),
-    Verdict.UNDECIDED: ("undecided", "#c8d0d8"),
+    Verdict.UNSHOWN: ("not shown", "#c8d0d8"),
+    Verdict.OPEN: ("fallen, open", "#f0c9a0"),
     Verdict.UNKNOWN: ("no ability", "#f0f2f5"),
     Verdict.BASE: ("base", "#f0f2f5"),
 }
@@ -34,6 +35,20 @@ def interval_text(value: float, low: float, high: float) -> str:
     if value != value:
         return "n/a"
     return f"{value:z.2f}" if low != low or high != high else f"{value:z.2f} ({low:z.2f}\u00a0to\u00a0{high:z.2f})"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage."""
+    return f"{float(fraction):.0%}"
+
+
+def percent_text(value: float, low: float, high: float) -> str:
+    """A fraction with its 95% interval as percentages, where these are known."""
+    if value != value:
+        return "n/a"
+    if low != low or high != high:
+        return percent(value)
+    return f"{percent(value)} ({percent(low)}\u00a0to\u00a0{percent(high)})"
 
 
 def verdict_of(value: object) -> Verdict | None:

@@ -1,0 +1,187 @@
+"""A comparison's answer in plain words: what fell and by how much, what is still there, what to do next."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ...records import CheckpointComparison
+from ...text import plural
+from ...vocabulary import Verdict
+from ..documents import Body
+from ..markup import prose, render
+from .words import percent, percent_text, verdict_of
+
+Row = Mapping[str, Any]
+
+MOST_CHECKPOINTS = 4  # of which the answer tells, the last ones
+FALLEN = (Verdict.DROWNED, Verdict.CHANGED, Verdict.LOST, Verdict.OPEN)
+# In the order of what to do first.
+ADVICE = {
+    Verdict.DROWNED: "They fell and are still there: something brings them back. Put weights of the base back where "
+    "that returns them and costs what was learned nothing; nothing is trained.",
+    Verdict.CHANGED: "They fell, and nothing that was measured brings them back, though the knowledge is there or was "
+    "not asked for. See whether the base's weights return them; else train again from the base, with guidance that "
+    "keeps them.",
+    Verdict.LOST: "They fell, nothing brings them back, and the knowledge is gone too. Train again from the base, with "
+    "guidance that keeps them.",
+    Verdict.OPEN: "They fell; whether something brings them back is not decided by so few prompts. Ask more.",
+    Verdict.UNSHOWN: "They may have fallen or not: the interval holds both. Ask more before anything else is done.",
+    Verdict.KEPT: "They are kept. Nothing is to be done.",
+    Verdict.UNKNOWN: "The base could hardly do them, so that they cannot be forgotten.",
+}  # fmt: skip
+
+
+class Step(NamedTuple):
+    """A verdict with the tasks that it was given, what it means for them, and the command to run next, if any."""
+
+    verdict: str
+    tasks: str
+    advice: str
+    command: str
+
+
+def answer_parts(comparison: CheckpointComparison) -> list[Body]:
+    """The answer in words, what to do next by verdict, and one prompt of each fallen task as it was answered."""
+    shown = comparison.checkpoints[1:][-MOST_CHECKPOINTS:]
+    if not shown:
+        return [prose("No checkpoint was measured.")]
+    rows = {name: [row for row in comparison.rows if row["checkpoint"] == name] for name in shown}
+    words = [_compared(comparison), *(_what_became(comparison, name, of) for name, of in rows.items())]
+    steps = _steps(comparison, [row for name in shown for row in rows[name]])
+    return [prose("\n\n".join(words)), render("steps.html", steps=steps), *_examples(comparison, shown)]
+
+
+def _compared(comparison: CheckpointComparison) -> str:
+    """What was compared, on how many prompts."""
+    others = comparison.checkpoints[1:]
+    counts = sorted({int(row["n"]) for row in comparison.rows})
+    asked = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    left = f" Here are the last {MOST_CHECKPOINTS}." if len(others) > MOST_CHECKPOINTS else ""
+    return (
+        f"{_base_source(comparison)} was compared with {plural(len(others), 'checkpoint')} of it on "
+        f"{plural(len(comparison.tasks), 'task')}, each with {asked} test prompts. Percentages of accuracy are "
+        f"of these prompts.{left}"
+    )
+
+
+def _what_became(comparison: CheckpointComparison, name: str, rows: Sequence[Row]) -> str:
+    """What fell on a checkpoint and by how much, what of it is still there, and what did not fall."""
+    of = {verdict: [row for row in rows if verdict_of(row["verdict"]) is verdict] for verdict in ADVICE}
+    fallen = [row for verdict in FALLEN for row in of[verdict]]
+    fell = "; ".join(f"{row['task']} {_fall(comparison, row)}" for row in fallen)
+    parts = [f"{name}: {plural(len(fallen), 'task')} fell: {fell}." if fallen else f"{name}: no task is shown to fall."]
+    if of[Verdict.DROWNED]:
+        there = [f"{row['task']}{_recovered(row)}" for row in of[Verdict.DROWNED]]
+        parts.append(f"Still there: {'; '.join(there)}.")
+    sentences = {Verdict.CHANGED: "Not brought back", Verdict.LOST: "Lost, with the knowledge",
+            Verdict.OPEN: "Still there or not, undecided", Verdict.KEPT: "Kept",
+            Verdict.UNSHOWN: "Not shown to have fallen", Verdict.UNKNOWN: "Not an ability of the base"}  # fmt: skip
+    parts += [f"{said}: {', '.join(_names(of[verdict]))}." for verdict, said in sentences.items() if of[verdict]]
+    return " ".join(parts)
+
+
+def _fall(comparison: CheckpointComparison, row: Row) -> str:
+    """From which accuracy to which, with the interval of the fall."""
+    base = comparison.checkpoints[0]
+    before = next(each for each in comparison.rows if (each["checkpoint"], each["task"]) == (base, row["task"]))
+    low, high = (100 * float(row[f"forgetting_{end}"]) for end in ("low", "high"))
+    accuracies = f"from {percent(before['accuracy'])} to {percent(row['accuracy'])}"
+    return f"{accuracies}, by {100 * float(row['forgetting']):.0f} points ({low:.0f} to {high:.0f})"
+
+
+def _recovered(row: Row) -> str:
+    """What the base's vector brings back, where that was measured."""
+    fraction = [float(row.get(f"recovered_fraction{end}", "nan")) for end in ("", "_low", "_high")]
+    if fraction[0] != fraction[0]:
+        return ""
+    return f" (the base's vector brings back {percent_text(*fraction)} of what it adds on the base)"
+
+
+def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
+    """What to do next: one step per verdict that occurs; the command is for the last checkpoint that has it."""
+    steps = []
+    for verdict, advice in ADVICE.items():
+        given = [row for row in rows if verdict_of(row["verdict"]) is verdict]
+        if given:
+            last = [row for row in given if row["checkpoint"] == given[-1]["checkpoint"]]
+            tasks = {name: [row["checkpoint"] for row in given if row["task"] == name] for name in _names(given)}
+            named = "; ".join(f"{task} ({', '.join(where)})" for task, where in tasks.items())
+            more = "".join(f" {_to_decide(row)}" for row in last if row.get("prompts_to_decide", 0) > 0)
+            steps.append(Step(str(verdict), named, advice + more, _command(comparison, verdict, last)))
+    return steps
+
+
+def _to_decide(row: Row) -> str:
+    """How many prompts would decide a task, and whether its test split holds them."""
+    needed, held = int(row["prompts_to_decide"]), row.get("n_available")
+    enough = "" if not held else f", of {held:.0f} in its test split"
+    add = ": give it more examples" if held and held < needed else ""
+    return f"{row['task']}: about {needed:,} prompts would decide{enough}{add}."
+
+
+def _command(comparison: CheckpointComparison, verdict: Verdict, rows: Sequence[Row]) -> str:
+    """The command line for tasks of one checkpoint; what the record does not know stands there in capitals."""
+    name = str(rows[0]["checkpoint"])
+    learned = dict(zip(comparison.checkpoints[1:], comparison.learned, strict=False)).get(name) or "NEW-TASK"
+    base, tasks = _base_source(comparison), _names(rows)
+    needed = max((float(row.get("prompts_to_decide", "nan")) for row in rows), default=float("nan"))
+    match verdict:
+        case Verdict.DROWNED | Verdict.CHANGED:
+            words = ["repair", base, name, "--keep", *tasks, "--learned", learned, "--out", "repaired"]
+        case Verdict.LOST:
+            words = ["train", base, "--task", learned, "--keep", *tasks, "--out", "kept"]
+        case Verdict.OPEN | Verdict.UNSHOWN:
+            count = ["--n-test", f"{needed:.0f}"] if needed == needed else ["--n-test", "MORE"]
+            words = ["compare", base, name, "--tasks", *tasks, *count, "--out", "more-prompts"]
+        case _:
+            return ""
+    return shlex.join(["ivlens", *words])
+
+
+def _examples(comparison: CheckpointComparison, shown: Sequence[str]) -> list[Body]:
+    """For each fallen task one prompt that the base answers rightly and the checkpoint does not, with all answers."""
+    found = []
+    for task in comparison.tasks:
+        fallen = [
+            row["checkpoint"]
+            for row in comparison.rows
+            if row["task"] == task and row["checkpoint"] in shown and verdict_of(row["verdict"]) in FALLEN
+        ]
+        example = _example(comparison, task, fallen[-1]) if fallen else None
+        found += [example] if example else []
+    return [render("example.html", **each) for each in found]
+
+
+def _example(comparison: CheckpointComparison, task: str, checkpoint: str) -> dict[str, Any] | None:
+    """One that the base's vector brings back, where there is one; None where answers were not kept."""
+    replies = comparison.replies_frame().query("task == @task")
+    before, now = (
+        replies[replies["checkpoint"] == name].set_index("prompt") for name in (comparison.checkpoints[0], checkpoint)
+    )
+    lost = now[(~now["correct"].astype(bool)) & before["correct"].reindex(now.index).eq(True)]
+    if lost.empty:
+        return None
+    back = lost[lost["steered_correct"].astype(bool)]
+    number = (back if len(back) else lost).index[0]
+    row = now.loc[number]
+    count = (
+        f"One of {plural(len(lost), 'prompt')} that the base answers rightly and {checkpoint} does not; with the "
+        f"base's vector, and without instruction, it answers {len(back)} of these."
+    )
+    answers = [
+        ("right answer", row["answer"], True), ("the base", before.loc[number, "reply"], True),
+        (checkpoint, row["reply"], False),
+        (f"{checkpoint} with the base's vector", row["steered"], bool(row["steered_correct"])),
+    ]  # fmt: skip
+    return {"task": task, "about": count, "prompt": row["text"], "bare": row["bare"], "answers": answers}
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(str(row["task"]) for row in rows))
+
+
+def _base_source(comparison: CheckpointComparison) -> str:
+    """What the base was loaded from, or its name."""
+    model = comparison.provenance.get("model")
+    source = model.get("source") if isinstance(model, Mapping) else model
+    return str(source or comparison.checkpoints[0])
