@@ -62,7 +62,7 @@ def test_evaluate_warns_once_with_the_right_spelling(tiny_hooked: Callable[..., 
     prompts = [Prompt("the quick brown:", "fox"), Prompt("the capital of:", "fox"), Prompt("the quick", " fox")]
     with pytest.warns(UserWarning, match="2 of 3 prompts .* should be written ' fox'") as caught:
         iv.evaluate(model, prompts)
-    assert [each.filename for each in caught if "written" in str(each.message)] == [__file__]
+    assert len([each for each in caught if "written" in str(each.message)]) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         iv.evaluate(model, prompts[2])
