@@ -1,6 +1,7 @@
 """What to pass instead of an argument that was refused: what was meant by it, or how to come by what was expected."""
 
 import re
+from pathlib import PurePath
 from typing import Any
 
 from .errors import brief
@@ -30,10 +31,12 @@ def is_table(value: Any) -> bool:
 def remedy_for(kind: str, value: Any) -> str:
     """How to come by an object of the class called ``kind`` where ``value`` was passed; empty where nobody knows."""
     match kind:
-        case "Model" if isinstance(value, str):
-            return f"load_model({brief(value)}) gives one"
+        case "Model" if isinstance(value, (str, PurePath)):
+            return f"load_model({brief(str(value))}) gives one"
         case "Model" if hasattr(value, "config") and hasattr(value, "generate"):
             return "load_model(model, tokenizer=tokenizer) makes one of a model of Hugging Face"
+        case "Task" if isinstance(value, (str, PurePath)):
+            return f"load_task({brief(str(value))}) gives one"
         case "Task" if is_table(value):
             return "load_task(table, name=...) makes one of its rows"
         case "Prompt" if is_table(value):

@@ -27,7 +27,8 @@ HINTS = {
     "head": tuple[Natural, Natural], "names": Sequence[str], "layers": tuple[int, ...], "by_name": Mapping[str, float],
     "prompts": Iterable[Prompt] | Prompt, "vector": Float[Tensor, " d_model"], "where": str | Path | None,
     "kind": Literal["a", "b"], "position": str | int | Sequence[int], "say": Callable[[str], None],
-    "tasks": Sequence[ivlens.Task | str], "heads": Sequence[Head], "checkpoints": Mapping[str, Any] | Sequence[Any],
+    "tasks": Sequence[ivlens.Task | str], "heads": Sequence[Head],
+    "keep": Sequence[ivlens.Ability | ivlens.Task], "checkpoints": Mapping[str, Any] | Sequence[Any],
     "steering": ivlens.InstructionVector | Float[Tensor, " d_model"],
 }  # fmt: skip
 PROMPT = Prompt("one", " two")
@@ -156,6 +157,8 @@ TABLE = pd.DataFrame({"input": ["sit", "run"], "output": ["sat", "ran"]})
         (lambda: taken("tasks", TABLE), "load_task(table, name=...) makes one of its rows"),
         (lambda: taken("names", TABLE), "argument to be a list of texts; got a DataFrame of shape (2, 2)"),
         (lambda: taken("tasks", "antonym"), "a list of Tasks or texts; got 'antonym'; pass ['antonym']"),
+        (lambda: taken("keep", "antonym"), "Abilities or Tasks; got 'antonym'; load_task('antonym') gives one"),
+        (lambda: taken("keep", [Path("a.csv")]), "an Ability or a Task; got PosixPath('a.csv'); load_task('a.csv')"),
         (lambda: taken("checkpoints", "out/run"), "got 'out/run'; pass ['out/run']"),
         (lambda: taken("names", "antonym"), "got 'antonym'; pass ['antonym']"),
         (lambda: taken("heads", "20.5"), "a list of (layer, head); got '20.5'; pass [(20, 5)]"),

@@ -11,7 +11,7 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector
 from ._steer import Tokens, Vector, steer
 
-NO_ANSWER = "-"  # of a prompt that is a text alone
+NO_ANSWER = ("-",)  # of a prompt that is a text alone
 
 
 @checked

@@ -44,7 +44,7 @@ def lacks_space(tokenizer: Any, prompt: Prompt) -> bool:
     answer = prompt.answers[0]
     try:
         text = prompt.token_ids(tokenizer)
-        joined, spaced = (Prompt(prompt.text + gap + answer, "-").token_ids(tokenizer) for gap in ("", " "))
+        joined, spaced = (Prompt(prompt.text + gap + answer, prompt.answers).token_ids(tokenizer) for gap in ("", " "))
     except PromptError:  # reported with all others that cannot be tokenised
         return False
     ends_special = bool(text) and text[-1] in tokenizer.all_special_ids
