@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .records import Relearning as Relearning
     from .records import Repair as Repair
     from .records import Stability as Stability
+    from .records import SteeredAnswers as SteeredAnswers
     from .records import SteeringSweep as SteeringSweep
     from .records import TrainingRun as TrainingRun
     from .records import TransferMatrix as TransferMatrix
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from .scoring import generate_answers as generate_answers
     from .steering import ablate as ablate
     from .steering import compare_conditions as compare_conditions
+    from .steering import generate as generate
     from .steering import mean_difference as mean_difference
     from .steering import random_heads_vector as random_heads_vector
     from .steering import random_vector as random_vector
@@ -148,6 +150,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "logit_lens",
     # steering, and its controls
     "steer",
+    "generate",
     "ablate",
     "steering_sweep",
     "compare_conditions",
@@ -194,6 +197,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "PartEffects",
     "MethodAgreement",
     "Evaluation",
+    "SteeredAnswers",
     "SteeringSweep",
     "ConditionComparison",
     "TransferMatrix",
@@ -241,11 +245,14 @@ _ROOMS = {
     "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Relearning Repair Stability SteeringSweep "
-        "TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
+        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Relearning Repair Stability "
+        "SteeredAnswers SteeringSweep TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed "
+        "top_k_stability"
     ),
     "scoring": "evaluate generate_answers",
-    "steering": "ablate compare_conditions mean_difference random_heads_vector random_vector steer steering_sweep",
+    "steering": (
+        "ablate compare_conditions generate mean_difference random_heads_vector random_vector steer steering_sweep"
+    ),
     "tasks": "Chat Example GenerationScoring OptionScoring Prompt Task list_tasks load_task",
     "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",
     "vectors": "InstructionVector instruction_vector list_vectors load_vector logit_lens",

@@ -81,9 +81,8 @@ def _taken(name: str, kind: Kind, value: object) -> Any:
     try:
         return kind.take(value)
     except Refused as refused:
-        raise ArgumentError(
-            f"{name}{refused.where} to be {refused.kind.words}", brief(refused.value), refused.kind.maker
-        ) from None
+        advice = refused.kind.advice(refused.value)
+        raise ArgumentError(f"{name}{refused.where} to be {refused.kind.words}", brief(refused.value), advice) from None
 
 
 def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:

@@ -29,6 +29,7 @@ from .records import (
 )
 from .steering import TriedOnLayers, compare_conditions, controlled, steering_sweep
 from .tasks import Task, tasks_by_name
+from .text import plus_minus
 from .vectors import InstructionVector, instruction_vector
 from .vocabulary import Condition, check_count
 
@@ -139,7 +140,8 @@ def steering_table(steering: pd.DataFrame) -> pd.DataFrame:
     for task, group in steering.groupby("task", sort=False):
         first = group.iloc[0]
         accuracies = {
-            str(each.condition): f"{each.accuracy:.2f} ± {each.accuracy_stderr:.2f}" for each in group.itertuples()
+            str(each.condition): f"{each.accuracy:.2f}{plus_minus(each.accuracy_stderr, ' (n = 1)')}"
+            for each in group.itertuples()
         }
         rows.append({"task": task, "layer": first.layer, "scale": first.scale} | accuracies | {"n": first.n})
     return pd.DataFrame(rows)
@@ -204,8 +206,9 @@ def _steering(
     clean = task.prompts(config.n_test, shots=config.shots, split="test", seed=config.seed)
     vectors: dict[str, InstructionVector] = {Condition.VECTOR: own, Condition.OTHER_VECTOR: other}
     comparison = compare_conditions(
-        model, controlled(model, held_out, clean, vectors, layer, scale, config.random_seeds), task=task.name
-    )
+        model, controlled(model, held_out, clean, vectors, layer, scale, config.random_seeds), task=task.name,
+        layer=layer, scale=scale,
+    )  # fmt: skip
     steering = {"task": task.name, "layer": layer, "scale": scale}
     return sweep, [steering | _row(condition, comparison) for condition in CONDITIONS]
 
@@ -226,7 +229,7 @@ def _row(condition: Condition, comparison: ConditionComparison) -> dict[str, Any
 
 
 def _plus_minus(effects: HeadMap, layer: int, head: int) -> str:
-    return f"{effects.aie[layer, head]:.2f} ± {effects.stderr[layer, head]:.2f}"
+    return f"{effects.aie[layer, head]:.2f}{plus_minus(effects.stderr[layer, head].item(), ' (n = 1)')}"
 
 
 def _save(demo: Demo, folder: Path) -> None:

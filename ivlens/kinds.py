@@ -9,8 +9,8 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -21,6 +21,7 @@ from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
 
 from .errors import brief, with_article
+from .remedies import head_meant, is_table, number_spelled, remedy_for
 
 
 @dataclass(frozen=True)
@@ -38,30 +39,29 @@ class Between:
 
 
 LIST = "a list of "
-# How to come by what was expected, said where something else was passed.
-MAKERS = {
-    "Model": "load_model(source) gives one",
-    "HookedTransformer": "load_model(source, engine='hooked') gives one where its family is represented",
-    "Task": "load_task(name, file or rows) gives one",
-    "Prompt": "task.prompts(n) gives a list of them, Prompt(text, answers) makes one by hand",
-    "HeadMeans": "mean_head_activations(model, prompts) gives them",
-    "PositionMeans": "mean_position_activations(model, prompts) gives them",
-    "PartMeans": "mean_part_activations(model, prompts) gives them",
-    "HeadEffects": "locate_heads(model, task) gives them",
-    "HeadMap": "locate_heads(model, task) gives one",
-    "Head": "effects.top(k) gives some",
-    "InstructionVector": "instruction_vector(model, effects) gives one",
-    "dtype": "torch.float32 is one",
-}
+
+
+def _nothing(value: Any) -> None:
+    """What was meant by a value of which nobody knows."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an annotation allows: in words, and as ``take``, which converts an argument or raises Refused."""
+    """What an annotation allows: in words, and as ``take``, which converts an argument or raises Refused.
+
+    Of a value that it refuses, ``meant`` is what was probably meant (None: nobody knows), and ``remedy`` says how to
+    come by what was expected.
+    """
 
     words: str
     take: Callable[[Any], Any]
-    maker: str = ""
+    remedy: Callable[[Any], str] = lambda value: ""
+    meant: Callable[[Any], Any] = _nothing
+
+    def advice(self, value: Any) -> str:
+        """What to pass instead of a value that it refuses."""
+        meant = self.meant(value)
+        return self.remedy(value) if meant is None else f"pass {brief(meant)}"
 
 
 class Refused(Exception):
@@ -109,13 +109,13 @@ def kind_of(hint: Any) -> Kind:
 ANYTHING = Kind("anything", lambda value: value)
 
 
-def _instance(words: str, fits: Callable[[Any], bool], maker: str = "") -> Kind:
+def _instance(words: str, fits: Callable[[Any], bool], remedy: Callable[[Any], str] = lambda value: "") -> Kind:
     def take(value: Any) -> Any:
         if not fits(value):
             raise Refused(kind, value)
         return value
 
-    kind = Kind(words, take, maker)
+    kind = Kind(words, take, remedy)
     return kind
 
 
@@ -124,7 +124,7 @@ def _class(hint: Any) -> Kind:
     if not inspect.isclass(hint) or hint in (object, Any):
         return ANYTHING
     words = "a text" if hint is str else with_article(hint.__name__)
-    return _instance(words, lambda value: isinstance(value, hint), MAKERS.get(hint.__name__, ""))
+    return _instance(words, lambda value: isinstance(value, hint), partial(remedy_for, hint.__name__))
 
 
 def _path() -> Kind:
@@ -171,7 +171,12 @@ def _number(hint: Any, allowed: Between | None = None) -> Kind:
         return number
 
     words = "a whole number" if whole else "a finite number"
-    kind = Kind(words if allowed is None else f"{words} {allowed}", take)
+
+    def meant(value: Any) -> Any:
+        with suppress(Refused, ValueError, OverflowError):
+            return take(number_spelled(value))
+
+    kind = Kind(words if allowed is None else f"{words} {allowed}", take, meant=meant)
     return kind
 
 
@@ -203,10 +208,16 @@ def _union(kinds: Sequence[Kind]) -> Kind:
         inside = [each for each in refusals if each.where]
         raise max(inside, key=lambda each: len(each.where), default=Refused(kind, value))
 
-    maker = next((each.maker for each in kinds if each.maker), "")
+    def remedy(value: Any) -> str:
+        return next(filter(None, (each.remedy(value) for each in kinds)), "")
+
+    def meant(value: Any) -> Any:
+        return next((found for each in kinds if (found := each.meant(value)) is not None), None)
+
     listed = sorted((each.words for each in kinds if each.words != "None"), key=lambda words: words.startswith(LIST))
     words = " or ".join(listed)  # one Prompt before a list of Prompts
-    kind = Kind(f"{words}, or None" if any(each.words == "None" for each in kinds) else words, take, maker)
+    words = f"{words}, or None" if any(each.words == "None" for each in kinds) else words
+    kind = Kind(words, take, remedy, meant)
     return kind
 
 
@@ -214,11 +225,13 @@ def _named_row(hint: Any) -> Kind:
     """A NamedTuple from any sequence of as many items of its fields' kinds, such as a head from [0, 1]."""
     fields = typing.get_type_hints(hint, include_extras=True)
     words = f"({', '.join(fields)})"
-    return _row([kind_of(each) for each in fields.values()], hint._make, words, MAKERS.get(hint.__name__, ""))
+    meant = head_meant if hint.__name__ == "Head" else _nothing
+    row = Kind(words, _nothing, partial(remedy_for, hint.__name__), meant)
+    return _row([kind_of(each) for each in fields.values()], hint._make, row)
 
 
-def _row(kinds: Sequence[Kind], make: Callable[[Iterable[Any]], Any] = tuple, words: str = "", maker: str = "") -> Kind:
-    """A tuple with one kind per item."""
+def _row(kinds: Sequence[Kind], make: Callable[[Iterable[Any]], Any] = tuple, like: Kind | None = None) -> Kind:
+    """A tuple with one kind per item, described as ``like`` is (None: by its items)."""
 
     def take(value: Any) -> Any:
         if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
@@ -228,21 +241,38 @@ def _row(kinds: Sequence[Kind], make: Callable[[Iterable[Any]], Any] = tuple, wo
             raise Refused(kind, value)
         return make(_within(f"[{at}]", each, item) for at, (each, item) in enumerate(zip(kinds, items, strict=True)))
 
-    kind = Kind(words or f"({', '.join(each.words for each in kinds)})", take, maker)
+    kind = replace(like or Kind(f"({', '.join(each.words for each in kinds)})", take), take=take)
     return kind
 
 
 def collection_of(origin: Any, item: Kind, plural: str) -> Kind:
-    """Several items of a kind: a list, or a tuple where the annotation says so, but no text or mapping."""
+    """Several items of a kind: a list, or a tuple where the annotation says so, but no text, mapping or table."""
     made = tuple if origin is tuple else list
 
     def take(value: Any) -> Any:
         unordered = isinstance(value, (set, frozenset)) and issubclass(origin, Sequence)
-        if isinstance(value, (str, bytes, Mapping)) or unordered or not isinstance(value, Iterable):
+        single = isinstance(value, (str, bytes, Mapping)) or is_table(value)
+        if single or unordered or not isinstance(value, Iterable):
             raise Refused(kind, value)
-        return made(_within(f"[{at}]", item, each) for at, each in enumerate(_items(kind, value)))
+        items = list(_items(kind, value))
+        try:
+            return made(_within(f"[{at}]", item, each) for at, each in enumerate(items))
+        except Refused:
+            if meant(items) is not None:  # one item that is itself a list, as a head is
+                raise Refused(kind, value) from None
+            raise
 
-    kind = Kind(plural, take, item.maker)
+    def meant(value: Any) -> Any:
+        """The list of the one item that was passed without it."""
+        if value is None or isinstance(value, (set, frozenset, Mapping)) or is_table(value):
+            return None
+        try:
+            return [item.take(value)]
+        except Refused:
+            one = item.meant(value)
+            return None if one is None else [one]
+
+    kind = Kind(plural, take, item.remedy, meant)
     return kind
 
 
@@ -265,7 +295,7 @@ def mapping_of(keys: Kind, values: Kind) -> Kind:
             for key, each in value.items()
         }
 
-    kind = Kind(f"a mapping of {keys.words} to {values.words}", take, values.maker)
+    kind = Kind(f"a mapping of {keys.words} to {values.words}", take, values.remedy)
     return kind
 
 
@@ -281,4 +311,5 @@ def _within(where: str, kind: Kind, value: Any) -> Any:
 def _plural(words: str) -> str:
     """A list of what the words say one of: "a Prompt" becomes "a list of Prompts"."""
     several = re.sub(r"\ban? ((?:whole |finite |\w+(?= tensor) )?\w*[^\Ws])(s?)\b", r"\1s", words)
+    several = re.sub(r"(?<=[^aeiou])ys\b", "ies", several)
     return f"{LIST}{several.replace('one of', 'names among', 1)}"

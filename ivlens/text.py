@@ -34,6 +34,11 @@ def plural(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def plus_minus(error: float, otherwise: str = "", digits: int = 2) -> str:
+    """A standard error to write after a mean, such as " ± 0.05"; ``otherwise`` where it is not a number: n is 1."""
+    return otherwise if error != error else f" ± {error:.{digits}f}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question after the known word that is most like ``word``; empty where none is close."""
     close = get_close_matches(word, list(known), n=1)

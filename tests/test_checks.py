@@ -1,12 +1,14 @@
 """The door: what an annotation takes, what it refuses and how it says so, and that every public function has it."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction as Ratio
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +27,9 @@ HINTS = {
     "head": tuple[Natural, Natural], "names": Sequence[str], "layers": tuple[int, ...], "by_name": Mapping[str, float],
     "prompts": Iterable[Prompt] | Prompt, "vector": Float[Tensor, " d_model"], "where": str | Path | None,
     "kind": Literal["a", "b"], "position": str | int | Sequence[int], "say": Callable[[str], None],
+    "tasks": Sequence[ivlens.Task | str], "heads": Sequence[Head],
+    "keep": Sequence[ivlens.Ability | ivlens.Task], "checkpoints": Mapping[str, Any] | Sequence[Any],
+    "steering": ivlens.InstructionVector | Float[Tensor, " d_model"],
 }  # fmt: skip
 PROMPT = Prompt("one", " two")
 
@@ -133,10 +138,72 @@ def test_what_it_does_not_name_is_refused(hint: str, value: Any, message: str) -
         (Sequence[Literal["a", "b"]], "a list of names among 'a', 'b'"),
         (Sequence[Float[Tensor, "x y"]], "a list of float tensors of shape [x, y]"),
         (Sequence[Head], "a list of (layer, head)"),
+        (Sequence[ivlens.Ability], "a list of Abilities"),
     ],
 )
 def test_several_of_a_kind_are_told_in_plain_words(hint: Any, words: str) -> None:
     assert kind_of(hint).words == words
+
+
+TABLE = pd.DataFrame({"input": ["sit", "run"], "output": ["sat", "ran"]})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ivlens.evaluate("smollm2", [PROMPT]), "a Model; got 'smollm2'; load_model('smollm2') gives one"),
+        (lambda: ivlens.evaluate(None, TABLE), "model to be a Model; got None; load_model(source) gives one"),
+        (lambda: taken("prompts", TABLE), "load_task(table, name=...).prompts(n) makes prompts of its rows"),
+        (lambda: taken("tasks", TABLE), "load_task(table, name=...) makes one of its rows"),
+        (lambda: taken("names", TABLE), "argument to be a list of texts; got a DataFrame of shape (2, 2)"),
+        (lambda: taken("tasks", "antonym"), "a list of Tasks or texts; got 'antonym'; pass ['antonym']"),
+        (lambda: taken("keep", "antonym"), "Abilities or Tasks; got 'antonym'; load_task('antonym') gives one"),
+        (lambda: taken("keep", [Path("a.csv")]), "an Ability or a Task; got PosixPath('a.csv'); load_task('a.csv')"),
+        (lambda: taken("checkpoints", "out/run"), "got 'out/run'; pass ['out/run']"),
+        (lambda: taken("names", "antonym"), "got 'antonym'; pass ['antonym']"),
+        (lambda: taken("heads", "20.5"), "a list of (layer, head); got '20.5'; pass [(20, 5)]"),
+        (lambda: taken("heads", ["L20H5"]), "argument[0] to be (layer, head); got 'L20H5'; pass (20, 5)"),
+        (lambda: taken("heads", (20, 5)), "a list of (layer, head); got (20, 5); pass [(20, 5)]"),
+        (lambda: taken("heads", [20.5]), "argument[0] to be (layer, head); got 20.5; effects.top(k) gives some"),
+        (lambda: taken("layers", "9"), "a list of whole numbers; got '9'; pass [9]"),
+        (lambda: taken("layers", 9), "a list of whole numbers; got 9; pass [9]"),
+        (lambda: taken("layers", ["9"]), "argument[0] to be a whole number; got '9'; pass 9"),
+        (lambda: taken("count", "9"), "argument to be a whole number of 1 or more; got '9'; pass 9"),
+        (lambda: taken("count", 9.0), "got 9.0; pass 9"),
+        (lambda: taken("share", "0.5"), "got '0.5'; pass 0.5"),
+        (lambda: taken("steering", "antonym"), "load_vector(file, model) reads one"),
+        (lambda: taken("steering", np.zeros(3)), "torch.from_numpy(array) makes a tensor of an array"),
+    ],
+)  # fmt: skip
+def test_a_typical_mistake_is_answered_with_what_to_pass(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(message)) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        ("count", "-1"),
+        ("count", "nine"),
+        ("count", "nan"),
+        ("count", 1.5),
+        ("heads", "20"),
+        ("checkpoints", {"b", "a"}),
+    ],
+)
+def test_nothing_is_advised_that_would_be_refused_again(hint: str, value: Any) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        taken(hint, value)
+    assert "pass" not in str(caught.value)
+
+
+def test_a_model_of_hugging_face_is_answered_with_load_model(tiny_hf: Callable[..., Any]) -> None:
+    source = tiny_hf("llama")
+    with pytest.raises(
+        ArgumentError, match=r"got a LlamaForCausalLM; load_model\(model, tokenizer=tokenizer\) makes one"
+    ):
+        ivlens.evaluate(source, [PROMPT])
 
 
 def test_a_call_that_does_not_fit_is_pythons_own_error() -> None:

@@ -71,6 +71,7 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
         "list_vectors": iv.list_vectors(folder),
         "logit_lens": iv.logit_lens(model, vector, k=2, parts=True),
         "Evaluation.to_frame": iv.evaluate(model, shifted(1).prompts(3)).to_frame(),
+        "SteeredAnswers.to_frame": iv.SteeredAnswers(("a",), ("x",), (("y",),), 1, (2.0,)).to_frame(),
         "SteeringSweep.to_frame": sweep.to_frame(),
         "ConditionComparison.to_frame": iv.ConditionComparison(correct, scores, ("bare", "clean"), "a task").to_frame(),
         "Laboratory.controls_frame": lab.controls_frame(),

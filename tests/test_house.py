@@ -21,6 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
     ["errors", "text"],
+    ["remedies"],
     ["kinds"],
     ["checks"],
     ["vocabulary", "stats"],
@@ -47,7 +48,8 @@ ORDER = [
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"errors", "text", "checks", "vocabulary", "stats", "files", "tensor_files"}
 PURE = {
-    "errors": set(), "text": set(), "kinds": {"errors"}, "checks": {"errors", "kinds"},
+    "errors": set(), "text": set(), "remedies": {"errors"}, "kinds": {"errors", "remedies"},
+    "checks": {"errors", "kinds"},
     "vocabulary": {"errors", "checks"},
     "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,
     "heads": GROUND | {"records"},

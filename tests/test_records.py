@@ -35,6 +35,7 @@ from ivlens.records import (
     Relearning,
     Replies,
     Stability,
+    SteeredAnswers,
     SteeringSweep,
     TrainingRun,
     TransferMatrix,
@@ -70,6 +71,7 @@ EXAMPLES: dict[str, Record] = {
     "Evaluation": Evaluation(
         rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
     ),
+    "SteeredAnswers": SteeredAnswers(("a", "b"), ("x", ""), (("y", "ü"), ("z", "")), 3, (1.0, 2.0), "a task"),
     "SteeringSweep": SteeringSweep(rand(2, 3, 1, 4) > 0.5, rand(2, 3, 1, 4), (4, 9), (0.5, 1.0, 2.0), (20,), "a task"),
     "ConditionComparison": ConditionComparison(rand(2, 5) > 0.5, rand(2, 5), ("bare", "bare + vector"), "a task"),
     "TransferMatrix": TransferMatrix(rand(2, 2), rand(2, 2), rand(2, 2, 5) > 0.5, rand(2, 5) > 0.5, ("one", "two")),

@@ -43,6 +43,7 @@ from .reverting import WeightReverts as WeightReverts
 from .scores import Evaluation as Evaluation
 from .stability import prompts_needed as prompts_needed
 from .stability import top_k_stability as top_k_stability
+from .steered import SteeredAnswers as SteeredAnswers
 from .steering import ConditionComparison as ConditionComparison
 from .steering import SteeringSweep as SteeringSweep
 from .steering import TransferMatrix as TransferMatrix

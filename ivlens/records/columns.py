@@ -282,6 +282,12 @@ FRAMES: dict[str, dict[str, Column]] = {
         "text": _text("The answer: the chosen option or what was generated, blank where it is not known."),
         "chance": _float("0 to 1", "How often a guess among the options is accepted, 0 where there are none."),
     },
+    "SteeredAnswers.to_frame": {
+        "prompt": _text("Text of the prompt."),
+        "scale": _float("factor", "What the vector is multiplied by."),
+        "without": _text("What is generated without the vector."),
+        "with": _text("What is generated with the vector added."),
+    },
     "SteeringSweep.to_frame": {
         "layer": _int("index", "Layer whose input the vector is added to."),
         "scale": _float("factor", "What the vector is multiplied by."),

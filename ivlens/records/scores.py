@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..checks import check_finite, checked
 from ..stats import bootstrap_mean, check_level, standard_error, wilson_interval
+from ..text import plus_minus
 from .html import block, frame_table
 from .store import Record
 
@@ -189,8 +190,8 @@ class Evaluation(Record):
         guessed = f" (chance {chance:.2f})" if chance else ""
         graded = f"score {self.score:.2f}, " if self.score != self.accuracy else ""
         return (
-            f"accuracy {self.accuracy:.2f} ± {self.accuracy_stderr:.2f}{guessed}, {graded}"
-            f"P(answer) {self.probability:.3f} ± {self.probability_stderr:.3f}, n = {self.n}"
+            f"accuracy {self.accuracy:.2f}{plus_minus(self.accuracy_stderr)}{guessed}, {graded}"
+            f"P(answer) {self.probability:.3f}{plus_minus(self.probability_stderr, digits=3)}, n = {self.n}"
         )
 
 

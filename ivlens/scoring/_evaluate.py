@@ -9,7 +9,7 @@ from ..checks import Count, checked
 from ..errors import PromptError
 from ..models import Model, provenance
 from ..records import Evaluation
-from ..tasks import Prompt, task_names
+from ..tasks import Prompt, task_names, warn_of_missing_spaces
 from .candidates import candidates_of
 from .generated import by_likelihood, check_generated, is_generated, judge_generated
 from .likelihood import AnswerScores, score_answers
@@ -44,6 +44,9 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
             be generated, or one on which logits are not finite.
         UnsupportedError: the package of a score is not installed.
 
+    Warns:
+        UserWarning: answers that lack the space before them that the prompts' text needs.
+
     Example:
         >>> answers = iv.evaluate(model, prompts)
         >>> answers.n, answers.probabilities.shape
@@ -53,6 +56,7 @@ def evaluate(model: Model, prompts: Iterable[Prompt] | Prompt, *, batch_size: Co
         tensor([0.3333], dtype=torch.float64)
     """
     prompts = listed(prompts)
+    warn_of_missing_spaces(model.tokenizer, prompts)
     answers = judge_answers(model, prompts, batch_size)
     whole, token, begin = answers.log_probabilities.exp()
     choices = any(answers.option_log_likelihoods)

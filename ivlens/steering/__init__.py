@@ -1,6 +1,7 @@
 """Adding and removing: steering with vectors, sweeps, controls, ablation of heads."""
 
 from ._ablate import ablate as ablate
+from ._generate import generate as generate
 from ._steer import SITES as SITES
 from ._steer import steer as steer
 from ._sweep import TriedOnLayers as TriedOnLayers

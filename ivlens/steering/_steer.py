@@ -14,13 +14,14 @@ from ..vectors import InstructionVector, vector_values
 from ..vocabulary import POSITIONS, Site, check_layer
 
 Tokens = str | Index | Sequence[Index]
+Vector = InstructionVector | Float[Tensor, " d_model"]
 SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
 
 
 @checked
 def steer(
     model: Model,
-    vector: InstructionVector | Float[Tensor, " d_model"],
+    vector: Vector,
     layer: int,
     scale: float = 1.0,
     position: Tokens = "last",

@@ -25,6 +25,7 @@ from .prompt import Prompt as Prompt
 from .prompt import beginning as beginning
 from .prompt import task_names as task_names
 from .prompt import token_text as token_text
+from .spacing import warn_of_missing_spaces as warn_of_missing_spaces
 from .task import Task as Task
 from .task import check_available as check_available
 from .task import clean_instruction as clean_instruction

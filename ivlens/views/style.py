@@ -24,7 +24,9 @@ NAME_WIDTH = 24  # characters of a name beside an axis or in a legend
 LINES = 6  # lines of a text, at most
 TICK_STEPS = (1, 2, 5, 10, 20, 50)
 
+NUMBERS = {"tickformat": "~g"}  # 0.0008, where plotly would write 800µ
 _AXIS: dict[str, Any] = {
+    **NUMBERS,
     "linecolor": "#d0d7de",
     "gridcolor": "#eaeef2",
     "zerolinecolor": "#d0d7de",
@@ -58,7 +60,8 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "font": {"color": INK}, "align": "left"},
         "showlegend": False,
-    }
+    },
+    data={"heatmap": [go.Heatmap(colorbar=NUMBERS)]},
 )
 pio.templates["ivlens"] = TEMPLATE
 

@@ -1,7 +1,6 @@
 """What training methods keep against what they learn: one point per setting, and each method's frontier."""
 
 import math
-from collections.abc import Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -51,42 +50,44 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     methods = list(dict.fromkeys(frame["method"]))
     frame = pd.DataFrame(OPTIONAL, frame.index).assign(**frame).fillna({"panel": ""})
     groups = {str(name): group for name, group in frame.groupby("panel", sort=False)}
-    starts = {name: _axis_start(group) for name, group in groups.items()}
+    start = _axis_start(frame)
     right, legend_height = legend_size([line for name in methods for line in plain(name, LABEL_WIDTH).split("<br>")])
     margins = Margins(left=60, right=right, bottom=52)
     columns = columns_for(len(groups), 330, GAPS.width, margins)
     width = min(panel_width(columns, GAPS.width, margins), 460)
     size = Size(width, max(360, legend_height * columns // len(groups)))
     heading = "What is kept against what is learned" if title is None else title
-    legend = f"{_marks(frame, starts)}\n{facts}"
+    legend = f"{_marks(frame, start)}\n{facts}"
     figure, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, legend)
-    for (name, group), panel in zip(groups.items(), panels, strict=True):
-        _draw_panel(figure, group, methods, starts[name], panel)
+    for group, panel in zip(groups.values(), panels, strict=True):
+        _draw_panel(figure, group, methods, panel)
     figure.update_yaxes(title_text="accuracy kept on old tasks", range=[-0.045, 1.06], dtick=0.2, zeroline=False)
-    figure.update_xaxes(title_text="accuracy on new tasks", tickformat="~g", zeroline=False)
+    figure.update_xaxes(title_text="accuracy on new tasks", zeroline=False, **_learned_range(frame, start))
     return add_legend(figure, methods, itemsizing="trace")
 
 
-def _draw_panel(
-    figure: go.Figure, group: pd.DataFrame, methods: list[str], start: float, panel: dict[str, int]
-) -> None:
-    """Draw one panel: points, frontiers over them, chosen points on top, the base's accuracy, and the axis."""
+def _draw_panel(figure: go.Figure, group: pd.DataFrame, methods: list[str], panel: dict[str, int]) -> None:
+    """Draw one panel: points, frontiers over them, chosen points on top, and the base's accuracy."""
     by_method = [_traces(points, methods.index(str(name))) for name, points in group.groupby("method", sort=False)]
     for traces in zip(*by_method, strict=True):
         figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
     for height in group["base_kept"].dropna().unique()[:1]:
         line = {"dash": "dash", "width": 1.2, "color": FAINT}
         figure.add_hline(height, line=line, annotation_text="base", annotation_position="top left", **panel)
-    end = max(1.0, (group["learned"] + group["learned_error"]).max())
+
+
+def _learned_range(frame: pd.DataFrame, start: float) -> dict[str, list[float]]:
+    """The range and ticks of the axis of new tasks, the same in all panels, since these are compared."""
+    end = max(1.0, (frame["learned"] + frame["learned_error"]).max())
     pad, step = 0.045 * (end - start), next(each for each in TICK_STEPS if (1 - start) / each < 6)
     ticks = [start + number * step for number in range(round((1 - start) / step) + 1)]
-    figure.update_xaxes(range=[start - pad, end + pad], tickvals=ticks, **panel)
+    return {"range": [start - pad, end + pad], "tickvals": ticks}
 
 
-def _axis_start(group: pd.DataFrame) -> float:
+def _axis_start(frame: pd.DataFrame) -> float:
     """Where the axis of new tasks starts: at 0, or at a multiple of 0.05 where all points are above 0.8."""
-    least = (group["learned"] - group["learned_error"].fillna(0)).min()
-    return 0.0 if group["learned"].min() <= 0.8 else math.floor(20 * min(least, 0.95) + 1e-9) / 20
+    least = (frame["learned"] - frame["learned_error"].fillna(0)).min()
+    return 0.0 if frame["learned"].min() <= 0.8 else math.floor(20 * min(least, 0.95) + 1e-9) / 20
 
 
 def _traces(points: pd.DataFrame, number: int) -> tuple[go.Scatter, go.Scatter, go.Scatter]:
@@ -117,8 +118,8 @@ def _traces(points: pd.DataFrame, number: int) -> tuple[go.Scatter, go.Scatter, 
     )  # fmt: skip
 
 
-def _marks(frame: pd.DataFrame, starts: Mapping[str, float]) -> str:
-    """What the marks in use mean, and which axes do not start at 0."""
+def _marks(frame: pd.DataFrame, start: float) -> str:
+    """What the marks in use mean, and where the horizontal axis starts if not at 0."""
     parts = []
     if frame.groupby(["panel", "method"]).size().max() > 1:
         parts.append("lines join a method's best settings (none learns more and keeps more)")
@@ -126,6 +127,6 @@ def _marks(frame: pd.DataFrame, starts: Mapping[str, float]) -> str:
         parts.append("bars: ±1 standard error")
     if frame["chosen"].eq(True).any():
         parts.append("outlined: chosen")
-    if later := [f"{start:g} ({name})" if name else f"{start:g}" for name, start in starts.items() if start]:
-        parts.append(f"the horizontal axis starts at {', '.join(later)}")
+    if start:
+        parts.append(f"the horizontal axis starts at {start:g}")
     return "; ".join(parts)

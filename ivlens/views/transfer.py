@@ -10,6 +10,7 @@ from ..records import TransferMatrix
 from ..text import one_line, plural
 from .axes import LETTER, SLANT, text_axis
 from .layout import WIDEST, Margins, Size, panel_grid
+from .settings import steering_facts
 from .style import DIVERGING, SEQUENTIAL, plain
 
 TITLES = {
@@ -120,7 +121,9 @@ def _label(task: str) -> str:
 
 
 def _facts(matrix: TransferMatrix) -> str:
+    steering = steering_facts(matrix)
     return (
         "rows: source task, columns: target task\nsteered accuracy: answers to the target's bare prompts, the "
-        f"source's vector added, n = {plural(matrix.n, 'prompt')} for each target"
+        f"source's vector added, n = {plural(matrix.n, 'prompt')} for each target\n"
+        f"all vectors are added at one shared layer and scale{steering and f': {steering}'}, not at each task's best"
     )

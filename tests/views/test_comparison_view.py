@@ -1,5 +1,7 @@
 """Comparisons as bars: rows and colours that mean the same condition in each panel, Wilson intervals, n."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -48,12 +50,38 @@ def test_the_first_condition_is_the_top_row_and_named_at_the_left() -> None:
     assert values == [("0.00", "0.20", "0.40")] * 2
 
 
+@pytest.mark.parametrize(
+    "settings", [{"layer": 12, "scale": 4.0}, {"steering": {"layer": 12, "scale": 4.0, "k": None}}]
+)
+def test_a_panel_names_its_layer_and_scale(settings: dict) -> None:
+    told = replace(comparison(), provenance={"settings": settings})
+    notes = [note.text for note in comparison_bars([told, comparison("synonym")]).layout.annotations]
+    assert notes == ["<b>antonym</b><br>layer 12, scale 4", "<b>synonym</b><br>"]
+
+
 def test_a_condition_keeps_its_row_and_colour_where_others_are_missing() -> None:
     fewer = comparison("synonym", ("random heads", "instruction vector"))
     one, two = bars(comparison_bars([comparison(), fewer]))
     assert list(one.y) == [0, 1, 2]
     assert list(two.y) == [3, 1]
     assert two.marker.color == (GREY, one.marker.color[1])
+
+
+def test_controls_that_are_zero_everywhere_share_a_row() -> None:
+    random = [f"bare + random vector {seed}" for seed in range(4)]
+    names = ("bare", "bare + vector", *random, "bare + vector of synonym")
+    correct = torch.zeros(len(names), 10, dtype=torch.bool)
+    correct[1], correct[5, 0] = True, True
+    record = ConditionComparison(correct, torch.linspace(0, 0.6, 7)[:, None].expand(7, 10), names, "antonym")
+    figure = comparison_bars([record])
+    shared = "bare + random vector (3, each 0)"
+    assert list(figure.layout.yaxis.ticktext) == ["bare", "bare + vector", shared, names[5], names[6]]
+    [trace] = bars(figure)
+    assert list(trace.x) == pytest.approx([0, 1, 0, 0.1, 0])
+    assert trace.customdata[2][3] == pytest.approx(0.3)
+    assert trace.marker.color[2] == GREY
+    other = ConditionComparison(~correct, torch.zeros(7, 10), names, "synonym")
+    assert list(comparison_bars([record, other]).layout.yaxis.ticktext) == list(names)
 
 
 def test_random_controls_are_grey_and_the_others_differ() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import plotly.io as pio
 import pytest
 
 import ivlens.views
@@ -26,6 +27,12 @@ def test_panels_have_their_size_in_pixels() -> None:
         axes = figure.get_subplot(**panel)
         for axis, pixels, whole in zip((axes.xaxis, axes.yaxis), size, inner, strict=True):
             assert (axis.domain[1] - axis.domain[0]) * whole == pytest.approx(pixels)
+
+
+def test_no_axis_or_colour_bar_has_si_prefixes() -> None:
+    template = pio.templates["ivlens"]
+    formats = [template.layout.xaxis.tickformat, template.layout.yaxis.tickformat]
+    assert [*formats, template.data.heatmap[0].colorbar.tickformat] == ["~g"] * 3  # -0.0008, not -800µ
 
 
 def test_a_small_figure_has_room_for_its_heading() -> None:

@@ -1,5 +1,7 @@
 """Transfer matrices: source tasks down, target tasks across, values in the cells, the row without a vector."""
 
+from dataclasses import replace
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -20,6 +22,10 @@ def matrix(count=3, n=10, names=None):
     bare = torch.zeros(count, n, dtype=torch.bool)
     bare[1, 0] = True
     return TransferMatrix(overlap, cosine, correct, bare, names)
+
+
+def heading(figure: go.Figure) -> str:
+    return figure.layout.title.text.replace("<br>", " ")
 
 
 def maps(figure: go.Figure) -> list[go.Heatmap]:
@@ -67,6 +73,13 @@ def test_the_row_without_a_vector_lies_under_the_accuracies_only() -> None:
     spans = [axis.range[0] - axis.range[1] for axis in (figure.layout.yaxis, figure.layout.yaxis3)]
     assert heights[0] / spans[0] == pytest.approx(heights[1] / spans[1])  # cells of one height
     assert figure.layout.yaxis2.domain == figure.layout.yaxis.domain
+
+
+def test_it_says_that_layer_and_scale_are_shared() -> None:
+    assert "added at one shared layer and scale, not at each task's best" in heading(transfer_heatmaps(matrix()))
+    steering = {"settings": {"steering": {"layer": 12, "scale": 4.0, "k": 20}}}
+    figure = transfer_heatmaps(replace(matrix(), provenance=steering))
+    assert "shared layer and scale: layer 12, scale 4, 20 heads" in heading(figure)
 
 
 def test_hover_says_interval_and_n() -> None:
