@@ -140,8 +140,8 @@ def steering_table(steering: pd.DataFrame) -> pd.DataFrame:
     for task, group in steering.groupby("task", sort=False):
         first = group.iloc[0]
         accuracies = {
-            str(each.condition): f"{each.accuracy:.2f}{plus_minus(each.accuracy_stderr, ' (n = 1)')}"
-            for each in group.itertuples()
+            str(each["condition"]): f"{each['accuracy']:.2f}{plus_minus(each['accuracy_stderr'], ' (n = 1)')}"
+            for each in group.to_dict("records")
         }
         rows.append({"task": task, "layer": first.layer, "scale": first.scale} | accuracies | {"n": first.n})
     return pd.DataFrame(rows)
