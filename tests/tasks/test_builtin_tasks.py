@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from hashlib import sha256
 from importlib.resources import files
 
@@ -7,6 +8,14 @@ import pytest
 from ivlens.errors import ArgumentError
 from ivlens.tasks import list_tasks, load_task, word_tasks
 
+# examples of each task when the kept figures were measured: later ones stand after them in its file
+MEASURED = {
+    "adjective-comparative": 127, "antonym": 136, "capitalize": 138, "choose-animal": 120, "choose-first-of-3": 120,
+    "choose-last-of-3": 120, "country-capital": 133, "country-currency": 132, "country-language": 116,
+    "english-french": 159, "english-german": 158, "english-spanish": 162, "hypernym": 165, "landmark-country": 157,
+    "lowercase-first-letter": 128, "person-profession": 157, "present-past": 137, "product-company": 157,
+    "sentiment": 104, "singular-plural": 132, "synonym": 137, "verb-gerund": 127, "word-topic": 128,
+}  # fmt: skip
 KINDS = {"factual", "grammatical", "lexical", "extractive", "classification", "translation", "general ability"}
 
 
@@ -33,7 +42,6 @@ def test_data_file(name):
     task = load_task(name)
     assert task.name == name
     assert task.source == "ivlens"
-    assert len(task.examples) >= 60
     assert len(task.instructions) >= 2
     assert task.labels != ("Input", "Output")
     assert task.cloze is None or task.cloze.count("{input}") == 1
@@ -74,10 +82,11 @@ def test_prompts_are_encoded(name, wordy_tokenizer):
 @pytest.mark.parametrize(("format", "digest"), [("labelled", "75e9fbdb5fc07751"), ("chat", "b35f53eed4441399")])
 def test_the_ids_are_those_that_the_kept_figures_were_measured_with(smollm2, format, digest):
     found = sha256()
-    for name in word_tasks():
+    for name, count in MEASURED.items():
+        task = replace(load_task(name), examples=load_task(name).examples[:count])
         for corruption in (None, "no-instruction", "shuffled-labels"):
             options = {"format": format, "tokenizer": smollm2.tokenizer, "corruption": corruption}
-            for prompt in load_task(name).prompts(8, **options):
+            for prompt in task.prompts(8, **options):
                 encoded = prompt.encode(smollm2.tokenizer)
                 found.update(repr((encoded.prompt_ids, encoded.answer_ids)).encode())
     assert found.hexdigest()[:16] == digest

