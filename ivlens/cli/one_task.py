@@ -6,8 +6,8 @@ import warnings
 
 from ..tasks import GenerationScoring, OptionScoring, Prompt, list_tasks, option_count, read_source
 from ..text import one_line, visible
-from .loading import check_for_files, overrides
 from .options import columns_of
+from .task_reading import check_for_files, overrides
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ivlens import ArgumentError, CheckpointConfig, TaskError, cli, list_tasks, load_task
 from ivlens.checkpoints.prompts import draw_prompts
 from ivlens.cli import checkpoints, loading, tasks
-from ivlens.cli.loading import cut_counts, read_tasks
+from ivlens.cli.task_reading import cut_counts, read_tasks
 from ivlens.cli.verbs import VERBS
 from ivlens.cli.wording import in_options
 
