@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import logging
 import warnings
 
-from ..tasks import GenerationScoring, OptionScoring, Prompt, list_tasks, option_count, read_source
+from ..tasks import GenerationScoring, OptionScoring, Prompt, is_instructed, list_tasks, option_count, read_source
 from ..text import one_line, visible
 from .options import columns_of
-from .task_reading import check_for_files, overrides
+from .task_reading import check_for_files, instructed, overrides
+
+log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -15,9 +18,13 @@ def run(options: argparse.Namespace) -> None:
     name, own = options.task, overrides(options)
     check_for_files([name], options)
     reading = read_source(name, columns_of(options.fields), {} if name in list_tasks() else own)
-    task = reading.task
+    (task,) = instructed([reading.task], options.instruction)
     for note in reading.notes:
         warnings.warn(note, stacklevel=2)
+    if not is_instructed(task):
+        log.info(
+            f"{task.name} holds no instruction; --instruction TEXT gives it one, with which its labels are written"
+        )
     shots = 2 if len(task.examples) >= 6 else 0  # half of them are for demonstrations, and one is the query
     prompt = task.prompts(1, shots=shots)[0]
     facts = {

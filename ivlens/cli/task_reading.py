@@ -34,12 +34,20 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     Raises: ArgumentError where an instruction is given, but every task has its own; or what is said of task files, but
         every task is built in.
     """
-    fields, own, instruction = columns_of(options.fields), overrides(options), options.instruction
+    fields, own = columns_of(options.fields), overrides(options)
     sources = [each for name in names for each in members(name)]
     check_for_files(sources, options)
     tasks = [load_task(each, **{} if each in list_tasks() else {"fields": fields, **own}) for each in sources]
+    return instructed(tasks, options.instruction)
+
+
+def instructed(tasks: Sequence[Task], instruction: str | None) -> list[Task]:
+    """The tasks; those without an instruction get the one given.
+
+    Raises: ArgumentError where one is given, but every task has its own.
+    """
     if instruction is None:
-        return tasks
+        return [*tasks]
     if all(map(_instruction, tasks)):
         held = few(f"{task.name!r}, which has {_instruction(task)!r}" for task in tasks)
         raise ArgumentError("--instruction for a task that holds none", held, "leave the option out")

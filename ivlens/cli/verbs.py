@@ -223,8 +223,8 @@ VERBS = {
         "list the built-in tasks, or show one",
         "List the built-in tasks; with a name or a file, show the task and one of its prompts, and how "
         "the file was read.",
-        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS, LABELS, CLOZE,
-         SCORING),
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), INSTRUCTION, FIELDS, LABELS,
+         CLOZE, SCORING),
     ),
     "train": Verb(
         "training.run",
