@@ -13,7 +13,7 @@ from contextlib import suppress
 from ..errors import IvlensError
 from ..text import one_line
 from .parser import build_parser
-from .streams import LONGEST, readable_streams, say_line
+from .streams import LONGEST, readable_streams, say_line, say_wait
 from .wording import as_options, in_options
 
 CLOSED_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
             try:
                 words = sys.argv[1:] if arguments is None else arguments
                 build_parser(words).parse_args(words, options)
+                if not options.verb.light:
+                    say_wait()
                 run = options.verb.function()
                 begun()
                 run(options)

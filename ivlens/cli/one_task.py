@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import logging
 import warnings
 
 from ..tasks import GenerationScoring, OptionScoring, Prompt, is_instructed, list_tasks, option_count, read_source
 from ..text import one_line, visible
 from .options import columns_of
 from .task_reading import check_for_files, instructed, overrides
-
-log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -21,10 +18,6 @@ def run(options: argparse.Namespace) -> None:
     (task,) = instructed([reading.task], options.instruction)
     for note in reading.notes:
         warnings.warn(note, stacklevel=2)
-    if not is_instructed(task):
-        log.info(
-            f"{task.name} holds no instruction; --instruction TEXT gives it one, with which its labels are written"
-        )
     shots = 2 if len(task.examples) >= 6 else 0  # half of them are for demonstrations, and one is the query
     prompt = task.prompts(1, shots=shots)[0]
     facts = {
@@ -51,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
         return
     lines = [one_line(f"{name}: {value}") for name, value in facts.items() if name != "prompt"]
     print(visible("\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"])))
+    if not is_instructed(task):
+        print("\n(without an instruction; --instruction TEXT gives one, with which the task's labels are written)")
 
 
 def _judging(prompt: Prompt) -> str:

@@ -17,6 +17,12 @@ def say_line(words: str) -> None:
     print(one_line(words), file=sys.stderr, flush=True)
 
 
+def say_wait() -> None:
+    """Say at a terminal that libraries are imported, which takes seconds, unless they are already."""
+    if "torch" not in sys.modules and sys.stderr.isatty():
+        say_line("importing torch and transformers")
+
+
 @contextmanager
 def readable_streams(worded: Callable[[str], str]) -> Iterator[None]:
     """Within this context stderr shows progress and short warnings, and characters without an encoding are escaped.

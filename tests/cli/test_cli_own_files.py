@@ -62,11 +62,11 @@ def test_a_file_is_shown_with_the_instruction_that_verbs_will_give_it(
     assert cli.main(["tasks", colours, *labels]) == 0
     said = capsys.readouterr()
     assert "Input: thing" in said.out
-    assert "colours holds no instruction; --instruction TEXT gives it one" in said.err
+    assert "(without an instruction; --instruction TEXT gives one" in said.out
     assert cli.main(["tasks", colours, *labels, "--instruction", "Name the colour."]) == 0
     said = capsys.readouterr()
     assert "\n\nName the colour.\n\nThing: thing" in said.out
-    assert said.err == ""
+    assert "without an instruction" not in said.out
 
 
 def test_an_instruction_never_replaces_a_task_s_own(colours: str) -> None:
