@@ -8,18 +8,20 @@ After the call the caller's gradient mode is as it was, since torch's own contex
 """
 
 import inspect
+import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import Annotated, Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from .errors import ArgumentError, brief
 from .kinds import ANYTHING, Kind, Refused, collection_of, kind_of, mapping_of
 from .kinds import Between as Between
+
+if TYPE_CHECKING:
+    import torch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,17 +59,26 @@ def checked(function: F) -> F:
             return function(*args, **options)  # Python's own TypeError
         for name, value in bound.arguments.items():
             bound.arguments[name] = _taken(name, kinds[name], value) if name in kinds else value
-        gradients = torch.is_grad_enabled()
-        try:
+        with _gradient_mode_kept():
             return function(*bound.args, **bound.kwargs)
-        finally:
-            torch.set_grad_enabled(gradients)
 
     check.__checked__ = True  # type: ignore[attr-defined]
     return check  # type: ignore[return-value]
 
 
-def check_finite(what: str, values: Tensor) -> None:
+@contextmanager
+def _gradient_mode_kept() -> Iterator[None]:
+    """Set the gradient mode back afterwards; torch begins with gradients, where it is imported only within."""
+    before = sys.modules.get("torch")
+    gradients = before is None or before.is_grad_enabled()
+    try:
+        yield
+    finally:
+        if (after := sys.modules.get("torch")) is not None:
+            after.set_grad_enabled(gradients)
+
+
+def check_finite(what: str, values: "torch.Tensor") -> None:
     """Raise ArgumentError where ``values`` are infinite or not a number, since these cannot be averaged or ranked."""
     odd = (~values.isfinite()).nonzero().tolist()
     if odd:

@@ -1,10 +1,14 @@
-"""What an annotation allows: in words for a message, and as a conversion of an argument."""
+"""What an annotation allows: in words for a message, and as a conversion of an argument.
+
+Libraries of arrays take seconds to import and are not imported here: an array comes from a caller who did.
+"""
 
 import inspect
 import math
 import operator
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +18,6 @@ from functools import cache, partial
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
-
-import numpy as np
-import torch
-from jaxtyping import AbstractArray, jaxtyped
-from torch import Tensor
 
 from .errors import brief, with_article
 from .remedies import head_meant, is_table, number_spelled, remedy_for
@@ -72,6 +71,12 @@ class Refused(Exception):
         self.kind, self.value, self.where = kind, value, where
 
 
+def is_of(value: Any, library: str, *names: str) -> bool:
+    """Whether a value is of one of a library's classes; no value is of a library that has not been imported."""
+    module = sys.modules.get(library)
+    return module is not None and isinstance(value, tuple(getattr(module, name) for name in names))
+
+
 @cache
 def kind_of(hint: Any) -> Kind:
     """What an annotation allows."""
@@ -89,7 +94,7 @@ def kind_of(hint: Any) -> Kind:
         return _number(hint)
     if origin is Callable or hint is Callable:
         return _instance("a callable", callable)
-    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+    if inspect.isclass(hint) and hasattr(hint, "dim_str"):  # of jaxtyping
         return _tensor(hint)
     if origin is tuple and inside[-1] is not ...:
         return _row([kind_of(each) for each in inside])
@@ -149,9 +154,13 @@ def _path() -> Kind:
 
 
 def _bool(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
+    if not _is_bool(value):
         raise Refused(kind_of(bool), value)
     return bool(value)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or is_of(value, "numpy", "bool_")
 
 
 def _number(hint: Any, allowed: Between | None = None) -> Kind:
@@ -160,8 +169,9 @@ def _number(hint: Any, allowed: Between | None = None) -> Kind:
 
     def take(value: Any) -> Any:
         try:
-            value = value.item() if isinstance(value, (Tensor, np.ndarray)) and not value.ndim else value
-            if isinstance(value, (bool, np.bool_)) or not (whole or isinstance(value, Real)):
+            array = is_of(value, "torch", "Tensor") or is_of(value, "numpy", "ndarray")
+            value = value.item() if array and not value.ndim else value
+            if _is_bool(value) or not (whole or isinstance(value, Real)):
                 raise TypeError
             number = operator.index(value) if whole else float(value)
         except (TypeError, OverflowError, ValueError, RuntimeError):  # the last from a tensor without data
@@ -188,6 +198,9 @@ def _tensor(hint: Any) -> Kind:
     """A tensor of the annotation's dtype and number of axes; axes are not compared between arguments."""
 
     def fits(value: Any) -> bool:
+        import torch
+        from jaxtyping import jaxtyped
+
         with jaxtyped("context"):
             return isinstance(value, hint) and value.layout == torch.strided and not value.is_meta
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ivlens import LoRA, Stability, TrainingConfig, TrainingRun
-from ivlens.cli import hand_over, main
+from ivlens.cli import main, sizes
 from ivlens.cli.parser import build_parser
 from ivlens.files import held
 from tiny_models import WORDS
@@ -120,13 +120,13 @@ def test_what_a_large_run_takes_is_said_beforehand(
 ) -> None:
     model = tiny_hooked()
     with caplog.at_level("INFO", "ivlens"):
-        hand_over.say_size(model, TrainingConfig(), tmp_path)
+        sizes.say_training(model, TrainingConfig(), tmp_path)
         assert not caplog.messages
-        monkeypatch.setattr(hand_over, "LARGE", 1)
-        hand_over.say_size(model, TrainingConfig(lora=LoRA(1)), tmp_path)
+        monkeypatch.setattr(sizes, "LARGE", 1)
+        sizes.say_training(model, TrainingConfig(lora=LoRA(1)), tmp_path)
         assert not caplog.messages
-        monkeypatch.setattr(hand_over.shutil, "disk_usage", lambda folder: Namespace(free=0))
-        hand_over.say_size(model, TrainingConfig(), tmp_path)
+        monkeypatch.setattr(sizes.shutil, "disk_usage", lambda folder: Namespace(free=0))
+        sizes.say_training(model, TrainingConfig(), tmp_path)
     assert "of memory for weights, gradients and optimiser, and up to" in caplog.messages[0]
     assert "has 0.0 GB free" in caplog.messages[1]
 

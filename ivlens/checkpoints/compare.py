@@ -117,6 +117,13 @@ def compare_checkpoints(
     return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
 
 
+def drop_base_tensors(out: Path) -> None:
+    """Remove the base's matrices and outputs that ``compare_checkpoints`` kept in ``out`` for further checkpoints."""
+    for kept in ("attention", "mlp", "outputs"):
+        for path in (out / MEASURES).glob(f"{kept}-*.safetensors"):
+            path.unlink()
+
+
 @dataclass(frozen=True)
 class Reference:
     """The base, as checkpoints are compared with it: facts, tokenizer, measures, prompts, what each one learned.

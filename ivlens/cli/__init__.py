@@ -13,8 +13,8 @@ from contextlib import suppress
 from ..errors import IvlensError
 from ..text import one_line
 from .parser import build_parser
-from .streams import LONGEST, readable_streams, say_line
-from .wording import in_options
+from .streams import LONGEST, readable_streams, say_line, say_wait
+from .wording import as_options, in_options
 
 CLOSED_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
@@ -30,11 +30,13 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
         SystemExit: the arguments cannot be parsed (2), or after --help or --version (0).
     """
     options = argparse.Namespace()
-    with readable_streams():
+    with readable_streams(lambda text: as_options(text, vars(options).get("verb"))):
         try:
             try:
                 words = sys.argv[1:] if arguments is None else arguments
                 build_parser(words).parse_args(words, options)
+                if not options.verb.light:
+                    say_wait()
                 run = options.verb.function()
                 begun()
                 run(options)

@@ -4,18 +4,23 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..checkpoints import CheckpointConfig, compare_checkpoints
-from ..errors import ArgumentError, SourceError
+from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
+from ..errors import ArgumentError, SourceError, few
 from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from ..tasks import Task, members
 from ..text import did_you_mean, plural
-from .loading import cut_to_splits, given, model_shape, read_tasks
+from .loading import check_alike, given, model_shape
+from .sizes import say_comparison
 from .tables import show
 from .targets import check_targets
+from .task_reading import cut_to_splits, read_tasks
+from .wording import as_options
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
 log = logging.getLogger("ivlens")
@@ -30,10 +35,13 @@ def run(options: argparse.Namespace) -> None:
     learned = _learned(options, tasks)
     sources = _by_name(options.checkpoints)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
+    check_sources([CheckpointSource("base", options.base), *name_sources(sources, options.base)])
     for task in tasks:
         cut_to_splits(task, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
+    check_alike(options.base, sources)
+    say_comparison(options)
     log.info(f"loading {options.base}, to compare {plural(len(sources), 'checkpoint')} with it")
     with held(options.out):
         comparison = compare_checkpoints(
@@ -46,9 +54,11 @@ def run(options: argparse.Namespace) -> None:
             **given(options, "compare_checkpoints"),
             **given(options, "load_model"),
         )
-        for name, reason in comparison.failures.items():
+        failures = {name: as_options(reason, options.verb) for name, reason in comparison.failures.items()}
+        comparison = replace(comparison, failures=failures)
+        for name, reason in failures.items():
             log.warning(f"{name} was not compared: {reason}")
-        if len(comparison.failures) == len(sources):  # an earlier comparison stays
+        if len(failures) == len(sources):  # an earlier comparison stays
             raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
         write_tables(comparison, options.out)
         views.write_comparison_report(options.out / "report.html", comparison)
@@ -56,6 +66,8 @@ def run(options: argparse.Namespace) -> None:
     frame = comparison.to_frame()
     general = {"general abilities": comparison.general_frame()} if comparison.general else {}
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]], **general})
+    if failures:
+        raise SourceError("checkpoints that can all be compared", f"{few(failures)}, which cannot", "see above")
 
 
 def write_tables(comparison: CheckpointComparison, folder: Path) -> None:

@@ -12,9 +12,10 @@ from ..demo import TASKS, DemoConfig, run_demo
 from ..files import safe_name
 from ..models import load_model
 from ..tasks import load_task
-from .loading import cut_to_splits, given
+from .loading import given
 from .tables import as_text, show
 from .targets import check_targets
+from .task_reading import cut_to_splits
 
 log = logging.getLogger("ivlens")
 

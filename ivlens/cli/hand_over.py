@@ -1,39 +1,16 @@
-"""What ``ivlens train`` says around a run: its size before, what changed, and the comparison that fits it."""
+"""What ``ivlens train`` says after a run: what changed, and the comparison that fits it."""
 
 import argparse
 import json
-import logging
 import shlex
-import shutil
-from pathlib import Path
 
 import pandas as pd
 
-from ..models import HookedTransformer
 from ..records import TrainingRun
-from ..training import TrainingConfig
 from .verbs import VERBS
 
-LARGE = 1e9  # bytes, from which a size is said
 NOT_SHOWN = ["step", "correct", "probability_stderr", "token_probability"]
 SAME = ("device", "dtype", "tokenizer", "format", "system", "assistant_prefix", "date", "k")
-log = logging.getLogger("ivlens")
-
-
-def say_size(model: HookedTransformer, config: TrainingConfig, folder: Path) -> None:
-    """Say what a run takes of memory and disk where that is large, and warn where the disk has less."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    if config.lora is not None or weights * 4 < LARGE:
-        return
-    states = 2 * 3 * weights  # weights and both moments of the optimiser; the state before is kept while training
-    memory, disk = 4 * weights, states + weights
-    log.info(
-        f"training all weights takes up to {_gigabytes(memory)} of memory for weights, gradients and optimiser, and up "
-        f"to {_gigabytes(disk)} in {folder}, {_gigabytes(disk - states / 2)} of it when the run is done"
-    )
-    free = shutil.disk_usage(folder).free
-    if free < disk:
-        log.warning(f"{folder} has {_gigabytes(free)} free; --lora or --layers write less")
 
 
 def before_and_after(run: TrainingRun) -> pd.DataFrame:
@@ -74,7 +51,3 @@ def compare_command(options: argparse.Namespace, learned: str) -> str:
 def _assigned(option: tuple[str, object]) -> str:
     name, value = option
     return f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -4,10 +4,10 @@ import argparse
 import json
 import warnings
 
-from ..tasks import GenerationScoring, OptionScoring, Prompt, list_tasks, option_count, read_source
+from ..tasks import GenerationScoring, OptionScoring, Prompt, is_instructed, list_tasks, option_count, read_source
 from ..text import one_line, visible
-from .loading import check_for_files, overrides
 from .options import columns_of
+from .task_reading import check_for_files, instructed, overrides
 
 
 def run(options: argparse.Namespace) -> None:
@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> None:
     name, own = options.task, overrides(options)
     check_for_files([name], options)
     reading = read_source(name, columns_of(options.fields), {} if name in list_tasks() else own)
-    task = reading.task
+    (task,) = instructed([reading.task], options.instruction)
     for note in reading.notes:
         warnings.warn(note, stacklevel=2)
     shots = 2 if len(task.examples) >= 6 else 0  # half of them are for demonstrations, and one is the query
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
         return
     lines = [one_line(f"{name}: {value}") for name, value in facts.items() if name != "prompt"]
     print(visible("\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"])))
+    if not is_instructed(task):
+        print("\n(without an instruction; --instruction TEXT gives one, with which the task's labels are written)")
 
 
 def _judging(prompt: Prompt) -> str:

@@ -14,15 +14,19 @@ from ..checkpoints import (
     repair,
     repaired_model,
 )
+from ..checkpoints.compare import drop_base_tensors
+from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
 from ..errors import UnsupportedError
 from ..files import held
 from ..models import check_export, export_hf
 from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
 from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
-from .loading import cut_to_splits, given, read_tasks
+from .loading import check_alike, given
+from .sizes import say_repair
 from .tables import show
 from .targets import check_targets
+from .task_reading import cut_to_splits, read_tasks
 
 RECORD, REPORT, MERGEKIT = "repair.safetensors", "report.html", "mergekit.yaml"
 EXPORTS = {"hf": "model", "adapter": "adapter"}  # folders
@@ -40,8 +44,11 @@ def run(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     if options.export != "none":
         check_export(options.out / EXPORTS[options.export])
+    check_sources([CheckpointSource("base", options.base), *name_sources({"tuned": options.tuned}, options.base)])
     for task in (*keep, *learned, *(others or ())):
         cut_to_splits(task, config)
+    check_alike(options.base, {"the tuned model": options.tuned})
+    say_repair(options)
     earlier = written_in(options.out)
     with held(options.out):
         log.info(f"loading {options.base} and {options.tuned}")
@@ -55,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
             hand_over(options, found, loading)
         further = diagnose(options, config, keep, learned) if options.diagnose else []
         views.write_repair_report(options.out / REPORT, found, further)
+        drop_base_tensors(options.out / MEASURES)
     left = [name for name, time in written_in(options.out).items() if earlier.get(name) == time]
     if left:
         log.warning(f"of an earlier run, not written again: {', '.join(left)}")

@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,12 +17,22 @@ def say_line(words: str) -> None:
     print(one_line(words), file=sys.stderr, flush=True)
 
 
+def say_wait() -> None:
+    """Say at a terminal that libraries are imported, which takes seconds, unless they are already."""
+    if "torch" not in sys.modules and sys.stderr.isatty():
+        say_line("importing torch and transformers")
+
+
 @contextmanager
-def readable_streams() -> Iterator[None]:
-    """Within this context stderr shows progress and short warnings, and characters without an encoding are escaped."""
+def readable_streams(worded: Callable[[str], str]) -> Iterator[None]:
+    """Within this context stderr shows progress and short warnings, and characters without an encoding are escaped.
+
+    ``worded`` puts warnings into the words of the command line.
+    """
     with ExitStack() as stack:
-        for each in (escaped_streams, progress_lines, short_warnings):
-            stack.enter_context(each())
+        stack.enter_context(escaped_streams())
+        stack.enter_context(progress_lines(worded))
+        stack.enter_context(short_warnings(worded))
         yield
 
 
@@ -43,14 +53,19 @@ def escaped_streams() -> Iterator[None]:
 class _Lines(logging.Handler):
     """Each message on one line of stderr, so that stdout can be piped."""
 
+    def __init__(self, worded: Callable[[str], str]) -> None:
+        super().__init__()
+        self.worded = worded
+
     def emit(self, record: logging.LogRecord) -> None:
-        say_line(record.getMessage())
+        text = record.getMessage()
+        say_line(self.worded(text) if record.levelno >= logging.WARNING else text)
 
 
 @contextmanager
-def progress_lines() -> Iterator[None]:
+def progress_lines(worded: Callable[[str], str]) -> Iterator[None]:
     """Within this context the progress that ivlens logs is shown."""
-    log, handler = logging.getLogger("ivlens"), _Lines()
+    log, handler = logging.getLogger("ivlens"), _Lines(worded)
     before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -63,11 +78,11 @@ def progress_lines() -> Iterator[None]:
 
 
 @contextmanager
-def short_warnings() -> Iterator[None]:
+def short_warnings(worded: Callable[[str], str]) -> Iterator[None]:
     """Within this context a warning is shown as one line, without its file and line of code."""
 
     def shown(message: Warning | str, *_: Any, **__: Any) -> str:
-        return f"ivlens: warning: {one_line(str(message).removeprefix('ivlens: '), LONGEST)}\n"
+        return f"ivlens: warning: {one_line(worded(str(message).removeprefix('ivlens: ')), LONGEST)}\n"
 
     before, warnings.formatwarning = warnings.formatwarning, shown
     try:

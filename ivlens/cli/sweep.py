@@ -11,9 +11,10 @@ from ..steering import compare_conditions, controlled, layer_grid, steering_swee
 from ..tasks import is_instructed
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import Condition, check_layers
-from .loading import cut_counts, given, model_shape, read_model, read_task
+from .loading import given, model_shape, read_model
 from .tables import show
 from .targets import check_records, check_targets
+from .task_reading import cut_counts, read_task
 
 CONTROL_SEEDS = (0, 1, 2)
 WRITTEN = ("sweep.safetensors", "comparison.safetensors", "steering.html")

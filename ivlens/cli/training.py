@@ -16,10 +16,12 @@ from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_task
 from ..training import Ability, Guidance, LoRA, TrainingConfig, drop_spare, fine_tune, rehearsal_prompts
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
-from .hand_over import before_and_after, compare_command, say_size
-from .loading import check_one, given, model_shape, read_model, read_tasks
+from .hand_over import before_and_after, compare_command
+from .loading import given, model_shape, read_model
+from .sizes import say_training
 from .tables import show
 from .targets import check_targets
+from .task_reading import check_one, read_tasks
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
 OLD_EXAMPLES = 8  # examples of each kept task, for guidance by replay
@@ -28,12 +30,7 @@ log = logging.getLogger("ivlens")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train in the folder --out, locked for this process."""
-    with held(options.out):
-        _run_alone(options)
-
-
-def _run_alone(options: argparse.Namespace) -> None:
+    """Train in the folder --out, locked for this process; measure before and after, and write what was trained."""
     if options.engine == "bridge":
         expected = "--engine auto or hooked, since training is not yet done on a Bridge"
         raise ArgumentError(expected, "bridge", "leave the option out")
@@ -48,9 +45,22 @@ def _run_alone(options: argparse.Namespace) -> None:
         _check_model(config, k, *shape)
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
+    with held(options.out):
+        _train(options, task, kept, config, asked, k, paths)
+
+
+def _train(
+    options: argparse.Namespace,
+    task: Task,
+    kept: Sequence[Task],
+    config: TrainingConfig,
+    asked: dict[str, Any],
+    k: int | None,
+    paths: dict[str, Path],
+) -> None:
     model = only_hooked(read_model(options, engine="hooked"), "training")
     _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
-    say_size(model, config, options.out)
+    say_training(model, config, options.out)
     written = {"format": asked["format"], "tokenizer": model.tokenizer}
     vector = partial(_vector, model, paths, options, asked["format"])
     others = [load_task(name) for name in word_tasks() if name not in paths]

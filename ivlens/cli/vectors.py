@@ -12,9 +12,10 @@ from ..files import safe_name
 from ..models import Model, model_facts
 from ..vectors import InstructionVector, instruction_vector, list_vectors, logit_lens
 from ..vocabulary import check_count
-from .loading import check_locating, model_shape, read_model, read_task
+from .loading import check_locating, model_shape, read_model
 from .tables import show
 from .targets import check_targets
+from .task_reading import read_task
 
 log = logging.getLogger("ivlens")
 

@@ -37,7 +37,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb; ``run``: its module in this folder and function there; ``keeps``: whether --out keeps finished parts."""
+    """A verb; ``run``: its module in this folder and function there; ``keeps``: whether --out keeps finished parts.
+
+    ``light``: it is begun at once, without libraries that take seconds to import.
+    """
 
     run: str
     help: str
@@ -45,6 +48,7 @@ class Verb:
     arguments: tuple[Argument, ...] = ()
     options: tuple[Options, ...] = ()
     keeps: bool = False
+    light: bool = False
 
     def generated(self) -> dict[str, dict[str, Parameter]]:
         """The options read from signatures, by source; an option of two sources is listed under the first."""
@@ -223,8 +227,9 @@ VERBS = {
         "list the built-in tasks, or show one",
         "List the built-in tasks; with a name or a file, show the task and one of its prompts, and how "
         "the file was read.",
-        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), FIELDS, LABELS, CLOZE,
-         SCORING),
+        (Argument("task", metavar="TASK", nargs="?", help="a built-in task or a task file"), INSTRUCTION, FIELDS,
+         LABELS, CLOZE, SCORING),
+        light=True,
     ),
     "train": Verb(
         "training.run",

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..errors import TaskError, brief, few, reason
+from ..kinds import is_of
 from .row_formats import format_of
 from .source import PARQUET, Parsed, Rows, Source
 
@@ -96,7 +95,7 @@ def class_names(source: Any) -> dict[str, list[str]]:
 def numbered(rows: Any, origin: str, key: str = "") -> Rows:
     """The rows of a list, a frame or a dataset with their locations, counted from 1."""
     what = f"field {key!r} of {origin}" if key else origin
-    if isinstance(rows, pd.DataFrame):
+    if is_of(rows, "pandas", "DataFrame"):
         names = [*rows.columns]
         if not rows.columns.is_unique:
             raise TaskError(f"{what} to name every column once", few(map(brief, names)))

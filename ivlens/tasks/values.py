@@ -1,13 +1,12 @@
 """What a value in a row is: a text, several, the options of a choice, or the turns of a conversation."""
 
+import sys
 from ast import literal_eval
 from collections.abc import Mapping
 from math import isfinite, isnan
 from numbers import Integral, Real
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
-
-import pandas as pd
 
 from ..errors import TaskError, brief, few
 from .examples import as_text
@@ -58,7 +57,8 @@ def is_missing(value: Any) -> bool:
     """Whether a value is missing: None, NaN, pandas' NA and NaT, blank text, or an empty list."""
     if isinstance(value, float):
         return isnan(value)
-    if value is None or value is pd.NA or value is pd.NaT:
+    pandas = sys.modules.get("pandas")  # not imported for this: a value of its own comes from a caller who did
+    if value is None or (pandas is not None and (value is pandas.NA or value is pandas.NaT)):
         return True
     return isinstance(value, (str, list, tuple, Mapping)) and not (value and str(value).strip())
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..errors import TaskError, brief, few, reason
 
 Document = dict[str, Any]
@@ -72,6 +70,8 @@ def _json_rows(file: Path) -> list[Any]:
 
 
 def _csv_rows(file: Path) -> list[Any]:
+    import pandas as pd
+
     frame = pd.read_csv(file)
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 

@@ -115,7 +115,7 @@ def test_what_is_trained_on_rehearsed_and_measured_is_asked_as_told(
     [
         (("--system", "Be brief."), "expected --system only with --format chat; got --format labelled"),
         (("--template-option", "x=1"), "expected --template-option only with --format chat"),
-        (("--format", "chat", "--date", "9 Jan"), "expected date to be a day, YYYY-MM-DD; got '9 Jan'"),
+        (("--format", "chat", "--date", "9 Jan"), "expected --date to be a day, YYYY-MM-DD; got '9 Jan'"),
         (("--format", "chat", "--template-option", "x=1"), "the model's chat template mentions; got 'x'"),
     ],
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ivlens import cli
-from ivlens.cli.loading import read_task, read_tasks
 from ivlens.cli.options import columns_of
+from ivlens.cli.task_reading import read_task, read_tasks
 from ivlens.cli.verbs import VERBS
 from ivlens.errors import ArgumentError
 from ivlens.tasks import GenerationScoring

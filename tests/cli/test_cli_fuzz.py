@@ -30,7 +30,7 @@ VERBS = {
     "sweep": ("model vector.safetensors --task task.json --layers 0 --scales 1 --n-validation 2 --n-test 2",
               "--task --layers --scales --n-validation --n-test --seed --out --instruction"),
     "vectors": (".", ""),
-    "tasks": ("task.json", "--fields --cloze"),
+    "tasks": ("task.json", "--fields --cloze --instruction"),
     "train": ("model --task task.json --guidance plain --steps 1 --batch-size 2 --warmup 0 --k 2 --out new",
               "--task --keep --guidance --out --lora --vector-layer --vector-scale"),
     "compare": (f"model other --tasks task.json {SMALL} --n-test 2 --k 2 --out new",

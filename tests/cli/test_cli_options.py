@@ -2,6 +2,8 @@
 
 import argparse
 import inspect
+import json
+import os
 import re
 import subprocess
 import sys
@@ -99,18 +101,30 @@ def test_help_is_what_the_docstring_says(source: str) -> None:
         "--version",
         "tasks",
         "tasks --json",
+        "tasks antonym",
+        "tasks antonym --json",
+        "tasks antonim",
+        "tasks ./missing/own.csv",
+        "tasks own.csv --labels Thing Colour",
+        "tasks own.jsonl --fields input=input answers=output",
         "compare --help",
         "heads m t --metric x",
     ],
 )
-def test_help_usage_errors_and_the_list_of_tasks_import_nothing_heavy(words: str) -> None:
+def test_help_usage_errors_and_tasks_import_nothing_heavy(words: str, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("input,output\n" + "".join(f"thing {n},colour {n}\n" for n in range(8)))
+    rows = [json.dumps({"input": f"thing {n}", "output": f"colour {n}"}) for n in range(8)]
+    (tmp_path / "own.jsonl").write_text("\n".join(rows))
     code = (
         "import sys\nfrom ivlens import cli\n"
         f"try: cli.main({words.split()!r})\n"
         "except SystemExit: pass\n"
         "print({'torch', 'transformers', 'pandas', 'numpy', 'jaxtyping', 'huggingface_hub'} & {*sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    settings = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=settings
+    )
     assert done.stdout.splitlines()[-1] == "set()"
 
 

@@ -11,7 +11,7 @@ import pytest
 from ivlens import ArgumentError, CheckpointConfig, TaskError, cli, list_tasks, load_task
 from ivlens.checkpoints.prompts import draw_prompts
 from ivlens.cli import checkpoints, loading, tasks
-from ivlens.cli.loading import cut_counts, read_tasks
+from ivlens.cli.task_reading import cut_counts, read_tasks
 from ivlens.cli.verbs import VERBS
 from ivlens.cli.wording import in_options
 
@@ -55,6 +55,20 @@ def test_what_is_said_of_files_is_refused_without_one(option: dict[str, Any]) ->
         read_tasks(["antonym"], said(**option))
 
 
+def test_a_file_is_shown_with_the_instruction_that_verbs_will_give_it(
+    colours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("--labels", "Thing", "Colour")
+    assert cli.main(["tasks", colours, *labels]) == 0
+    said = capsys.readouterr()
+    assert "Input: thing" in said.out
+    assert "(without an instruction; --instruction TEXT gives one" in said.out
+    assert cli.main(["tasks", colours, *labels, "--instruction", "Name the colour."]) == 0
+    said = capsys.readouterr()
+    assert "\n\nName the colour.\n\nThing: thing" in said.out
+    assert "without an instruction" not in said.out
+
+
 def test_an_instruction_never_replaces_a_task_s_own(colours: str) -> None:
     file, built_in = read_tasks([colours, "antonym"], said(instruction="Name the colour."))
     assert file.instructions == ("Name the colour.",)
@@ -66,7 +80,7 @@ def test_an_instruction_never_replaces_a_task_s_own(colours: str) -> None:
 WORDS = {
     "heads": "heads m antonym", "vector": "vector m antonym", "sweep": "sweep m v --task antonym",
     "train": "train m --task antonym --keep synonym --out o", "compare": "compare m n --tasks antonym --out o",
-    "repair": "repair m n --keep antonym --learned synonym --out o",
+    "repair": "repair m n --keep antonym --learned synonym --out o", "tasks": "tasks antonym",
 }  # fmt: skip
 
 

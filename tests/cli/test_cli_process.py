@@ -64,6 +64,16 @@ def test_a_signal_at_any_moment_ends_in_its_status(number: signal.Signals, works
         assert "Exception ignored" not in err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no terminals of POSIX")
+def test_a_terminal_is_told_of_the_wait_before_anything_large_is_imported(workshop: Path) -> None:
+    ours, theirs = os.openpty()
+    process = started("vectors", str(workshop), stderr=theirs)
+    os.close(theirs)
+    assert os.read(ours, 1000).startswith(b"importing torch and transformers")
+    assert ended(process)[0] == 0
+    os.close(ours)
+
+
 def test_a_signal_that_is_switched_off_stays_off(workshop: Path) -> None:
     """As under nohup."""
     process = begun("tasks", cwd=workshop, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))

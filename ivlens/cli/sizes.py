@@ -1,0 +1,92 @@
+"""What a run takes of memory and disk, said before it begins where that is large."""
+
+import argparse
+import logging
+import re
+import shutil
+import tempfile
+from math import prod
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..models import HookedTransformer
+from ..training import TrainingConfig
+from .loading import config_file, given
+
+LARGE = 1e9  # bytes, from which a size is said
+log = logging.getLogger("ivlens")
+
+
+def say_training(model: HookedTransformer, config: TrainingConfig, folder: Path) -> None:
+    """Say what a run of training takes, and warn where the disk has less."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if config.lora is not None or weights * 4 < LARGE:
+        return
+    states = 2 * 3 * weights  # weights and both moments of the optimiser; the state before is kept while training
+    memory, disk = 4 * weights, states + weights
+    log.info(
+        f"training all weights takes up to {_gigabytes(memory)} of memory for weights, gradients and optimiser, and up "
+        f"to {_gigabytes(disk)} in {folder}, {_gigabytes(disk - states / 2)} of it when the run is done"
+    )
+    _warn_of_full(folder, disk, "--lora or --layers write less")
+
+
+def say_comparison(options: argparse.Namespace) -> None:
+    """Say what a comparison of checkpoints takes."""
+    weights, matrices = weight_bytes(options)
+    if weights + matrices < LARGE:
+        return
+    log.info(
+        f"one model is in memory at a time, {_gigabytes(weights)} of weights; {_gigabytes(matrices)} of the base's "
+        f"matrices are written into {options.out}, with which further checkpoints are compared"
+    )
+    _warn_of_full(options.out, matrices, "choose another --out")
+
+
+def say_repair(options: argparse.Namespace) -> None:
+    """Say what a repair takes: both models in temporary files, and what it hands over."""
+    weights, matrices = weight_bytes(options)
+    if 2 * weights < LARGE:
+        return
+    temporary, kept = Path(tempfile.gettempdir()), weights if options.export == "hf" else 0
+    written = kept + (matrices if options.diagnose else 0)
+    log.info(
+        f"one model is in memory at a time, {_gigabytes(weights)} of weights; up to {_gigabytes(2 * weights)} are "
+        f"written into {temporary} for the time of the run, and up to {_gigabytes(written)} into {options.out}, "
+        f"{_gigabytes(kept)} of it when the run is done"
+    )
+    _warn_of_full(temporary, 2 * weights, "set TMPDIR to a folder on another disk")
+    _warn_of_full(options.out, written, "choose another --out, or --export adapter or none")
+
+
+def weight_bytes(options: argparse.Namespace) -> tuple[int, int]:
+    """Bytes of the base's weights as they will be loaded, and of the matrices of its layers among them.
+
+    They are known from the headers of a local or cached model's files; 0 where there are none.
+    """
+    config, dtype = config_file(options.base), given(options, "load_model")["dtype"]
+    size = 4 if dtype is None else dtype.itemsize
+    weights = matrices = 0
+    for file in config.parent.glob("*.safetensors") if config else ():
+        try:
+            with safe_open(file, "pt") as tensors:
+                shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):  # loading the model reports what is wrong
+            continue
+        weights += size * sum(map(prod, shapes.values()))
+        in_layers = (shape for name, shape in shapes.items() if len(shape) > 1 and re.search(r"\.\d+\.", name))
+        matrices += size * sum(map(prod, in_layers))
+    return weights, matrices
+
+
+def _warn_of_full(folder: Path, count: int, do: str) -> None:
+    """Warn where a disk has less free than will be written."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if free < count:
+        log.warning(f"{folder} has {_gigabytes(free)} free; {do}")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"
