@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from ..tasks import Task, members
 from ..text import did_you_mean, plural
+from .asked_alike import of_comparison
 from .loading import cut_to_splits, given, model_shape, read_tasks
 from .tables import show
 from .targets import check_targets
@@ -50,6 +52,8 @@ def run(options: argparse.Namespace) -> None:
             log.warning(f"{name} was not compared: {reason}")
         if len(comparison.failures) == len(sources):  # an earlier comparison stays
             raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
+        if asked := of_comparison(options):
+            comparison = replace(comparison, provenance={**comparison.provenance, "options": asked})
         write_tables(comparison, options.out)
         views.write_comparison_report(options.out / "report.html", comparison)
     log.info(f"wrote {options.out / 'report.html'}")
