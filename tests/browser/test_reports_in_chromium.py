@@ -55,9 +55,10 @@ for (const figure of document.querySelectorAll('.figure')) {
     if (own.left < box.left - 1 || own.right > box.right + 1 || own.bottom > box.bottom + 1)
       faults.push(`legend of ${name}`);
   }
-  for (const title of figure.querySelectorAll('.gtitle .line, .gtitle'))
+  const title = figure.querySelector('.gtitle');
+  for (const line of title?.querySelector('.line') ? title.querySelectorAll('.line') : title ? [title] : [])
     for (const buttons of figure.querySelectorAll('.modebar-group'))
-      if (overlap(title.getBoundingClientRect(), buttons.getBoundingClientRect())) faults.push(`title of ${name}`);
+      if (overlap(line.getBoundingClientRect(), buttons.getBoundingClientRect())) faults.push(`title of ${name}`);
 }
 const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
 while (texts.nextNode()) {

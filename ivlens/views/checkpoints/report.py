@@ -151,7 +151,8 @@ def _tasks(comparison: CheckpointComparison) -> str:
          "in the test split": base[task].get("n_available")}
         for task in comparison.tasks if task in first
     ]  # fmt: skip
-    return frame_table(pd.DataFrame(rows), "The tasks, with an instruction and one prompt of each")
+    known = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    return frame_table(known, "The tasks, with an instruction and one prompt of each")
 
 
 def _verdicts(comparison: CheckpointComparison) -> str:
