@@ -94,7 +94,7 @@ def compare_checkpoints(
     asked = as_tasks(tasks)
     if not asked or len({task.name for task in asked}) < len(asked):
         raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")
-    sources = name_sources(checkpoints, base)
+    sources = given = name_sources(checkpoints, base)
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
     check_sources([CheckpointSource("base", base), *sources])
@@ -114,7 +114,12 @@ def compare_checkpoints(
             reference = _measure_base(FurtherMeasures(folder / MEASURES, config), first, prompts, learned_by)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
-    return _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
+    comparison = _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
+    origins = {
+        "checkpoints": {each.name: each.text for each in given if each.text},
+        "tasks": {task.name: task.source for task in asked if task.source},
+    }
+    return replace(comparison, provenance={**comparison.provenance, **origins})
 
 
 def drop_base_tensors(out: Path) -> None:

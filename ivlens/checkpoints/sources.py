@@ -39,6 +39,14 @@ class CheckpointSource:
     adapter: Path | None = None
     tokenizer: Any = None
 
+    @property
+    def text(self) -> str:
+        """The source as the command line takes it; empty for a model object."""
+        source = self.adapter or self.source
+        if not isinstance(source, (str, Path)):
+            return ""
+        return f"{source}@{self.revision}" if self.revision else str(source)
+
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of ``load_model``; a checkpoint without a tokenizer gets the base's, with a warning."""
         if self.tokenizer is None or options.get("tokenizer") is not None:

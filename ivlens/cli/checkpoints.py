@@ -15,6 +15,7 @@ from ..files import held
 from ..records import CheckpointComparison, write_atomically
 from ..tasks import Task, members
 from ..text import did_you_mean, plural
+from .asked_alike import of_comparison
 from .loading import check_alike, given, model_shape
 from .sizes import say_comparison
 from .tables import show
@@ -60,6 +61,8 @@ def run(options: argparse.Namespace) -> None:
             log.warning(f"{name} was not compared: {reason}")
         if len(failures) == len(sources):  # an earlier comparison stays
             raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
+        if asked := of_comparison(options):
+            comparison = replace(comparison, provenance={**comparison.provenance, "options": asked})
         write_tables(comparison, options.out)
         views.write_comparison_report(options.out / "report.html", comparison)
     log.info(f"wrote {options.out / 'report.html'}")

@@ -1,16 +1,15 @@
 """What ``ivlens train`` says after a run: what changed, and the comparison that fits it."""
 
 import argparse
-import json
 import shlex
 
 import pandas as pd
 
 from ..records import TrainingRun
+from .asked_alike import CHAT, LOADING, changed, of_files, of_template
 from .verbs import VERBS
 
 NOT_SHOWN = ["step", "correct", "probability_stderr", "token_probability"]
-SAME = ("device", "dtype", "tokenizer", "format", "system", "assistant_prefix", "date", "k")
 
 
 def before_and_after(run: TrainingRun) -> pd.DataFrame:
@@ -33,21 +32,5 @@ def compare_command(options: argparse.Namespace, learned: str) -> str:
     words = ["ivlens", "compare", options.model, str(options.out), "--tasks", options.task, *options.keep]
     words += ["--learned", learned, "--out", f"{options.out}-compared"]
     generated = {name: each for group in VERBS["compare"].generated().values() for name, each in group.items()}
-    for name in SAME:
-        value = getattr(options, name)
-        if value != generated[name].default:
-            words += [generated[name].flag, str(value)]
-    for name in ("fields", "labels"):
-        words += [f"--{name}", *getattr(options, name)] if getattr(options, name) else []
-    if options.scoring:
-        words += ["--scoring", *map(_assigned, options.scoring)]
-    if options.instruction:
-        words += ["--instruction", options.instruction]
-    for each in options.template_option:
-        words += ["--template-option", _assigned(each)]
-    return shlex.join(words)
-
-
-def _assigned(option: tuple[str, object]) -> str:
-    name, value = option
-    return f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+    words += changed(options, (*LOADING, *CHAT, "k"), generated)
+    return shlex.join([*words, *of_files(options), *of_template(options)])

@@ -161,20 +161,22 @@ class Board:
     def __init__(self, n_panels: int, width: int) -> None:
         self.figure, self.width, self.height = make_subplots(1, n_panels), width, 0.0
         self.boxes: list[Box] = []
-        self.names: list[tuple[str, float, float]] = []
+        self.names: list[tuple[str, str, float, float]] = []
         self.legends: list[tuple[Sequence[str], str, float, float]] = []
 
-    def add_panel(self, traces: Sequence[Any], box: Box, name: str, x: dict[str, Any], y: dict[str, Any]) -> None:
-        """Draw the next panel in its box, with its name above it and its axes."""
+    def add_panel(
+        self, traces: Sequence[Any], box: Box, name: str, x: dict[str, Any], y: dict[str, Any], note: str = ""
+    ) -> None:
+        """Draw the next panel in its box, with its axes, its name above it, and under the name a small note."""
         self.boxes.append(box)
         column = len(self.boxes)
         self.figure.add_traces(traces, rows=1, cols=column)
         self.figure.update_xaxes(x, col=column).update_yaxes(y, col=column)
-        self.add_name(shortened(name, int(box.width / 8)), box.left, box.top)
+        self.add_name(shortened(name, int(box.width / 8)), box.left, box.top, note)
 
-    def add_name(self, name: str, left: float, top: float) -> None:
-        """Write a name above the point."""
-        self.names.append((name, left, top))
+    def add_name(self, name: str, left: float, top: float, note: str = "") -> None:
+        """Write a name above the point, and under it a small note."""
+        self.names.append((name, note, left, top))
 
     def add_legend(self, groups: Sequence[str], legend: str, left: float, top: float) -> None:
         """Add a legend of these groups of traces, its top left corner at the point."""
@@ -186,10 +188,12 @@ class Board:
             across = [left / self.width, min(1, (left + width) / self.width)]
             up = [max(0, 1 - (top + height) / self.height), 1 - top / self.height]
             self.figure.update_xaxes(domain=across, col=column).update_yaxes(domain=up, col=column)
-        for name, left, top in self.names:
+        for name, note, left, top in self.names:
+            small = f'<br><span style="font-size:11px">{plain(note, 99)}</span>' if note else ""
             self.figure.add_annotation(
-                text=f"<b>{plain(name, 99)}</b>", x=left / self.width, y=1 - (top - 6) / self.height, xref="paper",
-                yref="paper", xanchor="left", yanchor="bottom", showarrow=False, font_size=13,
+                text=f"<b>{plain(name, 99)}</b>{small}", x=left / self.width, y=1 - (top - 6) / self.height,
+                xref="paper", yref="paper", xanchor="left", yanchor="bottom", align="left", showarrow=False,
+                font_size=13,
             )  # fmt: skip
         for groups, legend, left, top in self.legends:
             add_legend(self.figure, groups, legend, x=left / self.width, y=1 - top / self.height)

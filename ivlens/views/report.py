@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 from ..checks import checked
 from ..errors import ArgumentError, RecordError
 from ..records import Record, TrainingRun
-from ..text import escaped, one_line, plural, visible
+from ..text import one_line, plural, visible
 from .checkpoints.report import facts_frame
 from .documents import HEADING_LENGTH, Body, write_page
 from .markup import prose, render
-from .sections import SECTIONS, Section, folded, section_of
+from .sections import SECTIONS, Section, foldable, folded, section_of
 from .tables import frame_table
 
 FIGURES_LENGTH = 3_600_000  # characters of all figures; with plotly and the tables the page stays below 10 MB
@@ -108,7 +108,7 @@ def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Any
             room -= sum(len(figure.to_json()) for figure in _figures(part.bodies))
             bodies = part.bodies if room > 0 else _without_figures(part.bodies)
             origin = folded("Where these numbers come from", _provenance(name, part.record))
-            body += [f'<h3 id="{anchor}">{escaped(label)}</h3>', *bodies, origin]
+            body += foldable(label, 3, [*bodies, origin], anchor)
         contents.append((section.heading, links))
         sections.append((section.heading, body))
     return contents, sections

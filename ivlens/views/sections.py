@@ -1,6 +1,6 @@
 """What a report shows for each kind of record: a heading, a sentence, figures and tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -25,7 +25,6 @@ from ..records import (
     WeightReverts,
     prompts_needed,
 )
-from ..text import escaped
 from .checkpoints.patching import patching_parts
 from .checkpoints.repair import repair_parts
 from .checkpoints.report import METHOD, comparison_sections
@@ -61,9 +60,14 @@ def folded(summary: str, content: str) -> str:
     return render("details.html", summary=summary, content=Markup(content))
 
 
+def foldable(heading: str, level: int, bodies: Sequence[Body], anchor: str = "") -> list[Body]:
+    """A plain-text heading with its bodies, which fold."""
+    return [render("section.html", heading=heading, level=level, anchor=anchor), *bodies, "</details>"]
+
+
 def checkpoints_parts(comparison: CheckpointComparison) -> list[Body]:
     """The sections of a comparison's own report."""
-    sections = [[f"<h4>{escaped(name)}</h4>", body] for name, body in comparison_sections(comparison)]
+    sections = [foldable(name, 4, [body]) for name, body in comparison_sections(comparison)]
     return [*sections, folded("How this was measured", prose(METHOD))]
 
 

@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 from .markup import render
 
 MOST_CHARACTERS = 2000  # a longer text is cut
+LONGEST_WORD, SHORT = 24, 60  # characters of a word that is kept whole, and of a text that a narrow column may hold
 
 
 @checked
@@ -32,9 +33,20 @@ def frame_table(frame: pd.DataFrame, caption: str = "") -> str:
     if list(frame.index.names) != [None] or not is_integer_dtype(frame.index.dtype):
         frame = frame.reset_index()
     numeric = [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in frame.dtypes]
-    rows = [list(zip(map(_text, row), numeric, strict=True)) for row in frame.itertuples(index=False, name=None)]
-    header = list(zip(map(_text, frame.columns), numeric, strict=True))
+    header, *rows = [
+        [(text, _look(text, kind)) for text, kind in zip(map(_text, row), numeric, strict=True)]
+        for row in [tuple(frame.columns), *frame.itertuples(index=False, name=None)]
+    ]
     return render("table.html", caption=caption, header=header, rows=rows)
+
+
+def _look(text: str, is_number: bool) -> str:
+    """The class of a text in a table: a number, a word that is not broken at its hyphens, a long text, or none."""
+    if is_number:
+        return "number"
+    if "-" in text and len(text) <= LONGEST_WORD and len(text.split()) == 1:
+        return "word"
+    return "long" if len(text) > SHORT else ""
 
 
 def check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:

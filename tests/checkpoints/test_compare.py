@@ -150,8 +150,10 @@ def test_finished_measures_are_found_again(
 ) -> None:
     out, first = tmp_path / "out", {"doubled": variant("doubled", scale(2.0))}
     whole = compare_checkpoints(base, first, tasks, CONFIG, out=out)
+    assert whole.provenance["checkpoints"] == {"doubled": str(first["doubled"])}
+    assert whole.provenance["tasks"] == {task.name: task.source for task in tasks if task.source}
     # the second task has no cloze; sweeps on the base only; outputs and matrices beside the base's
-    assert len(messages) == 2 * (6 + 5 + 1) + 2 + 2
+    assert len(messages) == 2 * (7 + 6 + 1) + 2 + 2
     messages.clear()
     again = compare_checkpoints(base, first, tasks, CONFIG, out=out)
     assert messages == []
@@ -184,7 +186,7 @@ def test_an_interrupted_comparison_resumes(
         compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
     messages.clear()
     again = compare_checkpoints(base, checkpoints, tasks, CONFIG, out=tmp_path / "out")
-    assert len(messages) == 28 - 19
+    assert len(messages) == 32 - 19
     assert again.to_frame().equals(whole.to_frame())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from ivlens import ArgumentError, CheckpointConfig, TaskError, cli, list_tasks, load_task
 from ivlens.checkpoints.prompts import draw_prompts
 from ivlens.cli import checkpoints, loading, tasks
+from ivlens.cli.asked_alike import of_comparison
+from ivlens.cli.parser import build_parser
 from ivlens.cli.task_reading import cut_counts, read_tasks
 from ivlens.cli.verbs import VERBS
 from ivlens.cli.wording import in_options
@@ -172,3 +175,25 @@ def test_a_mistyped_path_is_answered_with_what_lies_beside(colours: str, tmp_pat
         load_task(colours.replace("colours", "colurs"))
     with pytest.raises(TaskError, match=r"and no such folder as missing$"):
         load_task("missing/own.csv")
+
+
+def parsed(words: str) -> Namespace:
+    arguments = shlex.split(words)
+    return build_parser(arguments).parse_args(arguments)
+
+
+def test_a_comparison_keeps_how_it_was_asked_for_further_commands() -> None:
+    """In groups, each as words that the shell takes; options left at their defaults are no words."""
+    compare = "compare m c --tasks t.csv --out o"
+    assert of_comparison(parsed(compare)) == {}
+    more = (
+        "--fields word past --labels Word Past --cloze 'The past of {input} is' --shots 3 --k 5 --scales 2,4 "
+        "--dtype float64 --n-test 9 --no-general --scoring score=f1"
+    )
+    assert of_comparison(parsed(f"{compare} {more}")) == {
+        "loading": "--dtype float64", "prompts": "--shots 3",
+        "task files": "--fields word past --labels Word Past --scoring score=f1",
+        "cloze": "--cloze 'The past of {input} is'", "measures": "--k 5 --scales 2.0,4.0",
+    }  # fmt: skip
+    chat = "--format chat --system 'Be brief.' --template-option thinking=false"
+    assert of_comparison(parsed(f"{compare} {chat}"))["prompts"] == chat

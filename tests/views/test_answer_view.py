@@ -1,7 +1,14 @@
 """The first section of a comparison's page: the answer in words, what to do next, a real prompt of each fallen task."""
 
+import html
+import shlex
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from ivlens.cli.parser import build_parser
+from ivlens.cli.verbs import VERBS
 from ivlens.views.checkpoints.answer import answer_parts
 
 PROMPTS = tuple(
@@ -36,7 +43,7 @@ def answered(comparison: Any, **of_row: Any) -> str:
 def test_it_says_what_fell_what_is_still_there_and_what_to_run(comparison: Any) -> None:
     text = answered(comparison, verdict="activation drowned, recoverable")
     assert "smollm2 was compared with 1 checkpoint of it on 1 task, each with 30 test prompts" in text
-    assert "after: 1 task fell: present-past from 90% to 70%, by 20 points (-10 to 30)." in text
+    assert "after (trained on word-topic): 1 task fell: present-past from 90% to 70%, by 20 points (-10 to 30)." in text
     assert "Still there: present-past (the base&#x27;s vector brings back 70% (40% to 110%)" in text
     assert "ivlens repair smollm2 after --keep present-past --learned word-topic --out repaired" in text
 
@@ -65,3 +72,87 @@ def test_what_was_saved_before_answers_were_kept_is_told_without_them(comparison
     assert "after-3:" in text
     assert "right answer" not in text
     assert answer_parts(comparison(["base"])) == ["<p>No checkpoint was measured.</p>"]
+
+
+def text_of(record: Any) -> str:
+    return "\n".join(map(str, answer_parts(record))).replace("\u00a0", " ")
+
+
+def all_with(verdict: str, record: Any) -> Any:
+    """The comparison with one verdict on every task of its checkpoints."""
+    rows = tuple(row if row["verdict"] == "base" else row | {"verdict": verdict} for row in record.rows)
+    return replace(record, rows=rows)
+
+
+def general(fall: float) -> tuple[dict[str, Any], ...]:
+    """Reading, which fell by this much on the checkpoint, and arithmetic, which did not."""
+    falls = {("after", "reading"): fall}
+    return tuple(
+        {"checkpoint": checkpoint, "task": task, "n": 20, "accuracy": 0.8 - falls.get((checkpoint, task), 0.0),
+         "low": 0.1, "high": 0.9, "chance": 0.25, "forgetting": falls.get((checkpoint, task), 0.0),
+         "forgetting_low": falls.get((checkpoint, task), 0.0) - 0.1, "forgetting_high": 0.6}
+        for checkpoint in ("base", "after") for task in ("reading", "arithmetic")
+    )  # fmt: skip
+
+
+def test_where_nothing_fell_it_says_so_and_nothing_is_to_be_done(comparison: Any) -> None:
+    text = text_of(all_with("kept", comparison(["base", "after"], ["capitalize", "antonym"], general=general(0.05))))
+    assert "after (trained on capitalize, from 90% to 70%): no task is shown to have fallen. Kept: antonym." in text
+    assert "General abilities: none of 2 is shown to have fallen." in text
+    assert "Nothing is to be done." in text
+    assert "<pre>" not in text
+
+
+def test_general_abilities_that_fell_are_said_with_the_command_that_judges_them(comparison: Any) -> None:
+    text = text_of(all_with("kept", comparison(["base", "after"], ["antonym"], general=general(0.4), learned=())))
+    assert "after: no task is shown to have fallen. Kept: antonym. General abilities: 1 of 2 fell: reading" in text
+    assert "reading from 80% to 40%, by 40 points (30 to 60)" in text
+    assert "<strong>general abilities that fell</strong>: reading (after)." in text
+    assert "<pre>ivlens compare smollm2 after --tasks reading --out general-compared</pre>" in text
+
+
+def test_what_the_base_could_not_do_cannot_have_fallen(comparison: Any) -> None:
+    never = "not an ability of the base"
+    text = text_of(all_with(never, comparison(["base", "after"], ["antonym", "synonym"], learned=())))
+    assert "after: the base could hardly do any of the tasks, so none could fall." in text
+    assert "<pre>ivlens compare smollm2 after --tasks antonym synonym --shots 5 --out more-shots</pre>" in text
+    assert "right answer" not in text
+
+
+def test_a_split_that_holds_no_more_prompts_gets_no_command_that_asks_more(comparison: Any) -> None:
+    text = answered(comparison, verdict="not shown to have fallen", prompts_to_decide=1250.0, n_available=30)
+    assert "about 1,250 prompts would decide, of 30 in its test split: give it more examples." in text
+    assert "<pre>" not in text
+
+
+OWN = {
+    "model": {"source": "smollm2"}, "checkpoints": {"after": "runs/new words/model"},
+    "tasks": {"verbs": "own/verbs.csv", "antonym": "ivlens", "rows": "the given rows"},
+    "options": {"loading": "--dtype float64", "task files": "--fields word past",
+                "cloze": "--cloze 'The past of {input} is'", "measures": "--k 5"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tasks", "command"),
+    [
+        ("activation drowned, recoverable", ["verbs"],
+         "repair smollm2 'runs/new words/model' --keep own/verbs.csv --learned antonym --dtype float64 "
+         "--fields word past --cloze 'The past of {input} is' --out repaired"),
+        ("knowledge lost", ["verbs", "rows"],
+         "train smollm2 --task antonym --keep own/verbs.csv rows --dtype float64 --fields word past --out kept"),
+        ("not shown to have fallen", ["verbs"],
+         "compare smollm2 'after=runs/new words/model' --tasks own/verbs.csv --dtype float64 --fields word past "
+         "--cloze 'The past of {input} is' --k 5 --n-test MORE --out more-prompts"),
+        ("function changed", ["synonym"],
+         "repair smollm2 'runs/new words/model' --keep synonym --learned antonym --dtype float64 --out repaired"),
+    ],
+)  # fmt: skip
+def test_commands_name_what_was_loaded_and_ask_alike(
+    comparison: Any, verdict: str, tasks: list[str], command: str
+) -> None:
+    """Files where the tasks are from files, with their options; options that a verb lacks are left out."""
+    record = all_with(verdict, comparison(["base", "after"], tasks, learned=("antonym",), provenance=OWN))
+    assert f"<pre>ivlens {command}</pre>" in html.unescape(text_of(record))
+    words = shlex.split(command.replace("MORE", "90"))
+    assert build_parser(words).parse_args(words).verb is VERBS[words[0]]

@@ -130,12 +130,12 @@ def test_the_report_is_one_page_with_verdicts_first(comparison: Any, tmp_path: P
     assert headings[:3] == ["The answer", "What was compared", "Verdicts"]
     assert headings[-2:] == ["Where these numbers come from", "Method"]
     order = ["broken</td><td>MismatchError: other", "drowned, recoverable</td><td>accuracy fell by 0.20",
-             'id="figure-1"', "Accuracy on each task at each checkpoint", "backward_transfer",
+             'id="figure-1"', "Accuracy on each task at each checkpoint", "backward transfer",
              "<caption>settings</caption>", "rule: known"]  # fmt: skip
     places = [text.index(each) for each in order]
     assert places == sorted(places)
     assert text.count("accuracy fell by") >= 12
-    assert "0.70 (0.55\u00a0to\u00a00.80)" in text
+    assert "70%\u00a0(55%\u00a0to\u00a080%)" in text
     assert not re.search(r"""<(script|img|iframe|link|source)\b[^>]*\b(src|href)\s*=""", text, re.IGNORECASE)
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 

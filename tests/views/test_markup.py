@@ -9,6 +9,7 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 import ivlens
+from ivlens.views.checkpoints.answer import Step
 from ivlens.views.markup import TEMPLATES, render
 from ivlens.views.style import FONT, INK, PAPER
 
@@ -21,7 +22,13 @@ PACKAGE = Path(ivlens.__file__).parent
     ("template", "values"),
     [
         ("details.html", {"summary": MALICE, "content": MALICE}),
-        ("table.html", {"caption": MALICE, "header": [(MALICE, True)], "rows": [[(MALICE, False)]]}),
+        ("table.html", {"caption": MALICE, "header": [(MALICE, "number")], "rows": [[(MALICE, "")]]}),
+        ("section.html", {"heading": MALICE, "level": 3, "anchor": MALICE}),
+        ("steps.html", {"steps": [Step(MALICE, MALICE, MALICE, MALICE)]}),
+        (
+            "example.html",
+            {"task": MALICE, "about": MALICE, "prompt": MALICE, "bare": MALICE, "answers": [(MALICE, MALICE, True)]},
+        ),
         ("contents.html", {"contents": [(MALICE, [(MALICE, MALICE)])]}),
         ("page.html", {"title": MALICE, "sections": [(MALICE, MALICE)], "plotly": MALICE}),
         ("attention_frame.html", {"view": MALICE}),

@@ -1,15 +1,17 @@
 """A comparison's answer in plain words: what fell and by how much, what is still there, what to do next."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from ...records import CheckpointComparison
 from ...text import plural
 from ...vocabulary import Verdict
 from ..documents import Body
 from ..markup import prose, render
-from .words import percent, percent_text, verdict_of
+from .commands import base_source, compare_command, learned_task, next_command
+from .words import percent, percent_text, points_text, tolerated_fall, verdict_of
 
 Row = Mapping[str, Any]
 
@@ -27,8 +29,13 @@ ADVICE = {
     Verdict.OPEN: "They fell; whether something brings them back is not decided by so few prompts. Ask more.",
     Verdict.UNSHOWN: "They may have fallen or not: the interval holds both. Ask more before anything else is done.",
     Verdict.KEPT: "They are kept. Nothing is to be done.",
-    Verdict.UNKNOWN: "The base could hardly do them, so that they cannot be forgotten.",
+    Verdict.UNKNOWN: "The base could hardly do them, so that they cannot be forgotten. With more demonstrations in the "
+    "prompt it may be able to.",
 }  # fmt: skip
+GENERAL_FELL = (
+    "They fell, and were only asked: whether they are still there is not known. Compare on them as tasks, which gives "
+    "each a verdict."
+)
 
 
 class Step(NamedTuple):
@@ -45,9 +52,12 @@ def answer_parts(comparison: CheckpointComparison) -> list[Body]:
     shown = comparison.checkpoints[1:][-MOST_CHECKPOINTS:]
     if not shown:
         return [prose("No checkpoint was measured.")]
-    rows = {name: [row for row in comparison.rows if row["checkpoint"] == name] for name in shown}
-    words = [_compared(comparison), *(_what_became(comparison, name, of) for name, of in rows.items())]
+    rows = {name: _old_tasks(comparison, name) for name in shown}
+    fallen = {name: _general_that_fell(comparison, name) for name in shown}
+    words = [_compared(comparison)]
+    words += [f"{_what_became(comparison, name, rows[name])}{_in_general(comparison, fallen[name])}" for name in shown]
     steps = _steps(comparison, [row for name in shown for row in rows[name]])
+    steps += _steps_of_general(comparison, {name: frame for name, frame in fallen.items() if len(frame)})
     return [prose("\n\n".join(words)), render("steps.html", steps=steps), *_examples(comparison, shown)]
 
 
@@ -58,18 +68,32 @@ def _compared(comparison: CheckpointComparison) -> str:
     asked = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     left = f" Here are the last {MOST_CHECKPOINTS}." if len(others) > MOST_CHECKPOINTS else ""
     return (
-        f"{_base_source(comparison)} was compared with {plural(len(others), 'checkpoint')} of it on "
+        f"{base_source(comparison)} was compared with {plural(len(others), 'checkpoint')} of it on "
         f"{plural(len(comparison.tasks), 'task')}, each with {asked} test prompts. Percentages of accuracy are "
         f"of these prompts.{left}"
     )
 
 
+def _old_tasks(comparison: CheckpointComparison, name: str) -> list[Row]:
+    """A checkpoint's rows, without the task that it learned, unless that fell."""
+    learned = learned_task(comparison, name)
+    return [
+        row for row in comparison.rows
+        if row["checkpoint"] == name and (row["task"] != learned or verdict_of(row["verdict"]) in FALLEN)
+    ]  # fmt: skip
+
+
 def _what_became(comparison: CheckpointComparison, name: str, rows: Sequence[Row]) -> str:
-    """What fell on a checkpoint and by how much, what of it is still there, and what did not fall."""
+    """What a checkpoint learned, what fell on it and by how much, what of it is still there, and what did not fall."""
     of = {verdict: [row for row in rows if verdict_of(row["verdict"]) is verdict] for verdict in ADVICE}
     fallen = [row for verdict in FALLEN for row in of[verdict]]
     fell = "; ".join(f"{row['task']} {_fall(comparison, row)}" for row in fallen)
-    parts = [f"{name}: {plural(len(fallen), 'task')} fell: {fell}." if fallen else f"{name}: no task is shown to fall."]
+    if fallen:
+        parts = [f"{plural(len(fallen), 'task')} fell: {fell}."]
+    elif rows and len(of[Verdict.UNKNOWN]) == len(rows):
+        parts = ["the base could hardly do any of the tasks, so none could fall."]
+    else:
+        parts = ["no task is shown to have fallen."]
     if of[Verdict.DROWNED]:
         there = [f"{row['task']}{_recovered(row)}" for row in of[Verdict.DROWNED]]
         parts.append(f"Still there: {'; '.join(there)}.")
@@ -77,16 +101,28 @@ def _what_became(comparison: CheckpointComparison, name: str, rows: Sequence[Row
             Verdict.OPEN: "Still there or not, undecided", Verdict.KEPT: "Kept",
             Verdict.UNSHOWN: "Not shown to have fallen", Verdict.UNKNOWN: "Not an ability of the base"}  # fmt: skip
     parts += [f"{said}: {', '.join(_names(of[verdict]))}." for verdict, said in sentences.items() if of[verdict]]
-    return " ".join(parts)
+    return f"{name}{_learned(comparison, name)}: {' '.join(parts)}"
+
+
+def _learned(comparison: CheckpointComparison, name: str) -> str:
+    """What a checkpoint was trained on, with the accuracies where it was measured."""
+    learned = learned_task(comparison, name)
+    if not learned:
+        return ""
+    row = next((row for row in comparison.rows if (row["checkpoint"], row["task"]) == (name, learned)), None)
+    return f" (trained on {learned}{f', {_from_to(comparison, row)}' if row else ''})"
 
 
 def _fall(comparison: CheckpointComparison, row: Row) -> str:
     """From which accuracy to which, with the interval of the fall."""
+    fall = points_text(*(float(row[f"forgetting{end}"]) for end in ("", "_low", "_high")))
+    return f"{_from_to(comparison, row)}, by {fall}"
+
+
+def _from_to(comparison: CheckpointComparison, row: Row) -> str:
     base = comparison.checkpoints[0]
     before = next(each for each in comparison.rows if (each["checkpoint"], each["task"]) == (base, row["task"]))
-    low, high = (100 * float(row[f"forgetting_{end}"]) for end in ("low", "high"))
-    accuracies = f"from {percent(before['accuracy'])} to {percent(row['accuracy'])}"
-    return f"{accuracies}, by {100 * float(row['forgetting']):.0f} points ({low:.0f} to {high:.0f})"
+    return f"from {percent(before['accuracy'])} to {percent(row['accuracy'])}"
 
 
 def _recovered(row: Row) -> str:
@@ -97,18 +133,58 @@ def _recovered(row: Row) -> str:
     return f" (the base's vector brings back {percent_text(*fraction)} of what it adds on the base)"
 
 
+def _general_that_fell(comparison: CheckpointComparison, name: str) -> pd.DataFrame:
+    """The general abilities whose fall on a checkpoint lies above what is tolerated, with its whole interval."""
+    frame = comparison.general_frame()
+    return frame[(frame["checkpoint"] == name) & (frame["forgetting_low"] > tolerated_fall(comparison))]
+
+
+def _in_general(comparison: CheckpointComparison, fallen: pd.DataFrame) -> str:
+    """Which general abilities fell on a checkpoint, where they were asked."""
+    frame = comparison.general_frame()
+    count = frame["task"].nunique()
+    if not count:
+        return ""
+    if not len(fallen):
+        return f" General abilities: none of {count} is shown to have fallen."
+    before = frame[frame["checkpoint"] == comparison.checkpoints[0]].set_index("task")["accuracy"]
+    fell = [
+        f"{row['task']} from {percent(before[row['task']])} to {percent(row['accuracy'])}, "
+        f"by {points_text(row['forgetting'], row['forgetting_low'], row['forgetting_high'])}"
+        for _, row in fallen.iterrows()
+    ]
+    return f" General abilities: {len(fallen)} of {count} fell: {'; '.join(fell)}."
+
+
 def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
     """What to do next: one step per verdict that occurs; the command is for the last checkpoint that has it."""
     steps = []
     for verdict, advice in ADVICE.items():
         given = [row for row in rows if verdict_of(row["verdict"]) is verdict]
         if given:
-            last = [row for row in given if row["checkpoint"] == given[-1]["checkpoint"]]
+            checkpoint = str(given[-1]["checkpoint"])
+            last = [row for row in given if row["checkpoint"] == checkpoint]
             tasks = {name: [row["checkpoint"] for row in given if row["task"] == name] for name in _names(given)}
-            named = "; ".join(f"{task} ({', '.join(where)})" for task, where in tasks.items())
             more = "".join(f" {_to_decide(row)}" for row in last if row.get("prompts_to_decide", 0) > 0)
-            steps.append(Step(str(verdict), named, advice + more, _command(comparison, verdict, last)))
+            command = next_command(comparison, verdict, checkpoint, last)
+            steps.append(Step(str(verdict), _on(tasks), advice + more, command))
     return steps
+
+
+def _steps_of_general(comparison: CheckpointComparison, fallen: Mapping[str, pd.DataFrame]) -> list[Step]:
+    """What to do next about general abilities that fell; the command is for the last checkpoint that has one."""
+    if not fallen:
+        return []
+    *_, (checkpoint, last) = fallen.items()
+    names = list(dict.fromkeys(task for frame in fallen.values() for task in frame["task"]))
+    tasks = {task: [name for name, frame in fallen.items() if task in set(frame["task"])] for task in names}
+    command = compare_command(comparison, checkpoint, list(last["task"]), "general-compared")
+    return [Step("general abilities that fell", _on(tasks), GENERAL_FELL, command)]
+
+
+def _on(tasks: Mapping[str, Sequence[str]]) -> str:
+    """Tasks, each with its checkpoints."""
+    return "; ".join(f"{task} ({', '.join(where)})" for task, where in tasks.items())
 
 
 def _to_decide(row: Row) -> str:
@@ -117,25 +193,6 @@ def _to_decide(row: Row) -> str:
     enough = "" if not held else f", of {held:.0f} in its test split"
     add = ": give it more examples" if held and held < needed else ""
     return f"{row['task']}: about {needed:,} prompts would decide{enough}{add}."
-
-
-def _command(comparison: CheckpointComparison, verdict: Verdict, rows: Sequence[Row]) -> str:
-    """The command line for tasks of one checkpoint; what the record does not know stands there in capitals."""
-    name = str(rows[0]["checkpoint"])
-    learned = dict(zip(comparison.checkpoints[1:], comparison.learned, strict=False)).get(name) or "NEW-TASK"
-    base, tasks = _base_source(comparison), _names(rows)
-    needed = max((float(row.get("prompts_to_decide", "nan")) for row in rows), default=float("nan"))
-    match verdict:
-        case Verdict.DROWNED | Verdict.CHANGED:
-            words = ["repair", base, name, "--keep", *tasks, "--learned", learned, "--out", "repaired"]
-        case Verdict.LOST:
-            words = ["train", base, "--task", learned, "--keep", *tasks, "--out", "kept"]
-        case Verdict.OPEN | Verdict.UNSHOWN:
-            count = ["--n-test", f"{needed:.0f}"] if needed == needed else ["--n-test", "MORE"]
-            words = ["compare", base, name, "--tasks", *tasks, *count, "--out", "more-prompts"]
-        case _:
-            return ""
-    return shlex.join(["ivlens", *words])
 
 
 def _examples(comparison: CheckpointComparison, shown: Sequence[str]) -> list[Body]:
@@ -178,10 +235,3 @@ def _example(comparison: CheckpointComparison, task: str, checkpoint: str) -> di
 
 def _names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(str(row["task"]) for row in rows))
-
-
-def _base_source(comparison: CheckpointComparison) -> str:
-    """What the base was loaded from, or its name."""
-    model = comparison.provenance.get("model")
-    source = model.get("source") if isinstance(model, Mapping) else model
-    return str(source or comparison.checkpoints[0])

@@ -9,6 +9,7 @@ from ...records.tables import recovery_table
 from ...vocabulary import Condition
 from ..axes import UNIT_AXIS, under_lowest
 from ..layout import Size, add_legend, is_lowest, legend_size, panel_grid
+from ..settings import task_steering_facts
 from ..style import INK, plain, shortened, translucent
 from .curves import GAPS, checkpoint_grid
 from .words import CONDITION_COLOURS
@@ -44,7 +45,9 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
     right = legend_size(list(map(shortened, CONDITION_COLOURS))).width
     columns, width, axis, margins = checkpoint_grid(comparison, len(tasks), min(60 * len(names), 640), 110, right)
     heading = "Recovery: does a vector bring the task back?" if title is None else title
-    figure, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE)
+    points = task_steering_facts(comparison, tasks)
+    notes = points if any(points) else ()
+    figure, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE, notes=notes)
     for task, panel in zip(tasks, panels, strict=True):
         figure.add_traces(condition_bars(comparison, task), rows=panel["row"], cols=panel["col"])
         figure.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)

@@ -7,38 +7,20 @@ from typing import Any
 import pandas as pd
 
 from ...checks import checked
-from ...records import MATRICES, CheckpointComparison, Head, findings
-from ...records.checkpoints import LATER_COLUMNS
+from ...records import MATRICES, CheckpointComparison, findings
 from ...records.tables import is_measured
 from ..documents import Body, write_page
 from ..markup import prose
-from ..style import head_name
 from ..tables import frame_table
 from .answer import answer_parts
+from .commands import base_source, checkpoint_source, learned_task
 from .curves import alignment_by_layer, checkpoint_trajectories
 from .maps import checkpoint_heatmap, head_change_maps
+from .measured import KEYS, general_table, measured_tables
 from .recovery import recovery_bars
 from .summary import checkpoint_summary
 from .words import interval_text, percent, percent_text
 
-KEYS = ["checkpoint", "task"]
-TABLES = {
-    "Ability and knowledge": ["n", "accuracy", "probability", "knowledge", "forgetting"],
-    "The vector, beside the base's": ["cosine", "centred_cosine", "norm_ratio", "reselected_cosine",
-                                      "reselected_norm_ratio", "alignment", "alignment_change"],
-    "The heads, beside the base's": ["aie_correlation", "overlap", "heads_gained", "heads_lost", "weight_change_top",
-                                     "weight_change_rest"],
-    "Prompt by prompt: lost (1 to 0) and won (0 to 1)": ["lost", "won", "mcnemar", "lost_adjusted", "won_adjusted",
-                                                         "probability_fall", "first_token_change", "rest_change"],
-    "The new task's share: its vector subtracted, and its answers among the wrong ones": [
-        "subtracted", "subtracted_random", "subtracted_gain", "subtracted_fraction", "spillover", "spillover_base",
-        "copied", "copied_base"],
-    "Relearning from a few examples": ["relearned", "relearned_gain", "relearned_fraction", "anew_gain"],
-    "Distance from the base": ["kl_new", "kl_text", "weight_distance"],
-}  # fmt: skip
-INTERVALS = ("accuracy", "forgetting", "recovered_fraction", "cosine", "reselected_cosine", "probability_fall",
-             "subtracted_gain", "subtracted_fraction", "spillover", "relearned_gain",
-             "relearned_fraction")  # fmt: skip
 HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change", "spillover", "subtracted_gain")
 METHOD = """
 Accuracy is that of answers to clean prompts: an instruction, its input and demonstrations. Answers are greedy ones,
@@ -113,7 +95,7 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
         ("The answer", answer_parts(comparison)),
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), checkpoint_summary(comparison)]),
-        *([("General abilities", [_general(comparison)])] if comparison.general else []),
+        *([("General abilities", [general_table(comparison)])] if comparison.general else []),
         ("What the papers say, tested here", _findings(comparison)),
         ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
         ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
@@ -123,7 +105,7 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
     ]
     if len(comparison.checkpoints) > 1:
         sections.append(("What changed in the heads' weights", _weights(comparison)))
-    return [*sections, ("Tables", _tables(comparison))]
+    return [*sections, ("Tables", measured_tables(comparison))]
 
 
 def _weights(comparison: CheckpointComparison) -> list[Body]:
@@ -140,13 +122,14 @@ def _weights(comparison: CheckpointComparison) -> list[Body]:
 def _compared(comparison: CheckpointComparison) -> list[Body]:
     """The base, its checkpoints with what they learned, the tasks and a prompt of each, and what was not measured."""
     base, *others = comparison.checkpoints
-    model = comparison.provenance.get("model")
-    source = model.get("source") if isinstance(model, Mapping) else model
-    base_text = f"{base} ({source})" if source else base
+    source = base_source(comparison)
+    base_text = base if source == base else f"{base} ({source})"
     parts: list[Body] = [prose(f"Base model: {base_text}"), _tasks(comparison)]
     if others:
-        learned = [*comparison.learned, *[""] * len(others)][: len(others)]
-        frame = pd.DataFrame({"checkpoint": others} | ({"trained on": learned} if any(learned) else {}))
+        learned = [learned_task(comparison, name) for name in others]
+        sources = [checkpoint_source(comparison, name) for name in others]
+        frame = pd.DataFrame({"checkpoint": others} | ({"loaded from": sources} if sources != others else {})
+                             | ({"trained on": learned} if any(learned) else {}))  # fmt: skip
         parts.append(frame_table(frame, "Checkpoints, in order"))
     else:
         parts.append(prose("No checkpoint was measured."))
@@ -168,7 +151,8 @@ def _tasks(comparison: CheckpointComparison) -> str:
          "in the test split": base[task].get("n_available")}
         for task in comparison.tasks if task in first
     ]  # fmt: skip
-    return frame_table(pd.DataFrame(rows), "The tasks, with an instruction and one prompt of each")
+    known = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    return frame_table(known, "The tasks, with an instruction and one prompt of each")
 
 
 def _verdicts(comparison: CheckpointComparison) -> str:
@@ -202,15 +186,6 @@ def evidence_table(comparison: CheckpointComparison) -> list[str]:
     return [frame_table(pairs.merge(side_by_side, on=KEYS), caption)]
 
 
-def _general(comparison: CheckpointComparison) -> str:
-    """Accuracy on each general ability: chance, the base's, and each checkpoint's with what it forgot."""
-    frame = comparison.general_frame()
-    for name, ends in (("accuracy", ("low", "high")), ("forgetting", ("forgetting_low", "forgetting_high"))):
-        frame[name] = [interval_text(*each) for each in zip(frame[name], *(frame[end] for end in ends), strict=True)]
-    caption = "Answers to built-in questions, which nothing was chosen on; forgetting is paired with the base's answers"
-    return frame_table(frame[["task", "checkpoint", "n", "chance", "accuracy", "forgetting"]], caption)
-
-
 def _findings(comparison: CheckpointComparison) -> list[Body]:
     """The papers' claims tested on these checkpoints, and the numbers behind them."""
     frame = findings(comparison)
@@ -224,46 +199,6 @@ def _findings(comparison: CheckpointComparison) -> list[Body]:
 
 def _known(comparison: CheckpointComparison) -> list[str]:
     return [each for each in HEATMAPS if is_measured(comparison, each)] or ["accuracy"]
-
-
-def _tables(comparison: CheckpointComparison) -> list[Body]:
-    """The main columns of the comparison, the recovery, and the checkpoints as a sequence."""
-    frame, parts = _readable(comparison.to_frame()), []
-    for caption, columns in TABLES.items():
-        unknown = {each for each in LATER_COLUMNS if not is_measured(comparison, each)}
-        known = [each for each in columns if each in frame and each not in unknown]
-        if known:
-            part = frame[[*KEYS, *known]]
-            parts.append(frame_table(part.rename(columns=lambda name: name.replace("_", " ")), caption))
-    if comparison.recovery:
-        parts.append(_recovery(comparison, frame))
-    parts.append(frame_table(comparison.matrix(), "Accuracy on each task at each checkpoint"))
-    if len(comparison.checkpoints) > 1:
-        parts.append(frame_table(comparison.sequence(), "The checkpoints as a sequence"))
-    return [*parts]
-
-
-def _readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The comparison's frame with numbers and their intervals, and lists of heads, as texts."""
-    for name in INTERVALS:
-        if {name, f"{name}_low", f"{name}_high"} <= {*frame}:
-            columns = [pd.to_numeric(frame[f"{name}{end}"]) for end in ("", "_low", "_high")]
-            frame[name] = [interval_text(*each) for each in zip(*columns, strict=True)]
-    for name in ("heads_gained", "heads_lost"):
-        if name in frame:
-            frame[name] = [" ".join(head_name(Head(*head)) for head in heads or ()) for heads in frame[name]]
-    return frame
-
-
-def _recovery(comparison: CheckpointComparison, frame: pd.DataFrame) -> str:
-    """Accuracy under each condition, one column per condition, and the fraction that the base's vector brings back."""
-    measured = comparison.recovery_frame()
-    conditions = list(dict.fromkeys(measured["condition"]))
-    pivoted = measured.pivot(index=KEYS, columns="condition", values="accuracy")[conditions]
-    recovery = frame[KEYS].merge(pivoted.reset_index(), on=KEYS, how="left")
-    if "recovered_fraction" in frame:
-        recovery["recovered fraction"] = frame["recovered_fraction"]
-    return frame_table(recovery, "Recovery: accuracy in each condition, see the figure for its intervals")
 
 
 def facts_tables(facts: Mapping[str, Any]) -> list[str]:

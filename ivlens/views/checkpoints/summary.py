@@ -10,6 +10,7 @@ from ...records.tables import is_measured, measure_table, shows_training
 from ...vocabulary import Verdict
 from ..axes import LETTER, UNIT_AXIS, name_axis, task_axis, under_lowest
 from ..layout import WIDEST, Board, Box, Margins, Size, even_columns, layout_around, legend_size
+from ..settings import task_steering_facts
 from ..style import INK, plain, shortened
 from .curves import MEASURES, task_lines
 from .recovery import condition_bars
@@ -17,7 +18,7 @@ from .words import CONDITION_COLOURS, VERDICT_STYLES, hover_texts, prompts_text,
 
 ABILITIES = ("accuracy", "probability", "knowledge")
 ROW, LINES_HEIGHT, BARS_HEIGHT = 28, 170, 110  # pixels: a row of verdicts, a panel of lines, a panel of bars
-ABOVE, GAP = 36, 46  # pixels over a panel and between panels
+ABOVE, NOTE, GAP = 36, 16, 46  # pixels over a panel, more for a note under its name, and between panels
 LABEL_WIDTH = 22  # characters of a line of the verdicts' legend
 MARKS = (
     "recovery: accuracy on bare prompts, with vectors added to them, and on clean prompts\n"
@@ -132,14 +133,16 @@ def _draw_recovery(board: Board, comparison: CheckpointComparison) -> None:
     columns = even_columns(len(tasks), fitting)
     width = min((board.width - GAP * (columns - 1)) / columns, max(220, 110 * len(names)))
     axis, under = name_axis(names, width)
-    top = board.height + 2 * ABOVE
-    board.add_name("Recovery: accuracy in each condition", 0, top - ABOVE + 6)
-    for number, task in enumerate(tasks):
+    points = task_steering_facts(comparison, tasks)
+    above = ABOVE + (NOTE if any(points) else 0)
+    top = board.height + ABOVE + above
+    board.add_name("Recovery: accuracy in each condition", 0, top - above + 6)
+    for number, (task, point) in enumerate(zip(tasks, points, strict=True)):
         row, column = divmod(number, columns)
-        box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + ABOVE), width, BARS_HEIGHT)
+        box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + above), width, BARS_HEIGHT)
         lowest = number + columns >= len(tasks)
         traces = [bars.update(legend="legend3") for bars in condition_bars(comparison, task)]
-        board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS)
+        board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS, point)
     conditions = [str(condition) for condition in CONDITION_COLOURS]
     board.add_legend(conditions, "legend3", columns * (width + GAP) - GAP, top)
     board.height = max(box.top + BARS_HEIGHT + under, top + legend_size(conditions).height)

@@ -1,5 +1,7 @@
 """The names and colours of a comparison's figures: measures, conditions, verdicts, and hover texts."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ...errors import RecordError
@@ -34,7 +36,7 @@ def interval_text(value: float, low: float, high: float) -> str:
     """A number with its 95% interval, where these are known."""
     if value != value:
         return "n/a"
-    return f"{value:z.2f}" if low != low or high != high else f"{value:z.2f} ({low:z.2f}\u00a0to\u00a0{high:z.2f})"
+    return f"{value:z.2f}" if low != low or high != high else f"{value:z.2f}\u00a0({low:z.2f}\u00a0to\u00a0{high:z.2f})"
 
 
 def percent(fraction: float) -> str:
@@ -48,7 +50,23 @@ def percent_text(value: float, low: float, high: float) -> str:
         return "n/a"
     if low != low or high != high:
         return percent(value)
-    return f"{percent(value)} ({percent(low)}\u00a0to\u00a0{percent(high)})"
+    return f"{percent(value)}\u00a0({percent(low)}\u00a0to\u00a0{percent(high)})"
+
+
+def points_text(value: float, low: float, high: float) -> str:
+    """A difference of two fractions with its 95% interval, where these are known, in percentage points."""
+    if value != value:
+        return "n/a"
+    points = f"{100 * value:z.0f}\u00a0points"
+    return points if low != low or high != high else f"{points}\u00a0({100 * low:z.0f}\u00a0to\u00a0{100 * high:z.0f})"
+
+
+def tolerated_fall(comparison: CheckpointComparison) -> float:
+    """The fall of accuracy up to which the rule of a comparison's verdicts says kept; 0 where it is not known."""
+    settings = comparison.provenance.get("settings")
+    for name in ("comparison", "rule"):
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return float(settings.get("tolerated", 0)) if isinstance(settings, Mapping) else 0.0
 
 
 def verdict_of(value: object) -> Verdict | None:
