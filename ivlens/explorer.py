@@ -15,6 +15,7 @@ from .checks import Count, Natural, Seed, checked
 from .effects import indirect_effects
 from .errors import ArgumentError
 from .models import Model, answer_logits, check_fits, padded
+from .progress import no_bars
 from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
@@ -70,7 +71,8 @@ class Explorer:
         self._test_answers(task)
         while done < len(prompts):
             batch = prompts[done : done + AT_ONCE]
-            more = indirect_effects(self.model, batch, self._means(task), metric=metric)
+            with no_bars():
+                more = indirect_effects(self.model, batch, self._means(task), metric=metric)
             self.effects[key] = _joined(self.effects[key], more) if done else more
             done = self.effects[key].n
             yield done, len(prompts)
@@ -98,6 +100,7 @@ class Explorer:
         """The tokens of the task's clean prompt of this index, and the head's attention pattern on it."""
         return attention_patterns(self.model, self.prompts[task].clean[prompt], [Head(*head)])
 
+    @no_bars()
     def accuracy(self, task: str, vector: InstructionVector | None, layer: int, scale: float) -> pd.DataFrame:
         """Accuracy on the test prompts: columns condition, accuracy, low, high (95% interval), probability, n."""
         bare, clean = self._test_answers(task)
@@ -127,11 +130,13 @@ class Explorer:
                 tokens = {"bare": tokens["bare"], "steered": self._likeliest(bare, k), "clean": tokens["clean"]}
         return pd.concat([frame.assign(condition=name) for name, frame in tokens.items()], ignore_index=True)
 
+    @no_bars()
     def _means(self, task: str) -> HeadMeans:
         if task not in self.means:
             self.means[task] = mean_head_activations(self.model, self.prompts[task].clean)
         return self.means[task]
 
+    @no_bars()
     def _test_answers(self, task: str) -> tuple[Evaluation, Evaluation]:
         """The answers to bare and clean test prompts without a vector."""
         if task not in self.answers:
