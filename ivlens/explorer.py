@@ -1,4 +1,4 @@
-"""``explore``: look at heads, choose them and try their vector, by click in a notebook or from Python."""
+"""``explore``: heads to look at, choose and try by click in a notebook or from Python; checkpoints compared, too."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from .effects import indirect_effects
 from .errors import ArgumentError
 from .models import Model, answer_logits, check_fits, padded
 from .progress import no_bars
-from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
+from .records import CheckpointComparison, Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import AnyFormat, Prompt, Task, as_tasks, clean_instruction, format_of, task_names, token_text
@@ -156,8 +156,8 @@ class Explorer:
 
 @checked
 def explore(
-    model: Model,
-    tasks_or_prompts: Task | str | Prompt | Sequence[Task | str | Prompt],
+    model: Model | CheckpointComparison,
+    tasks_or_prompts: Task | str | Prompt | Sequence[Task | str | Prompt] | None = None,
     *,
     corrupted: Sequence[Prompt] = (),
     effects: HeadEffects | Sequence[HeadEffects] = (),
@@ -168,11 +168,13 @@ def explore(
     layer: Natural | None = None,
     scale: float = 4.0,
     seed: Seed = 0,
-) -> "ivlens.views.ExplorerWidget":
+) -> "ivlens.views.ExplorerWidget | ivlens.views.CheckpointExplorer":
     """A widget for notebooks: the map of heads' effects, what a clicked head does, and the chosen heads' vector tried.
 
+    Of a comparison of checkpoints, the map of its tasks by checkpoints, and all that it holds of a clicked pair.
+
     Args:
-        model: the model to explore.
+        model: the model to explore; or the record of ``compare_checkpoints``, which needs nothing else.
         tasks_or_prompts: tasks or their names, or clean prompts made by hand.
         corrupted: for prompts made by hand, the same queries without instruction; the vector is tried on them.
         effects: effects computed before by ``locate_heads``; their prompts are used.
@@ -198,6 +200,10 @@ def explore(
         >>> widget.vector.heads
         ((0, 1),)
     """
+    if isinstance(model, CheckpointComparison):
+        return _of_comparison(model, tasks_or_prompts)
+    if tasks_or_prompts is None:
+        raise ArgumentError("tasks or prompts beside a model", "none", "pass load_task(source), or a name")
     n_layers = model.cfg.n_layers
     layer = n_layers * 2 // 5 if layer is None else layer
     check_layer(n_layers, layer)
@@ -215,6 +221,15 @@ def explore(
     from .views import ExplorerWidget
 
     return ExplorerWidget(_with_effects(Explorer(model, prompts), known), layer=layer, scale=scale)
+
+
+def _of_comparison(comparison: CheckpointComparison, tasks: object) -> "ivlens.views.CheckpointExplorer":
+    """The widget of a comparison, which has its own tasks."""
+    if tasks is not None:
+        raise ArgumentError("a comparison alone", "tasks beside it", "leave them out: it has its own")
+    from .views import CheckpointExplorer
+
+    return CheckpointExplorer(comparison)
 
 
 def _made_by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, TaskPrompts]:
