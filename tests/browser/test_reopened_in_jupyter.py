@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from comparisons import made
 from test_explorer_in_jupyter import (  # noqa: F401  (fixtures)
     CLICK_AT,
     CODE,
@@ -16,6 +14,8 @@ from test_explorer_in_jupyter import (  # noqa: F401  (fixtures)
     browser,
     pytestmark,
 )
+
+from comparisons import made
 
 COMPARED = """import ivlens as iv
 comparison = iv.CheckpointComparison.load("comparison.safetensors")

@@ -151,7 +151,7 @@ def test_a_saved_notebook_has_map_numbers_and_answers(widget: CheckpointExplorer
 
 
 def test_tasks_beside_a_comparison_and_a_model_alone_are_refused(record: Any, tiny_hooked: Any) -> None:
-    with pytest.raises(ArgumentError, match="a comparison alone.*leave them out"):
+    with pytest.raises(ArgumentError, match=r"a comparison alone.*leave them out"):
         iv.explore(record, "antonym")
     with pytest.raises(ArgumentError, match="tasks or prompts beside a model"):
         iv.explore(tiny_hooked("llama"))

@@ -200,7 +200,7 @@ def evidence_table(comparison: CheckpointComparison) -> list[str]:
 
 
 def evidence_frame(comparison: CheckpointComparison) -> pd.DataFrame:
-    """The comparison's ``evidence_frame`` with a column text, value and opinion in words; empty if nothing was measured."""
+    """The comparison's ``evidence_frame`` with a column text (value and opinion); empty if nothing was measured."""
     frame = comparison.evidence_frame()
     texts = zip(frame["value"], frame["low"], frame["high"], frame["opinion"], strict=True)
     frame["text"] = [opinion if value != value else f"{percent_text(value, low, high)}: {opinion}"

@@ -63,9 +63,7 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
     return board.finished().update_layout(around)
 
 
-def verdict_map(
-    comparison: CheckpointComparison, *, with_base: bool = False
-) -> tuple[go.Heatmap, list[Verdict]]:
+def verdict_map(comparison: CheckpointComparison, *, with_base: bool = False) -> tuple[go.Heatmap, list[Verdict]]:
     """A heatmap of verdicts, tasks by checkpoints, and the verdicts that occur.
 
     Raises:

@@ -29,7 +29,7 @@ GAP = {"align_items": "flex-start", "grid_gap": "8px 28px"}
 
 
 class CheckpointExplorer(ipw.VBox):
-    """Shows a comparison as a map of tasks by checkpoints, and of a clicked pair all that it holds; made by ``explore``.
+    """Shows a comparison as a map of tasks by checkpoints, and what it holds of a clicked pair; made by ``explore``.
 
     ``shown`` is the pair (task, checkpoint) that was clicked last. The controls are ipywidgets: ``measure``, what the
     map shows, and ``what``, what the map of heads shows.

@@ -15,7 +15,7 @@ from .html import note
 NUMBERS = {
     "accuracy": "accuracy", "forgetting": "drop in accuracy", "probability": "P(answer), after an instruction",
     "knowledge": "P(answer), after a cloze", "bare": "accuracy on bare prompts",
-    "recovered": "the same with the base's vector", "recovered_fraction": "recovery, of what the vector adds on the base",
+    "recovered": "the same with the base's vector", "recovered_fraction": "recovery, of what it adds on the base",
     "cosine": "cosine of its vector with the base's", "norm_ratio": "norm of its vector, relative to the base's",
     "overlap": "strongest heads shared with the base",
 }  # fmt: skip

@@ -81,8 +81,8 @@ class _Drawing:
             if trace.mode == "lines" and trace.x is not None:
                 yield trace.line.color or INK, self._path(list(trace.x), list(trace.y))
         for shape in self.figure.layout.shapes:
-            x, y = (shape.x0, shape.x1, shape.x1, shape.x0, shape.x0), (shape.y0, shape.y0, shape.y1, shape.y1, shape.y0)
-            yield shape.line.color, self._path(x, y)
+            left, right, low, high = shape.x0, shape.x1, shape.y0, shape.y1
+            yield shape.line.color, self._path((left, right, right, left, left), (low, low, high, high, low))
 
     def _path(self, xs: Any, ys: Any) -> str:
         """A line through the points, broken where one is missing."""

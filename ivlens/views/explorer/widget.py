@@ -12,9 +12,9 @@ from ...records import METRICS, Head, HeadEffects
 from ...vocabulary import check_heads
 from .callbacks import Callbacks, row
 from .figures import draw_map, empty_map, mark_map, of_prompt
-from .picture import head_picture, watched_by_picture
 from .html import label, note, style
 from .panels import GAP, HeadPanel, VectorPanel
+from .picture import head_picture, watched_by_picture
 from .snapshot import Snapshot
 
 EVERY = "all prompts (mean)"
