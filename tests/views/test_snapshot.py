@@ -1,6 +1,7 @@
 """What a saved notebook shows of an explorer: its picture beside the widget, up to date, without scripts."""
 
 import base64
+import re
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 from ivlens.views.explorer import snapshot
+from ivlens.views.explorer.html import style
 from ivlens.views.explorer.snapshot import COLAB, Snapshot
 from ivlens.views.explorer.static_map import map_picture
 
@@ -75,6 +77,12 @@ def test_colab_is_told_what_it_needs(
     assert capsys.readouterr().out == f"{COLAB}\n"
 
 
+def test_every_colour_of_jupyterlab_has_one_to_fall_back_on() -> None:
+    sheet = style()
+    assert "var(--jp-" in sheet
+    assert re.findall(r"var\(--(?:jp|vscode)-[\w-]+\)", sheet) == []
+
+
 def drawn(figure: go.Figure) -> ElementTree.Element:
     picture = map_picture(figure)
     return ElementTree.fromstring(base64.b64decode(picture.split("base64,")[1].split('"')[0]))
@@ -86,6 +94,7 @@ def figure() -> go.Figure:
     heatmap = go.Heatmap(
         z=[[0, 1, None], [1, 0, 1]], zmin=0, zmax=1, colorscale=[[0, "#0000ff"], [1, "#ff0000"]], showscale=True
     )
+    circle = go.Scatter(x=[2], y=[1], mode="markers")
     names = go.Scatter(x=[1], y=[0], text=["1.0 & <more>"], mode="text")
     layout = {
         "width": 400, "height": 300, "margin": {"l": 50, "r": 50, "t": 100, "b": 40},
@@ -93,12 +102,15 @@ def figure() -> go.Figure:
         "yaxis": {"range": [-0.5, 1.5], "tickvals": [0, 1], "ticktext": ["a &amp; b", "c"]},
         "shapes": [{"type": "rect", "x0": 0.5, "x1": 1.5, "y0": -0.5, "y1": 0.5, "line": {"color": "#00ff00"}}],
     }  # fmt: skip
-    return go.Figure([heatmap, names], layout)
+    return go.Figure([heatmap, names, circle], layout)
 
 
 def test_the_picture_of_a_map_has_its_squares_in_their_colours(figure: go.Figure) -> None:
     paths = {path.get("fill"): path.get("d", "").count("M") for path in drawn(figure).findall(f"{SVG}path")}
     assert paths == {"#0000ff": 2, "#ff0000": 3, "none": 1}
+    circle, frame = (path.get("d", "") for path in drawn(figure).findall(f"{SVG}path") if path.get("fill") == "none")
+    assert circle.startswith("M296.0 50.0a4 4")  # in the middle of the upper right square
+    assert frame.count("L") == 4
 
 
 def test_the_lowest_row_is_at_the_bottom_and_a_reversed_axis_turns_it(figure: go.Figure) -> None:

@@ -15,7 +15,7 @@ from ..markup import render
 from ..style import INK, PAPER
 
 LEVELS = 64  # distinct colours of the squares, which make one path each
-TOP, SHORTEST = 10, 60  # pixels: above the map, and room right of it for a colour bar
+TOP, BAR_ROOM, RADIUS = 10, 60, 4  # pixels: above the map, right of it for a colour bar, of a circle
 Label = tuple[float, float, object, str, int]  # x, y, text, anchor, angle
 
 
@@ -40,7 +40,7 @@ class _Drawing:
         bar = self.map.showscale is not False
         labels = [*self._axis("xaxis"), *self._axis("yaxis"), *(self._bar_labels() if bar else [])]
         return render(
-            "map.svg", width=self.right + (SHORTEST if bar else 12), height=self.bottom + self.figure.layout.margin.b,
+            "map.svg", width=self.right + (BAR_ROOM if bar else 12), height=self.bottom + self.figure.layout.margin.b,
             ink=INK, paper=PAPER, squares=self._squares(), lines=[*self._lines()], texts=[*self._texts()],
             labels=labels, bar=self._scale() if bar else [], right=self.right, top=self.top, bottom=self.bottom,
         )  # fmt: skip
@@ -76,10 +76,12 @@ class _Drawing:
         return "#" + "".join(f"{round(np.interp(at, positions, channel)):02x}" for channel in channels)
 
     def _lines(self) -> Iterator[tuple[str, str]]:
-        """The outlines of squares, and the frames around chosen ones."""
+        """The outlines of squares, circles in them, and the frames around chosen ones."""
         for trace in self.figure.data[1:]:
             if trace.mode == "lines" and trace.x is not None:
-                yield trace.line.color or INK, self._path(list(trace.x), list(trace.y))
+                yield trace.line.color or INK, self._path(trace.x, trace.y)
+            elif trace.mode == "markers":
+                yield INK, "".join(self._circle(x, y) for x, y in zip(trace.x, trace.y, strict=True))
         for shape in self.figure.layout.shapes:
             left, right, low, high = shape.x0, shape.x1, shape.y0, shape.y1
             yield shape.line.color, self._path((left, right, right, left, left), (low, low, high, high, low))
@@ -92,6 +94,10 @@ class _Drawing:
             path += "" if missing else f"{pen}{self._x(x)} {self._y(y)}"
             pen = "M" if missing else "L"
         return path
+
+    def _circle(self, x: float, y: float) -> str:
+        half = f"a{RADIUS} {RADIUS} 0 1 0"
+        return f"M{self._x(x) - RADIUS} {self._y(y)}{half} {2 * RADIUS} 0{half} -{2 * RADIUS} 0"
 
     def _texts(self) -> Iterator[tuple[float, float, str, str]]:
         """The texts in squares: the heatmap's own, and those of traces of text."""
