@@ -63,17 +63,21 @@ def text_of(driver: Any) -> str:
     return str(driver.execute_script("return document.querySelector('.jp-Notebook').innerText"))
 
 
-def click_square(driver: Any, row: int, column: int) -> None:
-    """Press the button on a square of the map of checkpoints."""
+def click_square(driver: Any, row: int, column: int, says: str) -> None:
+    """Press the button on a square of the map of checkpoints, again where plotly had not yet seen the pointer there."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.actions.action_builder import ActionBuilder
 
     script = CLICK_AT.replace('document.querySelector(".ivlens .js-plotly-plot")', MAP_OF_CHECKPOINTS)
-    x, y = driver.execute_script(script, row, column)
-    builder = ActionBuilder(driver)
-    builder.pointer_action.move_to_location(round(x) - 3, round(y)).pause(0.2).move_to_location(round(x), round(y))
-    builder.perform()
-    ActionChains(driver).pause(0.3).click().perform()
+    for _ in range(10):
+        x, y = driver.execute_script(script, row, column)
+        builder = ActionBuilder(driver)
+        builder.pointer_action.move_to_location(round(x) - 3, round(y)).pause(0.5).move_to_location(round(x), round(y))
+        builder.perform()
+        ActionChains(driver).pause(1).click().pause(5).perform()
+        if says in text_of(driver):
+            return
+    raise AssertionError(f"the click did not show {says!r}:\n{text_of(driver)}")
 
 
 def test_a_reopened_notebook_shows_pictures_and_finished_bars(
@@ -97,8 +101,7 @@ def test_a_reopened_notebook_shows_pictures_and_finished_bars(
     page.wait_for("Head 1.2")
     page.click_head(1, 2)
     page.wait_for("P(steered)")
-    click_square(browser, 1, 1)
-    page.wait_for("country-capital at after-1")
+    click_square(browser, 1, 1, "country-capital at after-1")
     browser.save_screenshot(str(tmp_path / "alive.png"))
     browser.execute_script("return new Promise(done => setTimeout(done, 1500))")
     page.command("docmanager:save")

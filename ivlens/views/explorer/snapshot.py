@@ -66,4 +66,5 @@ class Snapshot:
 
     def _bundle(self) -> dict[str, str]:
         picture = Markup(self.draw())
-        return {"text/html": render("snapshot.html", name=self.name, picture=picture), "text/plain": repr(self.widget)}
+        html = render("snapshot.html", name=self.name, picture=picture)
+        return {"text/html": html, "text/plain": type(self.widget).__name__}
