@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,16 @@ def measure_interval(comparison: CheckpointComparison, column: str) -> tuple[pd.
     value = measure_values(comparison, column)
     low, high = measure_values(comparison, f"{column}_low"), measure_values(comparison, f"{column}_high")
     return low.fillna(value - margin), high.fillna(value + margin)
+
+
+def interval_in(row: Mapping[str, Any], measure: str) -> tuple[float, float, float]:
+    """A measure in one row of a comparison with its 95% interval, as ``measure_interval`` has it; NaN where unknown."""
+    value, error, low, high = (
+        float(found) if isinstance(found := row.get(f"{measure}{end}"), int | float) else float("nan")
+        for end in ("", "_stderr", "_low", "_high")
+    )
+    margin = NORMAL * error
+    return value, value - margin if low != low else low, value + margin if high != high else high
 
 
 def prompt_counts(comparison: CheckpointComparison) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 
 import ivlens as iv
 from ivlens import ArgumentError, CheckpointComparison
-from ivlens.records.tables import answers_table, pair_of
+from ivlens.records.tables import answers_table, interval_in, measure_interval, measure_values, pair_of
 from ivlens.views import CheckpointExplorer
 from ivlens.views.checkpoints.words import VERDICT_STYLES
 
@@ -128,6 +128,14 @@ def test_a_pair_holds_what_is_about_it_alone(record: CheckpointComparison) -> No
         ("country-capital", name) for name in ("base", "after-2")
     }
     assert pair_of(record, "country-capital", "base").checkpoints == ("base",)
+
+
+def test_an_interval_is_its_own_or_from_the_standard_error(record: CheckpointComparison) -> None:
+    for measure in ("accuracy", "probability", "norm_ratio", "kl_new"):
+        tables = [measure_values(record, measure), *measure_interval(record, measure)]
+        for row in record.rows:
+            expected = [table.loc[row["checkpoint"], row["task"]] for table in tables]
+            assert interval_in(row, measure) == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_comparison_of_an_earlier_version_says_what_it_lacks(

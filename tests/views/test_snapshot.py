@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 import ipywidgets as ipw
 import plotly.graph_objects as go
 import pytest
+from test_explorer_view import EVIL, Planted
 
+from ivlens.views import ExplorerWidget
 from ivlens.views.explorer import snapshot
 from ivlens.views.explorer.html import style
 from ivlens.views.explorer.snapshot import COLAB, Snapshot
@@ -81,6 +83,22 @@ def test_every_colour_of_jupyterlab_has_one_to_fall_back_on() -> None:
     sheet = style()
     assert "var(--jp-" in sheet
     assert re.findall(r"var\(--(?:jp|vscode)-[\w-]+\)", sheet) == []
+
+
+def test_the_head_explorers_picture_has_its_map_heads_layer_scale_and_results(shown: Any) -> None:
+    widget = ExplorerWidget(Planted(), layer=1, scale=4.0)
+    widget._ipython_display_()
+    widget.look((2, 1))
+    widget.heads = [(2, 1), (0, 2)]
+    widget.vector_panel.layer.value = 3
+    picture = shown[-1][0]["text/html"]
+    assert shown[-1][1]["update"]
+    assert "Chosen heads (2): 2.1, 0.2" in picture
+    assert "Layer 3, scale 4.0" in picture
+    assert "Head 2.1" in picture
+    assert picture.count("data:image/svg+xml") == 1
+    assert widget.vector_panel.accuracy.value in picture
+    assert EVIL not in picture
 
 
 def drawn(figure: go.Figure) -> ElementTree.Element:

@@ -4,7 +4,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from ...records import CheckpointComparison
-from ...records.tables import answers_table, is_measured, measure_interval, measure_values
+from ...records.tables import answers_table, interval_in
 from ...text import one_line
 from ..checkpoints.report import evidence_frame
 from ..checkpoints.words import interval_text, verdict_of
@@ -34,12 +34,12 @@ def pair_html(pair: CheckpointComparison) -> str:
 
 def _numbers(pair: CheckpointComparison) -> str:
     """Measures of the base and the checkpoint, with 95% intervals where these are known."""
-    names = [name for name in NUMBERS if is_measured(pair, name)]
+    of = {row["checkpoint"]: row for row in pair.rows}
     rows = []
-    for name in names:
-        columns = (measure_values(pair, name), *measure_interval(pair, name))
-        texts = [interval_text(*each) for each in zip(*(each.iloc[:, 0] for each in columns), strict=True)]
-        rows.append({"measure": NUMBERS[name], **dict(zip(pair.checkpoints, texts, strict=True))})
+    for name, text in NUMBERS.items():
+        measured = {checkpoint: interval_in(of[checkpoint], name) for checkpoint in pair.checkpoints}
+        if any(value == value for value, _, _ in measured.values()):
+            rows.append({"measure": text, **{at: interval_text(*each) for at, each in measured.items()}})
     return frame_table(pd.DataFrame(rows), "Numbers, with 95% intervals")
 
 
