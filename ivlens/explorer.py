@@ -1,4 +1,4 @@
-"""``explore``: look at heads, choose them and try their vector, by click in a notebook or from Python."""
+"""``explore``: heads to look at, choose and try by click in a notebook or from Python; checkpoints compared, too."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,8 @@ from .checks import Count, Natural, Seed, checked
 from .effects import indirect_effects
 from .errors import ArgumentError
 from .models import Model, answer_logits, check_fits, padded
-from .records import Evaluation, HeadEffects, HeadMeans, heads_by_effect
+from .progress import no_bars
+from .records import CheckpointComparison, Evaluation, HeadEffects, HeadMeans, heads_by_effect
 from .scoring import evaluate, prompt_ids
 from .steering import steer
 from .tasks import AnyFormat, Prompt, Task, as_tasks, clean_instruction, format_of, task_names, token_text
@@ -70,7 +71,8 @@ class Explorer:
         self._test_answers(task)
         while done < len(prompts):
             batch = prompts[done : done + AT_ONCE]
-            more = indirect_effects(self.model, batch, self._means(task), metric=metric)
+            with no_bars():
+                more = indirect_effects(self.model, batch, self._means(task), metric=metric)
             self.effects[key] = _joined(self.effects[key], more) if done else more
             done = self.effects[key].n
             yield done, len(prompts)
@@ -98,6 +100,7 @@ class Explorer:
         """The tokens of the task's clean prompt of this index, and the head's attention pattern on it."""
         return attention_patterns(self.model, self.prompts[task].clean[prompt], [Head(*head)])
 
+    @no_bars()
     def accuracy(self, task: str, vector: InstructionVector | None, layer: int, scale: float) -> pd.DataFrame:
         """Accuracy on the test prompts: columns condition, accuracy, low, high (95% interval), probability, n."""
         bare, clean = self._test_answers(task)
@@ -127,11 +130,13 @@ class Explorer:
                 tokens = {"bare": tokens["bare"], "steered": self._likeliest(bare, k), "clean": tokens["clean"]}
         return pd.concat([frame.assign(condition=name) for name, frame in tokens.items()], ignore_index=True)
 
+    @no_bars()
     def _means(self, task: str) -> HeadMeans:
         if task not in self.means:
             self.means[task] = mean_head_activations(self.model, self.prompts[task].clean)
         return self.means[task]
 
+    @no_bars()
     def _test_answers(self, task: str) -> tuple[Evaluation, Evaluation]:
         """The answers to bare and clean test prompts without a vector."""
         if task not in self.answers:
@@ -151,8 +156,8 @@ class Explorer:
 
 @checked
 def explore(
-    model: Model,
-    tasks_or_prompts: Task | str | Prompt | Sequence[Task | str | Prompt],
+    model: Model | CheckpointComparison,
+    tasks_or_prompts: Task | str | Prompt | Sequence[Task | str | Prompt] | None = None,
     *,
     corrupted: Sequence[Prompt] = (),
     effects: HeadEffects | Sequence[HeadEffects] = (),
@@ -163,11 +168,13 @@ def explore(
     layer: Natural | None = None,
     scale: float = 4.0,
     seed: Seed = 0,
-) -> "ivlens.views.ExplorerWidget":
+) -> "ivlens.views.ExplorerWidget | ivlens.views.CheckpointExplorer":
     """A widget for notebooks: the map of heads' effects, what a clicked head does, and the chosen heads' vector tried.
 
+    Of a comparison of checkpoints, the map of its tasks by checkpoints, and all that it holds of a clicked pair.
+
     Args:
-        model: the model to explore.
+        model: the model to explore; or the record of ``compare_checkpoints``, which needs nothing else.
         tasks_or_prompts: tasks or their names, or clean prompts made by hand.
         corrupted: for prompts made by hand, the same queries without instruction; the vector is tried on them.
         effects: effects computed before by ``locate_heads``; their prompts are used.
@@ -193,6 +200,10 @@ def explore(
         >>> widget.vector.heads
         ((0, 1),)
     """
+    if isinstance(model, CheckpointComparison):
+        return _of_comparison(model, tasks_or_prompts)
+    if tasks_or_prompts is None:
+        raise ArgumentError("tasks or prompts beside a model", "none", "pass load_task(source), or a name")
     n_layers = model.cfg.n_layers
     layer = n_layers * 2 // 5 if layer is None else layer
     check_layer(n_layers, layer)
@@ -210,6 +221,15 @@ def explore(
     from .views import ExplorerWidget
 
     return ExplorerWidget(_with_effects(Explorer(model, prompts), known), layer=layer, scale=scale)
+
+
+def _of_comparison(comparison: CheckpointComparison, tasks: object) -> "ivlens.views.CheckpointExplorer":
+    """The widget of a comparison, which has its own tasks."""
+    if tasks is not None:
+        raise ArgumentError("a comparison alone", "tasks beside it", "leave them out: it has its own")
+    from .views import CheckpointExplorer
+
+    return CheckpointExplorer(comparison)
 
 
 def _made_by_hand(clean: list[Any], corrupted: list[Prompt]) -> dict[str, TaskPrompts]:

@@ -25,7 +25,7 @@ ORDER = [
     ["kinds"],
     ["checks"],
     ["vocabulary", "stats"],
-    ["files"],
+    ["files", "progress"],
     ["tensor_files"],
     ["records", "parallel"],
     ["models", "tasks"],

@@ -17,7 +17,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-WIDGET = "application/vnd.jupyter.widget-view+json"  # progress bars and the explorer: nothing without a kernel
+WIDGET = "application/vnd.jupyter.widget-view+json"  # nothing without a kernel
 PICTURE, FIGURE = "image/png", "application/vnd.plotly.v1+json"
 LARGEST, LARGEST_OUTPUT = 1_500_000, 300_000  # bytes of a notebook, and of one output
 PATIENCE = 900  # seconds that one cell may take: a guard, also where all cores are busy
@@ -43,8 +43,11 @@ def outputs_of(notebook: Any) -> list[Any]:
 
 
 def shown(cell: Any) -> list[Any]:
-    """The outputs of a cell that say something without a kernel."""
-    return [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    """The outputs of a cell that say something without a kernel, and the same whenever it is run: no widget, no bar."""
+    return [
+        output for output in cell.outputs
+        if WIDGET not in output.get("data", {}) and not output.get("metadata", {}).get("progress")
+    ]  # fmt: skip
 
 
 def complaints(notebook: Any) -> list[Any]:

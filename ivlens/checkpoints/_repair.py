@@ -11,12 +11,12 @@ from random import Random
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
 from ..errors import ArgumentError, PromptError, few
 from ..files import held
 from ..models import Model
+from ..progress import ProgressBar
 from ..records import Answers, Repair
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ..scoring import by_likelihood, candidates_of, check_answers
@@ -221,7 +221,7 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     base, tuned = (Fractions.uniform(n_layers, fraction) for fraction in (0.0, 1.0))
     if choose_others:
         _keep_abilities(work, base)
-    with tqdm(total=config.plan.most, desc="trying", unit="trial", leave=False, disable=None) as bar:
+    with ProgressBar(total=config.plan.most, desc="trying", unit="trial", leave=False) as bar:
         n_keep = len(work.prompts[KEEP]["validation"])
         search = Search(work.answers, work.kept.divergence, n_keep, n_layers, squared, tolerance, bar.update)
         best = search.run(config.plan)
@@ -236,7 +236,7 @@ def _repaired(work: _Work, config: RepairConfig, tolerance: float, *, choose_oth
     for seed in config.random_seeds if found else ():
         measures[f"random change {seed}"] = partial(work.random_change, best.fractions, seed)
     rows: dict[str, list[Answers]] = {}
-    for name in tqdm(list(measures), "testing", unit="model", leave=False, disable=None):
+    for name in ProgressBar(list(measures), "testing", unit="model", leave=False):
         rows[name] = [measures[name](role=role) for role in roles]
     return Repair(
         torch.tensor(best.fractions.attention, dtype=torch.float64),

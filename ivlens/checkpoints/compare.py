@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ..checks import Count, checked
 from ..effects.checks import check_stream_dtype
@@ -18,6 +17,7 @@ from ..errors import ArgumentError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
 from ..parallel import map_pieces, workers
+from ..progress import ProgressBar
 from ..records import CheckpointComparison, HeadReading
 from ..tasks import Task, as_tasks, is_chat
 from ..vectors import InstructionVector
@@ -110,7 +110,7 @@ def compare_checkpoints(
         new = [task for task in asked if task.name in learned]
         prompts = [draw_prompts(task, config, tokenizer, new) for task in asked]
         learned_by = {each.name: task for each, task in zip(sources, learned, strict=False)}
-        with tqdm(total=len(sources) + 1, desc="checkpoints", unit="checkpoint", disable=None) as bar:
+        with ProgressBar(total=len(sources) + 1, desc="checkpoints", unit="checkpoint") as bar:
             reference = _measure_base(FurtherMeasures(folder / MEASURES, config), first, prompts, learned_by)
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
@@ -252,7 +252,7 @@ def _outcome(reference: Reference, checkpoint: CheckpointUnderTest) -> Checkpoin
 
 
 def _here(
-    reference: Reference, checkpoints: Sequence[CheckpointUnderTest], bar: tqdm
+    reference: Reference, checkpoints: Sequence[CheckpointUnderTest], bar: ProgressBar
 ) -> list[CheckpointMeasurements | str]:
     """The checkpoints' outcomes, measured in this process."""
     outcomes = []
@@ -263,7 +263,7 @@ def _here(
 
 
 def _by_workers(
-    reference: Reference, checkpoints: Sequence[CheckpointUnderTest], n_jobs: int | None, bar: tqdm
+    reference: Reference, checkpoints: Sequence[CheckpointUnderTest], n_jobs: int | None, bar: ProgressBar
 ) -> list[CheckpointMeasurements | str]:
     """The checkpoints' outcomes, measured by workers, one checkpoint at a time each; their messages are logged here."""
 

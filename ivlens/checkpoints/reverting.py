@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm.auto import tqdm
 
 from ..checks import Count, Fraction, Natural, Seed, checked
 from ..errors import ArgumentError
 from ..files import held
 from ..models import head_axes
+from ..progress import ProgressBar
 from ..records import Answers, WeightReverts
 from ..records.reverting import RevertKind, RevertPart, RevertRole
 from ..tasks import AnyFormat, Prompt, Task, as_tasks
@@ -168,7 +168,7 @@ def revert_weights(
         prompts = [prompt for _, _, prompt in drawn]
         with kept_answers(first, second, prompts, folder, Path(scratch), config) as kept:
             mixtures = [*_mixtures(config, kept.mixed.model.cfg.n_layers), *_sets_of_heads(kept, heads or {})]
-            bar = tqdm(mixtures, "putting back", leave=False, disable=None)
+            bar = ProgressBar(mixtures, "putting back", leave=False)
             answers = [_answers(kept, each, prompts) for each in bar]
     return WeightReverts(
         torch.stack([each.log_probability for each in answers]),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..errors import PrecisionWarning, UnsupportedError
 from ..models import Model, PartValues, sweep_parts
+from ..progress import ProgressBar
 from ..vocabulary import Metric, ModelPart, TokenizedPrompt
 from .loop import loop_scores
 from .metric import Scores, in_metric
@@ -29,7 +29,7 @@ def exact_scores(
 ) -> list[Scores]:
     """Sweep groups of prompts, or one prompt's parts in pieces, with at most ``budget`` rows of streams at once."""
     scores: list[Scores] = []
-    with tqdm(total=len(pairs), desc="exact sweep", unit="prompt", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(pairs), desc="exact sweep", unit="prompt", leave=False) as bar:
         for group in within(pairs, len(parts) + 1, budget):
             theirs = values.only(range(len(scores), len(scores) + len(group)))
             size = max(1, budget // len(group[0][1]) - 1) if len(group) == 1 else len(parts)

@@ -7,7 +7,6 @@ from itertools import product
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..models import (
     Model,
@@ -23,6 +22,7 @@ from ..models import (
     strongest_wrong,
     z_name,
 )
+from ..progress import ProgressBar
 from ..vocabulary import Metric, ModelPart, TokenizedPrompt
 from .attribution import Groups
 from .metric import Measure, Scores
@@ -42,7 +42,7 @@ def loop_scores(
     check_parts(model, parts)
     check_values(model, values, parts, len(pairs))
     scores: list[Scores] = []
-    with tqdm(total=len(pairs) * len(parts), desc="plain loop", unit="forward", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(pairs) * len(parts), desc="plain loop", unit="forward", leave=False) as bar:
         for number, pair in enumerate(pairs):
             rows = padded([pair], model.cfg.device)
             logits = answer_logits(model, rows)[0]
@@ -73,7 +73,7 @@ def patched_effects(
     work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
     names = [f"prompt {number}" for number in range(1, len(pairs) + 1)]
     pieces = [*zip(pairs, groups, strict=True)]
-    with tqdm(total=len(pairs), desc="position effects", unit="prompt", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(pairs), desc="position effects", unit="prompt", leave=False) as bar:
         results = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
     effects, baseline = zip(*results, strict=True)
     return torch.stack(effects), torch.cat(baseline)
@@ -94,7 +94,7 @@ def _of_prompt(
     measure = Measure(metric, pair[1:])
     baseline = measure(answer_logits(model, padded([pair], model.cfg.device)))
     patched = []
-    with tqdm(total=len(patches), desc="loop", unit="patch", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(patches), desc="loop", unit="patch", leave=False) as bar:
         for start in range(0, len(patches), batch_size):
             chunk = patches[start : start + batch_size]
             with hooked(model, _edits(chunk, groups, means)):

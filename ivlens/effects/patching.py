@@ -7,11 +7,11 @@ from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
-from tqdm.auto import tqdm
 
 from ..errors import FallbackWarning, UnsupportedError
 from ..models import Model, PartValues, check_parts, check_streamable, check_values, map_with_model, rows_that_fit
 from ..parallel import workers
+from ..progress import ProgressBar
 from ..vocabulary import ModelPart, TokenizedPrompt
 from .exact import exact_scores, within
 from .loop import loop_scores
@@ -75,7 +75,7 @@ def patched_scores(
     spans = [range(end - len(group), end) for group, end in zip(groups, accumulate(map(len, groups)), strict=True)]
     pieces: list[Piece] = [(group, values.only(span)) for group, span in zip(groups, spans, strict=True)]
     names = [f"prompts {span.start + 1} to {span.stop}" for span in spans]
-    with tqdm(total=len(pairs), desc="patching", unit="prompt", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(pairs), desc="patching", unit="prompt", leave=False) as bar:
         results = map_with_model(
             model, work, pieces, n_jobs, names, finished=lambda piece, _: bar.update(len(piece[0]))
         )  # fmt: skip

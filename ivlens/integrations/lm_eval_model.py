@@ -13,7 +13,6 @@ import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm.auto import tqdm
 
 from ..errors import ArgumentError, PromptError, UnsupportedError, brief, few, reason, refuse_odd
 from ..models import (
@@ -28,6 +27,7 @@ from ..models import (
     end_of_text,
     padded,
 )
+from ..progress import ProgressBar
 from ..tasks import beginning
 from ..vocabulary import Ids, TokenizedPrompt
 
@@ -157,7 +157,7 @@ class HarnessModel(TemplateLM):
         asked = [(pairs[numbers[0]], numbers) for numbers in rows.values()]
         scores: dict[int, Scored] = {}
         odd = set[int]()
-        with tqdm(total=len(asked), desc="scoring", unit="row", leave=False, disable=quiet or None) as bar:
+        with ProgressBar(total=len(asked), desc="scoring", unit="row", leave=False, disable=quiet) as bar:
             for at, batch in reversed(list(batches([pair for pair, _ in asked], self.batch_size))):  # the longest first
                 found = answer_logits(self.model, padded(batch, self.model.cfg.device))
                 for each, logits in zip(at, found, strict=True):

@@ -28,10 +28,10 @@ from urllib.request import url2pathname
 import platformdirs
 import requests
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from ..errors import DownloadError, reason
 from ..files import atomic_folder
+from ..progress import ProgressBar
 from .hub_files import HubFile, hub_file
 
 log = logging.getLogger("ivlens")
@@ -269,7 +269,7 @@ def _download(url: str, partial: Path, title: str) -> None:
         total = have + int(answer.headers.get("Content-Length", 0))
         with (
             partial.open("ab" if have else "wb") as out,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=f"fetching {title}", disable=None) as bar,
+            ProgressBar(total=total, initial=have, unit="B", unit_scale=True, desc=f"fetching {title}") as bar,
         ):
             for chunk in answer.iter_content(1 << 18):
                 out.write(chunk)

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..errors import HookError, UnsupportedError, WorkerError, reason
 from ..files import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
+from ..progress import ProgressBar
 from ..vocabulary import TokenizedPrompt
 from .engines import HookedTransformer, Model
 from .facts import model_facts
@@ -117,7 +117,7 @@ def map_batches(
     """
     pieces = [*batches(pairs, batch_size)]
     names = [f"{kind} prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in pieces]
-    with tqdm(total=len(pairs), desc=doing, unit="prompt", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(pairs), desc=doing, unit="prompt", leave=False) as bar:
         found = map_with_model(model, work, pieces, n_jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))
     return [(numbers, of_batch) for (numbers, _), of_batch in zip(pieces, found, strict=True)]
 

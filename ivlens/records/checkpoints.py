@@ -181,8 +181,8 @@ class CheckpointComparison(Record):
             [0.0, 0.0]
         """
         frame = pd.DataFrame(list(self.rows))
-        later = {name: float("nan") for name in LATER_COLUMNS if name not in frame}
-        return frame.assign(**later)
+        later = [name for name in LATER_COLUMNS if name not in frame]
+        return frame.join(pd.DataFrame(float("nan"), frame.index, later))
 
     def evidence_frame(self) -> pd.DataFrame:
         """One row per checkpoint, task and kind of evidence on whether a lost ability is still there.

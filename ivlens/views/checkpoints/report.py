@@ -173,17 +173,23 @@ def _verdicts(comparison: CheckpointComparison) -> str:
 
 def evidence_table(comparison: CheckpointComparison) -> list[str]:
     """The kinds of evidence side by side, one row per task of a checkpoint, where they were measured."""
-    frame = comparison.evidence_frame()
-    if frame["value"].isna().all():
+    frame = evidence_frame(comparison)
+    if frame.empty:
         return []
-    texts = zip(frame["value"], frame["low"], frame["high"], frame["opinion"], strict=True)
-    frame["text"] = [opinion if value != value else f"{percent_text(value, low, high)}: {opinion}"
-                     for value, low, high, opinion in texts]  # fmt: skip
     kinds = list(dict.fromkeys(frame["kind"]))
     pairs = frame[KEYS].drop_duplicates()
     side_by_side = frame.pivot(index=KEYS, columns="kind", values="text")[kinds].reset_index()
     caption = "Kinds of evidence side by side: the fraction that each restores, keeps or explains, and what it says"
     return [frame_table(pairs.merge(side_by_side, on=KEYS), caption)]
+
+
+def evidence_frame(comparison: CheckpointComparison) -> pd.DataFrame:
+    """The comparison's ``evidence_frame`` with a column text (value and opinion); empty if nothing was measured."""
+    frame = comparison.evidence_frame()
+    texts = zip(frame["value"], frame["low"], frame["high"], frame["opinion"], strict=True)
+    frame["text"] = [opinion if value != value else f"{percent_text(value, low, high)}: {opinion}"
+                     for value, low, high, opinion in texts]  # fmt: skip
+    return frame.iloc[:0] if frame["value"].isna().all() else frame
 
 
 def _findings(comparison: CheckpointComparison) -> list[Body]:

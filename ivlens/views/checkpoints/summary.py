@@ -64,13 +64,13 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
     return board.finished().update_layout(around)
 
 
-def verdict_map(comparison: CheckpointComparison) -> tuple[go.Heatmap, list[Verdict]]:
-    """A heatmap of verdicts, tasks by checkpoints without the base, and the verdicts that occur.
+def verdict_map(comparison: CheckpointComparison, *, with_base: bool = False) -> tuple[go.Heatmap, list[Verdict]]:
+    """A heatmap of verdicts, tasks by checkpoints, and the verdicts that occur.
 
     Raises:
         RecordError: an unknown verdict.
     """
-    first = min(1, len(comparison.checkpoints) - 1)
+    first = 0 if with_base else min(1, len(comparison.checkpoints) - 1)
     table = measure_table(comparison, "verdict").iloc[first:].T
     rows = [[verdict_of(value) for value in row] for row in table.to_numpy()]
     known, count = list(VERDICT_STYLES), len(VERDICT_STYLES)

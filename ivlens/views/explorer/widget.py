@@ -14,6 +14,8 @@ from .callbacks import Callbacks, row
 from .figures import draw_map, empty_map, mark_map, of_prompt
 from .html import label, note, style
 from .panels import GAP, HeadPanel, VectorPanel
+from .picture import head_picture, watched_by_picture
+from .snapshot import Snapshot
 
 EVERY = "all prompts (mean)"
 HINT = "Click a head to look at it (orange frame). Click it again to add it to the set (green), or to take it out."
@@ -60,6 +62,7 @@ class ExplorerWidget(ipw.VBox):
             self.callbacks.status, row(self.map_box, self.head_panel, **GAP), self.vector_panel,
         ])  # fmt: skip
         self.add_class("ivlens")
+        self.snapshot = Snapshot(self, lambda: head_picture(self), watched_by_picture(self))
         self._connect()
         self.callbacks.run(self._show_task)
 
@@ -125,6 +128,9 @@ class ExplorerWidget(ipw.VBox):
         """Stop, and take the widget away."""
         self.stop()
         super().close()
+
+    def _ipython_display_(self) -> None:
+        self.snapshot.display()
 
     async def _in_background(self, steps: Iterator[tuple[int, int]]) -> None:
         try:
