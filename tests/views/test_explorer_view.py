@@ -83,7 +83,7 @@ def planted() -> Planted:
 
 @pytest.fixture
 def widget(planted: Planted) -> ExplorerWidget:
-    return ExplorerWidget(planted, layer=1, scale=4.0)
+    return ExplorerWidget(planted, layer=1, scale=4.0, k=0)
 
 
 def click(widget: ExplorerWidget, layer: int, head: int) -> None:
@@ -237,7 +237,7 @@ async def turns(count: int) -> None:
 
 def test_in_the_background_effects_come_bit_by_bit_and_stay_at_a_stop(planted: Planted) -> None:
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         assert widget.map_box.layout.visibility == "hidden"
         while widget.effects is None:
             await asyncio.sleep(0)
@@ -261,7 +261,7 @@ def test_in_the_background_effects_come_bit_by_bit_and_stay_at_a_stop(planted: P
 
 def test_a_head_without_effects_shows_none_of_another_task(planted: Planted) -> None:
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(5)
         click(widget, 2, 1)
         panel = widget.head_panel
@@ -282,7 +282,7 @@ def test_clicks_in_other_threads_are_answered_in_the_widgets_own(planted: Plante
     """JupyterLab may send clicks to a thread beside the cells'; a model has one set of hooks."""
 
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(5)
         own, seen = threading.get_ident(), []
         planted.vector = lambda *_: seen.append(threading.get_ident()) or SimpleNamespace(heads=())
@@ -316,7 +316,7 @@ def test_the_spread_is_seen_beside_zero_and_whole(widget: ExplorerWidget) -> Non
 
 def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None:
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(1)
         first = widget.job
         widget.task.value = "two"
@@ -335,7 +335,7 @@ def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None
 def test_an_error_in_the_background_is_told_and_the_job_can_go_on(planted: Planted) -> None:
     async def told() -> None:
         planted.error = PromptError("a shorter prompt")
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(2)
         assert "a shorter prompt" in widget.callbacks.status.value
         assert (widget.job, widget.button.description) == (None, "Go on")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import ipywidgets as ipw
 
 from ...errors import IvlensError
-from .html import note
+from .html import announcement
 
 
 class Callbacks:
@@ -59,9 +59,9 @@ class Callbacks:
         try:
             yield
         except IvlensError as error:
-            self.status.value = note(str(error), "wrong")
+            self.status.value = announcement(str(error), "wrong")
         except Exception as error:
-            self.status.value = note(f"{type(error).__name__}: {error}", "wrong")
+            self.status.value = announcement(f"{type(error).__name__}: {error}", "wrong")
             raise
 
 

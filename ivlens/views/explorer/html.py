@@ -17,14 +17,19 @@ LABEL_LENGTH = 40  # characters
 
 
 def style() -> str:
-    """The widget's style sheet."""
-    sheet = render("explorer.css")
+    """The widget's style sheets: its colours, and how its panels stand."""
+    sheet = render("explorer.css") + render("explorer_layout.css")
     return f"<style>\n{sheet}</style>"
 
 
 def note(text: str, kind: str = "faint") -> str:
     """A line of plain text as HTML of a class."""
     return f'<p class="{kind}">{escaped(text)}</p>'
+
+
+def announcement(text: str, kind: str = "faint") -> str:
+    """A line of plain text as HTML that screen readers announce when it appears."""
+    return f'<p class="{kind}" role="status">{escaped(text)}</p>'
 
 
 def label(prompt: Any) -> str:
