@@ -110,7 +110,8 @@ class VectorPanel(ipw.VBox):
             return note("Choose heads to try their vector.")
         layer, scale = self.layer.value, self.scale.value
         accuracy = self.explorer.accuracy(self.task, self.vector, layer, scale)
-        return frame_table(accuracy, f"answers to the examples, with 95% intervals; layer {layer}, scale {scale:g}")
+        tried = f"{accuracy['n'].iloc[0]} examples, 95% intervals; layer {layer}, scale {scale:g}"
+        return frame_table(accuracy.drop(columns="n"), tried)
 
     def _likeliest(self, bare: Any, clean: Any) -> Any:
         return self.explorer.tokens(bare, clean, self.vector, self.layer.value, self.scale.value)
@@ -135,9 +136,9 @@ class VectorPanel(ipw.VBox):
             self.layer.value, self.scale.value = setting.layer, setting.scale
 
     def _parts(self) -> list[ipw.Widget]:
-        choose = row(ipw.HTML("choose the"), self.count, self.top, self.none)
+        choose = row(self.count, self.top, self.none)
         controls = stack(self.chosen, choose, self.layer, self.scale)
-        controls.add_class("ivlens-controls")
+        controls.add_class("ivlens-chosen")
         answers = stack(self.results.sign, self.accuracy)
         both = row(controls, answers)
         both.add_class("ivlens-set")

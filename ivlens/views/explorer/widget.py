@@ -10,19 +10,20 @@ import ipywidgets as ipw
 from ...checks import Natural, checked
 from ...errors import ArgumentError, one_of
 from ...records import METRICS, Head, HeadEffects
-from ...vocabulary import Metric, check_heads, check_layer
+from ...vocabulary import Metric, all_heads, check_heads, check_layer
+from ..layout import Size
 from .callbacks import Callbacks, row, stack
 from .exporting import new_folder, save_findings
 from .figures import draw_map, empty_map, mark_map, of_prompt
 from .head_panel import HeadPanel
 from .history import Setting
-from .html import announcement, label, note, style
+from .html import announcement, label, note, size_class, style
 from .vector_panel import VectorPanel
 
 EVERY = "all prompts (mean)"
 HINT = (
-    "1. Click a head on the map: what it does stands beside it (orange frame). 2. Click it again to add it to the set "
-    "(green), or to take it out. 3. The vector of the set is tried at once: move layer and scale, edit the prompts."
+    "1. Click a head to look at it (orange). 2. Click it again to put it into the set or take it out (green). "
+    "3. Try the vector of the set: move layer and scale, edit the prompts."
 )
 WAITING = "The map comes with the first effects, and a set of the strongest heads with the last ones."
 PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel handles clicks
@@ -56,7 +57,7 @@ class ExplorerWidget(ipw.VBox):
         self.explorer = explorer
         self.shown_head: Head | None = None
         self.job: asyncio.Task[None] | None = None
-        self.to_choose = k
+        self.to_choose = min(k, len(all_heads(*explorer.shape)))
         self.callbacks = Callbacks()
         self.task = ipw.Dropdown(options=list(explorer.prompts), description="Task", style=NAMES)
         known = [metric for _, metric in explorer.effects]
@@ -64,7 +65,7 @@ class ExplorerWidget(ipw.VBox):
         self.prompt = ipw.Dropdown(options=[EVERY], description="Prompt", style=NAMES)
         self.progress = ipw.IntProgress(layout={"width": "160px"})
         self.button = ipw.Button()
-        self.working = row(self.progress, self.button, visibility="hidden")
+        self.working = row(self.progress, self.button, visibility="hidden", display="none")
         self.map = empty_map(explorer.shape, self.metric.value)
         self.hint, self.map_box = ipw.HTML(), row(self.map)
         self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, layer, scale, k or 20)
@@ -78,11 +79,15 @@ class ExplorerWidget(ipw.VBox):
         controls = row(self.task, self.metric, self.prompt, self.working)
         columns = row(self.map_box, stack(self.head_panel, self.vector_panel))
         further = row(self.vector_panel.trial, self.head_panel.attention)
-        boxes = {"controls": controls, "columns": columns, "map": self.map_box, "panels": columns.children[1],
-                 "further": further}  # fmt: skip
+        boxes = {
+            "asked": controls, "columns": columns, "map": self.map_box, "panels": columns.children[1],
+            "head": self.head_panel, "vector": self.vector_panel, "further": further,
+        }  # fmt: skip
         for name, box in boxes.items():
             box.add_class(f"ivlens-{name}")
-        return [ipw.HTML(style()), self.hint, controls, self.callbacks.status, columns, further]
+        size = Size(self.map.layout.width, self.map.layout.height)
+        self.map_box.add_class(size_class(size))
+        return [ipw.HTML(style(size)), self.hint, controls, self.callbacks.status, columns, further]
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -233,10 +238,12 @@ class ExplorerWidget(ipw.VBox):
     def _advance(self, done: int, of: int) -> None:
         self.progress.max, self.progress.value, self.progress.description = of, done, f"{done}/{of}"
         self.button.description = "Stop"
-        self.working.layout.visibility = "visible" if done < of else "hidden"
+        visible = done < of
+        self.working.layout.visibility = "visible" if visible else "hidden"
+        self.working.layout.display = None if visible else "none"
         self._show_map()
         if done == of and self.to_choose:
-            self._choose_top(min(self.to_choose, self.effects.aie.numel()))
+            self.heads = self.explorer.effects[self.task.value, self.metric.value].top(self.to_choose)
 
     def _connect(self) -> None:
         on = self.callbacks.on
