@@ -213,6 +213,8 @@ def test_map_head_and_vector_are_in_sight_together(address: str, browser: Any, t
         time.sleep(1)
         boxes[width] = browser.execute_script(BOXES)
         browser.save_screenshot(str(tmp_path / f"explorer-{width}.png"))
+        browser.execute_script("document.querySelector('.ivlens-further').scrollIntoView({block: 'start'})")
+        browser.save_screenshot(str(tmp_path / f"explorer-{width}-further.png"))
     for width, found in boxes.items():
         seen = found["seen"]
         for name in ("map", "head", "vector"):

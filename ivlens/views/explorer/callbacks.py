@@ -73,3 +73,8 @@ def stack(*children: ipw.Widget, **layout: str) -> ipw.VBox:
 def row(*children: ipw.Widget, **layout: str) -> ipw.HBox:
     """Widgets side by side, in further rows where they do not fit."""
     return ipw.HBox(children, layout={"flex_flow": "row wrap", "align_items": "center"} | layout)
+
+
+def columns(*children: ipw.Widget, **layout: str) -> ipw.HBox:
+    """Panels side by side, their tops aligned, one under another where they do not fit."""
+    return row(*children, align_items="flex-start", **layout)

@@ -16,7 +16,7 @@ from ..style import EFFECT_UNITS, FAINT, INK, OKABE_ITO, PAPER, head_name, plain
 SHOWN, CHOSEN, POINT = OKABE_ITO[4], OKABE_ITO[2], OKABE_ITO[0]
 OUTLINED = 10  # heads that the map outlines, and names where there is room
 ROW, COLUMN = 13, 26  # pixels of a head on the map, where the map's limits allow
-MARGINS = {"l": 46, "r": 84, "t": 78, "b": 42}
+MARGINS = {"l": 46, "r": 84, "t": 82, "b": 42}
 STRIP = {"width": 222, "height": 172}
 
 
@@ -64,7 +64,7 @@ def _compact_map(effects: HeadEffects, title: str, *, k: int) -> go.Figure:
     heading = f'{plain(title, width // 8, 2)}<br><span style="font-size:11px">{small}</span>'
     return figure.update_layout(
         width=width, height=MARGINS["t"] + size.height + MARGINS["b"], margin=MARGINS,
-        title={"text": heading, "font": {"size": 14}, "pad": {"t": 6}},
+        title={"text": heading, "font": {"size": 14}, "pad": {"t": 18}},
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from ...records import Head, HeadEffects
 from ..attention import attention_view
 from ..style import head_name
 from ..tables import frame_table
-from .callbacks import row
+from .callbacks import columns, row
 from .figures import draw_strip, empty_strip, of_prompt
 from .html import effect_line, framed, note
 from .results import Results
@@ -31,7 +31,7 @@ class HeadPanel(ipw.VBox):
         self.toggle.layout.display = "none"
         self.strip = empty_strip()
         self.strip_row = row(self.strip)
-        self.rest = row(self.strip_row, self.lens, self.ranks, display="none")
+        self.rest = columns(self.strip_row, self.lens, self.ranks, display="none")
         self.rest.add_class("ivlens-facts")
         self.attention.add_class("ivlens-attention")
         super().__init__([row(self.facts, self.toggle, self.results.sign), self.rest])

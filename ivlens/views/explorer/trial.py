@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from .callbacks import Callbacks, row, stack
+from .callbacks import Callbacks, columns, row, stack
 from .html import announcement, label, note, tokens_table
 from .paired_edit import same_edit
 from .results import Results
@@ -40,7 +40,7 @@ class TrialPanel(ipw.VBox):
         for each in fields:
             each.add_class("ivlens-field")
         title = row(ipw.HTML("<h3>Tried on a prompt</h3>"), self.results.sign)
-        super().__init__([title, self.example, row(*fields), self.offer, callbacks.status, self.tokens])
+        super().__init__([title, self.example, columns(*fields), self.offer, callbacks.status, self.tokens])
         self.add_class("ivlens-trial")
         callbacks.on(self.bare, lambda: self._edited("bare", "clean"))
         callbacks.on(self.clean, lambda: self._edited("clean", "bare"))

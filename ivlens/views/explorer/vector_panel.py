@@ -9,7 +9,7 @@ from ...records import Head
 from ...vocabulary import all_heads
 from ..style import head_name
 from ..tables import frame_table
-from .callbacks import Callbacks, row, stack
+from .callbacks import Callbacks, columns, row, stack
 from .history import History, Setting
 from .html import announcement, note
 from .results import Results
@@ -33,7 +33,7 @@ class VectorPanel(ipw.VBox):
         names = [head_name(head) for head in all_heads(layers, heads)]
         when_left = {"continuous_update": False, "style": {"description_width": "42px"}}
         self.chosen = ipw.TagsInput(allowed_tags=names, allow_duplicates=False, placeholder=TAGS)
-        self.count = ipw.BoundedIntText(k, min=1, max=layers * heads, layout={"width": "52px"})
+        self.count = ipw.BoundedIntText(k, min=1, max=layers * heads, layout={"width": "48px"})
         self.top, self.none = ipw.Button(description="strongest heads"), ipw.Button(description="none")
         self.layer = ipw.IntSlider(layer, 0, layers - 1, description="Layer", **when_left)
         reach = max(SCALES, abs(scale))
@@ -140,6 +140,6 @@ class VectorPanel(ipw.VBox):
         controls = stack(self.chosen, choose, self.layer, self.scale)
         controls.add_class("ivlens-chosen")
         answers = stack(self.results.sign, self.accuracy)
-        both = row(controls, answers)
+        both = columns(controls, answers)
         both.add_class("ivlens-set")
         return [row(ipw.HTML("<h3>The set and its vector</h3>"), self.undo, self.redo, self.export), self.news, both]

@@ -12,7 +12,7 @@ from ...errors import ArgumentError, one_of
 from ...records import METRICS, Head, HeadEffects
 from ...vocabulary import Metric, all_heads, check_heads, check_layer
 from ..layout import Size
-from .callbacks import Callbacks, row, stack
+from .callbacks import Callbacks, columns, row, stack
 from .exporting import new_folder, save_findings
 from .figures import draw_map, empty_map, mark_map, of_prompt
 from .head_panel import HeadPanel
@@ -23,7 +23,7 @@ from .vector_panel import VectorPanel
 EVERY = "all prompts (mean)"
 HINT = (
     "1. Click a head to look at it (orange). 2. Click it again to put it into the set or take it out (green). "
-    "3. Try the vector of the set: move layer and scale, edit the prompts."
+    "3. Try its vector: move layer and scale, edit the prompts."
 )
 WAITING = "The map comes with the first effects, and a set of the strongest heads with the last ones."
 PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel handles clicks
@@ -77,17 +77,18 @@ class ExplorerWidget(ipw.VBox):
     def _parts(self) -> list[ipw.Widget]:
         """The controls over the map with the two panels beside it; the trial and the head's attention under these."""
         controls = row(self.task, self.metric, self.prompt, self.working)
-        columns = row(self.map_box, stack(self.head_panel, self.vector_panel))
-        further = row(self.vector_panel.trial, self.head_panel.attention)
+        panels = stack(self.head_panel, self.vector_panel)
+        first = columns(self.map_box, panels)
+        further = columns(self.vector_panel.trial, self.head_panel.attention)
         boxes = {
-            "asked": controls, "columns": columns, "map": self.map_box, "panels": columns.children[1],
+            "asked": controls, "columns": first, "map": self.map_box, "panels": panels,
             "head": self.head_panel, "vector": self.vector_panel, "further": further,
         }  # fmt: skip
         for name, box in boxes.items():
             box.add_class(f"ivlens-{name}")
         size = Size(self.map.layout.width, self.map.layout.height)
         self.map_box.add_class(size_class(size))
-        return [ipw.HTML(style(size)), self.hint, controls, self.callbacks.status, columns, further]
+        return [ipw.HTML(style(size)), self.hint, controls, self.callbacks.status, first, further]
 
     @property
     def heads(self) -> tuple[Head, ...]:
