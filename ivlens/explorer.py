@@ -167,6 +167,7 @@ def explore(
     format: AnyFormat = "labelled",
     layer: Natural | None = None,
     scale: float = 4.0,
+    k: Natural = 20,
     seed: Seed = 0,
 ) -> "ivlens.views.ExplorerWidget | ivlens.views.CheckpointExplorer":
     """A widget for notebooks: the map of heads' effects, what a clicked head does, and the chosen heads' vector tried.
@@ -184,10 +185,12 @@ def explore(
         format: how prompts are written: "labelled", "plain", "qa", "chat" or a ``Chat``, or a callable of your own.
         layer: initial layer of the slider; None: two fifths of the depth.
         scale: initial scale of the slider.
+        k: how many of the strongest heads are chosen at first, as soon as all effects are computed; 0: none.
         seed: seed of the prompts.
 
     Returns:
-        The widget, which a notebook shows; its ``heads`` can be assigned, ``vector`` is their instruction vector.
+        The widget, which a notebook shows; its ``heads``, ``layer``, ``scale`` and ``state`` can be assigned,
+        ``vector`` is the instruction vector of the heads, ``export`` saves what was found.
 
     Raises:
         ArgumentError: no tasks, prompts that do not pair up, or an option outside its values.
@@ -220,7 +223,7 @@ def explore(
         prompts = {task.name: _drawn(model, task, known, n_clean, n_test, draws) for task in _tasks(several)}
     from .views import ExplorerWidget
 
-    return ExplorerWidget(_with_effects(Explorer(model, prompts), known), layer=layer, scale=scale)
+    return ExplorerWidget(_with_effects(Explorer(model, prompts), known), layer=layer, scale=scale, k=k)
 
 
 def _of_comparison(comparison: CheckpointComparison, tasks: object) -> "ivlens.views.CheckpointExplorer":

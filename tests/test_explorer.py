@@ -1,6 +1,7 @@
 """``explore``: what it computes is what the plain functions compute, in groups that can be stopped; what it refuses."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -237,3 +238,22 @@ def test_a_composed_prompt_can_be_edited_by_hand(model: Any) -> None:
     assert panel.tokens.value != before
     expected = widget.explorer.tokens(Prompt(panel.bare.value, " a"), Prompt(panel.clean.value, " a"), None, 0, 1.0)
     assert repr(expected["token"][0]).replace("'", "&#x27;") in panel.tokens.value
+
+
+def test_an_export_is_loaded_again(model: Any, tmp_path: Any) -> None:
+    widget = explore(model, NEXT, n_clean=3, n_test=2, k=3)
+    assert widget.heads == tuple(widget.effects.top(3))
+    folder = widget.export(tmp_path / "found")
+    vector = ivlens.InstructionVector.load(folder / "vector.safetensors")
+    assert vector.heads == widget.heads
+    torch.testing.assert_close(vector.values, widget.vector.values)
+    assert [path.name for path in folder.iterdir() if path.stem == "map"]
+    other = explore(model, [SKIP, NEXT], n_clean=3, n_test=2)
+    other.state = json.loads((folder / "state.json").read_text())
+    assert other.state == widget.state
+    torch.testing.assert_close(other.vector.values, vector.values)
+
+
+def test_a_set_to_begin_with_has_as_many_heads_as_the_model_has_at_most(model: Any) -> None:
+    assert len(explore(model, NEXT, n_clean=2, n_test=2).heads) == 8
+    assert explore(model, NEXT, n_clean=2, n_test=2, k=0).heads == ()

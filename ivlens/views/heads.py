@@ -47,8 +47,12 @@ def head_heatmap(effects: Effects, *, k: Natural = 10, title: str | None = None)
         >>> figure.data[0].z.shape == tuple(effects.aie.shape)
         True
     """
+    return head_map(effects, k, title, head_map_size(*effects.aie.shape))
+
+
+def head_map(effects: Effects, k: int, title: str | None, size: Size) -> go.Figure:
+    """The figure of ``head_heatmap`` with a map of this size in pixels."""
     layers, heads = effects.aie.shape
-    size = head_map_size(layers, heads)
     bar = colour_bar(f"effect on {_unit(effects)}") | {"x": 1, "xpad": 10}
     facts = f"average indirect effect on the {effects.metric}, {_prompts(effects)}{_outlined(k)}"
     heading = _tasks(effects) if title is None else title

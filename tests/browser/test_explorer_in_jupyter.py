@@ -30,8 +30,8 @@ pytestmark = [
 PATIENCE = 180  # seconds for what includes the import of torch in a fresh kernel
 CODE = """import ivlens as iv
 words = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()
-tasks = [iv.Task(f"shift-{by}", list(zip(words, words[by:] + words[:by])), ("the quick fox",)) for by in (1, 2)]
-explorer = iv.explore(iv.load_model("model"), tasks, n_clean=4, n_test=2)
+tasks = [iv.Task(f"shift-{{by}}", list(zip(words, words[by:] + words[:by])), ("the quick fox",)) for by in (1, 2)]
+explorer = iv.explore(iv.load_model("model"), tasks, n_clean=4, n_test=2, k={k})
 explorer"""
 AFTER = 'print("in Python:", explorer.heads)'
 SETTINGS = {
@@ -45,23 +45,36 @@ READY = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?
 CLICK_AT = """
 const plot = document.querySelector(".ivlens .js-plotly-plot"), axes = plot._fullLayout;
 plot.scrollIntoView({block: "center"});
-const box = plot.getBoundingClientRect();
-return [box.left + axes._size.l + axes.xaxis.d2p(arguments[1]), box.top + axes._size.t + axes.yaxis.d2p(arguments[0])];
+const box = plot.getBoundingClientRect(), scale = box.width / plot.offsetWidth;
+const x = axes._size.l + axes.xaxis.d2p(arguments[1]), y = axes._size.t + axes.yaxis.d2p(arguments[0]);
+return [box.left + scale * x, box.top + scale * y];
 """
+LARGE = {"num_hidden_layers": 30, "hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3}  # SmolLM2's
+# The notebook's part of the window, and the boxes that are to be seen in it when the widget is at its top.
+BOXES = """
+const whole = document.querySelector(".ivlens"), rect = each => each.getBoundingClientRect();
+whole.scrollIntoView({block: "start"});
+const boxes = {map: ".ivlens-map .main-svg", head: ".ivlens-facts", vector: ".ivlens-set"};
+const seen = rect(document.querySelector(".jp-WindowedPanel-outer, .jp-Notebook"));
+const found = Object.entries(boxes).map(([name, path]) => [name, rect(whole.querySelector(path)).toJSON()]);
+return Object.fromEntries([["seen", seen.toJSON()], ["whole", rect(whole).toJSON()], ...found]);
+"""
+ANSWERS = "return [...document.querySelectorAll('.ivlens-set td')].some(each => each.innerText == 'steered')"
 
 
 @pytest.fixture
-def notebook(tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any) -> Path:
+def notebook(request: pytest.FixtureRequest, tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any) -> Path:
     """A notebook with two cells, beside the folder of a tiny model."""
+    config, k = getattr(request, "param", ({}, 0))
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 
     folder = tmp_path / "home"
-    tiny_hf("llama", max_position_embeddings=256).save_pretrained(folder / "model")
+    tiny_hf("llama", max_position_embeddings=256, **config).save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = folder / "explore.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell(CODE), new_code_cell(AFTER)], metadata=kernel), path)
+    nbformat.write(new_notebook(cells=[new_code_cell(CODE.format(k=k)), new_code_cell(AFTER)], metadata=kernel), path)
     return path
 
 
@@ -174,6 +187,40 @@ class Page:
     def wait_for(self, text: str, seconds: float = 60) -> None:
         script = "return document.querySelector('.jp-Notebook')?.innerText.includes(arguments[0])"
         self.wait(repr(text), script, text, seconds=seconds)
+
+
+def set_viewport(driver: Any, width: int, height: int) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@pytest.mark.parametrize("notebook", [(LARGE, 20)], indirect=True)
+def test_map_head_and_vector_are_in_sight_together(address: str, browser: Any, tmp_path: Path) -> None:
+    page = Page(browser)
+    set_viewport(browser, 1366, 768)
+    browser.get(address)
+    page.wait("the notebook and its kernel", READY, seconds=PATIENCE)
+    page.command("notebook:run-all-cells")
+    page.wait("the answers of the set to begin with", ANSWERS, seconds=PATIENCE)
+    page.click_head(20, 5)
+    page.wait_for("Where head 20.5 looks")
+    page.wait("the kernel", READY)
+    boxes = {}
+    for width in (1366, 700):
+        set_viewport(browser, width, 768)
+        if width == 700:
+            page.command("application:toggle-left-area")
+        time.sleep(1)
+        boxes[width] = browser.execute_script(BOXES)
+        browser.save_screenshot(str(tmp_path / f"explorer-{width}.png"))
+        browser.execute_script("document.querySelector('.ivlens-further').scrollIntoView({block: 'start'})")
+        browser.save_screenshot(str(tmp_path / f"explorer-{width}-further.png"))
+    for width, found in boxes.items():
+        seen = found["seen"]
+        for name in ("map", "head", "vector"):
+            box = found[name]
+            assert seen["top"] <= box["top"] < box["bottom"] <= seen["bottom"], (width, name, boxes)
+            assert seen["left"] <= box["left"] < box["right"] <= seen["right"], (width, name, boxes)
 
 
 def test_a_clicked_head_is_shown_chosen_and_tried(address: str, browser: Any) -> None:

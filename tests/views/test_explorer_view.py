@@ -2,9 +2,11 @@
 
 import asyncio
 import html
+import json
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,10 @@ import torch
 from ivlens.errors import ArgumentError, PromptError
 from ivlens.records import HeadEffects
 from ivlens.tasks import Prompt
-from ivlens.views import ExplorerWidget
+from ivlens.views import ExplorerWidget, save_figure
+from ivlens.views.explorer import exporting
+from ivlens.views.explorer.paired_edit import same_edit
+from ivlens.views.explorer.results import RECOMPUTING, STALE
 from ivlens.views.explorer.widget import HINT, WAITING
 
 LAYERS, HEADS, COUNT = 4, 3, 6
@@ -68,7 +73,7 @@ class Planted:
         if self.error:
             raise self.error
         self.told.append(("accuracy", task, vector.heads, layer, scale))
-        return pd.DataFrame({"condition": ["bare", "steered", "clean"], "accuracy": [0.0, 0.75, 1.0]})
+        return pd.DataFrame({"condition": ["bare", "steered", "clean"], "accuracy": [0.0, 0.75, 1.0], "n": COUNT})
 
     def tokens(self, bare: Prompt, asked: Prompt, vector: Any, layer: int, scale: float) -> pd.DataFrame:
         self.told.append(("tokens", bare.text, asked.text, layer, scale))
@@ -83,7 +88,7 @@ def planted() -> Planted:
 
 @pytest.fixture
 def widget(planted: Planted) -> ExplorerWidget:
-    return ExplorerWidget(planted, layer=1, scale=4.0)
+    return ExplorerWidget(planted, layer=1, scale=4.0, k=0)
 
 
 def click(widget: ExplorerWidget, layer: int, head: int) -> None:
@@ -237,7 +242,7 @@ async def turns(count: int) -> None:
 
 def test_in_the_background_effects_come_bit_by_bit_and_stay_at_a_stop(planted: Planted) -> None:
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         assert widget.map_box.layout.visibility == "hidden"
         while widget.effects is None:
             await asyncio.sleep(0)
@@ -261,7 +266,7 @@ def test_in_the_background_effects_come_bit_by_bit_and_stay_at_a_stop(planted: P
 
 def test_a_head_without_effects_shows_none_of_another_task(planted: Planted) -> None:
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(5)
         click(widget, 2, 1)
         panel = widget.head_panel
@@ -282,7 +287,7 @@ def test_clicks_in_other_threads_are_answered_in_the_widgets_own(planted: Plante
     """JupyterLab may send clicks to a thread beside the cells'; a model has one set of hooks."""
 
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(5)
         own, seen = threading.get_ident(), []
         planted.vector = lambda *_: seen.append(threading.get_ident()) or SimpleNamespace(heads=())
@@ -316,7 +321,7 @@ def test_the_spread_is_seen_beside_zero_and_whole(widget: ExplorerWidget) -> Non
 
 def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None:
     async def told() -> None:
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(1)
         first = widget.job
         widget.task.value = "two"
@@ -335,7 +340,7 @@ def test_another_task_ends_the_job_and_so_does_closing(planted: Planted) -> None
 def test_an_error_in_the_background_is_told_and_the_job_can_go_on(planted: Planted) -> None:
     async def told() -> None:
         planted.error = PromptError("a shorter prompt")
-        widget = ExplorerWidget(planted, layer=1, scale=4.0)
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=0)
         await turns(2)
         assert "a shorter prompt" in widget.callbacks.status.value
         assert (widget.job, widget.button.description) == (None, "Go on")
@@ -386,3 +391,187 @@ def test_attention_runs_in_a_frame_that_reaches_nothing_else(widget: ExplorerWid
     document = html.unescape(source)
     assert "Content-Security-Policy\" content=\"default-src 'none'" in document
     assert "CircuitsVis.AttentionPattern" in document
+
+
+def test_a_set_to_begin_with_comes_with_the_last_effects(planted: Planted) -> None:
+    widget = ExplorerWidget(planted, layer=1, scale=4.0, k=5)
+    assert widget.heads == tuple(widget.effects.top(5))
+    assert "0.750" in widget.vector_panel.accuracy.value
+    widget.task.value = "two"
+    assert widget.heads == tuple(planted.effects["one", METRIC].top(5))
+
+
+@pytest.mark.parametrize("heads", [[(0, 1)], []])
+def test_heads_chosen_before_the_last_effects_stay(planted: Planted, heads: list[tuple[int, int]]) -> None:
+    async def chosen() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=5)
+        widget.heads = heads
+        await turns(5)
+        assert widget.effects.n == COUNT
+        assert widget.heads == tuple(heads)
+
+    asyncio.run(chosen())
+
+
+def test_undo_and_redo_of_heads_layer_and_scale(widget: ExplorerWidget, planted: Planted) -> None:
+    panel = widget.vector_panel
+    assert (panel.undo.disabled, panel.redo.disabled) == (True, True)
+    widget.heads = [(2, 1)]
+    widget.layer, panel.scale.value = 3, 2.0
+    panel.undo.click()
+    panel.undo.click()
+    assert (widget.heads, widget.layer, widget.scale) == (((2, 1),), 1, 4.0)
+    assert planted.told[-1] == ("accuracy", "one", ((2, 1),), 1, 4.0)
+    widget.redo()
+    assert (widget.layer, widget.scale, panel.redo.disabled) == (3, 4.0, False)
+    widget.heads = [(0, 0)]
+    assert panel.redo.disabled
+    for _ in range(9):
+        widget.undo()
+    assert (widget.heads, widget.layer, panel.undo.disabled) == ((), 1, True)
+    assert frames(widget) == []
+
+
+def test_layer_and_scale_can_be_set(widget: ExplorerWidget) -> None:
+    widget.layer, widget.scale = 2, -25
+    assert (widget.vector_panel.layer.value, widget.vector_panel.scale.value) == (2, -25.0)
+    with pytest.raises(ArgumentError, match="layer to be from 0 to 3"):
+        widget.layer = 4
+    with pytest.raises(ArgumentError, match="scale to be a finite number"):
+        widget.scale = float("nan")
+    assert (widget.layer, widget.scale) == (2, -25.0)
+
+
+def test_the_state_can_be_kept_as_json_and_restored(widget: ExplorerWidget, planted: Planted) -> None:
+    state = {"task": "two", "metric": "probability", "prompt": 3, "heads": [[2, 1], [0, 2]], "layer": 2, "scale": 1.5}
+    widget.state = json.loads(json.dumps(state))
+    assert widget.state == state
+    assert (widget.vector.task, widget.effects.metric, widget.heads) == ("two", "probability", ((2, 1), (0, 2)))
+    assert ("accuracy", "two", ((2, 1), (0, 2)), 2, 1.5) in planted.told
+    assert "n = 1 prompt" in widget.map.layout.title.text
+    assert len(frames(widget)) == 2
+    widget.state = {"prompt": None}
+    assert widget.state == state | {"prompt": None}
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"heds": []}, "a state of task, metric, prompt, heads, layer, scale; got also 'heds'"),
+        ({"task": "three"}, "task to be one of 'one', 'two'"),
+        ({"metric": "logits"}, "metric to be"),
+        ({"prompt": COUNT}, "prompt to be below 6, or None"),
+        ({"heads": [[9, 9]]}, "layers below 4 and heads below 3"),
+        ({"layer": 4}, "layer to be from 0 to 3"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(widget: ExplorerWidget, state: dict[str, Any], message: str) -> None:
+    before = widget.state
+    with pytest.raises(ArgumentError, match=message):
+        widget.state = before | {"scale": 1.0} | state
+    assert widget.state == before
+
+
+def test_what_is_recomputed_is_marked_until_it_is_new(widget: ExplorerWidget, planted: Planted) -> None:
+    click(widget, 2, 1)
+    widget.heads = [(2, 1)]
+    vector, head, seen = widget.vector_panel, widget.head_panel, []
+
+    def stale() -> set[str]:
+        pieces = {"accuracy": vector.accuracy, "tokens": vector.tokens, "lens": head.lens, "attention": head.attention}
+        return {name for name, piece in pieces.items() if STALE in piece._dom_classes}
+
+    for name in ("accuracy", "tokens", "logit_lens", "attention"):
+        compute = getattr(planted, name)
+
+        def watched(*given: Any, name: str = name, compute: Any = compute) -> Any:
+            signs = [each.sign.value for each in (vector.results, vector.trial.results, head.results)]
+            seen.append((name, stale(), [RECOMPUTING in sign and 'role="status"' in sign for sign in signs]))
+            return compute(*given)
+
+        setattr(planted, name, watched)
+    widget.task.value = "two"
+    assert seen == [
+        ("tokens", {"accuracy", "tokens", "lens", "attention"}, [True, True, True]),
+        ("accuracy", {"accuracy", "lens", "attention"}, [True, False, True]),
+        ("logit_lens", {"lens", "attention"}, [False, False, True]),
+        ("attention", {"lens", "attention"}, [False, False, True]),
+    ]
+    assert stale() == set()
+    assert RECOMPUTING not in vector.results.sign.value + head.results.sign.value
+
+
+def test_numbers_of_before_are_gone_when_their_successors_fail(widget: ExplorerWidget, planted: Planted) -> None:
+    widget.heads = [(2, 1)]
+    planted.error = PromptError("no answer")
+    widget.layer = 3
+    panel = widget.vector_panel
+    assert (panel.accuracy.value, panel.results.sign.value) == ("", "")
+    planted.error = None
+    widget.layer = 2
+    assert "layer 2, scale 4" in panel.accuracy.value
+
+
+def test_an_edited_prompt_offers_to_change_its_partner(widget: ExplorerWidget, planted: Planted) -> None:
+    panel = widget.vector_panel
+    trial = panel.trial
+    trial._fill({"bare": "Input: hot\nOutput:", "clean": "Antonyms. Input: hot dogs\nInput: hot\nOutput:"})
+    panel.bare.value = "Input: very cold\nOutput:"
+    assert trial.offer.layout.display is None
+    assert "The clean prompt still asks what it asked before" in trial.question.value
+    trial.follow.click()
+    assert panel.clean.value == "Antonyms. Input: hot dogs\nInput: very cold\nOutput:"
+    assert planted.told[-1] == ("tokens", panel.bare.value, panel.clean.value, 1, 4.0)
+    assert trial.offer.layout.display == "none"
+    panel.clean.value = "Antonyms. Input: hot dogs\nInput: warm\nOutput:"
+    trial.follow.click()
+    assert panel.bare.value == "Input: warm\nOutput:"
+    panel.clean.value = "Opposites. Input: hot dogs\nInput: warm\nOutput:"
+    assert trial.offer.layout.display == "none"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "partner", "changed"),
+    [
+        ("hot", "cold", "not a shot: hot", "not a shot: cold"),
+        ("a hot day", "a day", "one hot day", "one day"),
+        ("hot", "very hot", "hot, hot.", "hot, very hot."),
+        ("hot", "cold", "warm", None),
+        ("hot", "hot", "hot", None),
+        ("", "cold", "hot", None),
+        ("a.c", "abc", "axc a.c", "axc abc"),
+    ],
+)
+def test_an_edit_is_made_where_its_words_last_occur(before: str, after: str, partner: str, changed: str | None) -> None:
+    assert same_edit(before, after, partner) == changed
+
+
+def test_another_task_says_that_the_vector_is_another(widget: ExplorerWidget) -> None:
+    widget.task.value = "two"
+    assert widget.vector_panel.news.value == ""
+    widget.heads = [(2, 1)]
+    widget.task.value = "one"
+    assert "now with their mean outputs on one instead of two" in widget.vector_panel.news.value
+    widget.layer = 2
+    assert widget.vector_panel.news.value == ""
+
+
+def test_an_export_without_heads_is_state_and_map(
+    widget: ExplorerWidget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exporting, "save_figure", without_browser)
+    for _ in range(2):
+        widget.vector_panel.export.click()
+    assert "Saved in explorer-one-2: state.json, map.html" in widget.vector_panel.news.value
+    for folder in ("explorer-one-1", "explorer-one-2"):
+        assert sorted(path.name for path in Path(folder).iterdir()) == ["map.html", "state.json"]
+        assert json.loads(Path(folder, "state.json").read_text()) == widget.state
+    assert "Plotly.newPlot" in Path("explorer-one-1", "map.html").read_text(encoding="utf-8")
+
+
+def without_browser(figure: Any, path: Path) -> Path:
+    """``save_figure`` on a machine that has no Chrome."""
+    if path.suffix == ".png":
+        raise ArgumentError("Chrome or Chromium to draw .png files", "none")
+    return save_figure(figure, path)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import ipywidgets as ipw
 
 from ...errors import IvlensError
-from .html import note
+from .html import announcement
 
 
 class Callbacks:
@@ -59,9 +59,9 @@ class Callbacks:
         try:
             yield
         except IvlensError as error:
-            self.status.value = note(str(error), "wrong")
+            self.status.value = announcement(str(error), "wrong")
         except Exception as error:
-            self.status.value = note(f"{type(error).__name__}: {error}", "wrong")
+            self.status.value = announcement(f"{type(error).__name__}: {error}", "wrong")
             raise
 
 
@@ -73,3 +73,8 @@ def stack(*children: ipw.Widget, **layout: str) -> ipw.VBox:
 def row(*children: ipw.Widget, **layout: str) -> ipw.HBox:
     """Widgets side by side, in further rows where they do not fit."""
     return ipw.HBox(children, layout={"flex_flow": "row wrap", "align_items": "center"} | layout)
+
+
+def columns(*children: ipw.Widget, **layout: str) -> ipw.HBox:
+    """Panels side by side, their tops aligned, one under another where they do not fit."""
+    return row(*children, align_items="flex-start", **layout)

@@ -7,13 +7,17 @@ import plotly.graph_objects as go
 import torch
 
 from ...records import Head, HeadEffects
+from ...text import plural
 from ...vocabulary import Metric
-from ..heads import head_heatmap
+from ..heads import head_map
+from ..layout import Size
 from ..style import EFFECT_UNITS, FAINT, INK, OKABE_ITO, PAPER, head_name, plain
 
 SHOWN, CHOSEN, POINT = OKABE_ITO[4], OKABE_ITO[2], OKABE_ITO[0]
 OUTLINED = 10  # heads that the map outlines, and names where there is room
-PANEL = 540  # pixels: width of what stands beside the map
+ROW, COLUMN = 13, 26  # pixels of a head on the map, where the map's limits allow
+MARGINS = {"l": 46, "r": 84, "t": 82, "b": 42}
+STRIP = {"width": 222, "height": 172}
 
 
 def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
@@ -24,17 +28,23 @@ def of_prompt(effects: HeadEffects, prompt: int | None) -> HeadEffects:
     return replace(effects, values=effects.values[one], baseline=effects.baseline[one])
 
 
+def map_size(shape: tuple[int, int]) -> Size:
+    """The size of the map, without its margins, of a model of ``shape`` (layers, heads)."""
+    layers, heads = shape
+    return Size(min(max(COLUMN * heads, 208), 416), max(min(max(ROW * layers, 240), 400), 5 * layers))
+
+
 def empty_map(shape: tuple[int, int], metric: Metric) -> go.FigureWidget:
     """An empty head map of ``shape`` (layers, heads), for ``draw_map`` to fill."""
     nothing = HeadEffects(torch.zeros(1, *shape), torch.zeros(1), metric, "exact")
-    empty = head_heatmap(nothing, k=0)
+    empty = _compact_map(nothing, "", k=0)
     more = go.Scatter(name="outlines"), go.Scatter(name="names")
     return go.FigureWidget([*empty.data, *more], empty.layout).update_layout(dragmode=False)
 
 
 def draw_map(figure: go.FigureWidget, effects: HeadEffects, title: str) -> None:
     """Show effects on the map, in place: a new figure widget would bring the whole of plotly along."""
-    fresh = head_heatmap(effects, k=OUTLINED, title=title)
+    fresh = _compact_map(effects, title, k=OUTLINED)
     # by order, not by name: a browser tells the figure names for traces that have none
     traces = [*(trace.to_plotly_json() for trace in fresh.data), {"x": [], "y": [], "text": []}]
     with figure.batch_update():
@@ -42,6 +52,20 @@ def draw_map(figure: go.FigureWidget, effects: HeadEffects, title: str) -> None:
             trace.update(values)
         figure.update_layout(fresh.layout)
     _keep(figure)
+
+
+def _compact_map(effects: HeadEffects, title: str, *, k: int) -> go.Figure:
+    """The head map, small enough to stand beside what it is clicked for."""
+    size = map_size((effects.aie.shape[0], effects.aie.shape[1]))
+    figure = head_map(effects, k, title, size)
+    width = MARGINS["l"] + size.width + MARGINS["r"]
+    facts = f"average indirect effect on the {effects.metric}\nn = {plural(effects.n, 'prompt')}"
+    small = plain(f"{facts}; outlined: the {k} strongest" if k else facts, width // 6, 3)
+    heading = f'{plain(title, width // 8, 2)}<br><span style="font-size:11px">{small}</span>'
+    return figure.update_layout(
+        width=width, height=MARGINS["t"] + size.height + MARGINS["b"], margin=MARGINS,
+        title={"text": heading, "font": {"size": 14}, "pad": {"t": 18}},
+    )  # fmt: skip
 
 
 def mark_map(figure: go.FigureWidget, shown: Head | None, chosen: Iterable[Head]) -> None:
@@ -68,8 +92,8 @@ def empty_strip() -> go.FigureWidget:
         unselected={"marker": {"opacity": 0.75}},
     )  # fmt: skip
     layout = {
-        "template": "ivlens", "width": PANEL, "height": 156, "margin": {"l": 16, "r": 16, "t": 34, "b": 46},
-        "title": {"font": {"size": 13}, "pad": {"t": 16}}, "dragmode": False,
+        "template": "ivlens", **STRIP, "margin": {"l": 12, "r": 12, "t": 34, "b": 46},
+        "title": {"font": {"size": 12}, "pad": {"t": 16}}, "dragmode": False,
         "yaxis": {"visible": False}, "xaxis": {"zeroline": True, "zerolinecolor": INK, "zerolinewidth": 1},
     }  # fmt: skip
     return go.FigureWidget([points], layout)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from ...records import Head, HeadEffects, heads_by_effect
 from ...text import escaped, one_line
 from ..attention import Html
+from ..layout import Size
 from ..markup import render
 from ..style import EFFECT_UNITS
 from ..tables import frame_table
@@ -16,15 +17,25 @@ from ..tables import frame_table
 LABEL_LENGTH = 40  # characters
 
 
-def style() -> str:
-    """The widget's style sheet."""
-    sheet = render("explorer.css")
-    return f"<style>\n{sheet}</style>"
+def style(size: Size) -> str:
+    """The widget's style sheets: its colours, and how its panels stand about a map of this size."""
+    layout = render("explorer_layout.css", size_class=size_class(size), width=size.width, height=size.height)
+    return f"<style>\n{render('explorer.css')}{layout}</style>"
+
+
+def size_class(size: Size) -> str:
+    """The CSS class of maps of this size."""
+    return f"ivlens-map-{size.width}-{size.height}"
 
 
 def note(text: str, kind: str = "faint") -> str:
     """A line of plain text as HTML of a class."""
     return f'<p class="{kind}">{escaped(text)}</p>'
+
+
+def announcement(text: str, kind: str = "faint") -> str:
+    """A line of plain text as HTML that screen readers announce when it appears."""
+    return f'<p class="{kind}" role="status">{escaped(text)}</p>'
 
 
 def label(prompt: Any) -> str:

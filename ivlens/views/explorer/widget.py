@@ -1,39 +1,52 @@
 """The widget of ``explore``: a head map to click, what the clicked head does, and the chosen heads' vector at work."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
 
-from ...checks import checked
-from ...errors import ArgumentError
+from ...checks import Natural, checked
+from ...errors import ArgumentError, one_of
 from ...records import METRICS, Head, HeadEffects
-from ...vocabulary import check_heads
-from .callbacks import Callbacks, row
+from ...vocabulary import Metric, all_heads, check_heads, check_layer
+from ..layout import Size
+from .callbacks import Callbacks, columns, row, stack
+from .exporting import new_folder, save_findings
 from .figures import draw_map, empty_map, mark_map, of_prompt
-from .html import label, note, style
-from .panels import GAP, HeadPanel, VectorPanel
+from .head_panel import HeadPanel
+from .history import Setting
+from .html import announcement, label, note, size_class, style
 from .picture import head_picture, watched_by_picture
 from .snapshot import Snapshot
+from .vector_panel import VectorPanel
 
 EVERY = "all prompts (mean)"
-HINT = "Click a head to look at it (orange frame). Click it again to add it to the set (green), or to take it out."
-WAITING = "The map comes with the first effects."
+HINT = (
+    "1. Click a head to look at it (orange). 2. Click it again to put it into the set or take it out (green). "
+    "3. Try its vector: move layer and scale, edit the prompts."
+)
+WAITING = "The map comes with the first effects, and a set of the strongest heads with the last ones."
 PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel handles clicks
+NAMES = {"description_width": "initial"}
 
 
 class ExplorerWidget(ipw.VBox):
     """Shows what its explorer computes, and has it compute what a click asks for; made by ``explore``.
 
-    ``heads`` are the chosen heads and may be assigned; ``vector`` is their instruction vector on the current task,
-    ``effects`` are the effects so far, ``shown_head`` is the head that was clicked last. The controls are ipywidgets:
-    ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``, ``example``, ``bare``, ``clean``.
+    ``heads`` are the chosen heads; ``layer`` and ``scale`` say where and how strongly their vector is added; all three
+    may be assigned. ``state`` is a dict of these with ``task``, ``metric`` and ``prompt`` (its index; None: all),
+    which JSON can hold and which may be assigned, whole or in part. ``vector`` is the instruction vector of the heads
+    on the current task, ``effects`` are the effects so far, ``shown_head`` is the head that was clicked last. The
+    controls are ipywidgets: ``task``, ``metric``, ``prompt``, and in ``vector_panel`` ``layer``, ``scale``,
+    ``example``, ``bare``, ``clean``.
 
     Args:
         explorer: computes effects, tokens and accuracies (``ivlens.explorer.Explorer``).
         layer: where the slider of the steered layer begins.
         scale: where the slider of the vector's factor begins.
+        k: how many of the strongest heads are chosen as soon as all effects are computed; 0: none.
 
     Example:
         >>> widget = iv.explore(model, task, n_clean=2, n_test=2)
@@ -42,29 +55,43 @@ class ExplorerWidget(ipw.VBox):
         ((0, 1),)
     """
 
-    def __init__(self, explorer: Any, *, layer: int, scale: float) -> None:
+    def __init__(self, explorer: Any, *, layer: int, scale: float, k: int = 20) -> None:
         self.explorer = explorer
         self.shown_head: Head | None = None
         self.job: asyncio.Task[None] | None = None
+        self.to_choose = min(k, len(all_heads(*explorer.shape)))
         self.callbacks = Callbacks()
-        self.task = ipw.Dropdown(options=list(explorer.prompts), description="Task")
+        self.task = ipw.Dropdown(options=list(explorer.prompts), description="Task", style=NAMES)
         known = [metric for _, metric in explorer.effects]
-        self.metric = ipw.Dropdown(options=METRICS, value=[*known, METRICS[1]][0], description="Metric")
-        self.prompt = ipw.Dropdown(options=[EVERY], description="Prompt")
-        self.progress = ipw.IntProgress(layout={"width": "220px"})
-        self.button = ipw.Button(layout={"width": "80px"})
-        self.working = row(self.progress, self.button, visibility="hidden")
+        self.metric = ipw.Dropdown(options=METRICS, value=[*known, METRICS[1]][0], description="Metric", style=NAMES)
+        self.prompt = ipw.Dropdown(options=[EVERY], description="Prompt", style=NAMES)
+        self.progress = ipw.IntProgress(layout={"width": "160px"})
+        self.button = ipw.Button()
+        self.working = row(self.progress, self.button, visibility="hidden", display="none")
         self.map = empty_map(explorer.shape, self.metric.value)
         self.hint, self.map_box = ipw.HTML(), row(self.map)
-        self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, layer, scale)
-        super().__init__([
-            ipw.HTML(style()), row(self.task, self.metric, self.prompt, self.working), self.hint,
-            self.callbacks.status, row(self.map_box, self.head_panel, **GAP), self.vector_panel,
-        ])  # fmt: skip
+        self.head_panel, self.vector_panel = HeadPanel(), VectorPanel(explorer, layer, scale, k or 20)
+        super().__init__(self._parts())
         self.add_class("ivlens")
         self.snapshot = Snapshot(self, lambda: head_picture(self), watched_by_picture(self))
         self._connect()
         self.callbacks.run(self._show_task)
+
+    def _parts(self) -> list[ipw.Widget]:
+        """The controls over the map with the two panels beside it; the trial and the head's attention under these."""
+        controls = row(self.task, self.metric, self.prompt, self.working)
+        panels = stack(self.head_panel, self.vector_panel)
+        first = columns(self.map_box, panels)
+        further = columns(self.vector_panel.trial, self.head_panel.attention)
+        boxes = {
+            "asked": controls, "columns": first, "map": self.map_box, "panels": panels,
+            "head": self.head_panel, "vector": self.vector_panel, "further": further,
+        }  # fmt: skip
+        for name, box in boxes.items():
+            box.add_class(f"ivlens-{name}")
+        size = Size(self.map.layout.width, self.map.layout.height)
+        self.map_box.add_class(size_class(size))
+        return [ipw.HTML(style(size)), self.hint, controls, self.callbacks.status, first, further]
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -73,7 +100,42 @@ class ExplorerWidget(ipw.VBox):
 
     @heads.setter
     def heads(self, heads: Sequence[tuple[int, int]]) -> None:
-        self.vector_panel.heads = [self._checked(head) for head in heads]
+        self._set(heads=heads)
+
+    @property
+    def layer(self) -> int:
+        """The layer at which the vector is added."""
+        return int(self.vector_panel.layer.value)
+
+    @layer.setter
+    def layer(self, layer: int) -> None:
+        self._set(layer=layer)
+
+    @property
+    def scale(self) -> float:
+        """The factor of the vector."""
+        return float(self.vector_panel.scale.value)
+
+    @scale.setter
+    def scale(self, scale: float) -> None:
+        self._set(scale=scale)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Task, metric, prompt, heads, layer and scale."""
+        heads, layer, scale = self.vector_panel.setting
+        prompt = self.prompt.index - 1 if self.prompt.index else None
+        return {
+            "task": self.task.value, "metric": self.metric.value, "prompt": prompt,
+            "heads": [list(head) for head in heads], "layer": layer, "scale": scale,
+        }  # fmt: skip
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        before = self.state
+        if unknown := [name for name in state if name not in before]:
+            raise ArgumentError(f"a state of {', '.join(before)}", f"also {', '.join(map(repr, unknown))}")
+        self._restore(**(before | dict(state)))
 
     @property
     def vector(self) -> Any:
@@ -95,9 +157,44 @@ class ExplorerWidget(ipw.VBox):
         Raises:
             ArgumentError: the model has no such head.
         """
-        self.shown_head = self._checked(head)
+        check_heads(self.explorer.shape, [head])
+        self.shown_head = head
         self._mark()
         self.callbacks.run(self._show_head)
+
+    @checked
+    def export(self, folder: str | Path | None = None) -> Path:
+        """Save what was found: ``vector.safetensors``, ``state.json``, and the map as .png, or .html without a browser.
+
+        Args:
+            folder: where to write; None: a new folder in the current one.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RecordError: a file cannot be written, or vector.safetensors is another model's.
+
+        Example:
+            >>> widget = iv.explore(model, task, n_clean=2, n_test=2)
+            >>> folder = widget.export(tmp_path / "found")
+            >>> iv.InstructionVector.load(folder / "vector.safetensors").heads == widget.heads
+            True
+        """
+        target = new_folder(self.task.value) if folder is None else Path(folder)
+        figure = self.map if self._current()[0] is not None else None
+        files = save_findings(target, self.state, self.vector, figure)
+        names = ", ".join(path.name for path in files)
+        self.vector_panel.news.value = announcement(f"Saved in {target}: {names}.")
+        return target
+
+    def undo(self) -> None:
+        """Go back to the heads, layer and scale before the last change."""
+        self.vector_panel.callbacks.run(lambda: self.vector_panel.go_back(-1))
+
+    def redo(self) -> None:
+        """Make the change again that was undone last."""
+        self.vector_panel.callbacks.run(lambda: self.vector_panel.go_back(1))
 
     def toggle(self) -> None:
         """Add the current head to the chosen ones, or remove it."""
@@ -148,8 +245,12 @@ class ExplorerWidget(ipw.VBox):
     def _advance(self, done: int, of: int) -> None:
         self.progress.max, self.progress.value, self.progress.description = of, done, f"{done}/{of}"
         self.button.description = "Stop"
-        self.working.layout.visibility = "visible" if done < of else "hidden"
+        visible = done < of
+        self.working.layout.visibility = "visible" if visible else "hidden"
+        self.working.layout.display = None if visible else "none"
         self._show_map()
+        if done == of and self.to_choose:
+            self.heads = self.explorer.effects[self.task.value, self.metric.value].top(self.to_choose)
 
     def _connect(self) -> None:
         on = self.callbacks.on
@@ -158,9 +259,10 @@ class ExplorerWidget(ipw.VBox):
         on(self.prompt, self._show_prompt)
         on(self.button, lambda: self.start() if self.job is None else self.stop())
         on(self.head_panel.toggle, self.toggle)
-        on(self.vector_panel.top, self._choose_top)
+        on(self.vector_panel.top, lambda: self._choose_top(self.vector_panel.count.value))
+        on(self.vector_panel.export, self.export)
         on(self.vector_panel.none, lambda: setattr(self, "heads", ()))
-        on(self.vector_panel.chosen, self._mark)
+        on(self.vector_panel.chosen, self._heads_changed)
         self.map.data[0].on_click(lambda _, points, __: self.callbacks.run(lambda: self._clicked(points)))
 
     def _clicked(self, points: Any) -> None:
@@ -170,20 +272,68 @@ class ExplorerWidget(ipw.VBox):
         else:
             self.look(head)
 
-    def _choose_top(self) -> None:
+    def _choose_top(self, k: int) -> None:
         effects, prompt = self._current()
         if effects is None:
             raise ArgumentError("effects to choose by", "none so far", "wait for the first ones")
-        self.heads = of_prompt(effects, prompt).top(self.vector_panel.count.value)
+        self.heads = of_prompt(effects, prompt).top(k)
+
+    def _heads_changed(self) -> None:
+        self.to_choose = 0
+        self._mark()
+
+    def _set(self, **changes: Any) -> None:
+        """Change heads, layer or scale."""
+        heads, layer, scale = self.vector_panel.setting
+        self._apply(**({"heads": heads, "layer": layer, "scale": scale} | changes))
+
+    @checked
+    def _apply(self, heads: Sequence[tuple[int, int]], layer: Natural, scale: float) -> None:
+        setting = self._checked(heads, layer, scale)
+        self.to_choose = 0
+        self.vector_panel.callbacks.run(lambda: setattr(self.vector_panel, "setting", setting))
+
+    @checked
+    def _restore(
+        self, task: str, metric: Metric, prompt: Natural | None, heads: Sequence[tuple[int, int]], layer: Natural,
+        scale: float,
+    ) -> None:  # fmt: skip
+        one_of("task", task, tuple(self.explorer.prompts))
+        count = len(self.explorer.prompts[task].corrupted)
+        if prompt is not None and prompt >= count:
+            raise ArgumentError(f"prompt to be below {count}, or None", repr(prompt))
+        setting = self._checked(heads, layer, scale)
+        with self.callbacks.fill():
+            self.task.value, self.metric.value = task, metric
+        self._fill_prompts(prompt)
+        self.to_choose = 0
+        self.vector_panel.restore(setting)
+        self.callbacks.run(self._show_all)
+
+    def _checked(self, heads: Sequence[tuple[int, int]], layer: int, scale: float) -> Setting:
+        if heads:
+            check_heads(self.explorer.shape, heads)
+        check_layer(self.explorer.shape[0], layer)
+        return Setting(tuple(dict.fromkeys(Head(*head) for head in heads)), layer, scale)
 
     def _show_task(self) -> None:
+        self._fill_prompts(None)
+        self._show_all()
+
+    def _fill_prompts(self, prompt: int | None) -> None:
         prompts = self.explorer.prompts[self.task.value].corrupted
         with self.callbacks.fill():
             self.prompt.options = [EVERY, *(f"{number}: {label(each)}" for number, each in enumerate(prompts, 1))]
-            self.prompt.index = 0
-        self.vector_panel.show_task(self.task.value)
-        self.start()
-        self._show_inside()
+            self.prompt.index = 0 if prompt is None else prompt + 1
+
+    def _show_all(self) -> None:
+        self._show_map()
+        self.head_panel.results.mark()
+        try:
+            self.vector_panel.show_task(self.task.value)
+            self.start()
+        finally:
+            self._show_inside()
 
     def _show_prompt(self) -> None:
         self._show_map()
@@ -196,7 +346,7 @@ class ExplorerWidget(ipw.VBox):
     def _show_map(self) -> None:
         """Show the effects so far, on the map and for the current head; without any, show no map."""
         effects, prompt = self._current()
-        self.hint.value = note(WAITING if effects is None else HINT)
+        self.hint.value = note(HINT if effects is not None else WAITING)
         self.map_box.layout.visibility = "hidden" if effects is None else "visible"
         if effects is not None:
             title = self.task.value if prompt is None else f"{self.task.value}, prompt {self.prompt.value}"
@@ -229,8 +379,3 @@ class ExplorerWidget(ipw.VBox):
         chosen = self.shown_head in self.heads
         self.head_panel.toggle.description = "Take out of the set" if chosen else "Add to the set"
         mark_map(self.map, self.shown_head, self.heads)
-
-    def _checked(self, head: tuple[int, int]) -> Head:
-        chosen = Head(*map(int, head))
-        check_heads(self.explorer.shape, [chosen])
-        return chosen
