@@ -25,6 +25,7 @@ from ..models import (
     provenance,
     relative_change,
     resid_pre_name,
+    unchanged,
 )
 from ..records import (
     MATRICES,
@@ -239,7 +240,9 @@ def kept_measure(
 
     def run() -> R:
         log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
-        return compute(checkpoint.model())
+        model = checkpoint.model()
+        with unchanged(model):
+            return compute(model)
 
     return load_or_compute(folder / f"{'.'.join(parts)}.safetensors", kind, key, run) if is_lasting(prompts) else run()
 

@@ -30,6 +30,7 @@ from .facts import note_repair as note_repair
 from .facts import package_versions as package_versions
 from .facts import provenance as provenance
 from .facts import tokenizer_sha256 as tokenizer_sha256
+from .facts import unchanged as unchanged
 from .finding import check_source as check_source
 from .gradients import base_weights as base_weights
 from .gradients import checkpointed as checkpointed

@@ -4,10 +4,12 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ NAMES = {
 LASTING = ("source", "revision", "adapter", "processing", "repair")  # facts that stay true of changed weights
 AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
 ROWS = 2048  # of a rotary table: the part that every model has from the start
+_UNCHANGED: WeakSet[Model] = WeakSet()  # models that are within ``unchanged``
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
 
 
@@ -57,9 +60,20 @@ def model_facts(model: Model) -> dict[str, Any]:
     facts = getattr(model, "ivlens_facts", None)
     if facts is None:
         stamp(model, processing="unknown", source=f"{type(model).__name__} object", revision=None, adapter=None)
-    elif model.ivlens_versions != _state_of(model):
+    elif model not in _UNCHANGED and model.ivlens_versions != _state_of(model):
         stamp(model, **{name: facts[name] for name in LASTING if name in facts})
     return dict(model.ivlens_facts)  # type: ignore[arg-type]
+
+
+@contextmanager
+def unchanged(model: Model) -> Iterator[None]:
+    """Within this context nobody changes the model, so that its facts are checked once, not for every record."""
+    model_facts(model)
+    _UNCHANGED.add(model)
+    try:
+        yield
+    finally:
+        _UNCHANGED.discard(model)
 
 
 def note_repair(model: Model, repair: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from tokenizers import processors
 
 from ivlens import load_model
 from ivlens.errors import MismatchError
-from ivlens.models import check_fits, model_facts, provenance
+from ivlens.models import check_fits, model_facts, provenance, unchanged
 from ivlens.models.facts import _state_of, identity, key_of, stamp, weights_sha256
 
 
@@ -202,6 +202,20 @@ def test_the_hash_tells_weights_and_dtypes_apart(tiny_hf: Any, tiny_tokenizer: A
         load_model(tiny_hf("gpt2"), tokenizer=tokenizer, dtype=torch.float64),
     ]
     assert len({weights_sha256(model) for model in models}) == 3
+
+
+def test_a_model_that_nobody_changes_is_checked_once_and_again_afterwards(tiny_hooked: Any) -> None:
+    model = tiny_hooked()
+    before = model_facts(model)["weights_sha256"]
+    with unchanged(model), torch.no_grad():
+        model.W_E.add_(1)
+        assert model_facts(model)["weights_sha256"] == before
+    changed = model_facts(model)["weights_sha256"]
+    assert changed != before
+    with torch.no_grad():
+        model.W_E.add_(1)
+    with unchanged(model):
+        assert model_facts(model)["weights_sha256"] != changed
 
 
 def test_what_was_recorded_on_the_model_fits_it(tiny_hooked: Any) -> None:
