@@ -17,9 +17,11 @@ from ..tables import frame_table
 LABEL_LENGTH = 40  # characters
 
 
-def style(size: Size) -> str:
-    """The widget's style sheets: its colours, and how its panels stand about a map of this size."""
-    layout = render("explorer_layout.css", size_class=size_class(size), width=size.width, height=size.height)
+def style(size: Size | None = None) -> str:
+    """The explorers' style sheets: colours, and how panels stand about a map of this size, if there is one."""
+    layout = "" if size is None else render(
+        "explorer_layout.css", size_class=size_class(size), width=size.width, height=size.height
+    )  # fmt: skip
     return f"<style>\n{render('explorer.css')}{layout}</style>"
 
 
