@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -155,7 +156,9 @@ def test_the_answers_space_where_the_template_has_none(smollm2):
         "{% for m in messages %}<|im_start|>{{ m['role'] }}:{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
     )
-    prompts = load_task("present-past").prompts(12, shots=8, format="chat", tokenizer=one)
+    task = load_task("present-past")
+    task = replace(task, examples=task.examples[:137])  # those that 10 of 12 was measured with
+    prompts = task.prompts(12, shots=8, format="chat", tokenizer=one)
     assert prompts[0].text.endswith("<|im_start|>assistant:")
     assert not any(answer[0].isspace() for prompt in prompts for answer in prompt.answers)
     assert evaluate(smollm2, prompts).accuracy == pytest.approx(10 / 12)
