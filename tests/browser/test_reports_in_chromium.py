@@ -260,6 +260,7 @@ def test_what_is_looked_for_would_be_seen(browser: Any, tmp_path: Path) -> None:
         '<text class="gtitle" y="20">title</text></svg><div class="modebar-group" style="margin-top: -150px">'
         "buttons</div></div></div>"
     )
+    browser.get_log("browser")  # of the pages before
     browser.get(path.as_uri())
     assert browser.execute_script(DRAWN) == [False, False]
     assert browser.execute_script(DEAD_LINKS) == ["#none", "other.html"]

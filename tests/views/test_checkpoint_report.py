@@ -21,6 +21,7 @@ from ivlens.views import (
     recovery_bars,
     write_comparison_report,
 )
+from ivlens.views.checkpoints.measured import general_table, measured_tables
 from ivlens.views.checkpoints.words import CONDITION_COLOURS, VERDICT_STYLES
 from ivlens.vocabulary import RECOVERY_CONDITIONS, Condition, Verdict
 
@@ -225,3 +226,20 @@ def test_the_kinds_of_evidence_stand_side_by_side(comparison: Any, tmp_path: Pat
     old = write_comparison_report(tmp_path / "old.html", made).read_text()
     assert "Kinds of evidence" not in old
     assert "its answers among the wrong ones" not in old
+
+
+def test_tables_have_counts_percentages_points_and_small_numbers(comparison: Any) -> None:
+    """Nothing has more digits than a person reads."""
+    made = comparison(NAMES[:2], TASKS[1:2])
+    further = {"lost": 9, "won": 1, "mcnemar": 0.021484375, "spillover": 2 / 3, "spillover_low": 0.3,
+               "spillover_high": 0.9, "kl_text": 0.1730002, "subtracted_gain": 1 / 3, "weight_distance": 0.0061234,
+               "relearned": 1 / 7}  # fmt: skip
+    rows = tuple(row | further for row in made.rows)
+    asked = {"checkpoint": "after-1", "task": "reading", "n": 30, "accuracy": 1 / 3, "low": 0.2, "high": 0.5,
+             "chance": 0.25, "forgetting": 1 / 6, "forgetting_low": -0.05, "forgetting_high": 0.3}  # fmt: skip
+    record = dataclasses.replace(made, rows=rows, general=(asked,))
+    text = "\n".join(map(str, [*measured_tables(record), general_table(record)])).replace("\u00a0", " ")
+    for shown in (">9<", ">1<", ">0.021<", ">67% (30% to 90%)<", ">33 points<", ">0.6%<", ">14%<", ">0.173<", ">25%<",
+                  ">33% (20% to 50%)<", ">17 points (-5 to 30)<"):  # fmt: skip
+        assert shown in text, shown
+    assert not re.search(r"\d\.\d{4}", text)

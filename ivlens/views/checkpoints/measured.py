@@ -24,6 +24,10 @@ class Measure(NamedTuple):
     text: Callable[[float, float, float], str]
 
 
+def _count(value: float, low: float, high: float) -> str:
+    return "n/a" if value != value else f"{value:.0f}"
+
+
 def _small_percent(value: float, low: float, high: float) -> str:
     return "n/a" if value != value else f"{value:.1%}"
 
@@ -55,11 +59,11 @@ TABLES: dict[str, dict[str, Measure]] = {
         "weight_change_rest": Measure("of the other heads' weights", _small_percent),
     },
     "Prompt by prompt: lost (right on the base alone) and won (right on the checkpoint alone)": {
-        "lost": Measure("lost, of the prompts", percent_text),
-        "won": Measure("won, of the prompts", percent_text),
+        "lost": Measure("lost", _count),
+        "won": Measure("won", _count),
         "mcnemar": Measure("McNemar's p", _small),
-        "lost_adjusted": Measure("lost, without guesses", percent_text),
-        "won_adjusted": Measure("won, without guesses", percent_text),
+        "lost_adjusted": Measure("lost without guesses, of the prompts", percent_text),
+        "won_adjusted": Measure("won without guesses, of the prompts", percent_text),
         "probability_fall": Measure("fall of P(answer)", points_text),
         "first_token_change": Measure("first token, nats", interval_text),
         "rest_change": Measure("other tokens, nats", interval_text),
