@@ -12,7 +12,7 @@ from .paired_edit import same_edit
 from .results import Results
 
 EDIT = "prompt: edit it, and leave the field to run it"
-WIDE = {"width": "100%"}
+WIDE = {"width": "auto"}
 
 
 class TrialPanel(ipw.VBox):
