@@ -25,7 +25,8 @@ HINT = (
     "1. Click a head to look at it (orange). 2. Click it again to put it into the set or take it out (green). "
     "3. Try its vector: move layer and scale, edit the prompts."
 )
-WAITING = "The map comes with the first effects, and a set of the strongest heads with the last ones."
+WAITING = "The map comes with the first effects."
+TO_CHOOSE = " The strongest heads are chosen as a set to begin with when all effects are computed."
 PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel handles clicks
 NAMES = {"description_width": "initial"}
 
@@ -254,7 +255,7 @@ class ExplorerWidget(ipw.VBox):
         on(self.button, lambda: self.start() if self.job is None else self.stop())
         on(self.head_panel.toggle, self.toggle)
         on(self.vector_panel.top, lambda: self._choose_top(self.vector_panel.count.value))
-        on(self.vector_panel.export, self.export)
+        on(self.vector_panel.export, self._export)
         on(self.vector_panel.none, lambda: setattr(self, "heads", ()))
         on(self.vector_panel.chosen, self._heads_changed)
         self.map.data[0].on_click(lambda _, points, __: self.callbacks.run(lambda: self._clicked(points)))
@@ -272,14 +273,16 @@ class ExplorerWidget(ipw.VBox):
             raise ArgumentError("effects to choose by", "none so far", "wait for the first ones")
         self.heads = of_prompt(effects, prompt).top(k)
 
+    def _export(self) -> None:
+        self.export()
+
     def _heads_changed(self) -> None:
         self.to_choose = 0
         self._mark()
 
     def _set(self, **changes: Any) -> None:
         """Change heads, layer or scale."""
-        heads, layer, scale = self.vector_panel.setting
-        self._apply(**({"heads": heads, "layer": layer, "scale": scale} | changes))
+        self._apply(**(self.vector_panel.setting._asdict() | changes))
 
     @checked
     def _apply(self, heads: Sequence[tuple[int, int]], layer: Natural, scale: float) -> None:
@@ -340,7 +343,8 @@ class ExplorerWidget(ipw.VBox):
     def _show_map(self) -> None:
         """Show the effects so far, on the map and for the current head; without any, show no map."""
         effects, prompt = self._current()
-        self.hint.value = note(HINT if effects is not None else WAITING)
+        waiting = WAITING + (TO_CHOOSE if self.to_choose else "")
+        self.hint.value = note(waiting if effects is None else HINT)
         self.map_box.layout.visibility = "hidden" if effects is None else "visible"
         if effects is not None:
             title = self.task.value if prompt is None else f"{self.task.value}, prompt {self.prompt.value}"
