@@ -31,7 +31,6 @@ CODE = """import ivlens as iv
 model = iv.load_model("smollm2")
 effects = [iv.HeadEffects.load(path) for path in {paths}]
 explorer = iv.explore(model, [each.task for each in effects], effects=effects, layer=9)
-explorer.heads = effects[0].top(20)
 explorer.look((20, 5))"""
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SETTINGS = {
@@ -39,16 +38,10 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 IDLE = "return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
-# The widget alone, on a card, in an empty page: the chosen set stands beside the map, without attention and trial.
+# The widget alone, on a card, in an empty page, without attention and trial.
 STAGE = """
-const card = document.querySelector(".ivlens"), set = card.lastElementChild;
-const looked = set.previousElementSibling.lastElementChild;
-const heading = [...card.querySelectorAll("h3")].find(each => each.innerText == "Tried on a prompt");
-const trial = heading.closest(".widget-vbox");
-const attention = [...card.querySelectorAll(".widget-html")].filter(each => each.innerText.startsWith("attention on"));
-for (const each of [...card.querySelectorAll(".modebar, iframe"), ...attention, trial]) each.style.display = "none";
-looked.append(set);
-looked.parentElement.style.flexFlow = "row nowrap";
+const card = document.querySelector(".ivlens");
+card.querySelector(".ivlens-further").style.display = "none";
 document.body.style.background = document.documentElement.style.background = "transparent";
 for (const each of document.body.children) each.style.visibility = "hidden";
 card.style.cssText += ";visibility:visible;position:fixed;left:0;top:0;z-index:99999;background:#fff;padding:22px 26px;"

@@ -215,6 +215,8 @@ def test_map_head_and_vector_are_in_sight_together(address: str, browser: Any, t
         browser.save_screenshot(str(tmp_path / f"explorer-{width}.png"))
         browser.execute_script("document.querySelector('.ivlens-further').scrollIntoView({block: 'start'})")
         browser.save_screenshot(str(tmp_path / f"explorer-{width}-further.png"))
+    page.click_head(10, 3)  # on the smaller map
+    page.wait_for("Head 10.3")
     for width, found in boxes.items():
         seen = found["seen"]
         for name in ("map", "head", "vector"):

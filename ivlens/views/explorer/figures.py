@@ -15,8 +15,8 @@ from ..style import EFFECT_UNITS, FAINT, INK, OKABE_ITO, PAPER, head_name, plain
 
 SHOWN, CHOSEN, POINT = OKABE_ITO[4], OKABE_ITO[2], OKABE_ITO[0]
 OUTLINED = 10  # heads that the map outlines, and names where there is room
-ROW, COLUMN = 13, 26  # pixels of a head on the map, where the map's limits allow
-MARGINS = {"l": 46, "r": 84, "t": 82, "b": 42}
+ROW, COLUMN = 13, 28  # pixels of a head on the map, where the map's limits allow
+MARGINS = {"l": 44, "r": 72, "t": 82, "b": 42}
 STRIP = {"width": 222, "height": 172}
 
 

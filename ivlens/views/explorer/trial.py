@@ -12,7 +12,7 @@ from .paired_edit import same_edit
 from .results import Results
 
 EDIT = "prompt: edit it, and leave the field to run it"
-WIDE = {"width": "100%"}
+WIDE = {"width": "auto"}
 
 
 class TrialPanel(ipw.VBox):
@@ -32,7 +32,8 @@ class TrialPanel(ipw.VBox):
         when_left = {"continuous_update": False, "rows": 5, "layout": WIDE}
         self.bare, self.clean, self.tokens = ipw.Textarea(**when_left), ipw.Textarea(**when_left), ipw.HTML()
         self.fields = {"bare": self.bare, "clean": self.clean}
-        self.paired, self.proposal = self._texts(), {}
+        self.paired = self._texts()
+        self.proposal: dict[str, str] = {}
         self.question, self.follow = ipw.HTML(), ipw.Button(description="Change it too")
         self.offer = row(self.question, self.follow, display="none")
         self.results = Results(self.tokens)

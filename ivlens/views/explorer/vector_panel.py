@@ -34,7 +34,7 @@ class VectorPanel(ipw.VBox):
         when_left = {"continuous_update": False, "style": {"description_width": "42px"}}
         self.chosen = ipw.TagsInput(allowed_tags=names, allow_duplicates=False, placeholder=TAGS)
         self.count = ipw.BoundedIntText(k, min=1, max=layers * heads, layout={"width": "48px"})
-        self.top, self.none = ipw.Button(description="strongest heads"), ipw.Button(description="none")
+        self.top, self.none = ipw.Button(description="strongest"), ipw.Button(description="none")
         self.layer = ipw.IntSlider(layer, 0, layers - 1, description="Layer", **when_left)
         reach = max(SCALES, abs(scale))
         self.scale = ipw.FloatSlider(scale, min=-reach, max=reach, step=0.5, description="Scale", **when_left)

@@ -1,38 +1,38 @@
 """The widget of ``explore``: a head map to click, what the clicked head does, and the chosen heads' vector at work."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
 
-from ...checks import Natural, checked
-from ...errors import ArgumentError, one_of
+from ...checks import checked
+from ...errors import ArgumentError
 from ...records import METRICS, Head, HeadEffects
-from ...vocabulary import Metric, all_heads, check_heads, check_layer
+from ...vocabulary import all_heads, check_heads
 from ..layout import Size
+from .assignable import EVERY, Assignable
 from .callbacks import Callbacks, columns, row, stack
 from .exporting import new_folder, save_findings
 from .figures import draw_map, empty_map, mark_map, of_prompt
 from .head_panel import HeadPanel
-from .history import Setting
 from .html import announcement, label, note, size_class, style
 from .picture import head_picture, watched_by_picture
 from .snapshot import Snapshot
 from .vector_panel import VectorPanel
 
-EVERY = "all prompts (mean)"
 HINT = (
     "1. Click a head to look at it (orange). 2. Click it again to put it into the set or take it out (green). "
     "3. Try its vector: move layer and scale, edit the prompts."
 )
-WAITING = "The map comes with the first effects, and a set of the strongest heads with the last ones."
+WAITING = "The map comes with the first effects."
+TO_CHOOSE = " The strongest heads are chosen as a set to begin with when all effects are computed."
 PAUSE = 0.02  # seconds between two groups of prompts, in which the kernel handles clicks
 NAMES = {"description_width": "initial"}
 
 
-class ExplorerWidget(ipw.VBox):
+class ExplorerWidget(Assignable):
     """Shows what its explorer computes, and has it compute what a click asks for; made by ``explore``.
 
     ``heads`` are the chosen heads; ``layer`` and ``scale`` say where and how strongly their vector is added; all three
@@ -94,50 +94,6 @@ class ExplorerWidget(ipw.VBox):
         return [ipw.HTML(style(size)), self.hint, controls, self.callbacks.status, first, further]
 
     @property
-    def heads(self) -> tuple[Head, ...]:
-        """The chosen heads, in the order in which they were chosen."""
-        return self.vector_panel.heads
-
-    @heads.setter
-    def heads(self, heads: Sequence[tuple[int, int]]) -> None:
-        self._set(heads=heads)
-
-    @property
-    def layer(self) -> int:
-        """The layer at which the vector is added."""
-        return int(self.vector_panel.layer.value)
-
-    @layer.setter
-    def layer(self, layer: int) -> None:
-        self._set(layer=layer)
-
-    @property
-    def scale(self) -> float:
-        """The factor of the vector."""
-        return float(self.vector_panel.scale.value)
-
-    @scale.setter
-    def scale(self, scale: float) -> None:
-        self._set(scale=scale)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Task, metric, prompt, heads, layer and scale."""
-        heads, layer, scale = self.vector_panel.setting
-        prompt = self.prompt.index - 1 if self.prompt.index else None
-        return {
-            "task": self.task.value, "metric": self.metric.value, "prompt": prompt,
-            "heads": [list(head) for head in heads], "layer": layer, "scale": scale,
-        }  # fmt: skip
-
-    @state.setter
-    def state(self, state: Mapping[str, Any]) -> None:
-        before = self.state
-        if unknown := [name for name in state if name not in before]:
-            raise ArgumentError(f"a state of {', '.join(before)}", f"also {', '.join(map(repr, unknown))}")
-        self._restore(**(before | dict(state)))
-
-    @property
     def vector(self) -> Any:
         """The chosen heads' instruction vector on the current task; None without heads."""
         return self.vector_panel.vector
@@ -187,14 +143,6 @@ class ExplorerWidget(ipw.VBox):
         names = ", ".join(path.name for path in files)
         self.vector_panel.news.value = announcement(f"Saved in {target}: {names}.")
         return target
-
-    def undo(self) -> None:
-        """Go back to the heads, layer and scale before the last change."""
-        self.vector_panel.callbacks.run(lambda: self.vector_panel.go_back(-1))
-
-    def redo(self) -> None:
-        """Make the change again that was undone last."""
-        self.vector_panel.callbacks.run(lambda: self.vector_panel.go_back(1))
 
     def toggle(self) -> None:
         """Add the current head to the chosen ones, or remove it."""
@@ -260,7 +208,7 @@ class ExplorerWidget(ipw.VBox):
         on(self.button, lambda: self.start() if self.job is None else self.stop())
         on(self.head_panel.toggle, self.toggle)
         on(self.vector_panel.top, lambda: self._choose_top(self.vector_panel.count.value))
-        on(self.vector_panel.export, self.export)
+        on(self.vector_panel.export, self._export)
         on(self.vector_panel.none, lambda: setattr(self, "heads", ()))
         on(self.vector_panel.chosen, self._heads_changed)
         self.map.data[0].on_click(lambda _, points, __: self.callbacks.run(lambda: self._clicked(points)))
@@ -278,53 +226,16 @@ class ExplorerWidget(ipw.VBox):
             raise ArgumentError("effects to choose by", "none so far", "wait for the first ones")
         self.heads = of_prompt(effects, prompt).top(k)
 
+    def _export(self) -> None:
+        self.export()
+
     def _heads_changed(self) -> None:
         self.to_choose = 0
         self._mark()
 
-    def _set(self, **changes: Any) -> None:
-        """Change heads, layer or scale."""
-        heads, layer, scale = self.vector_panel.setting
-        self._apply(**({"heads": heads, "layer": layer, "scale": scale} | changes))
-
-    @checked
-    def _apply(self, heads: Sequence[tuple[int, int]], layer: Natural, scale: float) -> None:
-        setting = self._checked(heads, layer, scale)
-        self.to_choose = 0
-        self.vector_panel.callbacks.run(lambda: setattr(self.vector_panel, "setting", setting))
-
-    @checked
-    def _restore(
-        self, task: str, metric: Metric, prompt: Natural | None, heads: Sequence[tuple[int, int]], layer: Natural,
-        scale: float,
-    ) -> None:  # fmt: skip
-        one_of("task", task, tuple(self.explorer.prompts))
-        count = len(self.explorer.prompts[task].corrupted)
-        if prompt is not None and prompt >= count:
-            raise ArgumentError(f"prompt to be below {count}, or None", repr(prompt))
-        setting = self._checked(heads, layer, scale)
-        with self.callbacks.fill():
-            self.task.value, self.metric.value = task, metric
-        self._fill_prompts(prompt)
-        self.to_choose = 0
-        self.vector_panel.restore(setting)
-        self.callbacks.run(self._show_all)
-
-    def _checked(self, heads: Sequence[tuple[int, int]], layer: int, scale: float) -> Setting:
-        if heads:
-            check_heads(self.explorer.shape, heads)
-        check_layer(self.explorer.shape[0], layer)
-        return Setting(tuple(dict.fromkeys(Head(*head) for head in heads)), layer, scale)
-
     def _show_task(self) -> None:
         self._fill_prompts(None)
         self._show_all()
-
-    def _fill_prompts(self, prompt: int | None) -> None:
-        prompts = self.explorer.prompts[self.task.value].corrupted
-        with self.callbacks.fill():
-            self.prompt.options = [EVERY, *(f"{number}: {label(each)}" for number, each in enumerate(prompts, 1))]
-            self.prompt.index = 0 if prompt is None else prompt + 1
 
     def _show_all(self) -> None:
         self._show_map()
@@ -346,7 +257,8 @@ class ExplorerWidget(ipw.VBox):
     def _show_map(self) -> None:
         """Show the effects so far, on the map and for the current head; without any, show no map."""
         effects, prompt = self._current()
-        self.hint.value = note(HINT if effects is not None else WAITING)
+        waiting = WAITING + (TO_CHOOSE if self.to_choose else "")
+        self.hint.value = note(waiting if effects is None else HINT)
         self.map_box.layout.visibility = "hidden" if effects is None else "visible"
         if effects is not None:
             title = self.task.value if prompt is None else f"{self.task.value}, prompt {self.prompt.value}"
