@@ -35,14 +35,15 @@ class ProgressBar(tqdm):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         hidden = options.pop("disable", False) or _hidden.get()
-        self.publish = None if hidden else _publisher()
+        self.publish: Any = None if hidden else _publisher()
         self.output: str | None = None
         if self.publish is not None:
             options |= {"disable": False, "gui": True, "mininterval": BETWEEN, "delay": BETWEEN}
             self._open.append(self)
-        super().__init__(*args, **{"disable": hidden or None} | options)
+        keywords: dict[str, Any] = {"disable": hidden or None} | options
+        super().__init__(*args, **keywords)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:
         """Show the bar's state; in a notebook with those of all open bars, in the output of the outermost."""
         if self.publish is None:
             return super().display(msg, pos)
@@ -68,5 +69,5 @@ class ProgressBar(tqdm):
 def _publisher() -> Any:
     """What a notebook's kernel shows outputs with; None elsewhere."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
+    shell: Any = ipython.get_ipython() if ipython else None
     return shell.display_pub.publish if hasattr(shell, "kernel") else None

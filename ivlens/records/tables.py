@@ -78,7 +78,7 @@ def pair_of(comparison: CheckpointComparison, task: str, checkpoint: str) -> Che
     names = tuple(dict.fromkeys((comparison.checkpoints[0], checkpoint)))
     numbers, of_task = [comparison.checkpoints.index(name) for name in names], comparison.tasks.index(task)
     tensors = {name: getattr(comparison, name)[numbers][:, [of_task]] for name in PAIR_TENSORS}
-    rows = {
+    rows: dict[str, Any] = {
         name: tuple(row for row in getattr(comparison, name) if row["task"] == task and row["checkpoint"] in names)
         for name in ("rows", "recovery", "evidence", "replies")
     }

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ivlens as iv
@@ -58,7 +59,7 @@ def test_the_first_map_shows_verdicts_in_the_pages_colours(widget: CheckpointExp
          for name in widget.comparison.checkpoints]
         for task in TASKS
     ]  # fmt: skip
-    assert heatmap.z.tolist() == [[known.index(verdict) for verdict in row] for row in verdicts]
+    assert np.array(heatmap.z).tolist() == [[known.index(verdict) for verdict in row] for row in verdicts]
     assert heatmap.text[0][0] == "base"
     colours = [colour for _, colour in VERDICT_STYLES.values()]
     assert [colour for _, colour in heatmap.colorscale][::2] == colours
@@ -66,7 +67,7 @@ def test_the_first_map_shows_verdicts_in_the_pages_colours(widget: CheckpointExp
 
 
 def test_every_measure_is_drawn_and_verdicts_again_after_it(widget: CheckpointExplorer) -> None:
-    verdicts = widget.map.data[0].z
+    verdicts = np.array(widget.map.data[0].z)
     for column in ("accuracy", "forgetting", "recovered_fraction", "cosine", "norm_ratio"):
         widget.measure.value = column
         expected = widget.comparison.to_frame().pivot(index="task", columns="checkpoint", values=column)
@@ -75,7 +76,7 @@ def test_every_measure_is_drawn_and_verdicts_again_after_it(widget: CheckpointEx
         assert widget.map.data[0].showscale
         assert widget.callbacks.status.value == ""
     widget.measure.value = "verdict"
-    assert (widget.map.data[0].z == verdicts).all()
+    assert np.array_equal(widget.map.data[0].z, verdicts)
     assert widget.map.data[0].zmax == len(VERDICT_STYLES) - 0.5
 
 

@@ -103,8 +103,8 @@ class _Drawing:
         """The texts in squares: the heatmap's own, and those of traces of text."""
         if self.map.texttemplate and self.map.text is not None:
             for (row, column), text in np.ndenumerate(np.array(self.map.text, object)):
-                level = np.array(self.map.z, float)[row, column]
-                yield self._x(column), self._y(row), text, self._readable(level)
+                value = float(np.array(self.map.z, float)[row, column])
+                yield self._x(column), self._y(row), text, self._readable(value)
         for trace in self.figure.data[1:]:
             if trace.mode == "text" and trace.text is not None:
                 for x, y, text in zip(trace.x, trace.y, trace.text, strict=True):
