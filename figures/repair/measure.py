@@ -64,7 +64,10 @@ class RepairStudyConfig:
     Every setting is trained on every sequence with every seed of its own, or else of ``seeds``.
     """
 
-    settings: tuple[Setting, ...] = (Setting("smollm2", "plain", 2e-4), Setting("gemma3-270m", "plain", 2e-4, (0,)))
+    settings: tuple[Setting, ...] = (
+        Setting("smollm2", "plain", 2e-4), Setting("smollm2", "plain", 5e-5, (0,)),
+        Setting("gemma3-270m", "plain", 2e-4, (0,)),
+    )  # fmt: skip
     seeds: tuple[int, ...] = (0, 1, 2)
     sequences: dict[str, TaskSequence] = field(default_factory=lambda: {
         "topics": TaskSequence(("word-topic", "choose-last-of-3", "adjective-comparative")),

@@ -110,18 +110,19 @@ def _with_error(values: pd.Series) -> str:
 def controls_table(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
     """Old and new tasks, relative to the base and to the tuned model: repaired, and as far from tuned at random."""
     frames = [
-        repair.gains().assign(source=each.source, checkpoint=each.name) for each, repair in repairs.items()
-        if repair.found
+        repair.gains().assign(source=each.source, rate=each.rate, checkpoint=each.name)
+        for each, repair in repairs.items() if repair.found
     ]  # fmt: skip
     gains = pd.concat(frames, ignore_index=True)
     gains["model"] = gains["model"].str.replace(r" \d+$", "", regex=True)
     rows = []
-    for source, of_source in gains.groupby("source", sort=False):
+    for (source, rate), group in gains.groupby(["source", "rate"], sort=False):
         for model in ("tuned", "repaired", *CONTROLS):
-            own = of_source[of_source["model"] == model]
+            own = group[group["model"] == model]
             old, new = (own[own["role"] == role] for role in ("other", "learned"))
             rows.append({
-                "model": source, "weights": model, "old tasks, of base": f"{old['of_base'].mean():.2f}",
+                "model": source, "rate": f"{rate:g}", "weights": model,
+                "old tasks, of base": f"{old['of_base'].mean():.2f}",
                 "new tasks, of tuned": f"{new['of_tuned'].mean():.2f}", "checkpoints": own["checkpoint"].nunique(),
             })  # fmt: skip
     return pd.DataFrame(rows)
