@@ -16,7 +16,7 @@ _hidden: ContextVar[bool] = ContextVar("hidden", default=False)
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Within this context no bar is shown: what a click starts has no output that could hold one."""
+    """Within this context no bar is shown: what a click starts has no output of its own in a notebook."""
     token = _hidden.set(True)
     try:
         yield

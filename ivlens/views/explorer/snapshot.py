@@ -50,7 +50,7 @@ class Snapshot:
         self.displayed = True
 
     def refresh(self) -> None:
-        """Bring the picture up to date: soon, or when the code that is running ends."""
+        """Bring the picture up to date: soon, or when the running code ends."""
         if not self.displayed or self.due:
             return
         self.due = True
