@@ -23,7 +23,7 @@ from ..vocabulary import Condition
 from .divergence import TEXT, kl_divergence, log_probabilities, text_log_probabilities
 from .measure import AgainstNewTask, KeptMeasures, SteeringPoint, hash_of_vector, identity_of, key_hash
 from .prompts import TaskPrompts
-from .replies import LONGEST, greedy_replies
+from .replies import LONGEST, greedy_replies, texts_to_show
 from .sources import CheckpointUnderTest
 from .spectrum import SHARE, weight_spectrum
 
@@ -165,7 +165,7 @@ def _steered_replies(model: Model, prompts: list[Prompt], vector: InstructionVec
     with steer(model, vector, steered.layer, steered.scale):
         replies = greedy_replies(model, prompts)
         chosen = evaluate(model, prompts).texts if any(map(is_choice, prompts)) else ()
-    return replace(replies, texts=chosen) if any(chosen) else replies
+    return replace(replies, texts=texts_to_show(chosen, replies.texts))
 
 
 def _subtract(

@@ -1,6 +1,7 @@
 """What a checkpoint replies, and whose answers these are: the new task's, or copies of the input."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from jaxtyping import Bool
@@ -36,6 +37,14 @@ def greedy_replies(model: Model, prompts: Sequence[Prompt], batch_size: int = 32
     replies = decode(model, prompts, asked, limits, ended, batch_size)
     texts = tuple(first_line(text_of(model, reply, special)) for reply in replies)
     return Replies(texts, provenance=provenance(model, prompts=len(prompts)))
+
+
+def texts_to_show(judged: Sequence[str], replies: Sequence[str]) -> tuple[str, ...]:
+    """What was answered to each prompt: the text that was judged, else the reply.
+
+    Where answers are judged by their probability only a right one has a text.
+    """
+    return tuple(text or reply for text, reply in zip_longest(judged, replies, fillvalue=""))
 
 
 def spillover(

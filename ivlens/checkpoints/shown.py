@@ -6,6 +6,7 @@ from typing import Any
 from ..vocabulary import Condition
 from .measure import Measurement
 from .prompts import TaskPrompts
+from .replies import texts_to_show
 
 
 def prompt_rows(prompts: TaskPrompts) -> list[dict[str, Any]]:
@@ -22,7 +23,7 @@ def prompt_rows(prompts: TaskPrompts) -> list[dict[str, Any]]:
 
 def reply_rows(labels: Mapping[str, Any], own: Measurement) -> list[dict[str, Any]]:
     """One row per test prompt of a task on a checkpoint, as ``CheckpointComparison.replies_frame`` has them."""
-    texts = own.answers.texts if any(own.answers.texts) else own.replies.texts
+    texts = texts_to_show(own.answers.texts, own.replies.texts)
     steered = own.recovery.correct[own.recovery.conditions.index(Condition.BASE_VECTOR)]
     columns = (texts, own.answers.correct.tolist(), own.steered_replies.texts, steered.tolist())
     return [

@@ -54,7 +54,7 @@ def notebook(tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any) -> Path:
     made(NAMES, TASKS, prompts=PROMPTS, replies=REPLIES).save(folder / "comparison.safetensors")
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = folder / "explore.ipynb"
-    cells = [new_code_cell(source) for source in (CODE, COMPARED, BAR)]
+    cells = [new_code_cell(source) for source in (CODE.format(k=0), COMPARED, BAR)]
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
     return path
 
