@@ -115,9 +115,11 @@ def test_a_reopened_notebook_shows_pictures_and_finished_bars(
     browser.get(address)
     page.wait("the notebook and a new kernel", READY, seconds=PATIENCE)
     page.wait("the pictures", f"{SEEN} == 3")
+    page.wait(
+        "the end of loading", "return !document.querySelector('.jp-Notebook').innerText.includes('Loading widget')"
+    )
     text = text_of(browser)
     assert "not found" not in text
-    assert "Loading widget" not in text
     assert "A picture of the explorer" in text
     assert "country-capital at after-1" in text
     assert "sweep: 100%" in text
