@@ -305,7 +305,7 @@ def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[C
 
 @contextmanager
 def _messages() -> Iterator[list[str]]:
-    """Within this context collect ivlens' log messages, which nobody would see in a worker, but for those on loading."""
+    """Within this context collect log messages, which nobody would see in a worker; those on loading are left out."""
     messages: list[str] = []
 
     class Collect(logging.Handler):

@@ -57,7 +57,7 @@ def after_repair(options: argparse.Namespace, exported: Path | None, learned: Se
     if exported is None:
         words = ["ivlens", "train", options.base, "--task", options.learned[-1], "--keep", *options.keep]
         again = shlex.join([*words, "--out", f"{options.out}-trained", *_alike(options, "train", *asked)])
-        return [f"Train again from the base, with guidance that keeps them: {again}"]
+        return [f"Or train again from the base, with guidance that keeps the old tasks: {again}"]
     adapter = f"{options.base!r}, adapter=" if exported.name == "adapter" else ""
     words = ["ivlens", "compare", options.base, str(exported), "--tasks", *options.keep, *options.learned]
     words += ["--learned", learned[-1], "--out", f"{options.out}-compared"]
