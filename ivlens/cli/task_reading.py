@@ -123,7 +123,8 @@ def cut_counts(
 
     Raises: ArgumentError where a split is empty.
     """
-    cuts, found = [], []
+    cuts: list[Cut] = []
+    found: list[dict[str, int]] = []
     for task in tasks:
         cut: dict[str, int] = {}
         for split, asked in counts.items():
