@@ -288,8 +288,9 @@ def test_what_abilities_are_is_logged_about_ten_times(
     make_model: Callable[[], Any], prompts: list[Prompt], caplog: pytest.LogCaptureFixture
 ) -> None:
     new, kept = Ability("next", tuple(prompts[:2])), [Ability(name, tuple(prompts[2:4])) for name in ("one", "two")]
+    model = make_model()
     with caplog.at_level("INFO", "ivlens"):
-        run = fine_tune(make_model(), prompts, replace(CONFIG, steps=25, evaluate_every=1), new=[new], keep=kept)
+        run = fine_tune(model, prompts, replace(CONFIG, steps=25, evaluate_every=1), new=[new], keep=kept)
     begun, *lines = caplog.messages
     assert begun == "measuring 3 tasks before the first step"
     assert [line.split(":")[0] for line in lines] == [
