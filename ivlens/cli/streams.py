@@ -81,7 +81,8 @@ def progress_lines(worded: Callable[[str], str]) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.level, log.propagate = before
+        log.setLevel(before[0])  # not by assignment: loggers remember whether they are enabled
+        log.propagate = before[1]
 
 
 @contextmanager

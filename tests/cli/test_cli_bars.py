@@ -1,4 +1,4 @@
-"""Progress on the command line: a line that is logged stands above an open bar."""
+"""Progress on the command line: lines that are logged, above an open bar, and no longer than the command runs."""
 
 import io
 import logging
@@ -23,3 +23,12 @@ def test_a_line_stands_above_an_open_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     assert before.endswith("\r")
     assert before.rsplit("\r", 2)[1].strip() == ""
     assert "0/3" in after
+
+
+def test_what_is_logged_is_shown_only_within_the_context() -> None:
+    log, child = logging.getLogger("ivlens"), logging.getLogger("ivlens.loading")
+    with progress_lines(str):
+        assert log.isEnabledFor(logging.INFO)
+        assert child.isEnabledFor(logging.INFO)
+    assert not log.isEnabledFor(logging.INFO)
+    assert not child.isEnabledFor(logging.INFO)
