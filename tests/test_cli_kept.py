@@ -1,7 +1,9 @@
 """Kept work from the command line: the same command again, after something was changed, damaged or moved."""
 
+import html
 import json
 import os
+import re
 import shlex
 from argparse import Namespace
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ivlens import LoRA, Stability, TrainingConfig, TrainingRun
+from ivlens import LoRA, Stability, TrainingConfig, TrainingRun, load_model
 from ivlens.cli import main, sizes
 from ivlens.cli.parser import build_parser
 from ivlens.files import held
@@ -91,14 +93,30 @@ def test_train_prints_before_and_after_and_the_comparison_that_fits(
     options = "--guidance plain --shots 1 --steps 4 --batch-size 2 --evaluate-every 2 --save-every 2 --k 2"
     words = ["train", "tiny", "--task", "new.json", "--keep", "old.json", "--out", "run", *options.split()]
     assert main(words) == 0
-    table, command = capsys.readouterr().out.split("\n\nWhat was forgotten, and is it still in there?\n")
+    said = capsys.readouterr()
+    table, command = said.out.split("\n\nWhat was forgotten, and is it still in there?\n")
+    begun = [
+        "reading the weights",
+        "converting the weights for TransformerLens",
+        "checking the logits against Hugging Face's",
+    ]
+    assert [line for line in said.err.splitlines() if line.startswith("tiny: ")] == [f"tiny: {each}" for each in begun]
+    measured = re.findall(r"^step (\d) of 4: accuracy [\d.]+ on new, [\d.]+ on 1 task to keep$", said.err, re.MULTILINE)
+    assert "measuring 2 tasks before the first step" in said.err
+    assert measured == ["0", "2", "4"]
     assert "accuracy_before accuracy" in " ".join(table.split())
     again = shlex.split(command)
     assert again[:4] == ["ivlens", "compare", "tiny", "run"]
     given = build_parser(again[1:]).parse_args(again[1:])
     assert (given.tasks, given.learned, given.k) == (["new.json", "old.json"], ["new"], 2)
     assert main(again[1:]) == 0
-    capsys.readouterr()
+    _, steps = capsys.readouterr().err.split("\nWhat to do next:\n")
+    page = Path("run-compared/report.html").read_text()
+    for line in steps.splitlines():
+        verdict, advised = line.strip().split(": ", 1)
+        tasks, next_step = advised.split(". ", 1)
+        assert f"<strong>{verdict}</strong>: {tasks}." in page
+        assert next_step in html.unescape(page)
     assert main([*words, "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     run = TrainingRun.load("run/run.safetensors").abilities()
@@ -129,6 +147,27 @@ def test_what_a_large_run_takes_is_said_beforehand(
         sizes.say_training(model, TrainingConfig(), tmp_path)
     assert "of memory for weights, gradients and optimiser, and up to" in caplog.messages[0]
     assert "has 0.0 GB free" in caplog.messages[1]
+
+
+def test_what_is_said_of_the_disk_is_what_a_run_keeps(
+    tiny: Path, tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a model of which the weights are most of the folder, embeddings untied and frozen."""
+    big = tiny_hf("llama", num_hidden_layers=2, hidden_size=512, intermediate_size=2048, vocab_size=2048)
+    big.save_pretrained("big")
+    tiny_tokenizer().save_pretrained("big")
+    monkeypatch.setattr(sizes, "_gigabytes", lambda count: f"{count:.0f} bytes")
+    monkeypatch.setattr(sizes, "LARGE", 1)
+    model, said = load_model("big"), []
+    monkeypatch.setattr(sizes.log, "info", said.append)
+    sizes.say_training(model, TrainingConfig(), Path("run"))
+    monkeypatch.undo()
+    monkeypatch.chdir(tiny)
+    options = "--guidance plain --shots 1 --steps 1 --batch-size 1 --evaluate-every 0 --out run"
+    assert main(["train", "big", "--task", "new.json", *options.split()]) == 0
+    kept = sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file())
+    promised = int(re.search(r"(\d+) bytes of it when the run is done", said[0])[1])
+    assert promised == pytest.approx(kept, rel=0.1)
 
 
 def test_a_second_command_on_one_folder_is_refused(train: Any, tiny: Path) -> None:

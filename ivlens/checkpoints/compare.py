@@ -305,12 +305,13 @@ def _in_worker(checkpoint: CheckpointUnderTest, reference: Reference) -> tuple[C
 
 @contextmanager
 def _messages() -> Iterator[list[str]]:
-    """Within this context collect ivlens' log messages, which nobody would see in a worker."""
+    """Within this context collect log messages, which nobody would see in a worker; those on loading are left out."""
     messages: list[str] = []
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
+            if record.name == log.name:
+                messages.append(record.getMessage())
 
     before = log.handlers, log.level, log.propagate
     log.handlers, log.propagate = [Collect()], False

@@ -48,6 +48,7 @@ from ..tasks import Prompt, is_lasting
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
 from .config import CheckpointConfig
+from .measure_words import IN_WORDS
 from .prompts import TaskPrompts
 from .sources import CheckpointUnderTest
 
@@ -239,7 +240,7 @@ def kept_measure(
     parts = [key_hash(model), *([] if task is None else [safe_name(task)]), measure, key_hash(key)]
 
     def run() -> R:
-        log.info("%s: %s", checkpoint.name, measure if task is None else f"{measure} of {task}")
+        log.info("%s: %s%s", checkpoint.name, IN_WORDS[measure], "" if task is None else f" ({task})")
         model = checkpoint.model()
         with unchanged(model):
             return compute(model)

@@ -183,7 +183,11 @@ def decide_verdict(
         probability_fall: the answer's mean probability on the base minus that on the checkpoint.
     """
     if base_accuracy < rule.known:
-        return Decision(Verdict.UNKNOWN, f"the base's accuracy is {base_accuracy:.0%}, below {rule.known:.0%}")
+        because = (
+            f"the base's accuracy is {base_accuracy:.0%}; an ability of the base has {rule.known:.0%} or more. More "
+            "demonstrations or an instruction may help"
+        )
+        return Decision(Verdict.UNKNOWN, because)
     because, tolerated = f"accuracy fell by {_points(drop)}", rule.tolerated
     if drop.high < tolerated:
         return Decision(Verdict.KEPT, f"{because}, less than {100 * tolerated:.0f}")

@@ -16,6 +16,7 @@ from ..records import CheckpointComparison, write_atomically
 from ..tasks import Task, members
 from ..text import did_you_mean, plural
 from .asked_alike import of_comparison
+from .hand_over import after_comparison
 from .loading import check_alike, given, model_shape
 from .sizes import say_comparison
 from .tables import show
@@ -37,8 +38,7 @@ def run(options: argparse.Namespace) -> None:
     sources = _by_name(options.checkpoints)
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
     check_sources([CheckpointSource("base", options.base), *name_sources(sources, options.base)])
-    for task in tasks:
-        cut_to_splits(task, config)
+    cut_to_splits(tasks, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
     check_alike(options.base, sources)
@@ -69,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
     frame = comparison.to_frame()
     general = {"general abilities": comparison.general_frame()} if comparison.general else {}
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]], **general})
+    for line in after_comparison(comparison):
+        log.info(line)
     if failures:
         raise SourceError("checkpoints that can all be compared", f"{few(failures)}, which cannot", "see above")
 

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _cut(config: DemoConfig) -> DemoConfig:
     """The config, with no more prompts than every task has."""
-    cuts = [cut_to_splits(load_task(name), config) for name in TASKS]
+    cuts = cut_to_splits([load_task(name) for name in TASKS], config)
     least: dict[str, Any] = {name: min(cut[name] for cut in cuts) for name in cuts[0]}
     return replace(config, **least)
 

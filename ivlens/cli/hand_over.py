@@ -1,11 +1,13 @@
-"""What ``ivlens train`` says after a run: what changed, and the comparison that fits it."""
+"""What ``ivlens train``, ``compare`` and ``repair`` say at their end: what changed, and the command to run next."""
 
 import argparse
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from ..records import TrainingRun
+from ..records import CheckpointComparison, TrainingRun
 from .asked_alike import CHAT, LOADING, changed, of_files, of_template
 from .verbs import VERBS
 
@@ -31,6 +33,40 @@ def compare_command(options: argparse.Namespace, learned: str) -> str:
         return ""
     words = ["ivlens", "compare", options.model, str(options.out), "--tasks", options.task, *options.keep]
     words += ["--learned", learned, "--out", f"{options.out}-compared"]
-    generated = {name: each for group in VERBS["compare"].generated().values() for name, each in group.items()}
-    words += changed(options, (*LOADING, *CHAT, "k"), generated)
-    return shlex.join([*words, *of_files(options), *of_template(options)])
+    return shlex.join([*words, *_alike(options, "compare", *LOADING, *CHAT, "k")])
+
+
+def after_comparison(comparison: CheckpointComparison) -> list[str]:
+    """The answer's next steps as on the page, a line each: the command, or else the advice."""
+    from ..views.checkpoints.answer import next_steps
+
+    steps = next_steps(comparison)
+    lines = [f"  {step.verdict}: {step.tasks}. {step.command or step.advice}" for step in steps]
+    return ["What to do next:", *lines] if lines else []
+
+
+def after_repair(options: argparse.Namespace, exported: Path | None, learned: Sequence[str]) -> list[str]:
+    """How the repaired model is loaded and compared, or where none was found, how to train again.
+
+    Args:
+        options: of ``ivlens repair``.
+        exported: the folder of the repaired model or adapter, None where none was written.
+        learned: names of the learned tasks.
+    """
+    asked = (*LOADING, *CHAT, "shots")
+    if exported is None:
+        words = ["ivlens", "train", options.base, "--task", options.learned[-1], "--keep", *options.keep]
+        again = shlex.join([*words, "--out", f"{options.out}-trained", *_alike(options, "train", *asked)])
+        return [f"Or train again from the base, with guidance that keeps the old tasks: {again}"]
+    adapter = f"{options.base!r}, adapter=" if exported.name == "adapter" else ""
+    words = ["ivlens", "compare", options.base, str(exported), "--tasks", *options.keep, *options.learned]
+    words += ["--learned", learned[-1], "--out", f"{options.out}-compared"]
+    cloze = ["--cloze", options.cloze] if options.cloze else []
+    compare = shlex.join([*words, *_alike(options, "compare", *asked), *cloze])
+    return [f"Load it: ivlens.load_model({adapter}{str(exported)!r})", f"Compare it with the base: {compare}"]
+
+
+def _alike(options: argparse.Namespace, verb: str, *names: str) -> list[str]:
+    """The options of these names, and how prompts and files are read, as words for another verb."""
+    generated = {name: each for group in VERBS[verb].generated().values() for name, each in group.items()}
+    return [*changed(options, names, generated), *of_files(options), *of_template(options)]

@@ -54,12 +54,13 @@ def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> list[d
     asked = given(options, "locate_heads")
     check_method(asked["method"], asked["steps"], asked["stream_dtype"])
     check_stream_dtype(given(options, "load_model")["dtype"] or torch.float32, asked["stream_dtype"])
-    return [_locating(task, asked) for task in tasks]
+    counts = {asked["split"]: {name: asked[name] for name in ("n_clean", "n_corrupted")}}
+    cuts = cut_counts(tasks, counts, options.verb.defaults())
+    return [_locating(task, asked | cut) for task, cut in zip(tasks, cuts, strict=True)]
 
 
-def _locating(task: Task, asked: dict[str, Any]) -> dict[str, Any]:
-    """The arguments for one task."""
-    settings = asked | cut_counts(task, asked["split"], **{name: asked[name] for name in ("n_clean", "n_corrupted")})
+def _locating(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for one task, once its prompts can be drawn."""
     instruction = clean_instruction(task, None, settings["shots"])
     drawn = {name: settings[name] for name in ("shots", "split", "seed", "corruption")}
     task.prompts(settings["n_corrupted"], instruction=instruction, **drawn)

@@ -22,6 +22,7 @@ from ..models import check_export, export_hf
 from ..records import Repair, write_atomically, write_text
 from ..tasks import Task
 from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
+from .hand_over import after_repair
 from .loading import check_alike, given
 from .sizes import say_repair
 from .tables import show
@@ -45,8 +46,7 @@ def run(options: argparse.Namespace) -> None:
     if options.export != "none":
         check_export(options.out / EXPORTS[options.export])
     check_sources([CheckpointSource("base", options.base), *name_sources({"tuned": options.tuned}, options.base)])
-    for task in (*keep, *learned, *(others or ())):
-        cut_to_splits(task, config)
+    cut_to_splits([*keep, *learned, *(others or ())], config)
     check_alike(options.base, {"the tuned model": options.tuned})
     say_repair(options)
     earlier = written_in(options.out)
@@ -66,9 +66,14 @@ def run(options: argparse.Namespace) -> None:
     left = [name for name, time in written_in(options.out).items() if earlier.get(name) == time]
     if left:
         log.warning(f"of an earlier run, not written again: {', '.join(left)}")
-    log.info(f"wrote {options.out}")
+    written = [name for name in (REPORT, RECORD, *written_in(options.out)) if name not in left]
+    log.info(f"wrote {options.out}: {', '.join(written)}")
     log.info(repair_headline(found))
     show(options, answers([found, *further]))
+    if not found.found or options.export != "none":
+        exported = options.out / EXPORTS[options.export] if found.found else None
+        for line in after_repair(options, exported, [task.name for task in learned]):
+            log.info(line)
 
 
 def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task] | None]:

@@ -6,12 +6,13 @@ import re
 import shutil
 import tempfile
 from math import prod
+from operator import attrgetter
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..models import HookedTransformer
-from ..training import TrainingConfig
+from ..models import HookedTransformer, export_bytes
+from ..training import TrainingConfig, weights_to_train
 from .loading import config_file, given
 
 LARGE = 1e9  # bytes, from which a size is said
@@ -23,13 +24,21 @@ def say_training(model: HookedTransformer, config: TrainingConfig, folder: Path)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if config.lora is not None or weights * 4 < LARGE:
         return
-    states = 2 * 3 * weights  # weights and both moments of the optimiser; the state before is kept while training
-    memory, disk = 4 * weights, states + weights
+    state, exported = run_bytes(model, config)
+    disk = 2 * state + exported  # the state before is kept while training
     log.info(
-        f"training all weights takes up to {_gigabytes(memory)} of memory for weights, gradients and optimiser, and up "
-        f"to {_gigabytes(disk)} in {folder}, {_gigabytes(disk - states / 2)} of it when the run is done"
+        f"training all weights takes up to {_gigabytes(4 * weights)} of memory for weights, gradients and optimiser, "
+        f"and up to {_gigabytes(disk)} in {folder}, {_gigabytes(state + exported)} of it when the run is done"
     )
     _warn_of_full(folder, disk, "--lora or --layers write less")
+
+
+def run_bytes(model: HookedTransformer, config: TrainingConfig) -> tuple[int, int]:
+    """Bytes of one state of a run without LoRA, and of the model that it exports."""
+    names = weights_to_train(model, config)
+    trained = (attrgetter(name)(model) for name in names)
+    state = sum(3 * weight.numel() * weight.element_size() for weight in trained)  # with both moments of the optimiser
+    return state, export_bytes(model, names)
 
 
 def say_comparison(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from ..text import one_line
@@ -59,7 +59,14 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        say_line(self.worded(text) if record.levelno >= logging.WARNING else text)
+        with _bars_cleared():
+            say_line(self.worded(text) if record.levelno >= logging.WARNING else text)
+
+
+def _bars_cleared() -> AbstractContextManager[None]:
+    """Within this context the terminal shows no progress bar, so that a line stands above it."""
+    tqdm = sys.modules.get("tqdm")
+    return nullcontext() if tqdm is None else tqdm.tqdm.external_write_mode(file=sys.stderr)
 
 
 @contextmanager
@@ -74,7 +81,8 @@ def progress_lines(worded: Callable[[str], str]) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.level, log.propagate = before
+        log.setLevel(before[0])  # not by assignment: loggers remember whether they are enabled
+        log.propagate = before[1]
 
 
 @contextmanager

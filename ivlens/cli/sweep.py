@@ -27,8 +27,11 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         check_targets(*(options.out / name for name in WRITTEN))
     InstructionVector.load(options.vector)  # before the model, which says whether it fits
-    n_validation = cut_counts(task, "validation", n_validation=options.n_validation)["n_validation"]
-    n_test = cut_counts(task, "test", n_test=options.n_test)["n_test"]
+    (counts,) = cut_counts(
+        [task], {"validation": {"n_validation": options.n_validation}, "test": {"n_test": options.n_test}},
+        options.verb.defaults(),
+    )  # fmt: skip
+    n_validation, n_test = counts["n_validation"], counts["n_test"]
     if options.layers and (shape := model_shape(options.model, options.revision)):
         check_layers(shape[0], options.layers)
     asked = given(options, "Task.prompts")

@@ -2,9 +2,10 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ArgumentError, few
 from ..tasks import Task, check_available, list_tasks, load_task, members
@@ -13,7 +14,25 @@ from ..vocabulary import Split
 from .options import columns_of
 
 OF_FILES = ("fields", "labels", "cloze", "scoring")  # options that say how task files are read
+OF_SPLITS: dict[Split, tuple[str, ...]] = {
+    "train": ("n_clean", "n_corrupted"), "validation": ("n_validation",), "test": ("n_test",),
+}  # fmt: skip
 log = logging.getLogger("ivlens")
+
+
+class Cut(NamedTuple):
+    """A task, and the option of a number of prompts of which its split has fewer."""
+
+    task: str
+    name: str
+    n: int
+    size: int
+    split: Split
+
+    @property
+    def words(self) -> str:
+        """Which option is cut."""
+        return f"--{self.name.replace('_', '-')} is cut from {self.n}"
 
 
 def read_task(name: str, options: argparse.Namespace) -> Task:
@@ -83,27 +102,56 @@ def _instruction(task: Task) -> str | None:
     return own[0] if all(own) else None
 
 
-def cut_counts(task: Task, split: Split, **counts: int) -> dict[str, int]:
-    """Numbers of prompts, by the names of their options; those larger than a split of the task are cut, and it is said.
+def cut_to_splits(tasks: Sequence[Task], config: Any) -> list[dict[str, int]]:
+    """The counts of a config, cut to the splits of each task, which is said."""
+    defaults = {each.name: each.default for each in fields_of(config)}
+    counts: dict[Split, dict[str, int]] = {
+        split: {name: getattr(config, name) for name in names if name in defaults} for split, names in OF_SPLITS.items()
+    }
+    return cut_counts(tasks, counts, defaults)
 
-    Raises: ArgumentError where the split is empty.
+
+def cut_counts(
+    tasks: Sequence[Task], counts: Mapping[Split, Mapping[str, int]], defaults: Mapping[str, Any]
+) -> list[dict[str, int]]:
+    """Numbers of prompts for each task; those larger than a split of it are cut, and it is said.
+
+    Args:
+        tasks: whose splits may be smaller.
+        counts: by split, numbers of prompts by the names of their options.
+        defaults: the defaults of these options.
+
+    Raises: ArgumentError where a split is empty.
     """
-    size = len(task.split(split))
-    if not size:
-        check_available(task, split, counts)
-    for name, n in counts.items():
-        if n > size:
-            flag = f"--{name.replace('_', '-')}"
-            log.info(f"{task.name}: {flag} is cut from {n} to {size}, the number of examples in {split!r}")
-    return {name: min(n, size) for name, n in counts.items()}
+    cuts: list[Cut] = []
+    found: list[dict[str, int]] = []
+    for task in tasks:
+        cut: dict[str, int] = {}
+        for split, asked in counts.items():
+            size = len(task.split(split))
+            if asked and not size:
+                check_available(task, split, asked)
+            cuts += [Cut(task.name, name, n, size, split) for name, n in asked.items() if n > size]
+            cut |= {name: min(n, size) for name, n in asked.items()}
+        found.append(cut)
+    _say_cuts(cuts, defaults)
+    return found
 
 
-def cut_to_splits(task: Task, config: Any) -> dict[str, int]:
-    """The counts of a config, cut to the splits of one task, which is said."""
-    of_splits: dict[Split, tuple[str, ...]] = {
-        "train": ("n_clean", "n_corrupted"), "validation": ("n_validation",), "test": ("n_test",),
-    }  # fmt: skip
-    cut: dict[str, int] = {}
-    for split, names in of_splits.items():
-        cut |= cut_counts(task, split, **{name: getattr(config, name) for name in names if hasattr(config, name)})
-    return cut
+def _say_cuts(cuts: Sequence[Cut], defaults: Mapping[str, Any]) -> None:
+    """A line for each count that was given, and one line for all that are defaults."""
+    tasks: dict[str, dict[int, list[str]]] = {}
+    for cut in cuts:
+        if cut.n != defaults[cut.name]:
+            log.info(f"{cut.task}: {cut.words} to {cut.size}, the number of examples in {cut.split!r}")
+        else:
+            tasks.setdefault(cut.words, {}).setdefault(cut.size, []).append(cut.task)
+    if tasks:
+        log.info(
+            f"{'; '.join(f'{words} to {_by_size(each)}' for words, each in tasks.items())}; the splits hold no more"
+        )
+
+
+def _by_size(tasks: Mapping[int, Sequence[str]]) -> str:
+    """Sizes of splits, each with its tasks."""
+    return ", ".join(f"{size} ({', '.join(names)})" for size, names in tasks.items())

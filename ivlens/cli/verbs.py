@@ -60,6 +60,11 @@ class Verb:
             taken.update(known)
         return found
 
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of all options, by name."""
+        own = {each.name: each.settings.get("default") for each in self.arguments}
+        return own | {name: each.default for group in self.generated().values() for name, each in group.items()}
+
     def options_of(self, source: str) -> Options:
         """The options that are read from a source."""
         (options,) = (each for each in self.options if each.source == source)

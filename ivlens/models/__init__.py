@@ -16,6 +16,7 @@ from .engines import check_training as check_training
 from .engines import only_hooked as only_hooked
 from .export import check_export as check_export
 from .export import export_adapter as export_adapter
+from .export import export_bytes as export_bytes
 from .export import export_hf as export_hf
 from .export import trainable_names as trainable_names
 from .export import write_adapter as write_adapter

@@ -5,7 +5,7 @@ A folder is built beside its target and renamed when it is complete; it replaces
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import singledispatch
 from operator import attrgetter
 from pathlib import Path
@@ -49,6 +49,20 @@ def trainable_names(model: HookedTransformer) -> list[str]:
         return names
     known = family_of(config).naming.names(model.cfg)
     return [name for name in names if name in known]
+
+
+def export_bytes(model: HookedTransformer, trained: Collection[str] = ()) -> int:
+    """Bytes of the weights that ``export_hf`` will write.
+
+    Args:
+        model: a model that ``load_model`` made.
+        trained: names of the weights that will have changed; a tied unembedding among them is no longer tied.
+    """
+    family, config = _origin(model)
+    unembedding = "unembed.W_U"
+    tied = config.tie_word_embeddings and unembedding not in trained and family.naming.ties(model)
+    weights = (attrgetter(name)(model) for name in trainable_names(model) if not (tied and name == unembedding))
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 @checked

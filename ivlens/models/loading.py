@@ -1,6 +1,7 @@
 """``load_model``: a source of weights -> a HookedTransformer with unprocessed weights, checked against Hugging Face."""
 
 import copy
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from .precision import TOLERANCE, check_dtype, check_finite_weights
 from .sources import Source, as_it_is, merge_adapter, open_source, open_tokenizer
 from .tokenizers import CHECK_TEXT, check_tokenizer
 from .weight_memory import copy_from_file, store_transposed
+
+log = logging.getLogger("ivlens.loading")
 
 
 @checked
@@ -142,6 +145,7 @@ def _bridged(opened: Source, verify: bool) -> Bridge:
         d_vocab = opened.model.config.get_text_config().vocab_size
         bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab))
         if verify:
+            log.info("%s: checking its logits and the sweep on a short text", opened.name)
             check_bridge(bridge)
     return bridge
 
@@ -171,8 +175,10 @@ def _converted(opened: Source, device: torch.device, dtype: torch.dtype, verify:
     with library_errors(f"a model that {opened.name} describes"):
         if device.type == "cpu":  # other devices have their own copy anyway
             copy_from_file(opened.model)
+        log.info("%s: converting the weights for TransformerLens", opened.name)
         model = to_hooked(opened, device, dtype)
         if verify:
+            log.info("%s: checking the logits against Hugging Face's", opened.name)
             check_against_hugging_face(model, opened.model)
     return model
 

@@ -32,6 +32,7 @@ from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
 BUFFERS = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias|position_ids|attn\.embed_positions)$"
 )
+log = logging.getLogger("ivlens.loading")
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ def _unquantised(model: PreTrainedModel) -> PreTrainedModel:
 
 def _whole(where: str | Path, name: str, **options: Any) -> PreTrainedModel:
     """Load a model; refuse it where transformers would initialise parameters at random or ignore tensors."""
+    log.info("%s: reading the weights", name)
     with _without_load_report():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, output_loading_info=True, use_safetensors=True, trust_remote_code=False,

@@ -24,3 +24,4 @@ from .terms import L2ToBase as L2ToBase
 from .terms import ProgressiveVector as ProgressiveVector
 from .terms import Rehearsal as Rehearsal
 from .terms import Replay as Replay
+from .trainable import weights_to_train as weights_to_train

@@ -1,5 +1,6 @@
 """``fine_tune``: the training loop, top to bottom."""
 
+import logging
 import math
 import signal
 import threading
@@ -22,15 +23,18 @@ from ..progress import ProgressBar
 from ..records import TrainingRun
 from ..scoring import listed
 from ..tasks import AnyFormat, Prompt, Task
+from ..text import plural
 from ..vectors import InstructionVector
 from .config import TrainingConfig
 from .log import Log
-from .monitor import Abilities, Ability
+from .monitor import Abilities, Ability, accuracies
 from .state import CheckpointManager
 from .step import TrainingStep
 from .trainable import Trainable, check_trainable
 
 NOT_OF_WEIGHTS = ("save_every", "evaluate_every")  # settings that a resumed run may change
+LINES = 10  # on the measured abilities in a run, about
+progress = logging.getLogger("ivlens")
 
 
 @checked
@@ -162,9 +166,17 @@ class _Loop:
         return done == self.training_step.config.steps or (every > 0 and done % every == 0)
 
     def _measure_if_due(self, done: int) -> None:
-        if self._due(self.training_step.config.evaluate_every, done):
-            for row in self.abilities.measure(self.training_step.model, done, self.log.has):
-                self.log.ability(row)
+        config = self.training_step.config
+        if not self._due(config.evaluate_every, done):
+            return
+        if self.abilities.digests and done == 0:
+            progress.info("measuring %s before the first step", plural(len(self.abilities.digests), "task"))
+        for row in self.abilities.measure(self.training_step.model, done, self.log.has):
+            self.log.ability(row)
+        part, earlier = (LINES * step // config.steps for step in (done, done - config.evaluate_every))
+        if self.abilities.digests and (done in (0, config.steps) or part > earlier):
+            rows = [self.log.measured[done, name] for name in self.abilities.digests]
+            progress.info("step %d of %d: accuracy %s", done, config.steps, accuracies(rows))
 
     def _save(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """Abilities that are measured during training: the model's answers, and how their instruction vectors changed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..models import HookedTransformer, hooked, last_token, resid_pre_name
 from ..records import short_repr
 from ..scoring import check_answers, evaluate
 from ..tasks import AnyFormat, Prompt, Task
+from ..text import plural
 from ..vectors import InstructionVector, instruction_vector, vector_values
 from ..vocabulary import check_layer
 
@@ -155,6 +156,18 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
         "correct": "".join(str(int(hit)) for hit in found.correct),
     }  # fmt: skip
     return row if ability.vector is None else row | _of_vector(model, ability, ability.vector)
+
+
+def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The accuracy of each new ability, and the mean of those to keep, in words.
+
+    Args:
+        rows: of the log, one per ability.
+    """
+    kept = [row["accuracy"] for row in rows if row["role"] == "keep"]
+    found = [f"{row['accuracy']:.2f} on {row['ability']}" for row in rows if row["role"] == "new"]
+    mean = [f"{sum(kept) / len(kept):.2f} on {plural(len(kept), 'task')} to keep"] if kept else []
+    return ", ".join([*found, *mean])
 
 
 @torch.no_grad()

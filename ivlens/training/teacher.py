@@ -5,6 +5,7 @@ holds final residual streams at the answer's tokens (d_model numbers per token i
 heads' z.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,10 +28,12 @@ from ..models.hooks import Edit
 from ..progress import ProgressBar
 from ..records import Head
 from ..steering import SITES
+from ..text import plural
 from ..vocabulary import Site, TokenizedPrompt
 from .sampler import PromptSampler
 
 BATCH_SIZE = 16  # prompts per forward pass while the cache is filled
+log = logging.getLogger("ivlens")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Teacher:
         """Compute the outputs on every prompt drawn in ``steps`` steps, while the weights are still the base's."""
         indices = self.sampler.drawn_by(steps)
         pairs = [self.sampler.pairs[index] for index in indices]
+        log.info("recording the base's outputs on %s, for the guidance", plural(len(pairs), "prompt"))
         with ProgressBar(total=len(pairs), desc="teacher", unit="prompt", leave=False) as bar:
             for found, batch in batches(pairs, BATCH_SIZE):
                 residual, z = self._forward(batch)

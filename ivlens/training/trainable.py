@@ -88,6 +88,11 @@ def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
     if config.lora is not None:
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, config.layers, config.seed)
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return weights_to_train(model, config)
+
+
+def weights_to_train(model: HookedTransformer, config: TrainingConfig) -> set[str]:
+    """Names of the model's weights that training without LoRA changes."""
     layers = range(model.cfg.n_layers) if config.layers is None else config.layers
     chosen = tuple(f"blocks.{layer}." for layer in layers)
     chosen += ("ln_final.",) if config.layers is None else ()

@@ -1,4 +1,4 @@
-"""What ivlens logs while a comparison runs."""
+"""What ivlens logs while a comparison runs, but for the loading of models."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -18,7 +18,8 @@ def listen() -> Iterator[Listen]:
     def add(react: Callable[[str], object]) -> None:
         class Handler(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                react(record.getMessage())
+                if record.name == "ivlens":
+                    react(record.getMessage())
 
         added.append(Handler())
         logger.addHandler(added[-1])

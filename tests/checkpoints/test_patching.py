@@ -283,7 +283,7 @@ def test_a_resumed_run_gives_the_same_bits_and_loads_nothing_twice(
     stop = [True]
 
     def interrupt(message: str) -> None:
-        if stop and message == "base: breaks of forgotten":
+        if stop and message == "base: the tuned model's activations put in (forgotten)":
             stop.clear()
             raise KeyboardInterrupt
 
@@ -292,12 +292,13 @@ def test_a_resumed_run_gives_the_same_bits_and_loads_nothing_twice(
         iv.patch_checkpoints(*folders, PROMPTS, out=tmp_path / "parts", **asked)
     messages.clear()
     resumed = iv.patch_checkpoints(*folders, PROMPTS, out=tmp_path / "parts", **asked)
-    assert messages == [f"base: breaks of {role}" for role in ("forgotten", "kept", "learned", "other prompt")]
+    breaks, roles = "base: the tuned model's activations put in", ("forgotten", "kept", "learned", "other prompt")
+    assert messages == [f"{breaks} ({role})" for role in roles]
     assert torch.equal(effects(resumed), effects(whole))
     assert resumed.to_frame().equals(whole.to_frame())
     messages.clear()
     iv.patch_checkpoints(*folders, PROMPTS, out=tmp_path / "parts", **(asked | {"seed": 1}))
-    assert messages == ["tuned: restores of other prompt", "base: breaks of other prompt"]
+    assert messages == ["tuned: the base's activations put in (other prompt)", f"{breaks} (other prompt)"]
 
 
 def test_one_model_is_in_memory_at_a_time(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

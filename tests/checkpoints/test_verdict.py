@@ -215,3 +215,11 @@ def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> No
         CheckpointConfig(**settings)
     with pytest.raises(ivlens.ArgumentError, match="layers"):
         CheckpointConfig(layers=(40,)).tried_layers(30)
+
+
+def test_what_is_no_ability_of_the_base_says_from_when_it_is_and_what_may_help() -> None:
+    decision = decide_verdict(0.2, FELL, [], VerdictRule())
+    assert decision.because == (
+        "the base's accuracy is 20%; an ability of the base has 30% or more. "
+        "More demonstrations or an instruction may help"
+    )

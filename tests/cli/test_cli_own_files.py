@@ -4,6 +4,7 @@ import json
 import logging
 import shlex
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ivlens.checkpoints.prompts import draw_prompts
 from ivlens.cli import checkpoints, loading, tasks
 from ivlens.cli.asked_alike import of_comparison
 from ivlens.cli.parser import build_parser
-from ivlens.cli.task_reading import cut_counts, read_tasks
+from ivlens.cli.task_reading import cut_counts, cut_to_splits, read_tasks
 from ivlens.cli.verbs import VERBS
 from ivlens.cli.wording import in_options
 
@@ -103,8 +104,22 @@ def test_no_verb_lets_an_instruction_replace_a_built_in_task_s(
 def test_counts_larger_than_a_split_are_cut_and_it_is_said(colours: str, caplog: pytest.LogCaptureFixture) -> None:
     task = load_task(colours)
     with caplog.at_level(logging.INFO, "ivlens"):
-        assert cut_counts(task, "train", n_clean=40, n_corrupted=3) == {"n_clean": 5, "n_corrupted": 3}
+        counts = {"train": {"n_clean": 40, "n_corrupted": 3}}
+        assert cut_counts([task], counts, {"n_clean": 50, "n_corrupted": 3}) == [{"n_clean": 5, "n_corrupted": 3}]
     assert caplog.messages == ["colours: --n-clean is cut from 40 to 5, the number of examples in 'train'"]
+
+
+def test_defaults_that_are_cut_are_one_line_for_all_tasks(colours: str, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = [load_task(colours), replace(load_task(colours), name="again"), load_task("antonym")]
+    with caplog.at_level(logging.INFO, "ivlens"):
+        cuts = cut_to_splits(tasks, CheckpointConfig(n_test=1000))
+    assert [cut["n_clean"] for cut in cuts] == [5, 5, 40]
+    *given, line = caplog.messages
+    assert [text.split(" is cut")[0] for text in given] == [f"{task.name}: --n-test" for task in tasks]
+    assert line == (
+        "--n-clean is cut from 40 to 5 (colours, again); --n-corrupted is cut from 20 to 5 (colours, again); "
+        "--n-validation is cut from 20 to 2 (colours, again); the splits hold no more"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``ivlens repair``: record, tables, page and model in one folder; what is printed, and in which order."""
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import ivlens as iv
 from ivlens import cli
+from ivlens.cli.parser import build_parser
 from ivlens.errors import ArgumentError
 from planted_repairs import SCRAMBLED, answers, changed, scramble_mlp, task, untouched
 
@@ -60,6 +62,13 @@ def test_a_repair_is_found_written_and_told(planted: Path, tmp_path: Path, capsy
     assert at == sorted(at)
     assert "Undo 100% of the change (bands, the base's layers 2 to 2)" in said.err
     assert "tasks to keep from 0.00 to 1.00 (the base 1.00)" in said.err
+    assert f"wrote {tmp_path / 'out'}: report.html, repair.safetensors, mergekit.yaml, model\n" in said.err
+    load, compare = said.err.splitlines()[-2:]
+    assert load == f"Load it: ivlens.load_model({str(tmp_path / 'out' / 'model')!r})"
+    words = shlex.split(compare.removeprefix("Compare it with the base: "))
+    given = build_parser(words[1:]).parse_args(words[1:])
+    assert (given.base, given.checkpoints) == (str(planted / "base"), [str(tmp_path / "out" / "model")])
+    assert (given.learned, given.shots, given.dtype) == (["dog"], 0, "float64")
     files = {path.name for path in (tmp_path / "out").iterdir()}
     written = "repair.safetensors report.html mergekit.yaml model tasks.csv roles.csv trials.csv measures"
     assert files >= {*written.split()}
@@ -96,7 +105,11 @@ def test_where_nothing_meets_the_guard_no_model_is_written(
     planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(planted, tmp_path / "out", "lost") == 0
-    assert "Put nothing back: nothing met the guard" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Put nothing back: nothing met the guard" in said
+    words = shlex.split(said.splitlines()[-1].split(": ")[1])
+    given = build_parser(words[1:]).parse_args(words[1:])
+    assert (given.model, given.task, given.shots) == (str(planted / "base"), str(planted / "lost.json"), 0)
     assert not (tmp_path / "out" / "model").exists()
     assert not (tmp_path / "out" / "mergekit.yaml").exists()
     assert "nothing met the guard" in (tmp_path / "out" / "report.html").read_text()

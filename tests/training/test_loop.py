@@ -282,3 +282,20 @@ def test_an_ability_that_is_new_to_a_finished_run_is_measured(
 def test_settings_of_the_wrong_kind_are_refused(settings: dict) -> None:
     with pytest.raises((ivlens.ArgumentError, TypeCheckError)):
         TrainingConfig(**settings)
+
+
+def test_what_abilities_are_is_logged_about_ten_times(
+    make_model: Callable[[], Any], prompts: list[Prompt], caplog: pytest.LogCaptureFixture
+) -> None:
+    new, kept = Ability("next", tuple(prompts[:2])), [Ability(name, tuple(prompts[2:4])) for name in ("one", "two")]
+    model = make_model()
+    with caplog.at_level("INFO", "ivlens"):
+        run = fine_tune(model, prompts, replace(CONFIG, steps=25, evaluate_every=1), new=[new], keep=kept)
+    begun, *lines = caplog.messages
+    assert begun == "measuring 3 tasks before the first step"
+    assert [line.split(":")[0] for line in lines] == [
+        f"step {n} of 25" for n in (0, 3, 5, 8, 10, 13, 15, 18, 20, 23, 25)
+    ]
+    last = run.final().set_index("ability")["accuracy"]
+    mean = last[["one", "two"]].mean()
+    assert lines[-1] == f"step 25 of 25: accuracy {last['next']:.2f} on next, {mean:.2f} on 2 tasks to keep"

@@ -56,9 +56,16 @@ def answer_parts(comparison: CheckpointComparison) -> list[Body]:
     fallen = {name: _general_that_fell(comparison, name) for name in shown}
     words = [_compared(comparison)]
     words += [f"{_what_became(comparison, name, rows[name])}{_in_general(comparison, fallen[name])}" for name in shown]
-    steps = _steps(comparison, [row for name in shown for row in rows[name]])
-    steps += _steps_of_general(comparison, {name: frame for name, frame in fallen.items() if len(frame)})
-    return [prose("\n\n".join(words)), render("steps.html", steps=steps), *_examples(comparison, shown)]
+    steps = render("steps.html", steps=next_steps(comparison))
+    return [prose("\n\n".join(words)), steps, *_examples(comparison, shown)]
+
+
+def next_steps(comparison: CheckpointComparison) -> list[Step]:
+    """What to do next: one step per verdict that occurs, and one about general abilities that fell."""
+    shown = comparison.checkpoints[1:][-MOST_CHECKPOINTS:]
+    fallen = {name: _general_that_fell(comparison, name) for name in shown}
+    steps = _steps(comparison, [row for name in shown for row in _old_tasks(comparison, name)])
+    return steps + _steps_of_general(comparison, {name: frame for name, frame in fallen.items() if len(frame)})
 
 
 def _compared(comparison: CheckpointComparison) -> str:
@@ -157,7 +164,7 @@ def _in_general(comparison: CheckpointComparison, fallen: pd.DataFrame) -> str:
 
 
 def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
-    """What to do next: one step per verdict that occurs; the command is for the last checkpoint that has it."""
+    """One step per verdict that occurs; the command is for the last checkpoint that has it."""
     steps = []
     for verdict, advice in ADVICE.items():
         given = [row for row in rows if verdict_of(row["verdict"]) is verdict]
@@ -172,7 +179,7 @@ def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
 
 
 def _steps_of_general(comparison: CheckpointComparison, fallen: Mapping[str, pd.DataFrame]) -> list[Step]:
-    """What to do next about general abilities that fell; the command is for the last checkpoint that has one."""
+    """The step about general abilities that fell; the command is for the last checkpoint that has one."""
     if not fallen:
         return []
     *_, (checkpoint, last) = fallen.items()
