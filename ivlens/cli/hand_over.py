@@ -6,7 +6,7 @@ import shlex
 import pandas as pd
 
 from ..records import TrainingRun
-from .asked_alike import CHAT, LOADING, changed, of_files, of_template
+from .asked_alike import CHAT, LOADING, changed, of_files, of_instruction, of_template
 from .verbs import VERBS
 
 NOT_SHOWN = ["step", "correct", "probability_stderr", "token_probability"]
@@ -33,4 +33,4 @@ def compare_command(options: argparse.Namespace, learned: str) -> str:
     words += ["--learned", learned, "--out", f"{options.out}-compared"]
     generated = {name: each for group in VERBS["compare"].generated().values() for name, each in group.items()}
     words += changed(options, (*LOADING, *CHAT, "k"), generated)
-    return shlex.join([*words, *of_files(options), *of_template(options)])
+    return shlex.join([*words, *of_files(options), *of_instruction(options), *of_template(options)])
