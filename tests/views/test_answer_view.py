@@ -182,3 +182,15 @@ def test_a_learned_task_that_fell_is_not_kept_too(comparison: Any, verdict: str)
     assert "<pre>" not in text_of(all_with(verdict, alone))
     beside = comparison(["base", "after"], ["capitalize", "antonym"])
     assert "--keep antonym --" in text_of(all_with(verdict, beside))
+
+
+def test_checkpoints_that_could_not_be_measured_are_named(comparison: Any) -> None:
+    record = comparison(["base", "after"], ["antonym"], failures={"broken": "no readable model"})
+    assert "with 1 checkpoint of it on 1 task" in text_of(record)
+    assert "Not measured: broken." in text_of(record)
+
+
+def test_of_a_checkpoint_that_was_asked_its_learned_task_alone_no_forgetting_is_said(comparison: Any) -> None:
+    text = text_of(all_with("kept", comparison(["base", "after"], ["capitalize"])))
+    assert "after (trained on capitalize, from 90% to 70%): no other task was asked, so that nothing is known" in text
+    assert "shown to have fallen" not in text
