@@ -153,6 +153,12 @@ def test_a_base_alone_is_shown(comparison: Callable[..., CheckpointComparison]) 
     assert widget.callbacks.status.value == ""
 
 
+def test_checkpoints_that_could_not_be_measured_are_named(comparison: Callable[..., CheckpointComparison]) -> None:
+    widget = CheckpointExplorer(comparison(failures={f"broken {EVIL}": "no readable model"}))
+    said = "".join(child.value for child in widget.children if hasattr(child, "value"))
+    assert "Not measured: broken &lt;" in said
+
+
 def test_a_saved_notebook_has_map_numbers_and_answers(widget: CheckpointExplorer) -> None:
     picture = widget.snapshot.draw()
     assert picture.count("data:image/svg+xml") == 2
