@@ -35,7 +35,12 @@ def of_files(options: argparse.Namespace) -> list[str]:
         words += [f"--{name}", *getattr(options, name)] if getattr(options, name) else []
     if options.scoring:
         words += ["--scoring", *map(_assigned, options.scoring)]
-    return words + (["--instruction", options.instruction] if options.instruction else [])
+    return words
+
+
+def of_instruction(options: argparse.Namespace) -> list[str]:
+    """The instruction of tasks that hold none; it is refused where every task has its own."""
+    return _option("--instruction", options.instruction) if options.instruction else []
 
 
 def of_comparison(options: argparse.Namespace) -> dict[str, str]:
@@ -47,7 +52,8 @@ def of_comparison(options: argparse.Namespace) -> dict[str, str]:
         "loading": changed(options, LOADING, generated),
         "prompts": [*changed(options, prompts, generated), *of_template(options)],
         "task files": of_files(options),
-        "cloze": ["--cloze", options.cloze] if options.cloze else [],
+        "instruction": of_instruction(options),
+        "cloze": _option("--cloze", options.cloze) if options.cloze else [],
         "measures": changed(options, measures, generated),
     }
     return {name: shlex.join(words) for name, words in groups.items() if words}
@@ -56,7 +62,8 @@ def of_comparison(options: argparse.Namespace) -> dict[str, str]:
 def _option(flag: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
-    return [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
 def _assigned(option: tuple[str, object]) -> str:

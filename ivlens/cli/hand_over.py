@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..records import CheckpointComparison, TrainingRun
-from .asked_alike import CHAT, LOADING, changed, of_files, of_template
+from .asked_alike import CHAT, LOADING, changed, of_files, of_instruction, of_template
 from .verbs import VERBS
 
 NOT_SHOWN = ["step", "correct", "probability_stderr", "token_probability"]
@@ -69,4 +69,4 @@ def after_repair(options: argparse.Namespace, exported: Path | None, learned: Se
 def _alike(options: argparse.Namespace, verb: str, *names: str) -> list[str]:
     """The options of these names, and how prompts and files are read, as words for another verb."""
     generated = {name: each for group in VERBS[verb].generated().values() for name, each in group.items()}
-    return [*changed(options, names, generated), *of_files(options), *of_template(options)]
+    return [*changed(options, names, generated), *of_files(options), *of_instruction(options), *of_template(options)]

@@ -5,6 +5,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from ..errors import ArgumentError
+
+OF_ONE = ("fields", "labels", "cloze", "scoring", "instruction")  # options about one task
 DATA = files(__package__.partition(".")[0]) / "tasks" / "data"
 
 
@@ -15,6 +18,8 @@ def run(options: argparse.Namespace) -> None:
 
         one_task.run(options)
         return
+    if given := [name for name in OF_ONE if vars(options)[name] is not None]:
+        raise ArgumentError(f"a task beside --{given[0]}", "none", f"name it first: ivlens tasks TASK --{given[0]} ...")
     rows = built_in()
     print(json.dumps(rows, indent=2) if options.json else _as_text(rows))
 

@@ -10,7 +10,10 @@ from ..text import plural
 from .prompt import Prompt
 
 ENDS = (":", "?", "!", "→", "->", "=>", " =")  # after which a word begins with a space, in code and JSON, too
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE", "YI")
+UNSPACED = (
+    "CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE",
+    "BALINESE", "YI",
+)  # fmt: skip
 
 
 def warn_of_missing_spaces(tokenizer: Any, prompts: Sequence[Prompt]) -> None:
@@ -37,7 +40,8 @@ def lacks_space(tokenizer: Any, prompt: Prompt) -> bool:
     """Whether text and answer are written in a way that a space belongs between them, and the tokenizer sees it.
 
     False for the prompts of chat templates, after line breaks, brackets and quotation marks, within a number or a
-    dotted name, in scripts without spaces, and where a tokenizer reads the answer alike with and without a space.
+    name with dots or colons, beside scripts without spaces, and where a tokenizer reads the answer alike with and
+    without a space.
     """
     if not prompt.special_tokens or not all(_is_joined(prompt.text, answer) for answer in prompt.answers):
         return False
@@ -54,9 +58,10 @@ def lacks_space(tokenizer: Any, prompt: Prompt) -> bool:
 def _is_joined(text: str, answer: str) -> bool:
     """Whether a word or number begins right after a word, a number or a mark that is followed by a space."""
     last, first = text[-1], answer[0]
-    after = last.isalnum() or (text.endswith(ENDS) and not text.endswith('":'))
+    after = last.isalnum() or (text.endswith(ENDS) and not text.endswith(('":', "::")))
     within_number = first.isdigit() and text[-2:].rstrip(":")[-1:].isdigit()
-    return after and first.isalnum() and not within_number and not (_unspaced(last) or _unspaced(first))
+    before_mark = text.rstrip(":?!")[-1:] or last
+    return after and first.isalnum() and not within_number and not any(map(_unspaced, (before_mark, first)))
 
 
 def _unspaced(character: str) -> bool:

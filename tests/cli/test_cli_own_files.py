@@ -59,6 +59,15 @@ def test_what_is_said_of_files_is_refused_without_one(option: dict[str, Any]) ->
         read_tasks(["antonym"], said(**option))
 
 
+@pytest.mark.parametrize("words", ["--fields word past own.csv", "--instruction hello", "--cloze {input}"])
+def test_the_list_of_tasks_takes_no_options_of_one(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file after --fields is taken for a column, and would silently not be shown."""
+    assert cli.main(["tasks", *words.split()]) == 1
+    said = capsys.readouterr()
+    assert f"expected a task beside {words.split()[0]}; got none; name it first" in said.err
+    assert said.out == ""
+
+
 def test_a_file_is_shown_with_the_instruction_that_verbs_will_give_it(
     colours: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,3 +221,11 @@ def test_a_comparison_keeps_how_it_was_asked_for_further_commands() -> None:
     }  # fmt: skip
     chat = "--format chat --system 'Be brief.' --template-option thinking=false"
     assert of_comparison(parsed(f"{compare} {chat}"))["prompts"] == chat
+
+
+def test_values_that_begin_like_options_stay_values_in_further_commands() -> None:
+    given = "--scales=-2.0,2.0 --instruction=-er --cloze=-{input} --format chat --system=-v"
+    compare = "compare m c --tasks t.csv --out o"
+    groups = of_comparison(parsed(f"{compare} {given}"))
+    assert of_comparison(parsed(" ".join([compare, *groups.values()]))) == groups
+    assert groups["instruction"] == "--instruction=-er"

@@ -36,6 +36,7 @@ def test_a_word_right_after_a_word_or_a_colon_lacks_its_space(tokenizer: Any, te
         ("日本の首都は", "東京"), ("ประเทศไทย", "กรุงเทพ"), ("The answer is (", "B"), ('She said "', "yes"),
         ("3.", "14"), ("12", "5"), ("at 12:", "30"), ("numpy.", "array"), ("x=", "5"), ('{"a":', "1"),
         ("France is", ", I think, Paris"), ("a/", "b"), ("[INST] hi [/INST]", "yes"),
+        ("答案:", "A"), ("日本の首都は?", "Tokyo"), ("ﾊﾝｶｸ", "ｶﾅ"), ("std::", "vector"),
     ],
 )  # fmt: skip
 def test_legitimate_prompts_do_not(tokenizer: Any, text: str, answer: str) -> None:

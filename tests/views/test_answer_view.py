@@ -156,3 +156,41 @@ def test_commands_name_what_was_loaded_and_ask_alike(
     assert f"<pre>ivlens {command}</pre>" in html.unescape(text_of(record))
     words = shlex.split(command.replace("MORE", "90"))
     assert build_parser(words).parse_args(words).verb is VERBS[words[0]]
+
+
+def test_a_task_s_own_instruction_is_not_given_again(comparison: Any) -> None:
+    """The command line refuses an instruction where every task has its own."""
+    asked = [{"task": task, "prompt": 0, "instruction": said, "text": "", "bare": "", "answer": ""}
+             for task, said in (("verbs", "Give its past."), ("others", "Its own."))]  # fmt: skip
+    files = {task: f"own/{task}.csv" for task in ("verbs", "others")}
+    facts = OWN | {"tasks": files, "options": {"instruction": "--instruction 'Give its past.'"}}
+
+    def text(*tasks: str) -> str:
+        record = comparison(["base", "after"], tasks, learned=("antonym",), provenance=facts, prompts=tuple(asked))
+        return html.unescape(text_of(all_with("knowledge lost", record)))
+
+    given = "--instruction 'Give its past.' --out kept"
+    assert f"--keep own/verbs.csv {given}" in text("verbs")
+    assert f"--keep own/verbs.csv own/others.csv {given}" in text("verbs", "others")
+    assert "--keep own/others.csv --out kept" in text("others")
+
+
+@pytest.mark.parametrize("verdict", ["activation drowned, recoverable", "knowledge lost"])
+def test_a_learned_task_that_fell_is_not_kept_too(comparison: Any, verdict: str) -> None:
+    """The command line refuses a task that is both."""
+    alone = comparison(["base", "after"], ["capitalize"])
+    assert "<pre>" not in text_of(all_with(verdict, alone))
+    beside = comparison(["base", "after"], ["capitalize", "antonym"])
+    assert "--keep antonym --" in text_of(all_with(verdict, beside))
+
+
+def test_checkpoints_that_could_not_be_measured_are_named(comparison: Any) -> None:
+    record = comparison(["base", "after"], ["antonym"], failures={"broken": "no readable model"})
+    assert "with 1 checkpoint of it on 1 task" in text_of(record)
+    assert "Not measured: broken." in text_of(record)
+
+
+def test_of_a_checkpoint_that_was_asked_its_learned_task_alone_no_forgetting_is_said(comparison: Any) -> None:
+    text = text_of(all_with("kept", comparison(["base", "after"], ["capitalize"])))
+    assert "after (trained on capitalize, from 90% to 70%): no other task was asked, so that nothing is known" in text
+    assert "shown to have fallen" not in text

@@ -88,7 +88,7 @@ def test_a_click_shows_the_pairs_numbers_heads_and_answers(widget: CheckpointExp
     assert row["verdict"] in widget.facts.value
     assert row["because"] in widget.facts.value
     assert f"{row['cosine']:.2f}" in widget.facts.value
-    assert "70% (40%" in widget.facts.value  # the evidence
+    assert "70%\u00a0(40%" in widget.facts.value  # the evidence
     change = (widget.comparison.aie[2, 1] - widget.comparison.aie[0, 1]).numpy()
     assert widget.head_map.data[0].z == pytest.approx(change, abs=1e-6)
     (frame,) = widget.map.layout.shapes
@@ -151,6 +151,12 @@ def test_a_base_alone_is_shown(comparison: Callable[..., CheckpointComparison]) 
     widget = CheckpointExplorer(comparison(("base",), TASKS, learned=()))
     assert widget.shown == ("present-past", "base")
     assert widget.callbacks.status.value == ""
+
+
+def test_checkpoints_that_could_not_be_measured_are_named(comparison: Callable[..., CheckpointComparison]) -> None:
+    widget = CheckpointExplorer(comparison(failures={f"broken {EVIL}": "no readable model"}))
+    said = "".join(child.value for child in widget.children if hasattr(child, "value"))
+    assert "Not measured: broken &lt;" in said
 
 
 def test_a_saved_notebook_has_map_numbers_and_answers(widget: CheckpointExplorer) -> None:

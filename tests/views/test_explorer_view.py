@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ivlens.errors import ArgumentError, PromptError
+from ivlens.errors import ArgumentError, PromptError, RecordError
 from ivlens.records import HeadEffects
 from ivlens.tasks import Prompt
 from ivlens.views import ExplorerWidget, save_figure
@@ -413,6 +413,52 @@ def test_heads_chosen_before_the_last_effects_stay(planted: Planted, heads: list
     asyncio.run(chosen())
 
 
+@pytest.mark.parametrize("change", [{"layer": 3}, {"scale": 2.0}, {"state": {"layer": 3}}])
+def test_a_layer_set_before_the_last_effects_leaves_the_set_to_begin_with(
+    planted: Planted, change: dict[str, Any]
+) -> None:
+    async def chosen() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=5)
+        for name, value in change.items():
+            setattr(widget, name, value)
+        await turns(5)
+        assert widget.heads == tuple(widget.effects.top(5))
+        assert (widget.layer, widget.scale) != (1, 4.0)
+
+    asyncio.run(chosen())
+
+
+def test_a_state_without_heads_begins_without_a_set(planted: Planted) -> None:
+    async def chosen() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=5)
+        widget.state = {"task": "two", "heads": []}
+        await turns(5)
+        assert (widget.effects.n, widget.heads) == (COUNT, ())
+
+    asyncio.run(chosen())
+
+
+def test_a_task_whose_vector_cannot_be_shown_is_computed_alone(planted: Planted) -> None:
+    """The effects of the task before go on no longer, whose last step would look for those of this one."""
+
+    async def changed() -> None:
+        widget = ExplorerWidget(planted, layer=1, scale=4.0, k=5)
+        await turns(1)
+        monkey, planted.tokens = planted.tokens, failing  # type: ignore[method-assign]
+        widget.task.value = "two"
+        assert (widget.progress.value, "no answer" in widget.callbacks.status.value) == (0, True)
+        planted.tokens = monkey  # type: ignore[method-assign]
+        await turns(5)
+        assert (widget.effects.task, widget.effects.n) == ("two", COUNT)
+        assert widget.heads == tuple(widget.effects.top(5))
+
+    asyncio.run(changed())
+
+
+def failing(*_: Any) -> Any:
+    raise PromptError("no answer")
+
+
 def test_undo_and_redo_of_heads_layer_and_scale(widget: ExplorerWidget, planted: Planted) -> None:
     panel = widget.vector_panel
     assert (panel.undo.disabled, panel.redo.disabled) == (True, True)
@@ -470,6 +516,8 @@ def test_a_state_that_does_not_fit_changes_nothing(widget: ExplorerWidget, state
     with pytest.raises(ArgumentError, match=message):
         widget.state = before | {"scale": 1.0} | state
     assert widget.state == before
+    with pytest.raises(ArgumentError, match="state to be a mapping"):
+        widget.state = None
 
 
 def test_what_is_recomputed_is_marked_until_it_is_new(widget: ExplorerWidget, planted: Planted) -> None:
@@ -568,6 +616,16 @@ def test_an_export_without_heads_is_state_and_map(
         assert sorted(path.name for path in Path(folder).iterdir()) == ["map.html", "state.json"]
         assert json.loads(Path(folder, "state.json").read_text()) == widget.state
     assert "Plotly.newPlot" in Path("explorer-one-1", "map.html").read_text(encoding="utf-8")
+
+
+def test_no_vector_of_other_heads_stays_beside_an_exported_state(
+    widget: ExplorerWidget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "save_figure", without_browser)
+    (tmp_path / "vector.safetensors").touch()
+    with pytest.raises(RecordError, match=r"no vector at .*choose another folder"):
+        widget.export(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["vector.safetensors"]
 
 
 def without_browser(figure: Any, path: Path) -> Path:

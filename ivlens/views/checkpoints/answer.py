@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ...errors import few
 from ...records import CheckpointComparison
 from ...text import plural
 from ...vocabulary import Verdict
@@ -74,10 +75,11 @@ def _compared(comparison: CheckpointComparison) -> str:
     counts = sorted({int(row["n"]) for row in comparison.rows})
     asked = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     left = f" Here are the last {MOST_CHECKPOINTS}." if len(others) > MOST_CHECKPOINTS else ""
+    failed = f" Not measured: {few(comparison.failures)}." if comparison.failures else ""
     return (
         f"{base_source(comparison)} was compared with {plural(len(others), 'checkpoint')} of it on "
         f"{plural(len(comparison.tasks), 'task')}, each with {asked} test prompts. Percentages of accuracy are "
-        f"of these prompts.{left}"
+        f"of these prompts.{failed}{left}"
     )
 
 
@@ -95,9 +97,11 @@ def _what_became(comparison: CheckpointComparison, name: str, rows: Sequence[Row
     of = {verdict: [row for row in rows if verdict_of(row["verdict"]) is verdict] for verdict in ADVICE}
     fallen = [row for verdict in FALLEN for row in of[verdict]]
     fell = "; ".join(f"{row['task']} {_fall(comparison, row)}" for row in fallen)
-    if fallen:
+    if not rows:
+        parts = ["no other task was asked, so that nothing is known of what it forgot."]
+    elif fallen:
         parts = [f"{plural(len(fallen), 'task')} fell: {fell}."]
-    elif rows and len(of[Verdict.UNKNOWN]) == len(rows):
+    elif len(of[Verdict.UNKNOWN]) == len(rows):
         parts = ["the base could hardly do any of the tasks, so none could fall."]
     else:
         parts = ["no task is shown to have fallen."]

@@ -8,6 +8,8 @@ from typing import Any
 from ...records import CheckpointComparison
 from ...vocabulary import Verdict
 
+ASKED = ("loading", "prompts", "task files", "instruction")  # groups of options that every command takes
+OF_FILES = ("task files", "instruction", "cloze")  # groups that are refused where every task is built in
 BUILT_IN = ("", "ivlens")  # sources of tasks that have no file
 MORE_SHOTS = 5  # demonstrations that may make a task an ability, or twice as many as there were
 
@@ -24,11 +26,12 @@ def next_command(comparison: CheckpointComparison, verdict: Verdict, checkpoint:
         rows: of the tasks on the checkpoint.
     """
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
+    old = [task for task in tasks if task != learned_task(comparison, checkpoint)]  # a task is kept or learned
     match verdict:
-        case Verdict.DROWNED | Verdict.CHANGED:
-            return repair_command(comparison, checkpoint, tasks)
-        case Verdict.LOST:
-            return train_command(comparison, checkpoint, tasks)
+        case Verdict.DROWNED | Verdict.CHANGED if old:
+            return repair_command(comparison, checkpoint, old)
+        case Verdict.LOST if old:
+            return train_command(comparison, checkpoint, old)
         case Verdict.OPEN | Verdict.UNSHOWN:
             n_test = _prompts_to_ask(rows)
             more = ["--n-test", n_test]
@@ -44,7 +47,7 @@ def repair_command(comparison: CheckpointComparison, checkpoint: str, tasks: Seq
     learned = learned_task(comparison, checkpoint)
     words = ["repair", base_source(comparison), checkpoint_source(comparison, checkpoint)]
     words += ["--keep", *_sources(comparison, tasks), "--learned", *_sources(comparison, [learned or "NEW-TASK"])]
-    asked = _asked(comparison, [*tasks, learned], "loading", "prompts", "task files", "cloze")
+    asked = _asked(comparison, [*tasks, learned], *ASKED, "cloze")
     return shlex.join(["ivlens", *words, *asked, "--out", "repaired"])
 
 
@@ -53,7 +56,7 @@ def train_command(comparison: CheckpointComparison, checkpoint: str, tasks: Sequ
     learned = learned_task(comparison, checkpoint)
     words = ["train", base_source(comparison), "--task", *_sources(comparison, [learned or "NEW-TASK"])]
     words += ["--keep", *_sources(comparison, tasks)]
-    asked = _asked(comparison, [*tasks, learned], "loading", "prompts", "task files")
+    asked = _asked(comparison, [*tasks, learned], *ASKED)
     return shlex.join(["ivlens", *words, *asked, "--out", "kept"])
 
 
@@ -64,7 +67,7 @@ def compare_command(
     source = checkpoint_source(comparison, checkpoint)
     named = source if checkpoint in (source, Path(source).name) else f"{checkpoint}={source}"
     words = ["compare", base_source(comparison), named, "--tasks", *_sources(comparison, tasks)]
-    asked = _asked(comparison, tasks, "loading", "prompts", "task files", "cloze", "measures")
+    asked = _asked(comparison, tasks, *ASKED, "cloze", "measures")
     return shlex.join(["ivlens", *words, *asked, *more, "--out", out])
 
 
@@ -107,9 +110,19 @@ def _file(comparison: CheckpointComparison, task: str) -> str:
 
 def _asked(comparison: CheckpointComparison, tasks: Sequence[str], *groups: str) -> list[str]:
     """The options of these groups with which the tasks were compared; those of files only where a task has one."""
-    options, from_file = _group(comparison, "options"), any(_file(comparison, task) for task in tasks)
-    kept = [group for group in groups if group in options and (from_file or group not in ("task files", "cloze"))]
-    return [word for group in kept for word in shlex.split(str(options[group]))]
+    options = {name: shlex.split(str(words)) for name, words in _group(comparison, "options").items() if name in groups}
+    if not any(_file(comparison, task) for task in tasks):
+        options = {name: words for name, words in options.items() if name not in OF_FILES}
+    elif "instruction" in options and _all_have_own(comparison, tasks, options["instruction"]):
+        del options["instruction"]
+    return [word for group in groups for word in options.get(group, ())]
+
+
+def _all_have_own(comparison: CheckpointComparison, tasks: Sequence[str], instruction: Sequence[str]) -> bool:
+    """Whether each of the tasks was asked with another instruction than the option gives: its own."""
+    given = instruction[-1].removeprefix("--instruction=").strip()
+    asked = [row["instruction"] for row in comparison.prompts if row["task"] in tasks]
+    return bool(asked) and all(each and given not in each for each in asked)
 
 
 def _settings(comparison: CheckpointComparison) -> Mapping[str, Any]:

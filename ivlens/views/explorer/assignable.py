@@ -36,6 +36,7 @@ class Assignable(ipw.VBox):
     @heads.setter
     def heads(self, heads: Sequence[tuple[int, int]]) -> None:
         self._set(heads=heads)
+        self.to_choose = 0  # also where none are chosen
 
     @property
     def layer(self) -> int:
@@ -66,11 +67,13 @@ class Assignable(ipw.VBox):
         }  # fmt: skip
 
     @state.setter
+    @checked
     def state(self, state: Mapping[str, Any]) -> None:
         before = self.state
         if unknown := [name for name in state if name not in before]:
             raise ArgumentError(f"a state of {', '.join(before)}", f"also {', '.join(map(repr, unknown))}")
-        self._restore(**(before | dict(state)))
+        to_choose = 0 if "heads" in state else self.to_choose
+        self._restore(to_choose, **(before | dict(state)))
 
     def undo(self) -> None:
         """Go back to the heads, layer and scale before the last change."""
@@ -90,13 +93,12 @@ class Assignable(ipw.VBox):
     @checked
     def _apply(self, heads: Sequence[tuple[int, int]], layer: Natural, scale: float) -> None:
         setting = self._checked(heads, layer, scale)
-        self.to_choose = 0
         self.vector_panel.callbacks.run(lambda: setattr(self.vector_panel, "setting", setting))
 
     @checked
     def _restore(
-        self, task: str, metric: Metric, prompt: Natural | None, heads: Sequence[tuple[int, int]], layer: Natural,
-        scale: float,
+        self, to_choose: Natural, task: str, metric: Metric, prompt: Natural | None, heads: Sequence[tuple[int, int]],
+        layer: Natural, scale: float,
     ) -> None:  # fmt: skip
         one_of("task", task, tuple(self.explorer.prompts))
         count = len(self.explorer.prompts[task].corrupted)
@@ -106,7 +108,7 @@ class Assignable(ipw.VBox):
         with self.callbacks.fill():
             self.task.value, self.metric.value = task, metric
         self._fill_prompts(prompt)
-        self.to_choose = 0
+        self.to_choose = to_choose
         self.vector_panel.restore(setting)
         self.callbacks.run(self._show_all)
 

@@ -6,7 +6,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 
 from ...checks import checked
-from ...errors import one_of
+from ...errors import few, one_of
 from ...records import MATRICES, CheckpointComparison
 from ...records.tables import is_measured, pair_of
 from ..checkpoints.answer import FALLEN
@@ -55,10 +55,11 @@ class CheckpointExplorer(ipw.VBox):
         self.what = ipw.Dropdown(options=kinds, description="Heads")
         self.map = go.FigureWidget(self._map()).update_layout(dragmode=False)
         self.head_map = go.FigureWidget(self._head_map())
+        failed = f" Not measured: {few(comparison.failures)}." if comparison.failures else ""
         self.head_map.add_traces([go.Scatter(name="gained")] * (3 - len(self.head_map.data)))
         self.facts, self.answers = ipw.HTML(), ipw.HTML()
         super().__init__([
-            ipw.HTML(style()), row(self.measure), ipw.HTML(note(HINT)), self.callbacks.status,
+            ipw.HTML(style()), row(self.measure), ipw.HTML(note(HINT + failed)), self.callbacks.status,
             row(row(self.map), self.facts, **GAP), row(stack(self.what, self.head_map), self.answers, **GAP),
         ])  # fmt: skip
         self.add_class("ivlens")

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ...errors import ArgumentError
+from ...errors import ArgumentError, RecordError
 from ...files import safe_name, write_text
 from ..documents import save_figure
 
@@ -22,10 +22,15 @@ def save_findings(folder: Path, state: dict[str, Any], vector: Any, figure: go.F
     """Write state.json, and vector.safetensors and the map where there are any; return the files.
 
     The map is a .png where kaleido and a browser can draw it, otherwise a .html.
+
+    Raises: RecordError where the folder holds a vector that is not the state's and cannot be replaced.
     """
-    files = [write_text(folder / "state.json", json.dumps(state, indent=1) + "\n")]
+    path, files = folder / "vector.safetensors", []
     if vector is not None:
-        files.append(vector.save(folder / "vector.safetensors"))
+        files.append(vector.save(path))
+    elif path.exists():
+        raise RecordError(f"no vector at {path} beside a state without heads", "one", "choose another folder")
+    files.append(write_text(folder / "state.json", json.dumps(state, indent=1) + "\n"))
     if figure is not None:
         files.append(_picture(go.Figure(figure), folder / "map"))
     return files

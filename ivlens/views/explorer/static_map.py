@@ -19,7 +19,7 @@ TOP, BAR_ROOM, RADIUS = 10, 60, 4  # pixels: above the map, right of it for a co
 Label = tuple[float, float, object, str, int]  # x, y, text, anchor, angle
 
 
-def map_picture(figure: go.Figure) -> str:
+def map_picture(figure: go.Figure | go.FigureWidget) -> str:
     """The figure's heatmap as an ``<img>``: its squares with texts, outlines, frames, axes and colour bar."""
     svg = _Drawing(figure).svg()
     return f'<img alt="map" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
@@ -28,7 +28,7 @@ def map_picture(figure: go.Figure) -> str:
 class _Drawing:
     """A figure's first heatmap in pixels."""
 
-    def __init__(self, figure: go.Figure) -> None:
+    def __init__(self, figure: go.Figure | go.FigureWidget) -> None:
         self.figure, self.map = figure, figure.data[0]
         layout = figure.layout
         self.left, self.top = layout.margin.l, TOP

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ class ExplorerWidget(Assignable):
             The folder.
 
         Raises:
-            RecordError: a file cannot be written, or vector.safetensors is another model's.
+            RecordError: a file cannot be written, or vector.safetensors is another model's, or stays from heads that
+                are chosen no longer; then nothing is written.
 
         Example:
             >>> widget = iv.explore(model, task, n_clean=2, n_test=2)
@@ -240,11 +242,10 @@ class ExplorerWidget(Assignable):
     def _show_all(self) -> None:
         self._show_map()
         self.head_panel.results.mark()
-        try:
+        with ExitStack() as further:  # also where the vector cannot be shown
+            further.callback(self._show_inside)
+            further.callback(self.start)
             self.vector_panel.show_task(self.task.value)
-            self.start()
-        finally:
-            self._show_inside()
 
     def _show_prompt(self) -> None:
         self._show_map()
