@@ -250,7 +250,7 @@ def _least(numbers: Sequence[int | None]) -> int | None:
 def _open(verdict: Verdict, because: str, needed: int | None) -> Decision:
     """A verdict that about ``needed`` prompts would decide, if the values stayed what they are."""
     if needed is None:
-        return Decision(verdict, f"{because}; no number of prompts would at this value")
+        return Decision(verdict, f"{because}; no number of prompts would decide it at this value")
     return Decision(verdict, f"{because}; about {needed:,} prompts would decide it", needed)
 
 

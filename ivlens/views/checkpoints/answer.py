@@ -17,13 +17,14 @@ Row = Mapping[str, Any]
 
 MOST_CHECKPOINTS = 4  # of which the answer tells, the last ones
 FALLEN = (Verdict.DROWNED, Verdict.CHANGED, Verdict.LOST, Verdict.OPEN)
+AS_TRAINED = "If the checkpoint was trained on prompts without demonstrations, add --learned-shots 0."
 # In the order of what to do first.
 ADVICE = {
     Verdict.DROWNED: "They fell and are still there: something brings them back. Put weights of the base back where "
-    "that returns them and costs what was learned nothing; nothing is trained.",
+    f"that returns them and costs what was learned nothing; nothing is trained. {AS_TRAINED}",
     Verdict.CHANGED: "They fell, and nothing that was measured brings them back, though the knowledge is there or was "
     "not asked for. See whether the base's weights return them; else train again from the base, with guidance that "
-    "keeps them.",
+    f"keeps them. {AS_TRAINED}",
     Verdict.LOST: "They fell, nothing brings them back, and the knowledge is gone too. Train again from the base, with "
     "guidance that keeps them.",
     Verdict.OPEN: "They fell; whether something brings them back is not decided by so few prompts. Ask more.",

@@ -86,11 +86,12 @@ def learned_task(comparison: CheckpointComparison, checkpoint: str) -> str:
 
 
 def _prompts_to_ask(rows: Sequence[Any]) -> str:
-    """How many prompts would decide every task; empty where the test splits hold no more than were asked."""
-    if all(float(row.get("n_available") or "nan") <= row["n"] for row in rows):
+    """How many prompts would decide every task, or else all that a test split holds; empty where these were asked."""
+    held = [float(row.get("n_available") or "nan") for row in rows]
+    if all(count <= row["n"] for count, row in zip(held, rows, strict=True)):
         return ""
     needed = [float(row.get("prompts_to_decide", "nan")) for row in rows]
-    known = [each for each in needed if each == each]
+    known = [each for each in needed if each == each] or [each for each in held if each == each]
     return f"{max(known):.0f}" if known else "MORE"
 
 

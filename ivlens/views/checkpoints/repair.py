@@ -130,10 +130,17 @@ def repair_fractions(repair: Repair, *, title: str | None = None) -> go.Figure:
 
 def repair_headline(repair: Repair) -> str:
     """What to do now and what that costs, in plain words, with the accuracies on test prompts."""
-    if not repair.found:
-        return f"Put nothing back: {repair.outcome}."
     gains = repair.gains().set_index(["role", "model"])
     accuracy = gains["accuracy"].map("{:.2f}".format)
+    doubt = ""
+    if gains["accuracy"][LEARNED, TUNED] < gains["accuracy"][LEARNED, BASE]:
+        doubt = (
+            f" The tuned model answers fewer prompts of the learned tasks than the base ({accuracy[LEARNED, TUNED]}, "
+            f"the base {accuracy[LEARNED, BASE]}): ask them as they were trained. learned_shots=0, --learned-shots 0, "
+            "asks without demonstrations."
+        )
+    if not repair.found:
+        return f"Put nothing back: {repair.outcome}.{doubt}"
     (change,) = _intervals(gains.loc[[(LEARNED, REPAIRED)]], "gain")
     parts = [
         f"{ROLES[role]} from {accuracy[role, TUNED]} to {accuracy[role, REPAIRED]} (the base {accuracy[role, BASE]})"
@@ -142,7 +149,7 @@ def repair_headline(repair: Repair) -> str:
     return (
         f"Undo {repair.undone:.0%} of the change ({repair.chosen}). Accuracy on test prompts: "
         f"{'; '.join(parts)}; learned tasks from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, "
-        f"a change of {change}, 95% interval."
+        f"a change of {change}, 95% interval.{doubt}"
     )
 
 
