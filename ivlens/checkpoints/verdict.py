@@ -272,4 +272,4 @@ def _shown(interval: Interval) -> str:
 
 def _points(fall: Interval) -> str:
     """A difference of two percentages."""
-    return f"{100 * fall.value:.0f} points ({100 * fall.low:.0f} to {100 * fall.high:.0f})"
+    return f"{100 * fall.value:z.0f} points ({100 * fall.low:z.0f} to {100 * fall.high:z.0f})"

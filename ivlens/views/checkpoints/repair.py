@@ -146,6 +146,13 @@ def repair_headline(repair: Repair) -> str:
         f"{ROLES[role]} from {accuracy[role, TUNED]} to {accuracy[role, REPAIRED]} (the base {accuracy[role, BASE]})"
         for role in (KEEP, OTHER) if role in repair.roles
     ]  # fmt: skip
+    kept = gains["accuracy"][KEEP]
+    chance = [name for name in kept.index if name not in (BASE, TUNED, REPAIRED) and kept[name] >= kept[REPAIRED]]
+    if chance:
+        doubt = (
+            f" A random control ({chance[0]}) returns as much, {accuracy[KEEP, chance[0]]} on the tasks to keep: that "
+            f"these weights were chosen makes no difference here.{doubt}"
+        )
     return (
         f"Undo {repair.undone:.0%} of the change ({repair.chosen}). Accuracy on test prompts: "
         f"{'; '.join(parts)}; learned tasks from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, "
