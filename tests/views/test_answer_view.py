@@ -67,6 +67,12 @@ def test_what_is_open_says_how_many_prompts_would_decide_and_whether_the_split_h
         assert ("present-past from 90% to 70%" in text) == (verdict != "not shown to have fallen")
 
 
+def test_what_it_was_trained_on_is_asked_for_where_it_is_not_known(comparison: Any) -> None:
+    record = comparison(["base", "after"], ["antonym"], learned=())
+    assert "NEW-TASK stands for what after was trained on." in text_of(all_with("function changed", record))
+    assert "NEW-TASK" not in text_of(all_with("kept", record))
+
+
 def test_where_no_number_would_decide_the_command_asks_the_whole_split(comparison: Any) -> None:
     text = answered(comparison, verdict="not shown to have fallen", n_available=71)
     assert "ivlens compare smollm2 after --tasks present-past --n-test 71 --out more-prompts" in text

@@ -10,7 +10,7 @@ from ...text import plural
 from ...vocabulary import Verdict
 from ..documents import Body
 from ..markup import prose, render
-from .commands import base_source, compare_command, learned_task, next_command
+from .commands import NEW_TASK, base_source, compare_command, learned_task, next_command
 from .words import percent, percent_text, points_text, tolerated_fall, verdict_of
 
 Row = Mapping[str, Any]
@@ -168,6 +168,7 @@ def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
             tasks = {name: [row["checkpoint"] for row in given if row["task"] == name] for name in _names(given)}
             more = "".join(f" {_to_decide(row)}" for row in last if row.get("prompts_to_decide", 0) > 0)
             command = next_command(comparison, verdict, checkpoint, last)
+            more += f" {NEW_TASK} stands for what {checkpoint} was trained on." if NEW_TASK in command else ""
             steps.append(Step(str(verdict), _on(tasks), advice + more, command))
     return steps
 

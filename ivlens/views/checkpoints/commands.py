@@ -9,6 +9,7 @@ from ...records import CheckpointComparison
 from ...vocabulary import Verdict
 
 BUILT_IN = ("", "ivlens")  # sources of tasks that have no file
+NEW_TASK = "NEW-TASK"  # where it is not known what a checkpoint learned
 MORE_SHOTS = 5  # demonstrations that may make a task an ability, or twice as many as there were
 
 
@@ -43,7 +44,7 @@ def repair_command(comparison: CheckpointComparison, checkpoint: str, tasks: Seq
     """Put weights of the base back where that returns these tasks."""
     learned = learned_task(comparison, checkpoint)
     words = ["repair", base_source(comparison), checkpoint_source(comparison, checkpoint)]
-    words += ["--keep", *_sources(comparison, tasks), "--learned", *_sources(comparison, [learned or "NEW-TASK"])]
+    words += ["--keep", *_sources(comparison, tasks), "--learned", *_sources(comparison, [learned or NEW_TASK])]
     asked = _asked(comparison, [*tasks, learned], "loading", "prompts", "task files", "cloze")
     return shlex.join(["ivlens", *words, *asked, "--out", "repaired"])
 
@@ -51,7 +52,7 @@ def repair_command(comparison: CheckpointComparison, checkpoint: str, tasks: Seq
 def train_command(comparison: CheckpointComparison, checkpoint: str, tasks: Sequence[str]) -> str:
     """Learn again from the base, with guidance that keeps these tasks."""
     learned = learned_task(comparison, checkpoint)
-    words = ["train", base_source(comparison), "--task", *_sources(comparison, [learned or "NEW-TASK"])]
+    words = ["train", base_source(comparison), "--task", *_sources(comparison, [learned or NEW_TASK])]
     words += ["--keep", *_sources(comparison, tasks)]
     asked = _asked(comparison, [*tasks, learned], "loading", "prompts", "task files")
     return shlex.join(["ivlens", *words, *asked, "--out", "kept"])
