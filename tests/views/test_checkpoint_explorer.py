@@ -88,7 +88,7 @@ def test_a_click_shows_the_pairs_numbers_heads_and_answers(widget: CheckpointExp
     assert row["verdict"] in widget.facts.value
     assert row["because"] in widget.facts.value
     assert f"{row['cosine']:.2f}" in widget.facts.value
-    assert "70% (40%" in widget.facts.value  # the evidence
+    assert "70%\u00a0(40%" in widget.facts.value  # the evidence
     change = (widget.comparison.aie[2, 1] - widget.comparison.aie[0, 1]).numpy()
     assert widget.head_map.data[0].z == pytest.approx(change, abs=1e-6)
     (frame,) = widget.map.layout.shapes
