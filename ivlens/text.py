@@ -40,6 +40,8 @@ def plus_minus(error: float, otherwise: str = "", digits: int = 2) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question after the known word that is most like ``word``; empty where none is close."""
-    close = get_close_matches(word, list(known), n=1)
+    """A question after the known word that is most like ``word``, with its capitals or without; empty if none is."""
+    words = list(known)
+    small = {each.lower(): each for each in words}
+    close = get_close_matches(word, words, n=1) or [small[each] for each in get_close_matches(word.lower(), small, n=1)]
     return f"did you mean {close[0]!r}?" if close else ""

@@ -176,6 +176,12 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         HeadMeans.load(tmp_path / "none")
 
 
+def test_a_folder_in_place_of_a_record_names_a_file_in_it(tmp_path: Path) -> None:
+    MEANS.save(tmp_path / "means.safetensors")
+    with pytest.raises(RecordError, match=r"got a folder; name the file, such as '.*means\.safetensors'"):
+        HeadMeans.load(tmp_path)
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = MEANS.save(tmp_path / "record")

@@ -254,7 +254,7 @@ def _least(numbers: Sequence[int | None]) -> int | None:
 def _open(verdict: Verdict, because: str, needed: int | None) -> Decision:
     """A verdict that about ``needed`` prompts would decide, if the values stayed what they are."""
     if needed is None:
-        return Decision(verdict, f"{because}; no number of prompts would at this value")
+        return Decision(verdict, f"{because}; no number of prompts would decide it at this value")
     return Decision(verdict, f"{because}; about {needed:,} prompts would decide it", needed)
 
 
@@ -276,4 +276,4 @@ def _shown(interval: Interval) -> str:
 
 def _points(fall: Interval) -> str:
     """A difference of two percentages."""
-    return f"{100 * fall.value:.0f} points ({100 * fall.low:.0f} to {100 * fall.high:.0f})"
+    return f"{100 * fall.value:z.0f} points ({100 * fall.low:z.0f} to {100 * fall.high:z.0f})"

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
             comparison = replace(comparison, provenance={**comparison.provenance, "options": asked})
         write_tables(comparison, options.out)
         views.write_comparison_report(options.out / "report.html", comparison)
-    log.info(f"wrote {options.out / 'report.html'}")
+    log.info(f"wrote {options.out / 'report.html'}: the answer in words, what to do next, prompts of what fell")
     frame = comparison.to_frame()
     general = {"general abilities": comparison.general_frame()} if comparison.general else {}
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]], **general})

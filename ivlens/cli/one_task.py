@@ -42,10 +42,17 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts, indent=2))
         return
-    lines = [one_line(f"{name}: {value}") for name, value in facts.items() if name != "prompt"]
+    lines = [one_line(f"{name}: {_as_words(value)}") for name, value in facts.items() if name != "prompt"]
     print(visible("\n".join([*lines, "", f"{prompt.text}{prompt.answers[0]}"])))
     if not is_instructed(task):
         print("\n(without an instruction; --instruction TEXT gives one, with which the task's labels are written)")
+
+
+def _as_words(value: object) -> str:
+    """The value of a fact; several texts with bars between them."""
+    if isinstance(value, (tuple, list)):
+        value = " | ".join(each.strip() for each in value)
+    return "none" if value in (None, "") else str(value)
 
 
 def _judging(prompt: Prompt) -> str:

@@ -60,10 +60,12 @@ def say_repair(options: argparse.Namespace) -> None:
         return
     temporary, kept = Path(tempfile.gettempdir()), weights if options.export == "hf" else 0
     written = kept + (matrices if options.diagnose else 0)
+    into_out = f", and up to {_gigabytes(written)} into {options.out}, {_gigabytes(kept)} of it when the run is done"
+    if not written:
+        into_out = ""
     log.info(
         f"one model is in memory at a time, {_gigabytes(weights)} of weights; up to {_gigabytes(2 * weights)} are "
-        f"written into {temporary} for the time of the run, and up to {_gigabytes(written)} into {options.out}, "
-        f"{_gigabytes(kept)} of it when the run is done"
+        f"written into {temporary} for the time of the run{into_out}"
     )
     _warn_of_full(temporary, 2 * weights, "set TMPDIR to a folder on another disk")
     _warn_of_full(options.out, written, "choose another --out, or --export adapter or none")

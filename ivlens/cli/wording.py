@@ -89,6 +89,7 @@ def _columns(found: re.Match[str]) -> str:
     """What ``fields=`` names, as ``--fields`` takes it."""
     columns = literal_eval(found[1])
     if isinstance(columns, dict):
+        columns = {role: "..." if column is ... else column for role, column in columns.items()}
         texts = {role: column if isinstance(column, str) else ",".join(column) for role, column in columns.items()}
         columns = [f"{role}={column}" for role, column in texts.items()]
     return f"--fields {'INPUT ANSWERS' if ... in columns else shlex.join(columns)}"

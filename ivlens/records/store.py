@@ -108,14 +108,17 @@ class Record:
         path = Path(path)
         again = f"save one with {cls.__name__}.save(path)"
         if not os.path.isfile(path):  # False also for an invalid path, unlike path.is_file()
-            came = "no file" if os.path.exists(path) else "no such file"
-            raise RecordError(f"a saved {cls.__name__} at {path}", came, again)
+            came = "a folder" if os.path.isdir(path) else "no file" if os.path.exists(path) else "no such file"
+            held = sorted(each.name for each in path.glob("*.safetensors")) if came == "a folder" else []
+            do = f"name the file, such as {str(path / held[0])!r}" if held else again
+            raise RecordError(f"a saved {cls.__name__} at {path}", came, do)
         kind = load_facts(path).get("record")
         kind = EARLIER_KINDS.get(str(kind), kind)
         if kind is None:
             raise RecordError(f"{path} to be an ivlens record", "another safetensors file", again)
         if kind != cls.__name__:
-            raise RecordError(f"a {cls.__name__} in {path}", f"a {kind!s:.60}", "load it with its own class")
+            do = "load it with its own class, or with records.load_record(path)"
+            raise RecordError(f"a {cls.__name__} in {path}", f"a {kind!s:.60}", do)
         tensors, facts = load_tensors(path, unsealed=True)
         try:
             record = cls._unpack("", tensors, facts)

@@ -14,6 +14,7 @@ from .source import Rows
 from .values import KINDS, Kind, a_text, as_list, choices, chosen, conversation, is_hidden, is_missing, texts
 
 PAIR = ("input", "output")  # the columns of a row that is a pair
+BY_ROLE = "fields={'input': ..., 'answers': ..., 'options': ...}"
 # Columns that an answer depends on, so that ignoring them would give another task.
 PART_OF_THE_PROMPT = frozenset(
     [
@@ -260,14 +261,15 @@ def _recognised(row: Any, where: str) -> RowFormat:
         return PAIRS
     if (format := format_of(row)) is not None:
         return format
-    near = nearest(row)
+    near, two = nearest(row), len(row) == 2 and all(re.fullmatch(r"[\w -]{1,40}", str(name)) for name in row)
+    columns = tuple(map(str, row)) if two else "(..., ...)"
+    change = f"add the column {near[1]!r} of {near[0]}" if near else "call two of them input and output"
     raise TaskError(
         f"{where} to have the fields input/output or those of another known format",
         f"the fields {few(map(brief, row))}",
-        "name its columns with fields=(..., ...) for input and answers, or by role (--fields input=... answers=... "
-        f"options=...); {f'add the column {near[1]!r} of {near[0]}' if near else 'call two of them input and output'}; "
-        "or pass pairs of an input and its answers",
-    )  # fmt: skip
+        f"name its columns with fields={columns} for input and answers, or by role with {BY_ROLE}; {change}; or pass "
+        "pairs of an input and its answers",
+    )
 
 
 def _of_pair(row: Any, format: RowFormat, where: str) -> Row:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, processors
 import ivlens
 from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
+from ivlens.checkpoints.measure_words import IN_WORDS
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
 from tiny_models import WORDS
@@ -140,6 +141,12 @@ def test_a_changed_input_gives_the_numbers_of_a_new_folder(
     assert 0 < len(said) <= len(all_said)
 
 
+def measures(lines: list[str]) -> set[str]:
+    """The measures that were logged, such as "tuned: hidden states (shift)"."""
+    names = {words: name for name, words in IN_WORDS.items()}
+    return {names[line.partition(": ")[2].partition(" (")[0]] for line in lines}
+
+
 OF_PROMPTS = ("answers", "heads", "hidden", "sweep", "recovery", "replies", "replies-steered")
 
 
@@ -164,8 +171,7 @@ def test_an_option_is_part_of_what_it_touches_and_of_nothing_else(
     fresh, everything = compare("fresh", config=replace(CONFIG, **changes))
     assert again == fresh
     assert again != before or "stream_dtype" in changes  # of a model in float32, it moves the last digits of effects
-    assert {line.split()[1] for line in computed} <= measured
-    assert {line.split()[1] for line in computed} >= {"heads"}
+    assert {"heads"} <= measures(computed) <= measured
     assert len(everything) > len(computed)
 
 
@@ -173,7 +179,7 @@ def test_steps_of_attribution_are_part_of_the_effects(compare: Compare) -> None:
     one, _ = compare("out", config=replace(CONFIG, method="attribution"))
     two, computed = compare("out", config=replace(CONFIG, method="attribution", steps=3))
     assert two != one
-    assert "tuned: heads of shift" in computed
+    assert "tuned: heads and instruction vector (shift)" in computed
 
 
 def test_measures_of_the_layout_before_are_not_read(compare: Compare, tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ config = CheckpointConfig(n_clean=6, groups=3, n_corrupted=2, k=4, shots=1, n_te
 base, one, two, out, end = sys.argv[1:]
 
 
-class Wait(logging.Handler):  # for a word from the one who may kill it
+class Wait(logging.Handler):  # at each measure for a word from the one who may kill it
     def emit(self, record):
+        if record.name != "ivlens":  # what is loaded for it
+            return
         print(record.getMessage(), flush=True)
         sys.stdin.readline()
 

@@ -126,7 +126,9 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     above = kinds(UNSURE, subtracted=(0.7, 0.4, 1.0))  # one that says "still there" is enough
     assert decide_verdict(0.9, FELL, above, VerdictRule()).because.endswith("; about 68 prompts would decide it")
     level = kinds(UNSURE, subtracted=(0.5, 0.4, 0.6))
-    assert decide_verdict(0.9, FELL, level, VerdictRule()).because.endswith("no number of prompts would at this value")
+    assert decide_verdict(0.9, FELL, level, VerdictRule()).because.endswith(
+        "no number of prompts would decide it at this value"
+    )
     said = decide_verdict(0.9, straddling, [], VerdictRule(), n=30)
     assert said.verdict == "not shown to have fallen"
     assert said.needed == said.columns()["prompts_to_decide"] == 47
@@ -136,7 +138,7 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     assert prompts_to_decide(Interval(0.1, 0.0, 0.2), 30, 0.1) is None
     assert prompts_to_decide(NAN, 30, 0.1) is None
     exactly = decide_verdict(0.9, Interval(0.1, 0.0, 0.2), [], VerdictRule(), n=30)
-    assert exactly.because.endswith("no number of prompts would at this value")
+    assert exactly.because.endswith("no number of prompts would decide it at this value")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ def test_labels_and_cloze_are_those_of_files(colours: str, capsys: pytest.Captur
     assert cli.main(["tasks", colours, *own, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["labels"], told["cloze"]) == (["Thing", "Colour"], "The colour of {input} is")
+    assert cli.main(["tasks", colours, *own]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"instructions: none", "labels: Thing | Colour", "options: none"} < {*lines}
     given = said(labels=["Thing", "Colour"], cloze="The colour of {input} is", instruction="Name the colour.")
     file, built_in = read_tasks([colours, "antonym"], given)
     assert (file.labels, file.cloze) == (("Thing", "Colour"), "The colour of {input} is")

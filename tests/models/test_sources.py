@@ -169,6 +169,7 @@ def test_a_name_that_leads_nowhere_says_what_can_be_given(name: str) -> None:
         ("./nope", "no such folder and no packaged model of that name;"),
         ("smolm2", "no such folder, no packaged model of that name, and the Hugging Face hub could not be reached; "
                    "did you mean 'smollm2'? If not, give"),
+        ("SmolLM2", "did you mean 'smollm2'? If not, give"),
         ("gema3-270m", "did you mean 'gemma3-270m'? If not, give"),
         ("./bse", "did you mean 'base'? If not, give"),
         ("./bsae.gguf", "./bsae.gguf, which does not exist; did you mean 'base.gguf'? If not, give"),

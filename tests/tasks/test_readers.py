@@ -445,7 +445,7 @@ def test_any_bytes_are_a_task_or_a_task_error(folder, junk, suffix):
         ("a.json", "[]", "to hold one example or more"),
         ("a.json", '{"Instances": {"a": 1}}', "field 'Instances' of"),
         ("a.json", '{"examples": 3}', "field 'examples' of"),
-        ("a.json", '{"text": "a", "label": "b"}', "fields=(..., ...)"),
+        ("a.json", '{"text": "a", "label": "b"}', "fields=('text', 'label')"),
         ("a.jsonl", '{"input": "a", "output": "b"}\n\n{"input": "a"\n', "line 3 of"),
         ("a.jsonl", '{"input": "a", "output": "b"}\n{"input": "a"}', "have the field 'output'; got the fields 'input'"),
         ("a.json", '[{"input": "a", "output": "b", "input": "c"}]', "'input' twice in one object"),

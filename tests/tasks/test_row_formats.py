@@ -258,7 +258,10 @@ def test_columns_by_role() -> None:
 def test_what_is_unknown_gets_remedies() -> None:
     with pytest.raises(TaskError) as caught:
         load_task([{"premise": "a", "label": "b"}])
-    assert all(each in str(caught.value) for each in ("fields=(..., ...)", "--fields input=...", "pairs of an input"))
+    said = ("fields=('premise', 'label')", "fields={'input': ...,", "pairs of an input")
+    assert all(each in str(caught.value) for each in said)
+    with pytest.raises(TaskError, match=r"fields=\(\.\.\., \.\.\.\) for input and answers"):
+        load_task([{"premise": "a", "text": "b", "label": "c"}])
     with pytest.raises(TaskError, match="add the column 'answerKey' of ARC"):
         load_task([{"question": "a", "choices": ["b", "c"]}])
     with pytest.raises(TaskError, match=r"in row 1 of the given rows to be of one of system, .*got 'tool'"):

@@ -1,6 +1,7 @@
 """The first section of a comparison's page: the answer in words, what to do next, a real prompt of each fallen task."""
 
 import html
+import re
 import shlex
 from dataclasses import replace
 from typing import Any
@@ -35,9 +36,8 @@ def answered(comparison: Any, **of_row: Any) -> str:
     """The answer about one task on one checkpoint."""
     record = comparison(["base", "after"], ["present-past"], learned=("word-topic",), prompts=PROMPTS, replies=REPLIES)
     rows = tuple(row | (of_row if row["checkpoint"] == "after" else {}) for row in record.rows)
-    parts = answer_parts(comparison(["base", "after"], ["present-past"], learned=("word-topic",), prompts=PROMPTS,
-                                    replies=REPLIES, rows=rows))  # fmt: skip
-    return "\n".join(map(str, parts)).replace("\u00a0", " ")
+    return text_of(comparison(["base", "after"], ["present-past"], learned=("word-topic",), prompts=PROMPTS,
+                              replies=REPLIES, rows=rows))  # fmt: skip
 
 
 def test_it_says_what_fell_what_is_still_there_and_what_to_run(comparison: Any) -> None:
@@ -67,6 +67,17 @@ def test_what_is_open_says_how_many_prompts_would_decide_and_whether_the_split_h
         assert ("present-past from 90% to 70%" in text) == (verdict != "not shown to have fallen")
 
 
+def test_what_it_was_trained_on_is_asked_for_where_it_is_not_known(comparison: Any) -> None:
+    record = comparison(["base", "after"], ["antonym"], learned=())
+    assert "NEW-TASK stands for what after was trained on." in text_of(all_with("function changed", record))
+    assert "NEW-TASK" not in text_of(all_with("kept", record))
+
+
+def test_where_no_number_would_decide_the_command_asks_the_whole_split(comparison: Any) -> None:
+    text = answered(comparison, verdict="not shown to have fallen", n_available=71)
+    assert "ivlens compare smollm2 after --tasks present-past --n-test 71 --out more-prompts" in text
+
+
 def test_what_was_saved_before_answers_were_kept_is_told_without_them(comparison: Any) -> None:
     text = "\n".join(map(str, answer_parts(comparison())))
     assert "after-3:" in text
@@ -75,7 +86,8 @@ def test_what_was_saved_before_answers_were_kept_is_told_without_them(comparison
 
 
 def text_of(record: Any) -> str:
-    return "\n".join(map(str, answer_parts(record))).replace("\u00a0", " ")
+    """Without the marks of words that keep a command's lines from breaking at hyphens."""
+    return re.sub("</?span>", "", "\n".join(map(str, answer_parts(record))).replace("\u00a0", " "))
 
 
 def all_with(verdict: str, record: Any) -> Any:

@@ -16,7 +16,7 @@ from ivlens.views.checkpoints.repair import (
 )
 from ivlens.views.checkpoints.repair_report import QUESTIONS
 from patchings import patched
-from repairs import RIGHT, nothing, repaired
+from repairs import RIGHT, N, nothing, repaired
 from reverted import reverted
 
 
@@ -27,6 +27,22 @@ def test_the_headline_says_what_to_do_and_what_it_costs() -> None:
         "change of -0.05 (-0.17\u00a0to\u00a0+0.08), 95% interval."
     )
     assert repair_headline(nothing()) == "Put nothing back: nothing met the guard: the tuned model stays as it is."
+
+
+def test_a_tuned_model_below_the_base_on_what_it_learned_is_to_be_asked_as_it_was_trained() -> None:
+    correct = repaired().correct.clone()
+    correct[0, -N:] = True
+    doubt = "The tuned model answers fewer prompts of the learned tasks than the base (0.90, the base 1.00)"
+    assert doubt in repair_headline(repaired(correct=correct))
+    assert doubt in repair_headline(replace(nothing(), correct=correct))
+
+
+def test_a_random_control_that_returns_as_much_is_said_at_once() -> None:
+    correct = repaired().correct.clone()
+    correct[3] = correct[2]
+    said = "A random control (random bands 0) returns as much, 0.78 on the tasks to keep"
+    assert said in repair_headline(repaired(correct=correct))
+    assert said not in repair_headline(repaired())
 
 
 def test_tables_have_the_accuracies_with_paired_intervals() -> None:

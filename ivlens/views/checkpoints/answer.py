@@ -11,20 +11,21 @@ from ...text import plural
 from ...vocabulary import Verdict
 from ..documents import Body
 from ..markup import prose, render
-from .commands import base_source, compare_command, learned_task, next_command
+from .commands import NEW_TASK, base_source, compare_command, learned_task, next_command
 from .words import percent, percent_text, points_text, tolerated_fall, verdict_of
 
 Row = Mapping[str, Any]
 
 MOST_CHECKPOINTS = 4  # of which the answer tells, the last ones
 FALLEN = (Verdict.DROWNED, Verdict.CHANGED, Verdict.LOST, Verdict.OPEN)
+AS_TRAINED = "If the checkpoint was trained on prompts without demonstrations, add --learned-shots 0."
 # In the order of what to do first.
 ADVICE = {
     Verdict.DROWNED: "They fell and are still there: something brings them back. Put weights of the base back where "
-    "that returns them and costs what was learned nothing; nothing is trained.",
+    f"that returns them and costs what was learned nothing; nothing is trained. {AS_TRAINED}",
     Verdict.CHANGED: "They fell, and nothing that was measured brings them back, though the knowledge is there or was "
     "not asked for. See whether the base's weights return them; else train again from the base, with guidance that "
-    "keeps them.",
+    f"keeps them. {AS_TRAINED}",
     Verdict.LOST: "They fell, nothing brings them back, and the knowledge is gone too. Train again from the base, with "
     "guidance that keeps them.",
     Verdict.OPEN: "They fell; whether something brings them back is not decided by so few prompts. Ask more.",
@@ -178,6 +179,7 @@ def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
             tasks = {name: [row["checkpoint"] for row in given if row["task"] == name] for name in _names(given)}
             more = "".join(f" {_to_decide(row)}" for row in last if row.get("prompts_to_decide", 0) > 0)
             command = next_command(comparison, verdict, checkpoint, last)
+            more += f" {NEW_TASK} stands for what {checkpoint} was trained on." if NEW_TASK in command else ""
             steps.append(Step(str(verdict), _on(tasks), advice + more, command))
     return steps
 

@@ -11,6 +11,7 @@ from ...vocabulary import Verdict
 ASKED = ("loading", "prompts", "task files", "instruction")  # groups of options that every command takes
 OF_FILES = ("task files", "instruction", "cloze")  # groups that are refused where every task is built in
 BUILT_IN = ("", "ivlens")  # sources of tasks that have no file
+NEW_TASK = "NEW-TASK"  # where it is not known what a checkpoint learned
 MORE_SHOTS = 5  # demonstrations that may make a task an ability, or twice as many as there were
 
 
@@ -46,7 +47,7 @@ def repair_command(comparison: CheckpointComparison, checkpoint: str, tasks: Seq
     """Put weights of the base back where that returns these tasks."""
     learned = learned_task(comparison, checkpoint)
     words = ["repair", base_source(comparison), checkpoint_source(comparison, checkpoint)]
-    words += ["--keep", *_sources(comparison, tasks), "--learned", *_sources(comparison, [learned or "NEW-TASK"])]
+    words += ["--keep", *_sources(comparison, tasks), "--learned", *_sources(comparison, [learned or NEW_TASK])]
     asked = _asked(comparison, [*tasks, learned], *ASKED, "cloze")
     return shlex.join(["ivlens", *words, *asked, "--out", "repaired"])
 
@@ -54,7 +55,7 @@ def repair_command(comparison: CheckpointComparison, checkpoint: str, tasks: Seq
 def train_command(comparison: CheckpointComparison, checkpoint: str, tasks: Sequence[str]) -> str:
     """Learn again from the base, with guidance that keeps these tasks."""
     learned = learned_task(comparison, checkpoint)
-    words = ["train", base_source(comparison), "--task", *_sources(comparison, [learned or "NEW-TASK"])]
+    words = ["train", base_source(comparison), "--task", *_sources(comparison, [learned or NEW_TASK])]
     words += ["--keep", *_sources(comparison, tasks)]
     asked = _asked(comparison, [*tasks, learned], *ASKED)
     return shlex.join(["ivlens", *words, *asked, "--out", "kept"])
@@ -89,11 +90,12 @@ def learned_task(comparison: CheckpointComparison, checkpoint: str) -> str:
 
 
 def _prompts_to_ask(rows: Sequence[Any]) -> str:
-    """How many prompts would decide every task; empty where the test splits hold no more than were asked."""
-    if all(float(row.get("n_available") or "nan") <= row["n"] for row in rows):
+    """How many prompts would decide every task, or else all that a test split holds; empty where these were asked."""
+    held = [float(row.get("n_available") or "nan") for row in rows]
+    if all(count <= row["n"] for count, row in zip(held, rows, strict=True)):
         return ""
     needed = [float(row.get("prompts_to_decide", "nan")) for row in rows]
-    known = [each for each in needed if each == each]
+    known = [each for each in needed if each == each] or [each for each in held if each == each]
     return f"{max(known):.0f}" if known else "MORE"
 
 

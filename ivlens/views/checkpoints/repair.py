@@ -130,19 +130,33 @@ def repair_fractions(repair: Repair, *, title: str | None = None) -> go.Figure:
 
 def repair_headline(repair: Repair) -> str:
     """What to do now and what that costs, in plain words, with the accuracies on test prompts."""
-    if not repair.found:
-        return f"Put nothing back: {repair.outcome}."
     gains = repair.gains().set_index(["role", "model"])
     accuracy = gains["accuracy"].map("{:.2f}".format)
+    doubt = ""
+    if gains["accuracy"][LEARNED, TUNED] < gains["accuracy"][LEARNED, BASE]:
+        doubt = (
+            f" The tuned model answers fewer prompts of the learned tasks than the base ({accuracy[LEARNED, TUNED]}, "
+            f"the base {accuracy[LEARNED, BASE]}): ask them as they were trained. learned_shots=0, --learned-shots 0, "
+            "asks without demonstrations."
+        )
+    if not repair.found:
+        return f"Put nothing back: {repair.outcome}.{doubt}"
     (change,) = _intervals(gains.loc[[(LEARNED, REPAIRED)]], "gain")
     parts = [
         f"{ROLES[role]} from {accuracy[role, TUNED]} to {accuracy[role, REPAIRED]} (the base {accuracy[role, BASE]})"
         for role in (KEEP, OTHER) if role in repair.roles
     ]  # fmt: skip
+    kept = gains["accuracy"][KEEP]
+    chance = [name for name in kept.index if name not in (BASE, TUNED, REPAIRED) and kept[name] >= kept[REPAIRED]]
+    if chance:
+        doubt = (
+            f" A random control ({chance[0]}) returns as much, {accuracy[KEEP, chance[0]]} on the tasks to keep: that "
+            f"these weights were chosen makes no difference here.{doubt}"
+        )
     return (
         f"Undo {repair.undone:.0%} of the change ({repair.chosen}). Accuracy on test prompts: "
         f"{'; '.join(parts)}; learned tasks from {accuracy[LEARNED, TUNED]} to {accuracy[LEARNED, REPAIRED]}, "
-        f"a change of {change}, 95% interval."
+        f"a change of {change}, 95% interval.{doubt}"
     )
 
 

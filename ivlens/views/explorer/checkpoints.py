@@ -24,7 +24,7 @@ MEASURES = {
     "verdict": "verdict", "accuracy": "accuracy", "drop in accuracy": "forgetting", "recovery": "recovered_fraction",
     "cosine of vectors": "cosine", "norm of vectors": "norm_ratio",
 }  # fmt: skip
-HINT = "Click a square: what became of that task at that checkpoint stands beside the map and under it."
+HINT = "Click a square: what became of that task at that checkpoint stands beside the map or under it."
 GAP = {"align_items": "flex-start", "grid_gap": "8px 28px"}
 
 
@@ -58,6 +58,7 @@ class CheckpointExplorer(ipw.VBox):
         failed = f" Not measured: {few(comparison.failures)}." if comparison.failures else ""
         self.head_map.add_traces([go.Scatter(name="gained")] * (3 - len(self.head_map.data)))
         self.facts, self.answers = ipw.HTML(), ipw.HTML()
+        self.facts.add_class("ivlens-pair")
         super().__init__([
             ipw.HTML(style()), row(self.measure), ipw.HTML(note(HINT + failed)), self.callbacks.status,
             row(row(self.map), self.facts, **GAP), row(stack(self.what, self.head_map), self.answers, **GAP),

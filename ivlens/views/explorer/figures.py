@@ -60,7 +60,7 @@ def _compact_map(effects: HeadEffects, title: str, *, k: int) -> go.Figure:
     figure = head_map(effects, k, title, size)
     width = MARGINS["l"] + size.width + MARGINS["r"]
     facts = f"average indirect effect on the {effects.metric}\nn = {plural(effects.n, 'prompt')}"
-    small = plain(f"{facts}; outlined: the {k} strongest" if k else facts, width // 6, 3)
+    small = plain(f"{facts}; outlined: the {k} strongest; green: the set" if k else facts, width // 6, 3)
     heading = f'{plain(title, width // 8, 2)}<br><span style="font-size:11px">{small}</span>'
     return figure.update_layout(
         width=width, height=MARGINS["t"] + size.height + MARGINS["b"], margin=MARGINS,
