@@ -23,6 +23,8 @@ from pathlib import PurePath
 from reprlib import Repr
 from typing import Any
 
+from .text import did_you_mean
+
 NAMED, NAMED_BY = 3, 40  # prompts named in an error, at most, and the last characters that name one
 
 
@@ -157,7 +159,8 @@ def refuse_odd(what: str, prompts: Sequence[str], odd: Iterable[int], of: str = 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raise ArgumentError unless ``value`` is among the ``allowed`` values of the option ``name``."""
     if value not in allowed:
-        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", brief(value))
+        question = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        raise ArgumentError(f"{name} to be one of {', '.join(map(repr, allowed))}", brief(value), question)
 
 
 def at_least(name: str, value: float, least: float) -> None:

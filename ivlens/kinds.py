@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Union
 
 from .errors import brief, with_article
 from .remedies import head_meant, is_table, number_spelled, remedy_for
+from .text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,11 @@ def _number(hint: Any, allowed: Between | None = None) -> Kind:
 
 
 def _literal(values: tuple[Any, ...]) -> Kind:
-    return _instance(f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str) and value in values)
+    def meant(value: Any) -> str:
+        return did_you_mean(value, map(str, values)) if isinstance(value, str) else ""
+
+    words = f"one of {', '.join(map(repr, values))}"
+    return _instance(words, lambda value: isinstance(value, str) and value in values, meant)
 
 
 def _tensor(hint: Any) -> Kind:

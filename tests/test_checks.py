@@ -173,6 +173,8 @@ TABLE = pd.DataFrame({"input": ["sit", "run"], "output": ["sat", "ran"]})
         (lambda: taken("share", "0.5"), "got '0.5'; pass 0.5"),
         (lambda: taken("steering", "antonym"), "load_vector(file, model) reads one"),
         (lambda: taken("steering", np.zeros(3)), "torch.from_numpy(array) makes a tensor of an array"),
+        (lambda: ivlens.Guidance.preset("plian"), "'guided'; got 'plian'; did you mean 'plain'?"),
+        (lambda: ivlens.load_task("antonym").prompts(2, split="tset"), "got 'tset'; did you mean 'test'?"),
     ],
 )  # fmt: skip
 def test_a_typical_mistake_is_answered_with_what_to_pass(call: Callable[[], Any], message: str) -> None:

@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parents[1] / "ivlens"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Top to bottom; a room imports from rooms above it only. Rooms on one line do not import each other.
 ORDER = [
-    ["errors", "text"],
+    ["text"],
+    ["errors"],
     ["remedies"],
     ["kinds"],
     ["checks"],
