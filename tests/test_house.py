@@ -49,7 +49,7 @@ ORDER = [
 DEPTH = {room: depth for depth, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"errors", "text", "checks", "vocabulary", "stats", "files", "tensor_files"}
 PURE = {
-    "errors": set(), "text": set(), "remedies": {"errors"}, "kinds": {"errors", "remedies"},
+    "errors": {"text"}, "text": set(), "remedies": {"errors"}, "kinds": {"errors", "remedies", "text"},
     "checks": {"errors", "kinds"},
     "vocabulary": {"errors", "checks"},
     "stats": {"errors", "checks"}, "files": {"errors"}, "tensor_files": {"errors", "files"}, "records": GROUND,

@@ -12,7 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..models import HookedTransformer, export_bytes
-from ..training import TrainingConfig, weights_to_train
+from ..training import TrainingConfig
+from ..training.trainable import weights_to_train
 from .loading import config_file, given
 
 LARGE = 1e9  # bytes, from which a size is said

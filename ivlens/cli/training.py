@@ -13,7 +13,8 @@ from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..records import TrainingRun
 from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_tasks
-from ..training import Ability, Guidance, LoRA, TrainingConfig, drop_spare, fine_tune, rehearsal_prompts
+from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
+from ..training.state import drop_spare
 from ..vectors import InstructionVector
 from ..vocabulary import check_count, check_layers
 from .hand_over import before_and_after, compare_command

@@ -17,7 +17,7 @@ NO_ANSWER = ("-",)  # of a prompt that is a text alone
 @checked
 def generate(
     model: Model,
-    prompts: str | Prompt | Iterable[str | Prompt],
+    prompts: Prompt | str | Iterable[Prompt | str],
     *,
     vector: Vector,
     layer: int,

@@ -261,8 +261,9 @@ def _recognised(row: Any, where: str) -> RowFormat:
         return PAIRS
     if (format := format_of(row)) is not None:
         return format
-    near, two = nearest(row), len(row) == 2 and all(re.fullmatch(r"[\w -]{1,40}", str(name)) for name in row)
-    columns = tuple(map(str, row)) if two else "(..., ...)"
+    near, names = nearest(row), [name for name in row if isinstance(name, str)]
+    two = len(row) == len(names) == 2 and all(re.fullmatch(r"[\w -]{1,40}", name) for name in names)
+    columns = tuple(names) if two else "(..., ...)"
     change = f"add the column {near[1]!r} of {near[0]}" if near else "call two of them input and output"
     raise TaskError(
         f"{where} to have the fields input/output or those of another known format",

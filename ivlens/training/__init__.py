@@ -14,7 +14,6 @@ from .loop import fine_tune as fine_tune
 from .monitor import Ability as Ability
 from .monitor import measure as measure
 from .sampler import rehearsal_prompts as rehearsal_prompts
-from .state import drop_spare as drop_spare
 from .term import Batch as Batch
 from .term import Term as Term
 from .terms import HeadConsistency as HeadConsistency
@@ -24,4 +23,3 @@ from .terms import L2ToBase as L2ToBase
 from .terms import ProgressiveVector as ProgressiveVector
 from .terms import Rehearsal as Rehearsal
 from .terms import Replay as Replay
-from .trainable import weights_to_train as weights_to_train

