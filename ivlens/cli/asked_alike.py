@@ -43,9 +43,14 @@ def of_instruction(options: argparse.Namespace) -> list[str]:
     return _option("--instruction", options.instruction) if options.instruction else []
 
 
+def of_cloze(options: argparse.Namespace) -> list[str]:
+    """The cloze of task files, which not every verb takes."""
+    return _option("--cloze", options.cloze) if options.cloze else []
+
+
 def of_comparison(options: argparse.Namespace) -> dict[str, str]:
     """How ``ivlens compare`` was asked, in the groups that further commands take: the report's advice repeats them."""
-    generated = {name: each for group in options.verb.generated().values() for name, each in group.items()}
+    generated = options.verb.by_name()
     prompts = ("shots", *CHAT)
     measures = [name for name in options.verb.names("CheckpointConfig") if name not in (*prompts, *CHOSEN_ANEW)]
     groups = {
@@ -53,7 +58,7 @@ def of_comparison(options: argparse.Namespace) -> dict[str, str]:
         "prompts": [*changed(options, prompts, generated), *of_template(options)],
         "task files": of_files(options),
         "instruction": of_instruction(options),
-        "cloze": _option("--cloze", options.cloze) if options.cloze else [],
+        "cloze": of_cloze(options),
         "measures": changed(options, measures, generated),
     }
     return {name: shlex.join(words) for name, words in groups.items() if words}

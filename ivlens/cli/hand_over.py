@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..records import CheckpointComparison, TrainingRun
-from .asked_alike import CHAT, LOADING, changed, of_files, of_instruction, of_template
+from .asked_alike import CHAT, LOADING, changed, of_cloze, of_files, of_instruction, of_template
 from .verbs import VERBS
 
 NOT_SHOWN = ["step", "correct", "probability_stderr", "token_probability"]
@@ -61,12 +61,15 @@ def after_repair(options: argparse.Namespace, exported: Path | None, learned: Se
     adapter = f"{options.base!r}, adapter=" if exported.name == "adapter" else ""
     words = ["ivlens", "compare", options.base, str(exported), "--tasks", *options.keep, *options.learned]
     words += ["--learned", learned[-1], "--out", f"{options.out}-compared"]
-    cloze = ["--cloze", options.cloze] if options.cloze else []
-    compare = shlex.join([*words, *_alike(options, "compare", *asked), *cloze])
+    compare = shlex.join([*words, *_alike(options, "compare", *asked), *of_cloze(options)])
     return [f"Load it: ivlens.load_model({adapter}{str(exported)!r})", f"Compare it with the base: {compare}"]
 
 
 def _alike(options: argparse.Namespace, verb: str, *names: str) -> list[str]:
     """The options of these names, and how prompts and files are read, as words for another verb."""
-    generated = {name: each for group in VERBS[verb].generated().values() for name, each in group.items()}
-    return [*changed(options, names, generated), *of_files(options), *of_instruction(options), *of_template(options)]
+    return [
+        *changed(options, names, VERBS[verb].by_name()),
+        *of_files(options),
+        *of_instruction(options),
+        *of_template(options),
+    ]

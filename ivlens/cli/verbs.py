@@ -60,10 +60,14 @@ class Verb:
             taken.update(known)
         return found
 
+    def by_name(self) -> dict[str, Parameter]:
+        """The options read from signatures, by name."""
+        return {name: each for group in self.generated().values() for name, each in group.items()}
+
     def defaults(self) -> dict[str, Any]:
         """The defaults of all options, by name."""
         own = {each.name: each.settings.get("default") for each in self.arguments}
-        return own | {name: each.default for group in self.generated().values() for name, each in group.items()}
+        return own | {name: each.default for name, each in self.by_name().items()}
 
     def options_of(self, source: str) -> Options:
         """The options that are read from a source."""

@@ -1,5 +1,6 @@
 """An own file on the command line: labels, cloze, instruction, counts larger than its splits, learned tasks."""
 
+import argparse
 import json
 import logging
 import shlex
@@ -13,7 +14,7 @@ import pytest
 from ivlens import ArgumentError, CheckpointConfig, TaskError, cli, list_tasks, load_task
 from ivlens.checkpoints.prompts import draw_prompts
 from ivlens.cli import checkpoints, loading, tasks
-from ivlens.cli.asked_alike import of_comparison
+from ivlens.cli.asked_alike import of_cloze, of_comparison
 from ivlens.cli.parser import build_parser
 from ivlens.cli.task_reading import cut_counts, cut_to_splits, read_tasks
 from ivlens.cli.verbs import VERBS
@@ -232,3 +233,8 @@ def test_values_that_begin_like_options_stay_values_in_further_commands() -> Non
     groups = of_comparison(parsed(f"{compare} {given}"))
     assert of_comparison(parsed(" ".join([compare, *groups.values()]))) == groups
     assert groups["instruction"] == "--instruction=-er"
+
+
+def test_a_cloze_that_begins_with_a_dash_is_advised_as_one_word() -> None:
+    assert of_cloze(argparse.Namespace(cloze="-{input} is")) == ["--cloze=-{input} is"]
+    assert of_cloze(argparse.Namespace(cloze=None)) == []

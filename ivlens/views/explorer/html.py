@@ -42,8 +42,13 @@ def announcement(text: str, kind: str = "faint") -> str:
 
 def label(prompt: Any) -> str:
     """A prompt in few characters: its input, or how its text ends."""
-    text = one_line(" ".join((prompt.input or prompt.text).split()))
-    return text if len(text) <= LABEL_LENGTH else f"…{text[1 - LABEL_LENGTH :]}"
+    return ending(prompt.input or prompt.text, LABEL_LENGTH)
+
+
+def ending(text: str, length: int) -> str:
+    """A text on one line, its end where it has more characters than ``length``."""
+    line = one_line(" ".join(text.split()))
+    return line if len(line) <= length else f"…{line[1 - length :]}"
 
 
 def effect_line(effects: HeadEffects, head: Head) -> str:

@@ -10,7 +10,7 @@ from ..checkpoints.report import evidence_frame
 from ..checkpoints.words import interval_text, verdict_of
 from ..markup import render
 from ..tables import frame_table
-from .html import note
+from .html import ending, note
 
 NUMBERS = {
     "accuracy": "accuracy", "forgetting": "drop in accuracy", "probability": "P(answer), after an instruction",
@@ -58,7 +58,7 @@ def answers_html(pair: CheckpointComparison) -> str:
         return note("The answers were not kept: the comparison was saved by an earlier version.")
     table = answers_table(pair)
     name, is_base = pair.checkpoints[-1], len(pair.checkpoints) == 1
-    columns = {"without instruction": [_end(text) for text in table["bare"]], "right answer": table["answer"],
+    columns = {"without instruction": [ending(text, LENGTH) for text in table["bare"]], "right answer": table["answer"],
                "base": _marked(table["base"], table["base_right"])}  # fmt: skip
     if not is_base:
         columns[name] = _marked(table["reply"], table["right"])
@@ -72,9 +72,3 @@ def answers_html(pair: CheckpointComparison) -> str:
 
 def _marked(replies: pd.Series, right: pd.Series) -> list[str]:
     return [f"{'✓' if good else '✗'} {one_line(str(text).strip())}" for text, good in zip(replies, right, strict=True)]
-
-
-def _end(text: str) -> str:
-    """The end of a prompt on one line."""
-    line = one_line(" ".join(text.split()))
-    return line if len(line) <= LENGTH else f"…{line[1 - LENGTH :]}"
