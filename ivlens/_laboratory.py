@@ -33,6 +33,7 @@ from .records import (
 from .records.laboratory import record_path
 from .scoring import evaluate
 from .steering import (
+    Setting,
     TriedOnLayers,
     ablate,
     compare_conditions,
@@ -43,7 +44,6 @@ from .steering import (
     steered,
     steering_sweep,
 )
-from .steering.controls import Setting
 from .tasks import Prompt, Task, check_available, tasks_by_name
 from .vectors import InstructionVector, instruction_vector
 from .vocabulary import Condition, Split

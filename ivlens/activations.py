@@ -26,6 +26,9 @@ from .models import (
     padded,
     pattern_name,
     provenance,
+    recorded_points,
+    run_once,
+    runs_once,
     z_name,
 )
 from .records import HeadMeans, PartMeans, PositionMeans
@@ -90,9 +93,10 @@ def capture(
     prompts = listed(prompts)
     pairs = [TokenizedPrompt(ids) for ids in prompt_ids(model, prompts)]
     _check_positions(at, pairs)
-    record = partial(_record, points=points, at=at, total=reduce == "mean")
+    once = at == "last" and runs_once(model) and {*points} <= recorded_points(model)
+    record = partial(_record, points=points, at=at, total=reduce == "mean", once=once)
     found: list[tuple[list[int], _Batch]] = map_batches(
-        model, record, pairs, batch_size, n_jobs, kind="clean", doing=f"recording {what}"
+        model, record, pairs, batch_size, n_jobs, alike=once, kind="clean", doing=f"recording {what}"
     )
     refuse_odd(what, [prompt.text for prompt in prompts], (number for _, batch in found for number in batch.odd))
     if reduce == "mean":
@@ -126,9 +130,15 @@ def _record(
     points: Sequence[str],
     at: str | Sequence[PositionGroups],
     total: bool,
+    once: bool,
 ) -> _Batch:
-    """One batch's activations: their sum over its prompts in float64, or each prompt's own."""
+    """One batch's activations: their sum over its prompts in float64, or each prompt's own.
+
+    With ``once``, what the prompts share at their beginning runs once.
+    """
     numbers, batch = numbered
+    if once:
+        return _record_once(model, numbers, batch, points, total)
     rows = padded(batch, model.cfg.device)
     shares = None if isinstance(at, str) else _shares([at[number] for number in numbers], rows.tokens)
     wide = torch.float64 if total else at_least_float32(model.cfg.dtype)
@@ -139,8 +149,7 @@ def _record(
             _check_axis(point, activation, rows.tokens)
         if at == "last":
             activation = activation[last_token(activation)]
-        odd = ~activation.isfinite().flatten(1).all(1)
-        found.odd.update(numbers[row] for row in odd.nonzero().flatten().tolist())
+        found.odd.update(_odd(numbers, activation))
         if shares is None:
             values = activation.to(wide).cpu()
             found.values[point] = values.sum(0) if total else values
@@ -152,6 +161,28 @@ def _record(
     with hooked(model, {point: partial(keep, point) for point in points}):
         final_residual(model, rows)
     return found
+
+
+def _record_once(
+    model: Model, numbers: Sequence[int], batch: Sequence[TokenizedPrompt], points: Sequence[str], total: bool
+) -> _Batch:
+    """One batch's activations at the last token of its prompts, which share the rows of their beginning."""
+    found, wide = _Batch({}, set()), torch.float64 if total else at_least_float32(model.cfg.dtype)
+
+    def keep(point: str, activation: Float[Tensor, "batch ..."]) -> None:
+        if point in points:
+            found.odd.update(_odd(numbers, activation))
+            values = activation.to(wide).cpu()
+            found.values[point] = values.sum(0) if total else values
+
+    run_once(model, batch, keep)
+    return found
+
+
+def _odd(numbers: Sequence[int], activation: Float[Tensor, "batch ..."]) -> list[int]:
+    """The numbers of prompts with infinities or not-a-numbers."""
+    finite = activation.isfinite().flatten(1).all(1)
+    return [numbers[row] for row in (~finite).nonzero().flatten().tolist()]
 
 
 def _check_axis(point: str, activation: Tensor, tokens: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models import Model, answer_residual, batches, check_length, final_logits, padded
+from ..models import Model, answer_streams, batches, check_length, final_logits
 from ..scoring import all_ids
 from ..tasks import Prompt
 from ..vocabulary import TokenizedPrompt
@@ -24,9 +24,8 @@ def log_probabilities(model: Model, prompts: Sequence[Prompt], batch_size: int =
     """Log-probabilities of the tokens of the prompts' first accepted answers and all others, prompt by prompt."""
     pairs = all_ids(model, prompts)
     found: dict[int, Tensor] = {}
-    for numbers, batch in batches(pairs, batch_size):
-        residuals = answer_residual(model, padded(batch, model.cfg.device)).split([len(pair[1]) for pair in batch])
-        for number, residual in zip(numbers, residuals, strict=True):
+    for numbers, batch in batches(pairs, batch_size, alike=True):
+        for number, residual in zip(numbers, answer_streams(model, batch), strict=True):
             found[number] = final_logits(model, residual).log_softmax(-1).cpu()
     return torch.cat([found[number] for number in range(len(pairs))])
 
@@ -40,7 +39,7 @@ def text_log_probabilities(model: Model) -> Float[Tensor, "token vocab"]:
     check_length(model, [pair])
     count = min(TEXT_POSITIONS, len(pair.answer_ids))
     at = torch.linspace(0, len(pair.answer_ids) - 1, count).long()
-    residual = answer_residual(model, padded([pair], model.cfg.device))
+    (residual,) = answer_streams(model, [pair])
     return final_logits(model, residual[at.to(residual.device)]).log_softmax(-1).cpu()
 
 

@@ -14,8 +14,7 @@ from ..models import Model, mlp_weights, provenance
 from ..records import ConditionComparison, OutputDivergence, Replies, SteeringSweep, WeightSpectrum
 from ..scoring import evaluate
 from ..scoring.candidates import is_choice
-from ..steering import compare_conditions, random_vector, steer, steering_sweep
-from ..steering.controls import Setting
+from ..steering import Setting, compare_conditions, random_vector, steer, steering_sweep
 from ..tasks import Prompt
 from ..tensor_files import load_facts, load_tensors, save_tensors, stream_tensors
 from ..vectors import InstructionVector

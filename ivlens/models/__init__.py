@@ -6,7 +6,6 @@ from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
 from .candidates import CandidateScores as CandidateScores
-from .candidates import PromptCandidates as PromptCandidates
 from .candidates import candidate_scores as candidate_scores
 from .decoding import decode_greedily as decode_greedily
 from .decoding import end_of_text as end_of_text
@@ -91,12 +90,17 @@ from .runs import unembedding as unembedding
 from .sources import lacks_tokenizer as lacks_tokenizer
 from .sources import open_tokenizer as open_tokenizer
 from .streams import answer_scores as answer_scores
+from .streams import answer_streams as answer_streams
 from .streams import check_streamable as check_streamable
+from .streams import recorded_points as recorded_points
 from .streams import rows_that_fit as rows_that_fit
+from .streams import run_once as run_once
+from .streams import runs_once as runs_once
 from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
 from .streams import sweep_parts as sweep_parts
+from .tails import PromptCandidates as PromptCandidates
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model
 from .workers import shared_weights as shared_weights

@@ -1,82 +1,29 @@
 """Log probabilities of what may follow a prompt, its *candidates*, for about the price of the prompt alone.
 
 A candidate's tokens but the last are fed to the model after the prompt: its *tail*. Candidates with the same tail, such
-as all of one token, need one row, and so do those whose tail begins another's. Where several tails remain, the prompt
-runs once, and the tails from its keys and values (``prefixes``). Where these would not do, because of hooks that expect
-whole prompts for example, each tail runs with its prompt.
+as all of one token, need one row, and so do those whose tail begins another's. What prompts and tails share at their
+beginning runs once (``streams.once``). Where hooks are active, or streams do not represent the model, a prompt with
+several tails runs once, and the tails from its keys and values (``prefixes``). Where these would not do, because of
+hooks that expect whole prompts for example, each tail runs with its prompt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..vocabulary import Ids, TokenizedPrompt
+from ..vocabulary import TokenizedPrompt
 from .engines import Model
 from .hooks import runs_in_parts
 from .prefixes import run_after, run_prompts, shares_prefixes
-from .runs import answer_residual, batches, final_logits, padded
+from .runs import batches, final_logits
+from .streams import answer_streams, runs_once
+from .tails import PromptCandidates
 
 LOGITS_AT_ONCE = 1 << 23  # 64 MB in float64
-Stream = TypeVar("Stream")
-Read = TypeVar("Read")
-
-
-class PromptCandidates(NamedTuple):
-    """The token ids of a prompt, and those of each of its candidates."""
-
-    prompt_ids: Ids
-    candidates: tuple[Ids, ...]
-
-    @property
-    def tails(self) -> list[Ids]:
-        """The tails that begin no other: what has to follow the prompt for all candidates to be scored."""
-        tails = sorted({candidate[:-1] for candidate in self.candidates})
-        following = zip(tails, [*tails[1:], None], strict=True)
-        return [tail for tail, after in following if after is None or after[: len(tail)] != tail]
-
-    @property
-    def rows(self) -> list[int]:
-        """For each candidate, the number of a tail that begins with its own."""
-        tails = self.tails
-        wanted = [candidate[:-1] for candidate in self.candidates]
-        return [next(row for row, tail in enumerate(tails) if tail[: len(own)] == own) for own in wanted]
-
-    @property
-    def pairs(self) -> list[TokenizedPrompt]:
-        """The prompt with each tail and a token after it, which is not fed."""
-        return [TokenizedPrompt(self.prompt_ids, (*tail, 0)) for tail in self.tails]
-
-    @property
-    def width(self) -> int:
-        """Tokens of all tails, each with the prompt's last one."""
-        return sum(len(tail) + 1 for tail in self.tails)
-
-    def pieces(self, width: int) -> "list[tuple[list[int], PromptCandidates]]":
-        """Some of the candidates at a time, by their numbers, so that a piece is not wider, or is one candidate."""
-        pieces: list[list[int]] = []
-        for number in sorted(range(len(self.candidates)), key=lambda number: self.candidates[number]):
-            if not pieces or self._only([*pieces[-1], number]).width > width:
-                pieces.append([])
-            pieces[-1].append(number)
-        return [(numbers, self._only(numbers)) for numbers in pieces]
-
-    def _only(self, numbers: Sequence[int]) -> "PromptCandidates":
-        return PromptCandidates(self.prompt_ids, tuple(self.candidates[number] for number in numbers))
-
-
-def read_rows(
-    asked: PromptCandidates, streams: Sequence[Stream], read: Callable[[Stream, list[Ids]], Sequence[Read]]
-) -> list[Read]:
-    """What ``read`` gives for each candidate, out of the final stream of a tail that begins with its own."""
-    found: dict[int, Read] = {}
-    for row, stream in enumerate(streams):
-        numbers = [number for number, its_row in enumerate(asked.rows) if its_row == row]
-        found |= zip(numbers, read(stream, [asked.candidates[number] for number in numbers]), strict=True)
-    return [found[number] for number in range(len(found))]
 
 
 class CandidateScores(NamedTuple):
@@ -107,7 +54,8 @@ def candidate_scores(
     """
     found: Found = [{} for _ in prompts]
     several = {number for number, each in enumerate(prompts) if len(each.tails) > 1}
-    shared = sorted(several) if several and runs_in_parts(model) and shares_prefixes(model) else []
+    in_parts = several and not runs_once(model) and runs_in_parts(model) and shares_prefixes(model)
+    shared = sorted(several) if in_parts else []
     whole = sorted({*range(len(prompts))} - {*shared})
     for count in _run_whole(model, prompts, whole, batch_size, found):
         finished(count)
@@ -121,8 +69,8 @@ def _run_whole(
 ) -> Iterator[int]:
     """Run each tail of the ``chosen`` prompts with its prompt, and yield how many candidates a pass scored."""
     rows = [(number, row, pair) for number in chosen for row, pair in enumerate(prompts[number].pairs)]
-    for numbers, batch in batches([pair for _, _, pair in rows], batch_size):
-        residual = answer_residual(model, padded(batch, model.cfg.device))
+    for numbers, batch in batches([pair for _, _, pair in rows], batch_size, alike=runs_once(model)):
+        residual = torch.cat(answer_streams(model, batch))
         wanted, start = [], 0
         for number, row, pair in (rows[each] for each in numbers):
             for candidate, its_row in enumerate(prompts[number].rows):

@@ -34,9 +34,11 @@ class Rows:
     answers: tuple[Ids, ...]
 
 
-def batches(pairs: Sequence[TokenizedPrompt], batch_size: int) -> Iterator[tuple[list[int], list[TokenizedPrompt]]]:
-    """Batches of prompts of similar length, each with the prompts' numbers in ``pairs``."""
-    order = sorted(range(len(pairs)), key=lambda number: sum(map(len, pairs[number])))
+def batches(
+    pairs: Sequence[TokenizedPrompt], batch_size: int, *, alike: bool = False
+) -> Iterator[tuple[list[int], list[TokenizedPrompt]]]:
+    """Batches of prompts of similar length, or that begin ``alike``, each with the prompts' numbers in ``pairs``."""
+    order = sorted(range(len(pairs)), key=pairs.__getitem__ if alike else lambda number: sum(map(len, pairs[number])))
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
         yield numbers, [pairs[number] for number in numbers]

@@ -108,14 +108,15 @@ def map_batches(
     batch_size: int,
     n_jobs: int | None,
     *,
+    alike: bool = False,
     kind: str,
     doing: str,
 ) -> list[tuple[list[int], Any]]:
-    """Results of ``work(model, (numbers, batch))`` for batches of prompts of similar length, with the prompts' numbers.
+    """Results of ``work(model, (numbers, batch))`` for batches of prompts, see ``batches``, with the prompts' numbers.
 
     ``kind`` names the prompts in errors, ``doing`` is the progress bar's text. See ``map_with_model``.
     """
-    pieces = [*batches(pairs, batch_size)]
+    pieces = [*batches(pairs, batch_size, alike=alike)]
     names = [f"{kind} prompts {', '.join(str(number + 1) for number in numbers)}" for numbers, _ in pieces]
     with ProgressBar(total=len(pairs), desc=doing, unit="prompt", leave=False) as bar:
         found = map_with_model(model, work, pieces, n_jobs, names, finished=lambda piece, _: bar.update(len(piece[0])))

@@ -18,6 +18,16 @@ Vector = InstructionVector | Float[Tensor, " d_model"]
 SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
 
 
+class Steering(Hooks):
+    """The context of ``steer``: ``added`` is what it adds to the stream entering ``layer`` at the last prompt token.
+
+    ``added`` is None where it adds at other tokens or another site.
+    """
+
+    layer: int
+    added: Float[Tensor, " d_model"] | None
+
+
 @checked
 def steer(
     model: Model,
@@ -26,7 +36,7 @@ def steer(
     scale: float = 1.0,
     position: Tokens = "last",
     site: Site = "resid_pre",
-) -> Hooks:
+) -> Steering:
     """Within this context, add ``scale`` times the vector to the residual stream at ``layer``; contexts add up.
 
     Every row of a batch is steered as its prompt would be alone: padding does not count. In a forward pass all tokens
@@ -70,7 +80,9 @@ def steer(
         "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
-    return Hooks(model, {SITES[site](layer): edit}, facts, in_parts=True)
+    steering = Steering(model, {SITES[site](layer): edit}, facts, in_parts=True)
+    steering.layer, steering.added = layer, added if (position, site) == ("last", "resid_pre") else None
+    return steering
 
 
 def _check_position(position: Tokens) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
-from ..models import Model, batches, provenance, rows_that_fit, sweep_additions
+from ..models import Model, batches, provenance, rows_that_fit, runs_once, sweep_additions
 from ..progress import ProgressBar
 from ..records import SteeringSweep, check_finite
 from ..scoring import (
@@ -79,9 +79,8 @@ def steering_sweep(
     check_answers(model, prompts)
     asked = candidates_of(model, map(by_likelihood, prompts))
     order = sorted(set(layers))
-    found = _likelihoods(model, asked, dict.fromkeys(order, added), stream_budget)
-    odd = [number for number, each in enumerate(found) if each.log_likelihoods.isnan().any()]
-    refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd)
+    found = steered_likelihoods(model, asked, dict.fromkeys(order, added), stream_budget)
+    refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd_ones(found))
     shape, back = (len(order), len(scales), len(ks)), [order.index(layer) for layer in layers]
     judged = [judge(*each).correct[1:] for each in zip(asked, found, strict=True)]  # without the clean stream
     logs = [of.log_likelihoods[1:, each.first] for each, of in zip(asked, found, strict=True)]
@@ -95,13 +94,22 @@ def steering_sweep(
     )
 
 
-def _likelihoods(
+def odd_ones(found: Sequence[Likelihoods]) -> list[int]:
+    """The numbers of prompts with likelihoods that are not-a-numbers."""
+    return [number for number, each in enumerate(found) if each.log_likelihoods.isnan().any()]
+
+
+def steered_likelihoods(
     model: Model,
     asked: Sequence[Candidates],
     added: Mapping[int, Float[Tensor, "added d_model"]],
-    stream_budget: int | None,
+    stream_budget: int | None = None,
+    doing: str = "steering sweep",
 ) -> list[Likelihoods]:
-    """The likelihoods of each prompt's candidates, [stream, candidate]: in the clean run, then with each vector."""
+    """The likelihoods of each prompt's candidates, [stream, candidate]: in the clean run, then with each vector.
+
+    ``added`` has the vectors by layer, in the order of layers; ``doing`` is the progress bar's text.
+    """
     streams = 1 + sum(map(len, added.values()))
     longest = max(len(each.tokens.prompt_ids) + max(each.n_tokens) for each in asked)
     budget = stream_budget or rows_that_fit(model, longest)
@@ -112,8 +120,8 @@ def _likelihoods(
     logs = [torch.zeros(streams, len(each.texts), dtype=torch.float64) for each in asked]
     greedy = [torch.zeros(each.shape, dtype=torch.bool) for each in logs]
     total = sum(len(each.texts) for each in asked)
-    with ProgressBar(total=total, desc="steering sweep", unit="answer", leave=False) as bar:
-        for chosen, _ in batches(pairs, size):
+    with ProgressBar(total=total, desc=doing, unit="answer", leave=False) as bar:
+        for chosen, _ in batches(pairs, size, alike=runs_once(model)):
             results = sweep_additions(model, [pieces[each][2] for each in chosen], added)
             for (at, numbers, _), of_piece in zip((pieces[each] for each in chosen), results, strict=True):
                 for number, (scores, its_greedy) in zip(numbers, of_piece, strict=True):

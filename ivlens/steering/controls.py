@@ -1,9 +1,7 @@
-"""Controls for every steering result, and conditions compared on the same queries."""
+"""Controls for every steering result."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -12,14 +10,13 @@ from ..checks import Count, Seed, checked
 from ..errors import ArgumentError
 from ..heads import random_heads
 from ..models import Model, at_least_float32, provenance, resid_pre_name
-from ..records import ConditionComparison, HeadMeans
-from ..scoring import evaluate, listed
+from ..records import HeadMeans
+from ..scoring import listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
 from ..vocabulary import Condition, check_layer
+from ._compare import Setting
 from ._steer import steer
-
-Setting = tuple[Iterable[Prompt] | Prompt, AbstractContextManager[Any] | None]
 
 
 @checked
@@ -149,43 +146,3 @@ def controlled(
     if clean is not None:
         conditions[Condition.CLEAN] = (clean, None)
     return conditions | steered(model, bare, {**vectors, **random}, layer, scale)
-
-
-@checked
-def compare_conditions(
-    model: Model, conditions: Mapping[str, Setting], *, task: str = "", **settings: Any
-) -> ConditionComparison:
-    """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
-
-    All conditions have the same queries, so they compare prompt by prompt.
-
-    Args:
-        model: the model to evaluate.
-        conditions: by name, prompts and a context such as ``steer`` or ``ablate``, or None.
-        task: name of the task, for tables.
-        settings: further facts for the provenance.
-
-    Returns:
-        Answers under each condition.
-
-    Raises:
-        ArgumentError: no conditions, or ones on different queries.
-        PromptError: see ``evaluate``.
-
-    Example:
-        >>> iv.compare_conditions(model, {"plain": (prompts, None), "steered": (prompts, iv.steer(model, vector, 1))}).n
-        4
-    """
-    evaluated = [(listed(prompts), context) for prompts, context in conditions.values()]
-    queries = {tuple(prompt.input for prompt in prompts) for prompts, _ in evaluated}
-    if len(queries) != 1:
-        raise ArgumentError("conditions, one or more, on the same queries", f"{len(queries)} different sets of queries")
-    results = []
-    for prompts, context in evaluated:
-        with context or nullcontext():
-            results.append(evaluate(model, prompts))
-    correct = torch.stack([result.correct for result in results])
-    probabilities = torch.stack([result.probabilities for result in results])
-    return ConditionComparison(
-        correct, probabilities, tuple(map(str, conditions)), task, provenance=provenance(model, **settings)
-    )

@@ -14,8 +14,8 @@ from torch import Tensor
 import ivlens as iv
 from ivlens.models import PromptCandidates, answer_logits, candidate_scores, hooked, load_model, padded
 from ivlens.models import candidates as module
-from ivlens.models.candidates import read_rows
 from ivlens.models.engines import has_hooked
+from ivlens.models.tails import read_rows
 from ivlens.vocabulary import TokenizedPrompt
 from tiny_models import HYBRID, ONLY_BRIDGED, TINY
 
@@ -76,7 +76,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of what runs: whole rows, or prompts and tails."""
     done: list[str] = []
     with monkeypatch.context() as patch:
-        for name in ("answer_residual", "run_prompts", "run_after"):
+        for name in ("answer_streams", "run_prompts", "run_after"):
             real = getattr(module, name)
             patch.setattr(module, name, lambda *given, name=name, real=real: done.append(name) or real(*given))
         yield done
@@ -86,10 +86,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.parametrize("model_type", TINY)
 def test_hooked_models_run_prompts_once(load: Any, model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, theirs = load(model_type, "hooked")
-    with counted(monkeypatch) as done:
-        check(model, partial(in_whole_rows, model), 1e-9)
-    assert done == ["answer_residual", "run_prompts", "run_after", "run_after"]
+    check(model, partial(in_whole_rows, model), 1e-9)
     check(model, partial(by_hand, theirs), 1e-5)  # its norms and angles are float32's
+    with counted(monkeypatch) as done, iv.steer(model, torch.zeros(model.cfg.d_model).double(), 0):
+        check(model, partial(in_whole_rows, model), 1e-9)  # from a key-value cache
+    assert done == ["answer_streams", "run_prompts", "run_after", "run_after"]
 
 
 @pytest.mark.parametrize("model_type", [*TINY, *ONLY_BRIDGED, *HYBRID])
@@ -98,7 +99,7 @@ def test_bridged_models_run_prompts_once(load: Any, model_type: str, monkeypatch
     model, theirs = load(model_type, "bridge", torch.float32 if half else torch.float64)
     with counted(monkeypatch) as done:
         check(model, partial(by_hand, theirs), 1e-5 if half or model_type in COARSE else 1e-9)
-    assert done == ["answer_residual", "run_prompts", "run_after", "run_after"]
+    assert done == ["answer_streams", "run_prompts", "run_after", "run_after"]
 
 
 def test_a_bridge_whose_two_passes_go_wrong_runs_whole_rows(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,7 @@ def test_a_bridge_whose_two_passes_go_wrong_runs_whole_rows(load: Any, monkeypat
     with counted(monkeypatch) as done:
         candidate_scores(model, ASKED, 3)
     assert not model.shares_prefixes
-    assert {*done} == {"answer_residual"}
+    assert {*done} == {"answer_streams"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -149,14 +150,14 @@ def test_only_edits_that_say_so_let_a_prompt_run_in_parts(
     keep = hooked(model, {"blocks.1.hook_resid_pre": lambda stream: stream})
     with counted(monkeypatch) as done, iv.steer(model, vector, 0), keep:
         candidate_scores(model, ASKED, 9)
-    assert {*done} == {"answer_residual"}
+    assert {*done} == {"answer_streams"}
 
 
 def test_one_token_candidates_need_the_prompt_alone(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = load("llama", "bridge")
     with counted(monkeypatch) as done:
         candidate_scores(model, [PromptCandidates((5, 6, 7), ((8,), (9,), (10,), (8, 11)))] * 4, 4)
-    assert done == ["answer_residual"]
+    assert done == ["answer_streams"]
 
 
 TEXTS = st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple)

@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
-from ..candidates import PromptCandidates
 from ..hooks import hooked
 from ..passes import last_token
 from ..points import resid_pre_name
 from ..runs import answer_residual, padded
+from ..tails import PromptCandidates
 from .model import Bridge
 
 

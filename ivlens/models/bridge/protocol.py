@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import ModelPart, Part, TokenizedPrompt
 from ..block_weights import mlp_weights
-from ..candidates import PromptCandidates, read_rows
 from ..forks import additions, replacements, rows_of
 from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
 from ..hooks import has_hooks, hooked
@@ -26,6 +25,7 @@ from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
 from ..streams.sweep import check_streamable, sweep_additions, sweep_parts
+from ..tails import PromptCandidates, read_rows
 from .loop import candidates_by_loop
 from .model import Bridge, evaluating
 from .readout import greedy_of, logits_of, scores_of

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...vocabulary import Ids, TokenizedPrompt
-from ..candidates import PromptCandidates
 from ..forks import NO_FORKS, Forks
 from ..points import Point, attn_out_name, first, mlp_out_name, taken, z_name
+from ..tails import PromptCandidates
 from .model import Bridge
 from .rows import Arrangement
 

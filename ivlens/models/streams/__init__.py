@@ -16,16 +16,21 @@ From its fork on, all streams run together as rows of one matrix. The numbers ar
 intervention (``ivlens.effects`` has that plain loop as the oracle), for about the arithmetic of a few forward passes.
 
 Rows: first the prompts' prefixes, then the streams one after another, the clean one first; in a stream each prompt has
-one row for its last token and one for each answer token but the last. Forks are new rows at the end. Nothing is
-padded, so ragged prompts do not touch each other.
+one row for its last token and one for each answer token but the last. Forks are new rows at the end. Rows are not
+padded, and prompts that begin alike share the rows of their beginning.
 
-``layout``: which row is which. ``attention``: streams attend to their prompt's shared prefix and to themselves.
-``run``: the pass over the layers, where streams fork. ``readout``: an answer's scores off the final streams.
+``tree``: texts that begin alike. ``layout``: which row is which. ``attention``: prefixes attend within their texts,
+streams to their prompt's prefix and to themselves. ``block``: the rest of a block. ``run``: the pass over the layers,
+where streams fork. ``once``: a pass in which nothing forks. ``readout``: an answer's scores off the final streams.
 ``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``memory``: how many rows fit.
 What forks in a layer, ``models/forks.py``, is the same for a Bridge.
 """
 
 from .memory import rows_that_fit as rows_that_fit
+from .once import answer_streams as answer_streams
+from .once import recorded_points as recorded_points
+from .once import run_once as run_once
+from .once import runs_once as runs_once
 from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong
 from .run import run_streams as run_streams

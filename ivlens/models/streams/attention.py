@@ -1,22 +1,49 @@
-"""Attention of streams: all of a prompt's streams share the keys and values of its one prefix."""
+"""Attention of texts that begin alike, and of streams: all of a prompt's share the keys and values of its prefix."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from .layout import Layout
+from .tree import Tree
 
 
 def stream_attention(
     attention: Any, normed: Float[Tensor, "row d_model"], layout: Layout, kept: Layout
 ) -> Float[Tensor, "kept head d_head"]:
     """Outputs of all heads before W_O in the rows ``kept``: prefixes attend to themselves, streams to both."""
-    asking = layout.only(kept, normed)
-    q, k, v = (_project(attention, rows, name) for rows, name in ((asking, "Q"), (normed, "K"), (normed, "V")))
+    first = layout.before - kept.before
+    q, k, v = _projected(attention, normed, layout.positions[: len(normed)], layout.reach, first)
+    z = torch.empty_like(q)
+    _attend_within(attention, q, k, v, kept.prefixes, z)
+    streams = kept.streams(q), layout.streams(k), layout.streams(v)
+    for prefix, own in zip(layout.prefixes.spans, layout.own, strict=True):
+        mine = (rows[:, own] for rows in streams)
+        kept.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
+    return z
+
+
+def tree_attention(
+    attention: Any, normed: Float[Tensor, "row d_model"], tree: Tree
+) -> Float[Tensor, "row head d_head"]:
+    """Outputs of all heads before W_O in the rows of a tree."""
+    q, k, v = _projected(attention, normed, tree.positions, max(map(len, tree.paths)))
+    z = torch.empty_like(q)
+    _attend_within(attention, q, k, v, tree, z)
+    return z
+
+
+def _projected(
+    attention: Any, normed: Float[Tensor, "row d_model"], positions: Int[Tensor, " row"], reach: int, first: int = 0
+) -> tuple[
+    Float[Tensor, "asking head d_head"], Float[Tensor, "row kv_head d_head"], Float[Tensor, "row kv_head d_head"]
+]:
+    """Keys and values of all rows, and queries of those from ``first`` on; ``reach`` is above all positions."""
+    q, k, v = (_project(attention, rows, name) for rows, name in ((normed[first:], "Q"), (normed, "K"), (normed, "V")))
     if attention.cfg.use_qk_norm:
         q, k = attention.q_norm(q), attention.k_norm(k)
     elif attention.q_norm is not None:  # OLMo 2: one norm of all heads
@@ -24,18 +51,9 @@ def stream_attention(
     if (clip := attention.cfg.clip_qkv) is not None:
         q, k, v = (rows.clamp(-clip, clip) for rows in (q, k, v))
     if attention.cfg.positional_embedding_type == "rotary":
-        angles = _angles(attention, layout, len(normed))
-        q = _rotate(attention, q, *(layout.only(kept, each) for each in angles))
-        k = _rotate(attention, k, *angles)
-    z = torch.empty_like(q)
-    done = slice(0, 0)
-    for asked, prefix, own in zip(kept.prefixes, layout.prefixes, layout.own, strict=True):
-        if asked.stop > asked.start and asked != done:
-            z[asked] = _attend_to_itself(attention, q[asked], k[prefix], v[prefix])
-            done = asked
-        mine = kept.streams(q)[:, own], layout.streams(k)[:, own], layout.streams(v)[:, own]
-        kept.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
-    return z
+        cos, sin = _angles(attention, positions, reach)
+        q, k = _rotate(attention, q, cos[first:], sin[first:]), _rotate(attention, k, cos, sin)
+    return q, k, v
 
 
 def _project(attention: Any, x: Float[Tensor, "row d_model"], name: str) -> Float[Tensor, "row head d_head"]:
@@ -46,12 +64,11 @@ def _project(attention: Any, x: Float[Tensor, "row d_model"], name: str) -> Floa
     return F.linear(x, flat, bias.flatten()).unflatten(1, bias.shape)
 
 
-def _angles(attention: Any, layout: Layout, rows: int) -> tuple[Float[Tensor, "row 1 turned"], ...]:
+def _angles(attention: Any, positions: Int[Tensor, " row"], reach: int) -> tuple[Float[Tensor, "row 1 turned"], ...]:
     """Cosines and sines of the rows' positions."""
-    if layout.reach > len(attention.rotary_cos):
-        attention._extend_rotary_embeddings(layout.reach)
-    positions = layout.positions[:rows, None]
-    return attention.rotary_cos[positions], attention.rotary_sin[positions]
+    if reach > len(attention.rotary_cos):
+        attention._extend_rotary_embeddings(reach)
+    return attention.rotary_cos[positions, None], attention.rotary_sin[positions, None]
 
 
 def _rotate(
@@ -65,21 +82,37 @@ def _rotate(
     return torch.cat([turned, rest], -1) if rest.numel() else turned
 
 
-def _attend_to_itself(
+def _attend_within(
     attention: Any,
-    q: Float[Tensor, "prefix head d_head"],
-    k: Float[Tensor, "prefix kv_head d_head"],
-    v: Float[Tensor, "prefix kv_head d_head"],
-) -> Float[Tensor, "prefix head d_head"]:
-    """Causal attention of a prefix, by torch's fused kernel where scores are neither capped nor shifted."""
+    q: Float[Tensor, "asking head d_head"],
+    k: Float[Tensor, "row kv_head d_head"],
+    v: Float[Tensor, "row kv_head d_head"],
+    tree: Tree,
+    z: Float[Tensor, "asking head d_head"],
+) -> None:
+    """Write what the rows of a tree attend to, each to those before it in its text, into ``z``."""
+    for group in tree.together:
+        of_texts = _attend_causally(attention, q[group.rows], k[group.rows], v[group.rows])
+        z[group.new] = of_texts[group.text, group.pos]
+
+
+def _attend_causally(
+    attention: Any,
+    q: Float[Tensor, "text pos head d_head"],
+    k: Float[Tensor, "text pos kv_head d_head"],
+    v: Float[Tensor, "text pos kv_head d_head"],
+) -> Float[Tensor, "text pos head d_head"]:
+    """Causal attention within each text, by torch's fused kernel where scores are neither capped nor shifted."""
     if attention.cfg.attn_scores_soft_cap > 0 or attention.cfg.positional_embedding_type == "alibi":
-        return _attend(attention, q[None], k[None], v[None], k[:0], v[:0])[0]
-    seen = _sees(attention, len(q), 0, q.device) if attention.attn_type == "local" else None
-    q, k, v = (rows.transpose(0, 1)[None] for rows in (q, k, v))
+        return _attend(attention, q, k, v, k[0, :0], v[0, :0])
+    width = q.shape[1]
+    within = attention.attn_type != "local" or width <= attention.cfg.window_size
+    seen = None if within else _sees(attention, width, 0, q.device)
+    q, k, v = (rows.transpose(1, 2) for rows in (q, k, v))
     z = F.scaled_dot_product_attention(
         q, k, v, attn_mask=seen, is_causal=seen is None, scale=1 / attention.attn_scale, enable_gqa=True
     )
-    return z[0].transpose(0, 1)
+    return z.transpose(1, 2)
 
 
 def _attend(

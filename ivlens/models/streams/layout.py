@@ -1,24 +1,25 @@
 """Which row belongs to which prompt and stream: the prompts' prefixes first, then stream after stream.
 
-Prompts that follow each other and are the same, with different answers, share one prefix.
+Prompts share the rows of a common beginning, or of a whole prefix where they differ in their answers only.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...vocabulary import Ids, TokenizedPrompt
+from ...vocabulary import TokenizedPrompt
+from .tree import Tree
 
 
 @dataclass(frozen=True)
 class Layout:
     """Which rows are which prompt's: ``prefixes`` among all rows, ``own`` within any one stream."""
 
-    prefixes: list[slice]
+    prefixes: Tree
     own: list[slice]
     last: Int[Tensor, " prompt"]  # the last prompt tokens' rows within a stream
     positions: Int[Tensor, " row"]  # of the rows of all final streams, within their prompts
@@ -26,20 +27,17 @@ class Layout:
 
     @classmethod
     def of(cls, pairs: Sequence[TokenizedPrompt], streams: int, device: torch.device | str | None) -> "Layout":
-        lengths, widths = [len(prompt) - 1 for prompt, _ in pairs], [len(answer) for _, answer in pairs]
-        runs = [(len(prompt) - 1, len([*same])) for prompt, same in groupby(prompt for prompt, _ in pairs)]
-        before = torch.cat([torch.arange(length) for length, _ in runs])
-        prefixes = zip(_slices([length for length, _ in runs]), runs, strict=True)
-        own = torch.cat([torch.arange(n, n + width) for n, width in zip(lengths, widths, strict=True)])
-        slices = _slices(widths)
-        last, positions = torch.tensor([each.start for each in slices]), torch.cat([before, own.repeat(streams)])
-        shared = [prefix for prefix, (_, count) in prefixes for _ in range(count)]
-        return cls(shared, slices, last.to(device), positions.to(device), int(own.max()) + 1)
+        prefixes = Tree.of([prompt[:-1] for prompt, _ in pairs], device)
+        own = torch.cat([torch.arange(len(prompt) - 1, len(prompt) - 1 + len(answer)) for prompt, answer in pairs])
+        slices = _slices([len(answer) for _, answer in pairs])
+        last = torch.tensor([each.start for each in slices])
+        positions = torch.cat([prefixes.positions, own.repeat(streams).to(prefixes.positions)])
+        return cls(prefixes, slices, last.to(device), positions, int(own.max()) + 1)
 
     @property
     def before(self) -> int:
         """Rows of all prefixes."""
-        return self.prefixes[-1].stop
+        return len(self.prefixes.tokens)
 
     @property
     def width(self) -> int:
@@ -48,7 +46,7 @@ class Layout:
 
     @property
     def without_prefixes(self) -> "Layout":
-        return replace(self, prefixes=[slice(0, 0)] * len(self.prefixes), positions=self.positions[self.before :])
+        return replace(self, prefixes=self.prefixes.empty, positions=self.positions[self.before :])
 
     def only(self, kept: "Layout", rows: Float[Tensor, "row ..."]) -> Float[Tensor, "kept ..."]:
         """A view of the rows that another layout keeps: all, or those after the prefixes."""
@@ -61,12 +59,6 @@ class Layout:
     def clean(self, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "width ..."]:
         """A view of the clean stream's rows, the first after the prefixes."""
         return rows[self.before : self.before + self.width]
-
-
-def prefix_tokens(pairs: Sequence[TokenizedPrompt]) -> list[int]:
-    """The tokens of all prefixes."""
-    prompts: list[Ids] = [prompt for prompt, _ in groupby(prompt for prompt, _ in pairs)]
-    return [token for prompt in prompts for token in prompt[:-1]]
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:

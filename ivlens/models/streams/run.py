@@ -10,10 +10,11 @@ from torch import Tensor
 from ...vocabulary import TokenizedPrompt
 from ..engines import HookedTransformer, TransformerBlock
 from ..forks import NO_FORKS, Forks
-from ..head_weights import is_post_norm, output_norm
+from ..head_weights import output_norm
 from ..precision import in_dtype
 from .attention import stream_attention
-from .layout import Layout, prefix_tokens
+from .block import embedded, mlp, normed, output_matrix
+from .layout import Layout
 
 
 def run_streams(
@@ -28,24 +29,13 @@ def run_streams(
     """
     dtype = dtype or model.cfg.dtype
     layout = Layout.of(pairs, 1 + sum(each.count for each in forks.values()), model.cfg.device)
-    x = _embed(model, pairs, layout, dtype)
+    own = [token for prompt, answer in pairs for token in prompt[-1:] + answer[:-1]]
+    tokens = [*layout.prefixes.tokens, *own]
+    x = embedded(model, tokens, layout.positions[: len(tokens)], dtype)
     for layer, block in enumerate(model.blocks):
         kept = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
         x = _advance(in_dtype(block, dtype), x, layout, kept, forks.get(layer, NO_FORKS))
     return [kept.streams(x)[:, own] for own in kept.own]
-
-
-def _embed(
-    model: HookedTransformer, pairs: Sequence[TokenizedPrompt], layout: Layout, dtype: torch.dtype
-) -> Float[Tensor, "row d_model"]:
-    before = prefix_tokens(pairs)
-    own = [token for prompt, answer in pairs for token in prompt[-1:] + answer[:-1]]
-    x = model.embed.W_E[torch.tensor(before + own, device=layout.positions.device)].to(dtype)
-    if model.cfg.post_embedding_ln:
-        x = in_dtype(model.embed.ln, dtype)(x[None])[0]
-    if model.cfg.positional_embedding_type == "standard":
-        x = x + model.pos_embed.W_pos[layout.positions[: len(x)]]
-    return x
 
 
 def _advance(
@@ -53,16 +43,16 @@ def _advance(
 ) -> Float[Tensor, "forked d_model"]:
     """One block: streams fork entering it, after attention, and after the MLP; only ``kept`` rows leave it."""
     x = _enter(x, layout, forks)
-    z = stream_attention(block.attn, x if is_post_norm(block) else block.ln1(x[None])[0], layout, kept)
+    z = stream_attention(block.attn, normed(block, x), layout, kept)
     out, forked = _writes(block, z, kept, forks)
     x = layout.only(kept, x)
     middle = (kept.clean(x) + kept.clean(out))[kept.last]  # the clean stream between attention and MLP
     if block.cfg.parallel_attn_mlp:  # the MLP reads the block's input, which forks share with the clean stream
-        x = x + _mlp(block, x)
+        x = x + mlp(block, x)
     x = _join(out.add_(x), forked.add_(kept.clean(x)))
     del z, out, forked  # the MLP needs the memory
     if not block.cfg.parallel_attn_mlp:
-        x = x.add_(_mlp(block, x))
+        x = x.add_(mlp(block, x))
     return x if forks.mlp is None else _join(x, _fork(kept.clean(x), kept, forks.mlp.to(x) + middle))
 
 
@@ -93,7 +83,7 @@ def _writes(
     block: TransformerBlock, z: Float[Tensor, "kept head d_head"], kept: Layout, forks: Forks
 ) -> tuple[Float[Tensor, "kept d_model"], Float[Tensor, "fork width d_model"]]:
     """What attention adds in the rows ``kept``, and in the streams that fork after it."""
-    w_o = block.attn.W_O.permute(2, 0, 1).flatten(1)  # a view of weights stored transposed
+    w_o = output_matrix(block)
     out = F.linear(z.flatten(1), w_o, block.attn.b_O)
     replaced = kept.clean(out)[kept.last] + F.linear(_offsets(kept.clean(z)[kept.last], forks).flatten(2), w_o)
     if forks.written is not None:
@@ -115,7 +105,3 @@ def _offsets(z: Float[Tensor, "prompt head d_head"], forks: Forks) -> Float[Tens
         values[: len(forks.z)] = forks.z.to(z)
     offsets[range(len(heads)), :, heads] = values - z[:, heads].transpose(0, 1)
     return offsets
-
-
-def _mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-    return block.apply_mlp(x[None] if is_post_norm(block) else block.ln2(x[None]))[0]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...errors import HookError, UnsupportedError
 from ...vocabulary import Head, ModelPart, Part, TokenizedPrompt
-from ..candidates import PromptCandidates, read_rows
 from ..forks import additions, replacements, rows_of
 from ..hooks import has_hooks
 from ..parts import PartValues, check_parts, check_values
+from ..tails import PromptCandidates, read_rows
 from .readout import read_greedy, read_scores
 from .run import run_streams
 
@@ -97,7 +97,12 @@ def check_streamable(model: Any, parts: Iterable[Part] = ("z",)) -> None:
     """
     if has_hooks(model):
         raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")
-    cfg = model.cfg
+    if found := not_represented(model.cfg):
+        raise UnsupportedError("a model that last-token streams represent", ", ".join(found), "use method='loop'")
+
+
+def not_represented(cfg: Any) -> list[str]:
+    """What a TransformerLens config has that streams do not represent."""
     odd = {
         "positions": cfg.positional_embedding_type not in ("rotary", "standard", "alibi"),
         "attention in both directions": cfg.attention_dir != "causal",
@@ -107,6 +112,4 @@ def check_streamable(model: Any, parts: Iterable[Part] = ("z",)) -> None:
         "attention only": cfg.attn_only,
         "4-bit weights": cfg.load_in_4bit,
     }
-    found = [name for name, present in odd.items() if present]
-    if found:
-        raise UnsupportedError("a model that last-token streams represent", ", ".join(found), "use method='loop'")
+    return [name for name, present in odd.items() if present]

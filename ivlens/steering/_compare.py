@@ -1,0 +1,101 @@
+"""``compare_conditions``: the same queries under several conditions, in as few passes as give the same numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..checks import checked
+from ..errors import ArgumentError, refuse_odd
+from ..models import Model, provenance, runs_once
+from ..records import ConditionComparison
+from ..scoring import candidates_of, evaluate, is_generated, judge, listed
+from ..tasks import Prompt, warn_of_missing_spaces
+from ._steer import Steering
+from ._sweep import odd_ones, steered_likelihoods
+
+Context = AbstractContextManager[Any] | None
+Setting = tuple[Iterable[Prompt] | Prompt, Context]
+Answered = tuple[Bool[Tensor, " prompt"], Float[Tensor, " prompt"]]  # correct, and the probability
+
+
+@checked
+def compare_conditions(
+    model: Model, conditions: Mapping[str, Setting], *, task: str = "", **settings: Any
+) -> ConditionComparison:
+    """Evaluate prompts under each condition: prompts, and a context such as ``steer`` or ``ablate``, or None.
+
+    All conditions have the same queries, so they compare prompt by prompt.
+
+    Args:
+        model: the model to evaluate.
+        conditions: by name, prompts and a context such as ``steer`` or ``ablate``, or None.
+        task: name of the task, for tables.
+        settings: further facts for the provenance.
+
+    Returns:
+        Answers under each condition.
+
+    Raises:
+        ArgumentError: no conditions, or ones on different queries.
+        PromptError: see ``evaluate``.
+
+    Example:
+        >>> iv.compare_conditions(model, {"plain": (prompts, None), "steered": (prompts, iv.steer(model, vector, 1))}).n
+        4
+    """
+    evaluated = [(listed(prompts), context) for prompts, context in conditions.values()]
+    queries = {tuple(prompt.input for prompt in prompts) for prompts, _ in evaluated}
+    if len(queries) != 1:
+        raise ArgumentError("conditions, one or more, on the same queries", f"{len(queries)} different sets of queries")
+    answers = _answers(model, evaluated)
+    correct, probabilities = (torch.stack(each) for each in zip(*answers, strict=True))
+    return ConditionComparison(
+        correct, probabilities, tuple(map(str, conditions)), task, provenance=provenance(model, **settings)
+    )
+
+
+def _answers(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) -> list[Answered]:
+    """Whether each answer is correct, and its probability, under each condition."""
+    found: dict[int, Answered] = {}
+    waiting = [number for number, each in enumerate(evaluated) if runs_once(model) and _forks(*each)]
+    while waiting:
+        prompts = evaluated[waiting[0]][0]
+        together = [number for number in waiting if evaluated[number][0] == prompts]
+        waiting = [number for number in waiting if number not in together]
+        if len(together) > 1:
+            found |= zip(together, _in_streams(model, prompts, [evaluated[each][1] for each in together]), strict=True)
+    for number, (prompts, context) in enumerate(evaluated):
+        if number not in found:
+            with context or nullcontext():
+                answers = evaluate(model, prompts)
+            found[number] = answers.correct, answers.probabilities
+    return [found[number] for number in range(len(evaluated))]
+
+
+def _forks(prompts: Sequence[Prompt], context: Context) -> bool:
+    """Whether the condition is a stream that forks off the plain prompts, or these themselves."""
+    forks = context is None or (isinstance(context, Steering) and context.added is not None)
+    return forks and not any(map(is_generated, prompts))
+
+
+def _in_streams(model: Model, prompts: list[Prompt], contexts: Sequence[Context]) -> list[Answered]:
+    """Answers under several conditions of the same prompts, which run once."""
+    warn_of_missing_spaces(model.tokenizer, prompts)
+    asked = candidates_of(model, prompts)
+    steerings = sorted((each for each in contexts if isinstance(each, Steering)), key=attrgetter("layer"))
+    added = {
+        layer: torch.stack([each.added for each in of_layer])
+        for layer, of_layer in groupby(steerings, key=attrgetter("layer"))
+    }
+    found = steered_likelihoods(model, asked, added, doing="evaluating")
+    refuse_odd("logits", [prompt.text for prompt in prompts], odd_ones(found))
+    correct = torch.stack([judge(*each).correct for each in zip(asked, found, strict=True)], 1)
+    logs = torch.stack([of.log_likelihoods[:, each.first] for each, of in zip(asked, found, strict=True)], 1)
+    rows = {None: 0} | {each: row for row, each in enumerate(steerings, 1)}
+    return [(correct[rows[each]], logs[rows[each]].exp()) for each in contexts]
