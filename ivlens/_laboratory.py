@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from .activations import mean_head_activations
 from .checks import Count, Natural, Seed, checked
@@ -31,7 +33,6 @@ from .records import (
     load_or_compute,
 )
 from .records.laboratory import record_path
-from .scoring import evaluate
 from .steering import (
     Setting,
     TriedOnLayers,
@@ -264,21 +265,26 @@ class _Measurements:
             vectors = [self._vector(effects[task], chosen.k) for task in self.tasks]
             heads = [effects[task].top(chosen.k) for task in self.tasks]
             prompts = [self._bare(task, self.config.n_test, "test") for task in self.tasks]
-            correct = [torch.stack([self._steered(vector, chosen, each) for each in prompts]) for vector in vectors]
+            named = {Condition.TASK_VECTOR.of(task): each for task, each in zip(self.tasks, vectors, strict=True)}
+            answers = torch.stack([self._with_each(named, chosen, each) for each in prompts], 1)
             return TransferMatrix(
                 torch.tensor([[head_overlap(one, two) for two in heads] for one in heads], dtype=torch.float64),
                 torch.tensor([[one.cosine(two) for two in vectors] for one in vectors], dtype=torch.float64),
-                torch.stack(correct),
-                torch.stack([evaluate(self.model, each).correct for each in prompts]),
+                answers[1:],
+                answers[0],
                 tuple(self.tasks),
                 provenance=provenance(self.model, steering=steering),
             )
 
         return self._kept("transfer", "", TransferMatrix, measure, asdict(self.config) | {"steering": steering})
 
-    def _steered(self, vector: InstructionVector, chosen: SteeringChoice, prompts: list[Prompt]) -> torch.Tensor:
-        with steer(self.model, vector, chosen.layer, chosen.scale):
-            return evaluate(self.model, prompts).correct
+    def _with_each(
+        self, vectors: dict[str, InstructionVector], chosen: SteeringChoice, prompts: list[Prompt]
+    ) -> Bool[Tensor, "condition prompt"]:
+        """Which prompts are answered rightly as they are, and with each of the vectors added."""
+        conditions: dict[str, Setting] = {Condition.BARE: (prompts, None)}
+        conditions |= steered(self.model, prompts, vectors, chosen.layer, chosen.scale)
+        return compare_conditions(self.model, conditions).correct
 
     def _kept(
         self, what: str, task: str, kind: type[R], measure: Callable[[], R], settings: dict[str, Any], **about: Any

@@ -50,7 +50,7 @@ def test_transfer_has_ones_on_its_diagonal(measured: Any) -> None:
 
 def test_a_second_run_measures_nothing(smollm2: Any, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lab, folder = measured
-    for name in ("compare_conditions", "locate_heads", "steering_sweep", "evaluate"):
+    for name in ("compare_conditions", "locate_heads", "steering_sweep"):
         monkeypatch.setattr(_laboratory, name, lambda *args, **options: pytest.fail("measured again"))
     for again in (laboratory(smollm2, TASKS, SMALL, out=folder), Laboratory.load(folder, TASKS)):
         assert again.transfer.correct.equal(lab.transfer.correct)

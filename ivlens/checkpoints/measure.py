@@ -242,7 +242,8 @@ def kept_measure(
     def run() -> R:
         log.info("%s: %s%s", checkpoint.name, IN_WORDS[measure], "" if task is None else f" ({task})")
         model = checkpoint.model()
-        with unchanged(model):
+        with unchanged(model, since=checkpoint.checked):
+            checkpoint.checked = True
             return compute(model)
 
     return load_or_compute(folder / f"{'.'.join(parts)}.safetensors", kind, key, run) if is_lasting(prompts) else run()

@@ -76,7 +76,8 @@ class CheckpointSource:
 class CheckpointUnderTest:
     """One checkpoint of a comparison; its model is loaded when it is first needed, and held until ``release``.
 
-    ``options`` go to ``load_model``; facts that are known without loading are in ``facts_folder``.
+    ``options`` go to ``load_model``; facts that are known without loading are in ``facts_folder``. ``checked`` says
+    whether the facts of a loaded model were checked, which nobody changes until ``release``.
     """
 
     source: CheckpointSource
@@ -84,6 +85,7 @@ class CheckpointUnderTest:
     facts_folder: Path
     loaded: Model | None = None
     known_facts: dict[str, Any] = field(default_factory=dict)
+    checked: bool = False
 
     @property
     def name(self) -> str:
@@ -131,7 +133,7 @@ class CheckpointUnderTest:
 
     def release(self) -> None:
         """Free the model, so that the next one has its memory."""
-        self.loaded = None
+        self.loaded, self.checked = None, False
         gc.collect()
 
 

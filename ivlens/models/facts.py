@@ -66,9 +66,13 @@ def model_facts(model: Model) -> dict[str, Any]:
 
 
 @contextmanager
-def unchanged(model: Model) -> Iterator[None]:
-    """Within this context nobody changes the model, so that its facts are checked once, not for every record."""
-    model_facts(model)
+def unchanged(model: Model, *, since: bool = False) -> Iterator[None]:
+    """Within this context nobody changes the model, so that its facts are checked once, not for every record.
+
+    With ``since`` nobody has changed it since such a context before, and they are not checked again.
+    """
+    if not since:
+        model_facts(model)
     _UNCHANGED.add(model)
     try:
         yield

@@ -25,6 +25,7 @@ Answered = tuple[Bool[Tensor, " prompt"], Float[Tensor, " prompt"]]  # correct, 
 
 
 @checked
+@torch.no_grad()
 def compare_conditions(
     model: Model, conditions: Mapping[str, Setting], *, task: str = "", **settings: Any
 ) -> ConditionComparison:
@@ -63,7 +64,7 @@ def compare_conditions(
 def _answers(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) -> list[Answered]:
     """Whether each answer is correct, and its probability, under each condition."""
     found: dict[int, Answered] = {}
-    waiting = [number for number, each in enumerate(evaluated) if runs_once(model) and _forks(*each)]
+    waiting = [number for number, each in enumerate(evaluated) if runs_once(model) and _forks(model, *each)]
     while waiting:
         prompts = evaluated[waiting[0]][0]
         together = [number for number in waiting if evaluated[number][0] == prompts]
@@ -78,9 +79,10 @@ def _answers(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) ->
     return [found[number] for number in range(len(evaluated))]
 
 
-def _forks(prompts: Sequence[Prompt], context: Context) -> bool:
+def _forks(model: Model, prompts: Sequence[Prompt], context: Context) -> bool:
     """Whether the condition is a stream that forks off the plain prompts, or these themselves."""
-    forks = context is None or (isinstance(context, Steering) and context.added is not None)
+    steers = isinstance(context, Steering) and context.model is model and context.added is not None
+    forks = context is None or steers
     return forks and not any(map(is_generated, prompts))
 
 

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ..activations import mean_head_activations
+from ..activations import capture
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
 from ..files import short_hash
-from ..models import HookedTransformer, hooked, last_token, resid_pre_name
-from ..records import short_repr
+from ..models import HookedTransformer, at_least_float32, provenance, resid_pre_name, unchanged, z_name
+from ..records import HeadMeans, short_repr
 from ..scoring import check_answers, evaluate
 from ..tasks import AnyFormat, Prompt, Task
 from ..text import plural
@@ -147,6 +145,11 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
         >>> measure(model, iv.Ability("old", tuple(prompts)))["n"]
         4
     """
+    with unchanged(model):
+        return _measured(model, ability)
+
+
+def _measured(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
     found = evaluate(model, ability.prompts)
     low, high = found.accuracy_interval()
     row = {
@@ -170,18 +173,15 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([*found, *mean])
 
 
-@torch.no_grad()
 def _of_vector(model: HookedTransformer, ability: Ability, base: InstructionVector) -> dict[str, float]:
-    prompts = ability.prompts[: ability.n_watched]
-    values, cosines = vector_values(model, base).double(), []
-
-    def compare(stream: Float[Tensor, "batch pos d_model"]) -> None:
-        cosines.append(torch.cosine_similarity(stream[last_token(stream)].double(), values[None], dim=1))
-
-    layer = model.cfg.n_layers // 2 if ability.layer is None else ability.layer
-    with hooked(model, {resid_pre_name(layer): compare}):
-        means = mean_head_activations(model, prompts)
+    prompts, n_layers = ability.prompts[: ability.n_watched], model.cfg.n_layers
+    entering = resid_pre_name(n_layers // 2 if ability.layer is None else ability.layer)
+    outputs = [z_name(layer) for layer in range(n_layers)]
+    found = capture(model, prompts, [*outputs, entering], reduce="none")
+    z = torch.stack([found[point].double().mean(0) for point in outputs])
+    means = HeadMeans(z.to(at_least_float32(model.cfg.dtype)), len(prompts), provenance=provenance(model))
     now = instruction_vector(model, means, base.heads)
-    return {
-        "cosine": now.cosine(base), "norm_ratio": now.norm / base.norm, "alignment": torch.cat(cosines).mean().item(),
-    }  # fmt: skip
+    alignment = torch.cosine_similarity(
+        found[entering].double(), vector_values(model, base).double().cpu()[None], dim=1
+    )
+    return {"cosine": now.cosine(base), "norm_ratio": now.norm / base.norm, "alignment": alignment.mean().item()}
