@@ -16,6 +16,8 @@ PARTS = ("contenders", "ratios", "scaling", "memory")
 SCALE_RECORD = "scale.json"
 SCALE_COMMAND = "python -m figures.benchmark.scale --out figures/benchmark/records/scale.json"
 SCALE_PARTS = ("device", "precision", "scale")
+VERBS_RECORD = "verbs.json"
+VERBS_COMMAND = "python -m figures.benchmark.verbs --out figures/benchmark/records/verbs.json"
 
 
 def write(folder: Path, *, kind: str = "png") -> list[Path]:
@@ -31,7 +33,8 @@ def write(folder: Path, *, kind: str = "png") -> list[Path]:
         title="The exact sweep and what is run instead", facts=facts_of(record),
     )  # fmt: skip
     image = views.save_figure(figure, folder / f"benchmark.{kind}")
-    return [image, write_tables(folder / "tables.md", *tables(record), *scale_tables(large))]
+    verbs = pd.DataFrame(read_json(folder / "records" / VERBS_RECORD, VERBS_COMMAND, ("verbs",))["verbs"])
+    return [image, write_tables(folder / "tables.md", *tables(record), *scale_tables(large), verbs)]
 
 
 def load_benchmark(path: Path) -> dict[str, Any]:

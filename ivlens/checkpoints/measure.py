@@ -47,6 +47,7 @@ from ..steering import compare_conditions, controlled, steering_sweep
 from ..tasks import Prompt, is_lasting
 from ..tensor_files import load_tensors, save_tensors
 from ..vectors import InstructionVector, instruction_vector
+from ..vocabulary import Condition
 from .config import CheckpointConfig
 from .measure_words import IN_WORDS
 from .prompts import TaskPrompts
@@ -168,10 +169,16 @@ class KeptMeasures:
         prompts: TaskPrompts,
         vectors: Mapping[str, InstructionVector],
         steered: SteeringPoint,
+        answers: Evaluation,
     ) -> ConditionComparison:
-        """Bare and clean test prompts, and bare ones with each vector added, the base's first; random ones."""
+        """Bare and clean test prompts, and bare ones with each vector added, the base's first; random ones.
+
+        ``answers`` are those to the clean prompts.
+        """
         seeds = self.config.random_seeds
-        compute = partial(_recover, prompts=prompts, vectors=vectors, steered=steered, random_seeds=seeds)
+        compute = partial(
+            _recover, prompts=prompts, vectors=vectors, steered=steered, random_seeds=seeds, answers=answers
+        )
         return self._kept(
             "recovery", ConditionComparison, checkpoint, prompts.task, compute, [*prompts.bare_test, *prompts.test],
             random_seeds=seeds, layer=steered.layer, scale=steered.scale,
@@ -298,10 +305,17 @@ def _recover(
     vectors: Mapping[str, InstructionVector],
     steered: SteeringPoint,
     random_seeds: Sequence[int],
+    answers: Evaluation,
 ) -> ConditionComparison:
     layer, scale = steered
-    conditions = controlled(model, prompts.bare_test, prompts.test, vectors, layer, scale, random_seeds)
-    return compare_conditions(model, conditions, task=prompts.task, layer=layer, scale=scale)
+    conditions = controlled(model, prompts.bare_test, None, vectors, layer, scale, random_seeds)
+    found = compare_conditions(model, conditions, task=prompts.task, layer=layer, scale=scale)
+    return replace(
+        found,
+        correct=torch.cat([found.correct[:1], answers.correct[None], found.correct[1:]]),
+        probabilities=torch.cat([found.probabilities[:1], answers.probabilities[None], found.probabilities[1:]]),
+        conditions=(found.conditions[0], str(Condition.CLEAN), *found.conditions[1:]),
+    )
 
 
 def _weight_change(model: Model, attention_file: Path) -> WeightChange:

@@ -1,8 +1,10 @@
 """Greedy decoding: a prompt runs once, then each token is one pass that goes on from the key-value cache.
 
-Prompts of a batch are padded on the left, so that all of them end together. Whether a model computes a padded prompt,
-and a cached one, as it computes the prompt alone is tried once, on a short text: where padding changes the logits only
-prompts of one length share a batch, and where the cache does every token runs the whole prompt.
+Where streams represent the model and no hooks are active, prompts share what they have in common at their beginning
+(``streams.decode``). Else prompts of a batch are padded on the left, so that all of them end together. Whether a model
+computes a padded prompt, and a cached one, as it computes the prompt alone is tried once, on a short text: where
+padding changes the logits only prompts of one length share a batch, and where the cache does every token runs the whole
+prompt.
 """
 
 import warnings
@@ -23,6 +25,7 @@ from .engines import Model
 from .hooks import runs_in_parts, without_edits
 from .precision import TOLERANCE
 from .runs import answer_logits, next_logits, overflow_shown, padded, padded_ids
+from .streams import decoder, decodes_once
 
 NextLogits = Callable[[Int[Tensor, "batch pos"], Int[Tensor, "batch all"]], Float[Tensor, "batch vocab"]]
 Feed = Callable[[Int[Tensor, " batch"] | None], Float[Tensor, "batch vocab"]]
@@ -66,13 +69,15 @@ def decode_greedily(
         batch_size: prompts that run together.
         done: called whenever a prompt has ended.
     """
-    trial = decoding_of(model)
+    once = decodes_once(model)
+    trial = DecodingTrial(together=True, cached=True) if once else decoding_of(model)
     replies: list[Ids] = [()] * len(prompts)
     odd = set[int]()
     for numbers in _groups(prompts, limits, batch_size, alike=not trial.together):
         rows = [prompts[number] for number in numbers]
         going = {row: number for row, number in enumerate(numbers) if limits[number]}
-        feed = _cached(model, rows) if trial.cached else _whole(model, rows)
+        start: Any = decoder if once else _cached if trial.cached else _whole
+        feed = start(model, rows)
         chosen = None
         while going:
             logits = feed(chosen)

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ivlens
 from figures.benchmark import study as benchmark
+from figures.benchmark import verbs
+from figures.benchmark.floor import Product
 from figures.pages import markdown
 
 BENCHMARK = Path(__file__).parents[2] / "figures" / "benchmark"
@@ -95,3 +98,16 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path) -> None:
     (tmp_path / "records").symlink_to(BENCHMARK / "records")
     _, tables = benchmark.write(tmp_path, kind="html")
     assert tables.read_text() == (BENCHMARK / "tables.md").read_text()
+
+
+def test_matrix_products_are_counted_by_shape_those_of_attention_and_gradients_too() -> None:
+    weight = torch.randn(5, 3, requires_grad=True)
+    with verbs.Counted() as counted:
+        torch.nn.functional.linear(torch.randn(2, 3), weight, torch.zeros(5)).sum().backward()
+        q, k = torch.randn(1, 4, 6, 8), torch.randn(1, 4, 7, 8)
+        torch.nn.functional.scaled_dot_product_attention(q, k, k)
+    assert counted.products == {
+        Product(1, 2, 3, 5): 1, Product(1, 5, 2, 3): 1,  # the product, and the weight's gradient
+        Product(4, 6, 8, 7): 1, Product(4, 6, 7, 8): 1,  # scores and values of four heads
+    }  # fmt: skip
+    assert verbs.seconds_alone(counted.products) >= 0

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ivlens as iv
-from ivlens.models import answer_residual, hooked, padded, recorded_points, run_once, runs_once
+from ivlens.models import answer_logits, answer_residual, hooked, padded, recorded_points, run_once, runs_once
 from ivlens.models.engines import has_hooked
+from ivlens.models.streams import decoder, decodes_once
 from ivlens.models.streams import tree as trees
 from ivlens.models.streams.tree import Tree
 from ivlens.vocabulary import TokenizedPrompt
@@ -93,3 +94,20 @@ def test_a_tree_has_one_row_for_each_beginning(texts: list[tuple[int, ...]], at_
     for group in groups:
         assert group.rows[group.text, group.pos].tolist() == group.new.tolist()
         assert len(group.rows) == 1 or group.rows.shape[0] * group.rows.shape[1] ** 2 <= at_once
+
+
+@pytest.mark.parametrize("model_type", TINY)
+@torch.no_grad()
+def test_decoding_gives_what_a_pass_over_the_whole_text_gives(load: Any, model_type: str) -> None:
+    model = load(model_type)
+    assert decodes_once(model) == (model_type not in ("gemma2", "bloom"))  # capped scores, ALiBi
+    if not decodes_once(model):
+        return
+    prompts = [pair.prompt_ids for pair in PAIRS]
+    feed, tokens = decoder(model, prompts), torch.randint(4, 320, (4, len(prompts)))
+    for step in range(5):
+        found = feed(None if step == 0 else tokens[step - 1])
+        for number, prompt in enumerate(prompts):
+            text = TokenizedPrompt((*prompt, *tokens[:step, number].tolist()), (0,))
+            (expected,) = answer_logits(model, padded([text], "cpu"))
+            torch.testing.assert_close(found[number], expected[0], atol=1e-9, rtol=1e-9)

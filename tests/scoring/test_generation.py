@@ -155,6 +155,7 @@ def test_the_cache_gives_what_repeated_whole_passes_give(
         cached = decoded(model)
         whole = decoding.DecodingTrial(together=True, cached=False, trouble="a test")
         monkeypatch.setitem(decoding._trials, model, whole)
+        monkeypatch.setattr(decoding, "decodes_once", lambda model: False)
         with pytest.warns(FallbackWarning, match=r"every token runs the whole prompt \(a test\)"):
             assert decoded(model) == cached
 

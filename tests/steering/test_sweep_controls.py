@@ -131,7 +131,9 @@ def test_conditions_are_compared_prompt_by_prompt(model: Any, vector: Instructio
         layer=1,
     )
     assert found.conditions == ("bare", "steered")
-    assert found.probabilities[0].equal(ivlens.evaluate(model, PROMPTS).probabilities)
+    torch.testing.assert_close(
+        found.probabilities[0], ivlens.evaluate(model, PROMPTS).probabilities, rtol=1e-5, atol=1e-8
+    )
     assert not found.probabilities[1].equal(found.probabilities[0])
     frame = found.to_frame()
     assert list(frame["n"]) == [3, 3]
@@ -171,7 +173,8 @@ def test_controls_stand_beside_the_vectors_in_one_wording(
     assert [*found.conditions] == [name for name in names if with_clean or name != "clean"]
     assert {type(name) for name in found.conditions} == {str}
     with ivlens.steer(model, ivlens.random_vector(vector, seed=5), 1, 2.0):
-        assert found.probabilities[-1].equal(ivlens.evaluate(model, PROMPTS).probabilities)
+        expected = ivlens.evaluate(model, PROMPTS).probabilities
+    torch.testing.assert_close(found.probabilities[-1], expected, rtol=1e-5, atol=1e-8)
 
 
 def test_a_condition_is_found_by_its_name_or_by_its_seeds() -> None:

@@ -21,11 +21,14 @@ padded, and prompts that begin alike share the rows of their beginning.
 
 ``tree``: texts that begin alike. ``layout``: which row is which. ``attention``: prefixes attend within their texts,
 streams to their prompt's prefix and to themselves. ``block``: the rest of a block. ``run``: the pass over the layers,
-where streams fork. ``once``: a pass in which nothing forks. ``readout``: an answer's scores off the final streams.
+where streams fork. ``once``: a pass in which nothing forks. ``decode``: the tokens after prompts. ``readout``: an
+answer's scores off the final streams.
 ``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``memory``: how many rows fit.
 What forks in a layer, ``models/forks.py``, is the same for a Bridge.
 """
 
+from .decode import decoder as decoder
+from .decode import decodes_once as decodes_once
 from .memory import rows_that_fit as rows_that_fit
 from .once import answer_streams as answer_streams
 from .once import recorded_points as recorded_points

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
@@ -29,12 +29,39 @@ def stream_attention(
 
 def tree_attention(
     attention: Any, normed: Float[Tensor, "row d_model"], tree: Tree
-) -> Float[Tensor, "row head d_head"]:
-    """Outputs of all heads before W_O in the rows of a tree."""
+) -> tuple[Float[Tensor, "row head d_head"], Float[Tensor, "row kv_head d_head"], Float[Tensor, "row kv_head d_head"]]:
+    """Outputs of all heads before W_O in the rows of a tree, their keys and their values."""
     q, k, v = _projected(attention, normed, tree.positions, max(map(len, tree.paths)))
     z = torch.empty_like(q)
     _attend_within(attention, q, k, v, tree, z)
-    return z
+    return z, k, v
+
+
+def next_attention(
+    attention: Any,
+    normed: Float[Tensor, "text d_model"],
+    positions: Int[Tensor, " text"],
+    keys: Float[Tensor, "text before kv_head d_head"],
+    values: Float[Tensor, "text before kv_head d_head"],
+    own: Bool[Tensor, "text pos"],
+) -> tuple[
+    Float[Tensor, "text head d_head"],
+    Float[Tensor, "text pos kv_head d_head"],
+    Float[Tensor, "text pos kv_head d_head"],
+]:
+    """Outputs of all heads at the next token of each text, of which ``own`` tells tokens from padding on the left.
+
+    With it the keys and values, of the tokens before and this one.
+    """
+    q, k, v = _projected(attention, normed, positions, int(positions.max()) + 1)
+    keys, values = (torch.cat([before, new[:, None]], 1) for before, new in ((keys, k), (values, v)))
+    if attention.attn_type == "local":
+        own = own & _sees(attention, 1, own.shape[1] - 1, own.device)
+    z = F.scaled_dot_product_attention(
+        q[:, :, None], keys.transpose(1, 2), values.transpose(1, 2), attn_mask=own[:, None, None],
+        scale=1 / attention.attn_scale, enable_gqa=True,
+    )  # fmt: skip
+    return z[:, :, 0], keys, values
 
 
 def _projected(

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..engines import HookedTransformer, TransformerBlock
-from ..head_weights import is_post_norm
+from ..head_weights import is_post_norm, output_norm
 from ..precision import in_dtype
 
 
@@ -36,3 +37,16 @@ def output_matrix(block: TransformerBlock) -> Float[Tensor, "d_model z"]:
 def mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
     """What the MLP adds, after any norm."""
     return block.apply_mlp(x[None] if is_post_norm(block) else block.ln2(x[None]))[0]
+
+
+def advance(
+    block: TransformerBlock, x: Float[Tensor, "row d_model"], z: Float[Tensor, "row head d_head"]
+) -> Float[Tensor, "row d_model"]:
+    """The stream after a block, of the stream that enters it and the heads' outputs before W_O."""
+    out = F.linear(z.flatten(1), output_matrix(block), block.attn.b_O)
+    if norm := output_norm(block):
+        out = norm(out[None])[0]
+    if block.cfg.parallel_attn_mlp:
+        return out.add_(x).add_(mlp(block, x))
+    x = out.add_(x)
+    return x.add_(mlp(block, x))

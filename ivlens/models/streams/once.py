@@ -4,18 +4,16 @@ from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
-from ..engines import HookedTransformer, Model, TransformerBlock
-from ..head_weights import output_norm
+from ..engines import HookedTransformer, Model
 from ..hooks import has_hooks
 from ..points import resid_pre_name, z_name
 from ..runs import answer_residual, padded
 from .attention import tree_attention
-from .block import embedded, mlp, normed, output_matrix
+from .block import advance, embedded, normed
 from .sweep import not_represented
 from .tree import Tree
 
@@ -60,24 +58,11 @@ def run_once(
     rows = torch.tensor([row for of_prompt in asked for row in of_prompt], dtype=torch.long, device=tree.device)
     x = embedded(model, tree.tokens, tree.positions, model.cfg.dtype)
     for layer, block in enumerate(model.blocks):
-        z = tree_attention(block.attn, normed(block, x), tree)
+        z, _, _ = tree_attention(block.attn, normed(block, x), tree)
         if record is not None:
             record(resid_pre_name(layer), x[last])
             record(z_name(layer), z[last])
         if layer == model.cfg.n_layers - 1:
             x, z = x[rows], z[rows]
-        x = _advance(block, x, z)
+        x = advance(block, x, z)
     return list(x.split([len(of_prompt) for of_prompt in asked]))
-
-
-def _advance(
-    block: TransformerBlock, x: Float[Tensor, "row d_model"], z: Float[Tensor, "row head d_head"]
-) -> Float[Tensor, "row d_model"]:
-    """The stream after a block, of the stream that enters it and the heads' outputs before W_O."""
-    out = F.linear(z.flatten(1), output_matrix(block), block.attn.b_O)
-    if norm := output_norm(block):
-        out = norm(out[None])[0]
-    if block.cfg.parallel_attn_mlp:
-        return out.add_(x).add_(mlp(block, x))
-    x = out.add_(x)
-    return x.add_(mlp(block, x))
