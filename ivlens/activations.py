@@ -15,6 +15,7 @@ from torch import Tensor
 from .checks import Count, check_finite, checked
 from .errors import ArgumentError, MismatchError, refuse_odd
 from .models import (
+    HookedTransformer,
     Model,
     at_least_float32,
     check_fits,
@@ -138,6 +139,7 @@ def _record(
     """
     numbers, batch = numbered
     if once:
+        assert isinstance(model, HookedTransformer)  # runs_once
         return _record_once(model, numbers, batch, points, total)
     rows = padded(batch, model.cfg.device)
     shares = None if isinstance(at, str) else _shares([at[number] for number in numbers], rows.tokens)
@@ -164,7 +166,11 @@ def _record(
 
 
 def _record_once(
-    model: Model, numbers: Sequence[int], batch: Sequence[TokenizedPrompt], points: Sequence[str], total: bool
+    model: HookedTransformer,
+    numbers: Sequence[int],
+    batch: Sequence[TokenizedPrompt],
+    points: Sequence[str],
+    total: bool,
 ) -> _Batch:
     """One batch's activations at the last token of its prompts, which share the rows of their beginning."""
     found, wide = _Batch({}, set()), torch.float64 if total else at_least_float32(model.cfg.dtype)

@@ -64,13 +64,13 @@ def compare_conditions(
 def _answers(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) -> list[Answered]:
     """Whether each answer is correct, and its probability, under each condition."""
     found: dict[int, Answered] = {}
-    waiting = [number for number, each in enumerate(evaluated) if runs_once(model) and _forks(model, *each)]
-    while waiting:
-        prompts = evaluated[waiting[0]][0]
-        together = [number for number in waiting if evaluated[number][0] == prompts]
-        waiting = [number for number in waiting if number not in together]
+    forks = _forks(model, evaluated)
+    while forks:
+        prompts = evaluated[next(iter(forks))][0]
+        together = [number for number in forks if evaluated[number][0] == prompts]
+        contexts = [forks.pop(number) for number in together]
         if len(together) > 1:
-            found |= zip(together, _in_streams(model, prompts, [evaluated[each][1] for each in together]), strict=True)
+            found |= zip(together, _in_streams(model, prompts, contexts), strict=True)
     for number, (prompts, context) in enumerate(evaluated):
         if number not in found:
             with context or nullcontext():
@@ -79,18 +79,21 @@ def _answers(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) ->
     return [found[number] for number in range(len(evaluated))]
 
 
-def _forks(model: Model, prompts: Sequence[Prompt], context: Context) -> bool:
-    """Whether the condition is a stream that forks off the plain prompts, or these themselves."""
-    steers = isinstance(context, Steering) and context.model is model and context.added is not None
-    forks = context is None or steers
-    return forks and not any(map(is_generated, prompts))
+def _forks(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) -> dict[int, Steering | None]:
+    """By their numbers, the conditions that are streams which fork off the plain prompts, or these themselves."""
+    forks: dict[int, Steering | None] = {}
+    for number, (prompts, context) in enumerate(evaluated if runs_once(model) else ()):
+        steers = isinstance(context, Steering) and context.model is model and context.forks
+        if (context is None or steers) and not any(map(is_generated, prompts)):
+            forks[number] = context if isinstance(context, Steering) else None
+    return forks
 
 
-def _in_streams(model: Model, prompts: list[Prompt], contexts: Sequence[Context]) -> list[Answered]:
+def _in_streams(model: Model, prompts: list[Prompt], contexts: Sequence[Steering | None]) -> list[Answered]:
     """Answers under several conditions of the same prompts, which run once."""
     warn_of_missing_spaces(model.tokenizer, prompts)
     asked = candidates_of(model, prompts)
-    steerings = sorted((each for each in contexts if isinstance(each, Steering)), key=attrgetter("layer"))
+    steerings = sorted((each for each in contexts if each is not None), key=attrgetter("layer"))
     added = {
         layer: torch.stack([each.added for each in of_layer])
         for layer, of_layer in groupby(steerings, key=attrgetter("layer"))

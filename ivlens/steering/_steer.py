@@ -19,13 +19,14 @@ SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
 
 
 class Steering(Hooks):
-    """The context of ``steer``: ``added`` is what it adds to the stream entering ``layer`` at the last prompt token.
+    """The context of ``steer``: what is ``added``, and at which ``layer``.
 
-    ``added`` is None where it adds at other tokens or another site.
+    ``forks`` says that it is added to the stream entering the layer at the last prompt token, nowhere else.
     """
 
     layer: int
-    added: Float[Tensor, " d_model"] | None
+    added: Float[Tensor, " d_model"]
+    forks: bool
 
 
 @checked
@@ -81,7 +82,7 @@ def steer(
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
     steering = Steering(model, {SITES[site](layer): edit}, facts, in_parts=True)
-    steering.layer, steering.added = layer, added if (position, site) == ("last", "resid_pre") else None
+    steering.layer, steering.added, steering.forks = layer, added, (position, site) == ("last", "resid_pre")
     return steering
 
 

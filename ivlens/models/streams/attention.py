@@ -20,9 +20,9 @@ def stream_attention(
     q, k, v = _projected(attention, normed, layout.positions[: len(normed)], layout.reach, first)
     z = torch.empty_like(q)
     _attend_within(attention, q, k, v, kept.prefixes, z)
-    streams = kept.streams(q), layout.streams(k), layout.streams(v)
+    queries, keys, values = kept.streams(q), layout.streams(k), layout.streams(v)
     for prefix, own in zip(layout.prefixes.spans, layout.own, strict=True):
-        mine = (rows[:, own] for rows in streams)
+        mine = queries[:, own], keys[:, own], values[:, own]
         kept.streams(z)[:, own] = _attend(attention, *mine, k[prefix], v[prefix])
     return z
 

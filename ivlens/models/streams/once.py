@@ -1,4 +1,4 @@
-"""A plain pass over prompts that begin alike: what they share runs once, and the last block on what is asked alone."""
+"""A plain pass over prompts that begin alike: what they share runs once, and the last block for answers alone."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
