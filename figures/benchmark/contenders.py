@@ -1,8 +1,9 @@
 """The ways to get every head's indirect effect that the benchmark compares, as functions of one form.
 
 Each is given the same job and gives P(answer) with each of the heads patched, one after another where that is how the
-method works. What a researcher would run instead of the sweep runs a whole forward pass a head: TransformerLens' hooks
-and its ``patching`` helpers, Todd et al.'s published algorithm on Hugging Face's model, and nnsight.
+method works. Hugging Face's model with its key-value cache is what a good engineer would write instead of the sweep
+(``cached``). What researchers mostly run is a whole forward pass a head: TransformerLens' hooks and its ``patching``
+helpers, Todd et al.'s published algorithm on Hugging Face's model, and nnsight.
 """
 
 import importlib.util
@@ -21,6 +22,8 @@ from transformers import AutoModelForCausalLM
 import ivlens as iv
 from ivlens.scoring import ids
 from ivlens.vocabulary import Head, Method, all_heads
+
+from .cached import RowPerHead, RowsFromTheirLayer
 
 STOCK, TRANSPOSED, HUGGING_FACE = "TransformerLens' layout", "load_model's layout", "Hugging Face's layout"
 
@@ -82,6 +85,8 @@ def all_contenders(folder: Path, model: Any, stock: Any) -> list[Contender]:
             for method in methods
         ),
         Contender("ivlens, exact, on a Bridge", HUGGING_FACE, ours(bridge, "exact"), True),
+        Contender("Hugging Face, KV cache, rows from their layer on", HUGGING_FACE, RowsFromTheirLayer(folder), True),
+        Contender("Hugging Face, KV cache, a row a head", HUGGING_FACE, RowPerHead(folder), True),
         Contender("plain loop, run_with_hooks", STOCK, plain_loop(stock)),
         Contender("plain loop, run_with_hooks", TRANSPOSED, plain_loop(model)),
         Contender("transformer_lens.patching", STOCK, patching_helper(stock)),
