@@ -18,14 +18,15 @@ from ..errors import ArgumentError, PromptError, UnsupportedError, brief, few, r
 from ..models import (
     Model,
     active_edits,
-    answer_logits,
+    answer_streams,
     batches,
     check_attention,
     check_dtype,
     check_length,
     decode_greedily,
     end_of_text,
-    padded,
+    final_logits,
+    runs_once,
 )
 from ..progress import ProgressBar
 from ..tasks import beginning
@@ -158,9 +159,11 @@ class HarnessModel(TemplateLM):
         scores: dict[int, Scored] = {}
         odd = set[int]()
         with ProgressBar(total=len(asked), desc="scoring", unit="row", leave=False, disable=quiet) as bar:
-            for at, batch in reversed(list(batches([pair for pair, _ in asked], self.batch_size))):  # the longest first
-                found = answer_logits(self.model, padded(batch, self.model.cfg.device))
-                for each, logits in zip(at, found, strict=True):
+            alike = runs_once(self.model)
+            of_rows = batches([pair for pair, _ in asked], self.batch_size, alike=alike)
+            for at, batch in reversed(list(of_rows)):  # the longest first, unless beginnings are shared
+                for each, residual in zip(at, answer_streams(self.model, batch), strict=True):
+                    logits = final_logits(self.model, residual)
                     logs = logits.double().log_softmax(-1).cpu()
                     for number in asked[each][1]:
                         scores[number] = _scored(self.tokenizer, logs, pairs[number].answer_ids)

@@ -1,11 +1,17 @@
-"""The parts of a forward pass on rows without a batch axis: embedding, what attention reads, W_O, the MLP."""
+"""The parts of a forward pass on rows without a batch axis: embedding, what attention reads, W_O, the MLP.
+
+RMS norms and gated MLPs, which most families have, are computed in place: the activations of many rows are read and
+written as seldom as can be. All other parts are TransformerLens' own.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.components import GatedMLP, RMSNorm
 
 from ..engines import HookedTransformer, TransformerBlock
 from ..head_weights import is_post_norm, output_norm
@@ -26,7 +32,15 @@ def embedded(
 
 def normed(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
     """What attention reads."""
-    return x if is_post_norm(block) else block.ln1(x[None])[0]
+    return x if is_post_norm(block) else _normed(block.ln1, x)
+
+
+def _normed(norm: Any, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+    if type(norm) is not RMSNorm or not x.dtype == norm.cfg.dtype == norm.w.dtype or x.dtype.itemsize < 4:
+        out: Tensor = norm(x[None])[0]
+        return out
+    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(norm.eps).sqrt_()
+    return (x / scale).mul_(norm.w)
 
 
 def output_matrix(block: TransformerBlock) -> Float[Tensor, "d_model z"]:
@@ -36,7 +50,16 @@ def output_matrix(block: TransformerBlock) -> Float[Tensor, "d_model z"]:
 
 def mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
     """What the MLP adds, after any norm."""
-    return block.apply_mlp(x[None] if is_post_norm(block) else block.ln2(x[None]))[0]
+    x = x if is_post_norm(block) else _normed(block.ln2, x)
+    if type(block.mlp) is not GatedMLP or block.cfg.is_layer_norm_activation():
+        return block.apply_mlp(x[None])[0]
+    hidden = block.mlp.act_fn(F.linear(x, block.mlp.W_gate.T)).mul_(F.linear(x, block.mlp.W_in.T))
+    if block.mlp.b_in.any():
+        hidden += block.mlp.b_in
+    out = F.linear(hidden, block.mlp.W_out.T, block.mlp.b_out)
+    if block.cfg.use_normalization_before_and_after:
+        out = _normed(block.ln2_post, out)
+    return _normed(block.ln2, out) if is_post_norm(block) else out
 
 
 def advance(
@@ -45,7 +68,7 @@ def advance(
     """The stream after a block, of the stream that enters it and the heads' outputs before W_O."""
     out = F.linear(z.flatten(1), output_matrix(block), block.attn.b_O)
     if norm := output_norm(block):
-        out = norm(out[None])[0]
+        out = _normed(norm, out)
     if block.cfg.parallel_attn_mlp:
         return out.add_(x).add_(mlp(block, x))
     x = out.add_(x)
