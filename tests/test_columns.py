@@ -62,6 +62,10 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
         ).to_frame(),
         "UniversalEffects.to_frame": iv.universal_effects([effects, replace(effects, task="another")]).to_frame(),
         "PositionEffects.to_frame": positions.to_frame(),
+        "PositionPartEffects.to_frame": iv.PositionPartEffects(
+            torch.rand(3, 2, 4, 2), None, torch.rand(3, 2, 2), None, torch.rand(3), "probability", "loop",
+            ("query", "last"),
+        ).to_frame(),
         "Stability.to_frame": iv.top_k_stability(effects, 2, resamples=5).to_frame(),
         "prompts_needed": iv.prompts_needed(effects, 2, resamples=5),
         "MethodAgreement.to_frame": iv.MethodAgreement(
