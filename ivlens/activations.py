@@ -6,7 +6,7 @@ points, and sums means over prompts in float64.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Float
@@ -283,7 +283,9 @@ def mean_position_activations(
     }  # fmt: skip
     if parts is None:
         return PositionMeans(means["head"], **facts)
-    return PositionPartMeans(*map(means.get, get_args(EffectPart)), **facts)
+    return PositionPartMeans(
+        means.get("head"), means.get("attention"), means.get("mlp"), means.get("residual"), **facts
+    )  # fmt: skip
 
 
 def check_means(model: Model, means: HeadMeans | PositionMeans | PartMeans | PositionPartMeans) -> None:

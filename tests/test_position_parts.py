@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import TINY
 from torch import Tensor
 
 import ivlens as iv
 from ivlens.errors import ArgumentError, MismatchError, UnsupportedError
 from ivlens.models import POINTS, hooked
 from ivlens.stats import spearman
+from tiny_models import TINY
 
 PARTS = ("head", "attention", "mlp", "residual")
 TASK = iv.Task(  # answers out of the words that the tiny tokenizer knows
@@ -41,7 +41,7 @@ def tokens_at(model: Any, prompt: iv.Prompt, position: str) -> list[int]:
 def by_autograd(
     model: Any, prompt: iv.Prompt, means: iv.PositionPartMeans, positions: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """(mean - a) . d log P / d a of every part and position, by TransformerLens' own hooks and one leaf a hook point."""
+    """(mean - a) . d log P / d a of every part and position, by TransformerLens' hooks and a leaf per hook point."""
     encoded = prompt.encode(model.tokenizer)
     tokens = torch.tensor([encoded.prompt_ids + encoded.answer_ids])
     names = {(part, layer): POINTS[part](layer) for part in PARTS for layer in range(model.cfg.n_layers)}
@@ -232,7 +232,7 @@ def test_methods_are_compared_over_parts_and_positions(model_of: Any, everywhere
 def test_what_does_not_fit_is_refused_by_name(model_of: Any, tiny_hf: Any, tiny_tokenizer: Any) -> None:
     model = model_of()
     heads, means = (iv.mean_position_activations(model, CLEAN, parts=each) for each in (None, ("mlp",)))
-    with pytest.raises(ArgumentError, match=r"means of the parts head, mlp; got none of head; .*parts=\('head', 'mlp'\)"):
+    with pytest.raises(ArgumentError, match=r"parts head, mlp; got none of head; .*parts=\('head', 'mlp'\)"):
         iv.position_effects(model, CORRUPTED, means, parts=("head", "mlp"))
     with pytest.raises(ArgumentError, match="got none of attention"):
         iv.position_effects(model, CORRUPTED, heads, parts=("attention",))

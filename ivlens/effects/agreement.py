@@ -63,10 +63,10 @@ def compare_methods(
         'exact'
     """
     by_position = isinstance(means, PositionMeans | PositionPartMeans)
-    if methods is None:
-        methods = ("loop" if by_position else "exact", "attribution")
-    if len(set(methods)) < len(methods) or len(methods) < 2:
-        raise ArgumentError("two different methods or more, the reference first", repr(methods))
+    exact: Method = "loop" if by_position else "exact"
+    compared: Sequence[Method] = (exact, "attribution") if methods is None else methods
+    if len(set(compared)) < len(compared) or len(compared) < 2:
+        raise ArgumentError("two different methods or more, the reference first", repr(compared))
     measure: Any = position_effects if by_position else indirect_effects
     if parts is None:
         parts = means.parts if isinstance(means, OfParts) else ("head",)
@@ -79,22 +79,22 @@ def compare_methods(
                 model, prompts, means, parts=parts, method=method, metric=metric, n_jobs=n_jobs,
                 steps=steps if method == "attribution" else 1,
             )
-            for method in methods
+            for method in compared
         )  # fmt: skip
-    exact, *found = (_flat(each) for each in (reference, *others))
-    check_count(k, exact.shape[1], "parts and positions")
+    expected, *found = (_flat(each) for each in (reference, *others))
+    check_count(k, expected.shape[1], "parts and positions")
     overlap = partial(_overlap, k=k)
     return MethodAgreement(
-        torch.tensor([[spearman(*maps) for maps in zip(each, exact, strict=True)] for each in found]),
-        torch.tensor([[overlap(*maps) for maps in zip(each, exact, strict=True)] for each in found]),
-        torch.tensor([spearman(each.mean(0), exact.mean(0)) for each in found]),
-        torch.tensor([overlap(each.mean(0), exact.mean(0)) for each in found]),
+        torch.tensor([[spearman(*maps) for maps in zip(each, expected, strict=True)] for each in found]),
+        torch.tensor([[overlap(*maps) for maps in zip(each, expected, strict=True)] for each in found]),
+        torch.tensor([spearman(each.mean(0), expected.mean(0)) for each in found]),
+        torch.tensor([overlap(each.mean(0), expected.mean(0)) for each in found]),
         tuple(each.method for each in others),
         reference.method,
         metric,
         k,
         task=reference.task,
-        provenance=provenance(model, methods=list(methods), metric=metric, k=k, steps=steps, prompts=reference.n),
+        provenance=provenance(model, methods=list(compared), metric=metric, k=k, steps=steps, prompts=reference.n),
     )
 
 

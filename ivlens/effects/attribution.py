@@ -49,7 +49,8 @@ class Replacement(NamedTuple):
     moved: Float[Tensor, " token"] | None = None  # fractions of the way
 
     def to(self, device: torch.device) -> "Replacement":
-        return Replacement(*(None if each is None else each.to(device) for each in self))
+        moved = None if self.moved is None else self.moved.to(device)
+        return Replacement(self.rows.to(device), self.positions.to(device), self.values.to(device), moved)
 
 
 def prompts_that_fit(model: Model, pairs: Sequence[TokenizedPrompt], budget: int | None = None) -> int:
@@ -185,11 +186,11 @@ def first_order(
 ) -> tuple[Products, Float[Tensor, " row"]]:
     """By hook point, replacement minus activation, times the metric's gradient where it is moved; each row's metric.
 
-    Products are taken on the way back, as soon as a gradient is known, so that no gradients are kept. No parameter
-    gets one (see ``differentiable``).
+    The backward pass multiplies each gradient as soon as it is known, so that no gradients are kept. No parameter gets
+    one (see ``differentiable``).
     """
     products: Products = {}
-    source = torch.zeros((), requires_grad=True)  # where the way back ends
+    source = torch.zeros((), requires_grad=True)  # the leaf at which the backward pass ends
 
     def edit(point: str, activation: Float[Tensor, "batch pos *head width"]) -> Tensor:
         row, position, values, moved = replacements[point].to(activation.device)

@@ -179,7 +179,8 @@ def _attributed(
     """First-order effects at the last token."""
     check_parts(model, parts)
     check_values(model, values, parts, len(pairs))
-    means = {kind: values.of(kind) for kind in dict.fromkeys(each.part for each in parts)}
+    found = {kind: values.of(kind) for kind in dict.fromkeys(each.part for each in parts)}
+    means = {kind: of_kind for kind, of_kind in found.items() if of_kind is not None}
     last = [[[len(prompt) - 1]] for prompt, _ in pairs]
     effects, baseline = attributed_effects(
         model, pairs, last, means, metric,

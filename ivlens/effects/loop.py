@@ -3,8 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,18 +23,11 @@ from ..models import (
     strongest_wrong,
 )
 from ..progress import ProgressBar
-from ..vocabulary import Metric, ModelPart, Part, TokenizedPrompt
+from ..vocabulary import Metric, ModelPart, Part, TokenizedPrompt, all_parts
 from .attribution import Effects, Groups, Means
 from .metric import Measure, Scores
 
-
-class Patch(NamedTuple):
-    """A part of a layer, or one head of it, that is patched at one group of positions."""
-
-    part: Part
-    layer: int
-    head: Sequence[int]  # of heads one, else none
-    group: int
+Patch = tuple[ModelPart, int]  # what is patched, at which group of positions
 
 
 def loop_scores(
@@ -96,9 +87,10 @@ def _of_prompt(
     pair, groups = piece
     shapes = {part: (*of_part.shape[1:-1], len(of_part)) for part, of_part in means.items()}  # layer *head group
     patches = [
-        Patch(part, layer, head, group)
-        for part, shape in shapes.items()
-        for layer, *head, group in product(*map(range, shape))
+        (each, group)
+        for part, (layers, heads, *_) in shapes.items()
+        for each in all_parts([part], layers, heads)
+        for group in range(shapes[part][-1])
     ]
     measure = Measure(metric, pair[1:])
     baseline = measure(answer_logits(model, padded([pair], model.cfg.device)))
@@ -120,11 +112,13 @@ def _edits(chunk: Sequence[Patch], groups: Groups, means: Means) -> dict[str, Ca
 
     def edit(point: str, activation: Float[Tensor, "batch pos ..."]) -> Tensor:
         activation = activation.clone()
-        for copy, (part, layer, head, group) in enumerate(chunk):
+        for copy, ((part, layer, head), group) in enumerate(chunk):
             if POINTS[part](layer) == point:
-                value = means[part][(group, layer, *head)]
-                activation[(copy, list(groups[group]), *head)] = value.to(activation)
+                own, value = activation[copy], means[part][group, layer].to(activation)
+                if head is not None:
+                    own, value = own[:, head], value[head]
+                own[list(groups[group])] = value
         return activation
 
-    points = dict.fromkeys(POINTS[part](layer) for part, layer, _, _ in chunk)
+    points = dict.fromkeys(POINTS[each.part](each.layer) for each, _ in chunk)
     return {point: partial(edit, point) for point in points}

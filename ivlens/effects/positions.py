@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, get_args, overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -117,7 +117,9 @@ def position_effects(
     }  # fmt: skip
     if isinstance(means, PositionMeans):
         return PositionEffects(effects["head"], **facts)
-    return PositionPartEffects(*map(effects.get, get_args(EffectPart)), **facts)
+    return PositionPartEffects(
+        effects.get("head"), effects.get("attention"), effects.get("mlp"), effects.get("residual"), **facts
+    )  # fmt: skip
 
 
 def _parts(means: PositionMeans | PositionPartMeans) -> Sequence[EffectPart]:

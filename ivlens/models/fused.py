@@ -1,7 +1,7 @@
 """Attention by torch's fused kernel in passes that must keep what a backward pass needs.
 
 TransformerLens computes every query's scores over all keys, and autograd keeps them: memory in the square of a prompt's
-length. The fused kernel keeps queries, keys and values, and computes scores again on the way back.
+length. The fused kernel keeps queries, keys and values, and computes scores again in the backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def _fits(attention: Any) -> bool:
 
 
 def _steps(attention: Any) -> tuple[Callable[..., Tensor], ...]:
-    """What takes the place of ``STEPS``: scores and pattern are empty, and z comes from queries, keys and values."""
+    """What runs instead of ``STEPS``: scores and pattern are empty, and z comes from queries, keys and values."""
     asked: list[Tensor] = []
 
     def scores(q: Float[Tensor, "batch pos head d_head"], k: Float[Tensor, "batch pos kv_head d_head"]) -> Tensor:

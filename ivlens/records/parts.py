@@ -5,7 +5,7 @@ At the last token, or at every position of a prompt.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import torch
@@ -14,17 +14,17 @@ from torch import Tensor
 
 from ..checks import check_finite, checked
 from ..errors import ArgumentError, one_of
-from ..vocabulary import METRICS, Part, all_parts
+from ..vocabulary import METRICS, EffectPart, Part, all_parts
 from .store import Record
 
-KINDS: tuple[Part, ...] = ("head", "attention", "mlp", "residual")
+KINDS: tuple[EffectPart, ...] = get_args(EffectPart)
 
 
 class OfParts:
     """Base of records with a tensor for each part of a model, or None where the part was not looked at."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[EffectPart, ...]:
         """The parts that there are numbers of."""
         return tuple(part for part in KINDS if getattr(self, part) is not None)
 
@@ -222,8 +222,11 @@ class PositionPartEffects(EffectsOfParts, Record):
         """
         one_of("position", position, self.positions)
         index = self.positions.index(position)
-        each = [None if values is None else values[..., index] for values in map(self.__dict__.get, KINDS)]
-        return PartEffects(*each, self.baseline, self.metric, self.method, self.task, provenance=dict(self.provenance))
+        found = {part: self.of(part)[..., index] for part in self.parts}
+        return PartEffects(
+            found.get("head"), found.get("attention"), found.get("mlp"), found.get("residual"), self.baseline,
+            self.metric, self.method, self.task, provenance=dict(self.provenance),
+        )  # fmt: skip
 
     def to_frame(self) -> pd.DataFrame:
         """One row per part of a layer and position, strongest first: part, layer, head (only of heads), position, aie,

@@ -82,9 +82,8 @@ def _rows(
     if isinstance(effects, PositionEffects):
         names = [head_name(Head(*head)) for head in np.ndindex(*effects.aie.shape[:2])]
         return names, effects.aie.flatten(0, 1), effects.stderr.flatten(0, 1)
-    parts = [
-        each for part in effects.parts for each in all_parts([part], effects.of(part).shape[1], effects.of(part).shape[2])
-    ]
+    shapes = {part: effects.of(part).shape for part in effects.parts}
+    parts = [each for part, (_, layers, heads, *_) in shapes.items() for each in all_parts([part], layers, heads)]
     names = [f"{part} {layer}" if head is None else head_name(Head(layer, head)) for part, layer, head in parts]
     aie, stderr = (
         torch.cat([of(part).flatten(0, -2) for part in effects.parts]) for of in (effects.aie, effects.stderr)

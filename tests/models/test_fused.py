@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import TINY
 from torch import Tensor
 
 import ivlens
 from ivlens.models import answer_logits, attn_out_name, differentiable, fused_attention, hooked, padded, pattern_name
 from ivlens.vocabulary import TokenizedPrompt
+from tiny_models import TINY
 
 RAGGED = [TokenizedPrompt(tuple(range(4, 4 + length)), (7, 9)) for length in (5, 17, 40)]  # longer than tiny windows
+ROTARY = {"max_position_embeddings": 512}
+LONG: dict[str, dict[str, int]] = {"llama": ROTARY, "mistral": ROTARY, "gpt2": {"n_positions": 512}}
 STEPS = ("calculate_attention_scores", "apply_causal_mask", "calculate_z_scores")
 
 
@@ -61,11 +63,6 @@ def test_what_autograd_keeps_is_linear_in_the_length(tiny_hf: Any, tiny_tokenize
     scores = model.cfg.n_layers * model.cfg.n_heads * 4 * (512**2 - 2 * 256**2)  # of half of them, two tensors
     assert square > scores
     assert linear < (0.6 if family == "mistral" else 0.1) * scores  # a sliding window is a mask for all heads together
-
-
-LONG: dict[str, dict[str, int]] = {
-    "llama": {"max_position_embeddings": 512}, "mistral": {"max_position_embeddings": 512}, "gpt2": {"n_positions": 512},
-}  # fmt: skip
 
 
 def test_a_layer_whose_patterns_are_read_computes_them(tiny_hf: Any, tiny_tokenizer: Any) -> None:
