@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from .records import PartMeans as PartMeans
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
+    from .records import PositionPartEffects as PositionPartEffects
+    from .records import PositionPartMeans as PositionPartMeans
     from .records import Relearning as Relearning
     from .records import Repair as Repair
     from .records import Stability as Stability
@@ -195,6 +197,8 @@ __all__ = [  # noqa: RUF022  (by job)
     "PositionEffects",
     "PartMeans",
     "PartEffects",
+    "PositionPartMeans",
+    "PositionPartEffects",
     "MethodAgreement",
     "Evaluation",
     "SteeredAnswers",
@@ -245,9 +249,9 @@ _ROOMS = {
     "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Relearning Repair Stability "
-        "SteeredAnswers SteeringSweep TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed "
-        "top_k_stability"
+        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans PositionPartEffects PositionPartMeans "
+        "Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun TransferMatrix UniversalEffects "
+        "WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate generate_answers",
     "steering": (

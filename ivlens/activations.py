@@ -6,7 +6,7 @@ points, and sums means over prompts in float64.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from .models import (
     last_token,
     map_batches,
     padded,
+    part_points,
     pattern_name,
     provenance,
     recorded_points,
@@ -32,10 +33,10 @@ from .models import (
     runs_once,
     z_name,
 )
-from .records import HeadMeans, PartMeans, PositionMeans
+from .records import HeadMeans, PartMeans, PositionMeans, PositionPartMeans
 from .scoring import listed, prompt_ids
 from .tasks import Prompt, positions_by_name, task_names, token_text
-from .vocabulary import Head, PositionsBy, TokenizedPrompt, check_heads
+from .vocabulary import EffectPart, Head, PositionsBy, TokenizedPrompt, check_heads
 
 PositionGroups = Mapping[str, Sequence[int]]
 BETWEEN_POSITIONS = ("hook_pattern", "hook_attn_scores")  # [batch, head, query, key]
@@ -254,10 +255,29 @@ def mean_head_activations(
     )
 
 
+@overload
+def mean_position_activations(
+    model: Model, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", parts: None = None,
+    batch_size: Count = 32,
+) -> PositionMeans: ...  # fmt: skip
+
+
+@overload
+def mean_position_activations(
+    model: Model, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", parts: Sequence[EffectPart],
+    batch_size: Count = 32,
+) -> PositionPartMeans: ...  # fmt: skip
+
+
 @checked
 def mean_position_activations(
-    model: Model, prompts: Iterable[Prompt] | Prompt, *, by: PositionsBy = "role", batch_size: Count = 32
-) -> PositionMeans:
+    model: Model,
+    prompts: Iterable[Prompt] | Prompt,
+    *,
+    by: PositionsBy = "role",
+    parts: Sequence[EffectPart] | None = None,
+    batch_size: Count = 32,
+) -> PositionMeans | PositionPartMeans:
     """Mean over clean prompts of each head's output before W_O at each position: the means for ``position_effects``.
 
     Args:
@@ -265,14 +285,17 @@ def mean_position_activations(
         prompts: clean prompts, which show the task.
         by: ``"role"``, the parts that all prompts are composed of (instruction, query input ...) and "last", whatever
             their lengths; or ``"position"``, every position, counted from the end, of prompts of one length.
+        parts: not heads alone but these parts: "head", "attention", "mlp", "residual" (``mean_part_activations``).
         batch_size: prompts in one forward pass.
 
     Returns:
         ``.values`` is [position, layer, head, d_head], in the model's activation units, in float32 or wider; a part of
-        several tokens is represented by their mean.
+        several tokens is represented by their mean. With ``parts``, each part's means, [position, layer, d_model] of
+        those that are not heads.
 
     Raises:
-        ArgumentError: another ``by``.
+        ArgumentError: another ``by``, or no parts.
+        UnsupportedError: a layer has no such part.
         PromptError: no prompts, one that cannot be tokenised or does not know its parts, or on which activations are
             not finite, or prompts of several lengths.
 
@@ -285,21 +308,24 @@ def mean_position_activations(
     prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
     tokens = positions_by_name(model.tokenizer, prompts, by)
     positions = [name for name in tokens[0] if all(name in each for each in tokens)]
-    check_heads_alike(model)
-    points = [z_name(layer) for layer in range(model.cfg.n_layers)]
     at = [{name: tuple(each[name]) for name in positions} for each in tokens]
-    means = capture(model, prompts, points, at=at, batch_size=batch_size)
-    return PositionMeans(
-        torch.stack([means[point] for point in points], 1).to(at_least_float32(model.cfg.dtype)),
-        len(prompts),
-        tuple(positions),
-        by,
-        task=", ".join(task_names(prompts)),
-        provenance=provenance(model, prompts=len(prompts), by=by),
-    )
+    kinds: Sequence[EffectPart] = ("head",) if parts is None else parts
+    names = part_points(model, kinds)
+    found = capture(model, prompts, [name for each in names.values() for name in each], at=at, batch_size=batch_size)
+    wide = at_least_float32(model.cfg.dtype)
+    means = {part: torch.stack([found[name] for name in each], 1).to(wide) for part, each in names.items()}
+    facts: dict[str, Any] = {
+        "n": len(prompts), "positions": tuple(positions), "by": by, "task": ", ".join(task_names(prompts)),
+        "provenance": provenance(model, prompts=len(prompts), by=by),
+    }  # fmt: skip
+    if parts is None:
+        return PositionMeans(means["head"], **facts)
+    return PositionPartMeans(
+        means.get("head"), means.get("attention"), means.get("mlp"), means.get("residual"), **facts
+    )  # fmt: skip
 
 
-def check_means(model: Model, means: HeadMeans | PositionMeans | PartMeans) -> None:
+def check_means(model: Model, means: HeadMeans | PositionMeans | PartMeans | PositionPartMeans) -> None:
     """Raise unless ``means`` are finite and fit the model; shapes of parts are checked where they are patched.
 
     Raises:
@@ -307,7 +333,7 @@ def check_means(model: Model, means: HeadMeans | PositionMeans | PartMeans) -> N
         MismatchError: means of a model of another shape, architecture or weight processing.
     """
     check_fits(model, means.provenance, "the mean activations")
-    if isinstance(means, PartMeans):
+    if isinstance(means, PartMeans | PositionPartMeans):
         return
     shape: tuple[int, ...] = (model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
     if isinstance(means, PositionMeans):

@@ -9,32 +9,18 @@ from torch import Tensor
 
 from .activations import capture
 from .checks import Count, checked
-from .models import (
-    Model,
-    PartValues,
-    at_least_float32,
-    attention_weights,
-    attn_out_name,
-    check_heads_alike,
-    check_parts,
-    mlp_out_name,
-    provenance,
-    resid_pre_name,
-    z_name,
-)
+from .models import Model, PartValues, at_least_float32, attention_weights, part_points, provenance
 from .records import PartMeans
 from .scoring import listed
 from .tasks import Prompt, task_names
-from .vocabulary import Part, all_parts
-
-POINTS = {"z": z_name, "attention": attn_out_name, "mlp": mlp_out_name, "residual": resid_pre_name}
+from .vocabulary import EffectPart, Part
 
 
 @checked
 def mean_part_activations(
     model: Model,
     prompts: Iterable[Prompt] | Prompt,
-    parts: Sequence[Literal["head", "attention", "mlp", "residual"]] = ("head", "attention", "mlp"),
+    parts: Sequence[EffectPart] = ("head", "attention", "mlp"),
     *,
     batch_size: Count = 32,
     n_jobs: Count | None = 1,
@@ -54,6 +40,7 @@ def mean_part_activations(
         activation units, in float32 or wider.
 
     Raises:
+        ArgumentError: no parts, or one twice.
         UnsupportedError: a layer has no such part.
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             activations are not finite.
@@ -115,11 +102,7 @@ def _captured(
     n_jobs: int | None,
 ) -> dict[Part, Float[Tensor, "..."]]:
     """By part, the activations of all layers, the mean over prompts or each prompt's."""
-    layers = range(model.cfg.n_layers)
-    if "z" in kinds:
-        check_heads_alike(model)
-    check_parts(model, all_parts(kinds, model.cfg.n_layers, 1))
-    names = {kind: [POINTS[kind](layer) for layer in layers] for kind in kinds}
+    names = part_points(model, kinds)
     points = [name for of_kind in names.values() for name in of_kind]
     found = capture(model, prompts, points, reduce=reduce, batch_size=batch_size, n_jobs=n_jobs)
     wide = at_least_float32(model.cfg.dtype)

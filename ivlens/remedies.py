@@ -15,6 +15,7 @@ MAKERS = {
     "HeadMeans": "mean_head_activations(model, prompts) gives them",
     "PositionMeans": "mean_position_activations(model, prompts) gives them",
     "PartMeans": "mean_part_activations(model, prompts) gives them",
+    "PositionPartMeans": "mean_position_activations(model, prompts, parts=...) gives them",
     "HeadEffects": "locate_heads(model, task) gives them",
     "HeadMap": "locate_heads(model, task) gives one",
     "Head": "effects.top(k) gives some",

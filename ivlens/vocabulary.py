@@ -58,6 +58,9 @@ POSITIONS: tuple[Position, ...] = get_args(Position)
 Part = Literal["head", "z", "attention", "mlp", "residual"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
+# What is patched to its mean: a head's output before W_O, and the last three of these.
+EffectPart = Literal["head", "attention", "mlp", "residual"]
+
 
 class ModelPart(NamedTuple):
     """A part of one layer; ``head`` is None but for "head" and "z"."""

@@ -48,6 +48,9 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
     folder = tmp_path_factory.mktemp("frames")
     model = iv.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer())
     effects = iv.HeadEffects(torch.rand(6, 2, 4), torch.rand(6), "probability", "exact", "a task")
+    everywhere = iv.PositionPartEffects(
+        torch.rand(3, 2, 4, 2), None, torch.rand(3, 2, 2), None, torch.rand(3), "probability", "loop", ("query", "last")
+    )
     positions = iv.PositionEffects(torch.rand(3, 2, 4, 2), torch.rand(3), "probability", "loop", ("query", "last"))
     scores, correct = torch.rand(2, 3, dtype=torch.float64), torch.tensor([[True, False, True]] * 2)
     means = iv.mean_head_activations(model, shifted(1).prompts(3))
@@ -62,6 +65,7 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
         ).to_frame(),
         "UniversalEffects.to_frame": iv.universal_effects([effects, replace(effects, task="another")]).to_frame(),
         "PositionEffects.to_frame": positions.to_frame(),
+        "PositionPartEffects.to_frame": everywhere.to_frame(),
         "Stability.to_frame": iv.top_k_stability(effects, 2, resamples=5).to_frame(),
         "prompts_needed": iv.prompts_needed(effects, 2, resamples=5),
         "MethodAgreement.to_frame": iv.MethodAgreement(

@@ -217,7 +217,7 @@ def test_means_of_another_kind_are_refused_where_shapes_would_broadcast(model: A
         ivlens.ablate(model, [(0, 1)], places)
     with pytest.raises(ArgumentError, match="means to be a HeadMeans or a PartMeans; got a PositionMeans"):
         ivlens.indirect_effects(model, PROMPTS, places)
-    with pytest.raises(ArgumentError, match="means to be a PositionMeans; got a HeadMeans"):
+    with pytest.raises(ArgumentError, match="means to be a PositionMeans or a PositionPartMeans; got a HeadMeans"):
         ivlens.position_effects(model, PROMPTS, heads)
     with pytest.raises(MismatchError, match=r"means of shape \(2, 4, 8\); got \(2, 4, 7\)"):
         check_means(model, replace(heads, values=torch.zeros(2, 4, 7)))

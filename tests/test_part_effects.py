@@ -122,7 +122,7 @@ def test_parts_without_a_finite_effect_are_named() -> None:
     effects = torch.zeros(3, 4)
     effects[1, 3] = torch.inf
     with pytest.raises(PromptError, match=r"of 1 parts, mlp 1 first, on prompt 2 \('1'\)"):
-        check_effects(CORRUPTED, effects, torch.zeros(3), all_parts(("attention", "mlp"), 2, 4), "parts")
+        check_effects(CORRUPTED, effects, torch.zeros(3), all_parts(("attention", "mlp"), 2, 4))
 
 
 def test_what_does_not_fit_is_refused_by_name(model: Any, tiny_hooked: Any, tiny_hf: Any, tiny_tokenizer: Any) -> None:
@@ -131,8 +131,6 @@ def test_what_does_not_fit_is_refused_by_name(model: Any, tiny_hooked: Any, tiny
         iv.indirect_effects(model, CORRUPTED, heads, parts=("head", "mlp"))
     with pytest.raises(ArgumentError, match="got none of attention"):
         iv.indirect_effects(model, CORRUPTED, means, parts=("attention",))
-    with pytest.raises(ArgumentError, match="'exact' or 'loop' with means of parts; got 'attribution'"):
-        iv.indirect_effects(model, CORRUPTED, means, method="attribution")
     with pytest.raises(ArgumentError, match="different parts, one or more"):
         iv.indirect_effects(model, CORRUPTED, means, parts=("mlp", "mlp"))
     with pytest.raises(ArgumentError, match="'head', 'attention', 'mlp', 'residual'; got 'z'"):

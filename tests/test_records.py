@@ -31,6 +31,8 @@ from ivlens.records import (
     PatchedParts,
     PositionEffects,
     PositionMeans,
+    PositionPartEffects,
+    PositionPartMeans,
     Record,
     Relearning,
     Replies,
@@ -91,6 +93,12 @@ EXAMPLES: dict[str, Record] = {
     "PartEffects": PartEffects(
         rand(5, 2, 3), None, rand(5, 2), None, rand(5), "probability", "loop", "a task",
         PartMeans(rand(2, 3, 4), None, rand(2, 8), None, 7),
+    ),
+    "PositionPartMeans": PositionPartMeans(
+        rand(2, 2, 3, 4), None, rand(2, 2, 8), rand(2, 2, 8), 7, ("query input", "last"), "role", "a task"
+    ),
+    "PositionPartEffects": PositionPartEffects(
+        rand(5, 2, 3, 2), rand(5, 2, 2), None, None, rand(5), "log-probability", "attribution", ("query input", "last")
     ),
     "MethodAgreement": MethodAgreement(
         rand(1, 5), rand(1, 5), rand(1), rand(1), ("attribution",), "exact", "probability", 10, "a task"

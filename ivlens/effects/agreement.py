@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,20 +11,24 @@ from torch import Tensor
 from ..checks import Count, checked
 from ..errors import ArgumentError
 from ..models import Model, provenance, shared_weights
-from ..records import HeadMeans, MethodAgreement, heads_by_effect, spearman
+from ..records import HeadMeans, MethodAgreement, OfParts, PartMeans, PositionMeans, PositionPartMeans, spearman
 from ..scoring import listed
 from ..tasks import Prompt
-from ..vocabulary import Method, Metric, check_count
+from ..vocabulary import EffectPart, Method, Metric, check_count
 from .indirect import indirect_effects
+from .positions import position_effects
+
+Means = HeadMeans | PartMeans | PositionMeans | PositionPartMeans
 
 
 @checked
 def compare_methods(
     model: Model,
     prompts: Iterable[Prompt] | Prompt,
-    means: HeadMeans,
+    means: Means,
     *,
-    methods: Sequence[Method] = ("exact", "attribution"),
+    parts: Sequence[EffectPart] | None = None,
+    methods: Sequence[Method] | None = None,
     metric: Metric = "log-probability",
     k: Count = 10,
     steps: Count = 1,
@@ -31,13 +36,17 @@ def compare_methods(
 ) -> MethodAgreement:
     """Rank correlation and overlap of the ``k`` strongest heads of each method's effects with those of the first.
 
+    With means of parts, or at positions, over all of these parts at all of these positions together.
+
     Args:
         model: the model whose heads are patched.
         prompts: corrupted prompts.
-        means: mean outputs over clean prompts, [layer, head, d_head].
-        methods: methods of ``indirect_effects``, the reference first.
+        means: mean outputs over clean prompts, as ``indirect_effects`` or ``position_effects`` takes them.
+        parts: with means of parts, which of them are patched (None: all that there are means of).
+        methods: methods of that function, the reference first (None: "exact" and "attribution", or at positions "loop",
+            which is exact, and "attribution").
         metric: "probability", "log-probability" or "logit-difference".
-        k: number of strongest heads whose overlap is taken.
+        k: number of strongest heads, or parts and positions, whose overlap is taken.
         steps: gradients along the path, with attribution.
         n_jobs: workers that share the work (``indirect_effects``).
 
@@ -53,36 +62,49 @@ def compare_methods(
         >>> iv.compare_methods(model, prompts, means, k=2).reference
         'exact'
     """
-    if len(set(methods)) < len(methods) or len(methods) < 2:
-        raise ArgumentError("two different methods or more, the reference first", repr(methods))
-    check_count(k, model.cfg.n_layers * model.cfg.n_heads)
+    by_position = isinstance(means, PositionMeans | PositionPartMeans)
+    exact: Method = "loop" if by_position else "exact"
+    compared: Sequence[Method] = (exact, "attribution") if methods is None else methods
+    if len(set(compared)) < len(compared) or len(compared) < 2:
+        raise ArgumentError("two different methods or more, the reference first", repr(compared))
+    measure: Any = position_effects if by_position else indirect_effects
+    if parts is None:
+        parts = means.parts if isinstance(means, OfParts) else ("head",)
+    if isinstance(means, HeadMeans):
+        check_count(k, model.cfg.n_layers * model.cfg.n_heads)
     prompts = listed(prompts)
     with shared_weights(model, n_jobs):
         reference, *others = (
-            indirect_effects(
-                model, prompts, means, method=method, metric=metric, n_jobs=n_jobs,
+            measure(
+                model, prompts, means, parts=parts, method=method, metric=metric, n_jobs=n_jobs,
                 steps=steps if method == "attribution" else 1,
             )
-            for method in methods
+            for method in compared
         )  # fmt: skip
+    expected, *found = (_flat(each) for each in (reference, *others))
+    check_count(k, expected.shape[1], "parts and positions")
     overlap = partial(_overlap, k=k)
     return MethodAgreement(
-        torch.tensor(
-            [[spearman(*maps) for maps in zip(each.values, reference.values, strict=True)] for each in others]
-        ),
-        torch.tensor([[overlap(*maps) for maps in zip(each.values, reference.values, strict=True)] for each in others]),
-        torch.tensor([spearman(each.aie, reference.aie) for each in others]),
-        torch.tensor([overlap(each.aie, reference.aie) for each in others]),
+        torch.tensor([[spearman(*maps) for maps in zip(each, expected, strict=True)] for each in found]),
+        torch.tensor([[overlap(*maps) for maps in zip(each, expected, strict=True)] for each in found]),
+        torch.tensor([spearman(each.mean(0), expected.mean(0)) for each in found]),
+        torch.tensor([overlap(each.mean(0), expected.mean(0)) for each in found]),
         tuple(each.method for each in others),
         reference.method,
         metric,
         k,
         task=reference.task,
-        provenance=provenance(model, methods=list(methods), metric=metric, k=k, steps=steps, prompts=reference.n),
+        provenance=provenance(model, methods=list(compared), metric=metric, k=k, steps=steps, prompts=reference.n),
     )
 
 
-def _overlap(one: Float[Tensor, "layer head"], other: Float[Tensor, "layer head"], k: int) -> float:
-    """Fraction of the ``k`` strongest heads that two maps share."""
-    first, second = (set(heads_by_effect(each)[:k]) for each in (one, other))
+def _flat(effects: Any) -> Float[Tensor, "prompt part"]:
+    """Effects of all heads, or parts, at all positions, side by side."""
+    each = [effects.of(part) for part in effects.parts] if isinstance(effects, OfParts) else [effects.values]
+    return torch.cat([of_part.flatten(1) for of_part in each], 1)
+
+
+def _overlap(one: Float[Tensor, " part"], other: Float[Tensor, " part"], k: int) -> float:
+    """Fraction of the ``k`` strongest that two lists of effects share; ties are in their order."""
+    first, second = (set(each.argsort(descending=True, stable=True)[:k].tolist()) for each in (one, other))
     return len(first & second) / k

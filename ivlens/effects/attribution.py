@@ -1,79 +1,102 @@
-"""Attribution patching: the effect of a patch to first order, from the metric's gradient at the heads' outputs.
+"""Attribution patching: the effect of a patch to first order, from the metric's gradient at the parts' activations.
 
-One forward and one backward pass give ``(zbar - z) . d metric / d z`` for all heads at all positions, which is exact
-where the metric is linear between z and zbar. With several steps the gradient is averaged along the path from z to zbar
-(integrated gradients, 1703.01365). Each path moves one layer's heads at one position together, while later layers
-respond as in any forward pass. With many steps the sum over the layer's heads tends to the effect of patching all of
-them, and each head gets its Aumann-Shapley share. A path of all layers at once would mix the effects of heads that feed
-each other; a path per head would be exact, but cost more than the loop.
+One forward and one backward pass give ``(mean - a) . d metric / d a`` for the activations a of all heads, attention
+blocks, MLPs and residual streams at all positions, which is exact where the metric is linear between a and the mean.
+With several steps the gradient is averaged along the path from a to the mean (integrated gradients, 1703.01365). Each
+path moves one part of one layer at one position, all heads of a layer together, while later layers respond as in any
+forward pass. With many steps the sum over the layer's heads tends to the effect of patching all of them, and each head
+gets its Aumann-Shapley share; other parts get their exact effect. A path of all layers at once would mix the effects of
+heads that feed each other; a path per head would be exact, but cost more than the loop.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models import (
+    POINTS,
     Model,
     Rows,
     answer_logits,
     at_least_float32,
     differentiable,
+    fused_attention,
     hooked,
     map_batches,
     padded,
-    z_name,
+    rows_that_fit,
 )
-from ..vocabulary import Metric, TokenizedPrompt
+from ..vocabulary import Metric, Part, TokenizedPrompt
 from .metric import Measure
 
 Groups = Sequence[Sequence[int]]  # positions in one prompt that are patched together
-Batch = tuple[Float[Tensor, "batch layer head group"], Float[Tensor, " batch"]]
-Tokens = tuple[Int[Tensor, " token"], Int[Tensor, " token"]]  # row and position of some tokens of a batch
-Outputs = dict[int, Float[Tensor, "token head d_head"]]  # by layer, at its tokens
-Deltas = Float[Tensor, "layer token head d_head"]
+Means = Mapping[Part, Float[Tensor, "group layer ..."]]  # what parts are patched to, [group, layer, *head, width]
+Effects = dict[Part, Float[Tensor, "prompt layer ..."]]  # [prompt, layer, *head, group]
+Products = dict[str, Float[Tensor, "token ..."]]  # by hook point, [token, *head]
+
+
+class Replacement(NamedTuple):
+    """What replaces the activations of some tokens of a batch at a hook point, and how far they are moved to it."""
+
+    rows: Int[Tensor, " token"]
+    positions: Int[Tensor, " token"]
+    values: Float[Tensor, "token *head width"]
+    moved: Float[Tensor, " token"] | None = None  # fractions of the way
+
+    def to(self, device: torch.device) -> "Replacement":
+        moved = None if self.moved is None else self.moved.to(device)
+        return Replacement(self.rows.to(device), self.positions.to(device), self.values.to(device), moved)
+
+
+def prompts_that_fit(model: Model, pairs: Sequence[TokenizedPrompt], budget: int | None = None) -> int:
+    """How many prompts fit into a batch of ``budget`` rows (None: as many as fit into memory).
+
+    Autograd stores every layer's activations per token, so a batch holds budget / n_layers tokens.
+    """
+    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    return max(1, (budget or rows_that_fit(model, longest)) // (model.cfg.n_layers * longest))
 
 
 def attributed_effects(
     model: Model,
     pairs: Sequence[TokenizedPrompt],
     groups: Sequence[Groups],
-    means: Float[Tensor, "group layer head d_head"],
+    means: Means,
     metric: Metric,
     *,
     steps: int,
     batch_size: int,
     n_jobs: int | None,
-) -> tuple[Float[Tensor, "prompt layer head group"], Float[Tensor, " prompt"]]:
-    """First-order effects of every head at every group of positions, and the metric of the unpatched prompts.
+) -> tuple[Effects, Float[Tensor, " prompt"]]:
+    """First-order effects of parts at every group of positions, and the metric of the unpatched prompts.
 
-    ``steps`` gradients are averaged, the first at z; each further one costs a forward and a backward pass per layer and
-    group. ``n_jobs`` workers share the batches.
+    ``steps`` gradients are averaged, the first at the prompts' own activations; each further one costs a forward and a
+    backward pass per part, layer and group. ``n_jobs`` workers share the batches.
     """
-    n_groups, layers, heads, _ = means.shape
     dtype = at_least_float32(model.cfg.dtype)
-    work = partial(_of_batch, groups=groups, means=means.to(dtype), metric=metric, steps=steps, batch_size=batch_size)
+    wide = {part: of_part.to(dtype) for part, of_part in means.items()}
+    work = partial(_of_batch, groups=groups, means=wide, metric=metric, steps=steps, batch_size=batch_size)
     batches = map_batches(model, work, pairs, batch_size, n_jobs, kind="corrupted", doing="attribution")
-    effects = torch.zeros(len(pairs), layers, heads, n_groups, dtype=dtype)
-    baseline = torch.zeros(len(pairs), dtype=dtype)
-    for numbers, of_batch in batches:
-        effects[numbers], baseline[numbers] = (each.to(effects) for each in of_batch)
-    return effects, baseline
+    order = torch.tensor([number for numbers, _ in batches for number in numbers]).argsort()
+    effects = {part: torch.cat([found[part] for _, (found, _) in batches])[order] for part in means}
+    return effects, torch.cat([baseline for _, (_, baseline) in batches])[order].to(dtype)
 
 
 def _of_batch(
     model: Model,
     numbered: tuple[list[int], Sequence[TokenizedPrompt]],
     groups: Sequence[Groups],
-    means: Float[Tensor, "group layer head d_head"],
+    means: Means,
     metric: Metric,
     steps: int,
     batch_size: int,
-) -> Batch:
-    """Effects of one batch of prompts, on the CPU."""
+) -> tuple[Effects, Float[Tensor, " prompt"]]:
+    """Effects and metric of one batch of prompts, on the CPU."""
     numbers, batch = numbered
     patched = [
         (row, position, group)
@@ -81,84 +104,110 @@ def _of_batch(
         for group, positions in enumerate(groups[number])
         for position in positions
     ]
-    layers = range(means.shape[1])
-    with differentiable(model):
-        means = means.to(model.cfg.device)
-        row, position, group = torch.tensor(patched, device=means.device).T
-        rows = padded(batch, means.device)
+    row, position, group = torch.tensor(patched, device=model.cfg.device).T
+    values = {
+        POINTS[part](layer): of_layer
+        for part, of_part in means.items()
+        for layer, of_layer in enumerate(of_part.to(row.device).unbind(1))
+    }
+    with differentiable(model), fused_attention(model):
+        rows = padded(batch, row.device)
         measure = Measure(metric, rows.answers)
-        zeros = means.new_zeros(len(patched), *means.shape[2:])
-        outputs, gradients, baseline = gradients_at(
-            model, rows, dict.fromkeys(layers, (row, position)), dict.fromkeys(layers, zeros), measure
-        )
-        deltas = torch.stack([means[group, layer] - outputs[layer] for layer in layers])
-        total = torch.stack([gradients[layer].to(deltas) for layer in layers])
+        clean = {point: Replacement(row, position, each[group]) for point, each in values.items()}
+        products, baseline = first_order(model, rows, clean, measure)
         for number, pair in enumerate(batch) if steps > 1 else ():
             its = row == number
-            total[:, its] += path_gradients(
-                model, pair, (position[its], group[its]), deltas[:, its], measure.copies(number, 1),
+            along = path_products(
+                model, pair, (position[its], group[its]), values, measure.copies(number, 1),
                 steps=steps, batch_size=batch_size,
             )  # fmt: skip
-        of_tokens = (deltas * total).sum(-1).permute(1, 0, 2) / steps  # token layer head
-        effects = of_tokens.new_zeros(len(batch), len(groups[numbers[0]]), *of_tokens.shape[1:])
-        effects.index_put_((row, group), of_tokens, accumulate=True)
-    return effects.permute(0, 2, 3, 1).cpu(), baseline.cpu()
+            for point in products:
+                products[point][its] += along[point]
+    of_groups = {point: _summed(each / steps, row, group, numbers, groups) for point, each in products.items()}
+    effects = {
+        part: torch.stack([of_groups[POINTS[part](layer)] for layer in range(of_part.shape[1])], 1).movedim(2, -1).cpu()
+        for part, of_part in means.items()
+    }
+    return effects, baseline.cpu()
 
 
-def path_gradients(
+def _summed(
+    of_tokens: Float[Tensor, "token *head"],
+    row: Int[Tensor, " token"],
+    group: Int[Tensor, " token"],
+    numbers: Sequence[int],
+    groups: Sequence[Groups],
+) -> Float[Tensor, "prompt group *head"]:
+    """Each prompt's sums over the tokens of each group."""
+    total = of_tokens.new_zeros(len(numbers), len(groups[numbers[0]]), *of_tokens.shape[1:])
+    return total.index_put_((row, group), of_tokens, accumulate=True)
+
+
+def path_products(
     model: Model,
     pair: TokenizedPrompt,
     tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
-    deltas: Deltas,
+    values: Mapping[str, Float[Tensor, "group *head width"]],
     measure: Measure,
     *,
     steps: int,
     batch_size: int,
-) -> Deltas:
-    """Sum of a prompt's gradients at 1/steps, 2/steps ... of the path, running copies of the prompt together.
+) -> Products:
+    """Sum of a prompt's products at 1/steps, 2/steps ... of the path, running copies of the prompt together.
 
-    ``tokens`` are their positions and groups; in a copy, one layer's outputs at one group are moved along the path.
-    ``measure`` is that of the prompt alone.
+    ``tokens`` are their positions and groups; in a copy, the activations at one hook point and one group are moved
+    along the path. ``measure`` is that of the prompt alone.
     """
     position, group = tokens
-    total = torch.zeros_like(deltas)
-    moves = [*product(range(len(deltas)), group.unique().tolist(), range(1, steps))]
+    points = [*values]
+    shapes = {point: (len(group), *each.shape[1:-1]) for point, each in values.items()}
+    total = {point: values[point].new_zeros(shape) for point, shape in shapes.items()}
+    moves = [*product(range(len(points)), group.unique().tolist(), range(1, steps))]
     for start in range(0, len(moves), batch_size):
-        chunk = torch.tensor(moves[start : start + batch_size], device=group.device)  # copy (layer, group, step)
-        layers = chunk[:, 0].unique().tolist()
-        moved = {layer: ((chunk[:, :1] == layer) & (chunk[:, 1:2] == group)).nonzero().T for layer in layers}
-        offsets = {
-            layer: (chunk[copy, 2] / steps)[:, None, None] * deltas[layer, token]
-            for layer, (copy, token) in moved.items()
-        }
-        at = {layer: (copy, position[token]) for layer, (copy, token) in moved.items()}
+        chunk = torch.tensor(moves[start : start + batch_size], device=group.device)  # copy (point, group, step)
+        replacements, which = {}, {}
+        for number in chunk[:, 0].unique().tolist():
+            copy, token = ((chunk[:, :1] == number) & (chunk[:, 1:2] == group)).nonzero().T
+            point, moved = points[number], chunk[copy, 2] / steps
+            which[point] = token
+            replacements[point] = Replacement(copy, position[token], values[point][group[token]], moved)
         rows = padded([pair] * len(chunk), group.device)
-        _, gradients, _ = gradients_at(model, rows, at, offsets, measure.copies(0, len(chunk)))
-        for layer, (_, token) in moved.items():
-            total[layer].index_add_(0, token, gradients[layer].to(total))
+        products, _ = first_order(model, rows, replacements, measure.copies(0, len(chunk)))
+        for point, each in products.items():
+            total[point].index_add_(0, which[point], each)
     return total
 
 
-def gradients_at(
+def first_order(
     model: Model,
     rows: Rows,
-    tokens: Mapping[int, Tokens],
-    offsets: Mapping[int, Float[Tensor, "token head d_head"]],
+    replacements: Mapping[str, Replacement],
     measure: Callable[[Sequence[Tensor]], Float[Tensor, " row"]],
-) -> tuple[Outputs, Outputs, Float[Tensor, " row"]]:
-    """By layer, heads' outputs at its tokens and the metric's gradients there; and each row's metric.
+) -> tuple[Products, Float[Tensor, " row"]]:
+    """By hook point, replacement minus activation, times the metric's gradient where it is moved; each row's metric.
 
-    Outputs are taken before ``offsets`` are added, gradients after. Autograd stores only the activations that it needs,
-    and no parameter gets a gradient (see ``differentiable``).
+    The backward pass multiplies each gradient as soon as it is known, so that no gradients are kept. No parameter gets
+    one (see ``differentiable``).
     """
-    outputs: Outputs = {}
-    added = {layer: offset.detach().clone().requires_grad_() for layer, offset in offsets.items()}
+    products: Products = {}
+    source = torch.zeros((), requires_grad=True)  # the leaf at which the backward pass ends
 
-    def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        outputs[layer] = z[tokens[layer]].detach()
-        return z.index_put(tokens[layer], added[layer].to(z), accumulate=True)
+    def edit(point: str, activation: Float[Tensor, "batch pos *head width"]) -> Tensor:
+        row, position, values, moved = replacements[point].to(activation.device)
+        delta = values - activation.detach()[row, position]
+        if moved is not None:
+            offset = moved.to(delta).view(-1, *[1] * (delta.ndim - 1)) * delta
+            activation = activation.index_put((row, position), offset.to(activation), accumulate=True)
+        if not activation.requires_grad:
+            activation = activation + source
 
-    with hooked(model, {z_name(layer): partial(edit, layer) for layer in tokens}):
+        def multiply(gradient: Tensor) -> None:
+            products[point] = (delta * gradient[row, position].to(delta)).sum(-1).to(replacements[point].values.device)
+
+        activation.register_hook(multiply)
+        return activation
+
+    with hooked(model, {point: partial(edit, point) for point in replacements}):
         metric = measure(answer_logits(model, rows))
-    gradients = torch.autograd.grad(metric.sum(), [*added.values()])
-    return outputs, dict(zip(added, gradients, strict=True)), metric.detach()
+    torch.autograd.grad(metric.sum(), source)
+    return products, metric.detach()

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ..errors import ArgumentError, refuse_odd
 from ..models import at_least_float32
+from ..records import HeadMeans, OfParts, PositionMeans
 from ..tasks import Prompt
+from ..vocabulary import ModelPart
 
 
 def check_method(method: str, steps: int = 1, stream_dtype: torch.dtype | None = None) -> None:
@@ -17,6 +19,16 @@ def check_method(method: str, steps: int = 1, stream_dtype: torch.dtype | None =
         raise ArgumentError("steps above 1 with method='attribution' only", f"{steps} with method={method!r}")
     if stream_dtype is not None and method != "exact":
         raise ArgumentError("stream_dtype with method='exact' only", f"{stream_dtype} with method={method!r}")
+
+
+def check_means_of(means: HeadMeans | PositionMeans | OfParts, parts: Sequence[str], how: str) -> None:
+    """Raise ArgumentError unless there are means of different parts; ``how`` to take those of others."""
+    if not parts or len({*parts}) < len(parts):
+        raise ArgumentError("different parts, one or more", repr(tuple(parts)))
+    have = means.parts if isinstance(means, OfParts) else ("head",)
+    if missing := [part for part in parts if part not in have]:
+        expected, came = f"means of the parts {', '.join(parts)}", f"none of {', '.join(missing)}"
+        raise ArgumentError(expected, came, f"take them by {how.format(tuple(parts))}")
 
 
 def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -> None:
@@ -30,12 +42,13 @@ def check_effects(
     prompts: Sequence[Prompt],
     effects: Float[Tensor, "prompt part *position"],
     baseline: Float[Tensor, " prompt"],
-    parts: Sequence[object],
-    what: str = "heads",
+    parts: Sequence[ModelPart],
 ) -> None:
-    """Raise PromptError naming the prompts and parts, such as heads, whose effects are infinite or not a number."""
+    """Raise PromptError naming the prompts and parts, or heads alone, whose effects are infinite or not a number."""
     odd = ~effects.isfinite().flatten(2).all(-1) if effects.ndim > 2 else ~effects.isfinite()  # prompt part
     numbers = (odd.any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
     found = [parts[number] for number in odd.any(0).nonzero().flatten().tolist()]
-    some = "" if len(found) in (0, len(parts)) else f" of {len(found)} {what}, {found[0]} first,"
+    what = "heads" if all(each.head is not None for each in parts) else "parts"
+    first = "" if not found else found[0] if what == "parts" else (found[0].layer, found[0].head)
+    some = "" if len(found) in (0, len(parts)) else f" of {len(found)} {what}, {first} first,"
     refuse_odd("effects", [prompt.text for prompt in prompts], numbers, some)

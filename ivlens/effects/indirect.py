@@ -1,7 +1,7 @@
 """Check the arguments, run the method, package the record."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, overload
 
 import torch
 from jaxtyping import Float
@@ -9,21 +9,19 @@ from torch import Tensor
 
 from ..activations import check_means
 from ..checks import Between, Count, checked
-from ..errors import ArgumentError
-from ..models import Model, PartValues, provenance, rows_that_fit
+from ..models import Model, PartValues, check_parts, check_values, provenance
 from ..records import HeadEffects, HeadMeans, PartEffects, PartMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, task_names
-from ..vocabulary import Head, Method, Metric, ModelPart, TokenizedPrompt, all_parts
-from .attribution import attributed_effects
-from .checks import check_effects, check_method, check_stream_dtype
+from ..vocabulary import EffectPart, Method, Metric, ModelPart, TokenizedPrompt, all_parts
+from .attribution import attributed_effects, prompts_that_fit
+from .checks import check_effects, check_means_of, check_method, check_stream_dtype
 from .exact import warn_of_noise
 from .metric import in_metric
 from .options import wrong_options
 from .patching import patched_scores
 
 Effects = tuple[Float[Tensor, "prompt part"], Float[Tensor, " prompt"]]
-EffectPart = Literal["head", "attention", "mlp", "residual"]
 
 
 @overload
@@ -67,8 +65,7 @@ def indirect_effects(
             these add to the residual stream; "residual", the stream that enters the block.
         method: "exact" is the last-token sweep (``ivlens.models.streams``); "loop" runs one full forward pass per head;
             "attribution" is the first-order estimate ``(zbar - z) . d metric / d z`` (``ivlens.effects.attribution``).
-            A model that the sweep does not represent uses the loop, with a FallbackWarning. Attribution knows heads
-            only.
+            A model that the sweep does not represent uses the loop, with a FallbackWarning.
         metric: "probability" of the whole answer, "log-probability" in nats, or "logit-difference", the answer's tokens
             against the strongest wrong tokens of the unpatched run; on prompts with options, the whole answer against
             the likeliest wrong option of that run, for twice the time. The log-probability is the default because on
@@ -85,8 +82,8 @@ def indirect_effects(
         parts, those of each part, [prompt, layer, head] of heads and [prompt, layer] of the others.
 
     Raises:
-        ArgumentError: an option outside its values, ``steps`` with another method than attribution, attribution of
-            parts, parts without means, or "logit-difference" on prompts of which only some have options.
+        ArgumentError: an option outside its values, ``steps`` with another method than attribution, parts without
+            means, or "logit-difference" on prompts of which only some have options.
         PromptError: no prompts, one that cannot be tokenised or is longer than the model's context, or one on which
             effects are not finite.
         MismatchError: the means were computed on a model of another shape, architecture or weight processing.
@@ -106,7 +103,7 @@ def indirect_effects(
     check_method(method, steps, stream_dtype)
     check_stream_dtype(model.cfg.dtype, stream_dtype)
     check_means(model, means)
-    _check_parts(means, parts, method)
+    check_means_of(means, parts, "mean_part_activations(model, clean, {})")
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
     settings: dict[str, Any] = {"metric": metric, "prompts": len(pairs)}
@@ -119,8 +116,7 @@ def indirect_effects(
     found: list[Effects] = []
     for answered in [pairs] if against is None else [pairs, against]:
         if method == "attribution":
-            assert isinstance(means, HeadMeans)
-            found.append(_attributed(model, answered, means.values, unit, steps, stream_budget, n_jobs))
+            found.append(_attributed(model, answered, values, chosen, unit, steps, stream_budget, n_jobs))
             continue
         scores, method = patched_scores(
             model, answered, values, chosen, method=method, against_foil=unit == "logit-difference",
@@ -131,9 +127,7 @@ def indirect_effects(
     effects, baseline = found[0]
     if against is not None:
         effects, baseline = effects - found[1][0], baseline - found[1][1]
-    heads = [Head(layer, head) for _, layer, head in chosen if head is not None]
-    alone = len(heads) == len(chosen)
-    check_effects(prompts, effects, baseline, heads if alone else chosen, "heads" if alone else "parts")
+    check_effects(prompts, effects, baseline, chosen)
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
         warn_of_noise(model, pairs, values, chosen, found[0][0], unit)
     settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}
@@ -142,20 +136,6 @@ def indirect_effects(
         metric=metric, method=method, task=", ".join(task_names(prompts)),
         provenance=provenance(model, method=method, **settings),
     )  # fmt: skip
-
-
-def _check_parts(means: HeadMeans | PartMeans, parts: Sequence[EffectPart], method: Method) -> None:
-    """Raise ArgumentError unless there are means of different parts, and the method is one for them."""
-    if not parts or len({*parts}) < len(parts):
-        raise ArgumentError("different parts, one or more", repr(tuple(parts)))
-    have = means.parts if isinstance(means, PartMeans) else ("head",)
-    if missing := [part for part in parts if part not in have]:
-        raise ArgumentError(
-            f"means of the parts {', '.join(parts)}", f"none of {', '.join(missing)}",
-            f"take them by mean_part_activations(model, clean, {tuple(parts)})",
-        )  # fmt: skip
-    if isinstance(means, PartMeans) and method == "attribution":
-        raise ArgumentError("method 'exact' or 'loop' with means of parts", repr(method), "pass means of heads")
 
 
 def _values(means: HeadMeans | PartMeans) -> PartValues:
@@ -189,21 +169,21 @@ def _record(
 def _attributed(
     model: Model,
     pairs: Sequence[TokenizedPrompt],
-    means: Tensor,
+    values: PartValues,
+    parts: Sequence[ModelPart],
     metric: Metric,
     steps: int,
     budget: int | None,
     n_jobs: int | None,
 ) -> Effects:
-    """First-order effects at the last token.
-
-    Autograd stores every layer's activations per token, so a batch holds budget / n_layers tokens.
-    """
-    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    budget = budget or rows_that_fit(model, longest)
-    batch_size = max(1, budget // (model.cfg.n_layers * longest))
+    """First-order effects at the last token."""
+    check_parts(model, parts)
+    check_values(model, values, parts, len(pairs))
+    found = {kind: values.of(kind) for kind in dict.fromkeys(each.part for each in parts)}
+    means = {kind: of_kind for kind, of_kind in found.items() if of_kind is not None}
     last = [[[len(prompt) - 1]] for prompt, _ in pairs]
     effects, baseline = attributed_effects(
-        model, pairs, last, means[None], metric, steps=steps, batch_size=batch_size, n_jobs=n_jobs
-    )
-    return effects.flatten(1), baseline
+        model, pairs, last, means, metric,
+        steps=steps, batch_size=prompts_that_fit(model, pairs, budget), n_jobs=n_jobs,
+    )  # fmt: skip
+    return torch.cat([of_part.flatten(1) for of_part in effects.values()], 1), baseline

@@ -1,14 +1,15 @@
 """The plain loop over patches: slow, and the oracle of the exact sweep and of attribution."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..models import (
+    POINTS,
     Model,
     PartValues,
     answer_logits,
@@ -20,14 +21,13 @@ from ..models import (
     padded,
     replaced,
     strongest_wrong,
-    z_name,
 )
 from ..progress import ProgressBar
-from ..vocabulary import Metric, ModelPart, TokenizedPrompt
-from .attribution import Groups
+from ..vocabulary import Metric, ModelPart, Part, TokenizedPrompt, all_parts
+from .attribution import Effects, Groups, Means
 from .metric import Measure, Scores
 
-Patch = tuple[int, int, int]  # layer, head, group of positions
+Patch = tuple[ModelPart, int]  # what is patched, at which group of positions
 
 
 def loop_scores(
@@ -60,13 +60,13 @@ def patched_effects(
     model: Model,
     pairs: Sequence[TokenizedPrompt],
     groups: Sequence[Groups],
-    means: Float[Tensor, "group layer head d_head"],
+    means: Means,
     metric: Metric,
     *,
     batch_size: int,
     n_jobs: int | None,
-) -> tuple[Float[Tensor, "prompt layer head group"], Float[Tensor, " prompt"]]:
-    """Effects of every head at every group of positions, and the metric of the unpatched prompts.
+) -> tuple[Effects, Float[Tensor, " prompt"]]:
+    """Effects of parts at every group of positions, and the metric of the unpatched prompts.
 
     Copies of a prompt run together, each with one patch. ``n_jobs`` workers share the prompts.
     """
@@ -76,21 +76,22 @@ def patched_effects(
     with ProgressBar(total=len(pairs), desc="position effects", unit="prompt", leave=False) as bar:
         results = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
     effects, baseline = zip(*results, strict=True)
-    return torch.stack(effects), torch.cat(baseline)
+    return {part: torch.stack([of_prompt[part] for of_prompt in effects]) for part in means}, torch.cat(baseline)
 
 
 @torch.no_grad()
 def _of_prompt(
-    model: Model,
-    piece: tuple[TokenizedPrompt, Groups],
-    means: Float[Tensor, "group layer head d_head"],
-    metric: Metric,
-    batch_size: int,
-) -> tuple[Float[Tensor, "layer head group"], Float[Tensor, " one"]]:
-    """One prompt's effects and its own metric, on the CPU."""
+    model: Model, piece: tuple[TokenizedPrompt, Groups], means: Means, metric: Metric, batch_size: int
+) -> tuple[dict[Part, Float[Tensor, "layer ..."]], Float[Tensor, " one"]]:
+    """One prompt's effects, [layer, *head, group] of each part, and its own metric, on the CPU."""
     pair, groups = piece
-    n_groups, layers, heads, _ = means.shape
-    patches = [*product(range(layers), range(heads), range(n_groups))]
+    shapes = {part: (*of_part.shape[1:-1], len(of_part)) for part, of_part in means.items()}  # layer *head group
+    patches = [
+        (each, group)
+        for part, (layers, heads, *_) in shapes.items()
+        for each in all_parts([part], layers, heads)
+        for group in range(shapes[part][-1])
+    ]
     measure = Measure(metric, pair[1:])
     baseline = measure(answer_logits(model, padded([pair], model.cfg.device)))
     patched = []
@@ -101,18 +102,23 @@ def _of_prompt(
                 logits = answer_logits(model, padded([pair] * len(chunk), model.cfg.device))
             patched.append(measure.copies(0, len(chunk))(logits))
             bar.update(len(chunk))
-    return (torch.cat(patched) - baseline).view(layers, heads, n_groups).cpu(), baseline.cpu()
+    found = (torch.cat(patched) - baseline).cpu().split([math.prod(shape) for shape in shapes.values()])
+    effects = {part: each.view(shape) for (part, shape), each in zip(shapes.items(), found, strict=True)}
+    return effects, baseline.cpu()
 
 
-def _edits(
-    chunk: Sequence[Patch], groups: Groups, means: Float[Tensor, "group layer head d_head"]
-) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Edits of ``hook_z`` that give copy i its i-th patch."""
+def _edits(chunk: Sequence[Patch], groups: Groups, means: Means) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Edits of hook points that give copy i its i-th patch."""
 
-    def edit(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        for copy, (patched, head, group) in enumerate(chunk):
-            if patched == layer:
-                z[copy, list(groups[group]), head] = means[group, layer, head].to(z)
-        return z
+    def edit(point: str, activation: Float[Tensor, "batch pos ..."]) -> Tensor:
+        activation = activation.clone()
+        for copy, ((part, layer, head), group) in enumerate(chunk):
+            if POINTS[part](layer) == point:
+                own, value = activation[copy], means[part][group, layer].to(activation)
+                if head is not None:
+                    own, value = own[:, head], value[head]
+                own[list(groups[group])] = value
+        return activation
 
-    return {z_name(layer): partial(edit, layer) for layer in {layer for layer, _, _ in chunk}}
+    points = dict.fromkeys(POINTS[each.part](each.layer) for each, _ in chunk)
+    return {point: partial(edit, point) for point in points}

@@ -1,61 +1,84 @@
-"""Effects of heads at every position of a prompt: its parts by role, or its tokens counted from the end."""
+"""Effects of parts at every position of a prompt: its parts by role, or its tokens counted from the end."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, overload
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..activations import check_means
 from ..checks import Count, checked
 from ..errors import MismatchError
-from ..models import Model, provenance
-from ..records import PositionEffects, PositionMeans
+from ..models import Model, PartValues, check_parts, check_values, provenance
+from ..records import PositionEffects, PositionMeans, PositionPartEffects, PositionPartMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_name, task_names
-from ..vocabulary import Metric, PositionMethod, all_heads
-from .attribution import attributed_effects
-from .checks import check_effects, check_method
+from ..vocabulary import EffectPart, Metric, Part, PositionMethod, all_parts
+from .attribution import Effects, Groups, attributed_effects, prompts_that_fit
+from .checks import check_effects, check_means_of, check_method
 from .loop import patched_effects
 from .options import wrong_options
 
+Run = Callable[..., tuple[Effects, Float[Tensor, " prompt"]]]
 
-@checked
+
+@overload
+def position_effects(
+    model: Model, prompts: Iterable[Prompt] | Prompt, means: PositionMeans, **options: Any
+) -> PositionEffects: ...
+
+
+@overload
+def position_effects(
+    model: Model, prompts: Iterable[Prompt] | Prompt, means: PositionPartMeans, **options: Any
+) -> PositionPartEffects: ...
+
+
+@checked  # type: ignore[misc]  # the options of both signatures above are those of this one
 @torch.no_grad()
 def position_effects(
     model: Model,
     prompts: Iterable[Prompt] | Prompt,
-    means: PositionMeans,
+    means: PositionMeans | PositionPartMeans,
     *,
+    parts: Sequence[EffectPart] | None = None,
     method: PositionMethod = "loop",
     metric: Metric = "log-probability",
     batch_size: Count = 32,
     steps: Count = 1,
     n_jobs: Count | None = 1,
-) -> PositionEffects:
+) -> PositionEffects | PositionPartEffects:
     """Indirect effect of every head at every position of corrupted prompts, by role (2310.15213's token classes).
+
+    Or of other parts of every layer: attention blocks, MLPs, residual streams.
 
     Args:
         model: the model whose heads are patched.
         prompts: corrupted prompts.
         means: mean outputs at each position (``mean_position_activations``), aligned by role, whatever the prompts'
             lengths, or by position where all prompts, clean and corrupted, are of one length.
-        method: "loop" runs every patch, "attribution" is the first-order estimate, all heads and positions from one
+        parts: with means of parts, which of them are patched (None: all that there are means of).
+        method: "loop" runs every patch, "attribution" is the first-order estimate, all parts and positions from one
             forward and one backward pass.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
-        batch_size: copies of a prompt per forward pass.
+        batch_size: copies of a prompt per forward pass, or prompts with attribution, fewer where memory is short.
         steps: gradients along the path, with attribution.
         n_jobs: workers that share the work (``indirect_effects``).
 
     Returns:
         Effects, [prompt, layer, head, position], in the metric's unit, at the positions of ``means`` that all prompts
-        have. A part of several tokens is patched at all of them together.
+        have; with means of parts, those of each part, without a head axis but for heads. A part of the prompt of
+        several tokens is patched at all of them together.
 
     Raises:
-        ArgumentError: an option outside its values, ``steps`` with another method than attribution, or
-            "logit-difference" on prompts of which only some have options.
+        ArgumentError: an option outside its values, ``steps`` with another method than attribution, parts without
+            means, or "logit-difference" on prompts of which only some have options.
         PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length, or on
             which effects are not finite.
         MismatchError: the means were computed on another model, or on prompts of another length.
-        UnsupportedError: attribution on a model that was made in inference mode.
+        UnsupportedError: attribution on a model that was made in inference mode; a layer without one of the parts.
         HookError, WorkerError: hooks are active that workers would not run; a worker died.
 
     Example:
@@ -66,8 +89,61 @@ def position_effects(
     """
     check_method(method, steps)
     check_means(model, means)
+    chosen: Sequence[EffectPart] = _parts(means) if parts is None else parts
+    check_means_of(means, chosen, "mean_position_activations(model, clean, parts={})")
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
+    positions, groups = _aligned(model, prompts, means)
+    at = [means.positions.index(name) for name in positions]
+    values = {part: of_part[at] for part, of_part in _values(model, means, chosen).items()}
+    settings: dict[str, Any] = {"batch_size": batch_size}
+    run: Run = partial(patched_effects, batch_size=batch_size)
+    if method == "attribution":
+        settings["steps"] = steps
+        run = partial(attributed_effects, steps=steps, batch_size=min(batch_size, prompts_that_fit(model, pairs)))
+    against = wrong_options(model, prompts, metric)
+    if against is None:
+        effects, baseline = run(model, pairs, groups, values, metric, n_jobs=n_jobs)
+    else:
+        (effects, baseline), (wrong, other) = (
+            run(model, each, groups, values, "log-probability", n_jobs=n_jobs) for each in (pairs, against)
+        )
+        effects, baseline = {part: effects[part] - wrong[part] for part in effects}, baseline - other
+    _check(prompts, effects, baseline)
+    facts: dict[str, Any] = {
+        "baseline": baseline, "metric": metric, "method": method, "positions": tuple(positions),
+        "task": ", ".join(task_names(prompts)),
+        "provenance": provenance(model, method=method, metric=metric, prompts=len(pairs), by=means.by, **settings),
+    }  # fmt: skip
+    if isinstance(means, PositionMeans):
+        return PositionEffects(effects["head"], **facts)
+    return PositionPartEffects(
+        effects.get("head"), effects.get("attention"), effects.get("mlp"), effects.get("residual"), **facts
+    )  # fmt: skip
+
+
+def _parts(means: PositionMeans | PositionPartMeans) -> Sequence[EffectPart]:
+    """All parts that there are means of."""
+    return ("head",) if isinstance(means, PositionMeans) else means.parts
+
+
+def _values(
+    model: Model, means: PositionMeans | PositionPartMeans, parts: Sequence[EffectPart]
+) -> dict[Part, Float[Tensor, "position layer ..."]]:
+    """The means of these parts, whose shapes fit the model."""
+    if isinstance(means, PositionMeans):
+        return {"head": means.values}
+    chosen = all_parts(["z" if part == "head" else part for part in parts], model.cfg.n_layers, model.cfg.n_heads)
+    check_parts(model, chosen)
+    given = PartValues(z=means.head, attention=means.attention, mlp=means.mlp, residual=means.residual)
+    check_values(model, given, chosen, len(means.positions))
+    return {part: means.of(part) for part in parts}
+
+
+def _aligned(
+    model: Model, prompts: Sequence[Prompt], means: PositionMeans | PositionPartMeans
+) -> tuple[list[str], list[Groups]]:
+    """The positions of the means that all prompts have, and each prompt's tokens there."""
     tokens = positions_by_name(model.tokenizer, prompts, means.by)
     if means.by == "position" and len(tokens[0]) != len(means.positions):
         raise MismatchError(
@@ -76,25 +152,11 @@ def position_effects(
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
     positions = [name for name in means.positions if all(name in each for each in tokens)]
-    values = means.values[[means.positions.index(name) for name in positions]]
-    groups = [[each[name] for name in positions] for each in tokens]
-    options = {"batch_size": batch_size} | ({"steps": steps} if method == "attribution" else {})
-    run = attributed_effects if method == "attribution" else patched_effects
-    against = wrong_options(model, prompts, metric)
-    if against is None:
-        effects, baseline = run(model, pairs, groups, values, metric, **options, n_jobs=n_jobs)
-    else:
-        found = [
-            run(model, each, groups, values, "log-probability", **options, n_jobs=n_jobs) for each in (pairs, against)
-        ]
-        effects, baseline = (one - other for one, other in zip(*found, strict=True))
-    check_effects(prompts, effects.flatten(1, 2), baseline, all_heads(*effects.shape[1:3]))
-    return PositionEffects(
-        effects,
-        baseline,
-        metric,
-        method,
-        tuple(positions),
-        task=", ".join(task_names(prompts)),
-        provenance=provenance(model, method=method, metric=metric, prompts=len(pairs), by=means.by, **options),
-    )
+    return positions, [[each[name] for name in positions] for each in tokens]
+
+
+def _check(prompts: Sequence[Prompt], effects: Effects, baseline: Float[Tensor, " prompt"]) -> None:
+    """Raise PromptError naming prompts and parts whose effects at some position are not finite."""
+    flat = torch.cat([each.flatten(1, -2) for each in effects.values()], 1)
+    parts = [one for part, each in effects.items() for one in all_parts([part], each.shape[1], each.shape[2])]
+    check_effects(prompts, flat, baseline, parts)

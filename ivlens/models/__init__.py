@@ -32,6 +32,7 @@ from .facts import provenance as provenance
 from .facts import tokenizer_sha256 as tokenizer_sha256
 from .facts import unchanged as unchanged
 from .finding import check_source as check_source
+from .fused import fused_attention as fused_attention
 from .gradients import base_weights as base_weights
 from .gradients import checkpointed as checkpointed
 from .gradients import differentiable as differentiable
@@ -64,9 +65,11 @@ from .part_weights import WeightKind as WeightKind
 from .part_weights import WeightPart as WeightPart
 from .part_weights import head_axes as head_axes
 from .part_weights import weight_parts as weight_parts
+from .parts import POINTS as POINTS
 from .parts import PartValues as PartValues
 from .parts import check_parts as check_parts
 from .parts import check_values as check_values
+from .parts import part_points as part_points
 from .passes import last_token as last_token
 from .passes import this_pass as this_pass
 from .points import attn_out_name as attn_out_name

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, MismatchError
 from ..vocabulary import PARTS, ModelPart, Part
+from .head_weights import check_heads_alike
 from .points import attn_out_name, check_present, mlp_out_name, resid_pre_name, z_name
 
 POINTS = {
@@ -50,6 +51,23 @@ class PartValues:
             name: values if values is None or len(values) == 1 else values[list(prompts)]
             for name, values in named.items()
         })  # fmt: skip
+
+
+def part_points(model: Any, parts: Iterable[Part]) -> dict[Part, list[str]]:
+    """The hook points of different parts of every layer, by part.
+
+    Raises:
+        ArgumentError: no parts, or one twice.
+        UnsupportedError: a layer has no such part, or heads of another width.
+    """
+    parts = list(parts)
+    if not parts or len({*parts}) < len(parts):
+        raise ArgumentError("different parts, one or more", repr(tuple(parts)))
+    if {"head", "z"} & {*parts}:
+        check_heads_alike(model)
+    points = {part: [POINTS[part](layer) for layer in range(model.cfg.n_layers)] for part in parts}
+    check_present([name for each in points.values() for name in each if name not in model.hook_dict], model)
+    return points
 
 
 def check_parts(model: Any, parts: Iterable[ModelPart]) -> None:

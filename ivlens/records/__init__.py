@@ -29,8 +29,11 @@ from .gather import Gathered as Gathered
 from .gather import gather_records as gather_records
 from .gather import load_record as load_record
 from .laboratory import Laboratory as Laboratory
+from .parts import OfParts as OfParts
 from .parts import PartEffects as PartEffects
 from .parts import PartMeans as PartMeans
+from .parts import PositionPartEffects as PositionPartEffects
+from .parts import PositionPartMeans as PositionPartMeans
 from .patching import CheckpointPatching as CheckpointPatching
 from .patching import PartActivations as PartActivations
 from .patching import PatchedParts as PatchedParts

@@ -55,6 +55,13 @@ def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
     }
 
 
+POSITION = _text("Part of the prompt that was patched, or the position counted from the end.")
+PART = {
+    "part": _text('What was patched: "head", "attention", "mlp" or "residual".'),
+    "layer": LAYER,
+    "head": _int("index", "Query head in its layer, from 0; missing but for heads."),
+}
+
 HEAD_EFFECTS = {"layer": LAYER, "head": HEAD, "aie": AIE, "stderr": STDERR, "rank": RANK}
 
 REVERTS = {
@@ -206,13 +213,14 @@ MEASURED_ABILITY = {
 
 FRAMES: dict[str, dict[str, Column]] = {
     "HeadEffects.to_frame": HEAD_EFFECTS,
-    "PartEffects.to_frame": {
-        "part": _text('What was patched: "head", "attention", "mlp" or "residual".'),
-        "layer": LAYER,
-        "head": _int("index", "Query head in its layer, from 0; missing but for heads."),
+    "PartEffects.to_frame": PART
+    | {"aie": AIE, "stderr": STDERR, "rank": _int("rank", "Rank by effect over all parts, the strongest is 1.")},
+    "PositionPartEffects.to_frame": PART
+    | {
+        "position": POSITION,
         "aie": AIE,
         "stderr": STDERR,
-        "rank": _int("rank", "Rank by effect over all parts, the strongest is 1."),
+        "rank": _int("rank", "Rank by effect over all parts and positions, the strongest is 1."),
     },
     "UniversalEffects.to_frame": HEAD_EFFECTS
     | {
@@ -222,7 +230,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "PositionEffects.to_frame": {
         "layer": LAYER,
         "head": HEAD,
-        "position": _text("Part of the prompt that was patched, or the position counted from the end."),
+        "position": POSITION,
         "aie": AIE,
         "stderr": STDERR,
         "rank": _int("rank", "Rank by effect over heads and parts, the strongest is 1."),

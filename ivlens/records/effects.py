@@ -226,7 +226,7 @@ class MethodAgreement(Record):
 
     For each method and prompt, [method, prompt], ``spearman`` is the rank correlation over heads and ``overlap`` the
     fraction of the reference's ``k`` strongest heads among the method's; ``aie_spearman`` and ``aie_overlap`` [method]
-    are those of the average indirect effects.
+    are those of the average indirect effects. Or over parts, or positions, where these were compared.
 
     Example:
         >>> iv.compare_methods(model, prompts, means, k=2).methods

@@ -1,6 +1,11 @@
-"""Records of the parts of every layer: mean activations, and what patching each part to its mean does."""
+"""Records of the parts of every layer: mean activations, and what patching each part to its mean does.
 
+At the last token, or at every position of a prompt.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import pandas as pd
 import torch
@@ -9,17 +14,17 @@ from torch import Tensor
 
 from ..checks import check_finite, checked
 from ..errors import ArgumentError, one_of
-from ..vocabulary import METRICS, ModelPart, Part, all_parts
+from ..vocabulary import METRICS, EffectPart, Part, all_parts
 from .store import Record
 
-KINDS: tuple[Part, ...] = ("head", "attention", "mlp", "residual")
+KINDS: tuple[EffectPart, ...] = get_args(EffectPart)
 
 
 class OfParts:
     """Base of records with a tensor for each part of a model, or None where the part was not looked at."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[EffectPart, ...]:
         """The parts that there are numbers of."""
         return tuple(part for part in KINDS if getattr(self, part) is not None)
 
@@ -41,6 +46,50 @@ class OfParts:
     def _check_finite(self, what: str) -> None:
         for part in self.parts:
             check_finite(f"{what} of part {part!r}", self.of(part))
+
+
+class EffectsOfParts(OfParts):
+    """Base of effects of parts on several corrupted prompts: their number, the mean over them, its standard error."""
+
+    baseline: Float[Tensor, " prompt"]
+
+    @property
+    def n(self) -> int:
+        """Number of corrupted prompts."""
+        return len(self.baseline)
+
+    @checked
+    def aie(self, part: Part) -> Float[Tensor, "layer ..."]:
+        """Average indirect effect of a part of each layer: the mean over prompts.
+
+        Args:
+            part: "head", "attention", "mlp" or "residual".
+        """
+        return self.of(part).mean(0)
+
+    @checked
+    def stderr(self, part: Part) -> Float[Tensor, "layer ..."]:
+        """Standard error of the mean over prompts (not a number for a single prompt).
+
+        Args:
+            part: "head", "attention", "mlp" or "residual".
+        """
+        return (self.of(part).var(0, correction=0) / (self.n - 1)).sqrt()
+
+    def _ranked(self, positions: Sequence[str] = ()) -> pd.DataFrame:
+        """One row per part of a layer, and position, strongest first."""
+        rows: list[tuple[Any, ...]] = []
+        for part in self.parts:
+            shape = self.of(part).shape
+            of_part = all_parts([part], shape[1], shape[2] if part == "head" else 1)
+            rows += [(*each, position) for each in of_part for position in positions or [""]]
+        aie, stderr = (torch.cat([of(part).flatten() for part in self.parts]) for of in (self.aie, self.stderr))
+        order = aie.argsort(descending=True, stable=True)
+        columns = ["part", "layer", "head", "position"]
+        frame = pd.DataFrame([rows[index] for index in order.tolist()], columns=columns)
+        frame["head"] = frame["head"].astype("Int64")
+        frame = frame.assign(aie=aie[order].numpy(), stderr=stderr[order].numpy(), rank=range(1, len(rows) + 1))
+        return frame if positions else frame.drop(columns="position")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +117,7 @@ class PartMeans(OfParts, Record):
 
 
 @dataclass(frozen=True, eq=False)
-class PartEffects(OfParts, Record):
+class PartEffects(EffectsOfParts, Record):
     """Indirect effects of the parts of every layer on corrupted prompts: heads, attention, MLPs, residual streams.
 
     Each is the metric with the part's activation at the last token replaced by its clean mean, minus the metric
@@ -96,37 +145,90 @@ class PartEffects(OfParts, Record):
         self._check_finite("effects")
         check_finite("baselines [prompt]", self.baseline)
 
-    @property
-    def n(self) -> int:
-        """Number of corrupted prompts."""
-        return len(self.baseline)
-
-    @checked
-    def aie(self, part: Part) -> Float[Tensor, "layer *head"]:
-        """Average indirect effect of a part of each layer: the mean over prompts.
-
-        Args:
-            part: "head", "attention", "mlp" or "residual".
-        """
-        return self.of(part).mean(0)
-
-    @checked
-    def stderr(self, part: Part) -> Float[Tensor, "layer *head"]:
-        """Standard error of the mean over prompts (not a number for a single prompt).
-
-        Args:
-            part: "head", "attention", "mlp" or "residual".
-        """
-        return (self.of(part).var(0, correction=0) / (self.n - 1)).sqrt()
-
     def to_frame(self) -> pd.DataFrame:
         """One row per part of a layer, strongest first: part, layer, head (only of heads), aie, stderr, rank."""
-        rows: list[ModelPart] = []
-        for part in self.parts:
-            shape = self.of(part).shape
-            rows += all_parts([part], shape[1], shape[-1])
-        aie, stderr = (torch.cat([of(part).flatten() for part in self.parts]) for of in (self.aie, self.stderr))
-        order = aie.argsort(descending=True, stable=True)
-        frame = pd.DataFrame([rows[index] for index in order.tolist()], columns=["part", "layer", "head"])
-        frame["head"] = frame["head"].astype("Int64")
-        return frame.assign(aie=aie[order].numpy(), stderr=stderr[order].numpy(), rank=range(1, len(rows) + 1))
+        return self._ranked()
+
+
+@dataclass(frozen=True, eq=False)
+class PositionPartMeans(OfParts, Record):
+    """Mean activations of parts at each position of clean prompts, in the model's activation units.
+
+    The parts are those of ``PartMeans``, positions and ``by`` those of ``PositionMeans``; ``n`` counts the prompts.
+
+    Example:
+        >>> means = iv.mean_position_activations(model, prompts, parts=("head", "mlp"))
+        >>> means.parts, means.mlp.shape[0] == len(means.positions)  # position layer d_model
+        (('head', 'mlp'), True)
+    """
+
+    head: Float[Tensor, "position layer head d_head"] | None
+    attention: Float[Tensor, "position layer d_model"] | None
+    mlp: Float[Tensor, "position layer d_model"] | None
+    residual: Float[Tensor, "position layer d_model"] | None
+    n: int
+    positions: tuple[str, ...] = field(metadata={"axis": "position"})
+    by: str
+    task: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_finite("means")
+
+
+@dataclass(frozen=True, eq=False)
+class PositionPartEffects(EffectsOfParts, Record):
+    """Indirect effects of parts at each position of corrupted prompts: heads, attention, MLPs, residual streams.
+
+    Each is the metric with the part's activation replaced by its clean mean at all tokens of a position, minus the
+    metric without, in the metric's own unit; None where a part was not patched. ``baseline`` [prompt] is the metric
+    without.
+
+    Example:
+        >>> means = iv.mean_position_activations(model, prompts, parts=("head", "attention", "mlp"))
+        >>> effects = iv.position_effects(model, prompts, means, method="attribution")
+        >>> effects.aie("mlp").shape == (model.cfg.n_layers, len(effects.positions))
+        True
+    """
+
+    head: Float[Tensor, "prompt layer head position"] | None
+    attention: Float[Tensor, "prompt layer position"] | None
+    mlp: Float[Tensor, "prompt layer position"] | None
+    residual: Float[Tensor, "prompt layer position"] | None
+    baseline: Float[Tensor, " prompt"]
+    metric: str
+    method: str
+    positions: tuple[str, ...] = field(metadata={"axis": "position"})
+    task: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, METRICS)
+        self._check_finite("effects")
+        check_finite("baselines [prompt]", self.baseline)
+
+    @checked
+    def at(self, position: str) -> PartEffects:
+        """The effects at one position.
+
+        Args:
+            position: one of ``positions``, such as "last".
+
+        Raises:
+            ArgumentError: a position that was not patched.
+
+        Example:
+            >>> means = iv.mean_position_activations(model, prompts, parts=("mlp",))
+            >>> iv.position_effects(model, prompts, means).at("last").aie("mlp").shape  # layer
+            torch.Size([2])
+        """
+        one_of("position", position, self.positions)
+        index = self.positions.index(position)
+        found = {part: self.of(part)[..., index] for part in self.parts}
+        return PartEffects(
+            found.get("head"), found.get("attention"), found.get("mlp"), found.get("residual"), self.baseline,
+            self.metric, self.method, self.task, provenance=dict(self.provenance),
+        )  # fmt: skip
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per part of a layer and position, strongest first: part, layer, head (only of heads), position, aie,
+        stderr, rank."""
+        return self._ranked(self.positions)

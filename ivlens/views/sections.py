@@ -16,6 +16,7 @@ from ..records import (
     HeadMap,
     MethodAgreement,
     PositionEffects,
+    PositionPartEffects,
     Record,
     Repair,
     Stability,
@@ -81,8 +82,8 @@ def heads_parts(effects: Effects) -> list[Body]:
     return parts
 
 
-def positions_parts(effects: PositionEffects) -> list[Body]:
-    """The strongest heads at every part of the prompt, as a map and a table."""
+def positions_parts(effects: PositionEffects | PositionPartEffects) -> list[Body]:
+    """The strongest heads, or parts of layers, at every part of the prompt, as a map and a table."""
     return [position_heatmap(effects), _first_rows(effects.to_frame(), "heads and parts", "The strongest")]
 
 
@@ -163,6 +164,10 @@ SECTIONS = [
     Section(PositionEffects, "Where in the prompt heads act",
             "How much the answer gains when a head's output at all tokens of one part of corrupted prompts is replaced "
             "by its mean over clean prompts.", positions_parts),
+    Section(PositionPartEffects, "Where in the prompt parts act",
+            "How much the answer gains when what a head, an attention block or an MLP writes, or the residual stream, "
+            "at all tokens of one part of corrupted prompts is replaced by its mean over clean prompts.",
+            positions_parts),
     Section(MethodAgreement, "How far methods agree",
             "Rank correlation over heads, and overlap of the strongest heads, with the exact effects on the same "
             "prompts.", table_parts),

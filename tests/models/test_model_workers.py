@@ -74,7 +74,7 @@ def test_attribution_is_spread_and_gives_the_same_bits(model_of: Any, steps: int
 
 @pytest.mark.usefixtures("two_workers")
 def test_methods_are_compared_by_workers_with_the_same_result(model_of: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("ivlens.effects.indirect.rows_that_fit", lambda *_: FEW)  # attribution in several batches
+    monkeypatch.setattr("ivlens.effects.attribution.rows_that_fit", lambda *_: FEW)  # attribution in several batches
     model = model_of("llama")
     means = ivlens.mean_head_activations(model, PROMPTS)
     one, two = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ivlens.errors import ArgumentError
-from ivlens.records import PositionEffects
+from ivlens.records import PositionEffects, PositionPartEffects
 from ivlens.views import position_heatmap
 
 VALUES = torch.tensor([[[[0.0, 1.0], [5.0, 0.0]], [[-8.0, 0.5], [0.0, 0.0]]]]).expand(3, 2, 2, 2)
@@ -37,3 +37,13 @@ def test_one_prompt_and_no_effect_are_shown() -> None:
     assert cells.customdata[0][0][2] == "n/a"
     with pytest.raises(ArgumentError, match="k to be a whole number of 1 or more"):
         position_heatmap(nothing, k=0)
+
+
+def test_parts_are_rows_among_the_heads() -> None:
+    mlp = torch.tensor([[[3.0, 0.0], [-1.0, -2.0]]]).expand(3, 2, 2)
+    effects = PositionPartEffects(VALUES, None, mlp, None, torch.zeros(3), "probability", "loop", ("query", "last"))
+    figure = position_heatmap(effects, k=3)
+    assert list(figure.layout.yaxis.ticktext) == ["0.1", "mlp 0", "0.0"]
+    assert figure.data[0].z.tolist() == [[5, 0], [3, 0], [0, 1]]
+    assert figure.layout.yaxis.title.text == "part"
+    assert "the 3 parts of highest effect" in figure.layout.title.text
