@@ -21,17 +21,20 @@ ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
 
 def measure_table(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
     """One column of the comparison as [checkpoint, task], missing where unknown."""
-    frame = comparison.to_frame()
     checkpoints, tasks = list(comparison.checkpoints), list(comparison.tasks)
-    if column not in frame:
-        return pd.DataFrame(np.nan, checkpoints, tasks)
-    table = frame.pivot(index="checkpoint", columns="task", values=column)
-    return table.reindex(index=checkpoints, columns=tasks)
+    found = {(row["checkpoint"], row["task"]): row.get(column, np.nan) for row in comparison.rows}
+    if len(found) < len(comparison.rows):
+        raise RecordError("one row per checkpoint and task", f"{len(comparison.rows)} rows for {len(found)} of them")
+    return pd.DataFrame(
+        [[found.get((each, task), np.nan) for task in tasks] for each in checkpoints], checkpoints, tasks
+    )
 
 
 def measure_values(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
     """``measure_table`` of numbers, not a number where unknown."""
-    return measure_table(comparison, column).apply(pd.to_numeric, errors="coerce").astype(float)
+    table = measure_table(comparison, column)
+    numbers = pd.to_numeric(pd.Series(table.to_numpy(object).ravel()), errors="coerce").to_numpy(float, na_value=np.nan)
+    return pd.DataFrame(numbers.reshape(table.shape), table.index, table.columns)
 
 
 def is_measured(comparison: CheckpointComparison, column: str) -> bool:

@@ -8,7 +8,7 @@ from ...records import CheckpointComparison
 from ...records.tables import recovery_table
 from ...vocabulary import Condition
 from ..axes import UNIT_AXIS, under_lowest
-from ..layout import Size, add_legend, is_lowest, legend_size, panel_grid
+from ..layout import Size, is_lowest, legend_around, legend_size, panel_grid
 from ..settings import task_steering_facts
 from ..style import INK, plain, shortened, translucent
 from .curves import GAPS, checkpoint_grid
@@ -47,12 +47,13 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
     heading = "Recovery: does a vector bring the task back?" if title is None else title
     points = task_steering_facts(comparison, tasks)
     notes = points if any(points) else ()
-    figure, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE, notes=notes)
+    draft, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE, notes=notes)
     for task, panel in zip(tasks, panels, strict=True):
-        figure.add_traces(condition_bars(comparison, task), rows=panel["row"], cols=panel["col"])
-        figure.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)
-        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
-    return add_legend(figure, [str(condition) for condition in CONDITION_COLOURS])
+        draft.add_traces(condition_bars(comparison, task), **panel)
+        draft.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)
+        draft.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
+    draft.layout |= legend_around(draft.traces, [str(condition) for condition in CONDITION_COLOURS])
+    return draft.figure()
 
 
 def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
