@@ -1,7 +1,8 @@
 """The tables behind figures and reports, computed from records; ``views/`` only draws them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -139,24 +140,22 @@ def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
     Raises:
         RecordError: an unknown condition.
     """
-    columns = ["checkpoint", "condition", "accuracy", "low", "high", "probability", "n"]
-    rows = [{name: row[name] for name in columns} for row in comparison.recovery if row["task"] == task]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame = frame[frame["checkpoint"].isin(comparison.checkpoints)]
-    frame = frame.assign(condition=[_known_condition(name) for name in frame["condition"]])
-    groups = [_one_condition(group) for _, group in frame.groupby(["checkpoint", "condition"], sort=False)]
-    return pd.DataFrame(groups, columns=[*columns, "vectors"])
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in comparison.recovery:
+        if row["task"] == task and row["checkpoint"] in comparison.checkpoints:
+            groups.setdefault((row["checkpoint"], _known_condition(row["condition"])), []).append(row)
+    columns = ["checkpoint", "condition", "accuracy", "low", "high", "probability", "n", "vectors"]
+    return pd.DataFrame([_one_condition(*names, rows) for names, rows in groups.items()], columns=columns)
 
 
-def _one_condition(group: pd.DataFrame) -> dict[str, object]:
+def _one_condition(checkpoint: str, condition: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """A checkpoint's rows under one condition as one row."""
-    first = group.iloc[0]
-    random = first["condition"] == Condition.RANDOM_VECTOR
+    first, accuracies = rows[0], [row["accuracy"] for row in rows]
+    random = condition == Condition.RANDOM_VECTOR
     return {
-        "checkpoint": first["checkpoint"], "condition": first["condition"], "accuracy": float(group["accuracy"].mean()),
-        "low": group["accuracy"].min() if random else first["low"],
-        "high": group["accuracy"].max() if random else first["high"],
-        "probability": float(group["probability"].mean()), "n": first["n"], "vectors": len(group),
+        "checkpoint": checkpoint, "condition": condition, "accuracy": fmean(accuracies),
+        "low": min(accuracies) if random else first["low"], "high": max(accuracies) if random else first["high"],
+        "probability": fmean(row["probability"] for row in rows), "n": first["n"], "vectors": len(rows),
     }  # fmt: skip
 
 

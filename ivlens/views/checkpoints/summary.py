@@ -141,7 +141,9 @@ def _draw_recovery(board: Board, comparison: CheckpointComparison) -> None:
         row, column = divmod(number, columns)
         box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + above), width, BARS_HEIGHT)
         lowest = number + columns >= len(tasks)
-        traces = [bars.update(legend="legend3") for bars in condition_bars(comparison, task)]
+        traces = condition_bars(comparison, task)
+        for bars in traces:
+            bars.legend = "legend3"
         board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS, point)
     conditions = [str(condition) for condition in CONDITION_COLOURS]
     board.add_legend(conditions, "legend3", columns * (width + GAP) - GAP, top)
