@@ -12,6 +12,7 @@ from .benchmark import study as benchmark
 from .demo import study as demo
 from .diagnosis import study as diagnosis
 from .forgetting import study as forgetting
+from .growth import study as growth
 from .laboratory import study as laboratory
 from .pages import quote_again
 from .repair import study as repair
@@ -25,6 +26,7 @@ MEASURED: dict[str, Callable[..., list[Path]]] = {
     "forgetting": forgetting.write,
     "diagnosis": diagnosis.write,
     "repair": repair.write,
+    "growth": growth.write,
 }
 # measured by their own commands
 TIMED: dict[str, Callable[[Path], list[Path]]] = {

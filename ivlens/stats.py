@@ -257,8 +257,17 @@ def bootstrap_mean(
     counts = times_drawn(resample(n, resamples, seed), n, values.dtype)
     means = torch.einsum("rp,p...->r...", counts / n, values)
     tail = (1 - level) / 2
-    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype), dim=0)
+    low, high = _quantiles(means, (tail, 1 - tail))
     return low, high
+
+
+def _quantiles(draws: Float[Tensor, "draw *shape"], levels: tuple[float, float]) -> Float[Tensor, "level *shape"]:
+    """What ``torch.quantile`` gives over draws, in a tenth of its time: numpy sorts with the processor's vectors."""
+    ranks = torch.tensor(levels, dtype=draws.dtype) * (len(draws) - 1)
+    below, above = ranks.long(), ranks.ceil().long()
+    ordered = torch.from_numpy(np.sort(draws.movedim(0, -1).contiguous().numpy(), axis=-1))
+    found = torch.lerp(ordered[..., below], ordered[..., above], ranks - below)
+    return found.masked_fill(ordered[..., -1:].isnan(), torch.nan).movedim(-1, 0)
 
 
 def bootstrap_ratio(
@@ -286,8 +295,8 @@ def bootstrap_ratio(
     bottoms = counts @ below.to(above)
     tops = torch.einsum("rp,p...->r...", counts[bottoms > 0], above)
     ratios = tops.movedim(0, -1) / bottoms[bottoms > 0]
-    low, high = np.quantile(ratios.numpy(), [0.025, 0.975], axis=-1)
-    return torch.as_tensor(low), torch.as_tensor(high)
+    low, high = _quantiles(ratios.movedim(-1, 0), (0.025, 0.975))
+    return low, high
 
 
 def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " prompt"]) -> Interval:
@@ -311,7 +320,7 @@ def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " promp
     drawn = resample(len(above), RESAMPLES)
     tops, bottoms = above[drawn].mean(1), below[drawn].mean(1)
     ratios = (tops / bottoms)[bottoms > 0]
-    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    low, high = _quantiles(ratios, (0.025, 0.975)).tolist()
     return Interval((above.mean() / below.mean()).item(), low, high)
 
 
@@ -336,8 +345,9 @@ def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[
     if len(rows_of) < LEAST_GROUPS:
         return Interval(value, nothing, nothing)
     picks = np.random.default_rng(0).integers(len(rows_of), size=(RESAMPLES, len(rows_of)))
-    drawn = [np.concatenate([rows_of[at] for at in pick]) for pick in picks]
-    values = np.array([statistic({name: column[rows] for name, column in columns.items()}) for rows in drawn])
+    distinct, which = np.unique(np.sort(picks, axis=1), axis=0, return_inverse=True)  # of few groups, few draws differ
+    drawn = [np.concatenate([rows_of[at] for at in pick]) for pick in distinct]
+    values = np.array([statistic({name: column[rows] for name, column in columns.items()}) for rows in drawn])[which]
     low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (nothing, nothing)
     return Interval(value, float(low), float(high))
 

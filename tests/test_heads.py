@@ -10,6 +10,7 @@ import torch
 from ivlens import ArgumentError, HeadEffects, MismatchError, random_heads, universal_effects
 from ivlens.heads import head_overlap, rank_aggregate
 from ivlens.records import Stability, prompts_needed, top_k_stability
+from ivlens.records.stability import _strongest
 
 
 def effects(values: torch.Tensor, task: str, **facts: Any) -> HeadEffects:
@@ -166,3 +167,12 @@ def test_sizes_beyond_half_of_the_prompts_are_refused(sizes: list[int]) -> None:
         prompts_needed(noisy(), 2, sizes=sizes)
     with pytest.raises(ArgumentError, match="half of the 1 prompts"):
         prompts_needed(noisy(n=1), 2)
+
+
+def test_of_equally_strong_heads_the_first_are_chosen() -> None:
+    draw = torch.Generator().manual_seed(0)
+    tied = effects(torch.randint(3, (8, 3, 4), generator=draw).float(), "tied")
+    drawn = torch.stack([torch.randperm(8, generator=draw)[:3] for _ in range(20)])
+    order = tied.values[drawn].double().sum(1).flatten(1).sort(dim=1, descending=True, stable=True).indices
+    expected = torch.zeros(20, 12, dtype=torch.bool).scatter_(1, order[:, :5], True)
+    assert torch.equal(_strongest(tied, drawn, 5), expected)

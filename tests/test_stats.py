@@ -1,6 +1,7 @@
 """Statistics against scipy, which computes each of them in its own way."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from scipy import stats as oracle
 from ivlens import ArgumentError
 from ivlens.stats import (
     NOTHING,
+    RESAMPLES,
     Interval,
+    _quantiles,
     bootstrap_groups,
     bootstrap_mean,
     cosine,
@@ -163,3 +166,29 @@ def test_a_difference_of_independent_values_covers_the_truth() -> None:
         for a, b in zip(one, two, strict=True)
     ]
     assert np.mean([each.low <= 1.5 <= each.high for each in found]) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2000,), (2000, 3, 2), (7, 4), (1, 2)])
+def test_ends_of_intervals_are_torchs_quantiles_bit_for_bit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    draws = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    levels = (0.025, 0.975)
+    assert torch.equal(_quantiles(draws, levels), torch.quantile(draws, torch.tensor(levels, dtype=dtype), dim=0))
+    draws[0] = torch.nan
+    assert _quantiles(draws, levels).isnan().all()
+
+
+def test_a_statistic_of_few_groups_is_computed_once_per_distinct_draw() -> None:
+    seen: list[int] = []
+
+    def mean(columns: Mapping[str, np.ndarray]) -> float:
+        seen.append(1)
+        return float(columns["value"].mean())
+
+    columns = {"value": np.arange(8.0)}
+    groups = np.repeat(["a", "b", "c", "d"], 2)
+    found = bootstrap_groups(columns, groups, mean)
+    assert len(seen) <= 1 + 35  # multisets of four of four groups
+    picks = np.random.default_rng(0).integers(4, size=(RESAMPLES, 4))
+    means = columns["value"].reshape(4, 2).mean(1)[picks].mean(1)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))

@@ -1,6 +1,7 @@
 """Records of a repair: the weights of a checkpoint that were put back, and what that returned and cost."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -125,6 +126,10 @@ class Repair(Record):
             >>> [*repaired.task_gains()["task"].unique()]
             ['next-word', 'last-word']
         """
+        return self._task_gains.copy()
+
+    @cached_property
+    def _task_gains(self) -> pd.DataFrame:
         pairs = dict(zip(self.tasks, self.roles, strict=True)).items()
         every = range(len(self.models))
         rows = [self._gain(index, {"role": role, "task": task}) for index in every for task, role in pairs]

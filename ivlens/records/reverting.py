@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -97,6 +98,10 @@ class WeightReverts(Record):
             >>> reverts.to_frame().query("what == 'straight' and fraction == 1")["nats"].tolist()
             [0.0, 0.0]
         """
+        return self._by_role.copy()
+
+    @cached_property
+    def _by_role(self) -> pd.DataFrame:
         return self._frame("role", self.roles, [role for role in REVERT_ROLES if role in self.roles])
 
     def tasks_frame(self) -> pd.DataFrame:

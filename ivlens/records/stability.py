@@ -97,8 +97,9 @@ def prompts_needed(
 def _strongest(effects: HeadEffects, drawn: Tensor, k: int) -> Bool[Tensor, "resample head"]:
     """Whether a head is among the ``k`` of highest mean effect over the prompts ``drawn``, [resample, prompt]."""
     sums = times_drawn(drawn, effects.n) @ effects.values.double().flatten(1)
-    order = sums.sort(dim=1, descending=True, stable=True).indices
-    return torch.zeros(sums.shape, dtype=torch.bool).scatter_(1, order[:, :k], True)
+    least = sums.topk(k, dim=1).values[:, -1:]
+    above, equal = sums > least, sums == least
+    return above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))  # of equal ones, the first
 
 
 def _shared(a: Bool[Tensor, "#resample head"], b: Bool[Tensor, "#resample head"]) -> Float[Tensor, " resample"]:

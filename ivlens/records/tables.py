@@ -1,7 +1,8 @@
 """The tables behind figures and reports, computed from records; ``views/`` only draws them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,20 @@ ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
 
 def measure_table(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
     """One column of the comparison as [checkpoint, task], missing where unknown."""
-    frame = comparison.to_frame()
     checkpoints, tasks = list(comparison.checkpoints), list(comparison.tasks)
-    if column not in frame:
-        return pd.DataFrame(np.nan, checkpoints, tasks)
-    table = frame.pivot(index="checkpoint", columns="task", values=column)
-    return table.reindex(index=checkpoints, columns=tasks)
+    found = {(row["checkpoint"], row["task"]): row.get(column, np.nan) for row in comparison.rows}
+    if len(found) < len(comparison.rows):
+        raise RecordError("one row per checkpoint and task", f"{len(comparison.rows)} rows for {len(found)} of them")
+    return pd.DataFrame(
+        [[found.get((each, task), np.nan) for task in tasks] for each in checkpoints], checkpoints, tasks
+    )
 
 
 def measure_values(comparison: CheckpointComparison, column: str) -> pd.DataFrame:
     """``measure_table`` of numbers, not a number where unknown."""
-    return measure_table(comparison, column).apply(pd.to_numeric, errors="coerce").astype(float)
+    table = measure_table(comparison, column)
+    numbers = pd.to_numeric(pd.Series(table.to_numpy(object).ravel()), errors="coerce").to_numpy(float, na_value=np.nan)
+    return pd.DataFrame(numbers.reshape(table.shape), table.index, table.columns)
 
 
 def is_measured(comparison: CheckpointComparison, column: str) -> bool:
@@ -136,24 +140,22 @@ def recovery_table(comparison: CheckpointComparison, task: str) -> pd.DataFrame:
     Raises:
         RecordError: an unknown condition.
     """
-    columns = ["checkpoint", "condition", "accuracy", "low", "high", "probability", "n"]
-    rows = [{name: row[name] for name in columns} for row in comparison.recovery if row["task"] == task]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame = frame[frame["checkpoint"].isin(comparison.checkpoints)]
-    frame = frame.assign(condition=[_known_condition(name) for name in frame["condition"]])
-    groups = [_one_condition(group) for _, group in frame.groupby(["checkpoint", "condition"], sort=False)]
-    return pd.DataFrame(groups, columns=[*columns, "vectors"])
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in comparison.recovery:
+        if row["task"] == task and row["checkpoint"] in comparison.checkpoints:
+            groups.setdefault((row["checkpoint"], _known_condition(row["condition"])), []).append(row)
+    columns = ["checkpoint", "condition", "accuracy", "low", "high", "probability", "n", "vectors"]
+    return pd.DataFrame([_one_condition(*names, rows) for names, rows in groups.items()], columns=columns)
 
 
-def _one_condition(group: pd.DataFrame) -> dict[str, object]:
+def _one_condition(checkpoint: str, condition: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """A checkpoint's rows under one condition as one row."""
-    first = group.iloc[0]
-    random = first["condition"] == Condition.RANDOM_VECTOR
+    first, accuracies = rows[0], [row["accuracy"] for row in rows]
+    random = condition == Condition.RANDOM_VECTOR
     return {
-        "checkpoint": first["checkpoint"], "condition": first["condition"], "accuracy": float(group["accuracy"].mean()),
-        "low": group["accuracy"].min() if random else first["low"],
-        "high": group["accuracy"].max() if random else first["high"],
-        "probability": float(group["probability"].mean()), "n": first["n"], "vectors": len(group),
+        "checkpoint": checkpoint, "condition": condition, "accuracy": fmean(accuracies),
+        "low": min(accuracies) if random else first["low"], "high": max(accuracies) if random else first["high"],
+        "probability": fmean(row["probability"] for row in rows), "n": first["n"], "vectors": len(rows),
     }  # fmt: skip
 
 

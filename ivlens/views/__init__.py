@@ -23,6 +23,7 @@ from .documents import save_figure as save_figure
 from .documents import write_page as write_page
 from .explorer import CheckpointExplorer as CheckpointExplorer
 from .explorer import ExplorerWidget as ExplorerWidget
+from .growth import growth_panels as growth_panels
 from .heads import head_heatmap as head_heatmap
 from .heads import head_heatmaps as head_heatmaps
 from .markup import prose as prose
@@ -51,6 +52,7 @@ __all__ = [
     "checkpoint_trajectories",
     "comparison_bars",
     "frame_table",
+    "growth_panels",
     "head_change_maps",
     "head_heatmap",
     "head_heatmaps",

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from ..checks import checked
 from .axes import text_axis
+from .draft import Draft
 from .layout import Margins, Panel, Size, panel_grid
 from .style import FAINT, OKABE_ITO, plain
 from .tables import check_columns
@@ -45,15 +46,16 @@ def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: 
     check_columns(contenders, ("contender", "weights", "times the sweep"))
     check_columns(scaling, ("along", *SCALES, *LINES))
     names = ["Every head of one prompt", *(f"By {what}" for what in SCALES.values())]
-    figure, panels = panel_grid(names, SIZE, 2, GAPS, MARGINS, title, facts)
-    _draw_times(figure, contenders, panels[0])
+    draft, panels = panel_grid(names, SIZE, 2, GAPS, MARGINS, title, facts)
+    _draw_times(draft, contenders, panels[0])
     for what, panel in zip(SCALES, panels[1:], strict=True):
-        _draw_ratios(figure, scaling[scaling["along"] == what], what, panel)
+        _draw_ratios(draft, scaling[scaling["along"] == what], what, panel)
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yref": "container", "yanchor": "bottom"}
-    return figure.update_layout(showlegend=True, legend=legend)
+    draft.layout |= {"showlegend": True, "legend": legend}
+    return draft.figure()
 
 
-def _draw_times(figure: go.Figure, contenders: pd.DataFrame, panel: Panel) -> None:
+def _draw_times(draft: Draft, contenders: pd.DataFrame, panel: Panel) -> None:
     """One row per contender: a point at its time, in units of the sweep's."""
     texts = [f"{plain(name, LABEL_WIDTH)}<br><span style='color:{FAINT}'>{plain(layout, LABEL_WIDTH)}</span>"
              for name, layout in zip(contenders["contender"], contenders["weights"], strict=True)]  # fmt: skip
@@ -63,12 +65,13 @@ def _draw_times(figure: go.Figure, contenders: pd.DataFrame, panel: Panel) -> No
         textposition="middle right", textfont={"size": 11}, marker={"size": 9, "color": OKABE_ITO[2]},
         customdata=texts, hovertemplate="%{customdata}<br><b>%{x:.3g} sweeps</b><extra></extra>", showlegend=False,
     )  # fmt: skip
-    figure.add_trace(points, **panel)
-    figure.update_xaxes(type="log", title_text="time, in sweeps", dtick=1, range=[-1, 3], **panel)
-    figure.update_yaxes(text_axis(texts) | {"range": [len(texts) - 0.5, -0.5], "ticks": ""}, **panel)
+    draft.add_traces([points], **panel)
+    times_axis = {"type": "log", "title": {"text": "time, in sweeps"}, "dtick": 1, "range": [-1, 3]}
+    draft.update_xaxes(times_axis, **panel)
+    draft.update_yaxes(text_axis(texts) | {"range": [len(texts) - 0.5, -0.5], "ticks": ""}, **panel)
 
 
-def _draw_ratios(figure: go.Figure, rows: pd.DataFrame, what: str, panel: Panel) -> None:
+def _draw_ratios(draft: Draft, rows: pd.DataFrame, what: str, panel: Panel) -> None:
     """Both ratios as lines over the tokens, the prompts or the heads."""
     for name, colour in LINES.items():
         line = go.Scatter(
@@ -76,7 +79,8 @@ def _draw_ratios(figure: go.Figure, rows: pd.DataFrame, what: str, panel: Panel)
             mode="lines+markers", line={"color": colour},
             hovertemplate=f"%{{x}} {what}<br><b>{name}: %{{y:.3g}}</b><extra></extra>",
         )  # fmt: skip
-        figure.add_trace(line, **panel)
+        draft.add_traces([line], **panel)
     ticks = rows[what].tolist()
-    figure.update_xaxes(type="log", title_text=SCALES[what], tickvals=ticks, ticktext=list(map(str, ticks)), **panel)
-    figure.update_yaxes(type="log", title_text="ratio", dtick=1, range=[-0.5, 2.7], **panel)
+    named = {"tickvals": ticks, "ticktext": list(map(str, ticks))}
+    draft.update_xaxes({"type": "log", "title": {"text": SCALES[what]}} | named, **panel)
+    draft.update_yaxes({"type": "log", "title": {"text": "ratio"}, "dtick": 1, "range": [-0.5, 2.7]}, **panel)

@@ -67,15 +67,16 @@ def comparison_bars(comparisons: Sequence[ConditionComparison], *, title: str | 
     names = [each.task or "all prompts" for each in comparisons]
     steering = [steering_facts(each) for each in comparisons]
     notes = steering if any(steering) else []
-    figure, panels = panel_grid(names, size, columns, GAPS, margins, heading, _facts(comparisons), notes=notes)
+    draft, panels = panel_grid(names, size, columns, GAPS, margins, heading, _facts(comparisons), notes=notes)
     colours = _colours(conditions)
     for each, panel in zip(comparisons, panels, strict=True):
-        figure.add_traces(_bars(_frame(each, rows), conditions, colours), rows=panel["row"], cols=panel["col"])
+        draft.add_traces(_bars(_frame(each, rows), conditions, colours), **panel)
         end = 1 / (1 - VALUES_WIDTH / size.width)
-        figure.update_xaxes(title_text="accuracy", range=[0, end], tickvals=[0, 0.5, 1], **panel)
+        values = {"title": {"text": "accuracy"}, "range": [0, end], "tickvals": [0, 0.5, 1]}
+        draft.update_xaxes(values, **panel)
         labelled = rows_axis(labels) if panel["col"] == 1 else rows_axis(labels) | text_axis([])
-        figure.update_yaxes(labelled, **panel)
-    return figure
+        draft.update_yaxes(labelled, **panel)
+    return draft.figure()
 
 
 def _rows(comparisons: Sequence[ConditionComparison]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Documents: a self-contained HTML page of figures, tables and text, and a figure as a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from .attention import Html
 from .markup import render
 from .tables import frame_table
 
-Body: TypeAlias = str | go.Figure | pd.DataFrame | Html | Sequence[Any]
+Body: TypeAlias = str | go.Figure | Callable[[], go.Figure] | pd.DataFrame | Html | Sequence[Any]
 
 HEADING_LENGTH = 240  # characters of a longer heading that are shown
 SUFFIXES = (".html", ".png", ".svg")
@@ -35,8 +35,8 @@ def page(title: str, sections: Sequence[tuple[str, Body]]) -> str:
 
     Args:
         title: plain text.
-        sections: headings, which are plain text, with their bodies: HTML (for text see ``prose``), a figure, a frame,
-            an ``Html``, or a list of these.
+        sections: headings, which are plain text, with their bodies: HTML (for text see ``prose``), a figure or a
+            function that draws it, a frame, an ``Html``, or a list of these.
 
     Returns:
         The document.
@@ -114,6 +114,8 @@ def _body_html(body: object, numbers: Iterator[int]) -> str:
         options = {"full_html": False, "include_plotlyjs": False, "config": {"displaylogo": False}}
         drawn = pio.to_html(body, div_id=f"figure-{next(numbers)}", **options)
         return f'<div class="figure"{_scales(body)}><div class="scaled">{drawn}</div></div>'
+    if callable(body):
+        return _body_html(body(), numbers)
     if isinstance(body, pd.DataFrame):
         return frame_table(body)
     if isinstance(body, Html):

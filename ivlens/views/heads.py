@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 from ..records import Head, HeadEffects, UniversalEffects, heads_by_effect
 from ..text import plural
 from .axes import colour_bar, number_axis, outlines
+from .draft import Domain, Draft
 from .layout import Margins, Panel, Size, head_map_grid, head_map_size, layout_around, panel_grid
 from .style import DIVERGING, EFFECT_UNITS, INK, PAPER, head_name
 
@@ -57,9 +58,11 @@ def head_map(effects: Effects, k: int, title: str | None, size: Size) -> go.Figu
     facts = f"average indirect effect on the {effects.metric}, {_prompts(effects)}{_outlined(k)}"
     heading = _tasks(effects) if title is None else title
     layout = layout_around(size, MARGINS, heading, facts, heading_width=size.width - 20)
-    figure = go.Figure(_traces(effects, k, _limit(effects), size, bar), layout)
-    figure.update_xaxes(number_axis("head", heads, size.width, 28))
-    return figure.update_yaxes(number_axis("layer", layers, size.height, 16))
+    layout |= {
+        "xaxis": number_axis("head", heads, size.width, 28),
+        "yaxis": number_axis("layer", layers, size.height, 16),
+    }
+    return go.Figure(_traces(effects, k, _limit(effects), size, bar), layout)
 
 
 @checked
@@ -95,23 +98,23 @@ def head_heatmaps(
     columns, size = head_map_grid(len(effects), most_layers, most_heads, gap, MARGINS)
     facts = f"average indirect effect on {', '.join(units)}{_outlined(k)}"
     names, notes = [_tasks(each) for each in effects], [_prompts(each) for each in effects]
-    figure, panels = panel_grid(names, size, columns, Size(gap, ROW_GAP), MARGINS, title, facts, notes=notes)
+    draft, panels = panel_grid(names, size, columns, Size(gap, ROW_GAP), MARGINS, title, facts, notes=notes)
     largest = max(map(_limit, effects))
     for each, panel in zip(effects, panels, strict=True):
         bar = colour_bar() | {"thickness": 10, "xpad": 6, "tickfont": {"size": 10}}
         if not shared_scale:
-            bar |= _beside(figure.get_subplot(**panel))
+            bar |= _beside(draft.domain(**panel))
         traces = _traces(each, k, largest if shared_scale else _limit(each), size, bar)
         traces[0].showscale = not shared_scale or panel == panels[0]
-        _add_map(figure, panel, traces, each.aie.shape, size)
-    return figure
+        _add_map(draft, panel, traces, each.aie.shape, size)
+    return draft.figure()
 
 
-def _add_map(figure: go.Figure, panel: Panel, traces: Sequence[Any], shape: Sequence[int], size: Size) -> None:
+def _add_map(draft: Draft, panel: Panel, traces: Sequence[Any], shape: Sequence[int], size: Size) -> None:
     layers, heads = shape
-    figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
-    figure.update_xaxes(number_axis("head", heads, size.width, 24), **panel)
-    figure.update_yaxes(number_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
+    draft.add_traces(traces, **panel)
+    draft.update_xaxes(number_axis("head", heads, size.width, 24), **panel)
+    draft.update_yaxes(number_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
 
 
 def _traces(effects: Effects, k: int, limit: float, size: Size, bar: dict[str, Any]) -> list[go.Heatmap | go.Scatter]:
@@ -157,10 +160,10 @@ def _names(effects: Effects, strongest: list[Head], limit: float) -> go.Scatter:
     )
 
 
-def _beside(panel: Any) -> dict[str, Any]:
+def _beside(panel: Domain) -> dict[str, Any]:
     """The position of a panel's own colour bar: at its right, as tall as it is."""
-    bottom, top = panel.yaxis.domain
-    return {"x": panel.xaxis.domain[1], "y": (bottom + top) / 2, "len": top - bottom}
+    bottom, top = panel.y
+    return {"x": panel.x[1], "y": (bottom + top) / 2, "len": top - bottom}
 
 
 def _limit(effects: Effects) -> float:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from .axes import LETTER
+from .draft import Domain, Draft
 from .style import LINES, plain, shortened
 
 Panel = dict[str, int]  # the row and the column of a panel, from 1, as plotly's row= and col=
@@ -71,8 +71,8 @@ def head_map_grid(n_maps: int, n_layers: int, n_heads: int, gap: int, margins: M
 def panel_grid(
     names: Sequence[str], size: Size, columns: int, gaps: Size, margins: Margins, title: str, facts: str,
     *, notes: Sequence[str] = (),
-) -> tuple[go.Figure, list[Panel]]:  # fmt: skip
-    """A figure of empty panels, one per name, and the row and column of each.
+) -> tuple[Draft, list[Panel]]:  # fmt: skip
+    """A draft of empty panels, one per name, and the row and column of each.
 
     ``size`` is that of one panel; ``gaps`` are those between columns and between rows, the latter without the names.
     ``names``, the ``notes`` under them, ``title`` and the ``facts`` under it are plain text.
@@ -85,16 +85,27 @@ def panel_grid(
     row_gap = gaps.height + above
     whole = Size(size.width * columns + gaps.width * (columns - 1), size.height * n_rows + row_gap * (n_rows - 1))
     panels = [{"row": index // columns + 1, "col": index % columns + 1} for index in range(len(names))]
-    filled = {(panel["row"], panel["col"]) for panel in panels}
-    figure = make_subplots(
-        n_rows, columns,
-        specs=[[{} if (row, col) in filled else None for col in range(1, columns + 1)] for row in range(1, n_rows + 1)],
-        subplot_titles=titles,
-        horizontal_spacing=min(1, gaps.width / whole.width),
-        vertical_spacing=min(1, row_gap / whole.height),
-    )  # fmt: skip
-    figure.update_annotations(font_size=13)
-    return figure.update_layout(layout_around(whole, margins, title, facts, above)), panels
+    across = _domains(columns, min(1, gaps.width / whole.width))
+    up = _domains(n_rows, min(1, row_gap / whole.height))[::-1]
+    domains = [Domain(across[panel["col"] - 1], up[panel["row"] - 1]) for panel in panels]
+    annotations = [_name_above(name, domain) for name, domain in zip(titles, domains, strict=True)]
+    grid = [domains[start : start + columns] for start in range(0, len(domains), columns)]
+    return Draft(grid, layout_around(whole, margins, title, facts, above) | {"annotations": annotations}), panels
+
+
+def _domains(count: int, gap: float) -> list[tuple[float, float]]:
+    """Where ``count`` panels side by side begin and end in the room from 0 to 1, with ``gap`` between them."""
+    size = (1 - gap * (count - 1)) / count
+    starts = [sum([size] * number) + number * gap for number in range(count)]
+    return [(max(0.0, start), min(1.0, start + size)) for start in starts]
+
+
+def _name_above(name: str, domain: Domain) -> dict[str, Any]:
+    """A panel's name, which is HTML, over its middle."""
+    return {
+        "text": name, "x": sum(domain.x) / 2, "y": domain.y[1], "xref": "paper", "yref": "paper", "xanchor": "center",
+        "yanchor": "bottom", "showarrow": False, "font": {"size": 13},
+    }  # fmt: skip
 
 
 def layout_around(
@@ -131,19 +142,20 @@ def legend_size(lines: Sequence[str]) -> Size:
     return Size(66 + int(1.1 * LETTER * max(map(len, lines))), 20 + LEGEND_LINE * len(lines))
 
 
-def add_legend(figure: go.Figure, groups: Sequence[str], legend: str = "legend", **options: Any) -> go.Figure:
-    """The figure with a legend of these groups of traces, in this order; each entry toggles its group."""
-    traces = [trace for trace in figure.data if (trace.legend or "legend") == legend]
+def legend_around(
+    traces: Sequence[Any], groups: Sequence[str], legend: str = "legend", **options: Any
+) -> dict[str, Any]:
+    """The layout of a legend of these groups of traces, in this order; each entry toggles its group."""
+    traces = [trace for trace in traces if (trace.legend or "legend") == legend]
     for trace in traces:
-        trace.update(showlegend=False)
+        trace.showlegend = False
     for rank, group in enumerate(groups):
         members = [trace for trace in traces if trace.legendgroup == group]
-        first = next(
-            (trace for trace in members if getattr(trace, "mode", "") != "none"), None
-        )  # not an interval's band
+        lines = (trace for trace in members if getattr(trace, "mode", "") != "none")  # not an interval's band
+        first = next(lines, None)
         for trace in members:
-            trace.update(showlegend=trace is first, legendrank=rank)
-    return figure.update_layout({"showlegend": True, legend: LEGEND | options} if groups else {})
+            trace.showlegend, trace.legendrank = trace is first, rank
+    return {"showlegend": True, legend: LEGEND | options} if groups else {}
 
 
 class Box(NamedTuple):
@@ -158,9 +170,9 @@ class Box(NamedTuple):
 class Board:
     """Panels of different sizes, each in its own box; the caller keeps ``height`` up to date."""
 
-    def __init__(self, n_panels: int, width: int) -> None:
-        self.figure, self.width, self.height = make_subplots(1, n_panels), width, 0.0
-        self.boxes: list[Box] = []
+    def __init__(self, width: int) -> None:
+        self.width, self.height = width, 0.0
+        self.panels: list[tuple[Sequence[Any], Box, dict[str, Any], dict[str, Any]]] = []
         self.names: list[tuple[str, str, float, float]] = []
         self.legends: list[tuple[Sequence[str], str, float, float]] = []
 
@@ -168,10 +180,7 @@ class Board:
         self, traces: Sequence[Any], box: Box, name: str, x: dict[str, Any], y: dict[str, Any], note: str = ""
     ) -> None:
         """Draw the next panel in its box, with its axes, its name above it, and under the name a small note."""
-        self.boxes.append(box)
-        column = len(self.boxes)
-        self.figure.add_traces(traces, rows=1, cols=column)
-        self.figure.update_xaxes(x, col=column).update_yaxes(y, col=column)
+        self.panels.append((traces, box, x, y))
         self.add_name(shortened(name, int(box.width / 8)), box.left, box.top, note)
 
     def add_name(self, name: str, left: float, top: float, note: str = "") -> None:
@@ -182,19 +191,28 @@ class Board:
         """Add a legend of these groups of traces, its top left corner at the point."""
         self.legends.append((groups, legend, left, top))
 
-    def finished(self) -> go.Figure:
-        """The figure, with panels, names and legends positioned on a board of this height."""
-        for column, (left, top, width, height) in enumerate(self.boxes, 1):
-            across = [left / self.width, min(1, (left + width) / self.width)]
-            up = [max(0, 1 - (top + height) / self.height), 1 - top / self.height]
-            self.figure.update_xaxes(domain=across, col=column).update_yaxes(domain=up, col=column)
-        for name, note, left, top in self.names:
-            small = f'<br><span style="font-size:11px">{plain(note, 99)}</span>' if note else ""
-            self.figure.add_annotation(
-                text=f"<b>{plain(name, 99)}</b>{small}", x=left / self.width, y=1 - (top - 6) / self.height,
-                xref="paper", yref="paper", xanchor="left", yanchor="bottom", align="left", showarrow=False,
-                font_size=13,
-            )  # fmt: skip
+    def finished(self, layout: dict[str, Any]) -> go.Figure:
+        """The figure, with panels, names and legends positioned on a board of this height, and ``layout`` around."""
+        names = [self._name(*each) for each in self.names]
+        draft = Draft([[self._domain(box) for _, box, _, _ in self.panels]], layout | {"annotations": names})
+        for column, (traces, _, x, y) in enumerate(self.panels, 1):
+            draft.add_traces(traces, row=1, col=column)
+            draft.update_xaxes(x, col=column)
+            draft.update_yaxes(y, col=column)
+        drawn = [trace for traces, *_ in self.panels for trace in traces]
         for groups, legend, left, top in self.legends:
-            add_legend(self.figure, groups, legend, x=left / self.width, y=1 - top / self.height)
-        return self.figure
+            draft.layout |= legend_around(drawn, groups, legend, x=left / self.width, y=1 - top / self.height)
+        return draft.figure()
+
+    def _domain(self, box: Box) -> Domain:
+        left, top, width, height = box
+        across = left / self.width, min(1.0, (left + width) / self.width)
+        return Domain(across, (max(0.0, 1 - (top + height) / self.height), 1 - top / self.height))
+
+    def _name(self, name: str, note: str, left: float, top: float) -> dict[str, Any]:
+        small = f'<br><span style="font-size:11px">{plain(note, 99)}</span>' if note else ""
+        return {
+            "text": f"<b>{plain(name, 99)}</b>{small}", "x": left / self.width, "y": 1 - (top - 6) / self.height,
+            "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "align": "left",
+            "showarrow": False, "font": {"size": 13},
+        }  # fmt: skip

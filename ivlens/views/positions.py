@@ -70,9 +70,11 @@ def position_heatmap(
     rows_are = f"all {what}s" if len(names) == len(all_names) else few
     facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
     heading = (effects.task or "Heads along the prompt") if title is None else title
-    figure = go.Figure(heatmap, layout_around(size, margins, heading, facts_line))
-    figure.update_xaxes(text_axis([plain(part, 99) for part in parts]) | {"tickangle": -45})
-    return figure.update_yaxes(text_axis(names) | {"autorange": "reversed", "title": {"text": what}})
+    axes = {
+        "xaxis": text_axis([plain(part, 99) for part in parts]) | {"tickangle": -45},
+        "yaxis": text_axis(names) | {"autorange": "reversed", "title": {"text": what}},
+    }
+    return go.Figure(heatmap, layout_around(size, margins, heading, facts_line) | axes)
 
 
 def _rows(

@@ -26,10 +26,11 @@ KEY = "key: "
 
 
 class Part(NamedTuple):
-    """A record in displayable form, and what is shown of it."""
+    """A record in displayable form, what is shown of it, and where it comes from, as HTML."""
 
     record: Record
     bodies: list[Body]
+    origin: str
 
 
 @checked
@@ -70,6 +71,7 @@ def write_report(
     if hidden or not records:
         raise ArgumentError("one record or more that can be shown as a table", ", ".join(hidden) or "none")
     parts, odd = _parts(records)
+    odd = {name: odd[name] for name in records if name in odd}
     for name, why in odd.items():
         failed(name, why)
     if not parts:
@@ -80,52 +82,64 @@ def write_report(
 
 
 def _parts(records: Mapping[str, Record]) -> tuple[dict[str, Part], dict[str, str]]:
-    """What is shown of each record, with control characters made visible; and why some cannot be shown."""
-    parts, odd = {}, {}
-    for name, each in records.items():
+    """What is shown of each record, in the order of sections, with control characters made visible; and why some
+    cannot be shown. Once the page is full, figures are not drawn."""
+    parts, odd, room = {}, {}, FIGURES_LENGTH
+    for name, each in sorted(records.items(), key=lambda named: SECTIONS.index(section_of(named[1]))):
         try:
             record = _visible(each)
-            part = Part(record, section_of(record).parts(record))
-            _about(name, record), _provenance(name, record)
+            bodies = _drawn(section_of(record).parts(record), room > 0)
+            length = sum(len(figure.to_json()) for figure in _figures(bodies))
+            _about(name, record)
+            part = Part(record, bodies if room > length else _drawn(bodies, False), _provenance(name, record))
         except Exception as error:  # a malformed record may raise anything; the others are still shown
             odd[name] = one_line(f"{type(error).__name__}: {error}", HEADING_LENGTH)
         else:
             parts[name] = part
+            room -= length
     return parts, odd
 
 
 def _sections(parts: Mapping[str, Part]) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The headings with the links to their records, and the page's sections."""
-    numbers, room = count(1), FIGURES_LENGTH
+    numbers = count(1)
     contents: list[Any] = []
     sections: list[tuple[str, Body]] = []
     for section, named in _grouped(parts).items():
         body: list[Body] = [prose(section.about)]
         links = []
-        for label, (name, part) in zip(_labels(named), named.items(), strict=True):
+        for label, part in zip(_labels(named), named.values(), strict=True):
             anchor = f"record-{next(numbers)}"
             links.append((anchor, label))
-            room -= sum(len(figure.to_json()) for figure in _figures(part.bodies))
-            bodies = part.bodies if room > 0 else _without_figures(part.bodies)
-            origin = folded("Where these numbers come from", _provenance(name, part.record))
-            body += foldable(label, 3, [*bodies, origin], anchor)
+            body += foldable(label, 3, [*part.bodies, folded("Where these numbers come from", part.origin)], anchor)
         contents.append((section.heading, links))
         sections.append((section.heading, body))
     return contents, sections
 
 
 def _visible(value: Any) -> Any:
-    """A record, or a value in one, with control characters in texts made visible."""
+    """A record, or a value in one, with control characters in texts made visible; itself where it has none."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
-        return {_visible(name): _visible(each) for name, each in value.items()}
+        return {_visible(name): _visible(each) for name, each in value.items()} if _has_unseen(value) else value
     if isinstance(value, tuple | list):
         make = getattr(value, "_make", type(value))  # of a NamedTuple
-        return make(map(_visible, value))
-    if isinstance(value, Record):
+        return make(map(_visible, value)) if _has_unseen(value) else value
+    if isinstance(value, Record) and _has_unseen(value):  # else it keeps what it has computed
         return replace(value, **{each.name: _visible(getattr(value, each.name)) for each in fields(value)})
     return value
+
+
+def _has_unseen(value: Any) -> bool:
+    """Whether any text in a record, or in a value of one, has control characters."""
+    if isinstance(value, str):
+        return visible(value) != value
+    if isinstance(value, Record):
+        return any(_has_unseen(getattr(value, each.name)) for each in fields(value))
+    if isinstance(value, Mapping):
+        return any(map(_has_unseen, value)) or any(map(_has_unseen, value.values()))
+    return isinstance(value, tuple | list) and any(map(_has_unseen, value))
 
 
 def _grouped(parts: Mapping[str, Part]) -> dict[Section, dict[str, Part]]:
@@ -162,10 +176,15 @@ def _figures(body: Body) -> Iterator[go.Figure]:
         yield from _figures(part)
 
 
-def _without_figures(body: Any) -> Any:
+def _drawn(body: Any, room: bool) -> Any:
+    """A body with its figures drawn, or with what is said instead where there is no room."""
     if isinstance(body, list):
-        return [_without_figures(part) for part in body]
-    return prose(LEFT_OUT) if isinstance(body, go.Figure) else body
+        return [_drawn(part, room) for part in body]
+    if not isinstance(body, go.Figure) and not callable(body):
+        return body
+    if not room:
+        return prose(LEFT_OUT)
+    return body if isinstance(body, go.Figure) else body()
 
 
 def _provenance(name: str, record: Record) -> str:

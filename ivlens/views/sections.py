@@ -1,9 +1,11 @@
 """What a report shows for each kind of record: a heading, a sentence, figures and tables."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from ..checks import checked
@@ -75,16 +77,20 @@ def checkpoints_parts(comparison: CheckpointComparison) -> list[Body]:
 def heads_parts(effects: Effects) -> list[Body]:
     """The head map, the strongest heads, and how many prompts are needed to find them again."""
     frame = effects.to_frame()
-    parts: list[Body] = [head_heatmap(effects), _first_rows(frame, "heads", "The strongest")]
+    parts: list[Body] = [partial(head_heatmap, effects), _first_rows(frame, "heads", "The strongest")]
     if isinstance(effects, HeadEffects) and effects.n >= LEAST_PROMPTS:
         k = min(STABILITY_K, len(frame))
-        parts.append(stability_curve(prompts_needed(effects, k), title=f"Prompts needed to find the same {k} heads"))
+        parts.append(partial(_prompts_needed_curve, effects, k))
     return parts
+
+
+def _prompts_needed_curve(effects: HeadEffects, k: int) -> go.Figure:
+    return stability_curve(prompts_needed(effects, k), title=f"Prompts needed to find the same {k} heads")
 
 
 def positions_parts(effects: PositionEffects | PositionPartEffects) -> list[Body]:
     """The strongest heads, or parts of layers, at every part of the prompt, as a map and a table."""
-    return [position_heatmap(effects), _first_rows(effects.to_frame(), "heads and parts", "The strongest")]
+    return [partial(position_heatmap, effects), _first_rows(effects.to_frame(), "heads and parts", "The strongest")]
 
 
 def stability_parts(stability: Stability) -> list[Body]:
@@ -93,28 +99,32 @@ def stability_parts(stability: Stability) -> list[Body]:
         f"Of {stability.resamples} resamples of {stability.n} prompts. Their {stability.k} strongest heads share "
         f"{stability.overlap:.0%} with those of all prompts, on average."
     )
-    return [prose(about), stability_heatmap(stability), _first_rows(stability.to_frame(), "heads", "The surest")]
+    return [
+        prose(about),
+        partial(stability_heatmap, stability),
+        _first_rows(stability.to_frame(), "heads", "The surest"),
+    ]
 
 
 def sweep_parts(sweep: SteeringSweep) -> list[Body]:
     """The sweep, and its best combinations."""
     best = sweep.to_frame().sort_values(["accuracy", "probability"], ascending=False, kind="stable", ignore_index=True)
-    return [sweep_heatmap(sweep), _first_rows(best, "combinations", "The best")]
+    return [partial(sweep_heatmap, sweep), _first_rows(best, "combinations", "The best")]
 
 
 def conditions_parts(comparison: ConditionComparison) -> list[Body]:
     """The conditions as bars, and their accuracies."""
-    return [comparison_bars([comparison]), comparison.to_frame().drop(columns="task")]
+    return [partial(comparison_bars, [comparison]), comparison.to_frame().drop(columns="task")]
 
 
 def transfer_parts(matrix: TransferMatrix) -> list[Body]:
     """The three matrices, and each pair of tasks."""
-    return [transfer_heatmaps(matrix), matrix.to_frame()]
+    return [partial(transfer_heatmaps, matrix), matrix.to_frame()]
 
 
 def training_parts(run: TrainingRun) -> list[Body]:
     """The curves of a run with at least one step, why it ended early, and its abilities as last measured."""
-    parts: list[Body] = [training_curves(run) if run.steps else prose("No step was taken.")]
+    parts: list[Body] = [partial(training_curves, run) if run.steps else prose("No step was taken.")]
     if run.stopped:
         parts.append(prose(f"Stopped early: {run.stopped}"))
     final = run.final()
@@ -197,7 +207,8 @@ def add_section(kind: type[Record], heading: str, about: str, parts: Callable[[A
         kind: the class; where several sections' classes fit a record, the first one added counts.
         heading: plain text over the section.
         about: plain text under the heading.
-        parts: makes what is shown of a record: HTML, figures, frames, or lists of these.
+        parts: makes what is shown of a record: HTML, figures or functions that draw them, frames, or lists of these. A
+            function is called where the page has room for its figure.
 
     Example:
         >>> from ivlens.views.sections import SECTIONS, add_section

@@ -44,16 +44,18 @@ def stability_curve(frame: pd.DataFrame, *, title: str | None = None) -> go.Figu
     band = translucent(OKABE_ITO[0], 0.16)
     facts = "mean and 5% to 95% of resamples, the two sets sharing no prompt"
     heading = "Prompts needed to find the same heads" if title is None else title
-    figure = go.Figure([
+    axes = {
+        "xaxis": {"title": {"text": "prompts in each set"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "overlap of the strongest heads"}, "range": [0, 1.02]},
+    }
+    return go.Figure([
         go.Scatter(x=frame["prompts"], y=frame["high"], name="high", **edge),
         go.Scatter(x=frame["prompts"], y=frame["low"], name="low", fill="tonexty", fillcolor=band, **edge),
         go.Scatter(
             x=frame["prompts"], y=frame["overlap"], name="overlap", mode="lines+markers", line={"color": OKABE_ITO[0]},
             customdata=frame[["low", "high"]].to_numpy(), hovertemplate=CURVE_HOVER,
         ),
-    ], layout_around(CURVE_SIZE, CURVE_MARGINS, heading, facts))  # fmt: skip
-    figure.update_xaxes(title_text="prompts in each set", rangemode="tozero")
-    return figure.update_yaxes(title_text="overlap of the strongest heads", range=[0, 1.02])
+    ], layout_around(CURVE_SIZE, CURVE_MARGINS, heading, facts) | axes)  # fmt: skip
 
 
 @checked
@@ -78,5 +80,8 @@ def stability_heatmap(stability: Stability, *, title: str | None = None) -> go.F
     )  # fmt: skip
     facts = f"how often a head is among the {stability.k} strongest of a resample of {stability.n} prompts"
     heading = (stability.task or "Stability of the heads") if title is None else title
-    figure = go.Figure(heatmap, layout_around(head_map_size(*stability.probability.shape), MAP_MARGINS, heading, facts))
-    return figure.update_xaxes(title_text="head", showgrid=False).update_yaxes(title_text="layer", showgrid=False)
+    axes = {
+        f"{axis}axis": {"title": {"text": name}, "showgrid": False} for axis, name in (("x", "head"), ("y", "layer"))
+    }
+    size = head_map_size(*stability.probability.shape)
+    return go.Figure(heatmap, layout_around(size, MAP_MARGINS, heading, facts) | axes)

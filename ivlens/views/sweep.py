@@ -47,17 +47,17 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
     names = [plural(k, "head") for k in ks]
     heading = (sweep.task or "Steering sweep") if title is None else title
     columns = columns_for(len(ks), size.width, GAPS.width, MARGINS)
-    figure, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading, _facts(sweep.n, frame, best))
+    draft, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading, _facts(sweep.n, frame, best))
     for k, panel in zip(ks, panels, strict=True):
         rows = frame[frame["k"] == k].sort_values(["layer", "scale"])
         layers, scales = sorted(set(rows["layer"])), sorted(set(rows["scale"]))
-        figure.add_trace(_map(rows, (len(layers), len(scales)), size, first=panel == panels[0]), **panel)
+        draft.add_traces([_map(rows, (len(layers), len(scales)), size, first=panel == panels[0])], **panel)
         if k == best_k:
             square = layers.index(best_layer), scales.index(best_scale)
-            figure.add_trace(outlines([square], "best", OKABE_ITO[1], width=3, reach=0.48), **panel)
-        figure.update_xaxes(_axis("scale", scales, size.width, 34), **panel)
-        figure.update_yaxes(_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
-    return figure
+            draft.add_traces([outlines([square], "best", OKABE_ITO[1], width=3, reach=0.48)], **panel)
+        draft.update_xaxes(_axis("scale", scales, size.width, 34), **panel)
+        draft.update_yaxes(_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
+    return draft.figure()
 
 
 def _map(rows: pd.DataFrame, shape: tuple[int, int], size: Size, *, first: bool) -> go.Heatmap:

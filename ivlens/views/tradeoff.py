@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records.tables import pareto_frontier
-from .layout import Margins, Size, add_legend, columns_for, legend_size, panel_grid, panel_width
+from .draft import Draft
+from .layout import Margins, Size, columns_for, legend_around, legend_size, panel_grid, panel_width
 from .style import FAINT, INK, LINE_COLOURS, SYMBOLS, plain
 from .tables import check_columns
 
@@ -58,22 +59,27 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     size = Size(width, max(360, legend_height * columns // len(groups)))
     heading = "What is kept against what is learned" if title is None else title
     legend = f"{_marks(frame, start)}\n{facts}"
-    figure, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, legend)
+    draft, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, legend)
     for group, panel in zip(groups.values(), panels, strict=True):
-        _draw_panel(figure, group, methods, panel)
-    figure.update_yaxes(title_text="accuracy kept on old tasks", range=[-0.045, 1.06], dtick=0.2, zeroline=False)
-    figure.update_xaxes(title_text="accuracy on new tasks", zeroline=False, **_learned_range(frame, start))
-    return add_legend(figure, methods, itemsizing="trace")
+        _draw_panel(draft, group, methods, panel)
+    kept = {"title": {"text": "accuracy kept on old tasks"}, "range": [-0.045, 1.06], "dtick": 0.2, "zeroline": False}
+    learned = {"title": {"text": "accuracy on new tasks"}, "zeroline": False} | _learned_range(frame, start)
+    draft.update_yaxes(kept)
+    draft.update_xaxes(learned)
+    draft.layout |= legend_around(draft.traces, methods, itemsizing="trace")
+    figure = draft.figure()
+    for group, panel in zip(groups.values(), panels, strict=True):
+        for height in group["base_kept"].dropna().unique()[:1]:
+            line = {"dash": "dash", "width": 1.2, "color": FAINT}
+            figure.add_hline(height, line=line, annotation_text="base", annotation_position="top left", **panel)
+    return figure
 
 
-def _draw_panel(figure: go.Figure, group: pd.DataFrame, methods: list[str], panel: dict[str, int]) -> None:
-    """Draw one panel: points, frontiers over them, chosen points on top, and the base's accuracy."""
+def _draw_panel(draft: Draft, group: pd.DataFrame, methods: list[str], panel: dict[str, int]) -> None:
+    """Draw one panel: points, frontiers over them, and chosen points on top."""
     by_method = [_traces(points, methods.index(str(name))) for name, points in group.groupby("method", sort=False)]
     for traces in zip(*by_method, strict=True):
-        figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
-    for height in group["base_kept"].dropna().unique()[:1]:
-        line = {"dash": "dash", "width": 1.2, "color": FAINT}
-        figure.add_hline(height, line=line, annotation_text="base", annotation_position="top left", **panel)
+        draft.add_traces(traces, **panel)
 
 
 def _learned_range(frame: pd.DataFrame, start: float) -> dict[str, list[float]]:

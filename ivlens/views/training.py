@@ -12,7 +12,7 @@ from ..records import TrainingRun
 from ..records.tables import training_table
 from ..text import plural
 from .axes import UNIT_AXIS
-from .layout import Margins, Size, add_legend, columns_for, legend_size, panel_grid, panel_width
+from .layout import Margins, Size, columns_for, legend_around, legend_size, panel_grid, panel_width
 from .style import INK, LINE_COLOURS, line_style, plain, translucent
 
 VECTOR_UNITS = {"cosine": "cosine", "norm_ratio": "norm ratio", "alignment": "alignment"}
@@ -65,17 +65,20 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
     size = Size(width, max(150, legend_height * columns // len(sections)))
     heading = ": ".join(["Training", *(name for name in named if name and len(named) == 1)]) if title is None else title
     names = [name for _, name, _ in sections]
-    figure, panels = panel_grid(names, size, columns, GAPS, margins, heading, _facts(named, values))
+    draft, panels = panel_grid(names, size, columns, GAPS, margins, heading, _facts(named, values))
     for (section, name, rows_of_panel), panel in zip(sections, panels, strict=True):
         if rows_of_panel.empty:
-            figure.update_xaxes(visible=False, **panel).update_yaxes(visible=False, **panel)
+            draft.update_xaxes({"visible": False}, **panel)
+            draft.update_yaxes({"visible": False}, **panel)
             continue
         unit = "squared distance" if name == "consistency" else UNITS[section]
         traces = _traces(rows_of_panel, unit, lines, several, opacity=0.2 / len(named))
-        figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
-        figure.update_xaxes(_step_axis(rows_of_panel, int(values["step"].max())), **panel)
-        figure.update_yaxes(_value_axis(values, section) | {"title": {"text": "" if unit == name else unit}}, **panel)
-    return add_legend(figure.update_xaxes(zeroline=False), lines, itemsizing="trace")
+        draft.add_traces(traces, **panel)
+        draft.update_xaxes(_step_axis(rows_of_panel, int(values["step"].max())), **panel)
+        draft.update_yaxes(_value_axis(values, section) | {"title": {"text": "" if unit == name else unit}}, **panel)
+    draft.update_xaxes({"zeroline": False})
+    draft.layout |= legend_around(draft.traces, lines, itemsizing="trace")
+    return draft.figure()
 
 
 def _check_runs(runs: Mapping[str, TrainingRun]) -> None:

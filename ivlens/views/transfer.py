@@ -9,6 +9,7 @@ from ..checks import checked
 from ..records import TransferMatrix
 from ..text import one_line, plural
 from .axes import LETTER, SLANT, text_axis
+from .draft import Draft
 from .layout import WIDEST, Margins, Size, panel_grid
 from .settings import steering_facts
 from .style import DIVERGING, SEQUENTIAL, plain
@@ -53,24 +54,25 @@ def transfer_heatmaps(matrix: TransferMatrix, *, title: str | None = None) -> go
     entry = side / count
     size = Size(side, round(side + BARE_SPACE + min(BARE_ROW, entry)))
     heading = "Transfer between tasks" if title is None else title
-    figure, panels = panel_grid(list(TITLES.values()), size, 3, Size(GAP, 0), margins, heading, _facts(matrix))
+    draft, panels = panel_grid(list(TITLES.values()), size, 3, Size(GAP, 0), margins, heading, _facts(matrix))
     square, end = side / size.height, count - 0.5
     for value, panel in zip(TITLES, panels, strict=True):
-        bar = {"x": figure.get_subplot(**panel).xaxis.domain[1], "y": 1 - square / 2, "len": square}
-        figure.add_trace(_matrix(matrix, value, entry, bar), **panel)
-        figure.update_xaxes(text_axis(labels) | {"tickangle": -45, "title": {"text": "target task"}}, **panel)
+        bar = {"x": draft.domain(**panel).x[1], "y": 1 - square / 2, "len": square}
+        draft.add_traces([_matrix(matrix, value, entry, bar)], **panel)
+        draft.update_xaxes(text_axis(labels) | {"tickangle": -45, "title": {"text": "target task"}}, **panel)
         down = {"range": [end, -0.5], "domain": [1 - square, 1]}
-        figure.update_yaxes(text_axis(labels if value == "overlap" else []) | down, **panel)
-    figure.update_yaxes(title_text="source task", col=1)
-    return _add_bare(figure, matrix, entry, panels[2], end, end + (size.height - side) / entry)
+        draft.update_yaxes(text_axis(labels if value == "overlap" else []) | down, **panel)
+    draft.update_yaxes({"title": {"text": "source task"}}, col=1)
+    _add_bare(draft, matrix, entry, panels[2], end, end + (size.height - side) / entry)
+    return draft.figure()
 
 
 def _add_bare(
-    figure: go.Figure, matrix: TransferMatrix, entry: float, panel: dict[str, int], end: float, bottom: float
-) -> go.Figure:
+    draft: Draft, matrix: TransferMatrix, entry: float, panel: dict[str, int], end: float, bottom: float
+) -> None:
     """Add the targets' accuracy without a vector as a row, from under the matrix' ``end`` to the panel's ``bottom``."""
     top = end + BARE_SPACE / entry
-    figure.update_yaxes(range=[bottom, -0.5], domain=[0, 1], **panel)
+    draft.update_yaxes({"range": [bottom, -0.5], "domain": [0, 1]}, **panel)
     row = go.Heatmap(
         _values(matrix.bare.double().mean(-1).numpy()[None], entry),
         y=(top, bottom),
@@ -82,10 +84,11 @@ def _add_bare(
         showscale=False,
         name="bare",
     )
-    return figure.add_trace(row, **panel).add_annotation(
-        text="no vector", x=0, xref="x3 domain", xanchor="right", y=(top + bottom) / 2, yref="y3", showarrow=False,
-        font_size=11,
-    )  # fmt: skip
+    draft.add_traces([row], **panel)
+    draft.annotations.append({
+        "text": "no vector", "x": 0, "xref": "x3 domain", "xanchor": "right", "y": (top + bottom) / 2, "yref": "y3",
+        "showarrow": False, "font": {"size": 11},
+    })  # fmt: skip
 
 
 def _matrix(matrix: TransferMatrix, value: str, entry: float, bar: dict[str, Any]) -> go.Heatmap:

@@ -19,7 +19,8 @@ def test_rows_are_evenly_filled(n_panels: int, at_most: int, columns: int) -> No
 
 def test_panels_have_their_size_in_pixels() -> None:
     size, gaps = Size(200, 100), Size(40, 30)
-    figure, panels = panel_grid(["a", "b", "c"], size, 2, gaps, MARGINS, "Title", "facts")
+    draft, panels = panel_grid(["a", "b", "c"], size, 2, gaps, MARGINS, "Title", "facts")
+    figure = draft.figure()
     assert panels == [{"row": 1, "col": 1}, {"row": 1, "col": 2}, {"row": 2, "col": 1}]
     layout = figure.layout
     inner = layout.width - layout.margin.l - layout.margin.r, layout.height - layout.margin.t - layout.margin.b
@@ -43,6 +44,7 @@ def test_a_small_figure_has_room_for_its_heading() -> None:
 
 def test_only_the_engine_makes_panels_and_views_draw_no_samples() -> None:
     texts = {path.name: path.read_text(encoding="utf-8") for path in VIEWS.rglob("*.py")}
-    assert [name for name, text in texts.items() if "make_subplots" in text] == ["layout.py"]
+    assert [name for name, text in texts.items() if "make_subplots" in text] == []
+    assert [name for name, text in texts.items() if "Draft(" in text] == ["layout.py"]
     for statistic in ("quantile(", "default_rng", "randint", "1.96 *", "cummax", "spearman("):
         assert [name for name, text in texts.items() if statistic in text] == [], statistic

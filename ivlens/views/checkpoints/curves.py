@@ -11,7 +11,7 @@ from ...checks import checked
 from ...records import CheckpointComparison
 from ...records.tables import is_measured, measure_interval, measure_values, shows_training, was_trained_on
 from ..axes import UNIT_AXIS, name_axis, under_lowest, value_axis
-from ..layout import Margins, Size, add_legend, columns_for, is_lowest, legend_size, panel_grid, panel_width
+from ..layout import Margins, Size, columns_for, is_lowest, legend_around, legend_size, panel_grid, panel_width
 from ..style import INK, LINE_COLOURS, SYMBOLS, line_style, plain, shortened, translucent
 from .words import prompts_text
 
@@ -61,13 +61,14 @@ def checkpoint_trajectories(comparison: CheckpointComparison, *, title: str | No
     ringed = ", ringed: what a checkpoint was trained on" if shows_training(comparison) else ""
     facts = f"{prompts_text(comparison)}{ringed}\n{MEASURES_ARE}"
     names = [MEASURES[name][0] for name in measures]
-    figure, panels = panel_grid(names, size, columns, GAPS, margins, heading if title is None else title, facts)
+    draft, panels = panel_grid(names, size, columns, GAPS, margins, heading if title is None else title, facts)
     for measure, panel in zip(measures, panels, strict=True):
         traces = task_lines(comparison, measure)
-        figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
-        figure.update_yaxes(UNIT_AXIS if MEASURES[measure][1] else value_axis(traces), **panel)
-        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
-    return add_legend(figure, several)
+        draft.add_traces(traces, **panel)
+        draft.update_yaxes(UNIT_AXIS if MEASURES[measure][1] else value_axis(traces), **panel)
+        draft.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
+    draft.layout |= legend_around(draft.traces, several)
+    return draft.figure()
 
 
 @checked
@@ -99,15 +100,17 @@ def alignment_by_layer(comparison: CheckpointComparison, *, title: str | None = 
     heading = "Alignment of hidden states with the base's vector" if title is None else title
     facts = "cosine of the stream that enters each layer, at the last token of clean prompts, with the base's vector"
     gaps = Size(GAPS.width, LAYERS_ROW_GAP)
-    figure, panels = panel_grid(tasks, size, columns, gaps, margins, heading, facts)
+    draft, panels = panel_grid(tasks, size, columns, gaps, margins, heading, facts)
     values = comparison.alignment.double().numpy()
     for task, panel in enumerate(panels):
         for checkpoint in reversed(range(len(names))):  # the base on top
-            figure.add_trace(_layer_line(names[checkpoint], checkpoint, values[checkpoint, task]), **panel)
+            draft.add_traces([_layer_line(names[checkpoint], checkpoint, values[checkpoint, task])], **panel)
         if panel["col"] == 1:
-            figure.update_yaxes(title_text="cosine", **panel)
-    figure.update_xaxes(title_text="layer", zeroline=False)
-    return add_legend(figure.update_yaxes(value_axis(figure.data)), names)
+            draft.update_yaxes({"title": {"text": "cosine"}}, **panel)
+    draft.update_xaxes({"title": {"text": "layer"}, "zeroline": False})
+    draft.update_yaxes(value_axis(draft.traces))
+    draft.layout |= legend_around(draft.traces, names)
+    return draft.figure()
 
 
 def _layer_line(name: str, checkpoint: int, values: np.ndarray) -> go.Scatter:

@@ -44,7 +44,7 @@ def layer_maps(maps: Sequence[LayerMap], title: str, facts: str) -> go.Figure:
     widths = _widths(maps, WIDEST - MARGINS.left - MARGINS.right - sum(gaps))
     n_layers = max(len(each.values) for each in maps)
     size = Size(sum(widths) + sum(gaps), max(LOWEST, min(TALLEST, ROW * n_layers)))
-    board = Board(len(maps), size.width)
+    board = Board(size.width)
     board.height = size.height + ABOVE
     left = 0
     for number, (each, width, gap) in enumerate(zip(maps, widths, [*gaps, 0], strict=True)):
@@ -54,7 +54,7 @@ def layer_maps(maps: Sequence[LayerMap], title: str, facts: str) -> go.Figure:
         board.add_panel(_traces(each, width, size.height, bar), box, each.name, _columns(each, width), numbers)
         left += width + gap
     layout = layout_around(Size(size.width, int(board.height)), MARGINS, title, facts)
-    return board.finished().update_layout(layout)
+    return board.finished(layout)
 
 
 def _widths(maps: Sequence[LayerMap], room: int) -> list[int]:

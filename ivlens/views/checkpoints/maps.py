@@ -11,6 +11,7 @@ from ...errors import one_of
 from ...records import MATRICES, CheckpointComparison, Head
 from ...records.tables import head_maps, heads_gained, measure_values, shows_training, was_trained_on
 from ..axes import LETTER, colour_bar, name_axis, number_axis, outlines, task_axis
+from ..draft import Draft
 from ..layout import WIDEST, Margins, Panel, Size, head_map_grid, layout_around, panel_grid
 from ..style import DIVERGING, EFFECT_UNITS, INK, OKABE_ITO, SEQUENTIAL, plain, shortened
 from .words import hover_texts, prompts_text
@@ -94,7 +95,6 @@ def checkpoint_heatmap(
     if shows_training(comparison):
         marks.append("outlined: trained on")
     heading = measure.replace("_", " ").capitalize() if title is None else title
-    figure = go.Figure(layout=layout_around(size, margins, heading, f"{what}\n{'; '.join(marks)}"))
     scale = colour_scale(values, colours)
     heatmap = go.Heatmap(
         z=values, customdata=hover_texts(comparison, measure), hovertemplate="%{customdata}<extra></extra>",
@@ -106,9 +106,10 @@ def checkpoint_heatmap(
         (row, column) for row, task in enumerate(tasks) for column in range(len(names))
         if was_trained_on(comparison, column, task)
     ]  # fmt: skip
-    figure.add_traces([heatmap, _dashes(values), outlines(trained, "trained on", _visible_on(scale), width=2)])
-    figure.update_xaxes(axis | {"range": [-0.5, len(names) - 0.5]})
-    return figure.update_yaxes(task_axis(tasks))
+    axes = {"xaxis": axis | {"range": [-0.5, len(names) - 0.5]}, "yaxis": task_axis(tasks)}
+    layout = layout_around(size, margins, heading, f"{what}\n{'; '.join(marks)}") | axes
+    traces = [heatmap, _dashes(values), outlines(trained, "trained on", _visible_on(scale), width=2)]
+    return go.Figure(traces, layout)
 
 
 def _dashes(values: np.ndarray) -> go.Scatter:
@@ -153,19 +154,19 @@ def head_change_maps(
     columns, size = head_map_grid(len(checkpoints), n_layers, n_heads, GAPS.width, MARGINS)
     heading, facts = _heading(comparison, task, what)
     names = [comparison.checkpoints[checkpoint] for checkpoint in checkpoints]
-    figure, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading if title is None else title, facts)
+    draft, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading if title is None else title, facts)
     scale = colour_scale(maps[checkpoints.start :], "size" if what in MATRICES else "loss")
     for checkpoint, panel in zip(checkpoints, panels, strict=True):
         traces = _head_map(comparison, task, what, checkpoint, maps[checkpoint], size, scale)
         traces[0].showscale = panel == panels[0]
-        figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
-        _number_axes(figure, panel, n_layers, n_heads, size)
-    return figure
+        draft.add_traces(traces, **panel)
+        _number_axes(draft, panel, n_layers, n_heads, size)
+    return draft.figure()
 
 
-def _number_axes(figure: go.Figure, panel: Panel, n_layers: int, n_heads: int, size: Size) -> None:
-    figure.update_xaxes(number_axis("head", n_heads, size.width, 24), **panel)
-    figure.update_yaxes(number_axis("layer" if panel["col"] == 1 else "", n_layers, size.height, 16), **panel)
+def _number_axes(draft: Draft, panel: Panel, n_layers: int, n_heads: int, size: Size) -> None:
+    draft.update_xaxes(number_axis("head", n_heads, size.width, 24), **panel)
+    draft.update_yaxes(number_axis("layer" if panel["col"] == 1 else "", n_layers, size.height, 16), **panel)
 
 
 def _head_map(

@@ -1,5 +1,6 @@
 """What carries a loss: maps of activations exchanged between a base and a tuned model."""
 
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -105,7 +106,7 @@ def patching_parts(patching: CheckpointPatching) -> list[Body]:
     in_nats = {f"{name}_nats": f"{name} (nats)" for name in ("restored", "kept", "learned")}
     caption = "The strongest of each part: shares of the gap, and nats of log P(answer)"
     return [
-        prose(_found(patching)), patching_maps(patching), patching_maps(patching, direction="breaks"),
+        prose(_found(patching)), partial(patching_maps, patching), partial(patching_maps, patching, direction="breaks"),
         frame_table(table.rename(columns=in_nats | {"other_prompt": "other prompt"}), caption), prose(READING),
     ]  # fmt: skip
 

@@ -1,6 +1,9 @@
 """Whether a vector brings a task back: accuracy of each checkpoint in each condition, as bars."""
 
-import pandas as pd
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import plotly.graph_objects as go
 
 from ...checks import checked
@@ -8,7 +11,7 @@ from ...records import CheckpointComparison
 from ...records.tables import recovery_table
 from ...vocabulary import Condition
 from ..axes import UNIT_AXIS, under_lowest
-from ..layout import Size, add_legend, is_lowest, legend_size, panel_grid
+from ..layout import Size, is_lowest, legend_around, legend_size, panel_grid
 from ..settings import task_steering_facts
 from ..style import INK, plain, shortened, translucent
 from .curves import GAPS, checkpoint_grid
@@ -47,37 +50,37 @@ def recovery_bars(comparison: CheckpointComparison, *, title: str | None = None)
     heading = "Recovery: does a vector bring the task back?" if title is None else title
     points = task_steering_facts(comparison, tasks)
     notes = points if any(points) else ()
-    figure, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE, notes=notes)
+    draft, panels = panel_grid(tasks, Size(width, 150), columns, GAPS, margins, heading, BARS_ARE, notes=notes)
     for task, panel in zip(tasks, panels, strict=True):
-        figure.add_traces(condition_bars(comparison, task), rows=panel["row"], cols=panel["col"])
-        figure.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)
-        figure.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
-    return add_legend(figure, [str(condition) for condition in CONDITION_COLOURS])
+        draft.add_traces(condition_bars(comparison, task), **panel)
+        draft.update_yaxes({"title": {"text": "accuracy" if panel["col"] == 1 else ""}} | UNIT_AXIS, **panel)
+        draft.update_xaxes(under_lowest(axis, is_lowest(panel, panels)), **panel)
+    draft.layout |= legend_around(draft.traces, [str(condition) for condition in CONDITION_COLOURS])
+    return draft.figure()
 
 
 def condition_bars(comparison: CheckpointComparison, task: str) -> list[go.Bar]:
     """The bars of one task's recovery: one trace per condition, with a bar for each checkpoint that was measured."""
-    table = recovery_table(comparison, task)
-    positions = {name: number for number, name in enumerate(comparison.checkpoints)}
+    table = recovery_table(comparison, task).to_dict("records")
     traces = []
     for number, (condition, colour) in enumerate(CONDITION_COLOURS.items()):
-        rows = table[table["condition"] == condition]
-        rows = rows.assign(position=rows["checkpoint"].map(positions).astype(float)).sort_values("position")
+        rows = [row for row in table if row["condition"] == condition]
+        rows.sort(key=lambda row: comparison.checkpoints.index(row["checkpoint"]))
         offset = (number - (len(CONDITION_COLOURS) - 1) / 2) * BAR
-        accuracy = rows["accuracy"].astype(float)
+        position = np.array([comparison.checkpoints.index(row["checkpoint"]) for row in rows], float)
+        accuracy, low, high = (np.array([row[name] for row in rows], float) for name in ("accuracy", "low", "high"))
         traces.append(go.Bar(
-            x=rows["position"] + offset, y=accuracy, width=0.94 * BAR, name=str(condition), legendgroup=str(condition),
-            marker={"color": colour}, hovertext=[_hover(row) for _, row in rows.iterrows()],
-            hovertemplate="%{hovertext}<extra></extra>",
+            x=position + offset, y=accuracy, width=0.94 * BAR, name=str(condition), legendgroup=str(condition),
+            marker={"color": colour}, hovertext=[*map(_hover, rows)], hovertemplate="%{hovertext}<extra></extra>",
             error_y={
-                "array": rows["high"] - accuracy, "arrayminus": accuracy - rows["low"],
+                "array": high - accuracy, "arrayminus": accuracy - low,
                 "color": translucent(INK, 0.7), "thickness": 1, "width": 0,
             },
         ))  # fmt: skip
     return traces
 
 
-def _hover(row: pd.Series) -> str:
+def _hover(row: Mapping[Any, Any]) -> str:
     interval = f"{row['vectors']} vectors:" if row["condition"] == Condition.RANDOM_VECTOR else "95% interval"
     return (
         f"{plain(row['checkpoint'], 60)}<br>{row['condition']}<br><b>accuracy {row['accuracy']:.2f}</b><br>"

@@ -1,6 +1,7 @@
 """A repair: what was tried, what was put back of each layer, and what that returned and cost."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from ...records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
 from ...text import plural
 from ..axes import colour_bar, number_axis
 from ..documents import Body
-from ..layout import Margins, Size, add_legend, layout_around, legend_size
+from ..layout import Margins, Size, layout_around, legend_around, legend_size
 from ..markup import prose
 from ..style import FAINT, GREY, INK, LINE_COLOURS, SEQUENTIAL, SYMBOLS, plain
 from ..tables import frame_table
@@ -65,14 +66,15 @@ def repair_tradeoff(repair: Repair, *, title: str | None = None) -> go.Figure:
     heading = "What was tried" if title is None else title
     facts = f"validation prompts; {plural(len(trials), 'mixture')} of the two models' weights"
     facts += f"\nthe horizontal axis starts at {start:g}" if start else ""
-    figure = go.Figure(traces, layout_around(size, margins, heading, facts))
+    figure = go.Figure(
+        traces, layout_around(size, margins, heading, facts) | legend_around(traces, groups, itemsizing="trace")
+    )
     guard = trials["learned"].iloc[0] - repair.tolerance
     line = {"dash": "dash", "width": 1.2, "color": FAINT}
     figure.add_vline(guard, line=line, annotation_text="guard", annotation_position="top left")
     figure.update_yaxes(title_text="accuracy on the tasks to keep", range=[-0.045, 1.06], dtick=0.2, zeroline=False)
     pad = 0.05 * (1 - start)
-    figure.update_xaxes(title_text="accuracy on the learned tasks", range=[start - pad, 1 + pad], zeroline=False)
-    return add_legend(figure, groups, itemsizing="trace")
+    return figure.update_xaxes(title_text="accuracy on the learned tasks", range=[start - pad, 1 + pad], zeroline=False)
 
 
 def _points(trials: pd.DataFrame, number: int) -> go.Scatter:
@@ -124,8 +126,8 @@ def repair_fractions(repair: Repair, *, title: str | None = None) -> go.Figure:
     )  # fmt: skip
     heading = "What is kept of the change" if title is None else title
     facts = f"the rest is put back; kept of embeddings and norms: {repair.rest:.2g}"
-    figure = go.Figure(heatmap, layout_around(size, MAP_MARGINS, heading, facts))
-    return figure.update_xaxes(number_axis("layer", n_layers, size.width, 26)).update_yaxes(showgrid=False)
+    axes = {"xaxis": number_axis("layer", n_layers, size.width, 26), "yaxis": {"showgrid": False}}
+    return go.Figure(heatmap, layout_around(size, MAP_MARGINS, heading, facts) | axes)
 
 
 def repair_headline(repair: Repair) -> str:
@@ -218,8 +220,8 @@ def forgotten_parts(repair: Repair) -> list[Body]:
 
 def remedy_parts(repair: Repair) -> list[Body]:
     """What to do now: what is put back, and what was tried."""
-    maps = [repair_fractions(repair)] if repair.found else []
-    return [*maps, repair_tradeoff(repair)]
+    maps = [partial(repair_fractions, repair)] if repair.found else []
+    return [*maps, partial(repair_tradeoff, repair)]
 
 
 def cost_parts(repair: Repair) -> list[Body]:

@@ -1,6 +1,7 @@
 """A comparison as a page that needs no network: the answer, then verdicts, figures, tables, settings, method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,17 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
     sections: list[tuple[str, Body]] = [
         ("The answer", answer_parts(comparison)),
         ("What was compared", _compared(comparison)),
-        ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), checkpoint_summary(comparison)]),
+        ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), partial(checkpoint_summary, comparison)]),
         *([("General abilities", [general_table(comparison)])] if comparison.general else []),
         ("What the papers say, tested here", _findings(comparison)),
-        ("From checkpoint to checkpoint", checkpoint_trajectories(comparison)),
-        ("Task by checkpoint", [checkpoint_heatmap(comparison, measure=each) for each in _known(comparison)]),
-        ("Where the hidden states point", alignment_by_layer(comparison)),
-        ("Is it still in there?", recovery_bars(comparison)),
-        ("Heads that carry the instructions", [head_change_maps(comparison, task) for task in comparison.tasks]),
+        ("From checkpoint to checkpoint", partial(checkpoint_trajectories, comparison)),
+        ("Task by checkpoint", [partial(checkpoint_heatmap, comparison, measure=each) for each in _known(comparison)]),
+        ("Where the hidden states point", partial(alignment_by_layer, comparison)),
+        ("Is it still in there?", partial(recovery_bars, comparison)),
+        (
+            "Heads that carry the instructions",
+            [partial(head_change_maps, comparison, task) for task in comparison.tasks],
+        ),
     ]
     if len(comparison.checkpoints) > 1:
         sections.append(("What changed in the heads' weights", _weights(comparison)))
@@ -112,7 +116,7 @@ def _weights(comparison: CheckpointComparison) -> list[Body]:
     """Maps of how far each head's matrices are from the base's, and of which matrices it is unknown."""
     unknown = comparison.joint_matrices
     known = [each for each in MATRICES if each not in unknown]
-    maps: list[Body] = [head_change_maps(comparison, comparison.tasks[0], what=each) for each in known]
+    maps: list[Body] = [partial(head_change_maps, comparison, comparison.tasks[0], what=each) for each in known]
     if not unknown:
         return maps
     why = "the model has them in one joint matrix, whose parts are not known."
@@ -217,19 +221,18 @@ def facts_tables(facts: Mapping[str, Any]) -> list[str]:
 
 def facts_frame(facts: Mapping[str, Any], above: str = "") -> pd.DataFrame:
     """Nested facts as a frame: one row per fact, named by its path."""
-    rows = []
+    return pd.DataFrame(list(_facts(facts, above)), columns=["fact", "value"])
+
+
+def _facts(facts: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
+    """The path and the value of each fact."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            rows += facts_frame(value, f"{above}{name}: ").to_numpy().tolist()
+            yield from _facts(value, f"{above}{name}: ")
         elif isinstance(value, Sequence) and not isinstance(value, str):
             if any(isinstance(each, Mapping) for each in value):
-                rows += (
-                    facts_frame({str(at): each for at, each in enumerate(value, 1)}, f"{above}{name}: ")
-                    .to_numpy()
-                    .tolist()
-                )
+                yield from _facts({str(at): each for at, each in enumerate(value, 1)}, f"{above}{name}: ")
             else:
-                rows.append([f"{above}{name}", ", ".join(map(str, value))])
+                yield f"{above}{name}", ", ".join(map(str, value))
         else:
-            rows.append([f"{above}{name}", str(value)])
-    return pd.DataFrame(rows, columns=["fact", "value"])
+            yield f"{above}{name}", str(value)

@@ -1,5 +1,6 @@
 """Weights put back: maps of what returns beside what it costs, and the straight way between two models as curves."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...records.reverting import REVERT_ROLES, RevertRole
 from ...text import plural
 from ..axes import UNIT_AXIS, value_axis
 from ..documents import Body
-from ..layout import Margins, Size, add_legend, legend_size, panel_grid
+from ..layout import Margins, Size, legend_around, legend_size, panel_grid
 from ..markup import prose
 from ..style import LINE_COLOURS, SYMBOLS, plain, translucent
 from ..tables import frame_table
@@ -130,14 +131,16 @@ def reverting_curves(reverts: WeightReverts, *, title: str | None = None) -> go.
     margins = Margins(LEFT, legend_size(names).width, BOTTOM)
     heading = "The straight way between the two models" if title is None else title
     facts = f"base + fraction x change of the weights; {_gaps(reverts)}\nopen: a fraction that grows with depth"
-    figure, panels = panel_grid([*PANELS.values()], PANEL, len(PANELS), GAP, margins, heading, facts)
+    draft, panels = panel_grid([*PANELS.values()], PANEL, len(PANELS), GAP, margins, heading, facts)
     frame = reverts.to_frame().assign(x=lambda rows: (rows["fraction"] + rows["last_fraction"]) / 2)
     for column, panel in zip(PANELS, panels, strict=True):
         traces = [_curve(frame, role, column, what) for role in REVERT_ROLES for what in ("straight", "by depth")]
-        figure.add_traces(traces, rows=panel["row"], cols=panel["col"])
-        figure.update_yaxes(UNIT_AXIS if column == "accuracy" else value_axis(traces), **panel)
-    figure.update_xaxes(title_text="fraction of the change", range=[-0.04, 1.04], tickvals=[0, 0.25, 0.5, 0.75, 1])
-    return add_legend(figure, names)
+        draft.add_traces(traces, **panel)
+        draft.update_yaxes(UNIT_AXIS if column == "accuracy" else value_axis(traces), **panel)
+    fractions = {"range": [-0.04, 1.04], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+    draft.update_xaxes({"title": {"text": "fraction of the change"}} | fractions)
+    draft.layout |= legend_around(draft.traces, names)
+    return draft.figure()
 
 
 def _curve(frame: pd.DataFrame, role: RevertRole, column: str, what: str) -> go.Scatter:
@@ -171,7 +174,8 @@ def reverting_parts(reverts: WeightReverts) -> list[Body]:
         table[f"{name}: nats"] = [interval_text(*each) for each in nats]
         table[f"{name}: {done}"] = [interval_text(*each) for each in shares]
     caption = "Each part put back: accuracy, change of log P(answer) in nats, and share of the gap, with 95% intervals"
-    return [reverting_maps(reverts), reverting_curves(reverts), frame_table(table, caption), prose(READING)]
+    figures = [partial(reverting_maps, reverts), partial(reverting_curves, reverts)]
+    return [*figures, frame_table(table, caption), prose(READING)]
 
 
 def _gaps(reverts: WeightReverts) -> str:

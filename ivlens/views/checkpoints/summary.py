@@ -52,7 +52,7 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
     labels = [*lines, *comparison.tasks, *CONDITION_COLOURS]
     right = legend_size([shortened(label) for label in labels]).width
     measures = [measure for measure in ABILITIES if is_measured(comparison, measure)]
-    board = Board(1 + len(measures) + len(comparison.tasks), WIDEST - left - right)
+    board = Board(WIDEST - left - right)
     _draw_verdicts(board, comparison, heatmap, verdicts)
     if measures:
         _draw_lines(board, comparison, measures)
@@ -61,7 +61,7 @@ def checkpoint_summary(comparison: CheckpointComparison, *, title: str | None = 
     heading = "What became of the base's abilities" if title is None else title
     facts = f"{prompts_text(comparison)}{ringed}\n{MARKS}"
     around = layout_around(Size(board.width, int(board.height)), Margins(left, right, 16), heading, facts)
-    return board.finished().update_layout(around)
+    return board.finished(around)
 
 
 def verdict_map(comparison: CheckpointComparison, *, with_base: bool = False) -> tuple[go.Heatmap, list[Verdict]]:
@@ -141,7 +141,9 @@ def _draw_recovery(board: Board, comparison: CheckpointComparison) -> None:
         row, column = divmod(number, columns)
         box = Box(column * (width + GAP), top + row * (BARS_HEIGHT + above), width, BARS_HEIGHT)
         lowest = number + columns >= len(tasks)
-        traces = [bars.update(legend="legend3") for bars in condition_bars(comparison, task)]
+        traces = condition_bars(comparison, task)
+        for bars in traces:
+            bars.legend = "legend3"
         board.add_panel(traces, box, task, under_lowest(axis, lowest), UNIT_AXIS, point)
     conditions = [str(condition) for condition in CONDITION_COLOURS]
     board.add_legend(conditions, "legend3", columns * (width + GAP) - GAP, top)

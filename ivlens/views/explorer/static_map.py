@@ -32,6 +32,7 @@ class _Drawing:
         self.figure, self.map = figure, figure.data[0]
         layout = figure.layout
         self.left, self.top = layout.margin.l, TOP
+        self.across, self.up = layout.xaxis.range, layout.yaxis.range
         self.right = layout.width - layout.margin.r
         self.bottom = TOP + layout.height - layout.margin.t - layout.margin.b
 
@@ -46,11 +47,11 @@ class _Drawing:
         )  # fmt: skip
 
     def _x(self, x: float) -> float:
-        first, last = self.figure.layout.xaxis.range
+        first, last = self.across
         return round(self.left + (x - first) / (last - first) * (self.right - self.left), 1)
 
     def _y(self, y: float) -> float:
-        first, last = self.figure.layout.yaxis.range
+        first, last = self.up
         return round(self.bottom - (y - first) / (last - first) * (self.bottom - self.top), 1)
 
     def _scale(self) -> list[tuple[float, str]]:
