@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .records import PartMeans as PartMeans
     from .records import PositionEffects as PositionEffects
     from .records import PositionMeans as PositionMeans
+    from .records import RacedEffects as RacedEffects
     from .records import Relearning as Relearning
     from .records import Repair as Repair
     from .records import Stability as Stability
@@ -188,6 +189,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # records
     "HeadMeans",
     "HeadEffects",
+    "RacedEffects",
     "UniversalEffects",
     "Stability",
     "PositionMeans",
@@ -245,7 +247,7 @@ _ROOMS = {
     "part_activations": "mean_part_activations",
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans Relearning Repair Stability "
+        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans RacedEffects Relearning Repair Stability "
         "SteeredAnswers SteeringSweep TrainingRun TransferMatrix UniversalEffects WeightReverts prompts_needed "
         "top_k_stability"
     ),
