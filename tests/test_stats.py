@@ -26,6 +26,7 @@ from ivlens.stats import (
     resample,
     spearman,
     standard_error,
+    t_quantile,
     times_drawn,
     wilson_interval,
 )
@@ -163,3 +164,9 @@ def test_a_difference_of_independent_values_covers_the_truth() -> None:
         for a, b in zip(one, two, strict=True)
     ]
     assert np.mean([each.low <= 1.5 <= each.high for each in found]) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 9, 49, 500])
+def test_quantiles_of_students_t_are_scipys(df: int) -> None:
+    for probability in (0.6, 0.95, 0.9875, 0.99999):
+        assert t_quantile(probability, df) == pytest.approx(oracle.t.ppf(probability, df), rel=1e-9)
