@@ -116,12 +116,12 @@ def test_an_ordinary_interval_of_what_dropped_out_would_be_dishonest() -> None:
     assert torch.cat(repeated).double().mean() > 0.9
 
 
-def test_rounds_double_and_the_last_has_something_to_save() -> None:
-    assert rounds_of(50) == (5, 10, 20, 50)
-    assert rounds_of(25) == (5, 10, 25)
+def test_rounds_grow_and_the_last_has_something_to_save() -> None:
+    assert rounds_of(50) == (5, 8, 11, 17, 25, 50)
+    assert rounds_of(25) == (5, 8, 11, 17, 25)
     assert rounds_of(8) == (5, 8)
     assert [rounds_of(n) for n in (1, 5, 6)] == [(1,), (5,), (6,)]
-    assert rounds_of(1000)[-3:] == (320, 640, 1000)
+    assert rounds_of(1000)[-3:] == (432, 649, 1000)
 
 
 def test_the_rule_is_the_paired_t_test_of_the_textbook() -> None:
@@ -145,7 +145,12 @@ def test_only_heads_that_are_left_are_measured() -> None:
         return values[prompts.start : prompts.stop][:, left]
 
     found = race(measure, 20, 5, 2)
-    assert asked == [(range(5), [0, 1, 2, 3, 4]), (range(5, 10), [3, 4]), (range(10, 20), [3, 4])]
+    assert asked == [
+        (range(5), [0, 1, 2, 3, 4]),
+        (range(5, 8), [3, 4]),
+        (range(8, 11), [3, 4]),
+        (range(11, 20), [3, 4]),
+    ]
     assert found.n_prompts.tolist() == [5, 5, 5, 20, 20]
     assert torch.equal(found.values.isnan(), torch.arange(20)[:, None] >= found.n_prompts)
 

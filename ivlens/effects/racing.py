@@ -14,7 +14,7 @@ estimated; tests/test_racing.py measures it on made-up effects.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from typing import NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ from .options import wrong_options
 from .patching import Patching, patched_scores
 
 FIRST = 5  # prompts that every head is measured on
+GROWTH = 1.5  # of the number of prompts by the next round: with few rounds, one odd prompt early would cost much
 LAST = 0.75  # no round ends beyond this part of the prompts: the last one should save something
 LOST = 0.05  # of the k strongest heads, on average, at most
 
@@ -60,22 +61,20 @@ def race(measure: Measure, n: int, n_heads: int, k: int) -> Race:
         k: how many of the strongest are to be found.
     """
     rounds, left = rounds_of(n), torch.arange(n_heads)
-    values, n_prompts = None, torch.zeros(n_heads, dtype=torch.long)
+    values, n_prompts = torch.empty(0, n_heads), torch.zeros(n_heads, dtype=torch.long)
     for begin, end in pairwise((0, *rounds)):
         found = measure(range(begin, end), left.tolist())
-        values = found.new_full((n, n_heads), torch.nan) if values is None else values
-        values[begin:end, left] = found
-        n_prompts[left] = end
+        of_round = found.new_full((end - begin, n_heads), torch.nan).index_copy_(1, left, found)
+        values, n_prompts[left] = torch.cat([values, of_round]), end
         if end < n:
-            left = left[can_reach(values[:end, left], n, k, LOST / (len(rounds) - 1))]
-    assert values is not None
+            left = left[can_reach(values[:, left], n, k, LOST / (len(rounds) - 1))]
     return Race(values, n_prompts, rounds)
 
 
 def rounds_of(n: int) -> tuple[int, ...]:
-    """The numbers of prompts after which rounds end: they double, and the last one takes all that are left."""
-    ends = [FIRST * 2**step for step in range(n.bit_length())]
-    return (*(end for end in ends if end <= LAST * n), n)
+    """The numbers of prompts after which rounds end; the last round takes all that are left."""
+    ends = takewhile(lambda end: end <= LAST * n, (round(FIRST * GROWTH**step) for step in count()))
+    return (*ends, n)
 
 
 def can_reach(values: Float[Tensor, "prompt head"], n: int, k: int, chance: float) -> Bool[Tensor, " head"]:
