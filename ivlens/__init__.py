@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .records import PositionMeans as PositionMeans
     from .records import PositionPartEffects as PositionPartEffects
     from .records import PositionPartMeans as PositionPartMeans
+    from .records import RacedEffects as RacedEffects
     from .records import Relearning as Relearning
     from .records import Repair as Repair
     from .records import Stability as Stability
@@ -190,6 +191,7 @@ __all__ = [  # noqa: RUF022  (by job)
     # records
     "HeadMeans",
     "HeadEffects",
+    "RacedEffects",
     "UniversalEffects",
     "Stability",
     "PositionMeans",
@@ -250,8 +252,8 @@ _ROOMS = {
     "records": (
         "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
         "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans PositionPartEffects PositionPartMeans "
-        "Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun TransferMatrix UniversalEffects "
-        "WeightReverts prompts_needed top_k_stability"
+        "RacedEffects Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun TransferMatrix "
+        "UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate generate_answers",
     "steering": (

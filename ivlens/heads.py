@@ -8,7 +8,7 @@ import torch
 
 from .checks import Count, Seed, checked
 from .errors import ArgumentError, MismatchError
-from .records import Head, HeadEffects, HeadMap, UniversalEffects, check_finite, heads_by_effect
+from .records import Head, HeadEffects, HeadMap, RacedEffects, UniversalEffects, check_finite, heads_by_effect
 from .vocabulary import all_heads, check_count
 
 
@@ -124,7 +124,7 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
         Heads as (layer, head), best first.
 
     Raises:
-        ArgumentError: no effects.
+        ArgumentError: no effects, or those of a race, in which the ranks of most heads are not known.
         MismatchError: effects of models of different shapes or architectures.
 
     Example:
@@ -133,6 +133,8 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
     """
     if not effects:
         raise ArgumentError("effects of at least one task", "none")
+    if any(isinstance(each, RacedEffects) for each in effects):
+        raise ArgumentError("effects of all heads on the same prompts", "those of a race", "locate heads without race")
     shapes = sorted({tuple(each.aie.shape) for each in effects})
     architectures = sorted({_architecture(each) for each in effects} - {""})
     for kinds in (shapes, architectures):

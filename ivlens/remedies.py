@@ -17,6 +17,7 @@ MAKERS = {
     "PartMeans": "mean_part_activations(model, prompts) gives them",
     "PositionPartMeans": "mean_position_activations(model, prompts, parts=...) gives them",
     "HeadEffects": "locate_heads(model, task) gives them",
+    "RacedEffects": "locate_heads(model, task, race=True) gives them",
     "HeadMap": "locate_heads(model, task) gives one",
     "Head": "effects.top(k) gives some",
     "InstructionVector": "instruction_vector(model, effects) gives one",

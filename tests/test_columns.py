@@ -60,6 +60,9 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
     sweep = iv.SteeringSweep(correct[:1, None, None], scores[:1, None, None], (1,), (2.0,), (3,), "a task")
     made = {
         "HeadEffects.to_frame": effects.to_frame(),
+        "RacedEffects.to_frame": iv.RacedEffects(
+            torch.rand(6, 2, 4), torch.rand(6), torch.full((2, 4), 6), 3, (6,), "probability", "exact"
+        ).to_frame(),
         "PartEffects.to_frame": iv.PartEffects(
             torch.rand(3, 2, 4), None, torch.rand(3, 2), None, torch.rand(3), "probability", "exact"
         ).to_frame(),

@@ -33,6 +33,7 @@ from ivlens.records import (
     PositionMeans,
     PositionPartEffects,
     PositionPartMeans,
+    RacedEffects,
     Record,
     Relearning,
     Replies,
@@ -64,11 +65,17 @@ def rand(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(len(shape)))
 
 
+NAN = float("nan")
 MEANS = HeadMeans(rand(2, 3, 4, dtype=torch.float64), 7, task="a task", provenance=PROVENANCE)
 EXAMPLES: dict[str, Record] = {
     "HeadMeans": MEANS,
     "HeadEffects": HeadEffects(rand(5, 2, 3), rand(5), "probability", "exact", provenance=PROVENANCE),
     "HeadEffects with means": HeadEffects(rand(5, 2, 3), rand(5), "log-probability", "loop", "a task", means=MEANS),
+    "RacedEffects": RacedEffects(
+        rand(5, 2, 3).index_put((torch.tensor([3, 4]), torch.tensor([1, 1]), torch.tensor([2, 2])), torch.tensor(NAN)),
+        rand(5), torch.tensor([[5, 5, 5], [5, 5, 3]]), 2, (3, 5), "probability", "exact", means=MEANS,
+        provenance=PROVENANCE,
+    ),
     "UniversalEffects": UniversalEffects(rand(2, 3), rand(2, 3), "probability", ("one", "two"), 12),
     "Evaluation": Evaluation(
         rand(3), rand(3), rand(3), rand(3) > 0.5, ("a", "b", "ünï\n"), ("x", "y", "z"), provenance=PROVENANCE
@@ -131,11 +138,18 @@ def effects(values: list[list[list[float]]]) -> HeadEffects:
     return HeadEffects(tensor, torch.zeros(len(tensor)), "probability", "exact")
 
 
+def zeroed(values: torch.Tensor) -> torch.Tensor:
+    """The values, 0 where they are not a number, which equals nothing."""
+    return values.where(~values.isnan(), 0)
+
+
 def same(one: Any, two: Any) -> bool:
     if isinstance(one, Record):
         return type(one) is type(two) and all(same(getattr(one, f.name), getattr(two, f.name)) for f in fields(one))
     if isinstance(one, torch.Tensor):
-        return one.dtype == two.dtype and torch.equal(one, two)
+        return (
+            one.dtype == two.dtype and torch.equal(one.isnan(), two.isnan()) and torch.equal(*map(zeroed, (one, two)))
+        )
     return type(one) is type(two) and one == two
 
 

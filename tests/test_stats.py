@@ -29,6 +29,7 @@ from ivlens.stats import (
     resample,
     spearman,
     standard_error,
+    t_quantile,
     times_drawn,
     wilson_interval,
 )
@@ -192,3 +193,9 @@ def test_a_statistic_of_few_groups_is_computed_once_per_distinct_draw() -> None:
     picks = np.random.default_rng(0).integers(4, size=(RESAMPLES, 4))
     means = columns["value"].reshape(4, 2).mean(1)[picks].mean(1)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 9, 49, 500])
+def test_quantiles_of_students_t_are_scipys(df: int) -> None:
+    for probability in (0.6, 0.95, 0.9875, 0.99999):
+        assert t_quantile(probability, df) == pytest.approx(oracle.t.ppf(probability, df), rel=1e-9)

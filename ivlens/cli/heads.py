@@ -8,7 +8,8 @@ from ..errors import ArgumentError
 from ..files import safe_name
 from ..heads import universal_effects
 from ..models import shared_weights
-from ..records import HeadEffects, UniversalEffects
+from ..records import HeadEffects, HeadMap, RacedEffects
+from ..vocabulary import check_count
 from .loading import check_locating, read_model
 from .tables import show
 from .targets import check_records, check_targets
@@ -28,17 +29,21 @@ def run(options: argparse.Namespace) -> None:
     settings = check_locating(options, tasks)
     model = read_model(options)
     if options.out:
-        check_records(model, {options.out / file: HeadEffects for file in files})
-    heads, found = model.cfg.n_layers * model.cfg.n_heads, []
+        check_records(model, {options.out / file: RacedEffects if options.race else HeadEffects for file in files})
+    heads = model.cfg.n_layers * model.cfg.n_heads
+    if options.race:
+        check_count(options.k, heads, name="--k")
+    found: list[HeadEffects | RacedEffects] = []
     with shared_weights(model, options.n_jobs):
         for (file, task), asked in zip(files.items(), settings, strict=True):
             log.info(f"{task.name}: indirect effects of {heads} heads on the {options.metric}")
             found.append(locate_heads(model, task, **asked))
             if options.out:
                 found[-1].save(options.out / file)
-    maps: dict[str, HeadEffects | UniversalEffects] = {effects.task: effects for effects in found}
-    if len(found) > 1:
-        maps["all tasks"] = universal_effects(found)
+    maps: dict[str, HeadMap] = {effects.task: effects for effects in found}
+    swept = [effects for effects in found if isinstance(effects, HeadEffects)]
+    if len(swept) > 1:
+        maps["all tasks"] = universal_effects(swept)
     if options.out:
         from .. import views
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from ..effects.checks import check_method, check_stream_dtype
+from ..effects.checks import check_method, check_race, check_stream_dtype
 from ..errors import ArgumentError, few
 from ..models import PACKAGED, Model, load_model
 from ..tasks import AnyFormat, Chat, Task, clean_instruction
@@ -51,8 +51,9 @@ def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> list[d
 
     The chat format needs the model's tokenizer, so the labelled format stands in for it here.
     """
-    asked = given(options, "locate_heads")
+    asked = given(options, "locate_heads") | {"k": options.k}
     check_method(asked["method"], asked["steps"], asked["stream_dtype"])
+    check_race(asked["race"], asked["method"])
     check_stream_dtype(given(options, "load_model")["dtype"] or torch.float32, asked["stream_dtype"])
     counts = {asked["split"]: {name: asked[name] for name in ("n_clean", "n_corrupted")}}
     cuts = cut_counts(tasks, counts, options.verb.defaults())

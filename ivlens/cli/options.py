@@ -121,7 +121,7 @@ def definition(name: str) -> ast.stmt:
     start = re.compile(rf"^(?:(?:def|class) {outer}\b|{outer}(?:: .*)? = )", re.MULTILINE)
     for source in _sources().values():
         if start.search(source):
-            node = next(each for each in ast.parse(source).body if outer in _names(each))
+            node = next(each for each in reversed(ast.parse(source).body) if outer in _names(each))  # after overloads
             if inner and isinstance(node, ast.ClassDef):
                 return next(each for each in node.body if inner in _names(each))
             return node

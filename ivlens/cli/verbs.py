@@ -121,8 +121,8 @@ SCORING = Argument(
     "greedy decoding gives an accepted answer)",
 )
 LOADING = Options("load_model", "loading the model", without=("source",))
-# the instruction becomes the task's own, and is in its records
-LOCATING = Options("locate_heads", "locating heads", without=("instruction",))
+# the instruction becomes the task's own, and is in its records; k is that of the verb
+LOCATING = Options("locate_heads", "locating heads", without=("instruction", "k"))
 CHAT = Options("Chat", "chat prompts, with --format chat")
 TEMPLATE_OPTION = Argument(
     "--template-option",
@@ -170,7 +170,7 @@ VERBS = {
             FIELDS,
             LABELS,
             SCORING,
-            number("--k", 10, "how many heads to print"),
+            number("--k", 10, "how many heads to print, and to race for"),
             out("folder for the records and a page with the heatmaps"),
         ),
         (LOADING, LOCATING, CHAT),

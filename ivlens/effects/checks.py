@@ -31,6 +31,12 @@ def check_means_of(means: HeadMeans | PositionMeans | OfParts, parts: Sequence[s
         raise ArgumentError(expected, came, f"take them by {how.format(tuple(parts))}")
 
 
+def check_race(race: bool, method: str) -> None:
+    """Raise ArgumentError for a race of estimates, which come for all heads at once."""
+    if race and method == "attribution":
+        raise ArgumentError("race with method='exact' or 'loop'", f"method={method!r}", "leave race out")
+
+
 def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -> None:
     """Raise ArgumentError for a dtype narrower than the weights', or of no stream."""
     widest = at_least_float32(weights)

@@ -17,7 +17,7 @@ from ..vocabulary import EffectPart, Method, Metric, ModelPart, TokenizedPrompt,
 from .attribution import attributed_effects, prompts_that_fit
 from .checks import check_effects, check_means_of, check_method, check_stream_dtype
 from .exact import warn_of_noise
-from .metric import in_metric
+from .metric import effects_in
 from .options import wrong_options
 from .patching import patched_scores
 
@@ -122,8 +122,7 @@ def indirect_effects(
             model, answered, values, chosen, method=method, against_foil=unit == "logit-difference",
             budget=stream_budget, dtype=stream_dtype, n_jobs=n_jobs,
         )  # fmt: skip
-        columns = torch.stack([in_metric(of_prompt, unit) for of_prompt in scores])  # prompt stream, clean first
-        found.append((columns[:, 1:] - columns[:, :1], columns[:, 0]))
+        found.append(effects_in(scores, unit))
     effects, baseline = found[0]
     if against is not None:
         effects, baseline = effects - found[1][0], baseline - found[1][1]

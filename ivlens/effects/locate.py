@@ -3,25 +3,34 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 
 from ..activations import mean_head_activations
 from ..checks import Count, Natural, Seed, checked
 from ..models import Model, key_of, shared_weights
-from ..records import HeadEffects, Record, load_or_compute
+from ..records import HeadEffects, RacedEffects, Record, load_or_compute
 from ..scoring import all_ids
 from ..tasks import AnyFormat, Task, check_available, clean_instruction, format_facts, load_task
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import Corruption, Method, Metric, Split
-from .checks import check_method, check_stream_dtype
+from ..vocabulary import Corruption, Method, Metric, Split, check_count
+from .checks import check_method, check_race, check_stream_dtype
 from .indirect import indirect_effects
+from .racing import race_heads
 
 R = TypeVar("R", bound=Record)
 
 
-@checked
+@overload
+def locate_heads(model: Model, task: Task | str, *, race: Literal[False] = False, **options: Any) -> HeadEffects: ...
+
+
+@overload
+def locate_heads(model: Model, task: Task | str, *, race: Literal[True], **options: Any) -> RacedEffects: ...
+
+
+@checked  # type: ignore[misc]  # the options of both signatures above are those of this one
 def locate_heads(
     model: Model,
     task: Task | str,
@@ -38,8 +47,10 @@ def locate_heads(
     stream_dtype: torch.dtype | None = None,
     split: Split = "train",
     seed: Seed = 0,
+    race: bool = False,
+    k: Count = 20,
     n_jobs: Count | None = 1,
-) -> HeadEffects:
+) -> HeadEffects | RacedEffects:
     """Find the heads that carry a task's instruction: mean activations, corrupted prompts and effects in one call.
 
     Means are taken over clean prompts (instruction, field labels, demonstrations), effects over corrupted ones, both
@@ -65,14 +76,18 @@ def locate_heads(
             model's own).
         split: examples that prompts are drawn from: "train", "validation", "test" or "all".
         seed: seed of the prompts.
+        race: measure heads only as long as they may be among the strongest: about a quarter of the time with 50
+            prompts, and the same heads but for one of a hundred or fewer (``ivlens.effects.racing``).
+        k: how many of the strongest heads a race is for. Without a race it does not count.
         n_jobs: workers that share the work. None: what ``joblib.parallel_config`` says.
 
     Returns:
-        Effects, [prompt, layer, head], with the means that heads were patched to.
+        Effects, [prompt, layer, head], with the means that heads were patched to; of a race also how many prompts each
+        head was measured on.
 
     Raises:
-        ArgumentError: an option outside its values, more prompts than the split has, or clean prompts without
-            instruction and demonstrations.
+        ArgumentError: an option outside its values, more prompts than the split has, clean prompts without
+            instruction and demonstrations, or a race of estimates, ``method="attribution"``.
         PromptError, UnsupportedError, HookError, WorkerError: see ``indirect_effects``.
 
     Example:
@@ -83,6 +98,7 @@ def locate_heads(
     task = load_task(task) if isinstance(task, str) else task
     instruction = clean_instruction(task, instruction, shots)
     check_method(method, steps, stream_dtype)
+    check_race(race, method)
     check_stream_dtype(model.cfg.dtype, stream_dtype)
     check_available(task, split, {"n_clean": n_clean, "n_corrupted": n_corrupted})
     draw = partial(
@@ -94,14 +110,18 @@ def locate_heads(
         **format_facts(format),
         "shots": shots, "instruction": instruction, "split": split, "seed": seed,
     }  # fmt: skip
+    if race:
+        check_count(k, model.cfg.n_layers * model.cfg.n_heads)
     corrupted = draw(n_corrupted, corruption=corruption)
     all_ids(model, corrupted)  # before the means, to report unusable prompts early
     with shared_weights(model, n_jobs):
         means = _with_settings(mean_head_activations(model, draw(n_clean), n_jobs=n_jobs), **template)
-        effects = indirect_effects(
-            model, corrupted, means, method=method, metric=metric, steps=steps, stream_dtype=stream_dtype,
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        settings: dict[str, Any] = {"metric": metric, "stream_dtype": stream_dtype, "n_jobs": n_jobs}
+        effects: HeadEffects | RacedEffects
+        if race and method != "attribution":
+            effects = race_heads(model, corrupted, means, k, method=method, **settings)
+        else:
+            effects = indirect_effects(model, corrupted, means, method=method, steps=steps, **settings)
     return _with_settings(effects, **template, corruption=corruption, n_clean=n_clean)
 
 

@@ -20,6 +20,14 @@ def in_metric(scores: Scores, metric: Metric) -> Float[Tensor, " stream"]:
     return total.exp() if metric == "probability" else total
 
 
+def effects_in(
+    scores: Sequence[Scores], metric: Metric
+) -> tuple[Float[Tensor, "prompt part"], Float[Tensor, " prompt"]]:
+    """Effects and each prompt's own metric, from each prompt's scores: of the clean stream, then of each part's."""
+    streams = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])
+    return streams[:, 1:] - streams[:, :1], streams[:, 0]
+
+
 @dataclass
 class Measure:
     """The metric of rows with these answers from their logits; foils are fixed at the first call."""

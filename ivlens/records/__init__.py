@@ -39,6 +39,7 @@ from .patching import PartActivations as PartActivations
 from .patching import PatchedParts as PatchedParts
 from .positions import PositionEffects as PositionEffects
 from .positions import PositionMeans as PositionMeans
+from .raced import RacedEffects as RacedEffects
 from .relearning import Relearning as Relearning
 from .repair import Answers as Answers
 from .repair import Repair as Repair

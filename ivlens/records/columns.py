@@ -213,6 +213,14 @@ MEASURED_ABILITY = {
 
 FRAMES: dict[str, dict[str, Column]] = {
     "HeadEffects.to_frame": HEAD_EFFECTS,
+    "RacedEffects.to_frame": HEAD_EFFECTS
+    | {
+        "aie": _float(
+            "the metric's", "Mean change of the metric over the head's prompts; too low where it dropped out."
+        ),
+        "n": _int("prompts", "Prompts that the head was measured on before it dropped out, or all of them."),
+        "rank": _int("rank", "Rank among the heads that the race was for, the strongest is 1; missing for the others."),
+    },
     "PartEffects.to_frame": PART
     | {"aie": AIE, "stderr": STDERR, "rank": _int("rank", "Rank by effect over all parts, the strongest is 1.")},
     "PositionPartEffects.to_frame": PART

@@ -80,11 +80,15 @@ class HeadMap(Record):
             3
         """
         check_count(k, self.aie.numel())
-        return heads_by_effect(self.aie)[:k]
+        return self.ranking()[:k]
+
+    def ranking(self) -> list[Head]:
+        """All heads, strongest first; ties in the order of layer and head."""
+        return heads_by_effect(self.aie)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per head, strongest first: layer, head, aie, stderr, rank (from 1)."""
-        heads = heads_by_effect(self.aie)
+        heads = self.ranking()
         index = tuple(np.array(heads).T)
         columns = {"layer": index[0], "head": index[1]}
         columns |= {"aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index]}

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checks import Count, checked
 from ..errors import ArgumentError, MismatchError, brief
 from ..models import Model, check_alike, check_fits, head_writes, provenance
-from ..records import Head, HeadEffects, HeadMeans, Record, check_finite
+from ..records import Head, HeadEffects, HeadMeans, RacedEffects, Record, check_finite
 from ..vocabulary import check_heads
 
 
@@ -164,7 +164,11 @@ class InstructionVector(Record):
 @checked
 @torch.no_grad()
 def instruction_vector(
-    model: Model, source: HeadEffects | HeadMeans, heads: Sequence[Head] | None = None, *, k: Count = 20
+    model: Model,
+    source: HeadEffects | RacedEffects | HeadMeans,
+    heads: Sequence[Head] | None = None,
+    *,
+    k: Count = 20,
 ) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
 
@@ -181,7 +185,8 @@ def instruction_vector(
         The vector, [d_model], with each head's part.
 
     Raises:
-        ArgumentError: no heads, a head twice, one that the model does not have, or means alone without ``heads``.
+        ArgumentError: no heads, a head twice, one that the model does not have, means alone without ``heads``, or more
+            heads than a race was for.
         MismatchError: the means were not computed on these weights.
 
     Example:

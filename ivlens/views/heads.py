@@ -8,19 +8,20 @@ import plotly.graph_objects as go
 
 from ..checks import Natural, checked
 from ..errors import ArgumentError
-from ..records import Head, HeadEffects, UniversalEffects, heads_by_effect
+from ..records import Head, HeadEffects, RacedEffects, UniversalEffects
 from ..text import plural
 from .axes import colour_bar, number_axis, outlines
 from .draft import Domain, Draft
 from .layout import Margins, Panel, Size, head_map_grid, head_map_size, layout_around, panel_grid
 from .style import DIVERGING, EFFECT_UNITS, INK, PAPER, head_name
 
-Effects = HeadEffects | UniversalEffects
+Effects = HeadEffects | RacedEffects | UniversalEffects
 
 HOVER = (
     "<b>%{{customdata[0]}}</b> (layer %{{y}}, head %{{x}})<br>effect %{{z:.3g}} {unit}<br>"
-    "standard error %{{customdata[1]}}<br>rank %{{customdata[2]}} of {count}<extra></extra>"
+    "standard error %{{customdata[1]}}<br>{standing}<extra></extra>"
 )
+RANKED, RACED = "rank %{{customdata[2]}} of {count}", "%{{customdata[2]}}"  # of a race, text
 MARGINS = Margins(left=56, right=96, bottom=52)
 GAP, SHARED_GAP, ROW_GAP = 76, 36, 52  # pixels between maps: with a colour bar each, with one for all, between rows
 NAME_SIZE = 10  # pixels: height of the heads' names on a map
@@ -34,7 +35,8 @@ def head_heatmap(effects: Effects, *, k: Natural = 10, title: str | None = None)
 
     Args:
         effects: the effects of one task, or their mean over tasks.
-        k: how many of the strongest heads to outline, and to name where there is room.
+        k: how many of the strongest heads to outline, and to name where there is room; of a race, at most those that it
+            was for.
         title: plain text; without one it names the tasks.
 
     Returns:
@@ -54,6 +56,7 @@ def head_heatmap(effects: Effects, *, k: Natural = 10, title: str | None = None)
 def head_map(effects: Effects, k: int, title: str | None, size: Size) -> go.Figure:
     """The figure of ``head_heatmap`` with a map of this size in pixels."""
     layers, heads = effects.aie.shape
+    k = _known(effects, k)
     bar = colour_bar(f"effect on {_unit(effects)}") | {"x": 1, "xpad": 10}
     facts = f"average indirect effect on the {effects.metric}, {_prompts(effects)}{_outlined(k)}"
     heading = _tasks(effects) if title is None else title
@@ -104,7 +107,7 @@ def head_heatmaps(
         bar = colour_bar() | {"thickness": 10, "xpad": 6, "tickfont": {"size": 10}}
         if not shared_scale:
             bar |= _beside(draft.domain(**panel))
-        traces = _traces(each, k, largest if shared_scale else _limit(each), size, bar)
+        traces = _traces(each, _known(each, k), largest if shared_scale else _limit(each), size, bar)
         traces[0].showscale = not shared_scale or panel == panels[0]
         _add_map(draft, panel, traces, each.aie.shape, size)
     return draft.figure()
@@ -119,7 +122,7 @@ def _add_map(draft: Draft, panel: Panel, traces: Sequence[Any], shape: Sequence[
 
 def _traces(effects: Effects, k: int, limit: float, size: Size, bar: dict[str, Any]) -> list[go.Heatmap | go.Scatter]:
     """The map, the outlines of the ``k`` strongest heads and, where there is room, their names."""
-    order = heads_by_effect(effects.aie)
+    order = effects.ranking()
     strongest = order[:k]
     layers, heads = effects.aie.shape
     width, height = size.width / heads, size.height / layers
@@ -136,14 +139,30 @@ def _traces(effects: Effects, k: int, limit: float, size: Size, bar: dict[str, A
 def _map(effects: Effects, order: list[Head], limit: float, bar: dict[str, Any], gap: int) -> go.Heatmap:
     facts = np.empty((*effects.aie.shape, 3), dtype=object)
     errors = effects.stderr.tolist()
+    raced = isinstance(effects, RacedEffects)
     for rank, (layer, head) in enumerate(order, start=1):
-        error = errors[layer][head]
-        facts[layer, head] = head_name(Head(layer, head)), f"{error:.2g}" if np.isfinite(error) else "n/a", rank
+        error, standing = errors[layer][head], _standing(effects, Head(layer, head), rank)
+        facts[layer, head] = head_name(Head(layer, head)), f"{error:.2g}" if np.isfinite(error) else "n/a", standing
+    standing = RACED if raced else RANKED
     return go.Heatmap(
         z=effects.aie.double().numpy(), customdata=facts,
-        hovertemplate=HOVER.format(unit=EFFECT_UNITS[effects.metric], count=len(order)),
+        hovertemplate=HOVER.format(unit=EFFECT_UNITS[effects.metric], standing=standing.format(count=len(order))),
         colorscale=DIVERGING, zmin=-limit, zmid=0, zmax=limit, xgap=gap, ygap=gap, colorbar={"len": 1} | bar,
     )  # fmt: skip
+
+
+def _standing(effects: Effects, head: Head, rank: int) -> int | str:
+    """The head's rank, or how it fared in a race, which knows only its first ranks."""
+    if not isinstance(effects, RacedEffects):
+        return rank
+    if not effects.finalists[head]:
+        return f"dropped out after {effects.n_prompts[head]} of {effects.n} prompts"
+    return f"rank {rank}" if rank <= effects.k else f"not among the {effects.k} strongest"
+
+
+def _known(effects: Effects, k: int) -> int:
+    """How many of the ``k`` strongest heads are known: of a race, those that it was for."""
+    return min(k, effects.k) if isinstance(effects, RacedEffects) else k
 
 
 def _names(effects: Effects, strongest: list[Head], limit: float) -> go.Scatter:
@@ -172,13 +191,16 @@ def _limit(effects: Effects) -> float:
 
 
 def _tasks(effects: Effects) -> str:
-    if isinstance(effects, HeadEffects):
-        return effects.task or "Head effects"
-    return ", ".join(effects.tasks) if len(effects.tasks) <= 4 else f"{len(effects.tasks)} tasks"
+    if isinstance(effects, UniversalEffects):
+        return ", ".join(effects.tasks) if len(effects.tasks) <= 4 else f"{len(effects.tasks)} tasks"
+    return effects.task or "Head effects"
 
 
 def _prompts(effects: Effects) -> str:
-    return f"n = {plural(effects.n, 'prompt')}"
+    least = int(effects.n_prompts.min()) if isinstance(effects, RacedEffects) else effects.n
+    return (
+        f"n = {plural(effects.n, 'prompt')}" if least == effects.n else f"n = {least} to {effects.n} prompts (a race)"
+    )
 
 
 def _unit(effects: Effects) -> str:

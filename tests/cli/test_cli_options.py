@@ -28,7 +28,7 @@ LEAST = {
 }  # fmt: skip
 # parameters that no single text gives, or that the verb takes in another form
 OTHERWISE = {
-    "locate_heads": {"instruction"}, "CheckpointConfig": {"instruction", "rule"}, "steering_sweep": {"ks"},
+    "locate_heads": {"instruction", "k"}, "CheckpointConfig": {"instruction", "rule"}, "steering_sweep": {"ks"},
     "TrainingConfig": {"guidance", "lora"}, "load_model": {"source", "revision", "adapter"}, "DemoConfig": set(),
     "load_vector": set(), "RepairConfig": {"instruction", "depths"},
 }  # fmt: skip
