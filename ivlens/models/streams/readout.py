@@ -14,6 +14,7 @@ from ..engines import HookedTransformer
 from ..precision import in_dtype
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,
+ROWS = 256  # of several prompts that are read together; more are no faster
 COLUMNS = 256  # and is a multiple of these: matrix products of odd sizes are up to a tenth slower
 
 
@@ -41,6 +42,41 @@ def read_scores(
         return target - _logits_of(model, normed, strongest_wrong(first, answer))
     sums = [_log_sum_exp_in_place(block) for block in _logit_blocks(model, normed)]
     return target - torch.stack(sums).logsumexp(0)
+
+
+def read_together(
+    model: HookedTransformer, residuals: Sequence[Float[Tensor, "stream answer d_model"]], answers: Sequence[Ids]
+) -> list[Float[Tensor, "stream answer"]]:
+    """``read_scores`` of several prompts, which share a pass over the vocabulary where each has few rows.
+
+    The unembedding is a model's largest matrix, and to read it from memory takes longer than its product with few rows.
+    """
+    found: list[Float[Tensor, "stream answer"]] = []
+    for group in _groups([residual[..., 0].numel() for residual in residuals]):
+        if len(group) == 1:
+            found.append(read_scores(model, residuals[group[0]], answers[group[0]], against_foil=False))
+            continue
+        rows = torch.cat([residuals[number].flatten(0, 1) for number in group])
+        targets = [token for number in group for _ in residuals[number] for token in answers[number]]
+        scores = read_scores(model, rows[None], tuple(targets), against_foil=False)[0]
+        sizes = [residuals[number][..., 0].numel() for number in group]
+        found += [
+            own.unflatten(0, (-1, len(answers[number]))) for number, own in zip(group, scores.split(sizes), strict=True)
+        ]
+    return found
+
+
+def _groups(sizes: Sequence[int]) -> list[list[int]]:
+    """The numbers of consecutive prompts whose rows are at most ``ROWS`` together, or of one prompt."""
+    groups: list[list[int]] = []
+    rows = 0
+    for number, size in enumerate(sizes):
+        rows += size
+        if not groups or rows > ROWS:
+            groups.append([])
+            rows = size
+        groups[-1].append(number)
+    return groups
 
 
 def read_greedy(

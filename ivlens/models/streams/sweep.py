@@ -14,7 +14,7 @@ from ..forks import additions, replacements, rows_of
 from ..hooks import has_hooks
 from ..parts import PartValues, check_parts, check_values
 from ..tails import PromptCandidates, read_rows
-from .readout import read_greedy, read_scores
+from .readout import read_greedy, read_scores, read_together
 from .run import run_streams
 
 
@@ -52,7 +52,9 @@ def sweep_parts(
     check_values(model, values, parts, len(pairs))
     streams, rows = run_streams(model, pairs, replacements(values, parts), dtype), rows_of(parts)
     answers = [answer for _, answer in pairs]
-    return [read_scores(model, *of, against_foil=against_foil)[rows] for of in zip(streams, answers, strict=True)]
+    if against_foil:
+        return [read_scores(model, *of, against_foil=True)[rows] for of in zip(streams, answers, strict=True)]
+    return [scores[rows] for scores in read_together(model, streams, answers)]
 
 
 def sweep_heads(
