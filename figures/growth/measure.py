@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,8 +76,8 @@ def measure(config: GrowthConfig, folder: Path) -> dict[str, Any]:
     tokenizer = iv.load_model("smollm2").tokenizer
     with threads(1):
         for axis, sizes in config.axes:
-            _keep(folder / f"{axis}.json", lambda axis=axis, sizes=sizes: _along(config, axis, sizes, tokenizer))
-        _keep(folder / "rates.json", lambda: _rates(config, tokenizer))
+            _keep(folder / f"{axis}.json", partial(_along, config, axis, sizes, tokenizer))
+        _keep(folder / "rates.json", partial(_rates, config, tokenizer))
     return load(config, folder)
 
 
