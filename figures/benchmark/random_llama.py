@@ -13,12 +13,13 @@ from ivlens.models.weight_memory import store_transposed
 
 
 def random_llama(
-    tokenizer: Any, shape: Mapping[str, int], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> Any:
+    tokenizer: Any, shape: Mapping[str, int], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    *, seed: int = 0,
+) -> Any:  # fmt: skip
     """Built here, since loading one holds Hugging Face's model beside ours for a while; ``shape`` is of its config."""
     config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), tie_word_embeddings=False, **shape)
     model = without_weights(hooked_config(config, dtype=dtype, device=str(device)))
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if ".W_" in name or "._W_" in name:

@@ -107,7 +107,7 @@ def machines_table(records: Mapping[str, Any], benchmark: Mapping[str, Any]) -> 
     compared = 2 * COMPARED * ratio  # the base and a checkpoint
     rows = []
     for machine in machines(records, benchmark):
-        about = {"machine": machine.name, "TFLOP/s": f"{machine.workers * machine.rate / 1e12:.2g}"}
+        about = {"machine": machine.name, "TFLOP/s": _rounded(machine.workers * machine.rate / 1e12)}
         for what, sweeps in ((f"sweep, {PROMPTS} prompts", PROMPTS), ("compare, a checkpoint and task", compared)):
             times = {shape.name: _time(machine.seconds(shape, sweeps * shape.sweep_flops())) for shape in SHAPES}
             rows.append(about | {"work": what} | times | {"rate": machine.basis})
@@ -132,4 +132,9 @@ def _time(seconds: float | None) -> str:
     for size, unit in ((DAY, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.2g} s"
+    return "below 1 s" if seconds < 1 else f"{seconds:.2g} s"
+
+
+def _rounded(rate: float) -> str:
+    """Two digits or, of a larger number, all before the point."""
+    return f"{rate:.2g}" if rate < 10 else f"{rate:.0f}"

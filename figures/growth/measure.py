@@ -11,7 +11,8 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,8 +76,8 @@ def measure(config: GrowthConfig, folder: Path) -> dict[str, Any]:
     tokenizer = iv.load_model("smollm2").tokenizer
     with threads(1):
         for axis, sizes in config.axes:
-            _keep(folder / f"{axis}.json", lambda axis=axis, sizes=sizes: _along(config, axis, sizes, tokenizer))
-        _keep(folder / "rates.json", lambda: _rates(config, tokenizer))
+            _keep(folder / f"{axis}.json", partial(_along, config, axis, sizes, tokenizer))
+        _keep(folder / "rates.json", partial(_rates, config, tokenizer))
     return load(config, folder)
 
 
@@ -109,7 +110,7 @@ def _along(config: GrowthConfig, axis: str, sizes: tuple[int, ...], tokenizer: A
         case = make(config, axis, size, tokenizer)
         peak = extra(case.run) if RESET.exists() and make is _sweep else None
         rows.append({
-            "size": case.size, "seconds": shown(cpu_seconds(case.run, config.rounds)),
+            "size": case.size, "seconds": shown(cpu_seconds(case.run, config.rounds, warm=make is _sweep)),
             "GFLOP": None if case.flops is None else shown(case.flops / 1e9),
             "peak, MiB": None if peak is None else shown(peak / 2**20),
         })  # fmt: skip
@@ -117,9 +118,10 @@ def _along(config: GrowthConfig, axis: str, sizes: tuple[int, ...], tokenizer: A
     return rows
 
 
-def cpu_seconds(run: Callable[[], object], rounds: int) -> float:
-    """Median CPU time of a run, after one that warms up; other programs on the machine change it little."""
-    run()
+def cpu_seconds(run: Callable[[], object], rounds: int, *, warm: bool = True) -> float:
+    """Median CPU time of a run, where ``warm`` after one that is not timed; other programs change it little."""
+    if warm:
+        run()
     times = []
     for _ in range(rounds):
         started = time.process_time()
@@ -159,9 +161,8 @@ def _comparison(config: GrowthConfig, axis: str, size: int, tokenizer: Any) -> C
     """A comparison of so many models, the base among them, or of one checkpoint with its base on so many tasks."""
     count, tasks = (size, TASKS[:1]) if axis == "models" else (2, TASKS[:size])
     made = shape(config.layers, config.heads, config.width)
-    models = dict(zip("abcdefgh", cycle([random_llama(tokenizer, made)]), strict=False))
-    base, *others = list(models.values())[:count]
-    checkpoints = dict(zip(models, others, strict=False))
+    base, *others = [random_llama(tokenizer, made, seed=seed) for seed in range(count)]
+    checkpoints = {f"seed {seed}": each for seed, each in enumerate(others, 1)}
     return Case(lambda: iv.compare_checkpoints(base, checkpoints, list(tasks), COMPARED), size, None)
 
 
@@ -179,7 +180,7 @@ def _rates(config: GrowthConfig, tokenizer: Any) -> list[Row]:
         })  # fmt: skip
         del model
     one = _comparison(config, "tasks", 1, tokenizer)
-    seconds = cpu_seconds(one.run, 1)
+    seconds = cpu_seconds(one.run, 1, warm=False)
     model = random_llama(tokenizer, shape(config.layers, config.heads, config.width))
     sweep = cpu_seconds(_swept(model, _prompts(COMPARED.n_corrupted, COMPARED.shots)), config.rounds)
     rows.append({

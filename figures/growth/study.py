@@ -45,7 +45,7 @@ def points_of(records: Mapping[str, Any]) -> pd.DataFrame:
     for axis, name in AXES.items():
         if axis in records:
             rows = pd.DataFrame(records[axis]["rows"]).astype({"GFLOP": float, "peak, MiB": float}).assign(along=name)
-            slopes = {"slope": slope(rows["size"], rows["seconds"]), "arithmetic": slope(rows["size"], rows["GFLOP"])}
+            slopes = {"power": slope(rows["size"], rows["seconds"]), "arithmetic": slope(rows["size"], rows["GFLOP"])}
             parts.append(rows.assign(**slopes))
     return pd.concat(parts, ignore_index=True)
 
@@ -64,7 +64,7 @@ def slopes_table(points: pd.DataFrame) -> pd.DataFrame:
         first, last = own.iloc[0], own.iloc[-1]
         measured, counted = own["peak, MiB"].notna().all(), own["GFLOP"].notna().all()
         rows.append({
-            "along": along, "from": first["size"], "to": last["size"], "power of time": f"{first['slope']:.2f}",
+            "along": along, "from": first["size"], "to": last["size"], "power of time": f"{first['power']:.2f}",
             "power of its operations": f"{first['arithmetic']:.2f}" if counted else "not counted",
             "peak memory, MiB": f"{first['peak, MiB']:.3g} to {last['peak, MiB']:.3g}" if measured else "not measured",
         })  # fmt: skip

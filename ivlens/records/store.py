@@ -286,7 +286,7 @@ def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
 
 
 @cache
-def _hints(kind: type[Record]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     """A class's annotations, resolved once."""
     return get_type_hints(kind)
 

@@ -29,16 +29,16 @@ class Draft:
         self.traces: list[Any] = []
         self.panels: list[str] = []  # of each trace, the suffix of its axes
         self.layout, self.annotations = dict(layout), [*layout.get("annotations", ())]
-        places = [(row, col) for row, domains in enumerate(grid, 1) for col, each in enumerate(domains, 1) if each]
-        self.suffixes = {place: str(number) if number > 1 else "" for number, place in enumerate(places, 1)}
+        domains = {(row, col): domain for row, domains in enumerate(grid, 1)
+                   for col, domain in enumerate(domains, 1) if domain is not None}  # fmt: skip
+        self.suffixes = {panel: str(number) if number > 1 else "" for number, panel in enumerate(domains, 1)}
         self.shape = len(grid), len(grid[0])
-        for (row, col), suffix in self.suffixes.items():
-            domain = grid[row - 1][col - 1]
-            self.layout[f"xaxis{suffix}"] = {"domain": domain.x, "anchor": f"y{suffix}"}
-            self.layout[f"yaxis{suffix}"] = {"domain": domain.y, "anchor": f"x{suffix}"}
+        for panel, suffix in self.suffixes.items():
+            self.layout[f"xaxis{suffix}"] = {"domain": domains[panel].x, "anchor": f"y{suffix}"}
+            self.layout[f"yaxis{suffix}"] = {"domain": domains[panel].y, "anchor": f"x{suffix}"}
 
     def add_traces(self, traces: Sequence[Any], row: int, col: int) -> None:
-        """Draw traces in a panel, over those that are there."""
+        """Draw traces in a panel, over earlier ones."""
         self.traces += traces
         self.panels += [self.suffixes[row, col]] * len(traces)
 

@@ -19,7 +19,7 @@ def growth_panels(points: pd.DataFrame, *, title: str, facts: str = "") -> go.Fi
     """Seconds against size, a panel for each thing that grows, with the power of its growth.
 
     Args:
-        points: the columns along (what grows), size, seconds, and slope, the exponent of the growth, the same in all
+        points: the columns along (what grows), size, seconds, and power, the exponent of the growth, the same in all
             rows of one ``along``.
         title: plain text.
         facts: plain text under the title.
@@ -32,13 +32,13 @@ def growth_panels(points: pd.DataFrame, *, title: str, facts: str = "") -> go.Fi
 
     Example:
         >>> import pandas as pd
-        >>> points = pd.DataFrame({"along": "prompts", "size": [1, 2], "seconds": [0.1, 0.2], "slope": 1.0})
+        >>> points = pd.DataFrame({"along": "prompts", "size": [1, 2], "seconds": [0.1, 0.2], "power": 1.0})
         >>> [trace.mode for trace in iv.views.growth_panels(points, title="On a toy").data]
         ['lines', 'markers']
     """
-    check_columns(points, ("along", "size", "seconds", "slope"))
+    check_columns(points, ("along", "size", "seconds", "power"))
     groups = {str(name): rows for name, rows in points.groupby("along", sort=False)}
-    notes = [f"time grows with the power {rows['slope'].iloc[0]:.2f}" for rows in groups.values()]
+    notes = [f"time grows with the power {rows['power'].iloc[0]:.2f}" for rows in groups.values()]
     columns = columns_for(len(groups), SIZE.width, GAPS.width, MARGINS)
     draft, panels = panel_grid(list(groups), SIZE, columns, GAPS, MARGINS, title, facts, notes=notes)
     for rows, panel in zip(groups.values(), panels, strict=True):
@@ -49,9 +49,9 @@ def growth_panels(points: pd.DataFrame, *, title: str, facts: str = "") -> go.Fi
 def _draw(draft: Draft, rows: pd.DataFrame, panel: Panel) -> None:
     """The points of one panel, and the line of its power through their middle."""
     size, seconds = rows["size"].to_numpy(float), rows["seconds"].to_numpy(float)
-    middle = np.exp(np.log(seconds).mean() - rows["slope"].iloc[0] * np.log(size).mean())
+    middle = np.exp(np.log(seconds).mean() - rows["power"].iloc[0] * np.log(size).mean())
     line = go.Scatter(
-        x=size, y=middle * size ** rows["slope"].iloc[0], mode="lines", hoverinfo="skip", name="fit",
+        x=size, y=middle * size ** rows["power"].iloc[0], mode="lines", hoverinfo="skip", name="fit",
         line={"color": OKABE_ITO[0], "width": 1.4},
     )  # fmt: skip
     points = go.Scatter(

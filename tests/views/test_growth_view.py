@@ -9,7 +9,7 @@ from ivlens.views import growth_panels
 
 POINTS = pd.DataFrame({
     "along": ["<prompts>"] * 3 + ["layers"] * 2, "size": [1, 2, 4, 2, 8], "seconds": [0.1, 0.2, 0.4, 1.0, 16.0],
-    "slope": [1.0] * 3 + [2.0] * 2,
+    "power": [1.0] * 3 + [2.0] * 2,
 })  # fmt: skip
 
 
@@ -25,5 +25,5 @@ def test_a_line_of_the_power_goes_through_the_points() -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(ArgumentError, match="without slope"):
-        growth_panels(POINTS.drop(columns="slope"), title="Title")
+    with pytest.raises(ArgumentError, match="without power"):
+        growth_panels(POINTS.drop(columns="power"), title="Title")
