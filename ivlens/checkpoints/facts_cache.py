@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..files import write_text
-from ..models import package_versions, tokenizer_sha256
+from ..models import PACKAGED, package_versions, tokenizer_sha256
 from ..tensor_files import seal, unseal
 
 TEMPLATES = "additional_chat_templates"  # a folder with a tokenizer's templates within a model's
@@ -66,7 +66,7 @@ def _key(sources: Sequence[Any], options: Mapping[str, Any]) -> Facts | None:
     if None in named.values():
         return None
     device = torch.device(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")).type
-    paths = [os.path.realpath(Path(each).expanduser()) for each in sources]
+    paths = [os.path.realpath(_local(each)) for each in sources]
     return {"of": paths, "options": named, "device": device, "with": package_versions()}
 
 
@@ -85,12 +85,18 @@ def _files(sources: Sequence[Any]) -> list[Path]:
     """The files that loading reads; none where it reads anything but local files."""
     files: list[Path] = []
     for source in sources:
-        path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
+        path = _local(source) if isinstance(source, (str, Path)) else None
         if path is None or not path.exists():
             return []
         inside = [path] if path.is_file() else [*path.iterdir(), *path.glob(f"{TEMPLATES}/*")]
         files += [file for file in inside if file.suffix not in NEVER_READ and file.is_file()]
     return sorted(files)
+
+
+def _local(source: str | Path) -> Path:
+    """The path that a source names, or the folder of a packaged model."""
+    path, packaged = Path(source).expanduser(), PACKAGED.get(str(source))
+    return path if packaged is None or path.exists() else packaged.folder
 
 
 def _content(path: Path, kept: Mapping[str, Any] | None) -> Facts:

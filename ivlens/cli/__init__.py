@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from ..errors import IvlensError
 from ..text import one_line
+from .names import check_names
 from .parser import build_parser
 from .streams import LONGEST, readable_streams, say_line, say_wait
 from .wording import as_options, in_options
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
                 words = sys.argv[1:] if arguments is None else arguments
                 build_parser(words).parse_args(words, options)
                 if not options.verb.light:
+                    check_names(options)
                     say_wait()
                 run = options.verb.function()
                 begun()

@@ -10,9 +10,9 @@ from ..heads import universal_effects
 from ..models import shared_weights
 from ..records import HeadEffects, HeadMap, RacedEffects
 from ..vocabulary import check_count
-from .loading import check_locating, read_model
+from .loading import check_locating, check_records, read_model
 from .tables import show
-from .targets import check_records, check_targets
+from .targets import check_targets
 from .task_reading import read_tasks
 
 log = logging.getLogger("ivlens")

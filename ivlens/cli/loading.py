@@ -12,7 +12,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from ..effects.checks import check_method, check_race, check_stream_dtype
 from ..errors import ArgumentError, few
-from ..models import PACKAGED, Model, load_model
+from ..models import PACKAGED, Model, load_model, provenance
+from ..records import Record, check_replaceable
 from ..tasks import AnyFormat, Chat, Task, clean_instruction
 from .options import DTYPES
 from .task_reading import cut_counts
@@ -44,6 +45,15 @@ def read_model(options: argparse.Namespace, **others: Any) -> Model:
     """The model that the options name, with ``others`` in place of some options."""
     log.info(f"loading {options.model}")
     return load_model(options.model, **given(options, "load_model") | others)
+
+
+def check_records(model: Model, files: Mapping[Path, type[Record]]) -> None:
+    """Try that records of this model may replace what is there, before they are measured.
+
+    Raises: RecordError that names a record of other weights, or something else.
+    """
+    for file, kind in files.items():
+        check_replaceable(file, kind, provenance(model))
 
 
 def check_locating(options: argparse.Namespace, tasks: Sequence[Task]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from ..steering import compare_conditions, controlled, layer_grid, steering_swee
 from ..tasks import is_instructed
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import Condition, check_layers
-from .loading import given, model_shape, read_model
+from .loading import check_records, given, model_shape, read_model
 from .tables import show
-from .targets import check_records, check_targets
+from .targets import check_targets
 from .task_reading import cut_counts, read_task
 
 CONTROL_SEEDS = (0, 1, 2)

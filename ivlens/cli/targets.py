@@ -1,13 +1,11 @@
 """Outputs are tried before a verb measures anything."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ArgumentError
-from ..models import Model, provenance
-from ..records import Record, check_replaceable
 from ..text import visible
 
 
@@ -26,15 +24,6 @@ def check_targets(*files: Path) -> None:
     for folder in dict.fromkeys(file.parent for file in files):
         with _named(folder):
             _write_in(folder)
-
-
-def check_records(model: Model, files: Mapping[Path, type[Record]]) -> None:
-    """Try that records of this model may replace what is there, before they are measured.
-
-    Raises: RecordError that names a record of other weights, or something else.
-    """
-    for file, kind in files.items():
-        check_replaceable(file, kind, provenance(model))
 
 
 def _is_special(file: Path) -> bool:

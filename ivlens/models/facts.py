@@ -32,8 +32,10 @@ NAMES = {
 }  # fmt: skip
 LASTING = ("source", "revision", "adapter", "processing", "repair")  # facts that stay true of changed weights
 AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
+TILE = 1024  # columns that are transposed at once: more would be read again and again into the processor's cache
 ROWS = 2048  # of a rotary table: the part that every model has from the start
 _UNCHANGED: WeakSet[Model] = WeakSet()  # models that are within ``unchanged``
+_TOKENIZERS: dict[str, str] = {}  # hashes of tokenizers by that of their text as written, which is not yet sorted
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
 
 
@@ -172,7 +174,17 @@ def _in_memory_order(tensor: Tensor) -> Iterator[Tensor]:
     """The tensor's elements, flat, with the last two axes swapped, as models store them after loading; in blocks."""
     tensor = tensor.detach()
     stored = tensor.transpose(-1, -2) if tensor.ndim > 1 else tensor.reshape(-1)
-    return (block.contiguous().flatten() for block in _blocks(stored))
+    return (_contiguous(block).flatten() for block in _blocks(stored))
+
+
+def _contiguous(block: Tensor) -> Tensor:
+    """The block in contiguous memory, its last axis copied in tiles."""
+    if block.is_contiguous():
+        return block
+    copied = torch.empty(block.shape, dtype=block.dtype, device=block.device)
+    for theirs, ours in zip(block.split(TILE, -1), copied.split(TILE, -1), strict=True):
+        ours.copy_(theirs)
+    return copied
 
 
 def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -207,11 +219,19 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     if tokenizer is None:
         return hashlib.sha256().hexdigest()
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: Any = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
-    if isinstance(rules, dict):  # every call of the tokenizer resets these two
-        rules |= {"padding": None, "truncation": None}
-    settings = json.dumps([rules, _settings_of(tokenizer)], sort_keys=True, default=str)
-    return hashlib.sha256(settings.encode("utf-8", "surrogatepass")).hexdigest()
+    text = json.dumps(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+    settings = _settings_of(tokenizer)
+    key = _sha256(text + json.dumps(settings, sort_keys=True, default=str))
+    if key not in _TOKENIZERS:
+        rules = json.loads(text)
+        if isinstance(rules, dict):  # every call of the tokenizer resets these two
+            rules |= {"padding": None, "truncation": None}
+        _TOKENIZERS[key] = _sha256(json.dumps([rules, settings], sort_keys=True, default=str))
+    return _TOKENIZERS[key]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _settings_of(tokenizer: Any) -> list[Any]:

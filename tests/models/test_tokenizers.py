@@ -1,5 +1,6 @@
 """Tokenizers: the model's own or one error that says tokenizer=; nothing in their files takes time without end."""
 
+import copy
 import json
 import time
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ivlens import Prompt, evaluate, load_model
 from ivlens.errors import PromptError, SourceError, SourceWarning
-from ivlens.models import lacks_tokenizer, open_tokenizer, tokenizers
+from ivlens.models import lacks_tokenizer, open_tokenizer, tokenizer_sha256, tokenizers
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +163,29 @@ def test_a_tokenizer_is_tried_once_for_its_content(folder: Path, monkeypatch: py
 @torch.no_grad()
 def test_a_tokenizer_that_is_given_goes_before_the_models(folder: Path, tiny_tokenizer: Any) -> None:
     assert load_model(folder, tokenizer=tiny_tokenizer("<s> $A")).cfg.tokenizer_prepends_bos
+
+
+def test_a_tokenizer_is_read_once_and_copied_only_from_somebody_elses(
+    folder: Path, tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, copied, given = [], [], tiny_tokenizer()
+    reading, copying = AutoTokenizer.from_pretrained, copy.deepcopy
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *a, **b: read.append(a) or reading(*a, **b))
+    monkeypatch.setattr("ivlens.models.loading.copy.deepcopy", lambda each: copied.append(each) or copying(each))
+    model = load_model(folder)
+    assert len(read) == 1
+    assert not any(isinstance(each, type(model.tokenizer)) for each in copied)
+    tiny_hf("llama").save_pretrained(tmp_path / "bare")
+    assert load_model(tmp_path / "bare", tokenizer=given).tokenizer is not given
+    assert len(read) == 1
+
+
+def test_a_tokenizer_is_sorted_to_be_hashed_once(tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, parse, parsed = tiny_hooked(), json.loads, []
+    before = tokenizer_sha256(model.tokenizer)
+    monkeypatch.setattr("ivlens.models.facts.json.loads", lambda text: parsed.append(text) or parse(text))
+    assert tokenizer_sha256(copy.deepcopy(model.tokenizer)) == before
+    assert not parsed
+    model.tokenizer.add_tokens(["<another>"])
+    assert tokenizer_sha256(model.tokenizer) != before
+    assert len(parsed) == 1

@@ -1,5 +1,8 @@
 """Weights lie in memory so that no forward pass copies one; what they are stays the same."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,11 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
 
 from ivlens import export_hf, load_model
 from ivlens.models.families import FAMILIES
+from ivlens.models.sources import _in_dtype
 from ivlens.models.weight_memory import store_transposed
 
 
@@ -93,3 +98,60 @@ def test_a_checkpoint_that_is_overwritten_or_cut_leaves_the_loaded_model_as_it_w
     assert torch.equal(model(tokens), before)
     again = load_file(export_hf(model, tmp_path / "after") / file.name)
     assert all(torch.equal(again[name], weight) for name, weight in exported.items())
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"), [("float32", "bfloat16"), ("bfloat16", "float32"), ("float32", "float64")]
+)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_cast_weight_by_weight_is_the_model_that_transformers_loads(
+    tiny_hf: Any, tmp_path: Path, model_type: str, stored: str, asked: str
+) -> None:
+    dtype = getattr(torch, asked)
+    tiny_hf(model_type).to(getattr(torch, stored)).save_pretrained(tmp_path)
+    ours, theirs = _in_dtype(tmp_path, "tiny", dtype), AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
+    assert ours.dtype == ours.config.dtype == dtype
+    assert ours.generation_config.to_dict() == theirs.generation_config.to_dict()
+    for kind in ("named_parameters", "named_buffers"):
+        found, expected = dict(getattr(ours, kind)()), dict(getattr(theirs, kind)())
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
+
+
+LOADING = """
+import json, sys, torch
+from pathlib import Path
+from ivlens.models import load_model
+from transformers.models.llama import modeling_llama
+
+def resident(name):
+    return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) * 1024
+
+folder, small, dtypes = sys.argv[1], sys.argv[2], sys.argv[3:]
+load_model(small)  # what is imported and kept
+found = {}
+for dtype in dtypes:
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    model = load_model(folder, dtype=getattr(torch, dtype))
+    weights = sum(weight.nbytes for weight in model.parameters())
+    found[dtype] = (resident("VmHWM") - before) / weights
+    del model
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is known on Linux alone")
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_loading_holds_the_weights_once_in_any_dtype(
+    tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path, stored: str
+) -> None:
+    large = tiny_hf("llama", hidden_size=768, intermediate_size=2048, num_hidden_layers=12)
+    for name, model in (("large", large.to(getattr(torch, stored))), ("small", tiny_hf("llama"))):
+        model.save_pretrained(tmp_path / name)
+        tiny_tokenizer().save_pretrained(tmp_path / name)
+    command = [sys.executable, "-c", LOADING, str(tmp_path / "large"), str(tmp_path / "small"), "float32", "bfloat16"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    ratios = json.loads(ran.stdout.splitlines()[-1])
+    assert max(ratios.values()) < 1.35, ratios
