@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_type_hints
 
@@ -161,7 +160,7 @@ class Record:
     @classmethod
     def _unpack(cls, prefix: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
         values: dict[str, Any] = {}
-        hints = _hints(cls)
+        hints = get_type_hints(cls)
         for each in fields(cls):
             inner, name = each.metadata.get("record"), each.name
             if not {prefix + name, name} & {*tensors, *facts}:
@@ -266,7 +265,7 @@ def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
 
     sizes: dict[str, int] = {}
     with jaxtyped("context"):  # an axis has one size in all fields
-        for name, hint in _hints(kind).items():
+        for name, hint in get_type_hints(kind).items():
             value = values[name]
             try:
                 check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
@@ -283,12 +282,6 @@ def _check(kind: type[Record], values: Mapping[str, Any]) -> None:
     for name in ("model", "settings", "versions"):
         if not isinstance(values["provenance"].get(name, {}), Mapping):
             raise ValueError(f"provenance in which {name!r} is a {type(values['provenance'][name]).__name__}")
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """A class's annotations, resolved once."""
-    return get_type_hints(kind)
 
 
 def _one_line(error: Exception) -> str:

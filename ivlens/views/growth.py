@@ -63,4 +63,4 @@ def _draw(draft: Draft, rows: pd.DataFrame, panel: Panel) -> None:
     named = text_axis([]) | {"tickvals": ticks, "ticktext": list(map(str, ticks)), "ticks": "outside"}
     draft.update_xaxes(named | {"type": "log"}, **panel)
     title = {"title": {"text": "CPU seconds"}} if panel["col"] == 1 else {}
-    draft.update_yaxes({"type": "log", "dtick": 1, "minor": {"showgrid": False}} | title, **panel)
+    draft.update_yaxes({"type": "log", "dtick": "D2"} | title, **panel)

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import ivlens as iv
 from figures.growth import measure as measuring
 from figures.growth import study
 from figures.growth.machines import H100, SHAPES, Machine, gpu_rate, machines_table
@@ -35,7 +36,7 @@ def test_parameters_are_those_of_the_models() -> None:
 def test_a_machine_divides_work_by_its_workers_or_cannot_hold_the_weights() -> None:
     [large] = [shape for shape in SHAPES if shape.name == "70B"]
     assert Machine("one", 1, 1e12, 80, "").seconds(large, 5e12) is None
-    assert Machine("eight", 8, 1e12, 80, "").seconds(large, 4e12) == pytest.approx(1.0)  # four groups of two
+    assert Machine("eight", 8, 1e12, 90, "").seconds(large, 4e12) == pytest.approx(1.0)  # four groups of two
     assert Machine("eight", 8, 1e12, 800, "").seconds(large, 8e12) == pytest.approx(1.0)
 
 
@@ -60,7 +61,9 @@ def test_tables_and_picture_are_made_of_the_records_alone(tmp_path: Path, monkey
 def test_a_run_measures_what_is_missing_and_keeps_what_is_there(
     smollm2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ivlens.load_model", lambda name: smollm2)
+    load_model = iv.load_model
+    kept = {"smollm2": smollm2}
+    monkeypatch.setattr(iv, "load_model", lambda model, **more: kept.get(str(model)) or load_model(model, **more))
     records = measuring.measure(TINY, tmp_path)
     assert records["answers"]["rows"][0]["size"] == 1
     assert all(row["seconds"] > 0 for record in records.values() for row in record["rows"])
