@@ -8,7 +8,7 @@ from ..errors import ArgumentError
 from ..files import safe_name
 from ..heads import universal_effects
 from ..models import shared_weights
-from ..records import HeadEffects, HeadMap, RacedEffects
+from ..records import HeadEffects, RacedEffects, UniversalEffects
 from ..vocabulary import check_count
 from .loading import check_locating, check_records, read_model
 from .tables import show
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             found.append(locate_heads(model, task, **asked))
             if options.out:
                 found[-1].save(options.out / file)
-    maps: dict[str, HeadMap] = {effects.task: effects for effects in found}
+    maps: dict[str, HeadEffects | RacedEffects | UniversalEffects] = {effects.task: effects for effects in found}
     swept = [effects for effects in found if isinstance(effects, HeadEffects)]
     if len(swept) > 1:
         maps["all tasks"] = universal_effects(swept)

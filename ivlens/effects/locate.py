@@ -76,8 +76,8 @@ def locate_heads(
             model's own).
         split: examples that prompts are drawn from: "train", "validation", "test" or "all".
         seed: seed of the prompts.
-        race: measure heads only as long as they may be among the strongest: about a quarter of the time with 50
-            prompts, and the same heads but for one of a hundred or fewer (``ivlens.effects.racing``).
+        race: measure heads only as long as they may be among the strongest: with 50 prompts, a third of the sweep's
+            time or less for the same heads but for one of a hundred (``ivlens.effects.racing``).
         k: how many of the strongest heads a race is for. Without a race it does not count.
         n_jobs: workers that share the work. None: what ``joblib.parallel_config`` says.
 

@@ -21,7 +21,7 @@ def in_metric(scores: Scores, metric: Metric) -> Float[Tensor, " stream"]:
 
 
 def effects_in(
-    scores: Sequence[Scores], metric: Metric
+    scores: Sequence[Float[Tensor, "stream _"]], metric: Metric
 ) -> tuple[Float[Tensor, "prompt part"], Float[Tensor, " prompt"]]:
     """Effects and each prompt's own metric, from each prompt's scores: of the clean stream, then of each part's."""
     streams = torch.stack([in_metric(of_prompt, metric) for of_prompt in scores])

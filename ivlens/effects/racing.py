@@ -15,7 +15,7 @@ estimated; tests/test_racing.py measures it on made-up effects.
 
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise, takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -151,7 +151,11 @@ def race_heads(
     if method == "exact" and stream_dtype is None and model.cfg.dtype.itemsize < 4:
         last = (raced.n_prompts == len(prompts)).nonzero().flatten().tolist()
         warn_of_noise(model, answered[0], values, [parts[number] for number in last], own[:, last], unit)
-    settings = {"metric": metric, "prompts": len(prompts), "race": {"k": k, "rounds": list(raced.rounds)}}
+    settings: dict[str, Any] = {
+        "metric": metric,
+        "prompts": len(prompts),
+        "race": {"k": k, "rounds": list(raced.rounds)},
+    }
     settings |= {"stream_dtype": str(stream_dtype)} if stream_dtype else {}
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     return RacedEffects(

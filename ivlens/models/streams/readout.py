@@ -45,13 +45,13 @@ def read_scores(
 
 
 def read_together(
-    model: HookedTransformer, residuals: Sequence[Float[Tensor, "stream answer d_model"]], answers: Sequence[Ids]
-) -> list[Float[Tensor, "stream answer"]]:
+    model: HookedTransformer, residuals: Sequence[Float[Tensor, "stream _ d_model"]], answers: Sequence[Ids]
+) -> list[Float[Tensor, "stream _"]]:
     """``read_scores`` of several prompts, which share a pass over the vocabulary where each has few rows.
 
     The unembedding is a model's largest matrix, and to read it from memory takes longer than its product with few rows.
     """
-    found: list[Float[Tensor, "stream answer"]] = []
+    found: list[Tensor] = []
     for group in _groups([residual[..., 0].numel() for residual in residuals]):
         if len(group) == 1:
             found.append(read_scores(model, residuals[group[0]], answers[group[0]], against_foil=False))
