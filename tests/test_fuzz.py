@@ -74,6 +74,7 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
     of = things.__getitem__
     model, effects, vector, heads = of("model"), of("effects"), of("vector"), [(0, 1), (1, 2)]
     small = iv.TrainingConfig(iv.Guidance(), steps=1, batch_size=2)
+    raced = iv.RacedEffects(torch.rand(6, 2, 4), torch.rand(6), torch.full((2, 4), 6), 3, (6,), "probability", "exact")
     needed: dict[str, dict[str, Any]] = {
         "Ability": {"name": "old", "prompts": tuple(of("bare"))},
         "Ability.of": {"what": of("task")},
@@ -91,6 +92,8 @@ def calls(things: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[
         "PositionEffects.strongest_heads": {"self": of("position_effects"), "k": 1},
         "PositionEffects.top": {"self": of("position_effects"), "k": 1},
         "Prompt.encode": {"self": of("prompt"), "tokenizer": model.tokenizer},
+        "RacedEffects.interval": {"self": raced},
+        "RacedEffects.top": {"self": raced, "k": 1},
         "Task.cloze_prompts": {"self": iv.load_task("country-capital"), "n": 1},
         "Task.prompts": {"self": of("task"), "n": 1},
         "Task.split": {"self": of("task"), "name": "test"},
