@@ -14,20 +14,21 @@ PACKAGED = ("smollm2", "gemma3-270m")  # written out: the packaged models are kn
 
 
 def check_names(options: argparse.Namespace) -> None:
-    """Check that there is a task of each name, and no packaged model of almost the name.
+    """Check that no name is almost that of a built-in task or of a packaged model.
 
     What else is wrong with them is found when they are read.
 
     Raises:
-        TaskError: neither a file nor a built-in task has the name.
+        TaskError: a task's name is almost that of a built-in one, and no file has it.
         SourceError: a model's name is almost that of a packaged one, and could not be one on the hub.
     """
     for model in _values(options, MODELS):
         _check_model(model)
     for task in _values(options, TASKS):
         for name in members(task):
-            if name not in list_tasks() and not Path(name).expanduser().exists():
-                load_task(name)  # says which are there
+            known = list_tasks()
+            if name not in known and did_you_mean(name, known) and not Path(name).expanduser().exists():
+                load_task(name)  # says which is meant
 
 
 def _values(options: argparse.Namespace, names: Sequence[str]) -> Iterable[str]:

@@ -114,7 +114,6 @@ def test_help_is_what_the_docstring_says(source: str) -> None:
         "train gemma-270m --task antonym --out out",
         "compare smolm2 c --tasks antonym --out out",
         "heads smollm2 antonim",
-        "vector smollm2 ./missing/own.csv",
         "repair smollm2 c --keep general --learned antonim --out out",
     ],
 )
