@@ -69,15 +69,13 @@ def decode_greedily(
         batch_size: prompts that run together.
         done: called whenever a prompt has ended.
     """
-    once = decodes_once(model)
-    trial = DecodingTrial(together=True, cached=True) if once else decoding_of(model)
+    trial = DecodingTrial(together=True, cached=True) if decodes_once(model) else decoding_of(model)
     replies: list[Ids] = [()] * len(prompts)
     odd = set[int]()
     for numbers in _groups(prompts, limits, batch_size, alike=not trial.together):
         rows = [prompts[number] for number in numbers]
         going = {row: number for row, number in enumerate(numbers) if limits[number]}
-        start: Any = decoder if once else _cached if trial.cached else _whole
-        feed = start(model, rows)
+        feed = _feed(model, rows, trial)
         chosen = None
         while going:
             logits = feed(chosen)
@@ -94,6 +92,16 @@ def decode_greedily(
                     del going[row]
                     done()
     return Decoded(replies, odd)
+
+
+def _feed(model: Model, prompts: Sequence[Ids], trial: DecodingTrial) -> Feed:
+    """What gives the logits after the prompts, then, for each token of every row, those after it."""
+    if decodes_once(model):
+        feed = decoder(model, prompts)
+        first = feed(None)
+        if first.isfinite().all():  # else they spread from a prompt to the beginning that it shares with others
+            return lambda tokens: first if tokens is None else feed(tokens)
+    return _cached(model, prompts) if trial.cached else _whole(model, prompts)
 
 
 def end_of_text(model: Model) -> set[int]:

@@ -6,7 +6,7 @@ MLP, where what it adds is replaced.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -38,6 +38,15 @@ class Forks:
     attention: Float[Tensor, "_ _ d_model"] | None = None
     mlp: Float[Tensor, "_ _ d_model"] | None = None
     heads: tuple[int, ...] = ()
+
+    def of_prompt(self, number: int) -> "Forks":
+        """The forks of one of the prompts."""
+        values = {kind: getattr(self, kind) for kind in KINDS}
+        own = {
+            kind: each if each is None or each.shape[1] == 1 else each[:, number : number + 1]
+            for kind, each in values.items()
+        }
+        return replace(self, **own)
 
     @property
     def spans(self) -> dict[str, slice]:

@@ -20,7 +20,7 @@ ROOMS_OF_PYTHON = {
 }  # fmt: skip
 PYTHON_S = {
     "call merge_lora(model) first, or give the adapter's folder", "call merge_lora(model) first, or export_adapter",
-    "call merge_lora(model) first", "take them by mean_part_activations(model, clean, 1)",
+    "call merge_lora(model) first",
     "align them by what their tokens are: mean_position_activations(..., by='role')",
     "call model.generate(...) inside the with block", "pass load_model(model, tokenizer=...)",
     "load_model(bridge.hugging_face, tokenizer=...)", "Prompt(text, answers) makes one by hand, task.prompts(n) many",

@@ -79,6 +79,8 @@ def test_figure_and_tables_are_drawn_from_the_record_alone(tmp_path: Path) -> No
     with pytest.raises(ivlens.RecordError, match=re.escape(benchmark.SCALE_COMMAND)):
         benchmark.write(tmp_path, kind="html")
     (records / benchmark.SCALE_RECORD).write_text(json.dumps(LARGE))
+    verbs = [{"verb": "demo", "CPU seconds": 3.0, "matrix products alone": 2.0, "ratio": 1.5, "TFLOP": 0.1}]
+    (records / benchmark.VERBS_RECORD).write_text(json.dumps({"verbs": verbs}))
     image, tables = benchmark.write(tmp_path, kind="html")
     assert "2 threads" in image.read_text(encoding="utf-8")
     assert markdown(benchmark.contenders_table(SMALL)) in tables.read_text()

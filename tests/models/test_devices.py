@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from ivlens.models.forks import additions, replacements
 from ivlens.models.parts import PartValues
-from ivlens.models.streams import run_streams
+from ivlens.models.streams.run import run_together
 from ivlens.vocabulary import PARTS, TokenizedPrompt, all_parts
 
 MOVES = ("_to_copy", "copy_", "index", "index_put_")  # may take tensors of two devices, as a GPU's may
@@ -45,7 +45,7 @@ def test_every_tensor_that_streams_make_is_on_the_models_device(
     forks = replacements(values, parts) | additions({1: torch.zeros(2, cfg.d_model, device="meta")})
     streams = 1 + sum(each.count for each in forks.values())
     with OneDevice():
-        found = run_streams(model, PAIRS, forks, dtype)
+        found = run_together(model, PAIRS, forks, dtype or model.cfg.dtype)
     assert [tuple(each.shape) for each in found] == [(streams, len(answer), cfg.d_model) for _, answer in PAIRS]
     assert {str(each.device) for each in found} == {"meta"}
 

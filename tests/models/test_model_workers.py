@@ -206,8 +206,9 @@ def test_what_workers_would_not_compute_is_refused(model_of: Any, monkeypatch: A
 
 
 def test_a_folder_without_room_is_an_error_that_says_what_to_do(model_of: Any, monkeypatch: Any) -> None:
+    model = model_of("llama")
     monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(WorkerError, match=r"No space left.*set TMPDIR"), shared_weights(model_of("llama"), 2):
+    with pytest.raises(WorkerError, match=r"No space left.*set TMPDIR"), shared_weights(model, 2):
         pass
 
 

@@ -54,9 +54,8 @@ def mlp(block: TransformerBlock, x: Float[Tensor, "row d_model"]) -> Float[Tenso
     if type(block.mlp) is not GatedMLP or block.cfg.is_layer_norm_activation():
         return block.apply_mlp(x[None])[0]
     hidden = block.mlp.act_fn(F.linear(x, block.mlp.W_gate.T)).mul_(F.linear(x, block.mlp.W_in.T))
-    if block.mlp.b_in.any():
-        hidden += block.mlp.b_in
-    out = F.linear(hidden, block.mlp.W_out.T, block.mlp.b_out)
+    bias = torch.addmv(block.mlp.b_out, block.mlp.W_out.T, block.mlp.b_in)  # b_in is added before W_out
+    out = F.linear(hidden, block.mlp.W_out.T, bias)
     if block.cfg.use_normalization_before_and_after:
         out = _normed(block.ln2_post, out)
     return _normed(block.ln2, out) if is_post_norm(block) else out

@@ -1,6 +1,7 @@
 """Decoding after prompts that begin alike: their tree runs once, then each new token of a prompt is one row."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +16,7 @@ from .once import runs_once
 from .tree import Tree
 
 
-def decodes_once(model: Model) -> bool:
+def decodes_once(model: Model) -> TypeGuard[HookedTransformer]:
     """Whether ``decoder`` gives what the model's passes do: see ``runs_once``; scores neither capped nor shifted."""
     if not runs_once(model):
         return False

@@ -37,9 +37,14 @@ def recorded_points(model: HookedTransformer) -> set[str]:
 
 
 def answer_streams(model: Model, pairs: Sequence[TokenizedPrompt]) -> list[Float[Tensor, "answer d_model"]]:
-    """Final residual streams from which the prompts' answer tokens are predicted, by ``run_once`` or a plain pass."""
+    """Final residual streams from which the prompts' answer tokens are predicted, by ``run_once`` or a plain pass.
+
+    Infinities and not-a-numbers spread from a prompt to the beginning that it shares with others: then by the latter.
+    """
     if runs_once(model):
-        return run_once(model, pairs)
+        streams = run_once(model, pairs)
+        if all(each.isfinite().all() for each in streams):
+            return streams
     return list(answer_residual(model, padded(pairs, model.cfg.device)).split([len(answer) for _, answer in pairs]))
 
 

@@ -25,9 +25,20 @@ def run_streams(
 ) -> list[Float[Tensor, "stream width d_model"]]:
     """Each prompt's streams after the last block: the clean one, then those that fork off, layer by layer.
 
-    They are computed in ``dtype`` (None: the model's); weights are widened to it one block at a time.
+    They are computed in ``dtype`` (None: the model's); weights are widened to it one block at a time. Infinities and
+    not-a-numbers spread from a prompt to the beginning that it shares with others, so each prompt then runs alone.
     """
-    dtype = dtype or model.cfg.dtype
+    streams = run_together(model, pairs, forks, dtype or model.cfg.dtype)
+    if len(pairs) == 1 or all(each.isfinite().all() for each in streams):
+        return streams
+    own = [{layer: each.of_prompt(number) for layer, each in forks.items()} for number in range(len(pairs))]
+    return [run_streams(model, [pair], of_prompt, dtype)[0] for pair, of_prompt in zip(pairs, own, strict=True)]
+
+
+def run_together(
+    model: HookedTransformer, pairs: Sequence[TokenizedPrompt], forks: Mapping[int, Forks], dtype: torch.dtype
+) -> list[Float[Tensor, "stream width d_model"]]:
+    """``run_streams``, whatever comes out."""
     layout = Layout.of(pairs, 1 + sum(each.count for each in forks.values()), model.cfg.device)
     own = [token for prompt, answer in pairs for token in prompt[-1:] + answer[:-1]]
     tokens = [*layout.prefixes.tokens, *own]
