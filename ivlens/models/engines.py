@@ -11,6 +11,8 @@ from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer as HookedTransformer
+    from transformer_lens.components import GatedMLP as GatedMLP
+    from transformer_lens.components import RMSNorm as RMSNorm
     from transformer_lens.components import TransformerBlock as TransformerBlock
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig as HookedTransformerConfig
 
@@ -20,12 +22,18 @@ if TYPE_CHECKING:
 else:
     try:
         from transformer_lens import HookedTransformer
-        from transformer_lens.components import TransformerBlock
+        from transformer_lens.components import GatedMLP, RMSNorm, TransformerBlock
         from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
     except ImportError:
 
         class HookedTransformer:
-            """Stands in where TransformerLens has no HookedTransformer, as the next two do."""
+            """Stands in where TransformerLens has no HookedTransformer, as the next ones do."""
+
+        class GatedMLP:
+            """Stands in."""
+
+        class RMSNorm:
+            """Stands in."""
 
         class TransformerBlock:
             """Stands in."""

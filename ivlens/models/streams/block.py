@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.components import GatedMLP, RMSNorm
 
-from ..engines import HookedTransformer, TransformerBlock
+from ..engines import GatedMLP, HookedTransformer, RMSNorm, TransformerBlock
 from ..head_weights import is_post_norm, output_norm
 from ..precision import in_dtype
 
