@@ -143,7 +143,7 @@ def _record(
         assert isinstance(model, HookedTransformer)  # runs_once
         found = _record_once(model, numbers, batch, points, total)
         if not found.odd:
-            return found  # else they spread from a prompt to the beginning that it shares with others
+            return found  # else a prompt's reach others that share its beginning
     rows = padded(batch, model.cfg.device)
     shares = None if isinstance(at, str) else _shares([at[number] for number in numbers], rows.tokens)
     wide = torch.float64 if total else at_least_float32(model.cfg.dtype)

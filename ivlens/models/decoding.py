@@ -99,7 +99,7 @@ def _feed(model: Model, prompts: Sequence[Ids], trial: DecodingTrial) -> Feed:
     if decodes_once(model):
         feed = decoder(model, prompts)
         first = feed(None)
-        if first.isfinite().all():  # else they spread from a prompt to the beginning that it shares with others
+        if first.isfinite().all():  # else a prompt's reach others that share its beginning
             return lambda tokens: first if tokens is None else feed(tokens)
     return _cached(model, prompts) if trial.cached else _whole(model, prompts)
 

@@ -39,7 +39,7 @@ def recorded_points(model: HookedTransformer) -> set[str]:
 def answer_streams(model: Model, pairs: Sequence[TokenizedPrompt]) -> list[Float[Tensor, "answer d_model"]]:
     """Final residual streams from which the prompts' answer tokens are predicted, by ``run_once`` or a plain pass.
 
-    Infinities and not-a-numbers spread from a prompt to the beginning that it shares with others: then by the latter.
+    Infinities and not-a-numbers of a prompt reach others that share its beginning: then it is the plain pass.
     """
     if runs_once(model):
         streams = run_once(model, pairs)

@@ -26,7 +26,7 @@ def run_streams(
     """Each prompt's streams after the last block: the clean one, then those that fork off, layer by layer.
 
     They are computed in ``dtype`` (None: the model's); weights are widened to it one block at a time. Infinities and
-    not-a-numbers spread from a prompt to the beginning that it shares with others, so each prompt then runs alone.
+    not-a-numbers of a prompt reach others that share its beginning, so each prompt then runs alone.
     """
     streams = run_together(model, pairs, forks, dtype or model.cfg.dtype)
     if len(pairs) == 1 or all(each.isfinite().all() for each in streams):
