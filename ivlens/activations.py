@@ -48,6 +48,12 @@ class _Batch(NamedTuple):
     values: dict[str, Tensor]
     odd: set[int]
 
+    def add(self, point: str, numbers: Sequence[int], activation: Tensor, wide: torch.dtype, *, total: bool) -> None:
+        """Add one activation of each prompt: their sum in the wider dtype, or each prompt's own."""
+        self.odd.update(_odd(numbers, activation))
+        values = activation.to(wide).cpu()
+        self.values[point] = values.sum(0) if total else values
+
 
 @checked
 @torch.no_grad()
@@ -154,11 +160,11 @@ def _record(
             _check_axis(point, activation, rows.tokens)
         if at == "last":
             activation = activation[last_token(activation)]
-        found.odd.update(_odd(numbers, activation))
         if shares is None:
-            values = activation.to(wide).cpu()
-            found.values[point] = values.sum(0) if total else values
-        elif total:
+            found.add(point, numbers, activation, wide, total=total)
+            return
+        found.odd.update(_odd(numbers, activation))
+        if total:
             found.values[point] = torch.einsum("bpg,bp...->g...", shares, activation.double()).cpu()
         else:
             found.values[point] = torch.einsum("bpg,bp...->bg...", shares, activation.double()).to(wide).cpu()
@@ -180,9 +186,7 @@ def _record_once(
 
     def keep(point: str, activation: Float[Tensor, "batch ..."]) -> None:
         if point in points:
-            found.odd.update(_odd(numbers, activation))
-            values = activation.to(wide).cpu()
-            found.values[point] = values.sum(0) if total else values
+            found.add(point, numbers, activation, wide, total=total)
 
     run_once(model, batch, keep)
     return found

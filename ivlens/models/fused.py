@@ -1,4 +1,4 @@
-"""Attention by torch's fused kernel in passes that must keep what a backward pass needs.
+"""Attention by torch's fused kernel, also in passes that must keep what a backward pass needs.
 
 TransformerLens computes every query's scores over all keys, and autograd keeps them: memory in the square of a prompt's
 length. The fused kernel keeps queries, keys and values, and computes scores again in the backward pass.
@@ -57,16 +57,27 @@ def _steps(attention: Any) -> tuple[Callable[..., Tensor], ...]:
         return scores
 
     def z(v: Float[Tensor, "batch pos kv_head d_head"], pattern: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-        q, k, v = (rows.transpose(1, 2) for rows in (*asked, v))
+        q, k = asked
         asked.clear()
-        within = _window(attention, q.shape[2], q.device)
-        z = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=within, is_causal=within is None, scale=1 / attention.attn_scale, enable_gqa=True
-        )
-        hooked: Tensor = attention.hook_z(z.transpose(1, 2))
+        hooked: Tensor = attention.hook_z(attend_causally(attention, q, k, v))
         return hooked
 
     return scores, mask, z
+
+
+def attend_causally(
+    attention: Any,
+    q: Float[Tensor, "text pos head d_head"],
+    k: Float[Tensor, "text pos kv_head d_head"],
+    v: Float[Tensor, "text pos kv_head d_head"],
+) -> Float[Tensor, "text pos head d_head"]:
+    """Causal attention within each text, of a layer whose scores are neither capped nor shifted."""
+    within = _window(attention, q.shape[1], q.device)
+    q, k, v = (rows.transpose(1, 2) for rows in (q, k, v))
+    z = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=within, is_causal=within is None, scale=1 / attention.attn_scale, enable_gqa=True
+    )
+    return z.transpose(1, 2)
 
 
 def _window(attention: Any, length: int, device: torch.device) -> Bool[Tensor, "query key"] | None:

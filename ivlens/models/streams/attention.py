@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.utilities.activation_functions import apply_softcap
 
+from ..fused import attend_causally
 from .layout import Layout
 from .tree import Tree
 
@@ -53,7 +54,7 @@ def next_attention(
 
     With it the keys and values, of the tokens before and this one.
     """
-    q, k, v = _projected(attention, normed, positions, int(positions.max()) + 1)
+    q, k, v = _projected(attention, normed, positions, keys.shape[1] + 1)
     keys, values = (torch.cat([before, new[:, None]], 1) for before, new in ((keys, k), (values, v)))
     if attention.attn_type == "local":
         own = own & _sees(attention, 1, own.shape[1] - 1, own.device)
@@ -132,14 +133,7 @@ def _attend_causally(
     """Causal attention within each text, by torch's fused kernel where scores are neither capped nor shifted."""
     if attention.cfg.attn_scores_soft_cap > 0 or attention.cfg.positional_embedding_type == "alibi":
         return _attend(attention, q, k, v, k[0, :0], v[0, :0])
-    width = q.shape[1]
-    within = attention.attn_type != "local" or width <= attention.cfg.window_size
-    seen = None if within else _sees(attention, width, 0, q.device)
-    q, k, v = (rows.transpose(1, 2) for rows in (q, k, v))
-    z = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=seen, is_causal=seen is None, scale=1 / attention.attn_scale, enable_gqa=True
-    )
-    return z.transpose(1, 2)
+    return attend_causally(attention, q, k, v)
 
 
 def _attend(
