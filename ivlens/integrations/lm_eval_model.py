@@ -26,7 +26,7 @@ from ..models import (
     decode_greedily,
     end_of_text,
     final_logits,
-    runs_once,
+    runs_edited_once,
 )
 from ..progress import ProgressBar
 from ..tasks import beginning
@@ -159,7 +159,7 @@ class HarnessModel(TemplateLM):
         scores: dict[int, Scored] = {}
         odd = set[int]()
         with ProgressBar(total=len(asked), desc="scoring", unit="row", leave=False, disable=quiet) as bar:
-            alike = runs_once(self.model)
+            alike = runs_edited_once(self.model)
             of_rows = batches([pair for pair, _ in asked], self.batch_size, alike=alike)
             for at, batch in reversed(list(of_rows)):  # the longest first, unless beginnings are shared
                 for each, residual in zip(at, answer_streams(self.model, batch), strict=True):

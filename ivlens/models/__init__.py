@@ -98,6 +98,7 @@ from .streams import check_streamable as check_streamable
 from .streams import recorded_points as recorded_points
 from .streams import rows_that_fit as rows_that_fit
 from .streams import run_once as run_once
+from .streams import runs_edited_once as runs_edited_once
 from .streams import runs_once as runs_once
 from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions

@@ -2,9 +2,9 @@
 
 A candidate's tokens but the last are fed to the model after the prompt: its *tail*. Candidates with the same tail, such
 as all of one token, need one row, and so do those whose tail begins another's. What prompts and tails share at their
-beginning runs once (``streams.once``). Where hooks are active, or streams do not represent the model, a prompt with
-several tails runs once, and the tails from its keys and values (``prefixes``). Where these would not do, because of
-hooks that expect whole prompts for example, each tail runs with its prompt.
+beginning runs once (``streams.once``). Where hooks are active that reach further than last prompt tokens, or streams do
+not represent the model, a prompt with several tails runs once, and the tails from its keys and values (``prefixes``).
+Where these would not do, because of hooks that expect whole prompts for example, each tail runs with its prompt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from .engines import Model
 from .hooks import runs_in_parts
 from .prefixes import run_after, run_prompts, shares_prefixes
 from .runs import batches, final_logits
-from .streams import answer_streams, runs_once
+from .streams import answer_streams, runs_edited_once
 from .tails import PromptCandidates
 
 LOGITS_AT_ONCE = 1 << 23  # 64 MB in float64
@@ -54,7 +54,7 @@ def candidate_scores(
     """
     found: Found = [{} for _ in prompts]
     several = {number for number, each in enumerate(prompts) if len(each.tails) > 1}
-    in_parts = several and not runs_once(model) and runs_in_parts(model) and shares_prefixes(model)
+    in_parts = several and not runs_edited_once(model) and runs_in_parts(model) and shares_prefixes(model)
     shared = sorted(several) if in_parts else []
     whole = sorted({*range(len(prompts))} - {*shared})
     for count in _run_whole(model, prompts, whole, batch_size, found):
@@ -69,7 +69,7 @@ def _run_whole(
 ) -> Iterator[int]:
     """Run each tail of the ``chosen`` prompts with its prompt, and yield how many candidates a pass scored."""
     rows = [(number, row, pair) for number in chosen for row, pair in enumerate(prompts[number].pairs)]
-    for numbers, batch in batches([pair for _, _, pair in rows], batch_size, alike=runs_once(model)):
+    for numbers, batch in batches([pair for _, _, pair in rows], batch_size, alike=runs_edited_once(model)):
         residual = torch.cat(answer_streams(model, batch))
         wanted, start = [], 0
         for number, row, pair in (rows[each] for each in numbers):

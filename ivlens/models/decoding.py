@@ -1,10 +1,10 @@
 """Greedy decoding: a prompt runs once, then each token is one pass that goes on from the key-value cache.
 
-Where streams represent the model and no hooks are active, prompts share what they have in common at their beginning
-(``streams.decode``). Else prompts of a batch are padded on the left, so that all of them end together. Whether a model
-computes a padded prompt, and a cached one, as it computes the prompt alone is tried once, on a short text: where
-padding changes the logits only prompts of one length share a batch, and where the cache does every token runs the whole
-prompt.
+Where streams represent the model, and no hooks are active but edits of last prompt tokens, prompts share what they have
+in common at their beginning (``streams.decode``). Else prompts of a batch are padded on the left, so that all of them
+end together. Whether a model computes a padded prompt, and a cached one, as it computes the prompt alone is tried once,
+on a short text: where padding changes the logits only prompts of one length share a batch, and where the cache does
+every token runs the whole prompt.
 """
 
 import warnings

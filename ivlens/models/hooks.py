@@ -3,7 +3,7 @@
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from types import FrameType, MethodType
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import LensHandle
 from transformers import GenerationMixin
 
 from ..errors import HookError
 from .engines import HookedTransformer, Model
-from .passes import Call
+from .passes import Call, last_prompt_tokens
 from .points import Point, check_present, hook_of
 
 Edit = Callable[[Tensor], Tensor | None]
@@ -57,7 +58,8 @@ class Hooks(ContextDecorator):
     """Within this context ``edits`` run at the named hook points, in passes of the thread that entered it.
 
     It can be entered again after it was left. Contexts add up and may end in any order. ``in_parts`` says that the
-    edits do the same when a prompt runs in one pass and what follows it in another, out of the key-value cache.
+    edits do the same when a prompt runs in one pass and what follows it in another, out of the key-value cache;
+    ``at_last``, that they change prompts at their last token alone, and so do that, too.
 
     Raises:
         UnsupportedError: a layer of a Bridge has no such point.
@@ -72,12 +74,14 @@ class Hooks(ContextDecorator):
         facts: Mapping[str, Any] | None = None,
         *,
         in_parts: bool = False,
+        at_last: bool = False,
     ) -> None:
         unknown = [name for name in edits if name not in model.hook_dict]
         check_present(unknown, model)
         if unknown:
             raise HookError("names of hook points of the model", ", ".join(unknown), "model.hook_dict lists them")
-        self.model, self.edits, self.facts, self.in_parts = model, dict(edits), facts, in_parts
+        self.model, self.edits, self.facts = model, dict(edits), facts
+        self.in_parts, self.at_last = in_parts or at_last, at_last
         self.owner: int | None = None
         self.taken: weakref.ref[MethodType] | None = None
         self.ran: set[str] = set()
@@ -164,6 +168,20 @@ def runs_in_parts(model: Model) -> bool:
     return all(isinstance(hook, _Hook) and hook.hooks.in_parts for hook in _added(model))
 
 
+def edits_at_last(model: Model, points: Collection[str]) -> bool:
+    """Whether nothing is active but edits of last prompt tokens, at some of these hook points; or nothing at all."""
+    return all(isinstance(hook, _Hook) and hook.hooks.at_last and hook.name in points for hook in _added(model))
+
+
+def edited_at_last(model: Model, point: str, activation: Float[Tensor, "prompt ..."]) -> Float[Tensor, "prompt ..."]:
+    """What the active edits at a hook point make of its activation at last prompt tokens."""
+    for hook in _ours(model, point):
+        with last_prompt_tokens(torch.zeros(len(activation), dtype=torch.long)):
+            changed = hook(None, None, activation[:, None])
+        activation = activation if changed is None else changed[:, 0]
+    return activation
+
+
 def _added(model: Model) -> Iterator[Any]:
     """What runs in the model's forward pass and is not its own."""
     remove_left_behind(model)
@@ -209,7 +227,7 @@ class _Hook:
     name: str
     edit: Edit
 
-    def __call__(self, point: nn.Module, inputs: Any, activation: Tensor) -> Tensor | None:
+    def __call__(self, point: nn.Module | None, inputs: Any, activation: Tensor) -> Tensor | None:
         if not self.hooks.active:  # left behind by an interrupt; the next context or check removes it
             return None
         if self.hooks in _suspended.get():

@@ -55,4 +55,4 @@ def ablate(model: Model, heads: Iterable[Head], means: HeadMeans | None = None) 
 
     edits = {z_name(layer): partial(silence, layer) for layer, _ in heads}
     facts = {"ablate": [list(head) for head in heads], "means": None if means is None else means.task}
-    return Hooks(model, edits, facts, in_parts=True)
+    return Hooks(model, edits, facts, at_last=True)

@@ -81,7 +81,7 @@ def steer(
         "steer": vector.task if isinstance(vector, InstructionVector) else "a tensor", "layer": layer, "scale": scale,
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
-    steering = Steering(model, {SITES[site](layer): edit}, facts, in_parts=True)
+    steering = Steering(model, {SITES[site](layer): edit}, facts, in_parts=True, at_last=position == "last")
     steering.layer, steering.added, steering.forks = layer, added, (position, site) == ("last", "resid_pre")
     return steering
 

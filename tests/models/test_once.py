@@ -1,5 +1,6 @@
 """Prompts that begin alike run once: the numbers of a pass for each, from one row for each token that they share."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -9,9 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ivlens as iv
-from ivlens.models import answer_logits, answer_residual, hooked, padded, recorded_points, run_once, runs_once
+from ivlens.models import (
+    answer_logits,
+    answer_residual,
+    answer_streams,
+    hooked,
+    padded,
+    recorded_points,
+    resid_pre_name,
+    run_once,
+    runs_edited_once,
+    runs_once,
+)
 from ivlens.models.engines import has_hooked
-from ivlens.models.streams import decoder, decodes_once
+from ivlens.models.streams import decoder, decodes_once, once
 from ivlens.models.streams import tree as trees
 from ivlens.models.streams.tree import Tree
 from ivlens.vocabulary import TokenizedPrompt
@@ -72,8 +84,61 @@ def test_hooks_gradients_and_half_precision_run_as_they_are(load: Any) -> None:
         assert runs_once(model)
         with iv.ablate(model, [(0, 0)]):
             assert not runs_once(model)
+            assert runs_edited_once(model)
             model(torch.tensor([[5, 6]]))
+        vector = torch.ones(model.cfg.d_model, dtype=torch.float64)
+        elsewhere = {"position": "all"}, {"position": "generated"}, {"position": -1}, {"site": "attn_out"}
+        steered = [iv.steer(model, vector, 0, **each) for each in elsewhere]
+        for edit in (hooked(model, {resid_pre_name(0): lambda stream: None}), *steered):
+            with edit:
+                assert not runs_edited_once(model)
+                model(torch.tensor([[5, 6]]))
         assert not runs_once(model.to(torch.bfloat16))
+
+
+def edits(model: Any, seed: int) -> ExitStack:
+    """Two vectors added at one layer, one at another, and heads ablated."""
+    noise = torch.Generator().manual_seed(seed)
+    stack = ExitStack()
+    for layer in (0, 1, 1):
+        stack.enter_context(iv.steer(model, torch.randn(model.cfg.d_model, generator=noise).double(), layer, 2.0))
+    stack.enter_context(iv.ablate(model, [(0, 1), (1, 0)]))
+    return stack
+
+
+@pytest.mark.parametrize("model_type", TINY)
+@torch.no_grad()
+def test_edits_of_last_prompt_tokens_run_as_in_a_pass_for_each(load: Any, model_type: str) -> None:
+    model = load(model_type)
+    assert PAIRS[0].prompt_ids[: len(SHARED)] == PAIRS[2].prompt_ids  # one prompt begins with another
+    asked = [pair for pair in PAIRS if pair.answer_ids]
+    plain = answer_streams(model, asked)
+    with edits(model, 0):
+        expected = [answer_residual(model, padded([pair], "cpu")) for pair in asked]
+    with edits(model, 0), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(once, "answer_residual", None)
+        found = answer_streams(model, asked)
+    for of_plain, of_found, of_expected in zip(plain, found, expected, strict=True):
+        assert (of_found - of_plain).abs().max() > 1e-3
+        torch.testing.assert_close(of_found, of_expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("model_type", TINY)
+@torch.no_grad()
+def test_edited_prompts_decode_as_in_a_pass_for_each(load: Any, model_type: str) -> None:
+    model = load(model_type)
+    prompts, tokens = [pair.prompt_ids for pair in PAIRS], torch.randint(4, 320, (3, len(PAIRS)))
+    with edits(model, 1):
+        if not decodes_once(model):
+            model(torch.tensor([[5, 6]]))
+            return
+        feed = decoder(model, prompts)
+        for step in range(4):
+            found = feed(None if step == 0 else tokens[step - 1])
+            for number, prompt in enumerate(prompts):
+                text = TokenizedPrompt(prompt, (*tokens[:step, number].tolist(), 0))
+                expected = answer_logits(model, padded([text], "cpu"))[0][-1]
+                torch.testing.assert_close(found[number], expected, atol=1e-9, rtol=1e-9)
 
 
 TEXTS = st.lists(st.lists(st.integers(0, 2), max_size=6).map(tuple), min_size=1, max_size=6)

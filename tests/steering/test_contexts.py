@@ -117,7 +117,7 @@ def test_resetting_hooks_inside_leaves_the_edit_or_is_told(model: Any, vectors: 
     with context:
         model.reset_hooks()
         with model.hooks(fwd_hooks=[(resid_pre_name(0), lambda stream, hook: None)]):
-            assert torch.equal(answers(model), expected)
+            torch.testing.assert_close(answers(model), expected, rtol=1e-12, atol=0)
         assert torch.equal(answers(model), expected)
     context.__enter__()
     answers(model)

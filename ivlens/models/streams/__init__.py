@@ -33,6 +33,7 @@ from .memory import rows_that_fit as rows_that_fit
 from .once import answer_streams as answer_streams
 from .once import recorded_points as recorded_points
 from .once import run_once as run_once
+from .once import runs_edited_once as runs_edited_once
 from .once import runs_once as runs_once
 from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong

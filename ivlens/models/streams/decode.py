@@ -9,16 +9,18 @@ from torch import Tensor
 
 from ...vocabulary import Ids
 from ..engines import HookedTransformer, Model
+from ..hooks import edited_at_last
+from ..points import resid_pre_name, z_name
 from ..runs import final_logits
 from .attention import next_attention, tree_attention
 from .block import advance, embedded, normed
-from .once import runs_once
+from .once import runs_edited_once
 from .tree import Tree
 
 
 def decodes_once(model: Model) -> TypeGuard[HookedTransformer]:
-    """Whether ``decoder`` gives what the model's passes do: see ``runs_once``; scores neither capped nor shifted."""
-    if not runs_once(model):
+    """Whether ``decoder`` gives what the model's passes do: ``runs_edited_once``, and scores not capped or shifted."""
+    if not runs_edited_once(model):
         return False
     return model.cfg.attn_scores_soft_cap <= 0 and model.cfg.positional_embedding_type != "alibi"
 
@@ -28,11 +30,12 @@ def decoder(
 ) -> Callable[[Int[Tensor, " prompt"] | None], Float[Tensor, "prompt vocab"]]:
     """A function that gives the logits after the prompts, then, for each prompt's next token, those after it.
 
-    Keys and values are kept, padded on the left.
+    Keys and values are kept, padded on the left. Edits that are active run on the prompts.
     """
-    tree = Tree.of(prompts, model.cfg.device)
+    tree = Tree.of(prompts, model.cfg.device, [len(prompt) - 1 for prompt in prompts])
     width = max(map(len, prompts))
     rows = torch.tensor([[0] * (width - len(path)) + path for path in tree.paths], device=tree.device)
+    last = rows[:, -1]
     lengths = torch.tensor([*map(len, prompts)], device=tree.device)
     own = torch.arange(width, device=tree.device) >= width - lengths[:, None]
     kept: list[tuple[Tensor, Tensor]] = []
@@ -40,10 +43,12 @@ def decoder(
     def first() -> Float[Tensor, "prompt d_model"]:
         x = embedded(model, tree.tokens, tree.positions, model.cfg.dtype)
         for layer, block in enumerate(model.blocks):
+            x[last] = edited_at_last(model, resid_pre_name(layer), x[last])
             z, k, v = tree_attention(block.attn, normed(block, x), tree)
+            z[last] = edited_at_last(model, z_name(layer), z[last])
             kept.append((k[rows], v[rows]))
             if layer == model.cfg.n_layers - 1:
-                x, z = x[rows[:, -1]], z[rows[:, -1]]
+                x, z = x[last], z[last]
             x = advance(block, x, z)
         return x
 

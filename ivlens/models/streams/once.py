@@ -1,4 +1,4 @@
-"""A plain pass over prompts that begin alike: what they share runs once, and the last block for answers alone."""
+"""One pass over prompts that begin alike: what they share runs once, and the last block for answers alone."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
 from ..engines import HookedTransformer, Model
-from ..hooks import has_hooks
+from ..hooks import edited_at_last, edits_at_last, has_hooks
 from ..points import resid_pre_name, z_name
 from ..runs import answer_residual, padded
 from .attention import tree_attention
@@ -21,18 +21,27 @@ Recorder = Callable[[str, Tensor], object]  # gets the name of a hook point, and
 
 
 def runs_once(model: Model) -> TypeGuard[HookedTransformer]:
-    """Whether ``run_once`` gives what the model's forward pass does: represented by streams, no hooks, no gradients.
+    """Whether ``run_once`` gives what the plain model's forward pass does: represented by streams, no hooks."""
+    return _represented(model) and not has_hooks(model)
 
-    In half precision its rounding would be another one, larger than many effects.
+
+def runs_edited_once(model: Model) -> TypeGuard[HookedTransformer]:
+    """Whether ``run_once`` gives what the model's forward pass does with the hooks that are active on it, if any."""
+    return _represented(model) and edits_at_last(model, recorded_points(model))
+
+
+def _represented(model: Model) -> TypeGuard[HookedTransformer]:
+    """Whether streams represent a model that runs without gradients.
+
+    In half precision their rounding would be another one, larger than many effects.
     """
     if torch.is_grad_enabled() or not isinstance(model, HookedTransformer):
         return False
-    cfg = model.cfg
-    return cfg.dtype.itemsize >= 4 and cfg.n_devices == 1 and not not_represented(cfg) and not has_hooks(model)
+    return model.cfg.dtype.itemsize >= 4 and model.cfg.n_devices == 1 and not not_represented(model.cfg)
 
 
 def recorded_points(model: HookedTransformer) -> set[str]:
-    """The hook points at which ``run_once`` records."""
+    """The hook points at which ``run_once`` records and runs edits."""
     return {name(layer) for layer in range(model.cfg.n_layers) for name in (resid_pre_name, z_name)}
 
 
@@ -41,7 +50,7 @@ def answer_streams(model: Model, pairs: Sequence[TokenizedPrompt]) -> list[Float
 
     Infinities and not-a-numbers of a prompt reach others that share its beginning: then it is the plain pass.
     """
-    if runs_once(model):
+    if runs_edited_once(model):
         streams = run_once(model, pairs)
         if all(each.isfinite().all() for each in streams):
             return streams
@@ -54,16 +63,19 @@ def run_once(
 ) -> list[Float[Tensor, "answer d_model"]]:
     """Final residual streams from which the prompts' answer tokens are predicted, those of each prompt.
 
-    ``record`` gets each layer's incoming residual stream and z, both at the last prompt tokens. A prompt without an
-    answer is only recorded.
+    ``record`` gets each layer's incoming residual stream and z, both at the last prompt tokens; there, edits that are
+    active run. A prompt without an answer is only recorded.
     """
-    tree = Tree.of([prompt + answer[:-1] for prompt, answer in pairs], model.cfg.device)
+    ends = [len(prompt) - 1 for prompt, _ in pairs]
+    tree = Tree.of([prompt + answer[:-1] for prompt, answer in pairs], model.cfg.device, ends)
     asked = [path[-len(answer) :] if answer else [] for path, (_, answer) in zip(tree.paths, pairs, strict=True)]
-    last = torch.tensor([path[len(prompt) - 1] for path, (prompt, _) in zip(tree.paths, pairs, strict=True)])
+    last = torch.tensor([path[end] for path, end in zip(tree.paths, ends, strict=True)])
     rows = torch.tensor([row for of_prompt in asked for row in of_prompt], dtype=torch.long, device=tree.device)
     x = embedded(model, tree.tokens, tree.positions, model.cfg.dtype)
     for layer, block in enumerate(model.blocks):
+        x[last] = edited_at_last(model, resid_pre_name(layer), x[last])
         z, _, _ = tree_attention(block.attn, normed(block, x), tree)
+        z[last] = edited_at_last(model, z_name(layer), z[last])
         if record is not None:
             record(resid_pre_name(layer), x[last])
             record(z_name(layer), z[last])

@@ -35,19 +35,23 @@ class Tree:
     paths: list[list[int]]
 
     @classmethod
-    def of(cls, texts: Sequence[Ids], device: torch.device | str | None) -> "Tree":
-        """The tree of some texts' token ids."""
-        rows: dict[tuple[int, int], int] = {}
+    def of(cls, texts: Sequence[Ids], device: torch.device | str | None, ends: Sequence[int] | None = None) -> "Tree":
+        """The tree of some texts' token ids.
+
+        ``ends`` are, in each text, where its prompt ends: such a token has a row of its own beside another prompt that
+        goes on, so that an edit of last prompt tokens does not reach that one.
+        """
+        rows: dict[tuple[int, int, bool], int] = {}
         paths, positions = [], list[int]()
-        for text in texts:
+        for text, end in zip(texts, ends or [-1] * len(texts), strict=True):
             row, path = -1, list[int]()
             for position, token in enumerate(text):
-                row = rows.setdefault((row, token), len(rows))
+                row = rows.setdefault((row, token, position == end), len(rows))
                 if row == len(positions):
                     positions.append(position)
                 path.append(row)
             paths.append(path)
-        return cls([token for _, token in rows], torch.tensor(positions, dtype=torch.long, device=device), paths)
+        return cls([token for _, token, _ in rows], torch.tensor(positions, dtype=torch.long, device=device), paths)
 
     @property
     def device(self) -> torch.device:
