@@ -232,10 +232,10 @@ def _measure_tasks(
         if len(names) > 1:
             other = names[(number + 1) % len(names)]
             vectors[Condition.OTHER_VECTOR] = vector_of(base[other], other)
-        answers = measures.answers(checkpoint, each)
+        answers, hidden = measures.answers_and_hidden(checkpoint, each)
         by_task[task] = Measurement(
             answers, measures.knowledge(checkpoint, each), own[task],
-            measures.hidden(checkpoint, each), measures.recovery(checkpoint, each, vectors, steered[task], answers),
+            hidden, measures.recovery(checkpoint, each, vectors, steered[task], answers),
             steered[task], measures.replies(checkpoint, task, each.test, "replies"),
             measures.steered_replies(checkpoint, each, vectors[Condition.BASE_VECTOR], steered[task]), each,
         )  # fmt: skip

@@ -20,9 +20,11 @@ from ..errors import RecordError
 from ..files import safe_name
 from ..models import (
     Model,
+    Recorded,
     attention_weights,
     identity,
     provenance,
+    recorded_meanwhile,
     relative_change,
     resid_pre_name,
     unchanged,
@@ -42,7 +44,7 @@ from ..records import (
     WeightSpectrum,
     load_or_compute,
 )
-from ..scoring import evaluate
+from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, controlled, steering_sweep
 from ..tasks import Prompt, is_lasting
 from ..tensor_files import load_tensors, save_tensors
@@ -122,10 +124,18 @@ class KeptMeasures:
     folder: Path
     config: CheckpointConfig
 
-    def answers(self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts) -> Evaluation:
-        """How the checkpoint answers the task's clean test prompts."""
-        compute = partial(evaluate, prompts=prompts.test)
-        return self._kept("answers", Evaluation, checkpoint, prompts.task, compute, prompts.test)
+    def answers_and_hidden(
+        self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts
+    ) -> tuple[Evaluation, HiddenStates]:
+        """How the checkpoint answers the task's clean test prompts, and the streams entering each block at their ends.
+
+        Both come from the same passes, unless one of them was kept.
+        """
+        answer = partial(evaluate, prompts=prompts.test)
+        with recorded_meanwhile() as recorded:
+            answers = self._kept("answers", Evaluation, checkpoint, prompts.task, answer, prompts.test)
+        compute = partial(_hidden_states, prompts=prompts.test, recorded=recorded)
+        return answers, self._kept("hidden", HiddenStates, checkpoint, prompts.task, compute, prompts.test)
 
     def knowledge(self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts) -> Evaluation | None:
         """How it completes the task's cloze texts; None for a task without a cloze."""
@@ -145,11 +155,6 @@ class KeptMeasures:
             groups=config.groups, metric=config.metric, k=config.k, base_heads=base_heads, method=config.method,
             steps=config.steps, stream_dtype=config.stream_dtype and str(config.stream_dtype),
         )  # fmt: skip
-
-    def hidden(self, checkpoint: CheckpointUnderTest, prompts: TaskPrompts) -> HiddenStates:
-        """The streams entering each block at the last token of the task's clean test prompts."""
-        compute = partial(_hidden_states, prompts=prompts.test)
-        return self._kept("hidden", HiddenStates, checkpoint, prompts.task, compute, prompts.test)
 
     def sweep(self, base: CheckpointUnderTest, prompts: TaskPrompts, vector: InstructionVector) -> SteeringSweep:
         """Answers of the base to bare validation prompts with its vector added, for each layer and scale."""
@@ -292,10 +297,14 @@ def _read_heads(
     )
 
 
-def _hidden_states(model: Model, prompts: list[Prompt]) -> HiddenStates:
-    points = [resid_pre_name(layer) for layer in range(model.cfg.n_layers)]
-    captured = capture(model, prompts, points, reduce="none", what="hidden states")
-    residual = torch.stack([captured[point] for point in points], 1)
+def _hidden_states(model: Model, prompts: list[Prompt], recorded: Recorded) -> HiddenStates:
+    """The streams entering each block at the prompts' last tokens, from what was ``recorded`` of them."""
+    points, asked = [resid_pre_name(layer) for layer in range(model.cfg.n_layers)], prompt_ids(model, prompts)
+    if all(ids in recorded for ids in asked):
+        residual = torch.stack([torch.stack([recorded[ids][point] for point in points]) for ids in asked])
+    else:
+        captured = capture(model, prompts, points, reduce="none", what="hidden states")
+        residual = torch.stack([captured[point] for point in points], 1)
     return HiddenStates(residual, provenance=provenance(model, prompts=len(prompts)))
 
 

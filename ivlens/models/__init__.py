@@ -92,9 +92,11 @@ from .runs import padded as padded
 from .runs import unembedding as unembedding
 from .sources import lacks_tokenizer as lacks_tokenizer
 from .sources import open_tokenizer as open_tokenizer
+from .streams import Recorded as Recorded
 from .streams import answer_scores as answer_scores
 from .streams import answer_streams as answer_streams
 from .streams import check_streamable as check_streamable
+from .streams import recorded_meanwhile as recorded_meanwhile
 from .streams import recorded_points as recorded_points
 from .streams import rows_that_fit as rows_that_fit
 from .streams import run_once as run_once

@@ -16,6 +16,7 @@ from ivlens.models import (
     answer_streams,
     hooked,
     padded,
+    recorded_meanwhile,
     recorded_points,
     resid_pre_name,
     run_once,
@@ -176,3 +177,19 @@ def test_decoding_gives_what_a_pass_over_the_whole_text_gives(load: Any, model_t
             text = TokenizedPrompt((*prompt, *tokens[:step, number].tolist()), (0,))
             (expected,) = answer_logits(model, padded([text], "cpu"))
             torch.testing.assert_close(found[number], expected[0], atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_answers_record_the_streams_that_they_come_from(load: Any) -> None:
+    model, asked = load("llama"), [pair for pair in PAIRS if pair.answer_ids]
+    expected: dict[str, Tensor] = {}
+    run_once(model, PAIRS, lambda point, values: expected.update({point: values}))
+    with recorded_meanwhile() as recorded:
+        answer_streams(model, asked)
+        with iv.steer(model, torch.ones(model.cfg.d_model, dtype=torch.float64), 0, position="all"):
+            answer_streams(model, [PAIRS[-1]._replace(answer_ids=(3,))])
+    answer_streams(model, [PAIRS[-1]._replace(answer_ids=(3,))])
+    assert recorded.keys() == {pair.prompt_ids for pair in asked}
+    for number, pair in enumerate(PAIRS[:-1]):
+        for point in recorded_points(model):
+            torch.testing.assert_close(recorded[pair.prompt_ids][point], expected[point][number], rtol=1e-9, atol=1e-9)

@@ -30,7 +30,9 @@ What forks in a layer, ``models/forks.py``, is the same for a Bridge.
 from .decode import decoder as decoder
 from .decode import decodes_once as decodes_once
 from .memory import rows_that_fit as rows_that_fit
+from .once import Recorded as Recorded
 from .once import answer_streams as answer_streams
+from .once import recorded_meanwhile as recorded_meanwhile
 from .once import recorded_points as recorded_points
 from .once import run_once as run_once
 from .once import runs_edited_once as runs_edited_once

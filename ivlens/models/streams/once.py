@@ -1,13 +1,16 @@
 """One pass over prompts that begin alike: what they share runs once, and the last block for answers alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...vocabulary import TokenizedPrompt
+from ...vocabulary import Ids, TokenizedPrompt
 from ..engines import HookedTransformer, Model
 from ..hooks import edited_at_last, edits_at_last, has_hooks
 from ..points import resid_pre_name, z_name
@@ -18,6 +21,9 @@ from .sweep import not_represented
 from .tree import Tree
 
 Recorder = Callable[[str, Tensor], object]  # gets the name of a hook point, and [prompt, *activation] at it
+Recorded = dict[Ids, dict[str, Tensor]]  # a prompt's activations at its last token, by hook point
+
+_recorded: ContextVar[Recorded | None] = ContextVar("recorded", default=None)
 
 
 def runs_once(model: Model) -> TypeGuard[HookedTransformer]:
@@ -45,16 +51,33 @@ def recorded_points(model: HookedTransformer) -> set[str]:
     return {name(layer) for layer in range(model.cfg.n_layers) for name in (resid_pre_name, z_name)}
 
 
+@contextmanager
+def recorded_meanwhile() -> Iterator[Recorded]:
+    """Within this context ``answer_streams`` also records, where it runs prompts once; elsewhere nothing."""
+    recorded: Recorded = {}
+    token = _recorded.set(recorded)
+    try:
+        yield recorded
+    finally:
+        _recorded.reset(token)
+
+
 def answer_streams(model: Model, pairs: Sequence[TokenizedPrompt]) -> list[Float[Tensor, "answer d_model"]]:
     """Final residual streams from which the prompts' answer tokens are predicted, by ``run_once`` or a plain pass.
 
     Infinities and not-a-numbers of a prompt reach others that share its beginning: then it is the plain pass.
     """
     if runs_edited_once(model):
-        streams = run_once(model, pairs)
+        recorded = _recorded.get()
+        streams = run_once(model, pairs, None if recorded is None else partial(_add, recorded, pairs))
         if all(each.isfinite().all() for each in streams):
             return streams
     return list(answer_residual(model, padded(pairs, model.cfg.device)).split([len(answer) for _, answer in pairs]))
+
+
+def _add(recorded: Recorded, pairs: Sequence[TokenizedPrompt], point: str, values: Float[Tensor, "prompt ..."]) -> None:
+    for (prompt, _), own in zip(pairs, values.cpu(), strict=True):
+        recorded.setdefault(prompt, {})[point] = own
 
 
 @torch.no_grad()
