@@ -36,12 +36,16 @@ def recorded_points(model: HookedTransformer) -> set[str]:
     return {name(layer) for layer in range(model.cfg.n_layers) for name in (resid_pre_name, z_name)}
 
 
-def answer_streams(model: Model, pairs: Sequence[TokenizedPrompt]) -> list[Float[Tensor, "answer d_model"]]:
+def answer_streams(
+    model: Model, pairs: Sequence[TokenizedPrompt], *, once: bool
+) -> list[Float[Tensor, "answer d_model"]]:
     """Final residual streams from which the prompts' answer tokens are predicted, by ``run_once`` or a plain pass.
 
-    Infinities and not-a-numbers of a prompt reach others that share its beginning: then it is the plain pass.
+    ``once`` is what ``runs_once`` says of the model, which is asked once for many batches. Infinities and not-a-numbers
+    of a prompt reach others that share its beginning: then it is the plain pass.
     """
-    if runs_once(model):
+    if once:
+        assert isinstance(model, HookedTransformer)  # runs_once
         streams = run_once(model, pairs)
         if all(each.isfinite().all() for each in streams):
             return streams
