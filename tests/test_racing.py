@@ -229,7 +229,7 @@ def test_locating_races_when_asked(model: Any, task: iv.Task) -> None:
     assert {**settings, "race": None} == {**swept.provenance["settings"], "race": None}
     vector = iv.instruction_vector(model, found, k=1)
     assert vector.heads == tuple(found.top(1))
-    with pytest.raises(ArgumentError, match="race with method='exact' or 'loop'; got method='attribution'"):
+    with pytest.raises(ArgumentError, match="race=True only with method='exact' or 'loop'; got method='attribution'"):
         iv.locate_heads(model, task, **few, race=True, method="attribution")
     with pytest.raises(ArgumentError, match="k to be at most 8"):
         iv.locate_heads(model, task, **few, race=True)

@@ -33,7 +33,7 @@ def check_means_of(means: HeadMeans | PositionMeans | OfParts, parts: Sequence[s
 def check_race(race: bool, method: str) -> None:
     """Raise ArgumentError for a race of estimates, which come for all heads at once."""
     if race and method == "attribution":
-        raise ArgumentError("race with method='exact' or 'loop'", f"method={method!r}", "leave race out")
+        raise ArgumentError("race=True only with method='exact' or 'loop'", f"method={method!r}", "leave race=True out")
 
 
 def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -> None:
