@@ -74,7 +74,7 @@ def _with_flags(text: str, flags: Mapping[str, str], before: str = WITHIN) -> st
 
 
 def _assigned(text: str, flags: Mapping[str, str], before: str = WITHIN) -> str:
-    """``tokenizer=`` as ``--tokenizer``, which may stand behind it in brackets already; a value follows a space, but for True."""
+    """``tokenizer=`` as ``--tokenizer``, which may stand behind it in brackets already; values but True follow."""
     names = "|".join(sorted(flags, key=len, reverse=True))
     if not names:
         return text
