@@ -171,6 +171,12 @@ def all_parts(parts: Iterable[Part], n_layers: int, n_heads: int) -> list[ModelP
     ]
 
 
+def check_different_parts(parts: Sequence[str]) -> None:
+    """Raise ArgumentError unless ``parts`` are one or more, each of them once."""
+    if not parts or len({*parts}) < len(parts):
+        raise ArgumentError("different parts, one or more", repr(tuple(parts)))
+
+
 def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> None:
     """Raise ArgumentError unless ``heads`` are one or more heads of a model of ``shape`` (layers, heads)."""
     heads = list(heads)

@@ -136,6 +136,16 @@ def test_the_rule_is_the_paired_t_test_of_the_textbook() -> None:
     assert can_reach(torch.tensor([[2.0, 1.0]] * 5), 10, 1, 0.01).tolist() == [True, False]  # by the same everywhere
 
 
+def test_as_many_heads_as_are_to_be_found_are_always_left() -> None:
+    """Also of heads that differ by rounding alone, where the mean of differences is not the difference of means."""
+    for seed in range(400):
+        generator = torch.Generator().manual_seed(seed)
+        prompts = int(torch.randint(2, 26, (1,), generator=generator))
+        shared = 10 * torch.randn(prompts, 1, generator=generator, dtype=torch.float64)
+        values = shared + 2e-15 * torch.randint(0, 3, (1, 6), generator=generator)
+        assert all(can_reach(values, 40, k, 0.01).sum() >= k for k in range(1, 7))
+
+
 def test_only_heads_that_are_left_are_measured() -> None:
     asked: list[tuple[range, list[int]]] = []
     values = torch.arange(5.0).expand(20, 5) + torch.randn(20, 5, generator=torch.Generator().manual_seed(0)) / 9
@@ -219,7 +229,7 @@ def test_locating_races_when_asked(model: Any, task: iv.Task) -> None:
     assert {**settings, "race": None} == {**swept.provenance["settings"], "race": None}
     vector = iv.instruction_vector(model, found, k=1)
     assert vector.heads == tuple(found.top(1))
-    with pytest.raises(ArgumentError, match="race with method='exact' or 'loop'; got method='attribution'"):
+    with pytest.raises(ArgumentError, match="race=True only with method='exact' or 'loop'; got method='attribution'"):
         iv.locate_heads(model, task, **few, race=True, method="attribution")
     with pytest.raises(ArgumentError, match="k to be at most 8"):
         iv.locate_heads(model, task, **few, race=True)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models import Model, answer_streams, batches, check_length, final_logits
+from ..models import Model, answer_streams, batches, check_length, final_logits, runs_edited_once
 from ..scoring import all_ids
 from ..tasks import Prompt
 from ..vocabulary import TokenizedPrompt
@@ -24,8 +24,9 @@ def log_probabilities(model: Model, prompts: Sequence[Prompt], batch_size: int =
     """Log-probabilities of the tokens of the prompts' first accepted answers and all others, prompt by prompt."""
     pairs = all_ids(model, prompts)
     found: dict[int, Tensor] = {}
-    for numbers, batch in batches(pairs, batch_size, alike=True):
-        for number, residual in zip(numbers, answer_streams(model, batch), strict=True):
+    once = runs_edited_once(model)
+    for numbers, batch in batches(pairs, batch_size, alike=once):
+        for number, residual in zip(numbers, answer_streams(model, batch, once=once), strict=True):
             found[number] = final_logits(model, residual).log_softmax(-1).cpu()
     return torch.cat([found[number] for number in range(len(pairs))])
 
@@ -39,7 +40,7 @@ def text_log_probabilities(model: Model) -> Float[Tensor, "token vocab"]:
     check_length(model, [pair])
     count = min(TEXT_POSITIONS, len(pair.answer_ids))
     at = torch.linspace(0, len(pair.answer_ids) - 1, count).long()
-    (residual,) = answer_streams(model, [pair])
+    (residual,) = answer_streams(model, [pair], once=runs_edited_once(model))
     return final_logits(model, residual[at.to(residual.device)]).log_softmax(-1).cpu()
 
 

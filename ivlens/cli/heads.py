@@ -10,7 +10,7 @@ from ..heads import universal_effects
 from ..models import shared_weights
 from ..records import HeadEffects, RacedEffects, UniversalEffects
 from ..vocabulary import check_count
-from .loading import check_locating, check_records, read_model
+from .loading import check_locating, check_records, model_shape, read_model
 from .tables import show
 from .targets import check_targets
 from .task_reading import read_tasks
@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         check_targets(options.out / "heads.html", *(options.out / file for file in files))
     settings = check_locating(options, tasks)
+    if options.race and (shape := model_shape(options.model, options.revision)):
+        check_count(options.k, shape[0] * shape[1], name="--k")
     model = read_model(options)
     if options.out:
         check_records(model, {options.out / file: RacedEffects if options.race else HeadEffects for file in files})

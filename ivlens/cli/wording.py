@@ -74,12 +74,13 @@ def _with_flags(text: str, flags: Mapping[str, str], before: str = WITHIN) -> st
 
 
 def _assigned(text: str, flags: Mapping[str, str], before: str = WITHIN) -> str:
-    """``tokenizer=`` as ``--tokenizer``, which may stand behind it in brackets already; a value follows a space."""
+    """``tokenizer=`` as ``--tokenizer``, which may stand behind it in brackets already; values but True follow."""
     names = "|".join(sorted(flags, key=len, reverse=True))
     if not names:
         return text
     text = re.sub(r"\bfields=(\{[^}]*\}|\([^)]*\))", _columns, text)
     words = rf"(?P<before>{before})(?P<name>{names})="
+    text = re.sub(rf"{words}True\b", lambda found: f"{found['before']}{flags[found['name']]}", text)
     text = re.sub(rf"{words} \(--[\w-]+\)", lambda found: f"{found['before']}{flags[found['name']]}", text)
     text = re.sub(rf"{words}(?:torch\.)?(?=[\w'\"])", lambda found: f"{found['before']}{flags[found['name']]} ", text)
     return re.sub(words, lambda found: f"{found['before']}{flags[found['name']]}", text)

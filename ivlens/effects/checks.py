@@ -10,7 +10,7 @@ from ..errors import ArgumentError, refuse_odd
 from ..models import at_least_float32
 from ..records import HeadMeans, OfParts, PositionMeans
 from ..tasks import Prompt
-from ..vocabulary import ModelPart
+from ..vocabulary import ModelPart, check_different_parts
 
 
 def check_method(method: str, steps: int = 1, stream_dtype: torch.dtype | None = None) -> None:
@@ -23,8 +23,7 @@ def check_method(method: str, steps: int = 1, stream_dtype: torch.dtype | None =
 
 def check_means_of(means: HeadMeans | PositionMeans | OfParts, parts: Sequence[str], how: str) -> None:
     """Raise ArgumentError unless there are means of different parts; ``how`` to take those of others."""
-    if not parts or len({*parts}) < len(parts):
-        raise ArgumentError("different parts, one or more", repr(tuple(parts)))
+    check_different_parts(parts)
     have = means.parts if isinstance(means, OfParts) else ("head",)
     if missing := [part for part in parts if part not in have]:
         expected, came = f"means of the parts {', '.join(parts)}", f"none of {', '.join(missing)}"
@@ -34,7 +33,7 @@ def check_means_of(means: HeadMeans | PositionMeans | OfParts, parts: Sequence[s
 def check_race(race: bool, method: str) -> None:
     """Raise ArgumentError for a race of estimates, which come for all heads at once."""
     if race and method == "attribution":
-        raise ArgumentError("race with method='exact' or 'loop'", f"method={method!r}", "leave race out")
+        raise ArgumentError("race=True only with method='exact' or 'loop'", f"method={method!r}", "leave race=True out")
 
 
 def check_stream_dtype(weights: torch.dtype, stream_dtype: torch.dtype | None) -> None:

@@ -87,10 +87,10 @@ def can_reach(values: Float[Tensor, "prompt head"], n: int, k: int, chance: floa
         chance: the probability with which a head that is as strong as the k-th may be taken for weaker.
     """
     values, drawn = values.double(), len(values)
-    kth = values.mean(0).sort(descending=True, stable=True).indices[k - 1]
-    behind = values[:, [kth]] - values
-    error = behind.std(0) * ((1 - drawn / n) / drawn) ** 0.5
-    return behind.mean(0) <= t_quantile(1 - chance, drawn - 1) * error
+    mean = values.mean(0)
+    kth = mean.sort(descending=True, stable=True).indices[k - 1]
+    error = (values[:, [kth]] - values).std(0) * ((1 - drawn / n) / drawn) ** 0.5
+    return mean[kth] - mean <= t_quantile(1 - chance, drawn - 1) * error
 
 
 def race_heads(

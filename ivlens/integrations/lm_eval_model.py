@@ -159,10 +159,10 @@ class HarnessModel(TemplateLM):
         scores: dict[int, Scored] = {}
         odd = set[int]()
         with ProgressBar(total=len(asked), desc="scoring", unit="row", leave=False, disable=quiet) as bar:
-            alike = runs_edited_once(self.model)
-            of_rows = batches([pair for pair, _ in asked], self.batch_size, alike=alike)
+            once = runs_edited_once(self.model)
+            of_rows = batches([pair for pair, _ in asked], self.batch_size, alike=once)
             for at, batch in reversed(list(of_rows)):  # the longest first, unless beginnings are shared
-                for each, residual in zip(at, answer_streams(self.model, batch), strict=True):
+                for each, residual in zip(at, answer_streams(self.model, batch, once=once), strict=True):
                     logits = final_logits(self.model, residual)
                     logs = logits.double().log_softmax(-1).cpu()
                     for number in asked[each][1]:

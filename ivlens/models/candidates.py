@@ -54,10 +54,11 @@ def candidate_scores(
     """
     found: Found = [{} for _ in prompts]
     several = {number for number, each in enumerate(prompts) if len(each.tails) > 1}
-    in_parts = several and not runs_edited_once(model) and runs_in_parts(model) and shares_prefixes(model)
+    once = runs_edited_once(model)
+    in_parts = several and not once and runs_in_parts(model) and shares_prefixes(model)
     shared = sorted(several) if in_parts else []
     whole = sorted({*range(len(prompts))} - {*shared})
-    for count in _run_whole(model, prompts, whole, batch_size, found):
+    for count in _run_whole(model, prompts, whole, batch_size, found, once=once):
         finished(count)
     for count in _run_shared(model, prompts, shared, batch_size, found):
         finished(count)
@@ -65,12 +66,18 @@ def candidate_scores(
 
 
 def _run_whole(
-    model: Model, prompts: Sequence[PromptCandidates], chosen: Sequence[int], batch_size: int, found: Found
+    model: Model,
+    prompts: Sequence[PromptCandidates],
+    chosen: Sequence[int],
+    batch_size: int,
+    found: Found,
+    *,
+    once: bool,
 ) -> Iterator[int]:
     """Run each tail of the ``chosen`` prompts with its prompt, and yield how many candidates a pass scored."""
     rows = [(number, row, pair) for number in chosen for row, pair in enumerate(prompts[number].pairs)]
-    for numbers, batch in batches([pair for _, _, pair in rows], batch_size, alike=runs_edited_once(model)):
-        residual = torch.cat(answer_streams(model, batch))
+    for numbers, batch in batches([pair for _, _, pair in rows], batch_size, alike=once):
+        residual = torch.cat(answer_streams(model, batch, once=once))
         wanted, start = [], 0
         for number, row, pair in (rows[each] for each in numbers):
             for candidate, its_row in enumerate(prompts[number].rows):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import FallbackWarning, reason
 from ..vocabulary import Ids, TokenizedPrompt
-from .engines import Model
+from .engines import HookedTransformer, Model
 from .hooks import runs_in_parts, without_edits
 from .precision import TOLERANCE
 from .runs import answer_logits, next_logits, overflow_shown, padded, padded_ids
@@ -69,13 +69,14 @@ def decode_greedily(
         batch_size: prompts that run together.
         done: called whenever a prompt has ended.
     """
-    trial = DecodingTrial(together=True, cached=True) if decodes_once(model) else decoding_of(model)
+    once = decodes_once(model)
+    trial = DecodingTrial(together=True, cached=True) if once else decoding_of(model)
     replies: list[Ids] = [()] * len(prompts)
     odd = set[int]()
     for numbers in _groups(prompts, limits, batch_size, alike=not trial.together):
         rows = [prompts[number] for number in numbers]
         going = {row: number for row, number in enumerate(numbers) if limits[number]}
-        feed = _feed(model, rows, trial)
+        feed = _feed(model, rows, trial, once=once)
         chosen = None
         while going:
             logits = feed(chosen)
@@ -94,9 +95,10 @@ def decode_greedily(
     return Decoded(replies, odd)
 
 
-def _feed(model: Model, prompts: Sequence[Ids], trial: DecodingTrial) -> Feed:
+def _feed(model: Model, prompts: Sequence[Ids], trial: DecodingTrial, *, once: bool) -> Feed:
     """What gives the logits after the prompts, then, for each token of every row, those after it."""
-    if decodes_once(model):
+    if once:
+        assert isinstance(model, HookedTransformer)  # decodes_once
         feed = decoder(model, prompts)
         first = feed(None)
         if first.isfinite().all():  # else a prompt's reach others that share its beginning

@@ -22,8 +22,9 @@ STEPS = ("calculate_attention_scores", "apply_causal_mask", "calculate_z_scores"
 def fused_attention(model: Model) -> Iterator[None]:
     """Within this context prompts that are padded on the right run without attention scores and patterns.
 
-    Layers whose scores are capped or shifted, or have hooks on them, compute as before. So does a model in float16,
-    whose scores may overflow (``overflow_shown``). A Bridge computes as its own code does, which is fused by default.
+    Layers whose scores are capped or shifted, or have hooks on them, compute as before. So do models that attend in
+    both directions, and those in float16, whose scores may overflow (``overflow_shown``). A Bridge computes as its own
+    code does, which is fused by default.
     """
     blocks = model.blocks if isinstance(model, HookedTransformer) else ()
     fused = [block.attn for block in blocks if _fits(block.attn)]
@@ -42,7 +43,7 @@ def _fits(attention: Any) -> bool:
     cfg = attention.cfg
     own = cfg.attn_scores_soft_cap > 0 or cfg.use_attention_sinks or cfg.positional_embedding_type == "alibi"
     seen = any(point._forward_hooks for point in (attention.hook_attn_scores, attention.hook_pattern))
-    return not (own or seen or cfg.dtype == torch.float16)
+    return cfg.attention_dir == "causal" and not (own or seen or cfg.dtype == torch.float16)
 
 
 def _steps(attention: Any) -> tuple[Callable[..., Tensor], ...]:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens.hook_points import LensHandle
+from torch.nn.utils.parametrize import type_before_parametrizations
+from transformer_lens.hook_points import HookPoint, LensHandle
 from transformers import GenerationMixin
 
 from ..errors import HookError
@@ -28,6 +29,7 @@ STANDS_IN = ("forward", "generate", "generate_stream")
 COMPILED = "_torchdynamo_orig_callable"  # an attribute of what torch.compile makes of a function
 ACCELERATE = "_hf_hook"  # an attribute of modules whose input accelerate moves to their device
 LIBRARIES = ("transformer_lens.model_bridge.", "transformers.")  # whose hooks make or record a model's own outputs
+OWN = ("transformer_lens.", "torch.nn.", "ivlens.")  # whose modules a HookedTransformer consists of
 GENERATORS = {
     inspect.unwrap(getattr(kind, name)).__code__
     for kind in (HookedTransformer, GenerationMixin) for name in STANDS_IN[1:] if hasattr(kind, name)
@@ -152,11 +154,12 @@ def active_edits(model: Model) -> list[dict[str, Any]]:
     others = [
         path for path, module in model.named_modules() if any(not isinstance(hook, _Hook) for hook in _on(module))
     ]
+    others += replaced_modules(model)
     return [*known, {"hooks": others}] if others else known
 
 
 def has_hooks(model: Model) -> bool:
-    """Whether anything besides its own modules runs in the model's forward pass: edits, or hooks of any kind.
+    """Whether anything besides its own modules runs in the model's forward pass: edits, hooks, other modules.
 
     What a bridged model had on it when it was loaded is its own: the check at loading ran with it.
     """
@@ -186,7 +189,26 @@ def _added(model: Model) -> Iterator[Any]:
     """What runs in the model's forward pass and is not its own."""
     remove_left_behind(model)
     found = getattr(model, "found_hooks", ())
-    return (hook for module in model.modules() for hook in _on(module) if hook not in found)
+    yield from (hook for module in model.modules() for hook in _on(module) if hook not in found)
+    yield from replaced_modules(model)
+
+
+def replaced_modules(model: Model) -> list[str]:
+    """Names of modules that somebody put into a HookedTransformer in place of its own, or "" where it runs otherwise.
+
+    Such are autoencoders at its hook points (``HookedSAETransformer``). A Bridge runs whatever modules it has.
+    """
+    if not isinstance(model, HookedTransformer):
+        return []
+    inside = [name for name, module in model.named_modules() if name and not _is_own(name, module)]
+    return inside if type(model).forward is HookedTransformer.forward else ["", *inside]
+
+
+def _is_own(name: str, module: nn.Module) -> bool:
+    """Whether a module of this name is TransformerLens', a container of torch or an update by LoRA."""
+    if name.rpartition(".")[2].startswith("hook_"):
+        return isinstance(module, HookPoint)
+    return type_before_parametrizations(module).__module__.startswith(OWN)
 
 
 def hooks_on(model: nn.Module) -> list[Any]:

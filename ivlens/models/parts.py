@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ArgumentError, MismatchError
-from ..vocabulary import PARTS, ModelPart, Part
+from ..vocabulary import PARTS, ModelPart, Part, check_different_parts
 from .head_weights import check_heads_alike
 from .points import attn_out_name, check_present, mlp_out_name, resid_pre_name, z_name
 
@@ -61,8 +61,7 @@ def part_points(model: Any, parts: Iterable[Part]) -> dict[Part, list[str]]:
         UnsupportedError: a layer has no such part, or heads of another width.
     """
     parts = list(parts)
-    if not parts or len({*parts}) < len(parts):
-        raise ArgumentError("different parts, one or more", repr(tuple(parts)))
+    check_different_parts(parts)
     if {"head", "z"} & {*parts}:
         check_heads_alike(model)
     points = {part: [POINTS[part](layer) for layer in range(model.cfg.n_layers)] for part in parts}

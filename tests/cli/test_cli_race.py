@@ -37,11 +37,17 @@ def test_a_vector_is_that_of_the_raced_heads(
 
 
 @pytest.mark.parametrize(
-    ("options", "text"), [(("--method", "attribution"), "race with --method"), (("--k", "9"), "--k to be at most 8")]
+    ("options", "text"),
+    [
+        (("--method", "attribution"), "--race only with --method 'exact' or 'loop'; got --method 'attribution'; leave"),
+        (("--k", "9"), "--k to be at most 8"),
+    ],
 )
-def test_races_that_cannot_be_are_refused(
-    workshop: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str], text: str
+@pytest.mark.parametrize("verb", ["heads", "vector"])
+def test_races_that_cannot_be_are_refused_before_weights_are_read(
+    workshop: Path, capsys: pytest.CaptureFixture[str], verb: str, options: tuple[str, str], text: str
 ) -> None:
-    heads = ("heads", str(workshop / "model"), str(workshop / "task.json"), *FEW, "--race", *options)
-    assert cli.main(heads) == 1
-    assert text in capsys.readouterr().err
+    assert cli.main((verb, str(workshop / "model"), str(workshop / "task.json"), *FEW, "--race", *options)) == 1
+    said = capsys.readouterr().err
+    assert text in said
+    assert "loading" not in said

@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ivlens as iv
-from ivlens.models import PromptCandidates, answer_logits, candidate_scores, hooked, load_model, padded
+from ivlens.models import (
+    PromptCandidates,
+    answer_logits,
+    candidate_scores,
+    decode_greedily,
+    hooked,
+    load_model,
+    padded,
+)
 from ivlens.models import candidates as module
 from ivlens.models.engines import has_hooked
+from ivlens.models.streams import once
 from ivlens.models.tails import read_rows
 from ivlens.vocabulary import TokenizedPrompt
 from tiny_models import HYBRID, ONLY_BRIDGED, TINY
@@ -78,7 +87,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     with monkeypatch.context() as patch:
         for name in ("answer_streams", "run_prompts", "run_after"):
             real = getattr(module, name)
-            patch.setattr(module, name, lambda *given, name=name, real=real: done.append(name) or real(*given))
+            patch.setattr(
+                module, name,
+                lambda *given, name=name, real=real, **options: done.append(name) or real(*given, **options),
+            )  # fmt: skip
         yield done
 
 
@@ -91,6 +103,18 @@ def test_hooked_models_run_prompts_once(load: Any, model_type: str, monkeypatch:
     with counted(monkeypatch) as done, iv.steer(model, torch.zeros(model.cfg.d_model).double(), 0):
         check(model, partial(in_whole_rows, model), 1e-9)  # from a key-value cache
     assert done == ["answer_streams", "run_prompts", "run_after", "run_after"]
+
+
+@needs_hooked
+def test_what_a_model_is_is_asked_once_for_all_batches(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a walk over all modules."""
+    model, asked = load("llama", "hooked")[0], list[Any]()
+    real = once.has_hooks
+    monkeypatch.setattr(once, "has_hooks", lambda model: asked.append(model) or real(model))
+    candidate_scores(model, ASKED, 1)
+    ids = tuple(range(5, 9))
+    decode_greedily(model, [ids, ids[1:], ids[2:]], [2, 2, 2], lambda reply: False, 1)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("model_type", [*TINY, *ONLY_BRIDGED, *HYBRID])

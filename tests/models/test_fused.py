@@ -8,6 +8,7 @@ from torch import Tensor
 
 import ivlens
 from ivlens.models import answer_logits, attn_out_name, differentiable, fused_attention, hooked, padded, pattern_name
+from ivlens.models.engines import HookedTransformer, HookedTransformerConfig, has_hooked
 from ivlens.vocabulary import TokenizedPrompt
 from tiny_models import TINY
 
@@ -82,6 +83,18 @@ def test_what_the_kernel_does_not_compute_is_left_alone(tiny_hf: Any, tiny_token
     model = ivlens.load_model(tiny_hf(family), tokenizer=tiny_tokenizer(), dtype=dtype)
     with fused_attention(model):
         assert not any(name in vars(block.attn) for block in model.blocks for name in STEPS)
+
+
+@pytest.mark.skipif(not has_hooked(), reason="TransformerLens has no HookedTransformer")
+def test_attention_in_both_directions_is_left_alone() -> None:
+    """Of a model that somebody made in TransformerLens."""
+    shape = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_head": 8, "n_ctx": 64, "d_vocab": 320, "act_fn": "gelu"}
+    config = HookedTransformerConfig(**shape, attention_dir="bidirectional", dtype=torch.float64, seed=0)
+    model = HookedTransformer(config)
+    expected = logits_and_gradient(model, RAGGED)
+    with fused_attention(model):
+        found = logits_and_gradient(model, RAGGED)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_nothing_is_left_behind_by_an_exception(tiny_hf: Any, tiny_tokenizer: Any) -> None:

@@ -113,12 +113,12 @@ def test_edits_of_last_prompt_tokens_run_as_in_a_pass_for_each(load: Any, model_
     model = load(model_type)
     assert PAIRS[0].prompt_ids[: len(SHARED)] == PAIRS[2].prompt_ids  # one prompt begins with another
     asked = [pair for pair in PAIRS if pair.answer_ids]
-    plain = answer_streams(model, asked)
+    plain = answer_streams(model, asked, once=runs_edited_once(model))
     with edits(model, 0):
         expected = [answer_residual(model, padded([pair], "cpu")) for pair in asked]
     with edits(model, 0), pytest.MonkeyPatch.context() as patch:
         patch.setattr(once, "answer_residual", None)
-        found = answer_streams(model, asked)
+        found = answer_streams(model, asked, once=runs_edited_once(model))
     for of_plain, of_found, of_expected in zip(plain, found, expected, strict=True):
         assert (of_found - of_plain).abs().max() > 1e-3
         torch.testing.assert_close(of_found, of_expected, atol=1e-9, rtol=1e-9)
@@ -185,10 +185,10 @@ def test_answers_record_the_streams_that_they_come_from(load: Any) -> None:
     expected: dict[str, Tensor] = {}
     run_once(model, PAIRS, lambda point, values: expected.update({point: values}))
     with recorded_meanwhile() as recorded:
-        answer_streams(model, asked)
+        answer_streams(model, asked, once=runs_edited_once(model))
         with iv.steer(model, torch.ones(model.cfg.d_model, dtype=torch.float64), 0, position="all"):
-            answer_streams(model, [PAIRS[-1]._replace(answer_ids=(3,))])
-    answer_streams(model, [PAIRS[-1]._replace(answer_ids=(3,))])
+            answer_streams(model, [PAIRS[-1]._replace(answer_ids=(3,))], once=runs_edited_once(model))
+    answer_streams(model, [PAIRS[-1]._replace(answer_ids=(3,))], once=runs_edited_once(model))
     assert recorded.keys() == {pair.prompt_ids for pair in asked}
     for number, pair in enumerate(PAIRS[:-1]):
         for point in recorded_points(model):

@@ -62,12 +62,16 @@ def recorded_meanwhile() -> Iterator[Recorded]:
         _recorded.reset(token)
 
 
-def answer_streams(model: Model, pairs: Sequence[TokenizedPrompt]) -> list[Float[Tensor, "answer d_model"]]:
+def answer_streams(
+    model: Model, pairs: Sequence[TokenizedPrompt], *, once: bool
+) -> list[Float[Tensor, "answer d_model"]]:
     """Final residual streams from which the prompts' answer tokens are predicted, by ``run_once`` or a plain pass.
 
-    Infinities and not-a-numbers of a prompt reach others that share its beginning: then it is the plain pass.
+    ``once`` is what ``runs_edited_once`` says of the model, which is asked once for many batches. Infinities and
+    not-a-numbers of a prompt reach others that share its beginning: then it is the plain pass.
     """
-    if runs_edited_once(model):
+    if once:
+        assert isinstance(model, HookedTransformer)  # runs_edited_once
         recorded = _recorded.get()
         streams = run_once(model, pairs, None if recorded is None else partial(_add, recorded, pairs))
         if all(each.isfinite().all() for each in streams):

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ...errors import HookError, UnsupportedError
+from ...errors import HookError, UnsupportedError, few
 from ...vocabulary import Head, ModelPart, Part, TokenizedPrompt
 from ..forks import additions, replacements, rows_of
-from ..hooks import has_hooks
+from ..hooks import has_hooks, replaced_modules
 from ..parts import PartValues, check_parts, check_values
 from ..tails import PromptCandidates, read_rows
 from .readout import read_greedy, read_scores, read_together
@@ -97,6 +97,9 @@ def check_streamable(model: Any, parts: Iterable[Part] = ("z",)) -> None:
     Raises:
         UnsupportedError, HookError: see ``sweep_parts``.
     """
+    if found := replaced_modules(model):
+        came = f"other modules at {few(found)}" if all(found) else f"a forward function of {type(model).__name__}"
+        raise UnsupportedError("a model of TransformerLens' own modules", came, "use method='loop'")
     if has_hooks(model):
         raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")
     if found := not_represented(model.cfg):
