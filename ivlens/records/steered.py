@@ -31,7 +31,7 @@ class SteeredAnswers(Record):
     layer: int
     scales: tuple[float, ...]
     task: str = field(default="")
-    site: Site = "resid_pre"
+    site: Site = field(default="resid_pre", metadata={"added": True})
 
     def to_frame(self) -> pd.DataFrame:
         """One row per prompt and scale: prompt, scale, the answer without the vector and with it."""

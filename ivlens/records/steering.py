@@ -34,7 +34,7 @@ class SteeringSweep(Record):
     scales: tuple[float, ...] = field(metadata={"axis": "scale"})
     ks: tuple[int, ...] = field(metadata={"axis": "k"})
     task: str = ""
-    site: StreamSite = "resid_pre"
+    site: StreamSite = field(default="resid_pre", metadata={"added": True})
 
     def __post_init__(self) -> None:
         check_finite("probabilities [layer, scale, k, prompt]", self.probabilities)
