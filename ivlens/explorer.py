@@ -165,7 +165,7 @@ def explore(
     n_test: Count = 12,
     shots: Natural = 2,
     format: AnyFormat = "labelled",
-    layer: Natural | None = None,
+    layer: int | None = None,
     scale: float = 4.0,
     k: Natural = 20,
     seed: Seed = 0,
@@ -183,7 +183,7 @@ def explore(
         n_test: test prompts per task, on which the vector is tried.
         shots: demonstrations in each clean prompt.
         format: how prompts are written: "labelled", "plain", "qa", "chat" or a ``Chat``, or a callable of your own.
-        layer: initial layer of the slider; None: two fifths of the depth.
+        layer: initial layer of the slider, to whose input the vector is added; None: two fifths of the depth.
         scale: initial scale of the slider.
         k: how many of the strongest heads are chosen at first, as soon as all effects are computed; 0: none.
         seed: seed of the prompts.

@@ -45,9 +45,12 @@ FormatName = Literal["labelled", "plain", "qa", "chat"]
 # The disjoint parts of a task's examples, or all of them.
 Split = Literal["train", "validation", "test", "all"]
 
-# Where a vector is added in a layer: to the stream that enters the block, or to what its attention writes.
 Engine = Literal["auto", "hooked", "bridge"]
-Site = Literal["resid_pre", "attn_out"]
+
+# Where a vector is added in a layer: to the stream that enters the block, to the stream that leaves it, or to what its
+# attention writes.
+StreamSite = Literal["resid_pre", "resid_post"]
+Site = Literal["resid_pre", "resid_post", "attn_out"]
 
 # Which tokens are edited: the prompt's last one, that and all later ones, or every token.
 Position = Literal["last", "generated", "all"]
@@ -185,6 +188,11 @@ def check_heads(shape: tuple[int, int], heads: Iterable[tuple[int, int]]) -> Non
     for layer, head in heads:
         if not (0 <= layer < shape[0] and 0 <= head < shape[1]):
             raise ArgumentError(f"layers below {shape[0]} and heads below {shape[1]}", repr((layer, head)))
+
+
+def at_layer(layer: int, site: Site) -> str:
+    """Where a vector is added, in words; the input of a layer goes without saying."""
+    return f"layer {layer}" if site == "resid_pre" else f"layer {layer}, {site}"
 
 
 def check_layer(n_layers: int, layer: int, name: str = "layer") -> None:

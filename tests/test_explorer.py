@@ -194,7 +194,7 @@ ONE = [Prompt("the fox", " is")]
         ([NEXT, NEXT], {}, "tasks of different names"),
         ([NEXT, *ONE], {}, "every task to be a Task or a name; got a Prompt"),
         (NEXT, {"layer": 2}, "layer to be from 0 to 1"),
-        (NEXT, {"layer": -1}, "layer to be a whole number"),
+        (NEXT, {"layer": -1}, "layer to be from 0 to 1; got -1"),
         (NEXT, {"scale": float("inf")}, "scale to be a finite number"),
         (NEXT, {"n_clean": 0}, "n_clean to be a whole number of 1 or more"),
     ],

@@ -33,7 +33,7 @@ def cached_facts(
     """
     try:
         files = _files([*sources, *_tokenizer_files(options)])
-        before = {str(path): _times(path) for path in files}
+        before = {str(path): file_times(path) for path in files}
     except OSError:  # loading reports why
         return compute()
     key = _key(sources, options) if files else None
@@ -44,7 +44,7 @@ def cached_facts(
     contents = {str(file): _content(file, kept.get("contents", {}).get(str(file))) for file in files}
     facts = kept["facts"] if kept and _hashes(kept["contents"]) == _hashes(contents) else compute()
     entry = {"key": key, "contents": contents, "facts": facts}
-    if entry != kept and before == {str(file): _times(file) for file in files}:
+    if entry != kept and before == {str(file): file_times(file) for file in files}:
         write_text(path, seal(entry))
     return facts
 
@@ -101,7 +101,7 @@ def _local(source: str | Path) -> Path:
 
 def _content(path: Path, kept: Mapping[str, Any] | None) -> Facts:
     """A file's digest, cached or computed; times that are too recent to reveal a later write are omitted."""
-    times: list[int] | None = _times(path)
+    times: list[int] | None = file_times(path)
     if kept and kept["times"] == times:
         return dict(kept)
     if time.time() - path.stat().st_ctime < SETTLED:
@@ -110,7 +110,7 @@ def _content(path: Path, kept: Mapping[str, Any] | None) -> Facts:
         return {"sha256": file_digest(file, "sha256").hexdigest(), "times": times}
 
 
-def _times(path: Path) -> list[int]:
+def file_times(path: Path) -> list[int]:
     """Size, times of the last write and change, and inode."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -1,6 +1,5 @@
 """Measures of further evidence: replies, the new task's vector subtracted, outputs and weights beside the base's."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,17 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import RecordError
 from ..models import Model, mlp_weights, provenance
 from ..records import ConditionComparison, OutputDivergence, Replies, SteeringSweep, WeightSpectrum
 from ..scoring import evaluate
 from ..scoring.candidates import is_choice
 from ..steering import Setting, compare_conditions, random_vector, steer, steering_sweep
 from ..tasks import Prompt
-from ..tensor_files import load_facts, load_tensors, save_tensors, stream_tensors
+from ..tensor_files import load_tensors
 from ..vectors import InstructionVector
 from ..vocabulary import Condition
 from .divergence import TEXT, kl_divergence, log_probabilities, text_log_probabilities
+from .kept_tensors import keep_tensors
 from .measure import AgainstNewTask, KeptMeasures, SteeringPoint, hash_of_vector, identity_of, key_hash
 from .prompts import TaskPrompts
 from .replies import LONGEST, greedy_replies, texts_to_show
@@ -124,7 +123,7 @@ class FurtherMeasures(KeptMeasures):
                 for layer in range(model.cfg.n_layers) for name, weight in mlp_weights(model, layer).items()
             }  # fmt: skip
 
-        _keep_tensors(self.mlp_file(base.facts), tensors)
+        _keep(self.mlp_file(base.facts), tensors, base)
 
     def keep_outputs(self, base: CheckpointUnderTest, prompts: Sequence[Prompt]) -> None:
         """Write the base's log-probabilities at the prompts' answers, or without prompts on the bundled text."""
@@ -133,7 +132,7 @@ class FurtherMeasures(KeptMeasures):
             model = base.model()
             return {"base": log_probabilities(model, prompts) if prompts else text_log_probabilities(model)}
 
-        _keep_tensors(self.outputs_file(base.facts, prompts), tensors)
+        _keep(self.outputs_file(base.facts, prompts), tensors, base)
 
     def mlp_file(self, base_facts: Mapping[str, Any]) -> Path:
         """The file that ``keep_mlps`` writes."""
@@ -145,19 +144,9 @@ class FurtherMeasures(KeptMeasures):
         return self.folder / f"outputs-{key_hash([identity_of(base_facts), asked])}.safetensors"
 
 
-def _keep_tensors(path: Path, tensors: Callable[[], dict[str, Tensor]]) -> None:
-    """Write tensors to a file whose name says what they are of, unless they are in it undamaged."""
-    facts = {"of": path.stem}
-    if path.exists():
-        try:
-            if load_facts(path) == facts:
-                for _ in stream_tensors(path):
-                    pass
-                return
-            warnings.warn(f"ivlens: {path} holds something else; it is written again", stacklevel=3)
-        except RecordError as error:
-            warnings.warn(f"ivlens: {error}; it is written again", stacklevel=3)
-    save_tensors(path, tensors(), facts)
+def _keep(path: Path, tensors: Callable[[], dict[str, Tensor]], base: CheckpointUnderTest) -> None:
+    """Write tensors of the base to a file whose name says what they are of."""
+    keep_tensors(path, {"of": path.stem}, tensors, base.facts_folder)
 
 
 def _steered_replies(model: Model, prompts: list[Prompt], vector: InstructionVector, steered: SteeringPoint) -> Replies:

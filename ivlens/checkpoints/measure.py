@@ -2,7 +2,6 @@
 
 import json
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from ..activations import capture, mean_head_activations
 from ..effects import indirect_effects
-from ..errors import RecordError
 from ..files import safe_name
 from ..models import (
     Model,
@@ -47,10 +45,11 @@ from ..records import (
 from ..scoring import evaluate, prompt_ids
 from ..steering import compare_conditions, controlled, steering_sweep
 from ..tasks import Prompt, is_lasting
-from ..tensor_files import load_tensors, save_tensors
+from ..tensor_files import load_tensors
 from ..vectors import InstructionVector, instruction_vector
 from ..vocabulary import Condition
 from .config import CheckpointConfig
+from .kept_tensors import keep_tensors
 from .measure_words import IN_WORDS
 from .prompts import TaskPrompts
 from .sources import CheckpointUnderTest
@@ -198,22 +197,19 @@ class KeptMeasures:
 
     def keep_attention(self, base: CheckpointUnderTest) -> None:
         """Write the base's attention matrices to a file, so that no second model is held beside a checkpoint."""
-        path, facts = self.attention_file(base.facts), {"of": key_hash(identity_of(base.facts))}
-        if path.exists():
-            try:
-                if load_tensors(path)[1] == facts:
-                    return
-                warnings.warn(f"ivlens: {path} is another model's; it is written again", stacklevel=2)
-            except RecordError as error:
-                warnings.warn(f"ivlens: {error}; it is written again", stacklevel=2)
-        model = base.model()
-        tensors = {
-            f"{layer}.{name}": weight.cpu().contiguous()
-            for layer in range(model.cfg.n_layers) for name, weight in attention_weights(model, layer).items()
-        }  # fmt: skip
-        save_tensors(path, tensors, facts)
-        if "0.W_Q" not in tensors:
-            log.warning("queries, keys and values are one joint matrix: of the weights, the change of W_O is measured")
+
+        def tensors() -> dict[str, Tensor]:
+            model = base.model()
+            found = {
+                f"{layer}.{name}": weight.cpu().contiguous()
+                for layer in range(model.cfg.n_layers) for name, weight in attention_weights(model, layer).items()
+            }  # fmt: skip
+            if "0.W_Q" not in found:
+                log.warning("queries, keys and values are one joint matrix: of the weights, W_O's change is measured")
+            return found
+
+        facts = {"of": key_hash(identity_of(base.facts))}
+        keep_tensors(self.attention_file(base.facts), facts, tensors, base.facts_folder)
 
     def attention_file(self, base_facts: Mapping[str, Any]) -> Path:
         """The file that ``keep_attention`` writes."""

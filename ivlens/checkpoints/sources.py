@@ -85,6 +85,7 @@ class CheckpointUnderTest:
     facts_folder: Path
     loaded: Model | None = None
     known_facts: dict[str, Any] = field(default_factory=dict)
+    opened_tokenizer: Any = None
     checked: bool = False
 
     @property
@@ -119,22 +120,27 @@ class CheckpointUnderTest:
         return self.loaded
 
     def tokenizer(self) -> Any:
-        """The model's tokenizer, without loading the model.
+        """The model's tokenizer, opened once, without loading the model.
 
         Raises:
             SourceError: there is none.
         """
         if self.loaded is not None:
             return self.loaded.tokenizer
-        own = self.options.get("tokenizer")
-        if own is None and self.source.adapter is not None:
-            own = adapter_tokenizer(self.source.adapter)
-        return open_tokenizer(self.source.source, self.source.revision) if own is None else open_tokenizer(own)
+        if self.opened_tokenizer is None:
+            own, source = self.options.get("tokenizer"), self.source
+            if own is None and source.adapter is not None:
+                own = adapter_tokenizer(source.adapter)
+            self.opened_tokenizer = (
+                open_tokenizer(source.source, source.revision) if own is None else open_tokenizer(own)
+            )
+        return self.opened_tokenizer
 
     def release(self) -> None:
         """Free the model, so that the next one has its memory."""
-        self.loaded, self.checked = None, False
-        gc.collect()
+        if self.loaded is not None:
+            self.loaded, self.checked = None, False
+            gc.collect()
 
 
 def name_sources(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[CheckpointSource]:

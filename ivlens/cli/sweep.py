@@ -10,7 +10,7 @@ from ..records import ConditionComparison, SteeringSweep
 from ..steering import compare_conditions, controlled, layer_grid, steering_sweep
 from ..tasks import is_instructed
 from ..vectors import InstructionVector, load_vector
-from ..vocabulary import Condition, check_layers
+from ..vocabulary import Condition, at_layer, check_layers
 from .loading import check_records, given, model_shape, read_model
 from .tables import show
 from .targets import check_targets
@@ -48,9 +48,9 @@ def run(options: argparse.Namespace) -> None:
     sweep = steering_sweep(model, vector, tuning, layers, options.scales, **settings)
     layer, scale, _ = sweep.best()
     clean = draw(n_test, split="test") if is_instructed(task) else None
-    conditions = controlled(model, held_out, clean, {Condition.VECTOR: vector}, layer, scale, CONTROL_SEEDS)
-    comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale)
-    best = f"test prompts, layer {layer}, scale {scale:g}"
+    conditions = controlled(model, held_out, clean, {Condition.VECTOR: vector}, layer, scale, CONTROL_SEEDS, sweep.site)
+    comparison = compare_conditions(model, conditions, task=task.name, layer=layer, scale=scale, site=sweep.site)
+    best = f"test prompts, {at_layer(layer, sweep.site)}, scale {scale:g}"
     show(options, {"sweep (validation prompts)": sweep.to_frame(), best: comparison.to_frame()})
     if options.out:
         _save(options.out, sweep, comparison)

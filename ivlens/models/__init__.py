@@ -32,6 +32,7 @@ from .facts import provenance as provenance
 from .facts import tokenizer_sha256 as tokenizer_sha256
 from .facts import unchanged as unchanged
 from .finding import check_source as check_source
+from .forks import fork_layer as fork_layer
 from .fused import fused_attention as fused_attention
 from .gradients import base_weights as base_weights
 from .gradients import checkpointed as checkpointed
@@ -75,7 +76,9 @@ from .passes import this_pass as this_pass
 from .points import attn_out_name as attn_out_name
 from .points import mlp_out_name as mlp_out_name
 from .points import pattern_name as pattern_name
+from .points import resid_post_name as resid_post_name
 from .points import resid_pre_name as resid_pre_name
+from .points import stream_name as stream_name
 from .points import z_name as z_name
 from .precision import at_least_float32 as at_least_float32
 from .precision import check_attention as check_attention

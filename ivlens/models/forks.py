@@ -2,7 +2,7 @@
 
 In a layer, rows fork at three points: entering the block, where a vector is added to the stream or the stream is
 replaced; after attention, where a head's z, what a head writes, or all that attention adds is replaced; and after the
-MLP, where what it adds is replaced.
+MLP, where what it adds is replaced. Forks "entering" the layer after the last one fork off the final stream.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..vocabulary import ModelPart, Part
+from ..vocabulary import ModelPart, Part, StreamSite
 from .parts import PartValues
 
 # The kinds of forks in the order in which they fork in a layer, and the parts that they replace.
@@ -62,6 +62,11 @@ class Forks:
 
 
 NO_FORKS = Forks()
+
+
+def fork_layer(layer: int, site: StreamSite) -> int:
+    """The layer that a stream enters after it was changed at a site, which is the number of layers after the last."""
+    return layer + 1 if site == "resid_post" else layer
 
 
 def additions(vectors: Mapping[int, Float[Tensor, "fork d_model"]]) -> dict[int, Forks]:

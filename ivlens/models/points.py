@@ -33,6 +33,16 @@ def resid_pre_name(layer: int) -> str:
     return f"blocks.{layer}.hook_resid_pre"
 
 
+def resid_post_name(layer: int) -> str:
+    """Hook point of the residual stream leaving a block, which enters the next one: [batch, pos, d_model]."""
+    return f"blocks.{layer}.hook_resid_post"
+
+
+def stream_name(n_layers: int, layer: int) -> str:
+    """Hook point of the residual stream entering a layer, or, at the number of layers, leaving the last one."""
+    return resid_pre_name(layer) if layer < n_layers else resid_post_name(n_layers - 1)
+
+
 def attn_out_name(layer: int) -> str:
     """Hook point of what a block's attention adds to the residual stream: [batch, pos, d_model]."""
     return f"blocks.{layer}.hook_attn_out"

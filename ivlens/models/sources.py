@@ -117,7 +117,7 @@ def open_tokenizer(source: Any, revision: str | None = None) -> Any:
     if not isinstance(source, (str, Path)):
         return source
     try:
-        path, name, _ = _located(source, revision)
+        path, name, _ = _located(source, revision, weights=False)
     except SourceError as error:
         remedy = "give a folder, a Hugging Face hub name or a .gguf file that holds one"
         raise SourceError(f"a readable tokenizer at {source!s:.200}", error.came, remedy) from error
@@ -160,8 +160,11 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         raise OSError(reason(error)) from error
 
 
-def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
-    """The local folder or GGUF file that a source names, the name that records give it, and a hub name's commit."""
+def _located(source: str | Path, revision: str | None, *, weights: bool = True) -> tuple[Path, str, str | None]:
+    """The local folder or GGUF file that a source names, the name that records give it, and a hub name's commit.
+
+    ``weights`` says whether a packaged model's are verified.
+    """
     text, path = str(source), local_path(source)
     if revision is not None and (path is not None or text in PACKAGED):
         raise ArgumentError("a revision only with a hub name", f"revision {revision!r:.60} with {text:.200}")
@@ -170,7 +173,7 @@ def _located(source: str | Path, revision: str | None) -> tuple[Path, str, str |
     if path is not None:  # before a packaged model of that name
         return path, os.path.join(os.curdir, path) if text in PACKAGED else str(path), None
     if model := PACKAGED.get(text):
-        return packaged_folder(model, convert_gguf), model.name, None
+        return packaged_folder(model, convert_gguf, weights=weights), model.name, None
     folder, commit = hub_model(text, revision)
     return folder, text, commit
 

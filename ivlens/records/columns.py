@@ -305,7 +305,8 @@ FRAMES: dict[str, dict[str, Column]] = {
         "with": _text("What is generated with the vector added."),
     },
     "SteeringSweep.to_frame": {
-        "layer": _int("index", "Layer whose input the vector is added to."),
+        "layer": _int("index", "Layer at which the vector is added."),
+        "site": _text("Where in the layer: resid_pre, its input, or resid_post, its output."),
         "scale": _float("factor", "What the vector is multiplied by."),
         "k": _int("heads", "Number of the vector's first heads that were summed."),
         **ANSWERS,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ..text import one_line
+from ..vocabulary import Site, at_layer
 from .html import block, table
 from .store import Record
 
@@ -15,7 +16,8 @@ PROMPT_LETTERS, ANSWER_LETTERS = 40, 30  # characters of a text in print, at mos
 class SteeredAnswers(Record):
     """What a model generates after each prompt without a vector and with it, at one layer and one scale or several.
 
-    ``without`` has an answer per prompt, ``steered`` one per scale and prompt; ``task`` is the vector's.
+    ``without`` has an answer per prompt, ``steered`` one per scale and prompt; ``task`` is the vector's, ``site`` where
+    in the layer it is added (see ``steer``).
 
     Example:
         >>> answers = iv.generate(model, prompts, vector=vector, layer=1, scale=4, max_tokens=3)
@@ -29,6 +31,7 @@ class SteeredAnswers(Record):
     layer: int
     scales: tuple[float, ...]
     task: str = field(default="")
+    site: Site = field(default="resid_pre", metadata={"added": True})
 
     def to_frame(self) -> pd.DataFrame:
         """One row per prompt and scale: prompt, scale, the answer without the vector and with it."""
@@ -42,7 +45,7 @@ class SteeredAnswers(Record):
         )
 
     def _heading(self) -> str:
-        return f"vector{f' of {self.task}' if self.task else ''} at layer {self.layer}"
+        return f"vector{f' of {self.task}' if self.task else ''} at {at_layer(self.layer, self.site)}"
 
     def _columns(self) -> list[str]:
         return ["prompt", "without vector", *(f"scale {scale:g}" for scale in self.scales)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..checks import check_finite, checked
 from ..errors import one_of
 from ..stats import standard_error, wilson_interval
+from ..vocabulary import StreamSite
 from .store import Record, todays_condition
 
 
@@ -18,7 +19,8 @@ class SteeringSweep(Record):
     """How steered prompts are answered, for each layer, scale and number of heads.
 
     ``correct`` (whether the answer is an accepted one) and ``probabilities`` (of the whole answer) are [layer, scale,
-    k, prompt]; ``ks`` are the numbers of heads summed into the vector.
+    k, prompt]; ``ks`` are the numbers of heads summed into the vector. ``site`` is where in the layers it is added:
+    "resid_pre", their input, or "resid_post", their output.
 
     Example:
         >>> layer, scale, k = iv.steering_sweep(model, vector, prompts, layers=[0, 1], scales=[1.0]).best()
@@ -32,6 +34,7 @@ class SteeringSweep(Record):
     scales: tuple[float, ...] = field(metadata={"axis": "scale"})
     ks: tuple[int, ...] = field(metadata={"axis": "k"})
     task: str = ""
+    site: StreamSite = field(default="resid_pre", metadata={"added": True})
 
     def __post_init__(self) -> None:
         check_finite("probabilities [layer, scale, k, prompt]", self.probabilities)
@@ -58,12 +61,12 @@ class SteeringSweep(Record):
         return int(layer), float(scale), int(k)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per setting: layer, scale, k, accuracy with its 95% interval (low, high), probability, n."""
+        """One row per setting: layer, site, scale, k, accuracy with its 95% interval (low, high), probability, n."""
         rows = []
         for i, layer in enumerate(self.layers):
             for j, scale in enumerate(self.scales):
                 for n, k in enumerate(self.ks):
-                    setting = {"layer": layer, "scale": scale, "k": k}
+                    setting = {"layer": layer, "site": self.site, "scale": scale, "k": k}
                     rows.append(setting | _measured(self.correct[i, j, n], self.probabilities[i, j, n]))
         return pd.DataFrame(rows)
 

@@ -83,7 +83,7 @@ def _forks(model: Model, evaluated: Sequence[tuple[list[Prompt], Context]]) -> d
     """By their numbers, the conditions that are streams which fork off the plain prompts, or these themselves."""
     forks: dict[int, Steering | None] = {}
     for number, (prompts, context) in enumerate(evaluated if runs_once(model) else ()):
-        steers = isinstance(context, Steering) and context.model is model and context.forks
+        steers = isinstance(context, Steering) and context.model is model and context.forks_at is not None
         if (context is None or steers) and not any(map(is_generated, prompts)):
             forks[number] = context if isinstance(context, Steering) else None
     return forks
@@ -93,10 +93,10 @@ def _in_streams(model: Model, prompts: list[Prompt], contexts: Sequence[Steering
     """Answers under several conditions of the same prompts, which run once."""
     warn_of_missing_spaces(model.tokenizer, prompts)
     asked = candidates_of(model, prompts)
-    steerings = sorted((each for each in contexts if each is not None), key=attrgetter("layer"))
+    steerings = sorted((each for each in contexts if each is not None), key=attrgetter("forks_at"))
     added = {
         layer: torch.stack([each.added for each in of_layer])
-        for layer, of_layer in groupby(steerings, key=attrgetter("layer"))
+        for layer, of_layer in groupby(steerings, key=attrgetter("forks_at"))
     }
     found = steered_likelihoods(model, asked, added, doing="evaluating")
     refuse_odd("logits", [prompt.text for prompt in prompts], odd_ones(found))

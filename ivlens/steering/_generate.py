@@ -9,6 +9,7 @@ from ..records import SteeredAnswers
 from ..scoring import generate_answers
 from ..tasks import Prompt
 from ..vectors import InstructionVector
+from ..vocabulary import Site
 from ._steer import Tokens, Vector, steer
 
 NO_ANSWER = ("-",)  # of a prompt that is a text alone
@@ -23,6 +24,7 @@ def generate(
     layer: int,
     scale: float | Sequence[float] = 1.0,
     position: Tokens = "last",
+    site: Site = "resid_pre",
     max_tokens: Count = 16,
     stop: str | Sequence[str] = ("\n",),
     batch_size: Count = 32,
@@ -33,9 +35,10 @@ def generate(
         model: the model that answers.
         prompts: one text or several, or prompts.
         vector: an instruction vector, or values of your own, [d_model].
-        layer: the block whose residual stream is steered.
+        layer: the block at which the vector is added.
         scale: factor of the vector, or several to compare.
         position: the tokens that are steered, see ``steer``.
+        site: where in the block, see ``steer``.
         max_tokens: generated tokens, at most.
         stop: texts that end an answer and are not part of it.
         batch_size: prompts that run together.
@@ -63,11 +66,11 @@ def generate(
 
     plain, steered = answers(), []
     for each in scales:
-        with steer(model, vector, layer, each, position):
+        with steer(model, vector, layer, each, position, site):
             steered.append(answers())
     task = vector.task if isinstance(vector, InstructionVector) else ""
     settings = {"position": position, "max_tokens": max_tokens, "stop": stop, "prompts": len(asked)}
     return SteeredAnswers(
-        tuple(prompt.text for prompt in asked), plain, tuple(steered), layer, scales, task,
+        tuple(prompt.text for prompt in asked), plain, tuple(steered), layer, scales, task, site,
         provenance=provenance(model, **settings),
     )  # fmt: skip

@@ -8,25 +8,24 @@ from torch import Tensor
 
 from ..checks import Index, checked
 from ..errors import ArgumentError, brief
-from ..models import Hooks, Model, attn_out_name, resid_pre_name, this_pass
+from ..models import Hooks, Model, attn_out_name, fork_layer, resid_post_name, resid_pre_name, this_pass
 from ..records import check_finite
 from ..vectors import InstructionVector, vector_values
 from ..vocabulary import POSITIONS, Site, check_layer
 
 Tokens = str | Index | Sequence[Index]
 Vector = InstructionVector | Float[Tensor, " d_model"]
-SITES = {"resid_pre": resid_pre_name, "attn_out": attn_out_name}
+SITES = {"resid_pre": resid_pre_name, "resid_post": resid_post_name, "attn_out": attn_out_name}
 
 
 class Steering(Hooks):
-    """The context of ``steer``: what is ``added``, and at which ``layer``.
+    """The context of ``steer``: what is ``added``, and the layer that the stream enters after it, for ``Forks``.
 
-    ``forks`` says that it is added to the stream entering the layer at the last prompt token, nowhere else.
+    ``forks_at`` is None where it is added elsewhere than to the stream at the last prompt token.
     """
 
-    layer: int
     added: Float[Tensor, " d_model"]
-    forks: bool
+    forks_at: int | None
 
 
 @checked
@@ -47,12 +46,13 @@ def steer(
     Args:
         model: the model to steer.
         vector: an instruction vector, or values of your own, [d_model].
-        layer: the block whose residual stream is steered.
+        layer: the block at which the vector is added. A paper's layer whose *output* is steered (2310.15213, repeng) is
+            ours with ``site="resid_post"``, or the next one.
         scale: factor of the vector.
         position: "last", the prompt's last token; "generated", that and every later token (answer tokens, steps of
             ``model.generate``); "all", all tokens; or indices into the prompt, negative ones from its end.
-        site: "resid_pre", where the stream enters the block (2310.15213), or "attn_out", on what its attention adds
-            (2502.11019).
+        site: "resid_pre", where the stream enters the block; "resid_post", where it leaves the block, which is where it
+            enters the next one; or "attn_out", on what the block's attention adds (2502.11019).
 
     Returns:
         A context; the hook is removed on leaving, whatever happens.
@@ -82,7 +82,8 @@ def steer(
         "position": position if isinstance(position, (str, int)) else list(position), "site": site,
     }  # fmt: skip
     steering = Steering(model, {SITES[site](layer): edit}, facts, in_parts=True, at_last=position == "last")
-    steering.layer, steering.added, steering.forks = layer, added, (position, site) == ("last", "resid_pre")
+    steering.added = added
+    steering.forks_at = fork_layer(layer, site) if position == "last" and site != "attn_out" else None
     return steering
 
 

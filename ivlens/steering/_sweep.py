@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import Between, Count, checked
 from ..errors import ArgumentError, refuse_odd
-from ..models import Model, batches, provenance, rows_that_fit, runs_once, sweep_additions
+from ..models import Model, batches, fork_layer, provenance, rows_that_fit, runs_once, sweep_additions
 from ..progress import ProgressBar
 from ..records import SteeringSweep, check_finite
 from ..scoring import (
@@ -24,7 +24,7 @@ from ..scoring import (
 )
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
-from ..vocabulary import TokenizedPrompt, check_layers
+from ..vocabulary import StreamSite, TokenizedPrompt, check_layers
 from ._generated import judge_steered
 
 
@@ -38,6 +38,7 @@ def steering_sweep(
     scales: Sequence[float],
     ks: Sequence[int] | None = None,
     *,
+    site: StreamSite = "resid_pre",
     stream_budget: Annotated[int, Between(2)] | None = None,
 ) -> SteeringSweep:
     """How prompts are answered with the vector added at their last token, for each layer, scale and number of heads.
@@ -55,6 +56,7 @@ def steering_sweep(
         layers: layers to add the vector at.
         scales: factors of the vector.
         ks: numbers of the vector's first heads to sum (None: all of them).
+        site: where in the layers, "resid_pre", their input, or "resid_post", their output.
         stream_budget: rows of residual streams that are computed at once; fewer need less memory (None: what fits).
 
     Returns:
@@ -79,7 +81,8 @@ def steering_sweep(
     check_answers(model, prompts)
     asked = candidates_of(model, map(by_likelihood, prompts))
     order = sorted(set(layers))
-    found = steered_likelihoods(model, asked, dict.fromkeys(order, added), stream_budget)
+    by_layer = {fork_layer(layer, site): added for layer in order}
+    found = steered_likelihoods(model, asked, by_layer, stream_budget)
     refuse_odd("probabilities at every layer, scale and k", [prompt.text for prompt in prompts], odd_ones(found))
     shape, back = (len(order), len(scales), len(ks)), [order.index(layer) for layer in layers]
     judged = [judge(*each).correct[1:] for each in zip(asked, found, strict=True)]  # without the clean stream
@@ -87,10 +90,10 @@ def steering_sweep(
     correct, probabilities = (torch.stack(each, -1).view(*shape, -1)[back] for each in (judged, logs))
     if generated := [number for number, prompt in enumerate(prompts) if is_generated(prompt)]:
         these, vectors = [prompts[number] for number in generated], added.unflatten(0, shape[1:])
-        correct[..., generated] = judge_steered(model, these, layers, vectors)
+        correct[..., generated] = judge_steered(model, these, layers, vectors, site)
     settings = {"vector": vector.provenance.get("settings"), "heads": len(vector.heads)}
     return SteeringSweep(
-        correct, probabilities.exp(), layers, scales, ks, vector.task, provenance=provenance(model, **settings)
+        correct, probabilities.exp(), layers, scales, ks, vector.task, site, provenance=provenance(model, **settings)
     )
 
 
@@ -108,7 +111,7 @@ def steered_likelihoods(
 ) -> list[Likelihoods]:
     """The likelihoods of each prompt's candidates, [stream, candidate]: in the clean run, then with each vector.
 
-    ``added`` has the vectors by layer, in the order of layers; ``doing`` is the progress bar's text.
+    ``added`` has the vectors by the layer that the stream then enters, in order; ``doing`` is the progress bar's text.
     """
     streams = 1 + sum(map(len, added.values()))
     longest = max(len(each.tokens.prompt_ids) + max(each.n_tokens) for each in asked)

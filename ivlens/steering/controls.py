@@ -9,12 +9,12 @@ from ..activations import capture
 from ..checks import Count, Seed, checked
 from ..errors import ArgumentError
 from ..heads import random_heads
-from ..models import Model, at_least_float32, provenance, resid_pre_name
+from ..models import Model, at_least_float32, attn_out_name, fork_layer, provenance, stream_name
 from ..records import HeadMeans
 from ..scoring import listed
 from ..tasks import Prompt
 from ..vectors import InstructionVector, instruction_vector
-from ..vocabulary import Condition, check_layer
+from ..vocabulary import Condition, Site, at_layer, check_layer
 from ._compare import Setting
 from ._steer import steer
 
@@ -76,22 +76,24 @@ def mean_difference(
     corrupted: Iterable[Prompt] | Prompt,
     layer: int,
     *,
+    site: Site = "resid_pre",
     batch_size: Count = 32,
 ) -> InstructionVector:
-    """The classical steering vector: mean residual stream entering ``layer`` at the last token, clean minus corrupted.
+    """The classical steering vector: mean residual stream at ``layer`` and the last token, clean minus corrupted.
 
     Args:
         model: the model to record.
         clean: prompts that show the task.
         corrupted: prompts that do not.
-        layer: the layer whose input is averaged.
+        layer: the layer at which activations are averaged.
+        site: where in the layer, as in ``steer``, which adds the vector there.
         batch_size: prompts per forward pass.
 
     Returns:
         A vector without heads, in the residual stream's units.
 
     Raises:
-        ArgumentError: a layer that the model does not have.
+        ArgumentError: a layer or site that does not exist.
         PromptError: no prompts, or one that cannot be tokenised.
 
     Example:
@@ -100,13 +102,13 @@ def mean_difference(
     """
     check_layer(model.cfg.n_layers, layer)
     clean, corrupted = listed(clean), listed(corrupted)
-    point = resid_pre_name(layer)
+    n_layers = model.cfg.n_layers
+    point = attn_out_name(layer) if site == "attn_out" else stream_name(n_layers, fork_layer(layer, site))
     with_task, without = (capture(model, each, [point], batch_size=batch_size)[point] for each in (clean, corrupted))
     values = (with_task - without).to(at_least_float32(model.cfg.dtype))
-    origin = provenance(model, layer=layer, clean=len(clean), corrupted=len(corrupted))
-    return InstructionVector(
-        values, values.new_zeros(0, len(values)), (), f"mean difference, layer {layer}", provenance=origin
-    )
+    origin = provenance(model, layer=layer, site=site, clean=len(clean), corrupted=len(corrupted))
+    name = f"mean difference, {at_layer(layer, site)}"
+    return InstructionVector(values, values.new_zeros(0, len(values)), (), name, provenance=origin)
 
 
 def steered(
@@ -115,9 +117,10 @@ def steered(
     vectors: Mapping[str, InstructionVector],
     layer: int,
     scale: float,
+    site: Site = "resid_pre",
 ) -> dict[str, Setting]:
     """Conditions for ``compare_conditions``: the prompts with each of the vectors added, by the vectors' names."""
-    return {name: (prompts, steer(model, vector, layer, scale)) for name, vector in vectors.items()}
+    return {name: (prompts, steer(model, vector, layer, scale, site=site)) for name, vector in vectors.items()}
 
 
 def controlled(
@@ -128,6 +131,7 @@ def controlled(
     layer: int,
     scale: float,
     random_seeds: Sequence[int],
+    site: Site = "resid_pre",
 ) -> dict[str, Setting]:
     """Conditions for ``compare_conditions``: what steering is compared with, wherever it is.
 
@@ -136,13 +140,14 @@ def controlled(
         bare: prompts without instruction and demonstrations.
         clean: the same queries with them; None leaves them out.
         vectors: by name, vectors that are added to the bare prompts.
-        layer: where they are added.
+        layer: the layer at which they are added.
         scale: their factor.
         random_seeds: of random vectors of the first vector's norm, which are added instead.
+        site: where in the layer, see ``steer``.
     """
     first = next(iter(vectors.values()))
     random = {Condition.RANDOM_VECTOR.of(seed): random_vector(first, seed=seed) for seed in random_seeds}
     conditions: dict[str, Setting] = {Condition.BARE: (bare, None)}
     if clean is not None:
         conditions[Condition.CLEAN] = (clean, None)
-    return conditions | steered(model, bare, {**vectors, **random}, layer, scale)
+    return conditions | steered(model, bare, {**vectors, **random}, layer, scale, site)

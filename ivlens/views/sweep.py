@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from ..checks import checked
 from ..records import SteeringSweep
 from ..text import plural
+from ..vocabulary import at_layer
 from .axes import colour_bar, outlines, text_axis, tick_step
 from .layout import Margins, Size, columns_for, panel_grid
 from .style import OKABE_ITO, SEQUENTIAL
@@ -42,12 +43,13 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
         (2, 2)
     """
     frame, ks = sweep.to_frame(), sorted(sweep.ks)
-    best_layer, best_scale, best_k = best = sweep.best()
+    best_layer, best_scale, best_k = sweep.best()
     size = Size(max(120, min(440, 38 * len(sweep.scales))), max(120, min(600, 20 * len(sweep.layers))))
     names = [plural(k, "head") for k in ks]
+    rows_title = "layer" if sweep.site == "resid_pre" else f"layer, {sweep.site}"
     heading = (sweep.task or "Steering sweep") if title is None else title
     columns = columns_for(len(ks), size.width, GAPS.width, MARGINS)
-    draft, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading, _facts(sweep.n, frame, best))
+    draft, panels = panel_grid(names, size, columns, GAPS, MARGINS, heading, _facts(sweep, frame))
     for k, panel in zip(ks, panels, strict=True):
         rows = frame[frame["k"] == k].sort_values(["layer", "scale"])
         layers, scales = sorted(set(rows["layer"])), sorted(set(rows["scale"]))
@@ -56,7 +58,7 @@ def sweep_heatmap(sweep: SteeringSweep, *, title: str | None = None) -> go.Figur
             square = layers.index(best_layer), scales.index(best_scale)
             draft.add_traces([outlines([square], "best", OKABE_ITO[1], width=3, reach=0.48)], **panel)
         draft.update_xaxes(_axis("scale", scales, size.width, 34), **panel)
-        draft.update_yaxes(_axis("layer" if panel["col"] == 1 else "", layers, size.height, 16), **panel)
+        draft.update_yaxes(_axis(rows_title if panel["col"] == 1 else "", layers, size.height, 16), **panel)
     return draft.figure()
 
 
@@ -86,11 +88,12 @@ def _axis(title: str, values: list[Any], pixels: int, room: int) -> dict[str, An
     return text_axis(texts) | {"title": {"text": title}, "range": [-0.5, len(values) - 0.5]}
 
 
-def _facts(n: int, frame: pd.DataFrame, best: tuple[int, float, int]) -> str:
-    layer, scale, k = best
+def _facts(sweep: SteeringSweep, frame: pd.DataFrame) -> str:
+    layer, scale, k = sweep.best()
+    where = f"{at_layer(layer, sweep.site)}, scale {scale:g}, {plural(k, 'head')}"
     row = frame[(frame["layer"] == layer) & (frame["scale"] == scale) & (frame["k"] == k)].iloc[0]
     return (
-        f"accuracy with the vector added, n = {plural(n, 'prompt')}\n"
-        f"outlined, the best combination on these prompts:\nlayer {layer}, scale {scale:g}, {plural(k, 'head')}: "
+        f"accuracy with the vector added, n = {plural(sweep.n, 'prompt')}\n"
+        f"outlined, the best combination on these prompts:\n{where}: "
         f"{row['accuracy']:.2f} (95% interval {row['low']:.2f} to {row['high']:.2f})"
     )

@@ -101,8 +101,10 @@ def edits(model: Any, seed: int) -> ExitStack:
     """Two vectors added at one layer, one at another, and heads ablated."""
     noise = torch.Generator().manual_seed(seed)
     stack = ExitStack()
-    for layer in (0, 1, 1):
-        stack.enter_context(iv.steer(model, torch.randn(model.cfg.d_model, generator=noise).double(), layer, 2.0))
+    end = model.cfg.n_layers - 1
+    for layer, site in ((0, "resid_pre"), (1, "resid_pre"), (1, "resid_pre"), (0, "resid_post"), (end, "resid_post")):
+        vector = torch.randn(model.cfg.d_model, generator=noise).double()
+        stack.enter_context(iv.steer(model, vector, layer, 2.0, site=site))
     stack.enter_context(iv.ablate(model, [(0, 1), (1, 0)]))
     return stack
 

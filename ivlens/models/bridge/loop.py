@@ -9,7 +9,7 @@ from torch import Tensor
 from ...vocabulary import TokenizedPrompt
 from ..hooks import hooked
 from ..passes import last_token
-from ..points import resid_pre_name
+from ..points import stream_name
 from ..runs import answer_residual, padded
 from ..tails import PromptCandidates
 from .model import Bridge
@@ -23,8 +23,9 @@ def rows_by_loop(
     prompt = padded([pair], bridge.cfg.device)
     rows = [answer_residual(bridge, prompt)]
     for layer in sorted(added):
+        point = stream_name(bridge.cfg.n_layers, layer)
         for vector in added[layer]:
-            with hooked(bridge, {resid_pre_name(layer): _adding(vector)}):
+            with hooked(bridge, {point: _adding(vector)}):
                 rows.append(answer_residual(bridge, prompt))
     return torch.stack(rows)
 

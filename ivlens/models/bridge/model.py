@@ -15,7 +15,7 @@ from ...checks import Count, checked
 from ...errors import ArgumentError, HookError, UnsupportedError
 from ..engines import Model
 from ..hooks import hooks_on
-from ..points import Point, attn_out_name, mlp_out_name, pattern_name, resid_pre_name, z_name
+from ..points import Point, attn_out_name, mlp_out_name, pattern_name, resid_post_name, resid_pre_name, z_name
 from .decoder import Decoder, find_decoder
 from .rows import Arrangement, SweepTrial
 
@@ -262,7 +262,7 @@ def _points(decoder: Decoder) -> dict[str, Point]:
     points: dict[str, Point] = {}
     for number, layer in enumerate(decoder.layers):
         points[resid_pre_name(number)] = Point(layer.module, given=True)
-        points[f"blocks.{number}.hook_resid_post"] = Point(layer.module, given=False)
+        points[resid_post_name(number)] = Point(layer.module, given=False)
         if layer.output is not None and layer.attention is not None:
             points[z_name(number)] = Point(layer.output, given=True, heads=decoder.n_heads)
             points[pattern_name(number)] = Point(layer.attention, given=False, item=1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
 from ..hooks import has_hooks, hooked
+from ..points import resid_post_name
 from ..precision import TOLERANCE
 from ..prefixes import Prefixes, run_after, run_prefixes, run_prompts, run_tails, shares_prefixes
 from ..runs import answer_residual, final_logits, padded
@@ -44,7 +45,7 @@ def _run(
 ) -> tuple[Float[Tensor, "batch pos d_model"], Any]:
     """The final residual streams of tokens after what is cached, and the cache with both."""
     found: list[Tensor] = []
-    with hooked(model, {f"blocks.{model.cfg.n_layers - 1}.hook_resid_post": found.append}):
+    with hooked(model, {resid_post_name(model.cfg.n_layers - 1): found.append}):
         output = run_cached(model, tokens, mask, cache)
     return found[0], output.past_key_values
 

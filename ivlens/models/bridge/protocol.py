@@ -21,6 +21,7 @@ from ..lora import has_lora, lora_is_on, weight_names
 from ..part_weights import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from ..parts import PartValues, check_parts, check_values
 from ..passes import last_prompt_tokens
+from ..points import resid_post_name
 from ..precision import check_attention, check_dtype
 from ..runs import Rows, final_logits, final_residual, unembedding
 from ..streams.memory import LEAST, SHARE, free_memory, rows_that_fit
@@ -38,8 +39,8 @@ PROJECTIONS = {"W_Q": ("q_proj", "query"), "W_K": ("k_proj", "key"), "W_V": ("v_
 @final_residual.register(Bridge)
 def _final_residual(model: Bridge, rows: Rows) -> Float[Tensor, "batch pos d_model"]:
     found: list[Tensor] = []
-    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    with last_prompt_tokens(rows.last, rows.tokens), hooked(model, {last: found.append}):
+    last = {resid_post_name(model.cfg.n_layers - 1): found.append}
+    with last_prompt_tokens(rows.last, rows.tokens), hooked(model, last):
         model.run(rows.tokens, rows.mask, logits_to_keep=1)
     return found[0]
 

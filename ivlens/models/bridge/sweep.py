@@ -50,7 +50,8 @@ def run_rows(
                 hook = partial(rows.edit, edit)
                 hooks.callback(point.detach, hook)
                 point.attach(hook)
-        hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(rows.leave).remove)
+        leave = partial(rows.leave, forks.get(bridge.cfg.n_layers, NO_FORKS))
+        hooks.callback(bridge.decoder.layers[-1].module.register_forward_hook(leave).remove)
         bridge.run(own, None, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return rows.final[-1]
 
@@ -115,13 +116,7 @@ class _Rows:
         stream, _ = taken(args, options)
         rows = self.arrangement.of(stream, self.width)
         self.before = len(rows)
-        if forks.count:
-            new = rows[:1].repeat(forks.count, 1, 1)
-            if forks.added is not None:
-                new[forks.spans["added"], 0] += forks.added[:, 0].to(new)
-            if forks.residual is not None:
-                new[forks.spans["residual"], 0] = forks.residual[:, 0].to(new)
-            rows = torch.cat([rows, new])
+        rows = _forked(rows, forks)
         layers = [] if self.cache is None else self.cache.layers
         cached = layers[number] if number < len(layers) else None
         args, options = self.arrangement.fit((args, options), cached, rows)
@@ -133,11 +128,23 @@ class _Rows:
         edit(rows[self.before :, 0])
         return self.arrangement.whole(rows)
 
-    def leave(self, layer: nn.Module, args: Any, output: Any) -> Any:
-        """After the last layer: the rows are kept, and only the clean one goes on to the logits."""
-        self.final.append(self.arrangement.of(first(output), self.width))
+    def leave(self, forks: Forks, layer: nn.Module, args: Any, output: Any) -> Any:
+        """After the last layer: the last rows fork, all are kept, and only the clean one goes on to the logits."""
+        self.final.append(_forked(self.arrangement.of(first(output), self.width), forks))
         clean = self.arrangement.whole(self.final[-1][:1])
         return (clean, *output[1:]) if isinstance(output, tuple) else clean
+
+
+def _forked(rows: Float[Tensor, "row width d_model"], forks: Forks) -> Float[Tensor, "forked width d_model"]:
+    """The rows, and those that fork off the clean one: another value of the stream at the last prompt token."""
+    if not forks.count:
+        return rows
+    new = rows[:1].repeat(forks.count, 1, 1)
+    if forks.added is not None:
+        new[forks.spans["added"], 0] += forks.added[:, 0].to(new)
+    if forks.residual is not None:
+        new[forks.spans["residual"], 0] = forks.residual[:, 0].to(new)
+    return torch.cat([rows, new])
 
 
 def _named(layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -5,7 +5,7 @@ A causal model patched at the last prompt token changes nothing before it. So th
 patched in layer l equals the clean one below l, and forks off it there: as a copy with another value at the last prompt
 token. It forks at one of three points of a block:
 
-- entering it, where the residual stream x becomes x + v, or the value of another model;
+- entering it, where the residual stream x becomes x + v, or the value of another model; likewise after the last block;
 - after attention, where a head's z becomes z', which changes the sum of what the heads write by (z' - z) W_O; or where
   what a head writes becomes w, which changes the sum by w - z W_O, whatever W_O the value w was written by. A norm of
   attention's output comes after that sum. Or all that attention adds is replaced, after the norm;

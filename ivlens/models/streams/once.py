@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import accumulate
 from typing import TypeGuard
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from ...vocabulary import Ids, TokenizedPrompt
 from ..engines import HookedTransformer, Model
 from ..hooks import edited_at_last, edits_at_last, has_hooks
-from ..points import resid_pre_name, z_name
+from ..points import resid_post_name, resid_pre_name, z_name
 from ..runs import answer_residual, padded
 from .attention import tree_attention
 from .block import advance, embedded, normed
@@ -33,7 +34,7 @@ def runs_once(model: Model) -> TypeGuard[HookedTransformer]:
 
 def runs_edited_once(model: Model) -> TypeGuard[HookedTransformer]:
     """Whether ``run_once`` gives what the model's forward pass does with the hooks that are active on it, if any."""
-    return _represented(model) and edits_at_last(model, recorded_points(model))
+    return _represented(model) and edits_at_last(model, _edited_points(model))
 
 
 def _represented(model: Model) -> TypeGuard[HookedTransformer]:
@@ -47,8 +48,13 @@ def _represented(model: Model) -> TypeGuard[HookedTransformer]:
 
 
 def recorded_points(model: HookedTransformer) -> set[str]:
-    """The hook points at which ``run_once`` records and runs edits."""
+    """The hook points at which ``run_once`` records."""
     return {name(layer) for layer in range(model.cfg.n_layers) for name in (resid_pre_name, z_name)}
+
+
+def _edited_points(model: HookedTransformer) -> set[str]:
+    """The hook points at which ``run_once`` runs edits."""
+    return recorded_points(model) | {resid_post_name(layer) for layer in range(model.cfg.n_layers)}
 
 
 @contextmanager
@@ -108,5 +114,8 @@ def run_once(
             record(z_name(layer), z[last])
         if layer == model.cfg.n_layers - 1:
             x, z = x[rows], z[rows]
+            starts = accumulate([0, *map(len, asked[:-1])])
+            last = torch.tensor([start for start, own in zip(starts, asked, strict=True) if own], dtype=torch.long)
         x = advance(block, x, z)
+        x[last] = edited_at_last(model, resid_post_name(layer), x[last])
     return list(x.split([len(of_prompt) for of_prompt in asked]))

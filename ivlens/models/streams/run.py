@@ -46,6 +46,7 @@ def run_together(
     for layer, block in enumerate(model.blocks):
         kept = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
         x = _advance(in_dtype(block, dtype), x, layout, kept, forks.get(layer, NO_FORKS))
+    x = _enter(x, kept, forks.get(model.cfg.n_layers, NO_FORKS))
     return [kept.streams(x)[:, own] for own in kept.own]
 
 

@@ -79,6 +79,8 @@ def sweep_additions(
 ) -> list[list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]]:
     """Score each prompt's candidates with each of the vectors added to the residual stream entering its layer.
 
+    At the number of layers, they are added to the stream that leaves the last one.
+
     For each prompt and candidate the log probabilities of its tokens, [stream, answer], and whether greedy decoding
     gives it; stream 0 is the clean run, then come the vectors by layer.
 

@@ -40,7 +40,7 @@ class Assignable(ipw.VBox):
 
     @property
     def layer(self) -> int:
-        """The layer at which the vector is added."""
+        """The layer to whose input the vector is added."""
         return int(self.vector_panel.layer.value)
 
     @layer.setter
@@ -91,14 +91,14 @@ class Assignable(ipw.VBox):
         self._apply(**(self.vector_panel.setting._asdict() | changes))
 
     @checked
-    def _apply(self, heads: Sequence[tuple[int, int]], layer: Natural, scale: float) -> None:
+    def _apply(self, heads: Sequence[tuple[int, int]], layer: int, scale: float) -> None:
         setting = self._checked(heads, layer, scale)
         self.vector_panel.callbacks.run(lambda: setattr(self.vector_panel, "setting", setting))
 
     @checked
     def _restore(
         self, to_choose: Natural, task: str, metric: Metric, prompt: Natural | None, heads: Sequence[tuple[int, int]],
-        layer: Natural, scale: float,
+        layer: int, scale: float,
     ) -> None:  # fmt: skip
         one_of("task", task, tuple(self.explorer.prompts))
         count = len(self.explorer.prompts[task].corrupted)
