@@ -34,7 +34,6 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # How effects are computed: last-token streams, one forward pass per head, or first-order estimates from gradients.
 Method = Literal["exact", "loop", "attribution"]
-PositionMethod = Literal["loop", "attribution"]
 
 # How the task is hidden from a prompt.
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]

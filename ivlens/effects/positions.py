@@ -11,15 +11,16 @@ from torch import Tensor
 from ..activations import check_means
 from ..checks import Count, checked
 from ..errors import MismatchError
-from ..models import Model, PartValues, check_parts, check_values, provenance
+from ..models import Model, PartValues, check_parts, check_position_streams, check_values, provenance
 from ..records import PositionEffects, PositionMeans, PositionPartEffects, PositionPartMeans
 from ..scoring import all_ids, listed
 from ..tasks import Prompt, positions_by_name, task_names
-from ..vocabulary import EffectPart, Metric, Part, PositionMethod, all_parts
+from ..vocabulary import EffectPart, Method, Metric, Part, all_parts
 from .attribution import Effects, Groups, attributed_effects, prompts_that_fit
 from .checks import check_effects, check_means_of, check_method
-from .loop import patched_effects
 from .options import wrong_options
+from .patching import Patching, exact_or_loop
+from .position_patching import patched_effects
 
 Run = Callable[..., tuple[Effects, Float[Tensor, " prompt"]]]
 
@@ -44,7 +45,7 @@ def position_effects(
     means: PositionMeans | PositionPartMeans,
     *,
     parts: Sequence[EffectPart] | None = None,
-    method: PositionMethod = "loop",
+    method: Method = "exact",
     metric: Metric = "log-probability",
     batch_size: Count = 32,
     steps: Count = 1,
@@ -60,17 +61,20 @@ def position_effects(
         means: mean outputs at each position (``mean_position_activations``), aligned by role, whatever the prompts'
             lengths, or by position where all prompts, clean and corrupted, are of one length.
         parts: with means of parts, which of them are patched (None: all that there are means of).
-        method: "loop" runs every patch, "attribution" is the first-order estimate, all parts and positions from one
-            forward and one backward pass.
+        method: "exact" runs every patch from its layer and its first position on (``ivlens.models.streams.positions``);
+            "loop" runs one full forward pass per patch, in batches; "attribution" is the first-order estimate, all parts
+            and positions from one forward and one backward pass. A model that streams do not represent, or a Bridge, uses
+            the loop, with a FallbackWarning.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
-        batch_size: copies of a prompt per forward pass, or prompts with attribution, fewer where memory is short.
+        batch_size: copies of a prompt per forward pass, or as many rows of streams with "exact"; or prompts with
+            attribution, fewer where memory is short.
         steps: gradients along the path, with attribution.
         n_jobs: workers that share the work (``indirect_effects``).
 
     Returns:
         Effects, [prompt, layer, head, position], in the metric's unit, at the positions of ``means`` that all prompts
         have; with means of parts, those of each part, without a head axis but for heads. A part of the prompt of
-        several tokens is patched at all of them together.
+        several tokens is patched at all of them together. ``.method`` names the method that was used.
 
     Raises:
         ArgumentError: an option outside its values, ``steps`` with another method than attribution, parts without
@@ -79,7 +83,7 @@ def position_effects(
             which effects are not finite.
         MismatchError: the means were computed on another model, or on prompts of another length.
         UnsupportedError: attribution on a model that was made in inference mode; a layer without one of the parts.
-        HookError, WorkerError: hooks are active that workers would not run; a worker died.
+        HookError, WorkerError: hooks are active, which streams and workers would not run; a worker died.
 
     Example:
         >>> means = iv.mean_position_activations(model, prompts)
@@ -97,7 +101,9 @@ def position_effects(
     at = [means.positions.index(name) for name in positions]
     values = {part: of_part[at] for part, of_part in _values(model, means, chosen).items()}
     settings: dict[str, Any] = {"batch_size": batch_size}
-    run: Run = partial(patched_effects, batch_size=batch_size)
+    if method == "exact":
+        method = _exact_or_loop(model, chosen)
+    run: Run = partial(patched_effects, method=method, batch_size=batch_size)
     if method == "attribution":
         settings["steps"] = steps
         run = partial(attributed_effects, steps=steps, batch_size=min(batch_size, prompts_that_fit(model, pairs)))
@@ -140,6 +146,11 @@ def _values(
     return {part: means.of(part) for part in parts}
 
 
+def _exact_or_loop(model: Model, parts: Sequence[EffectPart]) -> Patching:
+    """The exact method for this model, or the loop."""
+    return exact_or_loop(partial(check_position_streams, model, parts))
+
+
 def _aligned(
     model: Model, prompts: Sequence[Prompt], means: PositionMeans | PositionPartMeans
 ) -> tuple[list[str], list[Groups]]:
@@ -152,7 +163,7 @@ def _aligned(
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
     positions = [name for name in means.positions if all(name in each for each in tokens)]
-    return positions, [[each[name] for name in positions] for each in tokens]
+    return positions, [[dict.fromkeys(each[name], at) for at, name in enumerate(positions)] for each in tokens]
 
 
 def _check(prompts: Sequence[Prompt], effects: Effects, baseline: Float[Tensor, " prompt"]) -> None:
