@@ -273,5 +273,5 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 def test_every_public_function_has_the_door() -> None:
     without = {name for name, function in public_functions() if not hasattr(function, "__checked__")}
-    given_any_tokenizer = {"Prompt.token_ids", "Prompt.encode", "Prompt.token_roles", "Prompt.show"}
+    given_any_tokenizer = {"Prompt.token_ids", "Prompt.encode", "Prompt.token_roles", "Prompt.token_classes", "Prompt.show"}
     assert without <= given_any_tokenizer | {"list_tasks"}

@@ -69,3 +69,48 @@ def test_forked_streams_of_every_family_are_the_loops(model_of: Any, family: str
 def test_every_metric_whatever_runs_together(model_of: Any, metric: str, batch_size: int) -> None:
     model = model_of("gemma2")
     assert_exact_is_the_loop(model, distant(model), metric=metric, batch_size=batch_size)
+
+
+@needs_hooked
+@pytest.mark.parametrize(
+    ("family", "config"), [("gpt_neox", {"use_parallel_residual": False}), ("phi", {"num_key_value_heads": 2})]
+)
+def test_variants_and_added_tokens(model_of: Any, family: str, config: Any) -> None:
+    model = model_of(family, template="<s> $A", **config)
+    assert_exact_is_the_loop(model, distant(model))
+
+
+@needs_hooked
+def test_single_positions_of_the_shortest_prompts(model_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama")
+    for text, answer in (("the", " quick"), ("the lazy", " dog jumps")):
+        monkeypatch.setattr("test_position_streams.PROMPTS", [iv.Prompt(text, answer)])
+        assert_exact_is_the_loop(model, distant(model, "position"))
+
+
+@needs_hooked
+def test_a_patch_of_the_last_layer_reaches_no_later_token(model_of: Any) -> None:
+    model = model_of("llama")
+    found = iv.position_effects(model, PROMPTS, distant(model))
+    assert found.method == "exact"
+    assert found.head[:, -1, :, :-1].abs().max() < 1e-12
+    assert (found.head[:, -1, :, -1].abs() > 1e-6).all()
+
+
+def test_a_bridge_falls_back_to_the_loop(model_of: Any) -> None:
+    bridge = model_of("llama", engine="bridge")
+    means = iv.mean_position_activations(bridge, PROMPTS)
+    with pytest.warns(FallbackWarning, match="a Bridge.*effects come from the plain loop") as caught:
+        found = iv.position_effects(bridge, PROMPTS, means)
+    assert (found.method, caught[0].filename) == ("loop", __file__)
+    torch.testing.assert_close(found.values, iv.position_effects(bridge, PROMPTS, means, method="loop").values)
+
+
+@needs_hooked
+def test_streams_refuse_hooks_that_they_would_not_run(model_of: Any) -> None:
+    model = model_of("llama")
+    means = iv.mean_position_activations(model, PROMPTS)
+    with hooked(model, {z_name(0): torch.zeros_like}):
+        with pytest.raises(HookError, match="no active hooks"):
+            iv.position_effects(model, PROMPTS, means)
+        assert iv.position_effects(model, PROMPTS, means, method="loop").method == "loop"

@@ -61,11 +61,11 @@ def compare_methods(
         >>> iv.compare_methods(model, prompts, means, k=2).reference
         'exact'
     """
-    by_position = isinstance(means, PositionMeans | PositionPartMeans)
     compared: Sequence[Method] = ("exact", "attribution") if methods is None else methods
     if len(set(compared)) < len(compared) or len(compared) < 2:
         raise ArgumentError("two different methods or more, the reference first", repr(compared))
-    measure: Any = position_effects if by_position else indirect_effects
+    aligned = {"by": means.by} if isinstance(means, PositionMeans | PositionPartMeans) else {}
+    measure: Any = position_effects if aligned else indirect_effects
     if parts is None:
         parts = means.parts if isinstance(means, OfParts) else ("head",)
     if isinstance(means, HeadMeans):
@@ -92,7 +92,9 @@ def compare_methods(
         metric,
         k,
         task=reference.task,
-        provenance=provenance(model, methods=list(compared), metric=metric, k=k, steps=steps, prompts=reference.n),
+        provenance=provenance(
+            model, methods=list(compared), metric=metric, k=k, steps=steps, prompts=reference.n, **aligned
+        ),
     )
 
 
