@@ -298,8 +298,8 @@ def mean_position_activations(
 
     Returns:
         ``.values`` is [position, layer, head, d_head], in the model's activation units, in float32 or wider; a part, or
-        a word, of several tokens is represented by their mean. ``.by`` says how positions are aligned. With ``parts``, each part's means, [position, layer, d_model] of
-        those that are not heads.
+        a word, of several tokens is represented by their mean. ``.by`` says how positions are aligned. With ``parts``,
+        each part's means, [position, layer, d_model] of those that are not heads.
 
     Raises:
         ArgumentError: another ``by``, or no parts.

@@ -44,9 +44,7 @@ def distant(model: Any, by: Any = "role") -> iv.PositionPartMeans:
 
 
 def assert_exact_is_the_loop(model: Any, means: iv.PositionPartMeans, **options: Any) -> None:
-    exact, loop = (
-        iv.position_effects(model, PROMPTS, means, method=method, **options) for method in ("exact", "loop")
-    )
+    exact, loop = (iv.position_effects(model, PROMPTS, means, method=method, **options) for method in ("exact", "loop"))
     assert (exact.method, loop.method, exact.positions) == ("exact", "loop", loop.positions)
     torch.testing.assert_close(exact.baseline, loop.baseline, rtol=1e-9, atol=1e-9)
     largest = loop.head.flatten(1).abs().amax(1)  # of each prompt: probabilities of four tokens are small

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,10 +43,8 @@ def labels_of(tokenizer: Any, examples: list[tuple[str, str]], query: str) -> li
         kinds = ("structural", f"demonstration_{number}", "separator", "structural", f"demonstration_{number}_label",
                  "separator")  # fmt: skip
         pieces += [(text, f"{kind}_token", at) for at, (text, kind) in enumerate(zip(texts, kinds, strict=True))]
-    kinds = ("query_structural", "query_demonstration", "query_separator", "query_structural")
-    pieces += [
-        (text, f"{kind}_token", at) for at, (text, kind) in enumerate(zip(("Q:", query, "\n", "A:"), kinds, strict=True))
-    ]
+    asked = zip(("Q:", query, "\n", "A:"), ("structural", "demonstration", "separator", "structural"), strict=True)
+    pieces += [(text, f"query_{kind}_token", at) for at, (text, kind) in enumerate(asked)]
     labels: list[str] = []
     written = ""
     for text, label, at in pieces:
@@ -81,6 +80,10 @@ def pairs_of(prompt: iv.Prompt) -> tuple[list[tuple[str, str]], str]:
     return shots, last[0].removeprefix("Q:")
 
 
+def store(found: dict[int, Tensor], number: int, module: Any, args: tuple[Tensor]) -> None:
+    found[number] = args[0][0]
+
+
 class Published:
     """Their loop: means of every aligned position, and every head of every layer patched at every class."""
 
@@ -103,8 +106,7 @@ class Published:
             index, words = index_map(self.labels(prompt), self.gold)
             found: dict[int, Tensor] = {}
             handles = [
-                module.register_forward_pre_hook(lambda _, args, n=n: found.update({n: args[0][0]}))
-                for n, module in enumerate(self.outputs)
+                module.register_forward_pre_hook(partial(store, found, n)) for n, module in enumerate(self.outputs)
             ]
             self.source(self.ids(prompt))
             for handle in handles:
@@ -116,7 +118,9 @@ class Published:
             stored.append(filtered)
         return torch.stack(stored).mean(0)
 
-    def probability(self, prompt: iv.Prompt, layer: int = 0, head: int = 0, to: dict[int, Tensor] | None = None) -> float:
+    def probability(
+        self, prompt: iv.Prompt, layer: int = 0, head: int = 0, to: dict[int, Tensor] | None = None
+    ) -> float:
         """The probability of the answer's first token with a head's output replaced at some tokens."""
 
         def put(_: Any, args: tuple[Tensor]) -> tuple[Tensor]:
@@ -136,7 +140,7 @@ class Published:
         labels = self.labels(prompt)
         index, words = index_map(labels, self.gold)
         for first, last in words.values():  # ``update_idx_map``
-            index |= {at: index[first] for at in range(first, last + 1)}
+            index |= dict.fromkeys(range(first, last + 1), index[first])
         chosen = [at for at, label in enumerate(labels) if re.fullmatch(pattern, label)]
         assert chosen
         clean = self.probability(prompt)
@@ -242,10 +246,12 @@ def test_demonstrations_are_aligned_whatever_stands_before_them(model: Any, inst
 def test_what_is_not_of_one_template_is_refused(model: Any) -> None:
     labelled = replace(TASK, labels=("Verb", "Past tense"))
     mixed = [*CLEAN, *TASK.prompts(1, shots=2, format="qa", instruction=False)]
-    with pytest.raises(PromptError, match="prompts of one template, with the same aligned tokens.*prompts 1 and 4"):
+    with pytest.raises(PromptError, match=r"prompts of one template, with the same aligned tokens.*prompts 1 and 4"):
         iv.mean_position_activations(model, mixed, by="token-class")
     means = iv.mean_position_activations(model, labelled.prompts(2, shots=2), by="token-class")
-    with pytest.raises(MismatchError, match="a mean for each token of '.*write clean and corrupted prompts in one format"):
+    with pytest.raises(
+        MismatchError, match=r"a mean for each token of '.*write clean and corrupted prompts in one form"
+    ):
         iv.position_effects(model, CORRUPTED, means)
     with pytest.raises(PromptError, match="knows its parts"):
         iv.mean_position_activations(model, [iv.Prompt("the fox", " is")], by="token-class")

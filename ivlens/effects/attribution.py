@@ -156,8 +156,8 @@ def path_products(
 ) -> Products:
     """Sum of a prompt's products at 1/steps, 2/steps ... of the path, running copies of the prompt together.
 
-    ``tokens`` are their positions, groups and means; in a copy, the activations at one hook point and one group are moved
-    along the path. ``measure`` is that of the prompt alone.
+    ``tokens`` are their positions, groups and means; in a copy, the activations at one hook point and one group are
+    moved along the path. ``measure`` is that of the prompt alone.
     """
     position, group, mean = tokens
     points = [*values]

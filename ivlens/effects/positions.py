@@ -54,19 +54,19 @@ def position_effects(
     """Indirect effect of every head at every position of corrupted prompts: by role, token class, or index.
 
     Or of other parts of every layer: attention blocks, MLPs, residual streams. With means by token class these are the
-    effects of 2310.15213, as its code has them: every token is patched to the mean of its own aligned position. Means by
-    role are one for all tokens of a role, another quantity where it has several.
+    effects of 2310.15213, as its code has them: every token is patched to the mean of its own aligned position. By role
+    all tokens of a role are patched to one mean, which is another quantity where it has several.
 
     Args:
         model: the model whose heads are patched.
         prompts: corrupted prompts.
-        means: mean outputs at each position (``mean_position_activations``), aligned by role or by token class, whatever
-            the prompts' lengths, or by position where all prompts, clean and corrupted, are of one length.
+        means: mean outputs at each position (``mean_position_activations``), aligned by role or by token class,
+            whatever the prompts' lengths, or by position where all prompts, clean and corrupted, are of one length.
         parts: with means of parts, which of them are patched (None: all that there are means of).
         method: "exact" runs every patch from its layer and its first position on (``ivlens.models.streams.positions``);
-            "loop" runs one full forward pass per patch, in batches; "attribution" is the first-order estimate, all parts
-            and positions from one forward and one backward pass. A model that streams do not represent, or a Bridge, uses
-            the loop, with a FallbackWarning.
+            "loop" runs one full forward pass per patch, in batches; "attribution" is the first-order estimate, all
+            parts and positions from one forward and one backward pass. A model that streams do not represent, or a
+            Bridge, uses the loop, with a FallbackWarning.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
         batch_size: copies of a prompt per forward pass, or as many rows of streams with "exact"; or prompts with
             attribution, fewer where memory is short.
@@ -76,7 +76,8 @@ def position_effects(
     Returns:
         Effects, [prompt, layer, head, position], in the metric's unit, at the positions of ``means`` that all prompts
         have, or their token classes; with means of parts, those of each part, without a head axis but for heads. A part
-        of the prompt of several tokens is patched at all of them together. ``.by`` says how they are aligned, ``.method`` names the method that was used.
+        of the prompt of several tokens is patched at all of them together. ``.by`` says how positions are aligned, and
+        ``.method`` which method was used.
 
     Raises:
         ArgumentError: an option outside its values, ``steps`` with another method than attribution, parts without
@@ -102,12 +103,13 @@ def position_effects(
     positions, groups = _aligned(model, prompts, means)
     values = _values(model, means, chosen)
     settings: dict[str, Any] = {"batch_size": batch_size}
-    if method == "exact":
-        method = _exact_or_loop(model, chosen)
-    run: Run = partial(patched_effects, method=method, batch_size=batch_size)
+    run: Run
     if method == "attribution":
         settings["steps"] = steps
         run = partial(attributed_effects, steps=steps, batch_size=min(batch_size, prompts_that_fit(model, pairs)))
+    else:
+        method = _exact_or_loop(model, chosen) if method == "exact" else "loop"
+        run = partial(patched_effects, method=method, batch_size=batch_size)
     against = wrong_options(model, prompts, metric)
     if against is None:
         effects, baseline = run(model, pairs, groups, values, metric, n_jobs=n_jobs)
@@ -184,8 +186,8 @@ def _with_means(
         elif len(missing) < len(own):
             raise MismatchError(
                 f"a mean for each token of {name!r}", f"none for {missing[0]!r}",
-                "write clean and corrupted prompts in one format, such as format='plain', with as many demonstrations, or "
-                "use by='role'",
+                "write clean and corrupted prompts in one format, such as format='plain', with as many demonstrations, "
+                "or use by='role'",
             )  # fmt: skip
     return found
 

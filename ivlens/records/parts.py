@@ -236,7 +236,7 @@ class PositionPartEffects(EffectsOfParts, Record):
         """One row per part of a layer and position, strongest first: part, layer, head (only of heads), position, by,
         aie, stderr, rank."""
         frame = self._ranked(self.positions)
-        frame.insert(frame.columns.get_loc("position") + 1, "by", self.by)
+        frame.insert(list(frame).index("position") + 1, "by", self.by)
         return frame
 
     @classmethod

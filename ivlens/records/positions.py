@@ -30,8 +30,8 @@ class PositionMeans(Record):
     """Mean output of each head before W_O at each position of clean prompts.
 
     ``values`` is [position, layer, head, d_head] in the model's activation units. ``by`` says what a position is: with
-    "role", all parts of the prompt of one role, such as "query input", or "last", its last token; with "token-class", as
-    the code of 2310.15213 has it, one word, such as "demonstration input 2", or one token of the prompts' template; with
+    "role", all parts of the prompt of one role, such as "query input", or "last", its last token; with "token-class",
+    as the code of 2310.15213 has it, one word, such as "demonstration input 2", or one token of the template; with
     "position", a token counted from the end ("-1"). What has several tokens is represented by their mean. ``n`` counts
     prompts.
 
@@ -142,7 +142,8 @@ class PositionEffects(OverPrompts, Record):
         layers, heads, positions = index = tuple(self._ranked().T)
         return pd.DataFrame({
             "layer": layers, "head": heads, "position": np.array(self.positions)[positions],
-            "by": self.by, "aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index], "rank": range(1, len(layers) + 1),
+            "by": self.by, "aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index],
+            "rank": range(1, len(layers) + 1),
         })  # fmt: skip
 
     @classmethod

@@ -51,8 +51,8 @@ def token_classes(
     for number, (role, _) in enumerate(parts):
         name = f"{role} after {before}" if role == SEPARATOR and before else role
         seen[name] += 1
-        own = [at for at, each in enumerate(of_parts[:-1]) if each is not None and each.part == number]
-        classes = _classes(role, before, [not of_parts[at].text.strip() for at in own])
+        own = {at: each.text for at, each in enumerate(of_parts[:-1]) if each is not None and each.part == number}
+        classes = _classes(role, before, [not text.strip() for text in own.values()])
         for nth, (at, token_class) in enumerate(zip(own, classes, strict=True), 1):
             token = f", token {nth} of {len(own)}" if role in TEMPLATE else ""
             found[at] = ClassedToken(token_class, f"{name} {seen[name]}{token}")

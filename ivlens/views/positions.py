@@ -72,8 +72,8 @@ def position_heatmap(
     size = Size(max(260, min(WIDEST, COLUMN * len(parts))), max(120, ROW * len(names)))
     few = f"the {len(names)} {what}s of highest effect at any part of the prompt"
     rows_are = f"all {what}s" if len(names) == len(all_names) else few
-    how = f"{effects.method}, {ALIGNED[effects.by]}, n = {effects.n}"
-    facts_line = f"average indirect effect on the {effects.metric}, {how}\n{rows_are}"
+    rows_are = f"{rows_are}; {ALIGNED[effects.by]}"
+    facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
     heading = (effects.task or "Heads along the prompt") if title is None else title
     axes = {
         "xaxis": text_axis([plain(part, 99) for part in parts]) | {"tickangle": -45},

@@ -23,8 +23,8 @@ padded, and prompts that begin alike share the rows of their beginning.
 streams to their prompt's prefix and to themselves. ``block``: the rest of a block. ``run``: the pass over the layers,
 where streams fork. ``once``: a pass in which nothing forks. ``decode``: the tokens after prompts. ``readout``: an
 answer's scores off the final streams.
-``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``positions``: parts replaced at
-other tokens than the last. ``memory``: how many rows fit.
+``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``positions``: parts replaced
+at other tokens than the last. ``memory``: how many rows fit.
 What forks in a layer, ``models/forks.py``, is the same for a Bridge.
 """
 

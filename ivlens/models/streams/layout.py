@@ -43,8 +43,11 @@ class Layout:
         start, length = positions[0], len(prompt) + len(answer) - 1
         prefixes = Tree.of([prompt[:start]], device)
         own = torch.arange(start, length, device=device)
-        last = torch.tensor(positions, device=device) - start
-        return cls(prefixes, [slice(length - start)], last, torch.cat([prefixes.positions, own.repeat(streams)]), length)
+        last, every = (
+            torch.tensor(positions, device=device) - start,
+            torch.cat([prefixes.positions, own.repeat(streams)]),
+        )
+        return cls(prefixes, [slice(length - start)], last, every, length)
 
     @property
     def before(self) -> int:
