@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .checks import Count, check_finite, checked
-from .errors import ArgumentError, MismatchError, refuse_odd
+from .errors import ArgumentError, MismatchError, PromptError, refuse_odd
 from .models import (
     HookedTransformer,
     Model,
@@ -35,7 +35,7 @@ from .models import (
 )
 from .records import HeadMeans, PartMeans, PositionMeans, PositionPartMeans
 from .scoring import listed, prompt_ids
-from .tasks import Prompt, positions_by_name, task_names, token_text
+from .tasks import Prompt, aligned_positions, task_names, token_text
 from .vocabulary import EffectPart, Head, PositionsBy, TokenizedPrompt, check_heads
 
 PositionGroups = Mapping[str, Sequence[int]]
@@ -289,21 +289,23 @@ def mean_position_activations(
     Args:
         model: the model.
         prompts: clean prompts, which show the task.
-        by: ``"role"``, the parts that all prompts are composed of (instruction, query input ...) and "last", whatever
-            their lengths; or ``"position"``, every position, counted from the end, of prompts of one length.
+        by: ``"role"``, one mean for each of the parts that all prompts are composed of (instruction, query input ...)
+            and "last", whatever their lengths, over all its tokens; ``"token-class"``, as the code of 2310.15213 has it
+            (``ivlens.tasks.classed_tokens``): one for each word of the prompts, and for each token of their template,
+            which must be alike; or ``"position"``, every position, counted from the end, of prompts of one length.
         parts: not heads alone but these parts: "head", "attention", "mlp", "residual" (``mean_part_activations``).
         batch_size: prompts in one forward pass.
 
     Returns:
-        ``.values`` is [position, layer, head, d_head], in the model's activation units, in float32 or wider; a part of
-        several tokens is represented by their mean. With ``parts``, each part's means, [position, layer, d_model] of
-        those that are not heads.
+        ``.values`` is [position, layer, head, d_head], in the model's activation units, in float32 or wider; a part, or
+        a word, of several tokens is represented by their mean. ``.by`` says how positions are aligned. With ``parts``,
+        each part's means, [position, layer, d_model] of those that are not heads.
 
     Raises:
         ArgumentError: another ``by``, or no parts.
         UnsupportedError: a layer has no such part.
         PromptError: no prompts, one that cannot be tokenised or does not know its parts, or on which activations are
-            not finite, or prompts of several lengths.
+            not finite, prompts of several lengths by position, or of several templates by token class.
 
     Example:
         >>> means = iv.mean_position_activations(model, prompts)
@@ -312,8 +314,10 @@ def mean_position_activations(
     """
     prompts = listed(prompts)
     prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
-    tokens = positions_by_name(model.tokenizer, prompts, by)
+    tokens = aligned_positions(model.tokenizer, prompts, by)
     positions = [name for name in tokens[0] if all(name in each for each in tokens)]
+    if by == "token-class":
+        _check_one_template(tokens)
     at = [{name: tuple(each[name]) for name in positions} for each in tokens]
     kinds: Sequence[EffectPart] = ("head",) if parts is None else parts
     names = part_points(model, kinds)
@@ -329,6 +333,17 @@ def mean_position_activations(
     return PositionPartMeans(
         means.get("head"), means.get("attention"), means.get("mlp"), means.get("residual"), **facts
     )  # fmt: skip
+
+
+def _check_one_template(tokens: Sequence[PositionGroups]) -> None:
+    """Raise PromptError unless all prompts have the same aligned positions."""
+    for number, each in enumerate(tokens, 1):
+        if odd := [*{*each} ^ {*tokens[0]}]:
+            raise PromptError(
+                "prompts of one template, with the same aligned tokens, for by='token-class'",
+                f"{min(odd)!r} in one of prompts 1 and {number} only",
+                "write them in one format with one number of demonstrations, or use by='role'",
+            )
 
 
 def check_means(model: Model, means: HeadMeans | PositionMeans | PartMeans | PositionPartMeans) -> None:

@@ -26,7 +26,7 @@ def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
 
     Raises:
         ArgumentError: no effects.
-        MismatchError: effects in different metrics or of differently shaped models.
+        MismatchError: effects in different metrics, of differently shaped models, or at positions aligned otherwise.
 
     Example:
         >>> iv.universal_effects([effects, effects]).aie.shape == effects.aie.shape
@@ -37,6 +37,7 @@ def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
     kinds = {(each.metric, tuple(each.aie.shape), _weights(each)) for each in effects}
     if len(kinds) > 1:
         raise MismatchError("effects in one metric on one model", f"{sorted(kinds)}", "compute them alike")
+    _check_aligned_alike(effects)
     tasks = tuple(each.task for each in effects)
     first = effects[0].provenance
     origin = {name: first[name] for name in ("model", "versions") if name in first}
@@ -51,6 +52,16 @@ def universal_effects(effects: Sequence[HeadEffects]) -> UniversalEffects:
         sum(each.n for each in effects),
         provenance=origin,
     )
+
+
+def _check_aligned_alike(effects: Sequence[HeadMap]) -> None:
+    """Raise MismatchError for effects at positions of which some have one mean per role, others one per token."""
+    aligned = {each.provenance.get("settings", {}).get("by") for each in effects} - {None}
+    if len(aligned) > 1:
+        raise MismatchError(
+            "effects at positions that are aligned in one way", " and ".join(map(repr, sorted(aligned))),
+            "compute them with the means of one by=",
+        )  # fmt: skip
 
 
 def _architecture(effects: HeadMap) -> str:
@@ -125,7 +136,7 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
 
     Raises:
         ArgumentError: no effects, or those of a race, in which the ranks of most heads are not known.
-        MismatchError: effects of models of different shapes or architectures.
+        MismatchError: effects of models of different shapes or architectures, or at positions aligned otherwise.
 
     Example:
         >>> iv.rank_aggregate([effects]) == effects.top(8)
@@ -141,6 +152,7 @@ def rank_aggregate(effects: Sequence[HeadMap]) -> list[Head]:
         if len(kinds) > 1:
             expected = "effects [layer, head] of one shape, on one architecture"
             raise MismatchError(expected, f"{kinds}", "compute them on one model")
+    _check_aligned_alike(effects)
     for each in effects:
         check_finite(f"effects [layer, head] of {getattr(each, 'task', '') or 'every task'}", each.aie)
     ranks = pd.DataFrame([each.aie.flatten().tolist() for each in effects]).rank(axis=1, ascending=False)

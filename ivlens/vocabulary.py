@@ -34,7 +34,6 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # How effects are computed: last-token streams, one forward pass per head, or first-order estimates from gradients.
 Method = Literal["exact", "loop", "attribution"]
-PositionMethod = Literal["loop", "attribution"]
 
 # How the task is hidden from a prompt.
 Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
@@ -76,8 +75,10 @@ class ModelPart(NamedTuple):
         return f"{self.part} {self.layer}" + ("" if self.head is None else f".{self.head}")
 
 
-# How positions are aligned for means: by the parts of prompts, or counted from the end.
-PositionsBy = Literal["role", "position"]
+# How positions are aligned: by the parts of prompts, one mean for each role; token by token within them, one mean for
+# each aligned position, patched by token class as in 2310.15213; or counted from the end.
+PositionsBy = Literal["role", "token-class", "position"]
+POSITIONS_BY: tuple[PositionsBy, ...] = get_args(PositionsBy)
 
 
 # Patching between a base and a checkpoint: the base's activations put into the checkpoint, or the checkpoint's into the

@@ -273,5 +273,6 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 def test_every_public_function_has_the_door() -> None:
     without = {name for name, function in public_functions() if not hasattr(function, "__checked__")}
-    given_any_tokenizer = {"Prompt.token_ids", "Prompt.encode", "Prompt.token_roles", "Prompt.show"}
+    by_tokenizer = ("token_ids", "encode", "token_roles", "token_classes", "show")
+    given_any_tokenizer = {f"Prompt.{name}" for name in by_tokenizer}
     assert without <= given_any_tokenizer | {"list_tasks"}

@@ -1,4 +1,4 @@
-"""Heads patched at every position, against the published algorithm, the last-token loop, and attribution."""
+"""Heads patched at every position: the loop by hand, the last-token loop, and attribution."""
 
 from typing import Any
 
@@ -57,10 +57,12 @@ def test_means_by_role_are_means_over_prompts_of_means_over_tokens(model: Any) -
     assert (means.n, means.by, means.task) == (3, "role", "made up")
 
 
+@pytest.mark.parametrize("method", ["exact", "loop"])
 @pytest.mark.parametrize("batch_size", [7, 1000])
-def test_the_batched_loop_is_the_published_algorithm_at_every_place(model: Any, batch_size: int) -> None:
+def test_exact_and_loop_patch_every_role_to_its_one_mean(model: Any, method: str, batch_size: int) -> None:
     means = ivlens.mean_position_activations(model, CLEAN)
-    found = ivlens.position_effects(model, CORRUPTED, means, metric="log-probability", batch_size=batch_size)
+    options = {"metric": "log-probability", "batch_size": batch_size}
+    found = ivlens.position_effects(model, CORRUPTED, means, method=method, **options)
     assert found.positions == SHARED
     assert found.values.shape == (2, 2, 4, len(SHARED))
     for i, prompt in enumerate(CORRUPTED):
@@ -75,7 +77,7 @@ def test_the_batched_loop_is_the_published_algorithm_at_every_place(model: Any, 
             assert found.at(part).values[i, layer, head].item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", ["loop", "attribution"])
+@pytest.mark.parametrize("method", ["exact", "loop", "attribution"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_last_place_is_what_indirect_effects_gives(model: Any, method: str, metric: str) -> None:
     means = ivlens.mean_position_activations(model, CLEAN)
@@ -160,17 +162,17 @@ def test_what_cannot_be_aligned_is_refused(model: Any) -> None:
         ivlens.position_effects(model, made, by_role)
     with pytest.raises(MismatchError, match=r"corrupted prompts of \d+ tokens, as the clean ones have; got \d"):
         ivlens.position_effects(model, made[:1], by_position)
-    with pytest.raises(ArgumentError, match="by to be one of 'role', 'position'"):
+    with pytest.raises(ArgumentError, match="by to be one of 'role', 'token-class', 'position'"):
         ivlens.mean_position_activations(model, CLEAN, by="index")
-    with pytest.raises(ArgumentError, match="method to be one of 'loop', 'attribution'"):
-        ivlens.position_effects(model, CORRUPTED, by_role, method="exact")
+    with pytest.raises(ArgumentError, match="method to be one of 'exact', 'loop', 'attribution'"):
+        ivlens.position_effects(model, CORRUPTED, by_role, method="sweep")
     with pytest.raises(ArgumentError, match="steps above 1"):
         ivlens.position_effects(model, CORRUPTED, by_role, steps=2)
     with pytest.raises(MismatchError, match="means of shape"):
         ivlens.position_effects(model, CORRUPTED, PositionMeans(torch.zeros(1, 3, 4, 8), 1, ("last",), "role"))
 
 
-@pytest.mark.parametrize("method", ["loop", "attribution"])
+@pytest.mark.parametrize("method", ["exact", "loop", "attribution"])
 def test_the_planted_heads_are_found_where_they_work(model: Any, method: str) -> None:
     """Head 0.2 marks what follows the token "!" in dimension 0; head 1.1 carries that to dimension 1 of the last token.
 

@@ -43,8 +43,7 @@ def compare_methods(
         prompts: corrupted prompts.
         means: mean outputs over clean prompts, as ``indirect_effects`` or ``position_effects`` takes them.
         parts: with means of parts, which of them are patched (None: all that there are means of).
-        methods: methods of that function, the reference first (None: "exact" and "attribution", or at positions "loop",
-            which is exact, and "attribution").
+        methods: methods of that function, the reference first (None: "exact" and "attribution").
         metric: "probability", "log-probability" or "logit-difference".
         k: number of strongest heads, or parts and positions, whose overlap is taken.
         steps: gradients along the path, with attribution.
@@ -62,12 +61,11 @@ def compare_methods(
         >>> iv.compare_methods(model, prompts, means, k=2).reference
         'exact'
     """
-    by_position = isinstance(means, PositionMeans | PositionPartMeans)
-    exact: Method = "loop" if by_position else "exact"
-    compared: Sequence[Method] = (exact, "attribution") if methods is None else methods
+    compared: Sequence[Method] = ("exact", "attribution") if methods is None else methods
     if len(set(compared)) < len(compared) or len(compared) < 2:
         raise ArgumentError("two different methods or more, the reference first", repr(compared))
-    measure: Any = position_effects if by_position else indirect_effects
+    aligned = {"by": means.by} if isinstance(means, PositionMeans | PositionPartMeans) else {}
+    measure: Any = position_effects if aligned else indirect_effects
     if parts is None:
         parts = means.parts if isinstance(means, OfParts) else ("head",)
     if isinstance(means, HeadMeans):
@@ -94,7 +92,9 @@ def compare_methods(
         metric,
         k,
         task=reference.task,
-        provenance=provenance(model, methods=list(compared), metric=metric, k=k, steps=steps, prompts=reference.n),
+        provenance=provenance(
+            model, methods=list(compared), metric=metric, k=k, steps=steps, prompts=reference.n, **aligned
+        ),
     )
 
 

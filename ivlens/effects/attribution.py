@@ -34,8 +34,9 @@ from ..models import (
 from ..vocabulary import Metric, Part, TokenizedPrompt
 from .metric import Measure
 
-Groups = Sequence[Sequence[int]]  # positions in one prompt that are patched together
-Means = Mapping[Part, Float[Tensor, "group layer ..."]]  # what parts are patched to, [group, layer, *head, width]
+# Positions in one prompt that are patched together, and which of the means each is patched to.
+Groups = Sequence[Mapping[int, int]]
+Means = Mapping[Part, Float[Tensor, "mean layer ..."]]  # what parts are patched to, [mean, layer, *head, width]
 Effects = dict[Part, Float[Tensor, "prompt layer ..."]]  # [prompt, layer, *head, group]
 Products = dict[str, Float[Tensor, "token ..."]]  # by hook point, [token, *head]
 
@@ -99,12 +100,12 @@ def _of_batch(
     """Effects and metric of one batch of prompts, on the CPU."""
     numbers, batch = numbered
     patched = [
-        (row, position, group)
+        (row, position, group, mean)
         for row, number in enumerate(numbers)
         for group, positions in enumerate(groups[number])
-        for position in positions
+        for position, mean in positions.items()
     ]
-    row, position, group = torch.tensor(patched, device=model.cfg.device).T
+    row, position, group, mean = torch.tensor(patched, device=model.cfg.device).T
     values = {
         POINTS[part](layer): of_layer
         for part, of_part in means.items()
@@ -113,12 +114,12 @@ def _of_batch(
     with differentiable(model), fused_attention(model):
         rows = padded(batch, row.device)
         measure = Measure(metric, rows.answers)
-        clean = {point: Replacement(row, position, each[group]) for point, each in values.items()}
+        clean = {point: Replacement(row, position, each[mean]) for point, each in values.items()}
         products, baseline = first_order(model, rows, clean, measure)
         for number, pair in enumerate(batch) if steps > 1 else ():
             its = row == number
             along = path_products(
-                model, pair, (position[its], group[its]), values, measure.copies(number, 1),
+                model, pair, (position[its], group[its], mean[its]), values, measure.copies(number, 1),
                 steps=steps, batch_size=batch_size,
             )  # fmt: skip
             for point in products:
@@ -146,8 +147,8 @@ def _summed(
 def path_products(
     model: Model,
     pair: TokenizedPrompt,
-    tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
-    values: Mapping[str, Float[Tensor, "group *head width"]],
+    tokens: tuple[Int[Tensor, " token"], Int[Tensor, " token"], Int[Tensor, " token"]],
+    values: Mapping[str, Float[Tensor, "mean *head width"]],
     measure: Measure,
     *,
     steps: int,
@@ -155,10 +156,10 @@ def path_products(
 ) -> Products:
     """Sum of a prompt's products at 1/steps, 2/steps ... of the path, running copies of the prompt together.
 
-    ``tokens`` are their positions and groups; in a copy, the activations at one hook point and one group are moved
-    along the path. ``measure`` is that of the prompt alone.
+    ``tokens`` are their positions, groups and means; in a copy, the activations at one hook point and one group are
+    moved along the path. ``measure`` is that of the prompt alone.
     """
-    position, group = tokens
+    position, group, mean = tokens
     points = [*values]
     shapes = {point: (len(group), *each.shape[1:-1]) for point, each in values.items()}
     total = {point: values[point].new_zeros(shape) for point, shape in shapes.items()}
@@ -170,7 +171,7 @@ def path_products(
             copy, token = ((chunk[:, :1] == number) & (chunk[:, 1:2] == group)).nonzero().T
             point, moved = points[number], chunk[copy, 2] / steps
             which[point] = token
-            replacements[point] = Replacement(copy, position[token], values[point][group[token]], moved)
+            replacements[point] = Replacement(copy, position[token], values[point][mean[token]], moved)
         rows = padded([pair] * len(chunk), group.device)
         products, _ = first_order(model, rows, replacements, measure.copies(0, len(chunk)))
         for point, each in products.items():

@@ -180,7 +180,7 @@ def _attributed(
     check_values(model, values, parts, len(pairs))
     found = {kind: values.of(kind) for kind in dict.fromkeys(each.part for each in parts)}
     means = {kind: of_kind for kind, of_kind in found.items() if of_kind is not None}
-    last = [[[len(prompt) - 1]] for prompt, _ in pairs]
+    last = [[{len(prompt) - 1: 0}] for prompt, _ in pairs]
     effects, baseline = attributed_effects(
         model, pairs, last, means, metric,
         steps=steps, batch_size=prompts_that_fit(model, pairs, budget), n_jobs=n_jobs,

@@ -17,14 +17,13 @@ from ..models import (
     check_parts,
     check_values,
     hooked,
-    map_with_model,
     padded,
     replaced,
     strongest_wrong,
 )
 from ..progress import ProgressBar
 from ..vocabulary import Metric, ModelPart, Part, TokenizedPrompt, all_parts
-from .attribution import Effects, Groups, Means
+from .attribution import Groups, Means
 from .metric import Measure, Scores
 
 Patch = tuple[ModelPart, int]  # what is patched, at which group of positions
@@ -56,41 +55,21 @@ def loop_scores(
     return scores
 
 
-def patched_effects(
-    model: Model,
-    pairs: Sequence[TokenizedPrompt],
-    groups: Sequence[Groups],
-    means: Means,
-    metric: Metric,
-    *,
-    batch_size: int,
-    n_jobs: int | None,
-) -> tuple[Effects, Float[Tensor, " prompt"]]:
-    """Effects of parts at every group of positions, and the metric of the unpatched prompts.
-
-    Copies of a prompt run together, each with one patch. ``n_jobs`` workers share the prompts.
-    """
-    work = partial(_of_prompt, means=means, metric=metric, batch_size=batch_size)
-    names = [f"prompt {number}" for number in range(1, len(pairs) + 1)]
-    pieces = [*zip(pairs, groups, strict=True)]
-    with ProgressBar(total=len(pairs), desc="position effects", unit="prompt", leave=False) as bar:
-        results = map_with_model(model, work, pieces, n_jobs, names, finished=lambda *_: bar.update())
-    effects, baseline = zip(*results, strict=True)
-    return {part: torch.stack([of_prompt[part] for of_prompt in effects]) for part in means}, torch.cat(baseline)
-
-
 @torch.no_grad()
-def _of_prompt(
+def loop_effects(
     model: Model, piece: tuple[TokenizedPrompt, Groups], means: Means, metric: Metric, batch_size: int
 ) -> tuple[dict[Part, Float[Tensor, "layer ..."]], Float[Tensor, " one"]]:
-    """One prompt's effects, [layer, *head, group] of each part, and its own metric, on the CPU."""
+    """One prompt's effects, [layer, *head, group] of each part, and its own metric, on the CPU.
+
+    Copies of the prompt run together, each with one patch.
+    """
     pair, groups = piece
-    shapes = {part: (*of_part.shape[1:-1], len(of_part)) for part, of_part in means.items()}  # layer *head group
+    shapes = {part: (*of_part.shape[1:-1], len(groups)) for part, of_part in means.items()}  # layer *head group
     patches = [
         (each, group)
         for part, (layers, heads, *_) in shapes.items()
         for each in all_parts([part], layers, heads)
-        for group in range(shapes[part][-1])
+        for group in range(len(groups))
     ]
     measure = Measure(metric, pair[1:])
     baseline = measure(answer_logits(model, padded([pair], model.cfg.device)))
@@ -114,10 +93,10 @@ def _edits(chunk: Sequence[Patch], groups: Groups, means: Means) -> dict[str, Ca
         activation = activation.clone()
         for copy, ((part, layer, head), group) in enumerate(chunk):
             if POINTS[part](layer) == point:
-                own, value = activation[copy], means[part][group, layer].to(activation)
+                own, values = activation[copy], means[part][list(groups[group].values()), layer].to(activation)
                 if head is not None:
-                    own, value = own[:, head], value[head]
-                own[list(groups[group])] = value
+                    own, values = own[:, head], values[:, head]
+                own[list(groups[group])] = values
         return activation
 
     points = dict.fromkeys(POINTS[each.part](each.layer) for each, _ in chunk)

@@ -65,7 +65,7 @@ def patched_scores(
     check_parts(model, parts)
     check_values(model, values, parts, len(pairs))
     if method == "exact":
-        method = _exact_or_loop(model, parts, dtype)
+        method = exact_or_loop(partial(check_streamable, model, {each.part for each in parts}), dtype)
     budget = budget or rows_that_fit(model, max(len(ids) + len(answer) for ids, answer in pairs), dtype)
     run: Run = partial(exact_scores, dtype=dtype) if method == "exact" else loop_scores
     work = partial(_scores, run=run, parts=parts, against_foil=against_foil, budget=budget)
@@ -90,10 +90,10 @@ def _scores(
     return [of_prompt.cpu() for of_prompt in run(model, pairs, values, parts, against_foil, budget)]
 
 
-def _exact_or_loop(model: Model, parts: Sequence[ModelPart], dtype: torch.dtype | None) -> Patching:
-    """The exact method for this model; a warning says why if it is not the sweep."""
+def exact_or_loop(check: Callable[[], None], dtype: torch.dtype | None = None) -> Patching:
+    """The exact method for a model that ``check`` looks at; a warning says why if it is not the sweep."""
     try:
-        check_streamable(model, {each.part for each in parts})
+        check()
     except UnsupportedError as error:
         if dtype is not None:
             raise

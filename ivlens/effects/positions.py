@@ -1,6 +1,6 @@
-"""Effects of parts at every position of a prompt: its parts by role, or its tokens counted from the end."""
+"""Effects of parts at every position of a prompt: its roles, its token classes, or its tokens counted from the end."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, overload
 
@@ -11,15 +11,16 @@ from torch import Tensor
 from ..activations import check_means
 from ..checks import Count, checked
 from ..errors import MismatchError
-from ..models import Model, PartValues, check_parts, check_values, provenance
+from ..models import Model, PartValues, check_parts, check_position_streams, check_values, provenance
 from ..records import PositionEffects, PositionMeans, PositionPartEffects, PositionPartMeans
 from ..scoring import all_ids, listed
-from ..tasks import Prompt, positions_by_name, task_names
-from ..vocabulary import EffectPart, Metric, Part, PositionMethod, all_parts
+from ..tasks import Prompt, aligned_positions, positions_by_name, task_names
+from ..vocabulary import EffectPart, Method, Metric, Part, all_parts
 from .attribution import Effects, Groups, attributed_effects, prompts_that_fit
 from .checks import check_effects, check_means_of, check_method
-from .loop import patched_effects
 from .options import wrong_options
+from .patching import Patching, exact_or_loop
+from .position_patching import patched_effects
 
 Run = Callable[..., tuple[Effects, Float[Tensor, " prompt"]]]
 
@@ -44,42 +45,48 @@ def position_effects(
     means: PositionMeans | PositionPartMeans,
     *,
     parts: Sequence[EffectPart] | None = None,
-    method: PositionMethod = "loop",
+    method: Method = "exact",
     metric: Metric = "log-probability",
     batch_size: Count = 32,
     steps: Count = 1,
     n_jobs: Count | None = 1,
 ) -> PositionEffects | PositionPartEffects:
-    """Indirect effect of every head at every position of corrupted prompts, by role (2310.15213's token classes).
+    """Indirect effect of every head at every position of corrupted prompts: by role, token class, or index.
 
-    Or of other parts of every layer: attention blocks, MLPs, residual streams.
+    Or of other parts of every layer: attention blocks, MLPs, residual streams. With means by token class these are the
+    effects of 2310.15213, as its code has them: every token is patched to the mean of its own aligned position. By role
+    all tokens of a role are patched to one mean, which is another quantity where it has several.
 
     Args:
         model: the model whose heads are patched.
         prompts: corrupted prompts.
-        means: mean outputs at each position (``mean_position_activations``), aligned by role, whatever the prompts'
-            lengths, or by position where all prompts, clean and corrupted, are of one length.
+        means: mean outputs at each position (``mean_position_activations``), aligned by role or by token class,
+            whatever the prompts' lengths, or by position where all prompts, clean and corrupted, are of one length.
         parts: with means of parts, which of them are patched (None: all that there are means of).
-        method: "loop" runs every patch, "attribution" is the first-order estimate, all parts and positions from one
-            forward and one backward pass.
+        method: "exact" runs every patch from its layer and its first position on (``ivlens.models.streams.positions``);
+            "loop" runs one full forward pass per patch, in batches; "attribution" is the first-order estimate, all
+            parts and positions from one forward and one backward pass. A model that streams do not represent, or a
+            Bridge, uses the loop, with a FallbackWarning.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
-        batch_size: copies of a prompt per forward pass, or prompts with attribution, fewer where memory is short.
+        batch_size: copies of a prompt per forward pass, or as many rows of streams with "exact"; or prompts with
+            attribution, fewer where memory is short.
         steps: gradients along the path, with attribution.
         n_jobs: workers that share the work (``indirect_effects``).
 
     Returns:
         Effects, [prompt, layer, head, position], in the metric's unit, at the positions of ``means`` that all prompts
-        have; with means of parts, those of each part, without a head axis but for heads. A part of the prompt of
-        several tokens is patched at all of them together.
+        have, or their token classes; with means of parts, those of each part, without a head axis but for heads. A part
+        of the prompt of several tokens is patched at all of them together. ``.by`` says how positions are aligned, and
+        ``.method`` which method was used.
 
     Raises:
         ArgumentError: an option outside its values, ``steps`` with another method than attribution, parts without
             means, or "logit-difference" on prompts of which only some have options.
         PromptError: no prompts, one that cannot be tokenised, does not know its parts, or is of another length, or on
             which effects are not finite.
-        MismatchError: the means were computed on another model, or on prompts of another length.
+        MismatchError: the means were computed on another model, or on prompts of another length, or template.
         UnsupportedError: attribution on a model that was made in inference mode; a layer without one of the parts.
-        HookError, WorkerError: hooks are active that workers would not run; a worker died.
+        HookError, WorkerError: hooks are active, which streams and workers would not run; a worker died.
 
     Example:
         >>> means = iv.mean_position_activations(model, prompts)
@@ -94,13 +101,15 @@ def position_effects(
     prompts = listed(prompts)
     pairs = all_ids(model, prompts)
     positions, groups = _aligned(model, prompts, means)
-    at = [means.positions.index(name) for name in positions]
-    values = {part: of_part[at] for part, of_part in _values(model, means, chosen).items()}
+    values = _values(model, means, chosen)
     settings: dict[str, Any] = {"batch_size": batch_size}
-    run: Run = partial(patched_effects, batch_size=batch_size)
+    run: Run
     if method == "attribution":
         settings["steps"] = steps
         run = partial(attributed_effects, steps=steps, batch_size=min(batch_size, prompts_that_fit(model, pairs)))
+    else:
+        method = _exact_or_loop(model, chosen) if method == "exact" else "loop"
+        run = partial(patched_effects, method=method, batch_size=batch_size)
     against = wrong_options(model, prompts, metric)
     if against is None:
         effects, baseline = run(model, pairs, groups, values, metric, n_jobs=n_jobs)
@@ -111,7 +120,7 @@ def position_effects(
         effects, baseline = {part: effects[part] - wrong[part] for part in effects}, baseline - other
     _check(prompts, effects, baseline)
     facts: dict[str, Any] = {
-        "baseline": baseline, "metric": metric, "method": method, "positions": tuple(positions),
+        "baseline": baseline, "metric": metric, "method": method, "positions": tuple(positions), "by": means.by,
         "task": ", ".join(task_names(prompts)),
         "provenance": provenance(model, method=method, metric=metric, prompts=len(pairs), by=means.by, **settings),
     }  # fmt: skip
@@ -140,10 +149,15 @@ def _values(
     return {part: means.of(part) for part in parts}
 
 
+def _exact_or_loop(model: Model, parts: Sequence[EffectPart]) -> Patching:
+    """The exact method for this model, or the loop."""
+    return exact_or_loop(partial(check_position_streams, model, parts))
+
+
 def _aligned(
     model: Model, prompts: Sequence[Prompt], means: PositionMeans | PositionPartMeans
 ) -> tuple[list[str], list[Groups]]:
-    """The positions of the means that all prompts have, and each prompt's tokens there."""
+    """What all prompts have means of, and each prompt's tokens there, with the number of the mean of each."""
     tokens = positions_by_name(model.tokenizer, prompts, means.by)
     if means.by == "position" and len(tokens[0]) != len(means.positions):
         raise MismatchError(
@@ -151,8 +165,31 @@ def _aligned(
             f"{len(tokens[0])}",
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
-    positions = [name for name in means.positions if all(name in each for each in tokens)]
-    return positions, [[each[name] for name in positions] for each in tokens]
+    aligned = aligned_positions(model.tokenizer, prompts, means.by)
+    groups = [_with_means(*each, means.positions) for each in zip(tokens, aligned, strict=True)]
+    names = [name for name in groups[0] if all(name in each for each in groups)]
+    names.sort(key=lambda name: min(groups[0][name].values()))
+    return names, [[each[name] for name in names] for each in groups]
+
+
+def _with_means(
+    tokens: Mapping[str, Sequence[int]], aligned: Mapping[str, Sequence[int]], positions: Sequence[str]
+) -> dict[str, Mapping[int, int]]:
+    """A prompt's tokens of each name that there are means of, with the number of each token's mean."""
+    numbers = {name: number for number, name in enumerate(positions)}
+    of_token = {at: name for name, own in aligned.items() for at in own}
+    found: dict[str, Mapping[int, int]] = {}
+    for name, own in tokens.items():
+        missing = [of_token[at] for at in own if of_token[at] not in numbers]
+        if not missing:
+            found[name] = {at: numbers[of_token[at]] for at in own}
+        elif len(missing) < len(own):
+            raise MismatchError(
+                f"a mean for each token of {name!r}", f"none for {missing[0]!r}",
+                "write clean and corrupted prompts in one format, such as format='plain', with as many demonstrations, "
+                "or use by='role'",
+            )  # fmt: skip
+    return found
 
 
 def _check(prompts: Sequence[Prompt], effects: Effects, baseline: Float[Tensor, " prompt"]) -> None:

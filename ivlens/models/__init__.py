@@ -98,6 +98,7 @@ from .sources import open_tokenizer as open_tokenizer
 from .streams import Recorded as Recorded
 from .streams import answer_scores as answer_scores
 from .streams import answer_streams as answer_streams
+from .streams import check_position_streams as check_position_streams
 from .streams import check_streamable as check_streamable
 from .streams import recorded_meanwhile as recorded_meanwhile
 from .streams import recorded_points as recorded_points
@@ -109,6 +110,7 @@ from .streams import strongest_wrong as strongest_wrong
 from .streams import sweep_additions as sweep_additions
 from .streams import sweep_heads as sweep_heads
 from .streams import sweep_parts as sweep_parts
+from .streams import sweep_positions as sweep_positions
 from .tails import PromptCandidates as PromptCandidates
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model

@@ -97,6 +97,15 @@ def _values(values: PartValues, part: Part, layer: int, heads: list[Any]) -> Flo
 
 def rows_of(parts: Sequence[ModelPart]) -> list[int]:
     """The row of the clean run, 0, and that of each part, where rows fork layer by layer."""
-    order = sorted(range(len(parts)), key=lambda n: (parts[n].layer, KINDS.index(KIND[parts[n].part])))
+    order = sorted(range(len(parts)), key=lambda n: _turn(parts[n]))
     rows = torch.tensor(order, dtype=torch.long).argsort() + 1
     return [0, *rows.tolist()]
+
+
+def in_order(parts: Sequence[ModelPart]) -> list[ModelPart]:
+    """The parts in the order in which their rows fork."""
+    return sorted(parts, key=_turn)
+
+
+def _turn(part: ModelPart) -> tuple[int, int]:
+    return part.layer, KINDS.index(KIND[part.part])

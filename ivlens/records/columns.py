@@ -56,6 +56,9 @@ def _bounds(name: str, unit: str, how: str) -> dict[str, Column]:
 
 
 POSITION = _text("Part of the prompt that was patched, or the position counted from the end.")
+POSITIONS_BY = _text(
+    'How positions are aligned: "role", one mean for each role; "token-class", one for each aligned token; "position".'
+)
 PART = {
     "part": _text('What was patched: "head", "attention", "mlp" or "residual".'),
     "layer": LAYER,
@@ -226,6 +229,7 @@ FRAMES: dict[str, dict[str, Column]] = {
     "PositionPartEffects.to_frame": PART
     | {
         "position": POSITION,
+        "by": POSITIONS_BY,
         "aie": AIE,
         "stderr": STDERR,
         "rank": _int("rank", "Rank by effect over all parts and positions, the strongest is 1."),
@@ -239,6 +243,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "layer": LAYER,
         "head": HEAD,
         "position": POSITION,
+        "by": POSITIONS_BY,
         "aie": AIE,
         "stderr": STDERR,
         "rank": _int("rank", "Rank by effect over heads and parts, the strongest is 1."),

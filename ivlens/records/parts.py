@@ -3,9 +3,9 @@
 At the last token, or at every position of a prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import pandas as pd
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..checks import check_finite, checked
 from ..errors import ArgumentError, one_of
-from ..vocabulary import METRICS, EffectPart, Part, all_parts
+from ..vocabulary import METRICS, POSITIONS_BY, EffectPart, Part, all_parts
+from .positions import saved_by
 from .store import Record
 
 KINDS: tuple[EffectPart, ...] = get_args(EffectPart)
@@ -172,6 +173,7 @@ class PositionPartMeans(OfParts, Record):
     task: str = ""
 
     def __post_init__(self) -> None:
+        one_of("by", self.by, POSITIONS_BY)
         self._check_finite("means")
 
 
@@ -199,9 +201,11 @@ class PositionPartEffects(EffectsOfParts, Record):
     method: str
     positions: tuple[str, ...] = field(metadata={"axis": "position"})
     task: str = ""
+    by: str = field(default="role", metadata={"added": True})
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
+        one_of("by", self.by, POSITIONS_BY)
         self._check_finite("effects")
         check_finite("baselines [prompt]", self.baseline)
 
@@ -229,6 +233,12 @@ class PositionPartEffects(EffectsOfParts, Record):
         )  # fmt: skip
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per part of a layer and position, strongest first: part, layer, head (only of heads), position, aie,
-        stderr, rank."""
-        return self._ranked(self.positions)
+        """One row per part of a layer and position, strongest first: part, layer, head (only of heads), position, by,
+        aie, stderr, rank."""
+        frame = self._ranked(self.positions)
+        frame.insert(list(frame).index("position") + 1, "by", self.by)
+        return frame
+
+    @classmethod
+    def _unpack(cls, prefix: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
+        return super()._unpack(prefix, tensors, {**facts, "by": saved_by(facts)})

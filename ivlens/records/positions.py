@@ -1,6 +1,8 @@
 """Records of heads at every position of a prompt, not only its last token: mean outputs and effects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,17 @@ from torch import Tensor
 
 from ..checks import Count, check_finite, checked
 from ..errors import one_of
-from ..vocabulary import METRICS, Head, check_count
+from ..vocabulary import METRICS, POSITIONS_BY, Head, check_count
 from .effects import HeadEffects, OverPrompts
 from .store import Record
+
+
+def saved_by(facts: Mapping[str, Any]) -> Any:
+    """How a saved record's positions are aligned: in files from before it was a field, its settings say so."""
+    provenance = facts.get("provenance")
+    settings = provenance.get("settings") if isinstance(provenance, Mapping) else None
+    earlier = settings.get("by", "role") if isinstance(settings, Mapping) else "role"
+    return facts.get("by", earlier)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +30,10 @@ class PositionMeans(Record):
     """Mean output of each head before W_O at each position of clean prompts.
 
     ``values`` is [position, layer, head, d_head] in the model's activation units. ``by`` says what a position is: with
-    "role", a part of the prompt, such as "query input", or "last", its last token; with "position", a token counted
-    from the end ("-1"). A part of several tokens is represented by their mean. ``n`` counts prompts.
+    "role", all parts of the prompt of one role, such as "query input", or "last", its last token; with "token-class",
+    as the code of 2310.15213 has it, one word, such as "demonstration input 2", or one token of the template; with
+    "position", a token counted from the end ("-1"). What has several tokens is represented by their mean. ``n`` counts
+    prompts.
 
     Example:
         >>> iv.mean_position_activations(model, prompts).positions[-1]
@@ -35,16 +47,19 @@ class PositionMeans(Record):
     task: str = ""
 
     def __post_init__(self) -> None:
+        one_of("by", self.by, POSITIONS_BY)
         check_finite("means [position, layer, head, d_head]", self.values)
 
 
 @dataclass(frozen=True, eq=False)
 class PositionEffects(OverPrompts, Record):
-    """Indirect effects of all heads at each position of corrupted prompts (2310.15213's token classes).
+    """Indirect effects of all heads at each position of corrupted prompts.
 
     ``values`` is [prompt, layer, head, position]: the metric with the head's output replaced by its clean mean,
     minus the metric without, in the metric's own unit; ``baseline`` [prompt] is the latter. A part of several tokens
-    is patched at all of them together. ``aie`` and ``stderr`` are [layer, head, position].
+    is patched at all of them together. ``by`` says to what: with "role" to one mean for all of them; with "token-class"
+    each to the mean of its own aligned position, which is the token classes' effect of 2310.15213; with "position" a
+    position is one token. ``aie`` and ``stderr`` are [layer, head, position].
 
     Example:
         >>> means = iv.mean_position_activations(model, prompts)
@@ -58,9 +73,11 @@ class PositionEffects(OverPrompts, Record):
     method: str
     positions: tuple[str, ...] = field(metadata={"axis": "position"})
     task: str = ""
+    by: str = field(default="role", metadata={"added": True})
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, METRICS)
+        one_of("by", self.by, POSITIONS_BY)
         check_finite("effects [prompt, layer, head, position]", self.values)
         check_finite("baselines [prompt]", self.baseline)
 
@@ -121,12 +138,17 @@ class PositionEffects(OverPrompts, Record):
         return list(heads)[:k]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per head and position, strongest first: layer, head, position, aie, stderr, rank (from 1)."""
+        """One row per head and position, strongest first: layer, head, position, by, aie, stderr, rank (from 1)."""
         layers, heads, positions = index = tuple(self._ranked().T)
         return pd.DataFrame({
             "layer": layers, "head": heads, "position": np.array(self.positions)[positions],
-            "aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index], "rank": range(1, len(layers) + 1),
+            "by": self.by, "aie": self.aie.numpy()[index], "stderr": self.stderr.numpy()[index],
+            "rank": range(1, len(layers) + 1),
         })  # fmt: skip
+
+    @classmethod
+    def _unpack(cls, prefix: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
+        return super()._unpack(prefix, tensors, {**facts, "by": saved_by(facts)})
 
     def _ranked(self) -> np.ndarray:
         """All (layer, head, position) by effect, ties in their order."""

@@ -20,6 +20,7 @@ from .loading import as_tasks as as_tasks
 from .loading import load_task as load_task
 from .loading import read_source as read_source
 from .loading import tasks_by_name as tasks_by_name
+from .parts import aligned_positions as aligned_positions
 from .parts import positions_by_name as positions_by_name
 from .prompt import Prompt as Prompt
 from .prompt import beginning as beginning

@@ -1,9 +1,9 @@
-"""The parts of a prompt: each has a role, which its tokens share (the token classes of 2310.15213)."""
+"""The parts of a prompt: each has a role, which its tokens share."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ..errors import PromptError, brief
 
@@ -42,43 +42,65 @@ def as_parts(value: object, text: str) -> tuple[Part, ...]:
     return tuple(pairs)
 
 
-def token_roles(
+class TokenPart(NamedTuple):
+    """The number of the part in which a token ends, and the token's own text."""
+
+    part: int
+    text: str
+
+
+def token_parts(
     tokenizer: Any, parts: Sequence[Part], special_tokens: bool, ids: Sequence[int]
-) -> tuple[str | None, ...]:
-    """The roles of the tokens ``ids`` of the text made up of ``parts``; the last token's role is "last".
+) -> tuple[TokenPart | None, ...]:
+    """The parts of the tokens ``ids`` of the text made up of ``parts``; added tokens are of none.
 
     The tokenizer may add tokens around them: a second BOS before, an end-of-text token after.
 
-    A token has the role of the part in which it ends, by the tokenizer's offsets; added tokens have none.
+    A token is of the part in which it ends, by the tokenizer's offsets.
 
     Raises: PromptError where the tokenizer gives no offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError("a fast tokenizer, which says where in the text its tokens are", type(tokenizer).__name__)
+    text = "".join(text for _, text in parts)
     encoded = tokenizer(
-        "".join(text for _, text in parts),
+        text,
         add_special_tokens=special_tokens,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
     )
     ends = list(accumulate(len(text) for _, text in parts))
     marked = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
-    roles = [None if special else parts[bisect_left(ends, end)][0] for (_, end), special in marked]
+    found = [
+        None if special else TokenPart(bisect_left(ends, end), text[start:end]) for (start, end), special in marked
+    ]
     whole = list(encoded["input_ids"])
     start = next(at for at in range(len(whole)) if whole[at : at + len(ids)] == list(ids))
-    return (*roles[start : start + len(ids) - 1], LAST)
+    return tuple(found[start : start + len(ids)])
+
+
+def token_roles(
+    tokenizer: Any, parts: Sequence[Part], special_tokens: bool, ids: Sequence[int]
+) -> tuple[str | None, ...]:
+    """The roles of the tokens ``ids``, those of their parts (``token_parts``); the last token's role is "last"."""
+    found = token_parts(tokenizer, parts, special_tokens, ids)
+    return (*(None if each is None else parts[each.part][0] for each in found[:-1]), LAST)
 
 
 def positions_by_name(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:
-    """For each prompt, the positions of its tokens by name: a role, or an index counted from the end.
+    """For each prompt, the positions that are patched together, by name: a role, a token class, or an index.
 
-    ``by="role"`` takes prompts that know their parts, of any lengths. ``by="position"``, "-1" being the last token,
-    takes any prompts of one length: in prompts of other lengths the same index would mean another token.
+    ``by="role"`` and ``by="token-class"`` take prompts that know their parts, of any lengths. ``by="position"`` counts
+    from the end, "-1" being the last token, and takes any prompts of one length: in prompts of other lengths the same
+    index would mean another token.
 
     Raises: PromptError where a prompt has no parts, or where lengths differ with ``by="position"``.
     """
     if by == "role":
         return [_gathered(prompt.token_roles(tokenizer)) for prompt in prompts]
+    if by == "token-class":
+        classes = (prompt.token_classes(tokenizer) for prompt in prompts)
+        return [_gathered([None if each is None else each.token_class for each in tokens]) for tokens in classes]
     lengths = [len(prompt.token_ids(tokenizer)) for prompt in prompts]
     if len(set(lengths)) > 1:
         raise PromptError(
@@ -89,6 +111,18 @@ def positions_by_name(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[d
     return [{str(at - length): (at,) for at in range(length)} for length in lengths]
 
 
-def _gathered(roles: Sequence[str | None]) -> dict[str, tuple[int, ...]]:
-    named = dict.fromkeys(role for role in roles if role is not None)
-    return {name: tuple(at for at, role in enumerate(roles) if role == name) for name in named}
+def aligned_positions(tokenizer: Any, prompts: Sequence[Any], by: str) -> list[dict[str, tuple[int, ...]]]:
+    """For each prompt, the positions that have one mean, by name: as ``positions_by_name``, but for token classes.
+
+    Raises: PromptError, see ``positions_by_name``.
+    """
+    if by != "token-class":
+        return positions_by_name(tokenizer, prompts, by)
+    classes = (prompt.token_classes(tokenizer) for prompt in prompts)
+    return [_gathered([None if each is None else each.position for each in tokens]) for tokens in classes]
+
+
+def _gathered(names: Sequence[str | None]) -> dict[str, tuple[int, ...]]:
+    """The positions of each name."""
+    named = dict.fromkeys(name for name in names if name is not None)
+    return {name: tuple(at for at, each in enumerate(names) if each == name) for name in named}

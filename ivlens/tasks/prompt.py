@@ -9,6 +9,7 @@ from typing import Any
 from ..checks import checked
 from ..errors import PromptError, brief, few, reason
 from ..vocabulary import TokenizedPrompt
+from .classed_tokens import ClassedToken, token_classes
 from .examples import is_unicode
 from .judging import OptionScoring, Scoring
 from .parts import Part, as_parts, token_roles
@@ -163,13 +164,37 @@ class Prompt:
             >>> prompts[0].token_roles(model.tokenizer)[-1]
             'last'
         """
+        self._check_parts()
+        return token_roles(tokenizer, self.parts, self.special_tokens, self.token_ids(tokenizer))
+
+    def token_classes(self, tokenizer: Any) -> tuple[ClassedToken | None, ...]:
+        """Each token's class and aligned position, as the code of 2310.15213 has them (``tasks.classed_tokens``).
+
+        Tokens that the tokenizer adds have none.
+
+        Args:
+            tokenizer: the model's tokenizer.
+
+        Returns:
+            ``token_class`` and ``position`` of each token.
+
+        Raises:
+            PromptError: the prompt has no parts, or the tokenizer gives no offsets.
+
+        Example:
+            >>> prompts[0].token_classes(model.tokenizer)[-2].token_class
+            'query structural'
+        """
+        self._check_parts()
+        return token_classes(tokenizer, self.parts, self.special_tokens, self.token_ids(tokenizer))
+
+    def _check_parts(self) -> None:
         if not self.parts:
             raise PromptError(
                 "a prompt that knows its parts, as the formats 'labelled', 'plain', 'qa' and 'chat' compose it",
                 f"{brief(self.text)} without",
                 "pass parts=, pairs of a role and a text, to Prompt, or use by='position'",
             )
-        return token_roles(tokenizer, self.parts, self.special_tokens, self.token_ids(tokenizer))
 
     def show(self, tokenizer: Any) -> str:
         """The tokens of the prompt and its canonical answer, one per line: position, id, text, and role.

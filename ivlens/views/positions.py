@@ -17,6 +17,10 @@ HOVER = (
     "<b>%{{customdata[0]}}</b> at %{{customdata[1]}}<br>effect %{{z:.3g}} {unit}<br>"
     "standard error %{{customdata[2]}}<extra></extra>"
 )
+ALIGNED = {
+    "role": "one mean for each role", "token-class": "token classes, each token's own mean",
+    "position": "each position's mean",
+}  # fmt: skip
 ROW, COLUMN, WIDEST = 22, 44, 1000  # pixels
 
 
@@ -68,6 +72,7 @@ def position_heatmap(
     size = Size(max(260, min(WIDEST, COLUMN * len(parts))), max(120, ROW * len(names)))
     few = f"the {len(names)} {what}s of highest effect at any part of the prompt"
     rows_are = f"all {what}s" if len(names) == len(all_names) else few
+    rows_are = f"{rows_are}; {ALIGNED[effects.by]}"
     facts_line = f"average indirect effect on the {effects.metric}, {effects.method}, n = {effects.n}\n{rows_are}"
     heading = (effects.task or "Heads along the prompt") if title is None else title
     axes = {

@@ -86,7 +86,7 @@ def test_methods_are_compared_by_workers_with_the_same_result(model_of: Any, mon
 
 
 @pytest.mark.usefixtures("two_workers")
-@pytest.mark.parametrize("method", ["loop", "attribution"])
+@pytest.mark.parametrize("method", ["exact", "loop", "attribution"])
 def test_effects_by_position_are_spread_alike(model_of: Any, method: str) -> None:
     texts = ("the quick fox", "the lazy dog", "lazy dog", "quick fox")
     prompts = [Prompt(text, " Paris is") for text in texts]

@@ -23,7 +23,8 @@ padded, and prompts that begin alike share the rows of their beginning.
 streams to their prompt's prefix and to themselves. ``block``: the rest of a block. ``run``: the pass over the layers,
 where streams fork. ``once``: a pass in which nothing forks. ``decode``: the tokens after prompts. ``readout``: an
 answer's scores off the final streams.
-``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``memory``: how many rows fit.
+``sweep``: parts replaced in turn, all heads for example, or vectors added in many ways. ``positions``: parts replaced
+at other tokens than the last. ``memory``: how many rows fit.
 What forks in a layer, ``models/forks.py``, is the same for a Bridge.
 """
 
@@ -37,6 +38,8 @@ from .once import recorded_points as recorded_points
 from .once import run_once as run_once
 from .once import runs_edited_once as runs_edited_once
 from .once import runs_once as runs_once
+from .positions import check_position_streams as check_position_streams
+from .positions import sweep_positions as sweep_positions
 from .readout import answer_scores as answer_scores
 from .readout import strongest_wrong as strongest_wrong
 from .run import run_streams as run_streams

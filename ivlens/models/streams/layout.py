@@ -21,7 +21,7 @@ class Layout:
 
     prefixes: Tree
     own: list[slice]
-    last: Int[Tensor, " prompt"]  # the last prompt tokens' rows within a stream
+    last: Int[Tensor, " prompt"]  # the rows within a stream at which it forks: the last prompt tokens'
     positions: Int[Tensor, " row"]  # of the rows of all final streams, within their prompts
     reach: int  # the largest position, plus one
 
@@ -33,6 +33,21 @@ class Layout:
         last = torch.tensor([each.start for each in slices])
         positions = torch.cat([prefixes.positions, own.repeat(streams).to(prefixes.positions)])
         return cls(prefixes, slices, last.to(device), positions, int(own.max()) + 1)
+
+    @classmethod
+    def within(
+        cls, pair: TokenizedPrompt, positions: Sequence[int], streams: int, device: torch.device | str | None
+    ) -> "Layout":
+        """Of one prompt whose streams begin at the first of ``positions``, at all of which they fork."""
+        prompt, answer = pair
+        start, length = positions[0], len(prompt) + len(answer) - 1
+        prefixes = Tree.of([prompt[:start]], device)
+        own = torch.arange(start, length, device=device)
+        last, every = (
+            torch.tensor(positions, device=device) - start,
+            torch.cat([prefixes.positions, own.repeat(streams)]),
+        )
+        return cls(prefixes, [slice(length - start)], last, every, length)
 
     @property
     def before(self) -> int:

@@ -43,9 +43,22 @@ def run_together(
     own = [token for prompt, answer in pairs for token in prompt[-1:] + answer[:-1]]
     tokens = [*layout.prefixes.tokens, *own]
     x = embedded(model, tokens, layout.positions[: len(tokens)], dtype)
-    for layer, block in enumerate(model.blocks):
-        kept = layout.without_prefixes if layer == model.cfg.n_layers - 1 else layout
-        x = _advance(in_dtype(block, dtype), x, layout, kept, forks.get(layer, NO_FORKS))
+    return run_layers(model, x, layout, forks, 0, dtype)
+
+
+def run_layers(
+    model: HookedTransformer,
+    x: Float[Tensor, "row d_model"],
+    layout: Layout,
+    forks: Mapping[int, Forks],
+    first: int,
+    dtype: torch.dtype,
+) -> list[Float[Tensor, "stream width d_model"]]:
+    """Each prompt's streams after the last block, of the clean rows ``x`` that enter the layer ``first``."""
+    last = model.cfg.n_layers - 1
+    for layer in range(first, last + 1):
+        kept = layout.without_prefixes if layer == last else layout
+        x = _advance(in_dtype(model.blocks[layer], dtype), x, layout, kept, forks.get(layer, NO_FORKS))
     x = _enter(x, kept, forks.get(model.cfg.n_layers, NO_FORKS))
     return [kept.streams(x)[:, own] for own in kept.own]
 
