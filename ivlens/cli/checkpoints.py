@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..checkpoints import CheckpointConfig, compare_checkpoints, gate
 from ..checkpoints.gating import Limit, in_words
+from ..checkpoints.run_folders import with_runs
 from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
 from ..errors import ArgumentError, SourceError, few
 from ..files import held
@@ -37,10 +38,12 @@ def run(options: argparse.Namespace) -> int:
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
     tasks = read_tasks(options.tasks, options)
     learned = _learned(options, tasks)
-    sources = _by_name(options.checkpoints)
+    given_sources = _by_name(options.checkpoints)
+    named = with_runs(given_sources)
+    sources = {str(each.name): each.source for each in named}
     limits = [*map(Limit.read, options.fail_on)]
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
-    check_sources([CheckpointSource("base", options.base), *name_sources(sources, options.base)])
+    check_sources([CheckpointSource("base", options.base), *name_sources(named, options.base)])
     cut_to_splits(tasks, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     with held(options.out):
         comparison = compare_checkpoints(
             options.base,
-            sources,
+            given_sources,
             tasks,
             config,
             out=options.out,

@@ -278,7 +278,8 @@ VERBS = {
         (
             Argument("base", metavar="BASE", help=MODEL_HELP),
             Argument("checkpoints", metavar="CKPT", nargs="+",
-                     help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'; NAME=CKPT names it"),
+                     help="like BASE, or name@revision, an adapter, a folder of 'ivlens train', or a run's folder for "
+                          "all its checkpoint-N; NAME=CKPT names it"),
             Argument("--tasks", nargs="+", required=True, metavar="TASK",
                      help="built-in tasks ('ivlens tasks'), general for all general abilities, or task files"),
             Argument("--learned", nargs="*", default=[], metavar="TASK",
