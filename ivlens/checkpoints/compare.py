@@ -34,6 +34,7 @@ from .measure import (
     vector_of,
 )
 from .prompts import TaskPrompts, check_same_tokens, draw_prompts, warn_of_another_template
+from .run_folders import with_runs
 from .sources import CheckpointSource, CheckpointUnderTest, check_comparable, check_sources, name_sources
 from .summary import summarize
 
@@ -62,12 +63,13 @@ def compare_checkpoints(
     Args:
         base: anything that ``load_model`` reads.
         checkpoints: checkpoints of the base: what ``load_model`` reads, hub names with ``@revision``, adapters of the
-            base, or folders of training runs. A mapping gives names.
+            base, or folders of training runs; with ``checkpoint-N`` folders inside, as transformers' Trainer, TRL and
+            LLaMA-Factory leave them, it stands for all of them by their steps. A mapping gives names.
         tasks: tasks with different names, or names of built-in ones or files.
         config: what is measured and how (None: the defaults of ``CheckpointConfig``).
         out: folder for the measures, accessible to all workers (None: a temporary one).
-        learned: for a sequence of checkpoints, the task that each was trained on; where it is one of ``tasks``, the
-            old tasks are also measured against it (spillover, its vector subtracted).
+        learned: for a sequence of checkpoints, the task that each, or each run, was trained on; where it is one of
+            ``tasks``, the old tasks are also measured against it (spillover, its vector subtracted).
         n_jobs: workers that share the checkpoints; the base is measured here first. None: what
             ``joblib.parallel_config`` says.
         options: options of ``load_model`` for all models: ``device``, ``dtype``, ``tokenizer``.
@@ -94,7 +96,10 @@ def compare_checkpoints(
     asked = as_tasks(tasks)
     if not asked or len({task.name for task in asked}) < len(asked):
         raise ArgumentError("different tasks, one or more", ", ".join(task.name for task in asked) or "none")
-    sources = given = name_sources(checkpoints, base)
+    named = with_runs(checkpoints)
+    sources = given = name_sources(named, base)
+    if learned and len(learned) == len(checkpoints):
+        learned = [learned[each.number] for each in named]
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
     check_sources([CheckpointSource("base", base), *sources])

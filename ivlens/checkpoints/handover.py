@@ -30,6 +30,7 @@ from ..models import (
 from ..records import Repair
 from ..records.repair import BASE, TUNED
 from .mixing import Fractions, MixedWeights, mixed_weights
+from .run_folders import NamedSource
 from .sources import name_sources, two_checkpoints
 
 SOURCE = ("source", "revision", "adapter", "weights_sha256")  # facts that say which model it is
@@ -156,7 +157,7 @@ def mergekit_config(model: Model, record: Repair, base: str, tuned: str) -> str:
 def mergekit_names(base: str, tuned: str) -> tuple[str, str]:
     """What mergekit calls a base and a tuned model: a packaged one is its folder, an adapter is named with its base."""
     named = PACKAGED[base].folder if base in PACKAGED and not Path(base).exists() else base
-    (source,) = name_sources({TUNED: tuned}, base)
+    (source,) = name_sources([NamedSource(TUNED, tuned)], base)
     if source.adapter is not None:
         return str(named), f"{named}+{source.adapter}"
     return str(named), str(source.source) + (f"@{source.revision}" if source.revision else "")

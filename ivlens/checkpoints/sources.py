@@ -16,6 +16,7 @@ from ..models import (
     check_device,
     check_source,
     has_hooks,
+    has_tokenizer,
     kind_of_device,
     lacks_tokenizer,
     load_model,
@@ -24,13 +25,14 @@ from ..models import (
 )
 from ..records.repair import BASE, TUNED
 from .facts_cache import cached_facts
+from .run_folders import NamedSource, run_of
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
     """A named source, with the revision or adapter that makes it a checkpoint.
 
-    ``tokenizer``: the source of the base's, for a checkpoint without its own.
+    ``tokenizer``: for a checkpoint without its own, the source of the base's, or of its run's (``of_run``).
     """
 
     name: str
@@ -38,6 +40,7 @@ class CheckpointSource:
     revision: str | None = None
     adapter: Path | None = None
     tokenizer: Any = None
+    of_run: bool = False
 
     @property
     def text(self) -> str:
@@ -48,10 +51,10 @@ class CheckpointSource:
         return f"{source}@{self.revision}" if self.revision else str(source)
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of ``load_model``; a checkpoint without a tokenizer gets the base's, with a warning."""
+        """The options of ``load_model``; a checkpoint without a tokenizer gets another, with a warning."""
         if self.tokenizer is None or options.get("tokenizer") is not None:
             return dict(options)
-        message = f"{self.name} has no tokenizer of its own; it is given the base's"
+        message = f"{self.name} has no tokenizer of its own; it is given {'its run' if self.of_run else 'the base'}'s"
         warnings.warn(message, SourceWarning, stacklevel=3)
         return {**options, "tokenizer": self.tokenizer}
 
@@ -143,16 +146,15 @@ class CheckpointUnderTest:
             gc.collect()
 
 
-def name_sources(sources: Mapping[str, Any] | Sequence[Any], base: Any) -> list[CheckpointSource]:
-    """Checkpoints of sources, in order, named by the mapping or after their sources.
+def name_sources(named: Sequence[NamedSource], base: Any) -> list[CheckpointSource]:
+    """Checkpoints of sources, in order, under their names or after their sources.
 
     Raises:
         ArgumentError: no source, or two of one name.
     """
-    pairs = list(sources.items()) if isinstance(sources, Mapping) else [(None, source) for source in sources]
-    if not pairs:
+    if not named:
         raise ArgumentError("one checkpoint or more", "none")
-    checkpoints = [_with_tokenizer(_name_source(name, source, base), base) for name, source in pairs]
+    checkpoints = [_with_tokenizer(_name_source(each.name, each.source, base), base) for each in named]
     names = [each.name for each in checkpoints]
     if len({*names, "base"}) <= len(names):
         raise ArgumentError("checkpoints of different names, none of them 'base'", ", ".join(names), "pass a mapping")
@@ -193,8 +195,15 @@ def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
 
 
 def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource:
-    """The checkpoint, with the base's tokenizer if it has none of its own, as a path that every process can resolve."""
-    if not lacks_tokenizer(checkpoint.source):
+    """The checkpoint, with its run's tokenizer, or else the base's, if it has none of its own.
+
+    Either is a path that every process can resolve.
+    """
+    folder = checkpoint.adapter or (checkpoint.source if isinstance(checkpoint.source, Path) else None)
+    run = None if folder is None or has_tokenizer(folder) else run_of(folder)
+    if run is not None and has_tokenizer(run):
+        return replace(checkpoint, tokenizer=run, of_run=True)
+    if checkpoint.adapter is not None or not lacks_tokenizer(checkpoint.source):
         return checkpoint
     if isinstance(base, (str, Path)):
         path = Path(base).expanduser()
@@ -212,7 +221,7 @@ def two_checkpoints(
         SourceError: one of them does not exist.
     """
     check_device(options.get("device"))
-    sources = [CheckpointSource(BASE, base), *name_sources({TUNED: tuned}, base)]
+    sources = [CheckpointSource(BASE, base), *name_sources([NamedSource(TUNED, tuned)], base)]
     check_sources(sources)
     first, second = (CheckpointUnderTest(each, each.options(options), facts_folder) for each in sources)
     return first, second

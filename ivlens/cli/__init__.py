@@ -23,6 +23,8 @@ CLOSED_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = lambda: None) -> int:
     """Run the command line; the exit status is 0, 1 after an error, 130 after an interrupt, 141 after a closed pipe.
 
+    A verb may have others, which it returns.
+
     Args:
         arguments: the verb and its arguments; None for those of this process.
         begun: called after parsing and imports, before the verb's work.
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
                     say_wait()
                 run = options.verb.function()
                 begun()
-                run(options)
+                status: int | None = run(options)
             finally:
                 sys.stdout.flush()
         except IvlensError as error:
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, begun: Callable[[], None] = 
             return _of_the_system(error)
         except (MemoryError, UnicodeError) as error:
             return _ended(f"{type(error).__name__}: {error}", 1)
-    return 0
+    return status or 0
 
 
 def _ended(words: str, status: int) -> int:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..checkpoints import CheckpointConfig, compare_checkpoints
+from ..checkpoints import CheckpointConfig, compare_checkpoints, gate
+from ..checkpoints.gating import Limit, in_words
+from ..checkpoints.run_folders import with_runs
 from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
 from ..errors import ArgumentError, SourceError, few
 from ..files import held
-from ..records import CheckpointComparison, write_atomically
+from ..records import CheckpointComparison, write_atomically, write_text
 from ..tasks import Task, members
 from ..text import did_you_mean, plural
 from .asked_alike import of_comparison
@@ -25,19 +27,23 @@ from .task_reading import cut_to_splits, read_tasks
 from .wording import as_options
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
+STATUS = {"passed": 0, "failed": 1, "undecided": 3}  # 2 is that of arguments that cannot be parsed
 log = logging.getLogger("ivlens")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure base and checkpoints, write record, tables and report, and print the verdicts."""
+def run(options: argparse.Namespace) -> int:
+    """Measure base and checkpoints, write record, tables and report, print the verdicts; the status of the gate."""
     from .. import views
 
     config = CheckpointConfig(**given(options, "CheckpointConfig"))
     tasks = read_tasks(options.tasks, options)
     learned = _learned(options, tasks)
-    sources = _by_name(options.checkpoints)
+    given_sources = _by_name(options.checkpoints)
+    named = with_runs(given_sources)
+    sources = {str(each.name): each.source for each in named}
+    limits = [*map(Limit.read, options.fail_on)]
     check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
-    check_sources([CheckpointSource("base", options.base), *name_sources(sources, options.base)])
+    check_sources([CheckpointSource("base", options.base), *name_sources(named, options.base)])
     cut_to_splits(tasks, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
@@ -47,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     with held(options.out):
         comparison = compare_checkpoints(
             options.base,
-            sources,
+            given_sources,
             tasks,
             config,
             out=options.out,
@@ -71,8 +77,22 @@ def run(options: argparse.Namespace) -> None:
     show(options, {"verdicts": frame[[name for name in SHOWN if name in frame]], **general})
     for line in after_comparison(comparison):
         log.info(line)
+    status = _gate(comparison, options) if limits else 0
     if failures:
         raise SourceError("checkpoints that can all be compared", f"{few(failures)}, which cannot", "see above")
+    return status
+
+
+def _gate(comparison: CheckpointComparison, options: argparse.Namespace) -> int:
+    """Hold the comparison to the limits of --fail-on, write what they say, and give the exit status."""
+    found = gate(comparison, options.fail_on)
+    write_text(options.out / "gate.json", found.as_json())
+    write_text(options.out / "gate.xml", found.as_junit())
+    for row in found.rows:
+        if row["outcome"] != "passed":
+            log.info(in_words(row))
+    log.info(f"gate: {found.outcome}; wrote {options.out / 'gate.json'} and gate.xml")
+    return STATUS[found.outcome]
 
 
 def write_tables(comparison: CheckpointComparison, folder: Path) -> None:

@@ -15,6 +15,7 @@ from ..checkpoints import (
     repaired_model,
 )
 from ..checkpoints.compare import drop_base_tensors
+from ..checkpoints.run_folders import NamedSource
 from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
 from ..errors import UnsupportedError
 from ..files import held
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
     if options.export != "none":
         check_export(options.out / EXPORTS[options.export])
-    check_sources([CheckpointSource("base", options.base), *name_sources({"tuned": options.tuned}, options.base)])
+    tuned = name_sources([NamedSource("tuned", options.tuned)], options.base)
+    check_sources([CheckpointSource("base", options.base), *tuned])
     cut_to_splits([*keep, *learned, *(others or ())], config)
     check_alike(options.base, {"the tuned model": options.tuned})
     say_repair(options)

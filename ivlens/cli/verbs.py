@@ -278,11 +278,16 @@ VERBS = {
         (
             Argument("base", metavar="BASE", help=MODEL_HELP),
             Argument("checkpoints", metavar="CKPT", nargs="+",
-                     help="like BASE, or name@revision, an adapter, a folder of 'ivlens train'; NAME=CKPT names it"),
+                     help="like BASE, or name@revision, an adapter, a folder of 'ivlens train', or a run's folder for "
+                          "all its checkpoint-N; NAME=CKPT names it"),
             Argument("--tasks", nargs="+", required=True, metavar="TASK",
                      help="built-in tasks ('ivlens tasks'), general for all general abilities, or task files"),
             Argument("--learned", nargs="*", default=[], metavar="TASK",
                      help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
+            Argument("--fail-on", nargs="+", default=[], metavar="LIMIT",
+                     help="for continuous integration, limits such as 'forgetting>0.05', quoted: the exit status is 1 "
+                          "if the 95%% interval of any task lies beyond one, else 3 if one is undecided, else 0; "
+                          "gate.json and gate.xml (JUnit) say which"),
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,

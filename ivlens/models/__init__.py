@@ -112,6 +112,7 @@ from .streams import sweep_heads as sweep_heads
 from .streams import sweep_parts as sweep_parts
 from .streams import sweep_positions as sweep_positions
 from .tails import PromptCandidates as PromptCandidates
+from .tokenizers import has_tokenizer as has_tokenizer
 from .workers import map_batches as map_batches
 from .workers import map_with_model as map_with_model
 from .workers import shared_weights as shared_weights

@@ -1,0 +1,180 @@
+"""``gate``: limits on a comparison's numbers, for continuous integration: failed, undecided or passed.
+
+A measure has failed where its whole 95% interval lies beyond the limit, and passed where none of it does. Where the
+interval contains the limit, more prompts would decide.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from ..checks import checked
+from ..errors import ArgumentError
+from ..records import CheckpointComparison
+from ..records.columns import FRAMES
+from ..records.tables import interval_in
+from ..text import visible
+
+Outcome = Literal["failed", "undecided", "passed"]
+ORDER: tuple[Outcome, ...] = ("failed", "undecided", "passed")  # the first of them is that of the whole
+COLUMNS = ("checkpoint", "task", "limit", "value", "low", "high", "outcome")
+LIMIT = re.compile(r"\s*(\w+)\s*([<>])\s*([-+.\w]+)\s*")
+COMPARED = FRAMES["CheckpointComparison.to_frame"]
+MEASURES = tuple(name for name in COMPARED if not {f"{name}_low", f"{name}_stderr"}.isdisjoint(COMPARED))
+
+
+class Limit(NamedTuple):
+    """A measure and what it may not be: above or below a number."""
+
+    measure: str
+    sign: str
+    number: float
+
+    @classmethod
+    def read(cls, text: str) -> "Limit":
+        """The limit that a text such as ``forgetting>0.05`` states.
+
+        Raises:
+            ArgumentError: no such text, or a measure without an interval.
+        """
+        expected = "a limit like forgetting>0.05 or accuracy<0.8"
+        found = LIMIT.fullmatch(text)
+        if found is None:
+            raise ArgumentError(expected, repr(text), "quote it, as a shell takes < and > for files")
+        if found[1] not in MEASURES:
+            raise ArgumentError(f"a limit on one of {', '.join(MEASURES)}", found[1])
+        try:
+            number = float(found[3])
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ArgumentError(f"{expected}, with a finite number", repr(text))
+        return cls(found[1], found[2], number)
+
+    def outcome(self, low: float, high: float) -> Outcome:
+        """What an interval says; undecided where it is not known."""
+        if math.isnan(low) or math.isnan(high):
+            return "undecided"
+        beyond, within = low > self.number, high <= self.number
+        if self.sign == "<":
+            beyond, within = high < self.number, low >= self.number
+        return "failed" if beyond else "passed" if within else "undecided"
+
+    def __str__(self) -> str:
+        return f"{self.measure}{self.sign}{self.number:g}"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What limits say of each checkpoint and task; ``failures`` are checkpoints that could not be compared, and why.
+
+    Example:
+        >>> from ivlens.checkpoints import gate
+        >>> gate(comparison, ["forgetting>0.05"]).outcome
+        'passed'
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    failures: Mapping[str, str]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Failed where any limit has, else undecided where any is, else passed."""
+        found = {row["outcome"] for row in self.rows}
+        return "failed" if self.failures else next((each for each in ORDER if each in found), "passed")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per checkpoint, task and limit: the value with its 95% interval (low, high), and the outcome."""
+        return pd.DataFrame(list(self.rows), columns=COLUMNS)
+
+    def as_json(self) -> str:
+        """The outcome, the rows and the failures, for programs; a number that is not known is null."""
+        rows = [{name: None if each != each else each for name, each in row.items()} for row in self.rows]
+        facts = {"outcome": self.outcome, "limits": rows, "not_compared": dict(self.failures)}
+        return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+
+    def as_junit(self) -> str:
+        """The same as JUnit XML, a suite for each checkpoint; an error stands for what is undecided or not compared."""
+        suites = ElementTree.Element("testsuites", name="ivlens")
+        for checkpoint in dict.fromkeys([*(row["checkpoint"] for row in self.rows), *self.failures]):
+            cases = [_junit_case(row) for row in self.rows if row["checkpoint"] == checkpoint]
+            if checkpoint in self.failures:
+                cases.append(ElementTree.Element("testcase", classname="checkpoint", name="is compared"))
+                ElementTree.SubElement(cases[-1], "error", message=visible(self.failures[checkpoint]))
+            found = [each.tag for case in cases for each in case]
+            counts = {"tests": len(cases), "failures": found.count("failure"), "errors": found.count("error")}
+            suite = ElementTree.SubElement(suites, "testsuite", name=visible(checkpoint))
+            suite.attrib.update({name: str(count) for name, count in counts.items()})
+            suite.extend(cases)
+        ElementTree.indent(suites)
+        return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _junit_case(row: Mapping[str, Any]) -> ElementTree.Element:
+    case = ElementTree.Element("testcase", classname=visible(row["task"]), name=row["limit"])
+    if row["outcome"] != "passed":
+        kind = "failure" if row["outcome"] == "failed" else "error"
+        ElementTree.SubElement(case, kind, type=row["outcome"], message=visible(in_words(row)))
+    return case
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """A row of a gate in a line."""
+    interval = f"95% interval {row['low']:.3g} to {row['high']:.3g}"
+    value = "not measured" if math.isnan(row["low"]) else f"{row['value']:.3g}, {interval}"
+    return f"{row['outcome']}: {row['limit']} of {row['checkpoint']} on {row['task']} ({value})"
+
+
+@checked
+def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
+    """Hold a comparison's checkpoints to limits, task by task and for general abilities; nothing is measured.
+
+    Args:
+        comparison: a record of ``compare_checkpoints``.
+        limits: what a checkpoint fails on, such as ``"forgetting>0.05"`` or ``"cosine<0.9"``: a column of ``to_frame``
+            with an interval, > or <, and a number in the column's unit. Of general abilities only accuracy and
+            forgetting are known.
+
+    Returns:
+        The gate: failed where a 95% interval lies beyond its limit, undecided where it contains the limit or was not
+        measured, passed where it does not reach beyond.
+
+    Raises:
+        ArgumentError: no limits, or one that is not of this form or of a column without an interval.
+
+    Example:
+        >>> from ivlens.checkpoints import gate
+        >>> gate(comparison, ["forgetting>0.05", "accuracy<0.9"]).to_frame()["outcome"].tolist()
+        ['passed', 'failed']
+    """
+    if not limits:
+        raise ArgumentError("limits, one or more", "none", "give one like 'forgetting>0.05'")
+    read = list(dict.fromkeys(map(Limit.read, limits)))
+    return Gate(
+        tuple(
+            {"checkpoint": row["checkpoint"], "task": row["task"], "limit": str(limit)}
+            | dict(zip(("value", "low", "high"), interval, strict=True))
+            | {"outcome": limit.outcome(*interval[1:])}
+            for row, known in _measured(comparison)
+            for limit in read if limit.measure in known
+            for interval in [interval_in(row, limit.measure)]
+        ),
+        dict(comparison.failures),
+    )  # fmt: skip
+
+
+def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, Any], Sequence[str]]]:
+    """The checkpoints' rows, and which measures each has; a general ability that is also a task has one."""
+    base, tasks = comparison.checkpoints[0], comparison.tasks
+    for row in comparison.rows:
+        if row["checkpoint"] != base:
+            yield row, MEASURES
+    for row in comparison.general:
+        if row["checkpoint"] != base and row["task"] not in tasks:
+            yield {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}, ("accuracy", "forgetting")
