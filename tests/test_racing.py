@@ -256,6 +256,16 @@ def test_overflow_on_any_measured_prompt_is_refused(model: Any) -> None:
         raced(model, means=means)
 
 
+def test_a_prompt_of_any_round_is_named_by_its_number(model: Any) -> None:
+    means = far_means(model)
+    prompts = [each for each in PROMPTS if "jumps" not in each.text + each.answers[0]] + [Prompt("the jumps", " is")]
+    with torch.no_grad():
+        model.embed.W_E[model.tokenizer(" jumps")["input_ids"][-1]] = torch.inf
+    assert len(prompts) > rounds_of(len(prompts))[0]
+    with pytest.raises(PromptError, match=rf"on prompt {len(prompts)} \('the jumps'\)"):
+        raced(model, prompts, means=means)
+
+
 def test_rounding_alone_is_warned_of(tiny_hf: Any, tiny_tokenizer: Any) -> None:
     half = iv.load_model(tiny_hf("llama").bfloat16(), tokenizer=tiny_tokenizer(), dtype=torch.bfloat16)
     own = iv.mean_head_activations(half, PROMPTS[:1])

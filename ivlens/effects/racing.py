@@ -146,7 +146,7 @@ def race_heads(
         effects, baseline = found[0]
         if against is not None:
             effects, baseline = effects - found[1][0], baseline - found[1][1]
-        check_effects(prompts[span], effects, baseline, [parts[number] for number in left])
+        check_effects(prompts, effects, baseline, [parts[number] for number in left], first=numbers.start)
         baselines.append(baseline)
         return effects
 
