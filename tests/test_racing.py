@@ -100,6 +100,19 @@ def test_races_find_the_sweeps_heads_and_their_intervals_the_truth(noise: str) -
     assert sum(low) < 0
 
 
+def test_prompts_of_two_kinds_are_no_race_as_the_docs_say() -> None:
+    """On 3 in 10 prompts other heads are strong, and count most: where the first few lack these, they are lost."""
+    generator, n, heads, k, races = torch.Generator().manual_seed(0), 50, 60, 10, 60
+    mean, found = torch.linspace(1, 0, heads) ** 4, []
+    for _ in range(races):
+        rare = torch.rand(n, 1, generator=generator) < 0.3
+        values = torch.where(rare, 3 * mean.flip(0), mean) + 0.2 * torch.randn(n, heads, generator=generator)
+        strongest = {(0, head) for head in values.mean(0).topk(k).indices.tolist()}
+        found.append(len(strongest & {*record_of(values, k).top(k)}) / k)
+    assert 0.8 < sum(found) / races < 0.95
+    assert min(found) < 0.5
+
+
 def test_an_ordinary_interval_of_what_dropped_out_would_be_dishonest() -> None:
     """Of skewed effects, intervals that ignore that a low mean made a head stop miss the truth too often."""
     generator, n, heads = torch.Generator().manual_seed(0), 50, 60
@@ -241,6 +254,16 @@ def test_overflow_on_any_measured_prompt_is_refused(model: Any) -> None:
         model.unembed.W_U[:, 0] = torch.inf
     with pytest.raises(PromptError, match="effects"):
         raced(model, means=means)
+
+
+def test_a_prompt_of_any_round_is_named_by_its_number(model: Any) -> None:
+    means = far_means(model)
+    prompts = [each for each in PROMPTS if "jumps" not in each.text + each.answers[0]] + [Prompt("the jumps", " is")]
+    with torch.no_grad():
+        model.embed.W_E[model.tokenizer(" jumps")["input_ids"][-1]] = torch.inf
+    assert len(prompts) > rounds_of(len(prompts))[0]
+    with pytest.raises(PromptError, match=rf"on prompt {len(prompts)} \('the jumps'\)"):
+        raced(model, prompts, means=means)
 
 
 def test_rounding_alone_is_warned_of(tiny_hf: Any, tiny_tokenizer: Any) -> None:

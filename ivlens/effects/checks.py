@@ -48,12 +48,17 @@ def check_effects(
     effects: Float[Tensor, "prompt part *position"],
     baseline: Float[Tensor, " prompt"],
     parts: Sequence[ModelPart],
+    *,
+    first: int = 0,
 ) -> None:
-    """Raise PromptError naming the prompts and parts, or heads alone, whose effects are infinite or not a number."""
+    """Raise PromptError naming the prompts and parts, or heads alone, whose effects are infinite or not a number.
+
+    The effects are those of the prompts from number ``first`` on.
+    """
     odd = ~effects.isfinite().flatten(2).all(-1) if effects.ndim > 2 else ~effects.isfinite()  # prompt part
-    numbers = (odd.any(1) | ~baseline.isfinite()).nonzero().flatten().tolist()
+    numbers = (first + (odd.any(1) | ~baseline.isfinite()).nonzero()).flatten().tolist()
     found = [parts[number] for number in odd.any(0).nonzero().flatten().tolist()]
     what = "heads" if all(each.head is not None for each in parts) else "parts"
-    first = "" if not found else found[0] if what == "parts" else (found[0].layer, found[0].head)
-    some = "" if len(found) in (0, len(parts)) else f" of {len(found)} {what}, {first} first,"
+    named = "" if not found else found[0] if what == "parts" else (found[0].layer, found[0].head)
+    some = "" if len(found) in (0, len(parts)) else f" of {len(found)} {what}, {named} first,"
     refuse_odd("effects", [prompt.text for prompt in prompts], numbers, some)

@@ -10,7 +10,10 @@ for the n - m prompts left: its variance is s^2 / m (1 - m / n), the finite popu
 eq. 2.20). A head drops out at the one-sided level LOST / R of Student's t, where R is the number of rounds after which
 heads drop out. So a head of the sweep's top k is lost with probability of at most about LOST, and at least 1 - LOST of
 them are found on average. It is "about" because effects are not normal, and because the k-th strongest is itself
-estimated; tests/test_racing.py measures it on made-up effects.
+estimated; tests/test_racing.py measures it on made-up effects. It does not hold where the first few prompts do not show
+what others do: of prompts of two kinds that need different heads, the first may all be of one kind, and the heads of
+the other drop out. With heavy tails (Student's t with 2 degrees of freedom, 50 prompts, 270 heads) 3% of 20 heads are
+lost, and one head alone in an eighth of its races.
 """
 
 from collections.abc import Callable, Sequence
@@ -143,7 +146,7 @@ def race_heads(
         effects, baseline = found[0]
         if against is not None:
             effects, baseline = effects - found[1][0], baseline - found[1][1]
-        check_effects(prompts[span], effects, baseline, [parts[number] for number in left])
+        check_effects(prompts, effects, baseline, [parts[number] for number in left], first=numbers.start)
         baselines.append(baseline)
         return effects
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 from ..errors import PromptError
@@ -124,12 +124,17 @@ def answer_residual(model: Model, rows: Rows) -> Float[Tensor, "token d_model"]:
 @singledispatch
 def final_logits(model: Any, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Logits of final residual streams, in float32 or wider: final norm, unembedding, soft cap."""
-    return _unembedded(model, model.ln_final(residual[None])[0])
+    return _unembedded(model, final_norm(model)(residual[None])[0])
 
 
 def next_logits(model: HookedTransformer, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch vocab"]:
     """``final_logits`` of the last position only."""
-    return _unembedded(model, model.ln_final(residual[:, -1:])[:, 0])
+    return _unembedded(model, final_norm(model)(residual[:, -1:])[:, 0])
+
+
+def final_norm(model: HookedTransformer) -> nn.Module:
+    """The norm of final residual streams, which changes nothing in TransformerLens' models without norms."""
+    return getattr(model, "ln_final", nn.Identity())
 
 
 def _unembedded(model: HookedTransformer, normed: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:

@@ -12,6 +12,7 @@ from transformer_lens.utilities.activation_functions import apply_softcap
 from ...vocabulary import Ids
 from ..engines import HookedTransformer
 from ..precision import in_dtype
+from ..runs import final_norm
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,
 ROWS = 256  # of several prompts that are read together; more are no faster
@@ -35,7 +36,7 @@ def read_scores(
 
     The foils are the strongest wrong tokens of stream 0.
     """
-    normed = _wide(in_dtype(model.ln_final, residual.dtype)(residual))
+    normed = _wide(in_dtype(final_norm(model), residual.dtype)(residual))
     target = _logits_of(model, normed, torch.tensor(answer, device=residual.device))
     if against_foil:
         first = torch.cat([block[0] for block in _logit_blocks(model, normed[:1])], -1)
@@ -83,7 +84,7 @@ def read_greedy(
     model: HookedTransformer, residual: Float[Tensor, "stream width d_model"], answers: Sequence[Ids]
 ) -> list[tuple[Float[Tensor, "stream answer"], Bool[Tensor, " stream"]]]:
     """Of each answer, the log probability of each of its tokens, and whether each of them is the most likely one."""
-    normed = _wide(model.ln_final(residual))
+    normed = _wide(final_norm(model)(residual))
     peaks, indices, sums, start = [], [], [], 0
     for block in _logit_blocks(model, normed):
         peak, index = block.max(-1)
