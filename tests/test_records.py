@@ -481,7 +481,7 @@ def test_effects_at_a_position_are_a_head_map_and_the_frame_has_the_strongest_fi
     assert (last.aie.tolist(), last.method, last.task) == ([[1.0, 0.0]], "loop", "a task")
     frame = record.to_frame()
     assert list(frame.columns) == ["layer", "head", "position", "by", "aie", "stderr", "rank"]
-    assert frame.iloc[0].tolist() == [0, 1, "query input", 6.0, 1.0, 1]
+    assert frame.iloc[0].tolist() == [0, 1, "query input", "role", 6.0, 1.0, 1]
     assert frame["position"].tolist() == ["query input", "query input", "last", "last"]
     with pytest.raises(ArgumentError, match="position to be one of 'query input', 'last'; got 'first'"):
         record.at("first")
