@@ -46,9 +46,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
 
 def note_checksums(folder: Path) -> None:
     """What converting the packaged model's file would note beside it."""
-    found = {
-        path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.name != "checksums.json"
-    }
+    files = [path for path in folder.iterdir() if path.name != "checksums.json"]
+    found = {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
     noted = {"made of": {"gguf": PACKED.sha256, "conversion": 1}, "sha256": found}
     (folder / "checksums.json").write_text(json.dumps(noted))
 

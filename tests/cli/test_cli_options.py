@@ -200,7 +200,7 @@ def test_every_other_name_leads_somewhere() -> None:
 
 
 CLOSED = {
-    "heads": "dtype format corruption metric method stream_dtype split", "vector": "format", "sweep": "dtype",
+    "heads": "dtype format corruption metric method stream_dtype split", "vector": "format", "sweep": "dtype site",
     "train": "guidance decay precision teacher", "compare": "corruption metric method format stream_dtype",
 }  # fmt: skip
 
@@ -217,8 +217,8 @@ def test_a_closed_set_of_values_is_in_the_help_and_refused_by_the_parser(
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_is_in_the_words_of_its_readers(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No value, name or quotation of Python's, but for the functions named in the titles of groups."""
-    text = re.sub(r"\(\S+ in Python\)", "", shown_help(verb, capsys))
+    """No value, name or quotation of Python's, but for the functions in the titles of groups, and sites as typed."""
+    text = re.sub(r"\(\S+ in Python\)|\bresid_(?:pre|post)\b", "", shown_help(verb, capsys))
     assert re.findall(r"\b(?:None|True|False|cells?)\b|``|\"|\bsee \w+\.|\b[a-z]+_[a-z_]+|[a-z]+\(", text) == []
 
 
