@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -204,9 +204,10 @@ def test_another_thread_is_refused_before_it_touches_the_model(tiny64: Any, monk
     @contextmanager
     def with_another_thread(model: Any) -> Iterator[None]:
         with real(model):
-            thread = Thread(target=other)
-            thread.start()
-            thread.join()
+            if current_thread() is main_thread():
+                thread = Thread(target=other)
+                thread.start()
+                thread.join()
             yield
 
     monkeypatch.setattr(attribution, "fused_attention", with_another_thread)
