@@ -1,8 +1,9 @@
 """Attribution patching against finite differences in float64, the loop in the limit, and whole layers' patches."""
 
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import ivlens
 from ivlens import ArgumentError, FallbackWarning, HeadMeans, HookError, Prompt, UnsupportedError
+from ivlens.effects import attribution
 from ivlens.models import add_lora, answer_logits, hooked, last_token, padded, z_name
 from ivlens.scoring import all_ids
 
@@ -186,6 +188,31 @@ def test_active_hooks_run_in_attribution_as_in_the_loop(tiny64: Any) -> None:
         means = beside(model, prompt, 1e-5)
         found, loop = (effects(model, [prompt], means, method, "log-probability") for method in ("attribution", "loop"))
     torch.testing.assert_close(found, loop, rtol=1e-2, atol=1e-3 * loop.abs().max().item())
+
+
+def test_another_thread_is_refused_before_it_touches_the_model(tiny64: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention is another one while attribution runs: a thread that ended it would break the first one's pass."""
+    model = tiny64("llama")
+    means, real, refused = beside(model, RAGGED[0], 1.0), attribution.fused_attention, list[str]()
+    expected = effects(model, RAGGED, means, "attribution", "log-probability")
+
+    def other() -> None:
+        with pytest.raises(HookError, match="one thread at a time"):
+            effects(model, RAGGED, means, "attribution", "log-probability")
+        refused.append("attribution")
+
+    @contextmanager
+    def with_another_thread(model: Any) -> Iterator[None]:
+        with real(model):
+            if current_thread() is main_thread():
+                thread = Thread(target=other)
+                thread.start()
+                thread.join()
+            yield
+
+    monkeypatch.setattr(attribution, "fused_attention", with_another_thread)
+    assert torch.equal(effects(model, RAGGED, means, "attribution", "log-probability"), expected)
+    assert refused
 
 
 def test_steps_belong_to_attribution(tiny64: Any) -> None:

@@ -111,7 +111,7 @@ def _of_batch(
         for part, of_part in means.items()
         for layer, of_layer in enumerate(of_part.to(row.device).unbind(1))
     }
-    with differentiable(model), fused_attention(model):
+    with differentiable(model):
         rows = padded(batch, row.device)
         measure = Measure(metric, rows.answers)
         clean = {point: Replacement(row, position, each[mean]) for point, each in values.items()}
@@ -208,7 +208,8 @@ def first_order(
         activation.register_hook(multiply)
         return activation
 
-    with hooked(model, {point: partial(edit, point) for point in replacements}):
+    edits = {point: partial(edit, point) for point in replacements}
+    with hooked(model, edits), fused_attention(model):  # in this order, since edits keep other threads off the model
         metric = measure(answer_logits(model, rows))
     torch.autograd.grad(metric.sum(), source)
     return products, metric.detach()
