@@ -104,7 +104,7 @@ def test_attribution_is_that_of_transformer_lens_own_attention(model: Any, monke
     def unfused(_: Any) -> Iterator[None]:
         yield
 
-    last = [[[len(prompt) - 1]] for prompt, _ in PAIRS]
+    last = [[{len(prompt) - 1: 0}] for prompt, _ in PAIRS]
     means = {"z": torch.ones(1, 2, 4, 8, dtype=torch.float64), "residual": torch.ones(1, 2, 32, dtype=torch.float64)}
     settings = {"steps": 2, "batch_size": 4, "n_jobs": 1}
     found, _ = attributed_effects(model, PAIRS, last, means, "log-probability", **settings)
