@@ -146,7 +146,7 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
 
 
 # written out: help imports no torch
-PRESETS = ("plain", "iv", "fv", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
+PRESETS = ("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
 
 VERBS = {
     "demo": Verb(
