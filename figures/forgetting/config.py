@@ -32,9 +32,7 @@ class Setting(NamedTuple):
 TRIED = (Setting(5e-5), Setting(1e-4, 0.3), Setting(1e-4), Setting(1e-4, 3.0))
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "plain": (Setting(2.5e-5), Setting(5e-5), Setting(1e-4), Setting(2e-4)),
-    **dict.fromkeys(
-        ("iv", "fv-before", "fv", "fv-code", "kl", "l2", "rehearsal", "replay", "guided"), TRIED
-    ),
+    **dict.fromkeys(("iv", "fv-before", "fv", "fv-code", "kl", "l2", "rehearsal", "replay", "guided"), TRIED),
 }
 
 

@@ -536,7 +536,13 @@ FRAMES: dict[str, dict[str, Column]] = {
 # Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
     "TrainingRun.to_frame": {
-        "kl_last", "kl_answer", "kl_sequence", "kl_base", "consistency", "rehearsal", "replay",
+        "kl_last",
+        "kl_answer",
+        "kl_sequence",
+        "kl_base",
+        "consistency",
+        "rehearsal",
+        "replay",
     },
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
     "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},

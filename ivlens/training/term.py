@@ -26,8 +26,8 @@ class Batch:
       of them unless one is needed (need ``"heads"``);
     - ``teacher``: the base model on the same batch (need ``"base"``);
     - ``token_share``, ``prompt_share``: the batch's part of the step's tokens and prompts, below 1 with ``accumulate``;
-    - ``sequence``: the trained model's logits at every token of prompts and answers, [position, vocab], padding left out
-      (``whole_sequences``).
+    - ``sequence``: the trained model's logits at every token of prompts and answers, without padding,
+      [position, vocab] (``whole_sequences``).
     """
 
     logits: Float[Tensor, "token vocab"]

@@ -90,6 +90,8 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypat
     _, tables = page.write(tmp_path, kind="html")
     assert tables.read_text() == (FORGETTING / "tables.md").read_text()
     study = load_study(FORGETTING / "records", StudyConfig())
-    assert len(study.runs) == 8 * 3 * 3
-    studied = PRESETS.keys() - {DEFAULT_PRESET}  # which is "l2" at the setting that the study chose
+    assert len(study.runs) == 10 * 3 * 3
+    studied = PRESETS.keys() - {DEFAULT_PRESET} | {
+        "fv-before"
+    }  # the default is "l2" at the setting that the study chose
     assert {method: len(settings) for method, settings in StudyConfig().settings.items()} == dict.fromkeys(studied, 4)
