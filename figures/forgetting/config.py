@@ -69,8 +69,11 @@ class StudyConfig:
             raise ArgumentError("different tasks to learn, to keep and to choose on", ", ".join(named))
 
 
-# Readings of arXiv 2502.11019 side by side: at one setting, on the same prompts.
-READINGS = StudyConfig(settings=dict.fromkeys(("fv-before", "fv", "fv-code"), (Setting(1e-4, 0.3),)))
+# Readings of arXiv 2502.11019 side by side, on the same prompts: one new task, then the sequence of three.
+READINGS = StudyConfig(
+    settings=dict.fromkeys(("fv-before", "fv", "fv-code"), (Setting(5e-5), Setting(1e-4, 0.3))), seeds=()
+)
+SEQUENCES = StudyConfig(settings=dict.fromkeys(("fv", "fv-code"), (Setting(1e-4, 0.3),)))
 
 
 def trial_name(method: str, setting: Setting) -> str:

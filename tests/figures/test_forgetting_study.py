@@ -9,7 +9,7 @@ import torch
 
 import ivlens
 from figures.forgetting import study as page
-from figures.forgetting.config import READINGS, Setting, StudyConfig
+from figures.forgetting.config import READINGS, SEQUENCES, Setting, StudyConfig
 from figures.forgetting.runs import choose, load_study, run_study
 from figures.forgetting.tables import correlations, methods_table, trials_table
 from ivlens.records import TrainingRun
@@ -95,5 +95,5 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypat
     studied = (PRESETS.keys() - {DEFAULT_PRESET, "fv", "fv-code"}) | {"fv-before"}
     assert {method: len(settings) for method, settings in StudyConfig().settings.items()} == dict.fromkeys(studied, 4)
     readings = load_study(FORGETTING / "records" / "readings", READINGS)
-    assert {method for method, _, _ in readings.runs} == {"fv-before", "fv", "fv-code"}
-    assert len(readings.runs) == 3 * 3 * 3
+    assert {method for method, _ in readings.trials} == {"fv-before", "fv", "fv-code"}
+    assert len(load_study(FORGETTING / "records" / "readings", SEQUENCES).runs) == 2 * 3 * 3
