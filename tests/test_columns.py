@@ -18,7 +18,7 @@ from ivlens.records.columns import FRAMES, OPTIONAL
 WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()  # noqa: SIM905
 LABORATORY = Path(__file__).parents[1] / "figures" / "laboratory" / "records" / "smollm2"
 LAB_TASKS = ("present-past", "antonym")
-PRESETS = ("fv", "kl", "rehearsal", "replay")  # which have every term between them
+PRESETS = ("fv", "fv-code", "kl", "rehearsal", "replay")  # which have every term between them
 KINDS = {"int": "iu", "float": "f", "bool": "b"}
 
 

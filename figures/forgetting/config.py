@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ivlens import ArgumentError, Guidance
-from ivlens.training import ProgressiveVector
+from ivlens.training import HeadConsistency, KLToGuidedTeacher, ProgressiveVector
+
+# The preset "fv" when this study first ran: neither the formulas of arXiv 2502.11019 nor what its code computes.
+FV_BEFORE = Guidance((
+    KLToGuidedTeacher(last=20.0, answer=0.1, scale=1.0, site="attn_out", direction="reverse", temperature=2.0,
+                      temperature_squared=False, floor=0.1),
+    HeadConsistency(1.0, "mean", floor=0.01),
+))  # fmt: skip
 
 
 class Setting(NamedTuple):
@@ -15,8 +22,8 @@ class Setting(NamedTuple):
     factor: float = 1.0
 
     def guidance(self, method: str) -> Guidance:
-        """The preset at this setting."""
-        preset = Guidance.preset(method)
+        """The method's terms at this setting."""
+        preset = FV_BEFORE if method == "fv-before" else Guidance.preset(method)
         if method != "iv":
             return preset.scaled(self.factor)
         return Guidance.preset(method, scale=self.factor * ProgressiveVector().scale)
@@ -25,7 +32,7 @@ class Setting(NamedTuple):
 TRIED = (Setting(5e-5), Setting(1e-4, 0.3), Setting(1e-4), Setting(1e-4, 3.0))
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "plain": (Setting(2.5e-5), Setting(5e-5), Setting(1e-4), Setting(2e-4)),
-    **dict.fromkeys(("iv", "fv", "kl", "l2", "rehearsal", "replay", "guided"), TRIED),
+    **dict.fromkeys(("iv", "fv-before", "kl", "l2", "rehearsal", "replay", "guided"), TRIED),
 }
 
 
@@ -60,6 +67,13 @@ class StudyConfig:
         named = (*self.new, *self.old, self.trial_new, *self.trial_old)
         if len(set(named)) < len(named):
             raise ArgumentError("different tasks to learn, to keep and to choose on", ", ".join(named))
+
+
+# Readings of arXiv 2502.11019 side by side, on the same prompts: one new task, then the sequence of three.
+READINGS = StudyConfig(
+    settings=dict.fromkeys(("fv-before", "fv", "fv-code"), (Setting(5e-5), Setting(1e-4, 0.3))), seeds=()
+)
+SEQUENCES = StudyConfig(settings=dict.fromkeys(("fv", "fv-code"), (Setting(1e-4, 0.3),)))
 
 
 def trial_name(method: str, setting: Setting) -> str:

@@ -78,9 +78,10 @@ def load_study(folder: Path, config: StudyConfig) -> Study:
 def choose(trials: Mapping[tuple[str, Setting], TrainingRun], config: StudyConfig) -> dict[str, Setting]:
     """Each method's setting: the one that keeps most, of those that learn ``kept`` of what plain training can.
 
-    Where none learns that much, the one that learns most.
+    Where none learns that much, the one that learns most. Without plain training there is no such goal.
     """
-    most = max(accuracy(trials["plain", setting], [config.trial_new]) for setting in config.settings["plain"])
+    plain = [trials["plain", setting] for setting in config.settings.get("plain", ())]
+    most = max((accuracy(trial, [config.trial_new]) for trial in plain), default=0.0)
 
     def worth(method: str, setting: Setting) -> tuple[bool, float, float]:
         learned = accuracy(trials[method, setting], [config.trial_new])

@@ -146,7 +146,7 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
 
 
 # written out: help imports no torch
-PRESETS = ("plain", "iv", "fv", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
+PRESETS = ("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
 
 VERBS = {
     "demo": Verb(
@@ -255,7 +255,8 @@ VERBS = {
             LABELS,
             SCORING,
             Argument("--guidance", choices=PRESETS, metavar="PRESET",
-                     help=f"what keeps the old abilities: {', '.join(PRESETS)} (default: l2-strong)"),
+                     help=f"what keeps the old abilities: {', '.join(PRESETS)}; fv has the formulas of arXiv "
+                     "2502.11019, fv-code computes as its published code does (default: l2-strong)"),
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
             out("folder for state, log, record and model", required=True),
         ),

@@ -87,6 +87,8 @@ from .replacing import replaced as replaced
 from .runs import Rows as Rows
 from .runs import answer_logits as answer_logits
 from .runs import answer_residual as answer_residual
+from .runs import at_answers as at_answers
+from .runs import at_tokens as at_tokens
 from .runs import batches as batches
 from .runs import check_length as check_length
 from .runs import final_logits as final_logits

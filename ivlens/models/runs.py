@@ -44,9 +44,9 @@ def batches(
         yield numbers, [pairs[number] for number in numbers]
 
 
-def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None) -> Rows:
-    """One batch of (prompt ids, answer ids); the answer's last token is a target but not an input."""
-    fed = [prompt + answer[:-1] for prompt, answer in pairs]
+def padded(pairs: Sequence[TokenizedPrompt], device: torch.device | str | None, *, whole: bool = False) -> Rows:
+    """One batch of (prompt ids, answer ids); the answer's last token is a target, and an input only if ``whole``."""
+    fed = [prompt + (answer if whole else answer[:-1]) for prompt, answer in pairs]
     tokens, mask = padded_ids(fed, device)
     last = torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=device)
     return Rows(tokens, mask, last, tuple(answer for _, answer in pairs))
@@ -112,13 +112,22 @@ def answer_logits(model: Model, rows: Rows) -> list[Float[Tensor, "answer vocab"
 
 def answer_residual(model: Model, rows: Rows) -> Float[Tensor, "token d_model"]:
     """Final residual stream at the positions from which the rows' answer tokens are predicted, row after row."""
-    residual = final_residual(model, rows)
+    return at_answers(final_residual(model, rows), rows)
+
+
+def at_answers(residual: Float[Tensor, "batch pos d_model"], rows: Rows) -> Float[Tensor, "token d_model"]:
+    """A residual stream at the positions from which the rows' answer tokens are predicted, row after row."""
     counts = [len(answer) for answer in rows.answers]
     at = torch.cat(
         [torch.arange(count, device=residual.device) + last for count, last in zip(counts, rows.last, strict=True)]
     )
     row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(residual.device)
     return residual[row, at]
+
+
+def at_tokens(residual: Float[Tensor, "batch pos d_model"], rows: Rows) -> Float[Tensor, "token d_model"]:
+    """A residual stream at every position of the rows but padding, row after row."""
+    return residual[rows.mask.bool()]
 
 
 @singledispatch

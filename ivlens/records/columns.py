@@ -525,6 +525,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "supervised": _float("nats", "Cross-entropy of the answer's tokens."),
         "kl_last": _float("nats", "KL to the base with the vector, at the last prompt token."),
         "kl_answer": _float("nats", "KL to the base with the vector, over the answer."),
+        "kl_sequence": _float("nats", "KL to the base with the vector, summed over each prompt's and answer's tokens."),
         "kl_base": _float("nats", "KL to the base without a vector, over the answer."),
         "consistency": _float("activation squared", "Squared distance of the vector's heads' outputs to the base's."),
         "rehearsal": _float("nats", "KL to the base on the new inputs under other instructions."),
@@ -540,7 +541,15 @@ FRAMES: dict[str, dict[str, Column]] = {
 
 # Columns that a frame has only where they apply or were requested.
 OPTIONAL = {
-    "TrainingRun.to_frame": {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay"},
+    "TrainingRun.to_frame": {
+        "kl_last",
+        "kl_answer",
+        "kl_sequence",
+        "kl_base",
+        "consistency",
+        "rehearsal",
+        "replay",
+    },
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
     "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},
 }

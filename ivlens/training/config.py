@@ -53,7 +53,8 @@ class Guidance:
         """A named combination of terms, with another layer or scale of the vector where given.
 
         Args:
-            name: plain, iv, fv, kl, l2, l2-strong, rehearsal, replay or guided (see ``PRESETS``).
+            name: plain, iv, fv, fv-code, kl, l2, l2-strong, rehearsal, replay or guided (see ``PRESETS``). "fv" has the
+                formulas of arXiv 2502.11019, "fv-code" computes as its published code does.
             layer: the layer at which the vector is added (None: the preset's).
             scale: how many times the vector is added (None: the preset's).
 
@@ -101,11 +102,16 @@ PRESETS = {
     "plain": Guidance(),
     # arXiv 2406.12227; handed over by half of the steps, while the learning rate is still high enough to learn it
     "iv": Guidance((ProgressiveVector("linear", handover=0.5), KLToGuidedTeacher(last=1.0, temperature=1.0))),
-    # arXiv 2502.11019: weights of the paper, details of its code
+    # arXiv 2502.11019: its formulas, with the weights, the temperature and the layer (9 of 32) of its published runs
     "fv": Guidance((
-        KLToGuidedTeacher(last=20.0, answer=0.1, scale=1.0, site="attn_out", direction="reverse", temperature=2.0,
-                          temperature_squared=False, floor=0.1),
-        HeadConsistency(1.0, "mean", floor=0.01),
+        KLToGuidedTeacher(last=20.0, answer=0.1, depth=9 / 32, scale=1.0, temperature=2.0, temperature_squared=False),
+        HeadConsistency(1.0),
+    )),
+    # as its published code computes; padding and the dropout of its LoRA are left out
+    "fv-code": Guidance((
+        KLToGuidedTeacher(last=20.0, sequence=0.1, depth=9 / 32, scale=1.0, site="attn_out", direction="reverse",
+                          temperature=2.0, temperature_squared=False, floor=0.1),
+        HeadConsistency(1.0, "mean", floor=0.01, per_head=True),
     )),
     "kl": Guidance((KLToBase(1.0, temperature=1.0),)),
     "l2": Guidance((L2ToBase(1000.0),)),

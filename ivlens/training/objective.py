@@ -49,7 +49,7 @@ def divergence(
 
     With P = softmax(teacher / T) and Q = softmax(student / T), ``"forward"`` is KL(P || Q) = sum P log(P / Q), as in
     Hinton et al. (arXiv 1503.02531), whose factor T^2 keeps the size of the gradient; ``"reverse"`` is KL(Q || P),
-    which the code of arXiv 2502.11019 computes.
+    which the code of arXiv 2502.11019 computes (at T = 2, without T^2).
 
     Args:
         teacher: logits of the frozen model, [token, vocab].
@@ -80,7 +80,9 @@ def consistency(
 ) -> Float[Tensor, " prompt"]:
     """Head consistency: squared distance of the chosen heads' outputs to the base model's (arXiv 2502.11019).
 
-    The paper sums over heads and their dimensions, ``sum_h ||z_h - z_h^base||^2``; its code takes the ``"mean"``.
+    The paper sums over heads and their dimensions, ``sum_h ||z_h - z_h^base||^2``. Its code takes each head alone: the
+    ``"mean"`` of its dimensions and prompts, zero below a floor, and then the sum over heads
+    (``HeadConsistency(reduction="mean", per_head=True)``), k times the mean of k heads.
 
     Args:
         z: outputs of the heads before W_O, [prompt, chosen head, d_head].

@@ -11,7 +11,17 @@ from torch.nn.utils import parametrize
 
 from ..errors import ArgumentError, few
 from ..files import short_hash
-from ..models import HookedTransformer, Rows, answer_residual, checkpointed, final_logits, hooked, padded
+from ..models import (
+    HookedTransformer,
+    Rows,
+    at_answers,
+    at_tokens,
+    checkpointed,
+    final_logits,
+    final_residual,
+    hooked,
+    padded,
+)
 from ..models.hooks import Edit
 from ..records import Head
 from ..tasks import Prompt
@@ -38,6 +48,11 @@ class _Pass:
     def teachers(self) -> list[Teacher]:
         """The distinct teachers of the terms."""
         return [teacher for _, teacher in self.terms if teacher is not None]
+
+    @property
+    def whole(self) -> bool:
+        """Whether a term needs the logits at every token of prompts and answers."""
+        return any(term.whole_sequences for term, _ in self.terms)
 
     def batches(self, step: int) -> Iterator[list[int]]:
         """Indices of the step's prompts, in parts of equal size except the last."""
@@ -133,7 +148,7 @@ class TrainingStep:
         The backward pass runs within the hooks: with checkpointing it recomputes the blocks.
         """
         model, config = self.model, self.config
-        rows = padded([of.sampler.pairs[index] for index in indices], model.cfg.device)
+        rows = padded([of.sampler.pairs[index] for index in indices], model.cfg.device, whole=of.whole)
         edits, recorded_z = record_z(rows, of.heads)
         edits |= self._additions(of, step, rows)
         outputs = {id(teacher): teacher.outputs(indices) for teacher in of.teachers}
@@ -143,10 +158,11 @@ class TrainingStep:
         saved = checkpointed(model) if config.checkpointing else parametrize.cached()
         with hooked(model, edits), saved:
             with mixed:
-                residual = answer_residual(model, rows)
-            logits = final_logits(model, residual.to(model.cfg.dtype))
+                residual = final_residual(model, rows)
+            logits = final_logits(model, at_answers(residual, rows).to(model.cfg.dtype))
+            sequence = final_logits(model, at_tokens(residual, rows).to(model.cfg.dtype)) if of.whole else None
             z = recorded_z() if of.heads else residual.new_zeros(len(indices), 0, model.cfg.d_head)
-            batch = Batch(logits, _targets(rows), first_tokens(rows), z, None, *of.shares(step, indices))
+            batch = Batch(logits, _targets(rows), first_tokens(rows), z, None, *of.shares(step, indices), sequence)
             losses: Losses = {}
             for term, teacher in of.terms:
                 losses |= term.losses(batch if teacher is None else replace(batch, teacher=outputs[id(teacher)]))
@@ -198,8 +214,11 @@ def _with_teachers(
     """The terms with their teachers; terms whose teachers have the same addition share one."""
     n_layers, asking = model.cfg.n_layers, [term for term in terms if "base" in term.needs]
     with_heads = {term.teacher_addition(n_layers) for term in asking if "heads" in term.needs}
+    whole = {term.teacher_addition(n_layers) for term in asking if term.whole_sequences}
     teachers = {
-        addition: Teacher(model, anchors, sampler, heads if addition in with_heads else (), addition, vector)
+        addition: Teacher(
+            model, anchors, sampler, heads if addition in with_heads else (), addition, vector, addition in whole
+        )
         for addition in (term.teacher_addition(n_layers) for term in asking)
     }
     return tuple((term, teachers[term.teacher_addition(n_layers)] if "base" in term.needs else None) for term in terms)

@@ -1,8 +1,8 @@
 """The teacher: outputs of the frozen base model, computed once and cached, or at every step.
 
 There is no second model: the base is the trained model with its initial weights restored for a forward pass. The cache
-holds final residual streams at the answer's tokens (d_model numbers per token instead of the vocabulary's logits) and
-heads' z.
+holds final residual streams at the answer's tokens (d_model numbers per token instead of the vocabulary's logits), or
+at every token where a term needs them, and heads' z.
 """
 
 import logging
@@ -16,10 +16,12 @@ from torch import Tensor
 from ..models import (
     HookedTransformer,
     Rows,
-    answer_residual,
+    at_answers,
+    at_tokens,
     base_weights,
     batches,
     final_logits,
+    final_residual,
     hooked,
     padded,
     z_name,
@@ -61,24 +63,32 @@ class VectorAddition:
 class TeacherOutputs:
     """The base model on a batch: final streams at the answer's tokens, and z of heads at the last prompt token.
 
-    ``unembed`` computes the base's logits from the streams, only for terms that use them.
+    ``unembed`` computes the base's logits from the streams, only for terms that use them. ``sequence`` are the streams
+    at every token of prompts and answers; none of them unless a term needs ``whole_sequences``.
     """
 
     residual: Float[Tensor, "token d_model"]
     z: Float[Tensor, "prompt chosen d_head"]
     unembed: Callable[[Tensor], Tensor] = field(repr=False)
+    sequence: Float[Tensor, "position d_model"] = field(default_factory=lambda: torch.zeros(0, 0))
 
     @property
     def logits(self) -> Float[Tensor, "token vocab"]:
         """The base's next-token logits at the answer's tokens, without gradients."""
         return self.unembed(self.residual)
 
+    @property
+    def sequence_logits(self) -> Float[Tensor, "position vocab"]:
+        """The base's next-token logits at every token of prompts and answers, without gradients."""
+        return self.unembed(self.sequence)
+
 
 @dataclass
 class Teacher:
     """The base model on one sampler's prompts, with or without a vector added; records z of the ``heads``.
 
-    ``anchors`` are the initial values of the trained parameters, restored for the teacher's forward passes.
+    ``anchors`` are the initial values of the trained parameters, restored for the teacher's forward passes. ``whole``:
+    final streams are kept at every token of prompts and answers, too.
     """
 
     model: HookedTransformer
@@ -87,7 +97,8 @@ class Teacher:
     heads: tuple[Head, ...] = ()
     addition: VectorAddition | None = None
     vector: Float[Tensor, " d_model"] | None = None
-    cache: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    whole: bool = False
+    cache: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def fill_cache(self, steps: int) -> None:
         """Compute the outputs on every prompt drawn in ``steps`` steps, while the weights are still the base's."""
@@ -96,34 +107,36 @@ class Teacher:
         log.info("recording the base's outputs on %s, for the guidance", plural(len(pairs), "prompt"))
         with ProgressBar(total=len(pairs), desc="teacher", unit="prompt", leave=False) as bar:
             for found, batch in batches(pairs, BATCH_SIZE):
-                residual, z = self._forward(batch)
-                per_prompt = residual.split([len(answer) for _, answer in batch])
-                for at, tokens, outputs in zip(found, per_prompt, z, strict=True):
-                    self.cache[indices[at]] = tokens.clone(), outputs[None].clone()
+                for at, outputs in zip(found, self._forward(batch), strict=True):
+                    self.cache[indices[at]] = tuple(each.clone() for each in outputs)
                 bar.update(len(batch))
 
     def outputs(self, indices: Sequence[int]) -> TeacherOutputs:
         """The base's outputs on the sampler's prompts with these indices, from the cache if it is filled."""
         if self.cache:
-            residuals, outputs = zip(*(self.cache[index] for index in indices), strict=True)
-            return TeacherOutputs(torch.cat(residuals), torch.cat(outputs), self._unembed)
-        residual, z = self._forward([self.sampler.pairs[index] for index in indices])
-        return TeacherOutputs(residual, z, self._unembed)
+            outputs = [self.cache[index] for index in indices]
+        else:
+            outputs = self._forward([self.sampler.pairs[index] for index in indices])
+        residual, z, sequence = (torch.cat(each) for each in zip(*outputs, strict=True))
+        return TeacherOutputs(residual, z, self._unembed, sequence)
 
     def _unembed(self, residual: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
         with base_weights(self.model, self.anchors):
             return final_logits(self.model, residual)
 
-    def _forward(
-        self, pairs: Sequence[TokenizedPrompt]
-    ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "prompt chosen d_head"]]:
-        rows = padded(pairs, self.model.cfg.device)
+    def _forward(self, pairs: Sequence[TokenizedPrompt]) -> list[tuple[Tensor, ...]]:
+        """Each prompt's final streams at the answer's tokens, z of the heads, and final streams at every token."""
+        rows = padded(pairs, self.model.cfg.device, whole=self.whole)
         edits, recorded_z = record_z(rows, self.heads)
         if self.addition is not None and self.vector is not None:
             edits |= self.addition.edits(rows, self.vector)
         with base_weights(self.model, self.anchors), hooked(self.model, edits):
-            residual = answer_residual(self.model, rows)
-        return residual, recorded_z() if self.heads else residual.new_zeros(len(pairs), 0, self.model.cfg.d_head)
+            residual = final_residual(self.model, rows)
+        answers = at_answers(residual, rows).split([len(answer) for answer in rows.answers])
+        z = recorded_z() if self.heads else residual.new_zeros(len(pairs), 0, self.model.cfg.d_head)
+        lengths = rows.mask.sum(1).tolist()
+        sequences = at_tokens(residual, rows).split(lengths) if self.whole else [residual[0, :0]] * len(pairs)
+        return list(zip(answers, z.split(1), sequences, strict=True))
 
 
 def record_z(

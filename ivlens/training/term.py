@@ -25,7 +25,9 @@ class Batch:
     - ``z``: outputs of the vector's heads at the last prompt token, [prompt, chosen head, d_head] none
       of them unless one is needed (need ``"heads"``);
     - ``teacher``: the base model on the same batch (need ``"base"``);
-    - ``token_share``, ``prompt_share``: the batch's part of the step's tokens and prompts, below 1 with ``accumulate``.
+    - ``token_share``, ``prompt_share``: the batch's part of the step's tokens and prompts, below 1 with ``accumulate``;
+    - ``sequence``: the trained model's logits at every token of prompts and answers, without padding,
+      [position, vocab] (``whole_sequences``).
     """
 
     logits: Float[Tensor, "token vocab"]
@@ -35,6 +37,7 @@ class Batch:
     teacher: TeacherOutputs | None = None
     token_share: float = 1.0
     prompt_share: float = 1.0
+    sequence: Float[Tensor, "position vocab"] | None = None
 
     @property
     def base(self) -> TeacherOutputs:
@@ -47,6 +50,17 @@ class Batch:
             raise ArgumentError("a term that reads the base model to declare it", "none", 'needs = frozenset({"base"})')
         return self.teacher
 
+    @property
+    def sequence_logits(self) -> Float[Tensor, "position vocab"]:
+        """The trained model's logits at every token of prompts and answers.
+
+        Raises:
+            ArgumentError: the term does not declare that it needs whole sequences.
+        """
+        if self.sequence is None:
+            raise ArgumentError("a term that reads every token to declare it", "none", "whole_sequences = True")
+        return self.sequence
+
     def token_mean(self, values: Float[Tensor, " token"], floor: float | None = None) -> Float[Tensor, ""]:
         """The mean over tokens, as this batch's share of the mean over the step's; zero while below the floor."""
         return _floored(values.mean(), floor) * self.token_share
@@ -54,6 +68,10 @@ class Batch:
     def prompt_mean(self, values: Float[Tensor, " prompt"], floor: float | None = None) -> Float[Tensor, ""]:
         """The mean over prompts, as this batch's share of the mean over the step's; zero while below the floor."""
         return _floored(values.mean(), floor) * self.prompt_share
+
+    def sequence_mean(self, values: Float[Tensor, " position"], floor: float | None = None) -> Float[Tensor, ""]:
+        """The sum over each prompt's tokens, as this batch's share of the mean over the step's prompts; floored."""
+        return _floored(values.sum() / len(self.first), floor) * self.prompt_share
 
 
 def _floored(value: Float[Tensor, ""], floor: float | None) -> Float[Tensor, ""]:
@@ -70,7 +88,8 @@ class Term:
     - ``answered``: whether losses on such prompts are at all answer tokens, or only at the last prompt token;
     - ``source``: the paper or other origin of the term.
 
-    A field that weights a loss names it in its metadata, as it is called in the log.
+    A field that weights a loss names it in its metadata, as it is called in the log. ``metadata={"added": True}`` says
+    that runs from before the field was added have its default.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -88,9 +107,16 @@ class Term:
         return False
 
     @property
+    def whole_sequences(self) -> bool:
+        """Whether the losses need logits at every token of prompts and answers, not only those of the answers."""
+        return False
+
+    @property
     def facts(self) -> dict[str, Any]:
-        """The fields, as provenance holds them."""
-        return asdict(self)
+        """The fields, as provenance holds them; of added ones those that are not at their default."""
+        added = [each for each in fields(self) if "added" in each.metadata]
+        default = {each.name for each in added if getattr(self, each.name) == each.default}
+        return {name: value for name, value in asdict(self).items() if name not in default}
 
     def scaled(self, factor: float) -> Self:
         """The same term with its weights times ``factor``."""

@@ -25,10 +25,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Between, Count, Natural, NotNegative, checked
+from ..checks import Between, Count, Fraction, Natural, NotNegative, checked
 from ..vocabulary import Site, check_layer
 from .objective import Direction, Reduction, Schedule, consistency, cross_entropy, divergence, pull_back, remaining
 from .teacher import VectorAddition
@@ -47,17 +48,18 @@ class Supervised(Term):
 
 @dataclass(frozen=True, kw_only=True)
 class _VectorTerm(Term):
-    """Fields of terms that add ``scale`` times the vector at ``layer`` (None: the middle one) and ``site``."""
+    """Fields of terms that add ``scale`` times the vector at ``layer`` (None: at relative ``depth``) and ``site``."""
 
     layer: Natural | None = None
     scale: float = 4.0
     site: Site = "resid_pre"
+    depth: Fraction = field(default=0.5, metadata={"added": True})
 
     def check(self, n_layers: int, learning_rate: float) -> None:
         check_layer(n_layers, self._layer(n_layers))
 
     def _layer(self, n_layers: int) -> int:
-        return n_layers // 2 if self.layer is None else self.layer
+        return int(self.depth * n_layers) if self.layer is None else self.layer
 
     def _addition(self, n_layers: int, factor: float = 1.0) -> VectorAddition | None:
         scale = self.scale * factor
@@ -77,9 +79,11 @@ class _DivergenceTerm(Term):
     def whole_step(self) -> bool:
         return self.floor > 0
 
-    def _divergence(self, batch: Batch) -> Float[Tensor, " token"]:
+    def _divergence(
+        self, teacher: Float[Tensor, "token vocab"], student: Float[Tensor, "token vocab"]
+    ) -> Float[Tensor, " token"]:
         return divergence(
-            batch.base.logits, batch.logits, direction=self.direction, temperature=self.temperature,
+            teacher, student, direction=self.direction, temperature=self.temperature,
             temperature_squared=self.temperature_squared,
         )  # fmt: skip
 
@@ -95,9 +99,10 @@ class ProgressiveVector(_VectorTerm):
     Args:
         schedule: how the addition decays: ``"linear"``, ``"cosine"``, or ``"constant"``, which does not decay.
         handover: the fraction of the steps after which nothing is added.
-        layer: the block at which the vector is added (None: the middle one).
+        layer: the block at which the vector is added (None: at ``depth``).
         scale: how many times the vector is added.
         site: where in the block, as in ``steer``.
+        depth: the block as a fraction of the model's, where ``layer`` is None; 0.5 is the middle one.
     """
 
     needs = frozenset({"vector"})
@@ -114,32 +119,48 @@ class ProgressiveVector(_VectorTerm):
 class KLToGuidedTeacher(_DivergenceTerm, _VectorTerm):
     """KL divergence from the base model with the vector added at its last prompt token (arXiv 2502.11019), in nats.
 
+    The paper's second divergence is over the answer; its code's is over the whole ``sequence``. On the prompt, where
+    nothing was added yet, that is the divergence from the base itself. The code counts padding too, which is left out
+    here: its outputs depend on the attention kernel and on which prompts share a batch. Without padding both agree.
+
     Args:
         last: weight of the divergence at the last prompt token, the mean over prompts (``kl_last`` in the log).
         answer: weight of the divergence at all tokens that predict the answer, the mean over them (``kl_answer``).
-        layer: the block at which the teacher's vector is added (None: the middle one).
+        layer: the block at which the teacher's vector is added (None: at ``depth``).
         scale: how many times the vector is added.
         site: where in the block, as in ``steer``.
+        depth: the block as a fraction of the model's, where ``layer`` is None; 0.5 is the middle one.
         direction: see ``objective.divergence``.
         temperature: see ``objective.divergence``.
         temperature_squared: see ``objective.divergence``.
         floor: the value below which a mean counts as zero, in nats.
+        sequence: weight of the divergence at every token of prompt and answer, the sum over them, the mean over
+            prompts (``kl_sequence``, computed only where this is positive).
     """
 
     needs = frozenset({"vector", "base"})
     source = "arXiv 2502.11019"
     last: NotNegative = field(default=1.0, metadata={"loss": "kl_last"})
     answer: NotNegative = field(default=0.0, metadata={"loss": "kl_answer"})
+    sequence: NotNegative = field(default=0.0, kw_only=True, metadata={"loss": "kl_sequence", "added": True})
+
+    @property
+    def whole_sequences(self) -> bool:
+        return self.sequence > 0
 
     def teacher_addition(self, n_layers: int) -> VectorAddition | None:
         return self._addition(n_layers)
 
     def losses(self, batch: Batch) -> Losses:
-        kl = self._divergence(batch)
-        return {
+        kl = self._divergence(batch.base.logits, batch.logits)
+        losses = {
             "kl_last": batch.prompt_mean(kl[batch.first], self.floor),
             "kl_answer": batch.token_mean(kl, self.floor),
         }
+        if self.whole_sequences:
+            kl = self._divergence(batch.base.sequence_logits, batch.sequence_logits)
+            losses["kl_sequence"] = batch.sequence_mean(kl, self.floor)
+        return losses
 
 
 @checked
@@ -162,7 +183,7 @@ class KLToBase(_DivergenceTerm):
     weight: NotNegative = field(default=1.0, metadata={"loss": "kl_base"})
 
     def losses(self, batch: Batch) -> Losses:
-        return {"kl_base": batch.token_mean(self._divergence(batch), self.floor)}
+        return {"kl_base": batch.token_mean(self._divergence(batch.base.logits, batch.logits), self.floor)}
 
 
 @checked
@@ -172,8 +193,10 @@ class HeadConsistency(Term):
 
     Args:
         weight: of the mean over prompts (``consistency`` in the log).
-        reduction: over heads and dimensions: ``"sum"``, as the paper has it, or ``"mean"``, as its code does.
-        floor: the value below which the mean counts as zero.
+        reduction: over heads and dimensions: ``"sum"``, as the paper has it, or ``"mean"``.
+        floor: the value below which the mean over prompts counts as zero.
+        per_head: reduce each head alone, with the floor for each, and sum over heads; with ``"mean"`` as the paper's
+            code does.
     """
 
     needs = frozenset({"vector", "heads", "base"})
@@ -181,13 +204,17 @@ class HeadConsistency(Term):
     weight: NotNegative = field(default=1.0, metadata={"loss": "consistency"})
     reduction: Reduction = "sum"
     floor: NotNegative = field(default=0.0, kw_only=True)
+    per_head: bool = field(default=False, kw_only=True, metadata={"added": True})
 
     @property
     def whole_step(self) -> bool:
         return self.floor > 0
 
     def losses(self, batch: Batch) -> Losses:
-        return {"consistency": batch.prompt_mean(consistency(batch.z, batch.base.z, self.reduction), self.floor)}
+        width = 1 if self.per_head else batch.z.shape[1]
+        pairs = zip(batch.z.split(width, 1), batch.base.z.split(width, 1), strict=True)
+        means = [batch.prompt_mean(consistency(z, base_z, self.reduction), self.floor) for z, base_z in pairs]
+        return {"consistency": torch.stack(means).sum()}
 
 
 @checked

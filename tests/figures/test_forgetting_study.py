@@ -9,7 +9,7 @@ import torch
 
 import ivlens
 from figures.forgetting import study as page
-from figures.forgetting.config import Setting, StudyConfig
+from figures.forgetting.config import READINGS, SEQUENCES, Setting, StudyConfig
 from figures.forgetting.runs import choose, load_study, run_study
 from figures.forgetting.tables import correlations, methods_table, trials_table
 from ivlens.records import TrainingRun
@@ -91,5 +91,9 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypat
     assert tables.read_text() == (FORGETTING / "tables.md").read_text()
     study = load_study(FORGETTING / "records", StudyConfig())
     assert len(study.runs) == 8 * 3 * 3
-    studied = PRESETS.keys() - {DEFAULT_PRESET}  # which is "l2" at the setting that the study chose
+    # the default is "l2" at the setting that the study chose; "fv" was another preset when it was run
+    studied = (PRESETS.keys() - {DEFAULT_PRESET, "fv", "fv-code"}) | {"fv-before"}
     assert {method: len(settings) for method, settings in StudyConfig().settings.items()} == dict.fromkeys(studied, 4)
+    readings = load_study(FORGETTING / "records" / "readings", READINGS)
+    assert {method for method, _ in readings.trials} == {"fv-before", "fv", "fv-code"}
+    assert len(load_study(FORGETTING / "records" / "readings", SEQUENCES).runs) == 2 * 3 * 3

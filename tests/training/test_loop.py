@@ -14,7 +14,7 @@ from jaxtyping import TypeCheckError
 import ivlens
 from ivlens import Prompt
 from ivlens.models import has_lora, lora_off, merge_lora, trainable_names
-from ivlens.training import Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune
+from ivlens.training import PRESETS, Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -197,7 +197,7 @@ def test_mixed_precision_is_close_to_full(make_model: Callable[[], Any], prompts
     assert all(parameter.dtype == torch.float32 for parameter in mixed.parameters())
 
 
-@pytest.mark.parametrize("preset", ["plain", "iv", "fv", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs(
     make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, preset: str
 ) -> None:

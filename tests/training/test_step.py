@@ -25,7 +25,7 @@ from ivlens.training import (
 from ivlens.training.objective import floored
 from ivlens.training.step import TrainingStep
 
-GUIDED_TEACHER = KLToGuidedTeacher(0.7, 0.3, layer=1)
+GUIDED_TEACHER = KLToGuidedTeacher(0.7, 0.3, layer=1, sequence=0.6)
 OTHERS = (KLToBase(0.5), HeadConsistency(0.2), Rehearsal(0.9), Replay(0.4))
 EVERYTHING = Guidance((ProgressiveVector(layer=1), GUIDED_TEACHER, *OTHERS))
 PLAIN = Guidance()
@@ -81,9 +81,8 @@ def test_how_it_is_computed_changes_no_gradient(
 ) -> None:
     config = TrainingConfig(guidance=EVERYTHING, batch_size=6, steps=4)
     plain = gradients(make_model(), config, prompts, others, vector)
-    assert {"supervised", "kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "replay", "loss"} == set(
-        plain["terms"]
-    )
+    losses = {"supervised", "kl_last", "kl_answer", "kl_sequence", "kl_base", "consistency", "rehearsal", "replay"}
+    assert losses | {"loss"} == set(plain["terms"])
     assert_same(plain, gradients(make_model(), replace(config, **change), prompts, others, vector), 2e-4)
 
 
@@ -91,8 +90,8 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
 ) -> None:
     terms = gradients(make_model(), TrainingConfig(guidance=EVERYTHING, steps=4), prompts, others, vector)["terms"]
-    weights = {"supervised": 1, "kl_last": 0.7, "kl_answer": 0.3, "kl_base": 0.5, "consistency": 0.2, "rehearsal": 0.9,
-               "replay": 0.4}  # fmt: skip
+    weights = {"supervised": 1, "kl_last": 0.7, "kl_answer": 0.3, "kl_sequence": 0.6, "kl_base": 0.5,
+               "consistency": 0.2, "rehearsal": 0.9, "replay": 0.4}  # fmt: skip
     assert terms["loss"] == pytest.approx(sum(weight * terms[name] for name, weight in weights.items()), rel=1e-6)
     assert all(terms[name] > 0 for name in weights)
 
@@ -105,7 +104,7 @@ def test_base_terms_vanish_while_the_model_is_the_base(
     training_step = TrainingStep.of(model, TrainingConfig(guidance), prompts, vector, others, others)
     training_step.prepare({})
     terms = training_step.backward(0)
-    for name in ("kl_last", "kl_answer", "kl_base", "consistency", "rehearsal"):
+    for name in ("kl_last", "kl_answer", "kl_sequence", "kl_base", "consistency", "rehearsal"):
         assert terms[name] == pytest.approx(0, abs=1e-5), name
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 import ivlens
-from figures.forgetting.config import StudyConfig
+from figures.forgetting.config import FV_BEFORE, StudyConfig
 from figures.forgetting.runs import load_study
 from figures.forgetting.tables import methods_table
 from ivlens import Prompt
@@ -75,6 +75,24 @@ def test_the_guided_teacher_is_compared_at_the_last_prompt_token_and_on_the_answ
     )
 
 
+def test_the_guided_teacher_is_compared_over_whole_sequences() -> None:
+    """Two prompts of five tokens in all: the sum over tokens, divided by two."""
+    term = KLToGuidedTeacher(sequence=0.1, temperature=1.0)
+    base = torch.stack([P, P, P, P, P]).log()
+    teacher = replace(batch().base, unembed=lambda streams: base[: len(streams)], sequence=torch.zeros(5, 2))
+    sequence = torch.stack([Q, Q, P, Q, P]).log()
+    found = values(term, teacher=teacher, sequence=sequence)
+    assert found == {
+        "kl_last": pytest.approx(KL), "kl_answer": pytest.approx(2 / 3 * KL), "kl_sequence": pytest.approx(3 / 2 * KL)
+    }  # fmt: skip
+    part = values(term, teacher=teacher, sequence=sequence, prompt_share=0.25)
+    assert part["kl_sequence"] == pytest.approx(3 / 8 * KL)
+    assert values(replace(term, floor=1.6 * KL), teacher=teacher, sequence=sequence)["kl_sequence"] == 0
+    assert "kl_sequence" not in values(KLToGuidedTeacher())
+    with pytest.raises(ArgumentError, match="whole_sequences = True"):
+        values(term)
+
+
 def test_the_base_is_compared_on_the_answer() -> None:
     assert values(KLToBase(temperature=1.0)) == {"kl_base": pytest.approx(2 / 3 * KL)}
     assert KLToBase().teacher_addition(12) is None
@@ -84,6 +102,19 @@ def test_heads_are_compared_over_prompts() -> None:
     assert values(HeadConsistency()) == {"consistency": pytest.approx((5 + 9) / 2)}
     assert values(HeadConsistency(reduction="mean")) == {"consistency": pytest.approx((5 + 9) / 4)}
     assert values(HeadConsistency(floor=8.0)) == {"consistency": 0}
+
+
+def test_each_head_is_reduced_and_floored_alone() -> None:
+    heads = torch.tensor([[[1.0, 2.0], [0.1, 0.0]], [[0.0, 3.0], [0.3, 0.0]]])
+    two = {"z": heads, "teacher": TeacherOutputs(torch.zeros(3, 2), torch.zeros(2, 2, 2), lambda _: P[None].log())}
+    first, second = (5 + 9) / 4, (0.01 + 0.09) / 4
+    assert values(HeadConsistency(reduction="mean"), **two) == {"consistency": pytest.approx((first + second) / 2)}
+    assert values(HeadConsistency(reduction="mean", per_head=True), **two) == {
+        "consistency": pytest.approx(first + second)
+    }
+    floored = HeadConsistency(reduction="mean", per_head=True, floor=0.03)
+    assert values(floored, **two) == {"consistency": pytest.approx(first)}
+    assert values(HeadConsistency(per_head=True), **two) == values(HeadConsistency(), **two)
 
 
 def test_rehearsal_is_the_divergence_from_the_base() -> None:
@@ -157,12 +188,14 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
         with safe_open(path, "pt") as file:
             key = json.loads(file.metadata()["ivlens"])["provenance"]["key"]
         study[key["run"][0]] = key["guidance"]
-    assert set(study) == set(PRESETS) - {DEFAULT_PRESET}
+    methods = {**PRESETS, "fv-before": FV_BEFORE}
+    assert set(study) == set(methods) - {DEFAULT_PRESET, "fv", "fv-code"}
     for name, then in study.items():
-        now = {loss: weight for term in PRESETS[name] for loss, weight in term.weights.items()}
-        names = {"kl_last", "kl_answer", "kl_base", "consistency", "rehearsal", "l2", "replay"}
+        then["kl_sequence"] = 0.0
+        now = {loss: weight for term in methods[name] for loss, weight in term.weights.items()}
+        names = {"kl_last", "kl_answer", "kl_sequence", "kl_base", "consistency", "rehearsal", "l2", "replay"}
         assert now == {each: then[each] for each in names if then[each] or each in now}
-        for term in PRESETS[name]:
+        for term in methods[name]:
             site = {"block input": "resid_pre", "attention output": "attn_out"}
             expected = then | {
                 "schedule": then["progressive"], "site": site[then["site"]], "reduction": then["consistency_reduction"],
@@ -171,6 +204,13 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
             }  # fmt: skip
             for option, value in term.facts.items():
                 assert option in ("weight", "last", "answer") or value == expected[option], (name, option)
+
+
+@pytest.mark.parametrize("name", ["fv", "fv-code"])
+def test_readings_of_the_paper_are_the_presets_of_today(name: str) -> None:
+    with safe_open(RECORDS / "readings" / f"trial-{name}-0.0001-0.3.safetensors", "pt") as file:
+        key = json.loads(file.metadata()["ivlens"])["provenance"]["key"]
+    assert key["guidance"] == json.loads(json.dumps(Guidance.preset(name).scaled(0.3).facts))
 
 
 def test_the_default_guidance_is_the_one_that_measured_best() -> None:
