@@ -65,8 +65,8 @@ class RepairStudyConfig:
     """
 
     settings: tuple[Setting, ...] = (
-        Setting("smollm2", "plain", 2e-4), Setting("smollm2", "plain", 5e-5, (0,)),
-        Setting("gemma3-270m", "plain", 2e-4, (0,)),
+        Setting("smollm2", "plain", 2e-4), Setting("smollm2", "plain", 5e-5),
+        Setting("gemma3-270m", "plain", 2e-4),
     )  # fmt: skip
     seeds: tuple[int, ...] = (0, 1, 2)
     sequences: dict[str, TaskSequence] = field(default_factory=lambda: {
