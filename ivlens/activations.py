@@ -35,7 +35,7 @@ from .models import (
 )
 from .records import HeadMeans, PartMeans, PositionMeans, PositionPartMeans
 from .scoring import listed, prompt_ids
-from .tasks import Prompt, aligned_positions, task_names, token_text
+from .tasks import Prompt, aligned_positions, task_names, template_tokens, token_text
 from .vocabulary import EffectPart, Head, PositionsBy, TokenizedPrompt, check_heads
 
 PositionGroups = Mapping[str, Sequence[int]]
@@ -313,11 +313,13 @@ def mean_position_activations(
         'last'
     """
     prompts = listed(prompts)
-    prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
+    ids = prompt_ids(model, prompts)  # report unusable prompts before looking at their parts
     tokens = aligned_positions(model.tokenizer, prompts, by)
     positions = [name for name in tokens[0] if all(name in each for each in tokens)]
+    settings: dict[str, Any] = {"prompts": len(prompts), "by": by}
     if by == "token-class":
         _check_one_template(tokens)
+        settings["template"] = template_tokens(ids, tokens)
     at = [{name: tuple(each[name]) for name in positions} for each in tokens]
     kinds: Sequence[EffectPart] = ("head",) if parts is None else parts
     names = part_points(model, kinds)
@@ -326,7 +328,7 @@ def mean_position_activations(
     means = {part: torch.stack([found[name] for name in each], 1).to(wide) for part, each in names.items()}
     facts: dict[str, Any] = {
         "n": len(prompts), "positions": tuple(positions), "by": by, "task": ", ".join(task_names(prompts)),
-        "provenance": provenance(model, prompts=len(prompts), by=by),
+        "provenance": provenance(model, **settings),
     }  # fmt: skip
     if parts is None:
         return PositionMeans(means["head"], **facts)

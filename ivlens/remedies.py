@@ -16,7 +16,7 @@ MAKERS = {
     "PositionMeans": "mean_position_activations(model, prompts) gives them",
     "PartMeans": "mean_part_activations(model, prompts) gives them",
     "PositionPartMeans": "mean_position_activations(model, prompts, parts=...) gives them",
-    "HeadEffects": "locate_heads(model, task) gives them",
+    "HeadEffects": "locate_heads(model, task) without race=True gives them",
     "RacedEffects": "locate_heads(model, task, race=True) gives them",
     "HeadMap": "locate_heads(model, task) gives one",
     "Head": "effects.top(k) gives some",

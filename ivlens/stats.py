@@ -113,7 +113,7 @@ def wilson_interval(successes: Natural, n: Count, level: float = 0.95) -> tuple[
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (successes + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * (successes * (n - successes) / n + z * z / 4) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, middle - half) if successes else 0.0, min(1.0, middle + half) if successes < n else 1.0
 
 
 def paired_drop(base: Bool[Tensor, " prompt"], now: Bool[Tensor, " prompt"]) -> Interval:

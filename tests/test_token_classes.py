@@ -253,6 +253,12 @@ def test_what_is_not_of_one_template_is_refused(model: Any) -> None:
         MismatchError, match=r"a mean for each token of '.*write clean and corrupted prompts in one form"
     ):
         iv.position_effects(model, CORRUPTED, means)
+    means = iv.mean_position_activations(model, CLEAN, by="token-class")
+    settings = means.provenance["settings"]
+    names = {name: token + 1 for name, token in settings["template"].items()}  # other names of as many tokens
+    means = replace(means, provenance={**means.provenance, "settings": {**settings, "template": names}})
+    with pytest.raises(MismatchError, match=r"prompts of the template that the means are of, with .*, token 1 of"):
+        iv.position_effects(model, CORRUPTED, means)
     with pytest.raises(PromptError, match="knows its parts"):
         iv.mean_position_activations(model, [iv.Prompt("the fox", " is")], by="token-class")
 

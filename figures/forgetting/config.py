@@ -73,7 +73,7 @@ class StudyConfig:
 READINGS = StudyConfig(
     settings=dict.fromkeys(("fv-before", "fv", "fv-code"), (Setting(5e-5), Setting(1e-4, 0.3))), seeds=()
 )
-SEQUENCES = StudyConfig(settings=dict.fromkeys(("fv", "fv-code"), (Setting(1e-4, 0.3),)))
+SEQUENCES = StudyConfig(settings=dict.fromkeys(("fv-before", "fv", "fv-code"), (Setting(1e-4, 0.3),)))
 
 
 def trial_name(method: str, setting: Setting) -> str:

@@ -1,7 +1,7 @@
 """``gate``: limits on a comparison's numbers, for continuous integration: failed, undecided or passed.
 
 A measure has failed where its whole 95% interval lies beyond the limit, and passed where none of it does. Where the
-interval contains the limit, more prompts would decide.
+interval contains the limit, more prompts would decide. What the base cannot do cannot be forgotten: it is skipped.
 """
 
 import json
@@ -17,16 +17,20 @@ import pandas as pd
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import CheckpointComparison
-from ..records.columns import FRAMES
+from ..records.columns import EVIDENCE_ON_TASKS, FRAMES
 from ..records.tables import interval_in
-from ..text import visible
+from ..text import did_you_mean, visible
+from ..vocabulary import Verdict
 
-Outcome = Literal["failed", "undecided", "passed"]
-ORDER: tuple[Outcome, ...] = ("failed", "undecided", "passed")  # the first of them is that of the whole
+Outcome = Literal["failed", "undecided", "passed", "skipped"]
+ORDER: tuple[Outcome, ...] = ("failed", "undecided")  # the first of them is that of the whole, else it has passed
 COLUMNS = ("checkpoint", "task", "limit", "value", "low", "high", "outcome")
 LIMIT = re.compile(r"\s*(\w+)\s*([<>])\s*([-+.\w]+)\s*")
-COMPARED = FRAMES["CheckpointComparison.to_frame"]
-MEASURES = tuple(name for name in COMPARED if not {f"{name}_low", f"{name}_stderr"}.isdisjoint(COMPARED))
+COMPARED = FRAMES["CheckpointComparison.to_frame"].keys() - EVIDENCE_ON_TASKS.keys()
+MEASURES = tuple(
+    name for name in FRAMES["CheckpointComparison.to_frame"]
+    if name in COMPARED and not {f"{name}_low", f"{name}_stderr"}.isdisjoint(COMPARED)
+)  # fmt: skip
 
 
 class Limit(NamedTuple):
@@ -46,9 +50,10 @@ class Limit(NamedTuple):
         expected = "a limit like forgetting>0.05 or accuracy<0.8"
         found = LIMIT.fullmatch(text)
         if found is None:
-            raise ArgumentError(expected, repr(text), "quote it, as a shell takes < and > for files")
+            raise ArgumentError(expected, repr(text), "a column, < or > and a plain number, in quotes")
         if found[1] not in MEASURES:
-            raise ArgumentError(f"a limit on one of {', '.join(MEASURES)}", found[1])
+            question = did_you_mean(found[1], MEASURES)
+            raise ArgumentError(f"a limit on one of {', '.join(MEASURES)}", found[1], question or "see docs/columns.md")
         try:
             number = float(found[3])
         except ValueError:
@@ -109,6 +114,7 @@ class Gate:
                 ElementTree.SubElement(cases[-1], "error", message=visible(self.failures[checkpoint]))
             found = [each.tag for case in cases for each in case]
             counts = {"tests": len(cases), "failures": found.count("failure"), "errors": found.count("error")}
+            counts["skipped"] = found.count("skipped")
             suite = ElementTree.SubElement(suites, "testsuite", name=visible(checkpoint))
             suite.attrib.update({name: str(count) for name, count in counts.items()})
             suite.extend(cases)
@@ -119,7 +125,7 @@ class Gate:
 def _junit_case(row: Mapping[str, Any]) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=visible(row["task"]), name=row["limit"])
     if row["outcome"] != "passed":
-        kind = "failure" if row["outcome"] == "failed" else "error"
+        kind = {"failed": "failure", "undecided": "error", "skipped": "skipped"}[row["outcome"]]
         ElementTree.SubElement(case, kind, type=row["outcome"], message=visible(in_words(row)))
     return case
 
@@ -143,7 +149,7 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
 
     Returns:
         The gate: failed where a 95% interval lies beyond its limit, undecided where it contains the limit or was not
-        measured, passed where it does not reach beyond.
+        measured, passed where it does not reach beyond; forgetting of what the base cannot do is skipped.
 
     Raises:
         ArgumentError: no limits, or one that is not of this form or of a column without an interval.
@@ -160,8 +166,8 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
         tuple(
             {"checkpoint": row["checkpoint"], "task": row["task"], "limit": str(limit)}
             | dict(zip(("value", "low", "high"), interval, strict=True))
-            | {"outcome": limit.outcome(*interval[1:])}
-            for row, known in _measured(comparison)
+            | {"outcome": "skipped" if limit.measure == "forgetting" and not able else limit.outcome(*interval[1:])}
+            for row, known, able in _measured(comparison)
             for limit in read if limit.measure in known
             for interval in [interval_in(row, limit.measure)]
         ),
@@ -169,12 +175,17 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
     )  # fmt: skip
 
 
-def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, Any], Sequence[str]]]:
-    """The checkpoints' rows, and which measures each has; a general ability that is also a task has one."""
+def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, Any], Sequence[str], bool]]:
+    """The checkpoints' rows, which measures each has, and whether the base has the ability.
+
+    A general ability that is also a task is asked once. The base has a general ability if it is better than chance.
+    """
     base, tasks = comparison.checkpoints[0], comparison.tasks
     for row in comparison.rows:
         if row["checkpoint"] != base:
-            yield row, MEASURES
+            yield row, MEASURES, row.get("verdict") != Verdict.UNKNOWN
+    able = {row["task"]: row["low"] > row["chance"] for row in comparison.general if row["checkpoint"] == base}
     for row in comparison.general:
         if row["checkpoint"] != base and row["task"] not in tasks:
-            yield {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}, ("accuracy", "forgetting")
+            own = {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}
+            yield own, ("accuracy", "forgetting"), able[row["task"]]

@@ -13,8 +13,8 @@ from ..checks import Count, checked
 from ..errors import MismatchError
 from ..models import Model, PartValues, check_parts, check_position_streams, check_values, provenance
 from ..records import PositionEffects, PositionMeans, PositionPartEffects, PositionPartMeans
-from ..scoring import all_ids, listed
-from ..tasks import Prompt, aligned_positions, positions_by_name, task_names
+from ..scoring import all_ids, listed, prompt_ids
+from ..tasks import Prompt, aligned_positions, positions_by_name, task_names, template_tokens, token_text
 from ..vocabulary import EffectPart, Method, Metric, Part, all_parts
 from .attribution import Effects, Groups, attributed_effects, prompts_that_fit
 from .checks import check_effects, check_means_of, check_method
@@ -66,7 +66,8 @@ def position_effects(
         method: "exact" runs every patch from its layer and its first position on (``ivlens.models.streams.positions``);
             "loop" runs one full forward pass per patch, in batches; "attribution" is the first-order estimate, all
             parts and positions from one forward and one backward pass. A model that streams do not represent, or a
-            Bridge, uses the loop, with a FallbackWarning.
+            Bridge, uses the loop, with a FallbackWarning. Exact effects cost about a third of a forward pass for each
+            part and position of a prompt (of all heads of SmolLM2 minutes a prompt), the loop a whole one.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
         batch_size: copies of a prompt per forward pass, or as many rows of streams with "exact"; or prompts with
             attribution, fewer where memory is short.
@@ -166,10 +167,30 @@ def _aligned(
             "align them by what their tokens are: mean_position_activations(..., by='role')",
         )
     aligned = aligned_positions(model.tokenizer, prompts, means.by)
+    if means.by == "token-class":
+        _check_template(model, prompts, aligned, means)
     groups = [_with_means(*each, means.positions) for each in zip(tokens, aligned, strict=True)]
     names = [name for name in groups[0] if all(name in each for each in groups)]
     names.sort(key=lambda name: min(groups[0][name].values()))
     return names, [[each[name] for name in names] for each in groups]
+
+
+def _check_template(
+    model: Model,
+    prompts: Sequence[Prompt],
+    aligned: Sequence[Mapping[str, Sequence[int]]],
+    means: PositionMeans | PositionPartMeans,
+) -> None:
+    """Raise MismatchError where the prompts have other tokens in their template than those of the means."""
+    settings = means.provenance.get("settings")
+    template = settings.get("template", {}) if isinstance(settings, Mapping) else {}
+    own = template_tokens(prompt_ids(model, prompts), aligned)
+    if other := [name for name, token in own.items() if template.get(name, token) != token]:
+        texts = [token_text(model.tokenizer, each[other[0]]) for each in (template, own)]
+        raise MismatchError(
+            f"prompts of the template that the means are of, with {texts[0]!r} at {other[0]!r}", f"{texts[1]!r}",
+            "write clean and corrupted prompts in one format, such as format='plain', or use by='role'",
+        )  # fmt: skip
 
 
 def _with_means(

@@ -221,6 +221,8 @@ FRAMES: dict[str, dict[str, Column]] = {
         "aie": _float(
             "the metric's", "Mean change of the metric over the head's prompts; too low where it dropped out."
         ),
+        "low": _float("the metric's", "Lower end of its 95% interval, which holds whenever the head dropped out."),
+        "high": _float("the metric's", "Upper end of that interval."),
         "n": _int("prompts", "Prompts that the head was measured on before it dropped out, or all of them."),
         "rank": _int("rank", "Rank among the heads that the race was for, the strongest is 1; missing for the others."),
     },

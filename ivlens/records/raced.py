@@ -144,14 +144,15 @@ class RacedEffects(HeadMap):
         return self.aie - width, self.aie + width
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per head, the finalists first: layer, head, aie, stderr, n, its prompts, and rank, among the ``k``.
+        """One row per head, the finalists first: layer, head, aie, its interval (low, high), stderr, n, rank.
 
-        The heads that the race was not for have no rank.
+        ``n`` are its prompts, ``rank`` is among the ``k``: the heads that the race was not for have none.
         """
+        low, high = self.interval()
         rows = [
             {
-                "layer": head.layer, "head": head.head, "aie": self.aie[head].item(),
-                "stderr": self.stderr[head].item(), "n": int(self.n_prompts[head]),
+                "layer": head.layer, "head": head.head, "aie": self.aie[head].item(), "low": low[head].item(),
+                "high": high[head].item(), "stderr": self.stderr[head].item(), "n": int(self.n_prompts[head]),
             }
             for head in self.ranking()
         ]  # fmt: skip

@@ -55,7 +55,7 @@ class SteeringSweep(Record):
         return self.probabilities.double().mean(-1)
 
     def best(self) -> tuple[int, float, int]:
-        """The (layer, scale, k) of highest accuracy, ties broken by the mean probability."""
+        """The (layer, scale, k) of highest accuracy, ties broken by the mean probability; ``steer`` at ``site``."""
         frame = self.to_frame().sort_values(["accuracy", "probability"], ascending=False, kind="stable")
         layer, scale, k = frame.iloc[0][["layer", "scale", "k"]]
         return int(layer), float(scale), int(k)

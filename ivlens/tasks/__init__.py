@@ -11,6 +11,7 @@ from .builtin import members as members
 from .builtin import word_tasks as word_tasks
 from .chat import Chat as Chat
 from .chat import chat_format as chat_format
+from .classed_tokens import template_tokens as template_tokens
 from .composing import is_instructed as is_instructed
 from .examples import Example as Example
 from .judging import GenerationScoring as GenerationScoring

@@ -19,11 +19,12 @@ words are.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .parts import DEMONSTRATION, LAST, QUERY, SEPARATOR, Part, token_parts
 
+TEMPLATE_TOKEN = ", token "  # in the names of aligned positions that are one token each
 TEMPLATE = (SEPARATOR, *DEMONSTRATION[::2], *QUERY[::2])  # the roles whose tokens are each a position
 
 
@@ -54,10 +55,19 @@ def token_classes(
         own = {at: each.text for at, each in enumerate(of_parts[:-1]) if each is not None and each.part == number}
         classes = _classes(role, before, [not text.strip() for text in own.values()])
         for nth, (at, token_class) in enumerate(zip(own, classes, strict=True), 1):
-            token = f", token {nth} of {len(own)}" if role in TEMPLATE else ""
+            token = f"{TEMPLATE_TOKEN}{nth} of {len(own)}" if role in TEMPLATE else ""
             found[at] = ClassedToken(token_class, f"{name} {seen[name]}{token}")
         before = role
     return (*found[:-1], ClassedToken(LAST, LAST))
+
+
+def template_tokens(ids: Sequence[Sequence[int]], aligned: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, int]:
+    """The token ids at the aligned positions of a template's parts, as far as all prompts have the same there."""
+    found = [
+        {name: own[at[0]] for name, at in positions.items() if TEMPLATE_TOKEN in name}
+        for own, positions in zip(ids, aligned, strict=True)
+    ]
+    return {name: token for name, token in found[0].items() if all(each.get(name) == token for each in found)}
 
 
 def _classes(role: str, before: str, blank: Sequence[bool]) -> list[str]:

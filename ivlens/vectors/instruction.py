@@ -168,7 +168,7 @@ def instruction_vector(
     source: HeadEffects | RacedEffects | HeadMeans,
     heads: Sequence[Head] | None = None,
     *,
-    k: Count = 20,
+    k: Count | None = None,
 ) -> InstructionVector:
     """Sum of the heads' mean outputs through W_O: theta = sum over (l, j) of zbar[l, j] @ W_O[l, j], no biases.
 
@@ -179,7 +179,8 @@ def instruction_vector(
         model: the model that the means were computed on.
         source: effects, which keep the means that they were measured with, or means.
         heads: the heads to sum, as (layer, head); None for the ``k`` heads of largest average effect.
-        k: how many of the strongest heads are summed. It does not count where ``heads`` are given.
+        k: how many of the strongest heads are summed (None: 20; of a race, as many as it was for). It does not count
+            where ``heads`` are given.
 
     Returns:
         The vector, [d_model], with each head's part.
@@ -197,7 +198,7 @@ def instruction_vector(
     if heads is None:
         if isinstance(source, HeadMeans):
             raise ArgumentError("heads= beside means", "none", "pass effects, whose strongest k heads are summed")
-        heads = source.top(k)
+        heads = source.top(k or (source.k if isinstance(source, RacedEffects) else 20))
     means = source if isinstance(source, HeadMeans) else source.means
     if means is None:
         raise ArgumentError("effects with the means that they were measured with", "ones without", "pass the means")

@@ -19,6 +19,7 @@ from ..records import (
     MethodAgreement,
     PositionEffects,
     PositionPartEffects,
+    RacedEffects,
     Record,
     Repair,
     Stability,
@@ -74,9 +75,19 @@ def checkpoints_parts(comparison: CheckpointComparison) -> list[Body]:
     return [*sections, folded("How this was measured", prose(METHOD))]
 
 
+RACE = (
+    "These are effects from a race: heads that could no longer be among the strongest were measured on no further "
+    "prompt. n is how many prompts a head had. The mean of one that dropped out is too low, since that is why it did; "
+    "the 95% intervals (low, high) hold whenever a head dropped out, and are wider than those of a sweep."
+)
+
+
 def heads_parts(effects: Effects) -> list[Body]:
     """The head map, the strongest heads, and how many prompts are needed to find them again."""
     frame = effects.to_frame()
+    if isinstance(effects, RacedEffects):
+        found = frame_table(frame[frame["rank"].notna()], f"The {effects.k} heads that the race was for")
+        return [partial(head_heatmap, effects), prose(RACE), found]
     parts: list[Body] = [partial(head_heatmap, effects), _first_rows(frame, "heads", "The strongest")]
     if isinstance(effects, HeadEffects) and effects.n >= LEAST_PROMPTS:
         k = min(STABILITY_K, len(frame))

@@ -63,14 +63,28 @@ def test_a_standard_error_gives_the_interval_of_a_measure_that_has_none() -> Non
 
 def test_general_abilities_have_accuracy_and_forgetting_and_one_that_is_a_task_counts_once() -> None:
     general = [
-        {"checkpoint": name, "task": task, "n": 9, "accuracy": 0.5, "low": 0.4, "high": 0.6} | fell(0.2, 0.3)
-        for name in ("base", "tuned") for task in ("a", "reading")
+        {"checkpoint": name, "task": task, "n": 9, "accuracy": 0.5, "low": 0.4, "high": 0.6, "chance": 0.25}
+        | fell(0.2, 0.3) for name in ("base", "tuned") for task in ("a", "reading")
     ]  # fmt: skip
     found = gate(comparison(fell(0.0, 0.0), general=tuple(general)), ["forgetting>0.1", "accuracy<0.7", "cosine<0.5"])
     assert {(row["task"], row["limit"], row["outcome"]) for row in found.rows} == {
         ("a", "forgetting>0.1", "passed"), ("a", "accuracy<0.7", "undecided"), ("a", "cosine<0.5", "undecided"),
         ("reading", "forgetting>0.1", "failed"), ("reading", "accuracy<0.7", "failed"),
     }  # fmt: skip
+
+
+def test_forgetting_of_what_the_base_cannot_do_is_skipped() -> None:
+    general = [
+        {"checkpoint": name, "task": "guessed", "n": 9, "accuracy": 0.5, "low": 0.4, "high": 0.6, "chance": 0.5}
+        | fell(0.2, 0.3) for name in ("base", "tuned")
+    ]  # fmt: skip
+    unknown = fell(0.0, 0.9) | {"verdict": "not an ability of the base"}
+    found = gate(comparison(unknown, general=tuple(general)), ["forgetting>0.1"])
+    assert [(row["task"], row["outcome"]) for row in found.rows] == [("a", "skipped"), ("guessed", "skipped")]
+    assert found.outcome == "passed"
+    (suite,) = ElementTree.fromstring(found.as_junit())
+    assert (suite.attrib["skipped"], suite.attrib["failures"], suite.attrib["errors"]) == ("2", "0", "0")
+    assert gate(comparison(unknown), ["forgetting>0.1", "cosine<2"]).outcome == "undecided"
 
 
 def test_junit_and_json_say_the_same() -> None:
@@ -84,7 +98,7 @@ def test_junit_and_json_say_the_same() -> None:
     assert facts["outcome"] == "failed"
     assert list(facts["not_compared"]) == ["<broken> & \x1b"]
     tuned, broken = ElementTree.fromstring(found.as_junit())
-    assert tuned.attrib == {"name": "tuned", "tests": "3", "failures": "1", "errors": "1"}
+    assert tuned.attrib == {"name": "tuned", "tests": "3", "failures": "1", "errors": "1", "skipped": "0"}
     assert [[each.tag for each in case] for case in tuned] == [["failure"], ["error"], []]
     assert "0.25, 95% interval 0.2 to 0.3" in tuned[0][0].attrib["message"]
     assert (broken.attrib["tests"], broken.attrib["errors"]) == ("1", "1")
@@ -103,7 +117,9 @@ def test_any_other_text_is_refused_in_words(text: str) -> None:
         assert Limit.read(text).measure in MEASURES
 
 
-@pytest.mark.parametrize("limit", ["forgetting", "forgetting>=0.1", "forgetting>much", "forgetting>nan", "norm>1", ""])
+@pytest.mark.parametrize(
+    "limit", ["forgetting", "forgetting>=0.1", "forgetting>much", "forgetting>nan", "norm>1", "spillover>0.1", ""]
+)
 def test_a_limit_that_is_none_is_refused_before_anything_is_measured(
     limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +129,11 @@ def test_a_limit_that_is_none_is_refused_before_anything_is_measured(
     assert iv.cli.main([*asked, "--fail-on", limit]) == 1
     assert "a limit" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_measure_is_asked_about() -> None:
+    with pytest.raises(iv.ArgumentError, match=r"[Dd]id you mean 'forgetting'"):
+        gate(comparison(fell(0, 0)), ["forgeting>0.1"])
 
 
 def test_no_limits_are_refused() -> None:
@@ -127,7 +148,7 @@ def test_the_workflow_of_the_docs_is_a_workflow_with_a_command_that_parses() -> 
     (command,) = (each["run"] for each in steps if each.get("run", "").startswith("ivlens"))
     words = shlex.split(command)[1:]
     options = build_parser(words).parse_args(words)
-    assert [str(Limit.read(each)) for each in options.fail_on] == ["forgetting>0.05"]
+    assert [str(Limit.read(each)) for each in options.fail_on] == ["forgetting>0.1"]
 
 
 def test_compare_ends_with_the_status_of_its_gate(
@@ -142,7 +163,7 @@ def test_compare_ends_with_the_status_of_its_gate(
     asked += ["--instruction", "the quick fox jumps", "--n-clean", "4", "--groups", "2", "--n-corrupted", "1"]
     asked += ["--k", "1", "--shots", "0", "--n-test", "4", "--n-validation", "1", "--layers", "0", "--no-general"]
     asked += ["--tokenizer", str(tmp_path / "base"), "--out", str(tmp_path / "out"), "--fail-on"]
-    for limit, status in (("forgetting>0.99", 0), ("accuracy<0.3", 3), ("probability<0.9", 1)):
+    for limit, status in (("probability>1", 0), ("accuracy<0.3", 3), ("probability<0.9", 1)):
         assert iv.cli.main([*asked, limit]) == status
         outcome = {0: "passed", 1: "failed", 3: "undecided"}[status]
         assert f"gate: {outcome}" in capsys.readouterr().err

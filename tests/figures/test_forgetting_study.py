@@ -96,4 +96,4 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypat
     assert {method: len(settings) for method, settings in StudyConfig().settings.items()} == dict.fromkeys(studied, 4)
     readings = load_study(FORGETTING / "records" / "readings", READINGS)
     assert {method for method, _ in readings.trials} == {"fv-before", "fv", "fv-code"}
-    assert len(load_study(FORGETTING / "records" / "readings", SEQUENCES).runs) == 2 * 3 * 3
+    assert len(load_study(FORGETTING / "records" / "readings", SEQUENCES).runs) == 3 * 3 * 3
