@@ -140,7 +140,11 @@ class RowReader:
         for column in format.has:
             if column not in row:
                 came = f"the fields {few(map(brief, row), 12)}"
-                raise TaskError(f"{where} to have the field {column!r}", came, did_you_mean(column, map(str, row)))
+                raise TaskError(
+                    f"{where} to have the field {column!r}",
+                    came,
+                    did_you_mean(column, [name for name in row if isinstance(name, str)]),
+                )
         self.unread.update((name, None) for name in row if name not in format.columns and not is_missing(row[name]))
         read = format.adapt(row, where)
         column = format.fields.answers

@@ -100,7 +100,10 @@ def test_hooked_models_run_prompts_once(load: Any, model_type: str, monkeypatch:
     model, theirs = load(model_type, "hooked")
     check(model, partial(in_whole_rows, model), 1e-9)
     check(model, partial(by_hand, theirs), 1e-5)  # its norms and angles are float32's
-    with counted(monkeypatch) as done, iv.steer(model, torch.zeros(model.cfg.d_model).double(), 0):
+    with (
+        counted(monkeypatch) as done,
+        iv.steer(model, torch.zeros(model.cfg.d_model).double(), 0, position="generated"),
+    ):
         check(model, partial(in_whole_rows, model), 1e-9)  # from a key-value cache
     assert done == ["answer_streams", "run_prompts", "run_after", "run_after"]
 
@@ -109,8 +112,8 @@ def test_hooked_models_run_prompts_once(load: Any, model_type: str, monkeypatch:
 def test_what_a_model_is_is_asked_once_for_all_batches(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a walk over all modules."""
     model, asked = load("llama", "hooked")[0], list[Any]()
-    real = once.has_hooks
-    monkeypatch.setattr(once, "has_hooks", lambda model: asked.append(model) or real(model))
+    real = once.edits_at_last
+    monkeypatch.setattr(once, "edits_at_last", lambda model, points: asked.append(model) or real(model, points))
     candidate_scores(model, ASKED, 1)
     ids = tuple(range(5, 9))
     decode_greedily(model, [ids, ids[1:], ids[2:]], [2, 2, 2], lambda reply: False, 1)
@@ -168,7 +171,7 @@ def test_only_edits_that_say_so_let_a_prompt_run_in_parts(
 ) -> None:
     model, _ = load("llama", engine)
     vector = torch.ones(32).double()
-    with counted(monkeypatch) as done, iv.steer(model, vector, 0), iv.ablate(model, [(1, 1)]):
+    with counted(monkeypatch) as done, iv.steer(model, vector, 0, position="generated"), iv.ablate(model, [(1, 1)]):
         candidate_scores(model, ASKED, 9)
     assert "run_prompts" in done
     keep = hooked(model, {"blocks.1.hook_resid_pre": lambda stream: stream})

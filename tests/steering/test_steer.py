@@ -120,7 +120,7 @@ def test_every_reaches_the_answer_tokens_that_last_does_not(pair: Any) -> None:
         last = ivlens.evaluate(model, [prompt])
     with ivlens.steer(model, vector, 1, position="generated"):
         every = ivlens.evaluate(model, [prompt])
-    torch.testing.assert_close(every.first_token_probabilities, last.first_token_probabilities, rtol=1e-12, atol=0)
+    torch.testing.assert_close(every.first_token_probabilities, last.first_token_probabilities, rtol=1e-5, atol=0)
     assert (every.probabilities.log() - last.probabilities.log()).abs() > 1e-3
 
 
