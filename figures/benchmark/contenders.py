@@ -51,7 +51,7 @@ Run = Callable[[Job, list[Head]], Tensor]
 class Contender:
     """A method by its name and its weights' memory layout.
 
-    ``whole``: it cannot do less than all heads, so its time is never scaled. ``exact``: it claims the plain loop's
+    ``whole``: it does all heads together, so its time is never scaled from some. ``exact``: it claims the plain loop's
     numbers.
     """
 
@@ -60,6 +60,10 @@ class Contender:
     run: Run
     whole: bool = False
     exact: bool = True
+
+    def ran(self, job: Job, some: list[Head]) -> list[Head]:
+        """The heads that it is run for: all of the job's, or else only ``some``."""
+        return job.heads if self.whole else some
 
 
 def job_of(model: Any, prompt: iv.Prompt, means: iv.HeadMeans) -> Job:
@@ -85,8 +89,8 @@ def all_contenders(folder: Path, model: Any, stock: Any) -> list[Contender]:
             for method in methods
         ),
         Contender("ivlens, exact, on a Bridge", HUGGING_FACE, ours(bridge, "exact"), True),
-        Contender("Hugging Face, KV cache, rows from their layer on", HUGGING_FACE, RowsFromTheirLayer(folder), True),
-        Contender("Hugging Face, KV cache, a row a head", HUGGING_FACE, RowPerHead(folder), True),
+        Contender("KV cache, rows from their layer on", HUGGING_FACE, RowsFromTheirLayer(folder), True),
+        Contender("KV cache, a row a head", HUGGING_FACE, RowPerHead(folder), True),
         Contender("plain loop, run_with_hooks", STOCK, plain_loop(stock)),
         Contender("plain loop, run_with_hooks", TRANSPOSED, plain_loop(model)),
         Contender("transformer_lens.patching", STOCK, patching_helper(stock)),

@@ -46,14 +46,16 @@ def compare(
     rows = []
     for count in counts:
         with threads(count):
-            times = interleaved({str(at): partial(each.run, job, heads) for at, each in enumerate(contenders)}, rounds)
+            runs = {str(at): partial(each.run, job, each.ran(job, heads)) for at, each in enumerate(contenders)}
+            times = interleaved(runs, rounds)
         for at, each in enumerate(contenders):
-            scale = 1.0 if each.whole else len(job.heads) / len(heads)
+            ran = each.ran(job, heads)
+            scale = len(job.heads) / len(ran)
             rows.append({
                 "contender": each.name,
                 "weights": each.layout,
                 "threads": count,
-                "heads run": len(job.heads) if each.whole else len(heads),
+                "heads run": len(ran),
                 "seconds for all heads": shown(scale * statistics.median(times[str(at)])),
                 "times the sweep": ratio(times, str(at), "0", scale),
                 "largest difference": shown(off[each]),
@@ -66,7 +68,7 @@ def differences(contenders: Sequence[Contender], job: Job, heads: list[Head], or
     """Largest difference of each contender's P(answer) from the oracle's [layer, head], over the heads that it ran."""
     found = {}
     for each in contenders:
-        ran = job.heads if each.whole else heads
+        ran = each.ran(job, heads)
         expected = torch.stack([oracle[head] for head in ran])
         found[each] = (each.run(job, ran).double() - expected).abs().max().item()
     return found
