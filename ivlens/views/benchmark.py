@@ -11,6 +11,7 @@ from .style import FAINT, OKABE_ITO, plain
 from .tables import check_columns
 
 SIZE, GAPS, MARGINS = Size(330, 250), Size(70, 62), Margins(left=230, right=30, bottom=92)
+ROW = 34  # pixels for the two lines of a contender
 SCALES = {"tokens": "tokens of the prompt", "prompts": "prompts at once", "heads": "heads of the model"}
 LINES = {"loop / sweep": OKABE_ITO[0], "sweep / forward": OKABE_ITO[1]}
 LABEL_WIDTH = 36  # characters
@@ -46,7 +47,8 @@ def benchmark_panels(contenders: pd.DataFrame, scaling: pd.DataFrame, *, title: 
     check_columns(contenders, ("contender", "weights", "times the sweep"))
     check_columns(scaling, ("along", *SCALES, *LINES))
     names = ["Every head of one prompt", *(f"By {what}" for what in SCALES.values())]
-    draft, panels = panel_grid(names, SIZE, 2, GAPS, MARGINS, title, facts)
+    size = Size(SIZE.width, max(SIZE.height, ROW * len(contenders)))
+    draft, panels = panel_grid(names, size, 2, GAPS, MARGINS, title, facts)
     _draw_times(draft, contenders, panels[0])
     for what, panel in zip(SCALES, panels[1:], strict=True):
         _draw_ratios(draft, scaling[scaling["along"] == what], what, panel)
