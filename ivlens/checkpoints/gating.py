@@ -26,11 +26,8 @@ Outcome = Literal["failed", "undecided", "passed", "skipped"]
 ORDER: tuple[Outcome, ...] = ("failed", "undecided")  # the first of them is that of the whole, else it has passed
 COLUMNS = ("checkpoint", "task", "limit", "value", "low", "high", "outcome")
 LIMIT = re.compile(r"\s*(\w+)\s*([<>])\s*([-+.\w]+)\s*")
-COMPARED = FRAMES["CheckpointComparison.to_frame"].keys() - EVIDENCE_ON_TASKS.keys()
-MEASURES = tuple(
-    name for name in FRAMES["CheckpointComparison.to_frame"]
-    if name in COMPARED and not {f"{name}_low", f"{name}_stderr"}.isdisjoint(COMPARED)
-)  # fmt: skip
+COMPARED = [name for name in FRAMES["CheckpointComparison.to_frame"] if name not in EVIDENCE_ON_TASKS]
+MEASURES = tuple(name for name in COMPARED if not {f"{name}_low", f"{name}_stderr"}.isdisjoint(COMPARED))
 
 
 class Limit(NamedTuple):

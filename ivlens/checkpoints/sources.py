@@ -203,7 +203,7 @@ def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource
     run = None if folder is None or has_tokenizer(folder) else run_of(folder)
     if run is not None and has_tokenizer(run):
         return replace(checkpoint, tokenizer=run, of_run=True)
-    if checkpoint.adapter is not None or not lacks_tokenizer(checkpoint.source):
+    if not lacks_tokenizer(checkpoint.source):
         return checkpoint
     if isinstance(base, (str, Path)):
         path = Path(base).expanduser()

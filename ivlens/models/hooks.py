@@ -13,7 +13,7 @@ from types import FrameType, MethodType
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 from transformer_lens.hook_points import HookPoint, LensHandle
@@ -176,13 +176,13 @@ def edits_at_last(model: Model, points: Collection[str]) -> bool:
     return all(isinstance(hook, _Hook) and hook.hooks.at_last and hook.name in points for hook in _added(model))
 
 
-def edited_at_last(model: Model, point: str, activation: Float[Tensor, "prompt ..."]) -> Float[Tensor, "prompt ..."]:
-    """What the active edits at a hook point make of its activation at last prompt tokens."""
+def edit_at_last(model: Model, point: str, activation: Float[Tensor, "row ..."], last: Int[Tensor, " prompt"]) -> None:
+    """Run the active edits at a hook point on the rows of last prompt tokens of its activation, in place."""
     for hook in _ours(model, point):
-        with last_prompt_tokens(torch.zeros(len(activation), dtype=torch.long)):
-            changed = hook(None, None, activation[:, None])
-        activation = activation if changed is None else changed[:, 0]
-    return activation
+        with last_prompt_tokens(torch.zeros(len(last), dtype=torch.long)):
+            changed = hook(None, None, activation[last][:, None])
+        if changed is not None:
+            activation[last] = changed[:, 0]
 
 
 def _added(model: Model) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...vocabulary import Ids
 from ..engines import HookedTransformer, Model
-from ..hooks import edited_at_last
+from ..hooks import edit_at_last
 from ..points import resid_post_name, resid_pre_name, z_name
 from ..runs import final_logits
 from .attention import next_attention, tree_attention
@@ -42,14 +42,14 @@ def decoder(
     def first() -> Float[Tensor, "prompt d_model"]:
         x, last = embedded(model, tree.tokens, tree.positions, model.cfg.dtype), rows[:, -1]
         for layer, block in enumerate(model.blocks):
-            x[last] = edited_at_last(model, resid_pre_name(layer), x[last])
+            edit_at_last(model, resid_pre_name(layer), x, last)
             z, k, v = tree_attention(block.attn, normed(block, x), tree)
-            z[last] = edited_at_last(model, z_name(layer), z[last])
+            edit_at_last(model, z_name(layer), z, last)
             kept.append((k[rows], v[rows]))
             if layer == model.cfg.n_layers - 1:
                 x, z, last = x[last], z[last], torch.arange(len(rows), device=tree.device)
             x = advance(block, x, z)
-            x[last] = edited_at_last(model, resid_post_name(layer), x[last])
+            edit_at_last(model, resid_post_name(layer), x, last)
         return x
 
     def after(tokens: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt d_model"]:

@@ -43,10 +43,8 @@ class Layout:
         start, length = positions[0], len(prompt) + len(answer) - 1
         prefixes = Tree.of([prompt[:start]], device)
         own = torch.arange(start, length, device=device)
-        last, every = (
-            torch.tensor(positions, device=device) - start,
-            torch.cat([prefixes.positions, own.repeat(streams)]),
-        )
+        last = torch.tensor(positions, device=device) - start
+        every = torch.cat([prefixes.positions, own.repeat(streams)])
         return cls(prefixes, [slice(length - start)], last, every, length)
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...vocabulary import Ids, TokenizedPrompt
 from ..engines import HookedTransformer, Model
-from ..hooks import edited_at_last, edits_at_last, has_hooks
+from ..hooks import edit_at_last, edits_at_last, has_hooks
 from ..points import resid_post_name, resid_pre_name, z_name
 from ..runs import answer_residual, padded
 from .attention import tree_attention
@@ -106,9 +106,9 @@ def run_once(
     rows = torch.tensor([row for of_prompt in asked for row in of_prompt], dtype=torch.long, device=tree.device)
     x = embedded(model, tree.tokens, tree.positions, model.cfg.dtype)
     for layer, block in enumerate(model.blocks):
-        x[last] = edited_at_last(model, resid_pre_name(layer), x[last])
+        edit_at_last(model, resid_pre_name(layer), x, last)
         z, _, _ = tree_attention(block.attn, normed(block, x), tree)
-        z[last] = edited_at_last(model, z_name(layer), z[last])
+        edit_at_last(model, z_name(layer), z, last)
         if record is not None:
             record(resid_pre_name(layer), x[last])
             record(z_name(layer), z[last])
@@ -117,5 +117,5 @@ def run_once(
             starts = accumulate([0, *map(len, asked[:-1])])
             last = torch.tensor([start for start, own in zip(starts, asked, strict=True) if own], dtype=torch.long)
         x = advance(block, x, z)
-        x[last] = edited_at_last(model, resid_post_name(layer), x[last])
+        edit_at_last(model, resid_post_name(layer), x, last)
     return list(x.split([len(of_prompt) for of_prompt in asked]))
