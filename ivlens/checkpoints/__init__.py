@@ -6,6 +6,7 @@ from .compare import compare_checkpoints as compare_checkpoints
 from .config import CheckpointConfig as CheckpointConfig
 from .gating import Gate as Gate
 from .gating import gate as gate
+from .handover import check_adapter as check_adapter
 from .handover import export_repaired_adapter as export_repaired_adapter
 from .handover import mergekit_config as mergekit_config
 from .handover import mergekit_names as mergekit_names

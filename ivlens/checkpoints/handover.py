@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..checks import Count, checked
 from ..errors import MismatchError, UnsupportedError
@@ -111,17 +112,43 @@ def export_repaired_adapter(
         True
     """
     with tempfile.TemporaryDirectory() as scratch, _models_of(record, base, tuned, options, scratch, False) as mixed:
-        mixed.mix(Fractions.uniform(mixed.model.cfg.n_layers, 0.0))
-        path = Path(scratch, "before.safetensors")
-        save_file({name: each.contiguous() for name, each in hugging_face_state(mixed.model).items()}, path)
-        mixed.mix(_fractions(record))
-        with safe_open(path, "pt") as file:
-            before = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        settings, tensors = low_rank_adapter(weight_layout(mixed.model), before, hugging_face_state(mixed.model), rank)
+        settings, tensors = _adapter(mixed, _fractions(record), rank, scratch)
         made_of = _made_of(record)[BASE]
         hooked = {"base_weights_sha256": made_of["weights_sha256"]} if made_of["engine"] == "hooked" else {}
         settings["base_model_name_or_path"] = made_of["source"]
         return write_adapter(folder, settings, tensors, provenance(mixed.model, repair=_facts(record), **hooked))
+
+
+@checked
+def check_adapter(base: Any, tuned: Any, *, rank: Count = 64, **options: Any) -> None:
+    """Check that an adapter of the base can hold all that changed, before a repair is searched for.
+
+    Args:
+        base: the base of the repair.
+        tuned: its tuned model.
+        rank: of the adapter, at most.
+        options: options of ``load_model``.
+
+    Raises:
+        UnsupportedError: naming a weight whose change has another rank, or is not in a layer's linear modules.
+        MismatchError: the tuned model is not a checkpoint of the base.
+        SourceError, DownloadError: a model cannot be loaded.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        first, second = two_checkpoints(base, tuned, options, Path(scratch))
+        with mixed_weights(first, second, Path(scratch)) as mixed:
+            _adapter(mixed, Fractions.uniform(mixed.model.cfg.n_layers, 1.0), rank, scratch)
+
+
+def _adapter(mixed: MixedWeights, kept: Fractions, rank: int, scratch: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """PEFT's settings and tensors of what is kept of the change; the base's weights lie in ``scratch`` meanwhile."""
+    mixed.mix(Fractions.uniform(mixed.model.cfg.n_layers, 0.0))
+    path = Path(scratch, "before.safetensors")
+    save_file({name: each.contiguous() for name, each in hugging_face_state(mixed.model).items()}, path)
+    mixed.mix(kept)
+    with safe_open(path, "pt") as file:
+        before = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    return low_rank_adapter(weight_layout(mixed.model), before, hugging_face_state(mixed.model), rank)
 
 
 @checked

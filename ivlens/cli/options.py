@@ -47,9 +47,14 @@ class Parameter:
         """``n_clean`` is ``--n-clean``."""
         return f"--{self.name.replace('_', '-')}"
 
+    @property
+    def help_text(self) -> str:
+        """What the docstring says of it, with its choices and its default."""
+        return in_words(self.help, self.value.choices, self.default)
+
     def add_to(self, group: Any) -> None:
         """Add the option to a parser's group."""
-        help = in_words(self.help, self.value.choices, self.default).replace("%", "%%")
+        help = self.help_text.replace("%", "%%")
         if self.value.read is bool:
             group.add_argument(self.flag, action=argparse.BooleanOptionalAction, default=self.default, help=help)
         else:
@@ -208,9 +213,11 @@ def _bounded(value: Value | None, conditions: list[ast.expr]) -> Value | None:
 
 
 def _several(value: Value | None) -> Value | None:
-    """Values separated by commas."""
+    """Values separated by commas; pairs among them as FIRST:LAST."""
     if value is None or value.choices or value.read is bool:
         return None
+    if getattr(value.read, "func", None) is read_list:
+        value = Value(partial(read_pair, value.read.args[0]), value.metavar.replace(",", ":"))  # type: ignore[attr-defined]
     return Value(partial(read_list, value.read), f"{value.metavar},{value.metavar}")
 
 
@@ -231,11 +238,12 @@ def _default(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _shown(default: Any) -> str:
+def _shown(default: Any, *, nested: bool = False) -> str:
     if isinstance(default, bool):
         return "yes" if default else "no"
     if isinstance(default, tuple):
-        return ",".join(map(_shown, default))
+        pair = ":" if default and not isinstance(default[0], tuple) and nested else ","
+        return pair.join(_shown(each, nested=True) for each in default)
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
@@ -279,6 +287,14 @@ def read_list(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
         else:
             values.append(read(part.strip()))
     return tuple(values)
+
+
+def read_pair(read: Callable[[str], Any], text: str) -> tuple[Any, Any]:
+    """Two values separated by a colon."""
+    first, colon, last = text.partition(":")
+    if not colon:
+        raise _refused("two numbers as FIRST:LAST", text)
+    return read(first.strip()), read(last.strip())
 
 
 def columns_of(fields: Sequence[str] | None) -> Sequence[str] | dict[str, str | list[str]] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpoints import (
     RepairConfig,
+    check_adapter,
     export_repaired_adapter,
     mergekit_config,
     mergekit_names,
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> None:
     check_sources([CheckpointSource("base", options.base), *tuned])
     cut_to_splits([*keep, *learned, *(others or ())], config)
     check_alike(options.base, {"the tuned model": options.tuned})
+    if options.export == "adapter":
+        check_adapter(options.base, options.tuned, **loading)
     say_repair(options)
     earlier = written_in(options.out)
     with held(options.out):

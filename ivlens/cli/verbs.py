@@ -336,7 +336,7 @@ VERBS = {
         (
             Options("load_model", "loading the models", without=("source", "revision", "adapter")),
             Options("repair", "the guard", only=("tolerance",)),
-            Options("RepairConfig", "what is tried", without=("instruction", "depths")),
+            Options("RepairConfig", "what is tried", without=("instruction",)),
             CHAT,
         ),
         keeps=True,

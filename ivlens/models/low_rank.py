@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import UnsupportedError, few
+from ..errors import UnsupportedError
 from .export import LORA
 from .hugging_face_layout import WeightLayout
 
@@ -26,19 +26,15 @@ def low_rank_adapter(
         UnsupportedError: a change of more than ``most`` ranks, or of something other than a layer's linear modules.
     """
     factors: dict[str, Factors] = {}
-    others = []
     for name, weight in after.items():
         if torch.equal(weight, before[name]):
             continue
         one, other = (each.T if layout[name].in_first else each for each in (before[name], weight))
         found = change_factors(one, other, most) if layout[name].linear else None
         if found is None:
-            others.append(name)
-        else:
-            factors[name.removesuffix(".weight")] = found
-    if others:
-        expected = f"changes of rank {most} or less in linear modules, which an adapter holds"
-        raise UnsupportedError(expected, f"another change in {few(others)}", "export_hf writes the whole model")
+            expected = f"changes of rank {most} or less in linear modules, which an adapter holds"
+            raise UnsupportedError(expected, f"another change in {name}", "write the whole model (hf)")
+        factors[name.removesuffix(".weight")] = found
     rank = max((len(inner) for inner, _ in factors.values()), default=1)
     tensors = {}
     for path, (inner, outer) in factors.items():

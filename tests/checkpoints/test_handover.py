@@ -198,7 +198,7 @@ def test_a_change_of_full_rank_or_outside_linear_layers_is_refused_by_name(folde
     record = recorded(iv.load_model(base), iv.load_model(tuned))
     for rest, name in ((REST, "model.embed_tokens.weight"), (0.0, "self_attn.q_proj.weight")):
         object.__setattr__(record, "rest", rest)
-        with pytest.raises(UnsupportedError, match=f"rank 8 or less.*{name}.*export_hf writes the whole model"):
+        with pytest.raises(UnsupportedError, match=f"rank 8 or less.*{name}.*write the whole model"):
             iv.export_repaired_adapter(base, tuned, record, tmp_path / "out", rank=8)
     assert not (tmp_path / "out").exists()
 

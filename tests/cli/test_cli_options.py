@@ -31,7 +31,7 @@ LEAST = {
 OTHERWISE = {
     "locate_heads": {"instruction", "k"}, "CheckpointConfig": {"instruction", "rule"}, "steering_sweep": {"ks"},
     "TrainingConfig": {"guidance", "lora"}, "load_model": {"source", "revision", "adapter"}, "DemoConfig": set(),
-    "load_vector": set(), "RepairConfig": {"instruction", "depths"},
+    "load_vector": set(), "RepairConfig": {"instruction"},
 }  # fmt: skip
 SOURCES = [(verb, each.source) for verb in VERBS for each in VERBS[verb].options]
 
@@ -71,6 +71,21 @@ def test_defaults_are_those_of_python(verb: str, source: str) -> None:
     values = given(parsed(verb), source)
     assert values
     assert values == {name: parameters[name].default for name in values}
+
+
+def test_pairs_are_read_and_shown_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["repair", *LEAST["repair"].split(), "--depths", "0.1:0.9, 0:1"]
+    assert build_parser(words).parse_args(words).depths == ((0.1, 0.9), (0.0, 1.0))
+    default = options.parameters("RepairConfig")["depths"]
+    shown = default.help_text.rpartition("default: ")[2].rstrip(")")
+    assert default.value.read(shown) == default.default
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("0.5", "two numbers as FIRST:LAST"), ("0:2", "from 0 to 1"), ("a:1", "a number")]
+)
+def test_wrong_pairs_are_refused_in_words(text: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert why in refused(f"repair {LEAST['repair']} --depths {text}", capsys)
 
 
 @pytest.mark.parametrize("source", OTHERWISE)

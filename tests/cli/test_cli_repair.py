@@ -101,6 +101,19 @@ def test_the_same_command_measures_nothing_again(
     assert told["What does that cost?"][0].items() >= {"task": "dog", "tuned": 1.0, "repaired": 1.0}.items()
 
 
+def test_an_adapter_that_cannot_hold_the_change_is_refused_before_anything_is_measured(
+    planted: Path, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ivlens.models import low_rank
+
+    monkeypatch.setattr(low_rank, "change_factors", lambda *_: None)
+    monkeypatch.setattr("ivlens.cli.repair.repair", lambda *_, **__: pytest.fail("measured"))
+    assert run(planted, tmp_path / "out", "new", "--export", "adapter") == 1
+    said = capsys.readouterr().err
+    assert "changes of rank 64 or less in linear modules" in said
+    assert "write the whole model (hf)" in said
+
+
 def test_where_nothing_meets_the_guard_no_model_is_written(
     planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
