@@ -96,11 +96,15 @@ if TYPE_CHECKING:
     from .tasks import Prompt as Prompt
     from .tasks import Task as Task
     from .tasks import list_tasks as list_tasks
+    from .tasks import load_sequence as load_sequence
     from .tasks import load_task as load_task
     from .training import Ability as Ability
+    from .training import ContinualConfig as ContinualConfig
     from .training import Guidance as Guidance
     from .training import LoRA as LoRA
     from .training import TrainingConfig as TrainingConfig
+    from .training import ablations as ablations
+    from .training import continual as continual
     from .training import fine_tune as fine_tune
     from .training import rehearsal_prompts as rehearsal_prompts
     from .vectors import InstructionVector as InstructionVector
@@ -186,6 +190,11 @@ __all__ = [  # noqa: RUF022  (by job)
     "LoRA",
     "Ability",
     "rehearsal_prompts",
+    # learning tasks one after the other
+    "continual",
+    "ContinualConfig",
+    "ablations",
+    "load_sequence",
     # looking at it in a notebook
     "explore",
     # records
@@ -211,6 +220,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "CheckpointPatching",
     "Relearning",
     "TrainingRun",
+    "ContinualRun",
     "WeightReverts",
     # errors and warnings
     "IvlensError",
@@ -250,17 +260,17 @@ _ROOMS = {
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "part_activations": "mean_part_activations",
     "records": (
-        "CheckpointComparison CheckpointPatching ConditionComparison Evaluation HeadEffects HeadMeans Laboratory "
-        "MethodAgreement PartEffects PartMeans PositionEffects PositionMeans PositionPartEffects PositionPartMeans "
-        "RacedEffects Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun TransferMatrix "
-        "UniversalEffects WeightReverts prompts_needed top_k_stability"
+        "CheckpointComparison CheckpointPatching ConditionComparison ContinualRun Evaluation HeadEffects HeadMeans "
+        "Laboratory MethodAgreement PartEffects PartMeans PositionEffects PositionMeans PositionPartEffects "
+        "PositionPartMeans RacedEffects Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun "
+        "TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
     ),
     "scoring": "evaluate generate_answers",
     "steering": (
         "ablate compare_conditions generate mean_difference random_heads_vector random_vector steer steering_sweep"
     ),
-    "tasks": "Chat Example GenerationScoring OptionScoring Prompt Task list_tasks load_task",
-    "training": "Ability Guidance LoRA TrainingConfig fine_tune rehearsal_prompts",
+    "tasks": "Chat Example GenerationScoring OptionScoring Prompt Task list_tasks load_sequence load_task",
+    "training": "Ability ContinualConfig Guidance LoRA TrainingConfig ablations continual fine_tune rehearsal_prompts",
     "vectors": "InstructionVector instruction_vector list_vectors load_vector logit_lens",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}

@@ -333,6 +333,60 @@ def bootstrap_ratio(
     return low, high
 
 
+def mean_over_tasks(values: Sequence[Float[Tensor, " prompt"]]) -> Interval:
+    """Mean over tasks of their means over prompts; its 95% percentile bootstrap draws prompts within each task.
+
+    Args:
+        values: for each task, a value per prompt.
+
+    Returns:
+        The mean with its interval; not-a-numbers without tasks.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import mean_over_tasks
+        >>> mean_over_tasks([torch.ones(4), torch.zeros(9)]).value
+        0.5
+    """
+    if not values:
+        return NOTHING
+    low, high = _quantiles(_task_draws(values), (0.025, 0.975)).tolist()
+    return Interval(_task_mean(values), low, high)
+
+
+def ratio_over_tasks(above: Sequence[Float[Tensor, " prompt"]], below: Sequence[Float[Tensor, " prompt"]]) -> Interval:
+    """Ratio of two such means over the same tasks and prompts, which are drawn together for its interval.
+
+    Args:
+        above: for each task, the numerator's value per prompt.
+        below: the denominator's.
+
+    Returns:
+        The ratio; not-a-numbers where the denominator's mean is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import ratio_over_tasks
+        >>> ratio_over_tasks([torch.ones(4)], [2 * torch.ones(4)]).value
+        0.5
+    """
+    if not below or _task_mean(below) <= 0:
+        return NOTHING
+    tops, bottoms = _task_draws(above), _task_draws(below)
+    low, high = _quantiles(tops[bottoms > 0] / bottoms[bottoms > 0], (0.025, 0.975)).tolist()
+    return Interval(_task_mean(above) / _task_mean(below), low, high)
+
+
+def _task_mean(values: Sequence[Float[Tensor, " prompt"]]) -> float:
+    return sum(each.double().mean().item() for each in values) / len(values)
+
+
+def _task_draws(values: Sequence[Float[Tensor, " prompt"]]) -> Float[Tensor, " draw"]:
+    """Means over tasks in bootstrap draws, the same for values of the same shapes."""
+    draws = [each.double()[resample(len(each), RESAMPLES, seed)].mean(1) for seed, each in enumerate(values)]
+    return torch.stack(draws).mean(0)
+
+
 def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " prompt"]) -> Interval:
     """Ratio of two means over the same prompts with its 95% percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
 

@@ -41,8 +41,13 @@ Corruption = Literal["no-instruction", "other-instruction", "shuffled-labels"]
 # How a query is put into words, by name; any callable is a format too.
 FormatName = Literal["labelled", "plain", "qa", "chat"]
 
+# What an ability is to a sequence of learned tasks: learned in it, to be kept (asked with its instruction, or its
+# knowledge without), or general (without or with demonstrations).
+ContinualRole = Literal["new", "keep", "zero-shot", "in-context", "knowledge"]
+
 # The disjoint parts of a task's examples, or all of them.
 Split = Literal["train", "validation", "test", "all"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Engine = Literal["auto", "hooked", "bridge"]
 

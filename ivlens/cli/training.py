@@ -38,12 +38,12 @@ def run(options: argparse.Namespace) -> None:
     check_training()
     check_one(options.task)
     task, *kept = read_tasks([options.task, *options.keep], options)
-    config = _config(options)
+    config = training_config(options)
     _check_tasks(task, kept, config.guidance)
     asked = given(options, "Ability.of")
     k = options.k if kept or "vector" in config.guidance.needs else None
     if shape := model_shape(options.model, options.revision):
-        _check_model(config, k, *shape)
+        check_for_model(config, k, *shape)
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     check_targets(*(options.out / name for name in WRITTEN), *paths.values())
     with held(options.out):
@@ -60,7 +60,7 @@ def _train(
     paths: dict[str, Path],
 ) -> None:
     model = only_hooked(read_model(options, engine="hooked"), "training")
-    _check_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
+    check_for_model(config, k, model.cfg.n_layers, model.cfg.n_heads)
     say_training(model, config, options.out)
     written = {"format": asked["format"], "tokenizer": model.tokenizer}
     vector = partial(_vector, model, paths, options, asked["format"])
@@ -88,7 +88,7 @@ def _train(
         print(f"\nWhat was forgotten, and is it still in there?\n  {command}")
 
 
-def _config(options: argparse.Namespace) -> TrainingConfig:
+def training_config(options: argparse.Namespace) -> TrainingConfig:
     """The settings: TrainingConfig's defaults, the given preset and options."""
     settings = given(options, "TrainingConfig")
     if options.lora is not None:
@@ -97,7 +97,7 @@ def _config(options: argparse.Namespace) -> TrainingConfig:
     return TrainingConfig(Guidance.preset(**name, **given(options, "Guidance.preset")), **settings)
 
 
-def _check_model(config: TrainingConfig, k: int | None, n_layers: int, n_heads: int) -> None:
+def check_for_model(config: TrainingConfig, k: int | None, n_layers: int, n_heads: int) -> None:
     """Raise ArgumentError for layers, or a number of heads, that the model has not."""
     for term in config.guidance:
         term.check(n_layers, config.learning_rate)

@@ -120,6 +120,14 @@ SCORING = Argument(
     "GenerationScoring, like score=f1 max-tokens=16 (default: the option of highest log-likelihood, or else whether "
     "greedy decoding gives an accepted answer)",
 )
+PRESETS = ("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
+GUIDANCE = Argument(
+    "--guidance",
+    choices=PRESETS,
+    metavar="PRESET",
+    help=f"what keeps the old abilities: {', '.join(PRESETS)}; fv has the formulas of arXiv 2502.11019, fv-code "
+    "computes as its published code does (default: l2-strong)",
+)
 LOADING = Options("load_model", "loading the model", without=("source",))
 # the instruction becomes the task's own, and is in its records; k is that of the verb
 LOCATING = Options("locate_heads", "locating heads", without=("instruction", "k"))
@@ -146,7 +154,6 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
 
 
 # written out: help imports no torch
-PRESETS = ("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
 
 VERBS = {
     "demo": Verb(
@@ -254,9 +261,7 @@ VERBS = {
             FIELDS,
             LABELS,
             SCORING,
-            Argument("--guidance", choices=PRESETS, metavar="PRESET",
-                     help=f"what keeps the old abilities: {', '.join(PRESETS)}; fv has the formulas of arXiv "
-                     "2502.11019, fv-code computes as its published code does (default: l2-strong)"),
+            GUIDANCE,
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
             out("folder for state, log, record and model", required=True),
         ),
@@ -267,6 +272,44 @@ VERBS = {
             Options("Ability.of", "the prompts", only=("shots", "format")),
             CHAT,
             Options("instruction_vector", "the vector", only=("k",)),
+        ),
+        keeps=True,
+    ),
+    "continual": Verb(
+        "continual.run",
+        "learn tasks one after the other, and measure all abilities after each",
+        "Fine-tune on the tasks of a sequence in turn, guided by the chosen preset, and measure after each of them the "
+        "tasks themselves, old abilities, general ones, knowledge and instruction vectors (arXiv 2406.12227, "
+        "2502.11019). Write the record, a page and the model; of an ablation, a record of each run and one page. What "
+        "is finished is kept: the same command resumes.",
+        (
+            MODEL,
+            Argument("--sequence", required=True, nargs="+", metavar="NAME",
+                     help="one sequence (NI-Seq-C1 to NI-Seq-M2, TRACE-6, TRACE-8, words-a, words-b), or tasks in "
+                          "order: built-in ones ('ivlens tasks') or task files"),
+            Argument("--data", type=a_path, metavar="FOLDER",
+                     help="your copy of Super-NaturalInstructions or TRACE, for their sequences"),
+            Argument("--keep", nargs="*", default=[], metavar="OLD",
+                     help="old abilities to keep: measured, not trained on"),
+            Argument("--general", nargs="*", default=[], metavar="TASK",
+                     help="general abilities, asked without and with demonstrations; general for all built-in ones"),
+            INSTRUCTION,
+            TEMPLATE_OPTION,
+            FIELDS,
+            LABELS,
+            CLOZE,
+            SCORING,
+            GUIDANCE,
+            number("--lora", None, "train low-rank updates of this rank for each task, merged after it"),
+            out("folder for records, logs, weights, page and model", required=True),
+        ),
+        (
+            LOADING,
+            Options("ContinualConfig", "the sequence"),
+            Options("TrainingConfig", "training", without=("evaluate_every",)),
+            Options("Guidance.preset", "the vector in the guidance", only=("layer", "scale"), prefix="vector_"),
+            Options("ablations", "an ablation: further runs, all from the base", prefix="ablate_"),
+            CHAT,
         ),
         keeps=True,
     ),

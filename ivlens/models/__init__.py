@@ -58,6 +58,7 @@ from .lora import has_lora as has_lora
 from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
+from .lora import updated_names as updated_names
 from .lora import weight_names as weight_names
 from .low_rank import low_rank_adapter as low_rank_adapter
 from .packaged import PACKAGED as PACKAGED

@@ -99,6 +99,12 @@ def add_lora(
             parametrize.register_parametrization(home, name, update, unsafe=True)  # unsafe: without a trial run
 
 
+def updated_names(model: HookedTransformer, targets: Sequence[str], layers: Sequence[int] | None) -> set[str]:
+    """Names of the weights that ``add_lora`` with these arguments puts updates on."""
+    chosen = range(model.cfg.n_layers) if layers is None else layers
+    return {f"blocks.{layer}.{HOMES[each]}.{own_name(model.cfg, each)}" for layer in chosen for each in targets}
+
+
 def _home(model: HookedTransformer, layer: int, target: str) -> Any:
     """The module of a layer that holds a target, or None."""
     home = getattr(model.blocks[layer], HOMES[target], None)

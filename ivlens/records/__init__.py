@@ -15,6 +15,8 @@ from .checkpoints import HeadReading as HeadReading
 from .checkpoints import HiddenStates as HiddenStates
 from .checkpoints import WeightChange as WeightChange
 from .claims import findings as findings
+from .continual import ContinualRun as ContinualRun
+from .continual import compare_sequences as compare_sequences
 from .effects import HeadEffects as HeadEffects
 from .effects import HeadMap as HeadMap
 from .effects import HeadMeans as HeadMeans

@@ -214,6 +214,13 @@ MEASURED_ABILITY = {
     "alignment": _float("-1 to 1", "Mean cosine of the hidden state at the last token with the base's vector."),
 }
 
+STAGE = _int("tasks", "How many tasks of the sequence were learned before it was measured; 0 is the base.")
+CONTINUAL_MEASURE = _text(
+    '"learned", the tasks learned so far; "AP" and "FP", tasks of the sequence right after each and at the end; "kept" '
+    'and "retained", old abilities, and relative to the base; "GP" and "IP", general abilities without and with '
+    "demonstrations; the probabilities of answers with and without an instruction; or a measure of vectors."
+)
+
 FRAMES: dict[str, dict[str, Column]] = {
     "HeadEffects.to_frame": HEAD_EFFECTS,
     "RacedEffects.to_frame": HEAD_EFFECTS
@@ -512,6 +519,42 @@ FRAMES: dict[str, dict[str, Column]] = {
         "tasks": _int("tasks", "Tasks among these pairs."),
         "finding": _text("confirmed, refuted, or undecided."),
     },
+    "ContinualRun.to_frame": {
+        "stage": STAGE,
+        "role": _text(
+            '"new" for tasks of the sequence, "keep" for old abilities, "knowledge" for these without an instruction, '
+            '"zero-shot" and "in-context" for general abilities.'
+        ),
+        **{name: column for name, column in MEASURED_ABILITY.items() if name not in ("step", "role", "correct")},
+    },
+    "ContinualRun.curves": {
+        "stage": STAGE,
+        "measure": CONTINUAL_MEASURE,
+        "value": _float("0 to 1", "Mean over tasks of the mean over prompts, after that stage."),
+        "low": _float("0 to 1", "Lower end of its 95% interval (bootstrap over prompts)."),
+        "high": _float("0 to 1", "Upper end of its 95% interval (bootstrap over prompts)."),
+        "tasks": _int("tasks", "How many tasks it is a mean of."),
+    },
+    "ContinualRun.summary": {
+        "measure": CONTINUAL_MEASURE,
+        "before": _float("the measure's", "Before: of FP right after each task was learned (AP), else the base's."),
+        "after": _float("the measure's", "After: of AP right after each task was learned, else at the end."),
+        "change": _float("the measure's", "After minus before; of FP, minus what the papers call Forget."),
+        "low": _float("the measure's", "Lower end of the change's 95% interval (bootstrap over prompts)."),
+        "high": _float("the measure's", "Upper end of the change's 95% interval (bootstrap over prompts)."),
+        "tasks": _int("tasks", "How many tasks it is a mean of."),
+    },
+    "records.compare_sequences": {
+        "run": _text("Name of the run."),
+        "AP": _float("0 to 1", "Mean score on the tasks of the sequence right after each was learned."),
+        "FP": _float("0 to 1", "The same at the end of the sequence."),
+        "kept": _float("0 to 1", "Mean score on old abilities at the end."),
+        "retained": _float("ratio", "That relative to the base's."),
+        "GP": _float("0 to 1", "Mean score on general abilities without demonstrations, at the end."),
+        "IP": _float("0 to 1", "The same with demonstrations."),
+        "kept_low": _float("0 to 1", "Lower end of the 95% interval of kept minus the base's (bootstrap)."),
+        "kept_high": _float("0 to 1", "Upper end of that interval."),
+    },
     "Relearning.to_frame": {
         "task": TASK,
         "role": _text('"lost" for the lost ability, "control" for a task that the base never had.'),
@@ -552,6 +595,7 @@ OPTIONAL = {
         "rehearsal",
         "replay",
     },
+    "ContinualRun.to_frame": {"cosine", "norm_ratio", "alignment"},
     "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
     "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},
 }

@@ -65,9 +65,14 @@ class Evaluation(Record):
         return self.correct.double().mean().item()
 
     @property
+    def prompt_scores(self) -> Float[Tensor, " prompt"]:
+        """The score of each prompt, from 0 to 1: F1 or Rouge-L where it asks for it, else 1 where it is correct."""
+        return _known(self.scores).double()
+
+    @property
     def score(self) -> float:
-        """Mean of the scores, from 0 to 1: F1 or Rouge-L where prompts ask for it, else the accuracy."""
-        return _known(self.scores).double().mean().item()
+        """Mean of the prompts' scores."""
+        return self.prompt_scores.mean().item()
 
     @property
     def adjusted_accuracy(self) -> float:

@@ -27,6 +27,9 @@ from .prompt import Prompt as Prompt
 from .prompt import beginning as beginning
 from .prompt import task_names as task_names
 from .prompt import token_text as token_text
+from .sequences import find_sequence as find_sequence
+from .sequences import list_sequences as list_sequences
+from .sequences import load_sequence as load_sequence
 from .spacing import warn_of_missing_spaces as warn_of_missing_spaces
 from .task import Task as Task
 from .task import check_available as check_available
@@ -47,7 +50,10 @@ __all__ = [
     "as_written",
     "beginning",
     "chat_format",
+    "find_sequence",
+    "list_sequences",
     "list_tasks",
+    "load_sequence",
     "load_task",
     "positions_by_name",
     "token_text",

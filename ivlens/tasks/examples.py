@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import TaskError, brief, few
+from ..vocabulary import SPLITS, Split
 
 ROLES = ("system", "user", "assistant")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -17,7 +18,8 @@ class Example:
 
     ``options`` are the answers to choose from, the accepted ones among them; () where there is no choice.
     ``instruction`` is one of the example's own, which replaces its task's. ``history`` are the turns of a conversation
-    before the input, pairs of a role ("system", "user" or "assistant") and a text.
+    before the input, pairs of a role ("system", "user" or "assistant") and a text. ``split`` is where a data set that
+    comes in splits has the example.
 
     Raises:
         TaskError: a text is missing or blank, or the accepted answers are not some of the options.
@@ -32,6 +34,7 @@ class Example:
     options: tuple[str, ...] = ()
     instruction: str | None = None
     history: tuple[tuple[str, str], ...] = ()
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", as_text("the input of an example", self.input))
@@ -47,6 +50,10 @@ class Example:
         if self.instruction is not None:
             own = as_text("the instruction of the example", self.instruction, self.input)
             object.__setattr__(self, "instruction", own)
+        if self.split not in (None, *SPLITS):
+            raise TaskError(
+                f"the split of the example {brief(self.input)} to be {', '.join(SPLITS)}", brief(self.split)
+            )
         if self.history:
             object.__setattr__(self, "history", _as_history(self.history, self.input))
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..checks import checked
 from ..errors import ArgumentError, TaskError, at_least, brief
 from ..text import did_you_mean
+from ..vocabulary import Split
 from .builtin import list_tasks, read_builtin
 from .documents import of_mapping
 from .examples import Example
@@ -19,6 +20,7 @@ from .readers import parse
 from .row_formats import Fields
 from .rows import RowReader
 from .source import Parsed, Source, decoded, read_bytes
+from .split_files import split_files
 from .tables import class_names, is_parquet, numbered, read_parquet
 from .task import Task
 from .yaml_tasks import is_task_file, read_task_file
@@ -53,8 +55,8 @@ def load_task(
     BIG-bench and BBH, instruction induction, conversations (OpenAI, ShareGPT), Alpaca, Dolly, multiple choice (MMLU,
     C-Eval, ARC, CommonsenseQA, HellaSwag, RACE, BoolQ), SQuAD, P3, FLAN, TRACE, prompt and completion, question and
     answer, and mappings of inputs to answers; in JSON, JSON lines, CSV, TSV, Parquet, any of them packed with gzip, or
-    in memory; and YAML task files of lm-evaluation-harness (``tasks.as_written`` is the format that writes their own
-    texts).
+    in memory; a folder with such a file for each split (train, possibly validation, test), which the task then has;
+    and YAML task files of lm-evaluation-harness (``tasks.as_written`` is the format that writes their own texts).
     Several answers to one input are all accepted. An instruction that all rows share is the task's; else each example
     has its own. A context is written before the input, with a blank line between. Rows whose answer a test set hides
     are left out with a warning. Other columns are ignored with a warning, or are an error where an answer depends on
@@ -104,6 +106,8 @@ def read_source(
         return Reading(task, "built in", len(task.examples))
     if is_task_file(source):
         return _task_of_file(source, fields, overrides)
+    if (files := split_files(source)) is not None:
+        return _task_of_folder(Path(expanduser(source)), files, fields, overrides)
     columns = None if fields is None else _fields(fields)
     if isinstance(source, (str, Path)):
         path = Path(expanduser(source))
@@ -173,6 +177,33 @@ def _task_of_file(source: str | Path, fields: Any, overrides: Mapping[str, Any])
     facts, notes = read_task_file(path)
     task = Task(**{**facts, **overrides})
     return Reading(task, "YAML task file of lm-evaluation-harness", len(task.examples), notes=tuple(notes))
+
+
+def _task_of_folder(folder: Path, files: Mapping[Split, Path], fields: Any, overrides: Mapping[str, Any]) -> Reading:
+    """The task of a folder with a file for each split; what is asked in "test", too, is left out of the others."""
+    readings = {split: read_source(path, fields, overrides) for split, path in files.items()}
+    first = readings["train"].task
+    for split, each in readings.items():
+        if each.task.instructions != first.instructions:
+            expected = f"one instruction in all files of {folder}"
+            raise TaskError(expected, f"others in {files[split].name} than in {files['train'].name}")
+    examples: dict[Any, Example] = {}
+    given = 0
+    for split in ("test", "validation", "train"):
+        for example in readings[split].task.examples if split in readings else ():
+            given += 1
+            examples.setdefault(example.key, replace(example, split=split))
+    again = given - len(examples)
+    notes = tuple(note for each in readings.values() for note in each.notes)
+    notes += (
+        (f"{again:,} examples of {folder} are in two splits, and left in the one nearer to the test",) if again else ()
+    )
+    task = replace(
+        first, name=overrides.get("name", folder.name), examples=tuple(examples.values()), source=str(folder)
+    )
+    whole = f"a folder of splits: {readings['train'].format}"
+    rows, unanswered = (sum(getattr(each, name) for each in readings.values()) for name in ("rows", "unanswered"))
+    return Reading(task, whole, rows, unanswered, readings["train"].unread, notes)
 
 
 def _parse_file(source: str | Path, path: Path, mapping: bool) -> Parsed:

@@ -10,7 +10,7 @@ from typing import Any
 from ..checks import Count, Natural, Seed, checked
 from ..errors import ArgumentError, TaskError, brief
 from ..files import short_hash
-from ..vocabulary import Corruption, Split
+from ..vocabulary import SPLITS, Corruption, Split
 from .asking import AnyFormat, find_format, with_chat
 from .builtin import read_builtin, word_tasks
 from .chat import ChatText
@@ -74,6 +74,8 @@ class Task:
             bare = next((example for example in self.examples if not example.options), None)
             if bare is not None:
                 raise TaskError(f"options in every example of task {name!r}", f"none in {brief(bare.input)}")
+        if len({example.split is None for example in self.examples}) > 1:
+            raise TaskError(f"a split in every example of task {name!r}, or in none", "a split in some of them")
         for key, text in (("kind", self.kind), ("source", self.source)):
             if not isinstance(text, str):
                 raise TaskError(f"the {key} of task {name!r} to be a text", brief(text))
@@ -90,10 +92,11 @@ class Task:
 
     @checked
     def split(self, split: Split, seed: Seed = 0) -> tuple[Example, ...]:
-        """The examples of a split.
+        """The examples of a split: the data set's own where it comes in splits, else drawn at random.
 
         Args:
-            split: "train" (50%), "validation" (20%), "test" (30%) or "all".
+            split: "train" (50%), "validation" (20%), "test" (30%) or "all". Of a data set with its own splits but no
+                validation examples, these are a fifth of its training examples.
             seed: seed of the split.
 
         Returns:
@@ -108,11 +111,22 @@ class Task:
         """
         if split == "all":
             return self.examples
+        if self.examples[0].split is not None:
+            return self._own_split(split, seed)
         shuffled = list(self.examples)
         Random(f"{self.name}:{seed}").shuffle(shuffled)
         half, rest = len(shuffled) // 2, len(shuffled) * 7 // 10
         bounds = {"train": (0, half), "validation": (half, rest), "test": (rest, len(shuffled))}
         return tuple(shuffled[slice(*bounds[split])])
+
+    def _own_split(self, split: Split, seed: int) -> tuple[Example, ...]:
+        """The examples of a split of the data set's own."""
+        own = {each: [example for example in self.examples if example.split == each] for each in SPLITS}
+        if not own["validation"]:
+            Random(f"{self.name}:{seed}").shuffle(own["train"])
+            n_validation = len(own["train"]) // 5
+            own["validation"], own["train"] = own["train"][:n_validation], own["train"][n_validation:]
+        return tuple(own[split])
 
     @checked
     def prompts(
@@ -353,7 +367,8 @@ def option_count(task: Task) -> int | None:
 def _asked(example: Example) -> tuple[Any, ...]:
     """What a prompt may be made of."""
     more = (example.options, example.instruction, example.history)
-    return (example.input, example.answers, *(more if any(more) else ()))
+    own_split = () if example.split is None else (example.split,)
+    return (example.input, example.answers, *(more if any(more) else ()), *own_split)
 
 
 def _answers(task: Task) -> set[str]:

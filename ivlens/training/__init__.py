@@ -2,14 +2,18 @@
 
 Read ``objective`` (the mathematics), ``terms`` (one class per term, how to add one), ``config`` (presets and settings),
 ``step`` (one step's passes) and ``loop`` (``fine_tune``); ``sampler`` draws prompts, ``teacher`` is the frozen base,
-``trainable`` the parameters with their optimiser, ``state`` and ``log`` a run's files, ``monitor`` the abilities.
+``trainable`` the parameters with their optimiser, ``state`` and ``log`` a run's files, ``monitor`` the abilities;
+``_continual`` (``continual``) learns a sequence of tasks, ``continual_config`` says how, and has its ablations.
 """
 
+from ._continual import continual as continual
 from .config import DEFAULT_PRESET as DEFAULT_PRESET
 from .config import PRESETS as PRESETS
 from .config import Guidance as Guidance
 from .config import LoRA as LoRA
 from .config import TrainingConfig as TrainingConfig
+from .continual_config import ContinualConfig as ContinualConfig
+from .continual_config import ablations as ablations
 from .loop import fine_tune as fine_tune
 from .monitor import Ability as Ability
 from .monitor import measure as measure

@@ -146,10 +146,11 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
         4
     """
     with unchanged(model):
-        return _measured(model, ability)
+        return measured_row(model, ability)
 
 
-def _measured(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
+def measured_row(model: HookedTransformer, ability: Ability, *, per_prompt: bool = False) -> dict[str, Any]:
+    """What ``measure`` returns; also ``scores`` and ``probabilities`` of each prompt where these are wanted."""
     found = evaluate(model, ability.prompts)
     low, high = found.accuracy_interval()
     row = {
@@ -158,6 +159,8 @@ def _measured(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
         "token_probability": found.token_probability, "n": found.n,
         "correct": "".join(str(int(hit)) for hit in found.correct),
     }  # fmt: skip
+    if per_prompt:
+        row |= {"scores": found.prompt_scores.tolist(), "probabilities": found.probabilities.tolist()}
     return row if ability.vector is None else row | _of_vector(model, ability, ability.vector)
 
 

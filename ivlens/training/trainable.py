@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..models import HookedTransformer, add_lora, has_lora, only_trainable, trainable_names
+from ..models import HookedTransformer, add_lora, has_lora, only_trainable, trainable_names, updated_names
 from ..vocabulary import check_layers
 from .config import TrainingConfig
 from .term import Term
@@ -89,6 +89,13 @@ def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
         add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, config.layers, config.seed)
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return weights_to_train(model, config)
+
+
+def changed_names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
+    """Names of the model's weights that training changes, LoRA's updates merged."""
+    if config.lora is None:
+        return weights_to_train(model, config)
+    return updated_names(model, config.lora.targets, config.layers)
 
 
 def weights_to_train(model: HookedTransformer, config: TrainingConfig) -> set[str]:

@@ -18,6 +18,9 @@ from .checkpoints import reverting_maps as reverting_maps
 from .checkpoints import write_comparison_report as write_comparison_report
 from .checkpoints import write_repair_report as write_repair_report
 from .conditions import comparison_bars as comparison_bars
+from .continual import continual_curves as continual_curves
+from .continual import continual_matrix as continual_matrix
+from .continual_report import write_continual_report as write_continual_report
 from .documents import page as page
 from .documents import save_figure as save_figure
 from .documents import write_page as write_page
@@ -51,6 +54,8 @@ __all__ = [
     "checkpoint_summary",
     "checkpoint_trajectories",
     "comparison_bars",
+    "continual_curves",
+    "continual_matrix",
     "frame_table",
     "growth_panels",
     "head_change_maps",
@@ -73,6 +78,7 @@ __all__ = [
     "training_curves",
     "transfer_heatmaps",
     "write_comparison_report",
+    "write_continual_report",
     "write_page",
     "write_repair_report",
     "write_report",

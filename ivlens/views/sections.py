@@ -13,6 +13,7 @@ from ..records import (
     CheckpointComparison,
     CheckpointPatching,
     ConditionComparison,
+    ContinualRun,
     Evaluation,
     HeadEffects,
     HeadMap,
@@ -34,6 +35,7 @@ from .checkpoints.repair import repair_parts
 from .checkpoints.report import METHOD, comparison_sections
 from .checkpoints.reverting import reverting_parts
 from .conditions import comparison_bars
+from .continual import continual_curves, continual_matrix
 from .documents import Body
 from .heads import Effects, head_heatmap
 from .markup import prose, render
@@ -79,6 +81,14 @@ RACE = (
     "These are effects from a race: heads that could no longer be among the strongest were measured on no further "
     "prompt. n is how many prompts a head had. The mean of one that dropped out is too low, since that is why it did; "
     "the 95% intervals (low, high) hold whenever a head dropped out, and are wider than those of a sweep."
+)
+
+
+SEQUENCE = (
+    "AP is the mean score on the tasks of the sequence right after each was learned, FP that at the end; their "
+    "difference is what the papers call Forget. Kept are old abilities at the end, retained is that relative to the "
+    "base. GP and IP are general abilities without and with demonstrations. Each change is paired prompt by prompt, "
+    "with its 95% interval (low, high: a bootstrap of prompts within each task)."
 )
 
 
@@ -144,6 +154,13 @@ def training_parts(run: TrainingRun) -> list[Body]:
     return parts
 
 
+def continual_parts(run: ContinualRun) -> list[Body]:
+    """The measures of the whole sequence, every ability after each task, and the means as lines."""
+    if not run.measured:
+        return [prose("Nothing was measured.")]
+    return [prose(SEQUENCE), run.summary(), partial(continual_matrix, run), partial(continual_curves, run)]
+
+
 def answers_parts(evaluation: Evaluation) -> list[Body]:
     """The means, and how each prompt was answered where the prompts are known."""
     parts: list[Body] = [prose(f"{evaluation}")]
@@ -202,6 +219,9 @@ SECTIONS = [
             "heads and other tasks' vectors.", conditions_parts),
     Section(TransferMatrix, "What tasks share",
             "Heads, directions, and what one task's vector does to another's prompts.", transfer_parts),
+    Section(ContinualRun, "Tasks learned one after the other",
+            "A sequence of tasks, and how all abilities fared after each (arXiv 2406.12227, 2502.11019).",
+            continual_parts),
     Section(TrainingRun, "Training", "The log of each run, and how abilities changed during it.", training_parts),
     Section(Evaluation, "Answers", "How prompts were answered; ± is the standard error over prompts.", answers_parts),
     Section(Record, "Vectors and other tables",

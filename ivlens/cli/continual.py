@@ -1,0 +1,90 @@
+"""``ivlens continual``: tasks learned one after the other, all abilities measured after each; also as an ablation."""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError
+from ..files import held, safe_name
+from ..models import check_training, export_hf, only_hooked
+from ..records import ContinualRun, compare_sequences, write_atomically
+from ..tasks import Task, list_sequences, load_sequence
+from ..text import plural
+from ..training import ContinualConfig, ablations, continual
+from .loading import given, model_shape, read_model
+from .sizes import say_training
+from .tables import show
+from .targets import check_targets
+from .task_reading import instructed, read_tasks
+from .training import check_for_model, training_config
+
+RECORD, PAGE = "continual.safetensors", "continual.html"
+log = logging.getLogger("ivlens")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Learn the sequence, or every variant of an ablation from the base; write records, a page and the model."""
+    from .. import views
+
+    check_training()
+    tasks, kept, general = _tasks(options)
+    config = ContinualConfig(training_config(options), **given(options, "ContinualConfig"))
+    variants = ablations(config, **given(options, "ablations"))
+    folders = {name: options.out if len(variants) == 1 else options.out / safe_name(name) for name in variants}
+    if shape := model_shape(options.model, options.revision):
+        for each in variants.values():
+            check_for_model(each.training, each.k, *shape)
+    check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
+    runs: dict[str, ContinualRun] = {}
+    for name, each in variants.items():
+        if len(variants) > 1:
+            log.info(f"run {len(runs) + 1} of {len(variants)}: {name}")
+        runs[name] = _run(options, each, tasks, kept, general, folders[name], alone=len(variants) == 1)
+    write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
+    views.write_continual_report(options.out / PAGE, runs)
+    log.info(f"wrote {options.out}: {PAGE}, runs.csv, and of each run {RECORD}")
+    show(options, _shown(runs))
+
+
+def _run(
+    options: argparse.Namespace,
+    config: ContinualConfig,
+    tasks: Sequence[Task],
+    kept: Sequence[Task],
+    general: Sequence[Task],
+    folder: Path,
+    *,
+    alone: bool,
+) -> ContinualRun:
+    """One run from the base, in its folder; the model is written if the run is the only one."""
+    model = only_hooked(read_model(options, engine="hooked"), "training")
+    say_training(model, config.training, folder)
+    found = continual(model, tasks, config, keep=kept, general=general, out=folder)
+    if alone:
+        with held(folder):
+            export_hf(model, folder / "model")
+    return found
+
+
+def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task]]:
+    """The tasks to learn, to keep, and general ones."""
+    kept, general = (read_tasks(names, options) if names else [] for names in (options.keep, options.general))
+    names = options.sequence
+    if len(names) > 1 or names[0] not in list_sequences():
+        if options.data is not None:
+            raise ArgumentError(
+                "--data with one sequence by its name", " ".join(names), f"one of {', '.join(list_sequences())}"
+            )
+        return read_tasks(names, options), kept, general
+    return instructed(load_sequence(names[0], options.data), options.instruction), kept, general
+
+
+def _shown(runs: Mapping[str, ContinualRun]) -> dict[str, Any]:
+    """The measures of a run, or one row per run of an ablation."""
+    if len(runs) > 1:
+        return {plural(len(runs), "run"): compare_sequences(runs)}
+    (only,) = runs.values()
+    return {f"after {plural(only.stages, 'task')}": only.summary()}

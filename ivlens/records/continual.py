@@ -1,0 +1,181 @@
+"""Record of tasks learned one after the other: what was measured of every ability after each of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..stats import Interval, mean_over_tasks, ratio_over_tasks
+from ..vocabulary import ContinualRole
+from .html import block, frame_table
+from .store import Record
+
+PER_PROMPT = ("correct", "scores", "probabilities")  # columns with an entry for every prompt
+OF_VECTORS = ("cosine", "norm_ratio", "alignment")
+# The measures of a sequence: the role and the value per prompt that each is a mean of.
+MEANS: dict[str, tuple[ContinualRole, str]] = {
+    "kept": ("keep", "scores"),
+    "GP": ("zero-shot", "scores"),
+    "IP": ("in-context", "scores"),
+    "instruction probability": ("keep", "probabilities"),
+    "knowledge probability": ("knowledge", "probabilities"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ContinualRun(Record):
+    """A sequence of tasks as it was learned, and how all abilities fared.
+
+    ``tasks`` are the names of the learned tasks in their order. ``measured`` has a mapping for each stage and ability:
+    ``stage`` (how many tasks were learned before it was measured, 0 for the base), ``role`` ("new" for the tasks of the
+    sequence; "keep" for old abilities; "zero-shot" and "in-context" for general ones; "knowledge" for old ones asked
+    without an instruction), what ``training.measure`` returns, and per prompt ``scores`` (0 to 1) and
+    ``probabilities`` of the answer.
+
+    Example:
+        >>> sequence.summary().set_index("measure").loc["AP", "tasks"]
+        2
+    """
+
+    tasks: tuple[str, ...]
+    measured: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def stages(self) -> int:
+        """How many tasks were learned when abilities were last measured."""
+        return max((int(row["stage"]) for row in self.measured), default=0)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per stage and ability."""
+        return pd.DataFrame(list(self.measured)).drop(columns=[*PER_PROMPT], errors="ignore")
+
+    def matrix(self, role: ContinualRole = "new", what: Literal["scores", "probabilities"] = "scores") -> pd.DataFrame:
+        """Mean score, or probability of the answer, of each ability of a role (columns) after each stage (rows)."""
+        rows = [row for row in self.measured if row["role"] == role]
+        values = {(row["ability"], row["stage"]): sum(row[what]) / len(row[what]) for row in rows}
+        abilities, stages = (list(dict.fromkeys(row[name] for row in rows)) for name in ("ability", "stage"))
+        frame = pd.DataFrame({each: [values.get((each, at)) for at in stages] for each in abilities}, dtype="float64")
+        return frame.set_axis(pd.Index(stages, name="stage"))
+
+    def curves(self) -> pd.DataFrame:
+        """One row per measure and stage: stage, measure, value, low, high (95% bootstrap over prompts), tasks.
+
+        "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP" and the two probabilities are means over
+        the abilities of their role, as in ``summary``.
+        """
+        rows = []
+        for stage in range(self.stages + 1):
+            done = self.tasks[:stage] or self.tasks  # of the base, all that it will learn
+            found = {"learned": [self._values("new", task, stage, "scores") for task in done]}
+            found |= {name: self._all(role, stage, what) for name, (role, what) in MEANS.items()}
+            for name, values in found.items():
+                if values:
+                    rows.append(
+                        {"stage": stage, "measure": name, **mean_over_tasks(values)._asdict(), "tasks": len(values)}
+                    )
+        return pd.DataFrame(rows)
+
+    def summary(self) -> pd.DataFrame:
+        """One row per measure of the whole sequence: its value before and after, and the change with its interval.
+
+        AP is the score on each new task right after it was learned, beside the base's; FP that on the same tasks at the
+        end, beside AP, so that its change is minus what the papers call Forget; "kept" is the score on old abilities at
+        the end, beside the base's, and "retained" that relative to the base's. GP and IP are the scores on general
+        abilities without and with demonstrations; the probabilities are those of the answer to old abilities, with and
+        without their instruction (arXiv 2406.12227, 2502.11019). Intervals are 95% bootstraps over prompts.
+        """
+        end = self.stages
+        learned = self.tasks[:end]
+        first = [self._values("new", task, 0, "scores") for task in learned]
+        right_after = [self._values("new", task, at, "scores") for at, task in enumerate(learned, 1)]
+        last = [self._values("new", task, end, "scores") for task in learned]
+        rows = [_row("AP", first, right_after), _row("FP", right_after, last)]
+        for name, (role, what) in MEANS.items():
+            before, after = self._all(role, 0, what), self._all(role, end, what)
+            rows.append(_row(name, before, after))
+            if name == "kept":
+                ratio = ratio_over_tasks(after, before) if after else None
+                rows.append({**_row("retained", before, after), **_change(1.0, ratio)})
+        found = [row for row in rows if row["tasks"]]
+        return pd.DataFrame([*found, *self._of_vectors(end)])
+
+    def _of_vectors(self, end: int) -> list[dict[str, Any]]:
+        """Means over old abilities of their vectors' measures."""
+        rows = []
+        for name in OF_VECTORS:
+            before, after = (
+                [row[name] for row in self.measured if row["role"] == "keep" and row["stage"] == at and name in row]
+                for at in (0, end)
+            )
+            if before and after:
+                one, other = sum(before) / len(before), sum(after) / len(after)
+                nothing = float("nan")
+                rows.append(
+                    {"measure": name, "before": one, "after": other, "change": other - one, "low": nothing,
+                     "high": nothing, "tasks": len(after)}
+                )  # fmt: skip
+        return rows
+
+    def _values(self, role: str, ability: str, stage: int, what: str) -> Float[Tensor, " prompt"]:
+        """A value per prompt of one ability after a stage."""
+        found = next(
+            row for row in self.measured if (row["role"], row["ability"], row["stage"]) == (role, ability, stage)
+        )
+        return torch.tensor(found[what], dtype=torch.float64)
+
+    def _all(self, role: str, stage: int, what: str) -> list[Float[Tensor, " prompt"]]:
+        """The values of all abilities of a role after a stage."""
+        rows = [row for row in self.measured if row["role"] == role and row["stage"] == stage]
+        return [torch.tensor(row[what], dtype=torch.float64) for row in rows]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the measures of the whole sequence."""
+        shown = f"{self.stages} of {len(self.tasks)} tasks learned: {', '.join(self.tasks)}"
+        return block("ContinualRun", shown, frame_table(self.summary()))
+
+
+def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
+    """One row per run: what was learned, kept and known in general at the end of its sequence.
+
+    Args:
+        runs: by their names.
+
+    Returns:
+        The columns run, AP, FP, kept, retained, GP and IP, as ``ContinualRun.summary`` has them at the end; and
+        kept_low and kept_high, the 95% interval of the change of kept from the base.
+
+    Example:
+        >>> iv.records.compare_sequences({"plain": sequence})["run"].tolist()
+        ['plain']
+    """
+    rows = []
+    for name, run in runs.items():
+        after = run.summary().set_index("measure")
+        row: dict[str, Any] = {"run": name}
+        row |= {each: after["after"].get(each, float("nan")) for each in ("AP", "FP", "kept", "retained", "GP", "IP")}
+        row |= {f"kept_{end}": after[end].get("kept", float("nan")) for end in ("low", "high")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _row(
+    measure: str, before: Sequence[Float[Tensor, " prompt"]], after: Sequence[Float[Tensor, " prompt"]]
+) -> dict[str, Any]:
+    """A measure's means before and after, and the paired change."""
+    pairs = list(zip(before, after, strict=True)) if after else []
+    change = mean_over_tasks([now - then for then, now in pairs])
+    return {
+        "measure": measure, "before": mean_over_tasks([then for then, _ in pairs]).value,
+        "after": mean_over_tasks([now for _, now in pairs]).value, "change": change.value, "low": change.low,
+        "high": change.high, "tasks": len(pairs),
+    }  # fmt: skip
+
+
+def _change(before: float, after: Interval | None) -> dict[str, float]:
+    """A ratio beside 1: its change and that change's interval."""
+    value, low, high = after or (float("nan"),) * 3
+    return {"before": before, "after": value, "change": value - before, "low": low - before, "high": high - before}

@@ -1,0 +1,305 @@
+"""``continual``: tasks learned one after the other, every ability measured after each of them."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checks import checked
+from ..effects import load_or_compute_vector
+from ..errors import ArgumentError, MismatchError, RecordError, few
+from ..files import held, safe_name, short_hash
+from ..models import (
+    HookedTransformer,
+    Model,
+    export_adapter,
+    identity,
+    merge_lora,
+    only_hooked,
+    provenance,
+    unchanged,
+)
+from ..progress import ProgressBar
+from ..records import ContinualRun
+from ..tasks import Prompt, Task, as_tasks, is_instructed, load_task, word_tasks
+from ..tensor_files import load_facts, load_tensors, save_tensors
+from ..text import plural
+from ..vectors import InstructionVector
+from ..vocabulary import ContinualRole
+from .continual_config import ContinualConfig
+from .loop import fine_tune
+from .monitor import Ability, measured_row
+from .sampler import rehearsal_prompts
+from .trainable import changed_names, check_trainable
+
+RECORD, WEIGHTS = "continual.safetensors", "weights.safetensors"
+MEMORY = 8  # examples of each old ability and earlier task, for guidance by replay
+Abilities = list[tuple[ContinualRole, Ability]]
+log = logging.getLogger("ivlens")
+
+
+@checked
+@torch.inference_mode(False)
+def continual(
+    model: Model,
+    sequence: Iterable[Task | str],
+    config: ContinualConfig | None = None,
+    *,
+    keep: Iterable[Task | str] = (),
+    general: Iterable[Task | str] = (),
+    out: str | Path | None = None,
+) -> ContinualRun:
+    """Train the model in place on tasks one after the other, and measure all abilities before, between and after.
+
+    As in arXiv 2406.12227 and 2502.11019: the guidance's base is the model before each task, and so is the model that
+    a new task's vector is computed on; the vectors of old abilities are those of the base. Replay has examples of old
+    abilities and of earlier tasks of the sequence; rehearsal has the instructions of built-in tasks that are neither
+    learned nor measured.
+
+    Args:
+        model: the base, in float32 or float64.
+        sequence: the tasks to learn, in this order (``load_sequence`` loads the papers').
+        config: how they are trained and measured (None: ``ContinualConfig()``).
+        keep: old abilities: asked with their instruction, by their cloze where they have one, and compared in their
+            vectors with the base.
+        general: general abilities, asked without and with demonstrations.
+        out: folder for the record, the log of each task, its adapter, and the weights after the last finished task;
+            the same call on the same base resumes the run, to the same weights.
+
+    Returns:
+        What was measured of every ability after each task.
+
+    Raises:
+        ArgumentError: no tasks, two of one name, or one without what the guidance or a vector needs.
+        PromptError: a prompt that cannot be tokenised or is longer than the model's context.
+        HookError: hooks or edits are active on the model.
+        MismatchError: ``out`` holds a run with other settings.
+        RecordError: ``out`` cannot be written, another process is at work in it, or a loss was not finite.
+
+    Example:
+        >>> config = iv.ContinualConfig(iv.TrainingConfig(steps=2, warmup=1), vectors=False, n_test=4)
+        >>> iv.continual(model, [task, new_task], config).matrix().shape
+        (3, 2)
+    """
+    model = only_hooked(model, "training")
+    config = config or ContinualConfig()
+    tasks, kept, others = (as_tasks(each) for each in (sequence, keep, general))
+    _check_tasks(tasks, kept, others, config)
+    check_trainable(model, config.training)
+    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
+        folder = Path(scratch if out is None else out)
+        return _Sequence.of(model, tasks, kept, others, config, folder, out is not None).run()
+
+
+def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task], config: ContinualConfig) -> None:
+    """Raise ArgumentError where there is nothing to learn, a name twice, or a vector that cannot be computed."""
+    if not tasks:
+        raise ArgumentError("one task or more to learn", "none")
+    for group in ([*tasks, *kept], general):
+        names = [task.name for task in group]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ArgumentError("tasks of different names to learn and to keep", f"{twice[0]!r} twice")
+    if both := {task.name for task in tasks} & {task.name for task in general}:
+        raise ArgumentError("general abilities other than the tasks to learn", f"{min(both)!r}")
+    with_vectors = [*(tasks if "vector" in config.training.guidance.needs else ()), *(kept if config.vectors else ())]
+    if bare := [task.name for task in with_vectors if not is_instructed(task)]:
+        raise ArgumentError("tasks with instructions, from which vectors are made", f"none in {few(bare)}")
+
+
+@dataclass
+class _Sequence:
+    """A run: the model, what it learns, what is measured, and where that is kept; ``rows`` are what was measured.
+
+    ``resumable``: whether the folder stays, so that states and weights are worth their room.
+    """
+
+    model: HookedTransformer
+    tasks: Sequence[Task]
+    kept: Sequence[Task]
+    abilities: Abilities
+    config: ContinualConfig
+    folder: Path
+    resumable: bool
+    origin: dict[str, Any]
+    key: dict[str, Any]
+    rows: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, model: HookedTransformer, tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task],
+        config: ContinualConfig, folder: Path, resumable: bool,
+    ) -> "_Sequence":  # fmt: skip
+        """The run, checked as far as it can be before anything is computed."""
+        found = cls(model, tasks, kept, [], config, folder, resumable, {}, {})
+        digests = {task.name: task.digest for task in (*tasks, *kept, *general)}
+        found.origin = provenance(model, continual=config.facts, tasks=digests)
+        key = found.origin["settings"] | {
+            n: each for n, each in identity(found.origin["model"]).items() if n != "versions"
+        }
+        found.key = json.loads(json.dumps(key, default=str))
+        found._load_rows()
+        found.abilities = [*found._new(), *found._general(general)]
+        for _, ability in [*found.abilities, *found._old({})]:
+            ability.check(model)
+        vectors = {task.name: found._vector(task, "base") for task in kept} if config.vectors else {}
+        found.abilities += found._old(vectors)
+        return found
+
+    def run(self) -> ContinualRun:
+        """Learn and measure what is not yet."""
+        done = self._load_weights()
+        self._measure(done)
+        for stage, task in enumerate(self.tasks[done:], done + 1):
+            log.info("task %d of %d: %s", stage, len(self.tasks), task.name)
+            self._learn(stage, task)
+            self._measure(stage)
+        return self._record()
+
+    def _new(self) -> Abilities:
+        """The tasks of the sequence, asked as they are trained."""
+        return [("new", Ability(task.name, self._test_prompts(task, self.config.shots))) for task in self.tasks]
+
+    def _general(self, tasks: Sequence[Task]) -> Abilities:
+        """General abilities without and with demonstrations."""
+        shots: dict[ContinualRole, int] = {"zero-shot": 0, "in-context": self.config.context_shots}
+        return [(role, Ability(task.name, self._test_prompts(task, n))) for role, n in shots.items() for task in tasks]
+
+    def _old(self, vectors: Mapping[str, InstructionVector]) -> Abilities:
+        """Old abilities with their instruction, and their knowledge without it."""
+        config, n = self.config, self.config.n_test
+        found: Abilities = [
+            (
+                "keep",
+                Ability(task.name, self._test_prompts(task, config.keep_shots), vectors.get(task.name), config.layer),
+            )
+            for task in self.kept
+        ]
+        for task in self.kept:
+            if task.cloze is not None:
+                prompts = task.cloze_prompts(min(n, len(task.split("test"))), split="test")
+                found.append(("knowledge", Ability(task.name, tuple(prompts))))
+        return found
+
+    def _test_prompts(self, task: Task, shots: int) -> tuple[Prompt, ...]:
+        return tuple(self.config.prompts(task, "test", self.config.n_test, shots, self.model.tokenizer))
+
+    def _vector(self, task: Task, of: str) -> InstructionVector:
+        """The instruction vector of a task in the model as it is; kept as the vector ``of`` the base or of a stage."""
+        config, available = self.config, len(task.split("train"))
+        n_clean, n_corrupted = min(config.n_clean, available), min(config.n_corrupted, available)
+        log.info("%s: the instruction vector", task.name)
+        path = self.folder / "vectors" / f"{safe_name(task.name)}-{of}.safetensors"
+        return load_or_compute_vector(self.model, path, task, config.k, n_clean, n_corrupted, format=config.format)
+
+    def _learn(self, stage: int, task: Task) -> None:
+        """Train on a task, and keep the weights after it in place of those before."""
+        config, needs = self.config, self.config.training.guidance.needs
+        prompts = config.prompts(task, "train", config.n_train, config.shots, self.model.tokenizer)
+        folder = self.folder / f"{stage}-{safe_name(task.name)}"
+        run = fine_tune(
+            self.model, prompts, replace(config.training, steps=config.steps(len(prompts)), evaluate_every=0),
+            vector=self._vector(task, f"before-{stage}") if "vector" in needs else None,
+            rehearse=self._rehearsal(task) if "rehearse" in needs else (),
+            replay=self._memory(stage) if "replay" in needs else (),
+            out=folder if self.resumable else None,
+        )  # fmt: skip
+        if run.stopped:
+            raise RecordError(f"a finite loss on task {stage}, {task.name}", run.stopped, "lower the learning rate")
+        if self.resumable:
+            run.save(folder / "run.safetensors", overwrite=True)
+        if config.training.lora is not None:
+            if self.resumable:
+                export_adapter(self.model, folder / "adapter")
+            merge_lora(self.model)
+        if self.resumable:
+            self._save_weights(stage)
+            for path in folder.glob("state*.safetensors"):
+                path.unlink()
+
+    def _rehearsal(self, task: Task) -> list[Prompt]:
+        named = {each.name for _, each in self.abilities}
+        others = [load_task(name) for name in word_tasks() if name not in named]
+        return rehearsal_prompts(task, others, format=self.config.format, tokenizer=self.model.tokenizer)
+
+    def _memory(self, stage: int) -> list[Prompt]:
+        """Some training prompts of old abilities and of earlier tasks."""
+        config, tokenizer = self.config, self.model.tokenizer
+        asked = [
+            *((task, config.keep_shots) for task in self.kept),
+            *((task, config.shots) for task in self.tasks[: stage - 1]),
+        ]
+        seed = config.training.seed
+        drawn = (config.prompts(task, "train", MEMORY, shots, tokenizer, seed=seed) for task, shots in asked)
+        return [prompt for prompts in drawn for prompt in prompts]
+
+    def _measure(self, stage: int) -> None:
+        """Measure what is not known yet of the abilities after a stage; each is kept as soon as it is measured."""
+        due = [(role, each) for role, each in self.abilities if (stage, role, each.name) not in self.rows]
+        if not due:
+            return
+        which = "the base" if stage == 0 else f"after {plural(stage, 'task')}"
+        log.info("measuring %s: %s", which, "one ability" if len(due) == 1 else f"{len(due)} abilities")
+        with unchanged(self.model), ProgressBar(total=len(due), desc="measuring", unit="ability", leave=False) as bar:
+            for role, ability in due:
+                row = {"stage": stage, "role": role} | measured_row(self.model, ability, per_prompt=True)
+                self.rows[stage, role, ability.name] = row
+                self._record().save(self.folder / RECORD, overwrite=True)
+                bar.update()
+
+    def _record(self) -> ContinualRun:
+        rows = [self.rows[key] for key in self._order()]
+        names = tuple(task.name for task in self.tasks)
+        return ContinualRun(names, tuple(rows), provenance=self.origin | {"key": self.key})
+
+    def _order(self) -> Iterator[tuple[int, str, str]]:
+        """The keys of the rows by stage, and in each as abilities were given."""
+        for stage in range(len(self.tasks) + 1):
+            keys = [(stage, role, each.name) for role, each in self.abilities]
+            yield from (key for key in keys if key in self.rows)
+
+    def _load_rows(self) -> None:
+        """What an earlier call measured.
+
+        Raises:
+            MismatchError: with other settings.
+        """
+        path = self.folder / RECORD
+        if not path.exists():
+            return
+        earlier = ContinualRun.load(path)
+        self._check_key(earlier.provenance.get("key", {}))
+        self.rows = {(row["stage"], row["role"], row["ability"]): row for row in earlier.measured}
+
+    def _check_key(self, key: Mapping[str, Any]) -> None:
+        if differing := [name for name in sorted({*key, *self.key}) if key.get(name) != self.key.get(name)]:
+            do = "choose another folder"
+            raise MismatchError(f"the settings of the run in {self.folder}", f"other {few(differing)}", do)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """The weights that training changes."""
+        names = changed_names(self.model, self.config.training)
+        return {name: each for name, each in self.model.named_parameters() if name in names}
+
+    def _save_weights(self, stage: int) -> None:
+        tensors = {name: each.detach().cpu().contiguous() for name, each in self._weights().items()}
+        save_tensors(self.folder / WEIGHTS, tensors, {"stage": stage, "key": short_hash(self.key)})
+
+    @torch.no_grad()
+    def _load_weights(self) -> int:
+        """Give the model the weights after the last finished stage; return how many are finished."""
+        path = self.folder / WEIGHTS
+        if not path.exists():
+            return 0
+        facts = load_facts(path)
+        if facts.get("key") != short_hash(self.key):
+            raise MismatchError(f"the weights of this run in {path}", "another run's", "choose another folder")
+        tensors, _ = load_tensors(path)
+        for name, each in self._weights().items():
+            each.copy_(tensors[name])
+        torch.autograd.graph.increment_version([*self._weights().values()])
+        return int(facts["stage"])

@@ -1,0 +1,145 @@
+"""How a sequence of tasks is learned and measured: ``ContinualConfig``, and its variants for an ablation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import ceil
+from typing import Annotated, Any
+
+from ..checks import Between, Count, Natural, Seed, checked
+from ..errors import ArgumentError
+from ..tasks import AnyFormat, Prompt, Task
+from ..vocabulary import Split
+from .config import Guidance, TrainingConfig
+
+
+@checked
+@dataclass(frozen=True)
+class ContinualConfig:
+    """How each task of a sequence is trained, and on how many prompts abilities are measured after it.
+
+    Args:
+        training: how each task is trained; with LoRA each has updates of its own, which are merged after it.
+        epochs: times that a task's training prompts are seen (None: ``training.steps`` steps for each task).
+        n_train: training prompts of a task, at most as many as its split has (None: all).
+        n_test: test prompts of each ability, at most as many as the split has.
+        shots: demonstrations in prompts of new tasks, in training and in tests.
+        keep_shots: demonstrations in prompts of old abilities.
+        context_shots: demonstrations in prompts of general abilities that are asked in context.
+        k: heads of an instruction vector.
+        n_clean: clean prompts for a vector.
+        n_corrupted: corrupted prompts for a vector.
+        vectors: also measure how the vectors of old abilities change.
+        layer: the layer at which hidden states are compared with vectors (None: the middle one).
+        format: how prompts are written: "labelled", "plain", "qa", "chat", or a ``Chat``.
+
+    Raises:
+        ArgumentError: naming the field that is outside its values.
+
+    Example:
+        >>> config = iv.ContinualConfig(iv.TrainingConfig(batch_size=8), epochs=2)
+        >>> config.steps(30)
+        8
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    epochs: Annotated[float, Between(1e-6)] | None = None
+    n_train: Count | None = None
+    n_test: Count = 30
+    shots: Natural = 0
+    keep_shots: Natural = 2
+    context_shots: Count = 4
+    k: Count = 20
+    n_clean: Count = 40
+    n_corrupted: Count = 12
+    vectors: bool = True
+    layer: Natural | None = None
+    format: AnyFormat = "labelled"
+
+    @checked
+    def steps(self, n_prompts: Count) -> int:
+        """Optimiser steps on a task.
+
+        Args:
+            n_prompts: its training prompts.
+
+        Returns:
+            As many as ``epochs`` passes over the prompts take, or ``training.steps``.
+        """
+        return self.training.steps if self.epochs is None else ceil(self.epochs * n_prompts / self.training.batch_size)
+
+    def prompts(
+        self, task: Task, split: Split, n: int | None, shots: int, tokenizer: Any, **asked: Any
+    ) -> list[Prompt]:
+        """At most ``n`` prompts of a task's split, in the format of the configuration."""
+        count = len(task.split(split)) if n is None else min(n, len(task.split(split)))
+        return task.prompts(count, shots=shots, split=split, format=self.format, tokenizer=tokenizer, **asked)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields as provenance holds them."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"training": self.training.facts, "format": str(self.format)}
+
+
+@checked
+def ablations(
+    config: ContinualConfig,
+    *,
+    terms: bool = False,
+    ks: Sequence[Count] = (),
+    layers: Sequence[Natural] = (),
+    seeds: Sequence[Seed] = (),
+) -> dict[str, ContinualConfig]:
+    """The variants of a configuration that say what each of its parts is worth.
+
+    Args:
+        config: the whole.
+        terms: also without any term of its guidance ("plain"), with every term alone, and with every term left out.
+        ks: also with these numbers of heads.
+        layers: also with the vector added at these layers.
+        seeds: all of these again with each seed (none: with the configuration's own alone).
+
+    Returns:
+        The variants by name, "whole" the first.
+
+    Raises:
+        ArgumentError: layers or numbers of heads without a term of the guidance that has a vector.
+
+    Example:
+        >>> config = iv.ContinualConfig(iv.TrainingConfig(iv.Guidance.preset("guided")))
+        >>> [*iv.ablations(config, terms=True)][:4]
+        ['whole', 'plain', 'only ProgressiveVector', 'without ProgressiveVector']
+    """
+    guidance = config.training.guidance
+    if (ks or layers) and "vector" not in guidance.needs:
+        raise ArgumentError(
+            "guidance with a vector, to vary its heads or its layer", f"{', '.join(guidance.facts) or 'none'}"
+        )
+    variants = {"whole": config}
+    if terms:
+        variants |= {name: _with_guidance(config, each) for name, each in _subsets(guidance).items()}
+    variants |= {f"{k} heads": replace(config, k=k) for k in ks}
+    for layer in layers:
+        moved = tuple(replace(term, layer=layer) if hasattr(term, "layer") else term for term in guidance)  # type: ignore[call-arg]
+        variants[f"layer {layer}"] = _with_guidance(config, Guidance(moved))
+    if not seeds:
+        return variants
+    return {
+        f"{name}, seed {seed}": replace(each, training=replace(each.training, seed=seed))
+        for seed in seeds for name, each in variants.items()
+    }  # fmt: skip
+
+
+def _subsets(guidance: Guidance) -> dict[str, Guidance]:
+    """No term, every term alone, and every term left out; of a single term, no term."""
+    found = {"plain": Guidance()} if guidance.terms else {}
+    for term in guidance if len(guidance.terms) > 1 else ():
+        name = type(term).__name__
+        found[f"only {name}"] = Guidance((term,))
+        if len(guidance.terms) > 2:
+            found[f"without {name}"] = Guidance(tuple(each for each in guidance if each is not term))
+    return found
+
+
+def _with_guidance(config: ContinualConfig, guidance: Guidance) -> ContinualConfig:
+    return replace(config, training=replace(config.training, guidance=guidance))
