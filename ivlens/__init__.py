@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .records import CheckpointComparison as CheckpointComparison
     from .records import CheckpointPatching as CheckpointPatching
     from .records import ConditionComparison as ConditionComparison
+    from .records import ContinualRun as ContinualRun
     from .records import Evaluation as Evaluation
     from .records import HeadEffects as HeadEffects
     from .records import HeadMeans as HeadMeans
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .records import TransferMatrix as TransferMatrix
     from .records import UniversalEffects as UniversalEffects
     from .records import WeightReverts as WeightReverts
+    from .records import compare_sequences as compare_sequences
     from .records import prompts_needed as prompts_needed
     from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
@@ -194,6 +196,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "continual",
     "ContinualConfig",
     "ablations",
+    "compare_sequences",
     "load_sequence",
     # looking at it in a notebook
     "explore",
@@ -263,7 +266,7 @@ _ROOMS = {
         "CheckpointComparison CheckpointPatching ConditionComparison ContinualRun Evaluation HeadEffects HeadMeans "
         "Laboratory MethodAgreement PartEffects PartMeans PositionEffects PositionMeans PositionPartEffects "
         "PositionPartMeans RacedEffects Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun "
-        "TransferMatrix UniversalEffects WeightReverts prompts_needed top_k_stability"
+        "TransferMatrix UniversalEffects WeightReverts compare_sequences prompts_needed top_k_stability"
     ),
     "scoring": "evaluate generate_answers",
     "steering": (

@@ -333,7 +333,7 @@ def bootstrap_ratio(
     return low, high
 
 
-def mean_over_tasks(values: Sequence[Float[Tensor, " prompt"]]) -> Interval:
+def mean_over_tasks(values: Sequence[Float[Tensor, " _"]]) -> Interval:
     """Mean over tasks of their means over prompts; its 95% percentile bootstrap draws prompts within each task.
 
     Args:
@@ -354,7 +354,7 @@ def mean_over_tasks(values: Sequence[Float[Tensor, " prompt"]]) -> Interval:
     return Interval(_task_mean(values), low, high)
 
 
-def ratio_over_tasks(above: Sequence[Float[Tensor, " prompt"]], below: Sequence[Float[Tensor, " prompt"]]) -> Interval:
+def ratio_over_tasks(above: Sequence[Float[Tensor, " _"]], below: Sequence[Float[Tensor, " _"]]) -> Interval:
     """Ratio of two such means over the same tasks and prompts, which are drawn together for its interval.
 
     Args:
@@ -377,11 +377,11 @@ def ratio_over_tasks(above: Sequence[Float[Tensor, " prompt"]], below: Sequence[
     return Interval(_task_mean(above) / _task_mean(below), low, high)
 
 
-def _task_mean(values: Sequence[Float[Tensor, " prompt"]]) -> float:
+def _task_mean(values: Sequence[Float[Tensor, " _"]]) -> float:
     return sum(each.double().mean().item() for each in values) / len(values)
 
 
-def _task_draws(values: Sequence[Float[Tensor, " prompt"]]) -> Float[Tensor, " draw"]:
+def _task_draws(values: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " draw"]:
     """Means over tasks in bootstrap draws, the same for values of the same shapes."""
     draws = [each.double()[resample(len(each), RESAMPLES, seed)].mean(1) for seed, each in enumerate(values)]
     return torch.stack(draws).mean(0)

@@ -14,6 +14,7 @@ import ivlens as iv
 from ivlens import records
 from ivlens.checkpoints import rejudge
 from ivlens.records.columns import FRAMES, OPTIONAL
+from sequences import made_up_sequence
 
 WORDS = "the capital of France is Paris and quick brown fox jumps over lazy dog".split()  # noqa: SIM905
 LABORATORY = Path(__file__).parents[1] / "figures" / "laboratory" / "records" / "smollm2"
@@ -83,6 +84,11 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
         "ConditionComparison.to_frame": iv.ConditionComparison(correct, scores, ("bare", "clean"), "a task").to_frame(),
         "Laboratory.controls_frame": lab.controls_frame(),
         "Laboratory.necessity_frame": lab.necessity_frame(),
+        "ContinualRun.to_frame": made_up_sequence().to_frame(),
+        "ContinualRun.matrix": made_up_sequence().matrix().set_axis(["TASK"] * 2, axis=1),
+        "ContinualRun.curves": made_up_sequence().curves(),
+        "ContinualRun.summary": made_up_sequence().summary(),
+        "compare_sequences": iv.compare_sequences({"run": made_up_sequence()}),
         "TransferMatrix.to_frame": iv.TransferMatrix(
             torch.eye(2), torch.eye(2), torch.ones(2, 2, 3, dtype=torch.bool), correct, ("a", "b")
         ).to_frame(),

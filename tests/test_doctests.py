@@ -15,6 +15,7 @@ import torch
 import ivlens as iv
 from ivlens.models.engines import has_hooked
 from lm_eval_tasks import CHOICE, write_task
+from sequences import made_up_sequence
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
@@ -36,7 +37,7 @@ def documented() -> Iterator[tuple[str, str]]:
 
 
 EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
-NEED_HOOKED = {"export_adapter", "merge_lora", "fine_tune", "relearning_probe"}
+NEED_HOOKED = {"continual", "export_adapter", "merge_lora", "fine_tune", "relearning_probe"}
 
 
 # What an Example may use. Only its model is its own: everything else is a record, which no Example can change.
@@ -132,6 +133,12 @@ def lab(measured_model: Any, task: iv.Task) -> iv.Laboratory:
     return iv.laboratory(measured_model, [task, replace(task, name="its twin")], few)
 
 
+@pytest.fixture(scope="module")
+def sequence() -> iv.ContinualRun:
+    """Two tasks, learned one after the other."""
+    return made_up_sequence()
+
+
 @pytest.fixture
 def words_yaml(tmp_path: Path) -> Path:
     """A task file of lm-evaluation-harness."""
@@ -142,7 +149,7 @@ def words_yaml(tmp_path: Path) -> Path:
 
 NAMES = (
     "model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tuned", "new_task",
-    "reverts", "repaired", "tmp_path", "words_yaml",
+    "reverts", "repaired", "sequence", "tmp_path", "words_yaml",
 )  # fmt: skip
 
 

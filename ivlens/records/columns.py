@@ -527,6 +527,9 @@ FRAMES: dict[str, dict[str, Column]] = {
         ),
         **{name: column for name, column in MEASURED_ABILITY.items() if name not in ("step", "role", "correct")},
     },
+    "ContinualRun.matrix": {
+        "TASK": _float("0 to 1", "Mean score of the task after the row's stage, or probability of its answer."),
+    },
     "ContinualRun.curves": {
         "stage": STAGE,
         "measure": CONTINUAL_MEASURE,
@@ -544,7 +547,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "high": _float("the measure's", "Upper end of the change's 95% interval (bootstrap over prompts)."),
         "tasks": _int("tasks", "How many tasks it is a mean of."),
     },
-    "records.compare_sequences": {
+    "compare_sequences": {
         "run": _text("Name of the run."),
         "AP": _float("0 to 1", "Mean score on the tasks of the sequence right after each was learned."),
         "FP": _float("0 to 1", "The same at the end of the sequence."),

@@ -37,8 +37,8 @@ class ContinualRun(Record):
     ``probabilities`` of the answer.
 
     Example:
-        >>> sequence.summary().set_index("measure").loc["AP", "tasks"]
-        2
+        >>> sequence.tasks, sequence.stages
+        (('first', 'second'), 2)
     """
 
     tasks: tuple[str, ...]
@@ -54,7 +54,15 @@ class ContinualRun(Record):
         return pd.DataFrame(list(self.measured)).drop(columns=[*PER_PROMPT], errors="ignore")
 
     def matrix(self, role: ContinualRole = "new", what: Literal["scores", "probabilities"] = "scores") -> pd.DataFrame:
-        """Mean score, or probability of the answer, of each ability of a role (columns) after each stage (rows)."""
+        """Mean score, or probability of the answer, of each ability of a role (columns) after each stage (rows).
+
+        Args:
+            role: "new", "keep", "knowledge", "zero-shot" or "in-context".
+            what: "scores" or "probabilities".
+
+        Returns:
+            The frame, its index the number of learned tasks.
+        """
         rows = [row for row in self.measured if row["role"] == role]
         values = {(row["ability"], row["stage"]): sum(row[what]) / len(row[what]) for row in rows}
         abilities, stages = (list(dict.fromkeys(row[name] for row in rows)) for name in ("ability", "stage"))
@@ -64,8 +72,8 @@ class ContinualRun(Record):
     def curves(self) -> pd.DataFrame:
         """One row per measure and stage: stage, measure, value, low, high (95% bootstrap over prompts), tasks.
 
-        "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP" and the two probabilities are means over
-        the abilities of their role, as in ``summary``.
+        "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP" and the
+        two probabilities are means over the abilities of their role, as in ``summary``.
         """
         rows = []
         for stage in range(self.stages + 1):
@@ -149,7 +157,7 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
         kept_low and kept_high, the 95% interval of the change of kept from the base.
 
     Example:
-        >>> iv.records.compare_sequences({"plain": sequence})["run"].tolist()
+        >>> iv.compare_sequences({"plain": sequence})["run"].tolist()
         ['plain']
     """
     rows = []

@@ -15,12 +15,12 @@ from ..vocabulary import Split
 from .builtin import list_tasks, read_builtin
 from .documents import of_mapping
 from .examples import Example
+from .folders import split_files
 from .judging import Scoring
 from .readers import parse
 from .row_formats import Fields
 from .rows import RowReader
 from .source import Parsed, Source, decoded, read_bytes
-from .split_files import split_files
 from .tables import class_names, is_parquet, numbered, read_parquet
 from .task import Task
 from .yaml_tasks import is_task_file, read_task_file
@@ -180,7 +180,7 @@ def _task_of_file(source: str | Path, fields: Any, overrides: Mapping[str, Any])
 
 
 def _task_of_folder(folder: Path, files: Mapping[Split, Path], fields: Any, overrides: Mapping[str, Any]) -> Reading:
-    """The task of a folder with a file for each split; what is asked in "test", too, is left out of the others."""
+    """The task of a folder with a file for each split; questions of "test" are left out of the others."""
     readings = {split: read_source(path, fields, overrides) for split, path in files.items()}
     first = readings["train"].task
     for split, each in readings.items():

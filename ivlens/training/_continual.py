@@ -30,7 +30,7 @@ from ..tasks import Prompt, Task, as_tasks, is_instructed, load_task, word_tasks
 from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..text import plural
 from ..vectors import InstructionVector
-from ..vocabulary import ContinualRole
+from ..vocabulary import ContinualRole, Split
 from .continual_config import ContinualConfig
 from .loop import fine_tune
 from .monitor import Ability, measured_row
@@ -186,7 +186,15 @@ class _Sequence:
         return found
 
     def _test_prompts(self, task: Task, shots: int) -> tuple[Prompt, ...]:
-        return tuple(self.config.prompts(task, "test", self.config.n_test, shots, self.model.tokenizer))
+        return tuple(self._prompts(task, "test", self.config.n_test, shots))
+
+    def _prompts(self, task: Task, split: Split, n: int | None, shots: int, seed: int = 0) -> list[Prompt]:
+        """Prompts of a task's split, ``n`` at most."""
+        size = len(task.split(split))
+        return task.prompts(
+            size if n is None else min(n, size), shots=shots, split=split, format=self.config.format, seed=seed,
+            tokenizer=self.model.tokenizer,
+        )  # fmt: skip
 
     def _vector(self, task: Task, of: str) -> InstructionVector:
         """The instruction vector of a task in the model as it is; kept as the vector ``of`` the base or of a stage."""
@@ -199,7 +207,7 @@ class _Sequence:
     def _learn(self, stage: int, task: Task) -> None:
         """Train on a task, and keep the weights after it in place of those before."""
         config, needs = self.config, self.config.training.guidance.needs
-        prompts = config.prompts(task, "train", config.n_train, config.shots, self.model.tokenizer)
+        prompts = self._prompts(task, "train", config.n_train, config.shots)
         folder = self.folder / f"{stage}-{safe_name(task.name)}"
         run = fine_tune(
             self.model, prompts, replace(config.training, steps=config.steps(len(prompts)), evaluate_every=0),
@@ -228,13 +236,10 @@ class _Sequence:
 
     def _memory(self, stage: int) -> list[Prompt]:
         """Some training prompts of old abilities and of earlier tasks."""
-        config, tokenizer = self.config, self.model.tokenizer
-        asked = [
-            *((task, config.keep_shots) for task in self.kept),
-            *((task, config.shots) for task in self.tasks[: stage - 1]),
-        ]
-        seed = config.training.seed
-        drawn = (config.prompts(task, "train", MEMORY, shots, tokenizer, seed=seed) for task, shots in asked)
+        config = self.config
+        old = [(task, config.keep_shots) for task in self.kept]
+        earlier = [(task, config.shots) for task in self.tasks[: stage - 1]]
+        drawn = (self._prompts(task, "train", MEMORY, shots, config.training.seed) for task, shots in (*old, *earlier))
         return [prompt for prompts in drawn for prompt in prompts]
 
     def _measure(self, stage: int) -> None:

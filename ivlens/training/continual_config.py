@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from ..checks import Between, Count, Natural, Seed, checked
 from ..errors import ArgumentError
-from ..tasks import AnyFormat, Prompt, Task
-from ..vocabulary import Split
+from ..tasks import AnyFormat, format_facts
 from .config import Guidance, TrainingConfig
 
 
@@ -67,18 +66,11 @@ class ContinualConfig:
         """
         return self.training.steps if self.epochs is None else ceil(self.epochs * n_prompts / self.training.batch_size)
 
-    def prompts(
-        self, task: Task, split: Split, n: int | None, shots: int, tokenizer: Any, **asked: Any
-    ) -> list[Prompt]:
-        """At most ``n`` prompts of a task's split, in the format of the configuration."""
-        count = len(task.split(split)) if n is None else min(n, len(task.split(split)))
-        return task.prompts(count, shots=shots, split=split, format=self.format, tokenizer=tokenizer, **asked)
-
     @property
     def facts(self) -> dict[str, Any]:
         """The fields as provenance holds them."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return values | {"training": self.training.facts, "format": str(self.format)}
+        return values | {"training": self.training.facts, **format_facts(self.format)}
 
 
 @checked

@@ -25,6 +25,7 @@ PACKAGE = Path(cli.__file__).parents[1]
 LEAST = {
     "demo": "", "heads": "model task", "vector": "model task", "sweep": "model vector --task task",
     "train": "model --task task --out out", "compare": "base other --tasks task --out out",
+    "continual": "model --sequence words-a --out out",
     "repair": "base tuned --keep old --learned new --out out",
 }  # fmt: skip
 # parameters that no single text gives, or that the verb takes in another form
@@ -32,6 +33,7 @@ OTHERWISE = {
     "locate_heads": {"instruction", "k"}, "CheckpointConfig": {"instruction", "rule"}, "steering_sweep": {"ks"},
     "TrainingConfig": {"guidance", "lora"}, "load_model": {"source", "revision", "adapter"}, "DemoConfig": set(),
     "load_vector": set(), "RepairConfig": {"instruction"},
+    "ContinualConfig": {"training"}, "ablations": set(),
 }  # fmt: skip
 SOURCES = [(verb, each.source) for verb in VERBS for each in VERBS[verb].options]
 

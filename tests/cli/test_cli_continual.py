@@ -1,0 +1,94 @@
+"""``ivlens continual``: one run with its page and model, an ablation, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ivlens as iv
+from ivlens import cli
+
+WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
+FEW = [
+    *("--steps", "2", "--warmup", "1", "--batch-size", "4", "--n-test", "4", "--k", "3", "--n-clean", "4"),
+    *("--n-corrupted", "2", "--keep-shots", "1", "--shots", "0"),
+]
+
+
+@pytest.fixture
+def base(tiny_hf: Any, tiny_tokenizer: Any, tmp_path: Path) -> Path:
+    """A model's folder, and beside it three tasks."""
+    tiny_hf("llama", max_position_embeddings=256).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    for by in (1, 2, 3):
+        pairs = list(zip(WORDS, WORDS[by:] + WORDS[:by], strict=True))
+        task = {"instructions": ["the quick fox jumps"], "examples": [{"input": a, "output": b} for a, b in pairs]}
+        (tmp_path / f"shift-{by}.json").write_text(json.dumps(task))
+    return tmp_path / "base"
+
+
+def words(base: Path, out: str, *more: str) -> list[str]:
+    first, second, old = (str(base.parent / f"shift-{by}.json") for by in (1, 2, 3))
+    return [
+        "continual",
+        str(base),
+        "--sequence",
+        first,
+        second,
+        "--keep",
+        old,
+        "--out",
+        str(base.parent / out),
+        *FEW,
+        *more,
+    ]
+
+
+def test_one_run_has_a_record_a_page_and_a_model(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(base, "out", "--guidance", "plain", "--json")) == 0
+    shown = json.loads(capsys.readouterr().out)["after 2 tasks"]
+    out = base.parent / "out"
+    run = iv.ContinualRun.load(out / "continual.safetensors")
+    assert [row["measure"] for row in shown] == run.summary()["measure"].tolist()
+    assert run.tasks == ("shift-1", "shift-2")
+    assert "Every ability after each task" in (out / "continual.html").read_text()
+    model = iv.load_model(str(out / "model"))
+    prompts = iv.load_task(str(base.parent / "shift-2.json")).prompts(4, shots=0, split="test")
+    last = next(row for row in run.measured if (row["stage"], row["ability"]) == (2, "shift-2"))
+    assert iv.evaluate(model, prompts).probabilities.tolist() == pytest.approx(last["probabilities"], rel=1e-4)
+
+
+def test_an_ablation_has_a_record_of_each_run_and_one_page(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = words(base, "out", "--guidance", "l2", "--ablate-terms", "--ablate-seeds", "0,1", "--lora", "2")
+    assert cli.main(given) == 0
+    out = base.parent / "out"
+    names = {f"{name}, seed {seed}" for name in ("whole", "plain") for seed in (0, 1)}
+    assert {path.parent.name for path in out.glob("*/continual.safetensors")} == names
+    assert "4 runs" in capsys.readouterr().out
+    assert (out / "runs.csv").read_text().count("\n") == 5
+    assert not list(out.rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize(("more", "why"), [
+    (("--data", "somewhere"), "--data with one sequence by its name"),
+    (("--ablate-ks", "5"), "guidance with a vector"),
+    (("--ablate-ks", "0"), "a whole number of 1 or more"),
+    (("--k", "99"), "at most 8"),
+    (("--fields", "input"), "names of two columns"),
+])  # fmt: skip
+def test_what_cannot_work_is_refused_first(
+    base: Path, more: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = cli.main([*words(base, "out", "--guidance", "plain"), *more])
+    except SystemExit as left:
+        status = int(str(left.code))
+    assert status in (1, 2)
+    assert why in capsys.readouterr().err
+    assert not (base.parent / "out").exists()
+
+
+def test_a_sequence_whose_data_is_missing_is_refused(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["continual", str(base), "--sequence", "NI-Seq-C1", "--out", str(base.parent / "out")]) == 1
+    assert "your copy of Super-NaturalInstructions" in capsys.readouterr().err

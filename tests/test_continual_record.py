@@ -1,0 +1,91 @@
+"""The record of a sequence: its measures, against numbers that were computed by hand."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import ivlens as iv
+from ivlens.stats import mean_over_tasks, ratio_over_tasks
+from sequences import made_up_sequence
+
+
+def test_measures_of_the_whole_sequence() -> None:
+    found = made_up_sequence().summary().set_index("measure")
+    after = {"AP": 0.875, "FP": 0.625, "kept": 0.5, "retained": 0.5, "GP": 0.0, "IP": 1.0}
+    before = {"AP": 0.125, "FP": 0.875, "kept": 1.0, "retained": 1.0, "GP": 0.25, "IP": 0.5}
+    after |= {"instruction probability": 0.25, "knowledge probability": 0.125, "cosine": 0.8, "norm_ratio": 1.2}
+    before |= {"instruction probability": 0.5, "knowledge probability": 0.25, "cosine": 1.0, "norm_ratio": 1.0}
+    for name in after:
+        assert found.loc[name, "after"] == pytest.approx(after[name])
+        assert found.loc[name, "before"] == pytest.approx(before[name])
+        assert found.loc[name, "change"] == pytest.approx(after[name] - before[name])
+    assert found.loc["AP", "tasks"] == 2
+    measured = found.drop(index=["cosine", "norm_ratio", "alignment"])
+    assert ((measured["low"] <= measured["change"]) & (measured["change"] <= measured["high"])).all()
+
+
+def test_the_change_from_ap_to_fp_is_paired_prompt_by_prompt() -> None:
+    """Of the first task two of four prompts fall, of the second none: drawn apart, the second would vary, too."""
+    low, high = made_up_sequence().summary().set_index("measure").loc["FP", ["low", "high"]]
+    assert low == -0.5
+    assert high == 0.0
+
+
+def test_curves_have_the_tasks_learned_so_far() -> None:
+    curves = made_up_sequence().curves().set_index(["measure", "stage"])["value"]
+    assert curves["learned"].tolist() == [0.125, 1.0, 0.625]
+    assert curves["kept"].tolist() == [1.0, 0.75, 0.5]
+
+
+def test_a_matrix_has_a_row_per_stage() -> None:
+    matrix = made_up_sequence().matrix()
+    assert matrix.index.tolist() == [0, 1, 2]
+    assert matrix["first"].tolist() == [0.0, 1.0, 0.5]
+    assert made_up_sequence().matrix("knowledge", "probabilities")["old"].tolist() == [0.25, 0.25, 0.125]
+
+
+def test_a_run_that_was_interrupted_has_the_measures_of_what_is_learned() -> None:
+    run = made_up_sequence()
+    begun = replace(run, measured=tuple(row for row in run.measured if row["stage"] < 2))
+    found = begun.summary().set_index("measure")
+    assert begun.stages == 1
+    assert (found.loc["AP", "after"], found.loc["AP", "tasks"]) == (1.0, 1)
+    assert iv.ContinualRun(("first",)).summary().empty
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    run = made_up_sequence(model={"source": "made up"})
+    path = run.save(tmp_path / "run.safetensors")
+    assert iv.ContinualRun.load(path).measured == run.measured
+    assert "2 of 2 tasks learned" in run._repr_html_()
+
+
+def test_runs_side_by_side() -> None:
+    frame = iv.compare_sequences({"plain": made_up_sequence(), "again": made_up_sequence()})
+    assert frame["run"].tolist() == ["plain", "again"]
+    assert frame["retained"].tolist() == [0.5, 0.5]
+
+
+def test_means_over_tasks_weigh_tasks_alike() -> None:
+    import torch
+
+    few, many = torch.ones(2), torch.zeros(98)
+    assert mean_over_tasks([few, many]).value == 0.5
+    assert ratio_over_tasks([few, many], [2 * few, many]).value == 0.5
+    assert math.isnan(mean_over_tasks([]).value)
+    assert math.isnan(ratio_over_tasks([few], [0 * few]).value)
+
+
+def test_an_intervals_coverage_over_tasks() -> None:
+    """Of simulated sets of answers, about 95% have the true mean within the interval."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    truth, within = torch.tensor([0.3, 0.6, 0.8]), 0
+    for _ in range(200):
+        draws = [torch.bernoulli(rate.expand(40), generator=generator) for rate in truth]
+        found = mean_over_tasks(draws)
+        within += found.low <= truth.mean() <= found.high
+    assert 0.88 <= within / 200 <= 0.99

@@ -1,0 +1,163 @@
+"""Sequences of tasks: what is learned and measured, kept, resumed and refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ivlens as iv
+from ivlens.errors import ArgumentError, MismatchError
+from ivlens.training import _continual
+
+WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
+TRAINING = iv.TrainingConfig(iv.Guidance(), steps=4, warmup=1, batch_size=4, learning_rate=3e-3, save_every=2)
+CONFIG = iv.ContinualConfig(TRAINING, n_test=4, k=3, n_clean=4, n_corrupted=2, keep_shots=1, context_shots=1)
+
+
+def shifted(by: int, cloze: str | None = None) -> iv.Task:
+    """A task that asks for the word so many words on."""
+    pairs = list(zip(WORDS, WORDS[by:] + WORDS[:by], strict=True))
+    return iv.Task(f"shift-{by}", pairs, ("the quick fox jumps",), ("Q", "A"), cloze)
+
+
+NEW, OLD, GENERAL = [shifted(1), shifted(2)], [shifted(3, "{input} before")], [shifted(4)]
+
+
+def learned(model: Any, config: iv.ContinualConfig = CONFIG, **options: Any) -> tuple[iv.ContinualRun, dict[str, Any]]:
+    """The run, and the weights at its end."""
+    run = iv.continual(model, NEW, config, keep=OLD, general=GENERAL, **options)
+    return run, {name: each.detach().clone() for name, each in model.named_parameters()}
+
+
+def same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return one[0].measured == other[0].measured and all(torch.equal(one[1][name], other[1][name]) for name in one[1])
+
+
+@pytest.fixture(scope="module")
+def make(tiny_hooked: Callable[..., Any]) -> Callable[[], Any]:
+    return lambda: tiny_hooked("llama", max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
+def whole(make: Callable[[], Any]) -> tuple[iv.ContinualRun, dict[str, Any]]:
+    """The run without an interrupt and without a folder."""
+    return learned(make())
+
+
+def test_all_abilities_are_measured_before_between_and_after(whole: Any) -> None:
+    run, _ = whole
+    roles = {("new", "shift-1"), ("new", "shift-2"), ("keep", "shift-3"), ("knowledge", "shift-3")}
+    roles |= {("zero-shot", "shift-4"), ("in-context", "shift-4")}
+    rows = {(row["stage"], row["role"], row["ability"]) for row in run.measured}
+    assert rows == {(stage, *each) for stage in range(3) for each in roles}
+    (old, *_) = (row for row in run.measured if row["role"] == "keep" and row["stage"] == 0)
+    assert old["norm_ratio"] > 0.5
+    assert run.stages == 2
+
+
+def test_it_is_the_same_as_training_task_by_task_by_hand(make: Any, whole: Any) -> None:
+    model = make()
+    for task in NEW:
+        iv.fine_tune(model, task.prompts(shots=0, split="train"), replace(TRAINING, evaluate_every=0))
+    assert all(torch.equal(each, whole[1][name]) for name, each in model.named_parameters())
+    prompts = NEW[0].prompts(4, shots=0, split="test")
+    (row,) = (row for row in whole[0].measured if (row["stage"], row["ability"]) == (2, "shift-1"))
+    assert row["probabilities"] == pytest.approx(iv.evaluate(model, prompts).probabilities.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("lora", [None, iv.LoRA(rank=2)])
+@pytest.mark.parametrize("stop", [("learn", 1), ("learn", 2), ("measure", 4), ("measure", 10)])
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    make: Any, lora: Any, stop: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, training=replace(TRAINING, lora=lora))
+    expected = learned(make(), config)
+    name = {"learn": "fine_tune", "measure": "measured_row"}[stop[0]]
+    real, calls = getattr(_continual, name), iter(range(1, 99))
+
+    def interrupted(*given: Any, **options: Any) -> Any:
+        if next(calls) == stop[1]:
+            raise KeyboardInterrupt
+        return real(*given, **options)
+
+    monkeypatch.setattr(_continual, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(make(), config, out=tmp_path / "out")
+    monkeypatch.undo()
+    assert same(learned(make(), config, out=tmp_path / "out"), expected)
+    assert not list((tmp_path / "out").rglob("state*"))
+    assert lora is None or (tmp_path / "out" / "1-shift-1" / "adapter" / "adapter_config.json").is_file()
+
+
+def test_a_finished_run_trains_and_measures_nothing_again(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = learned(make(), out=tmp_path / "out")
+    for name in ("fine_tune", "measured_row"):
+        monkeypatch.setattr(_continual, name, lambda *_, **__: pytest.fail("again"))
+    assert same(learned(make(), out=tmp_path / "out"), expected)
+
+
+def test_other_settings_in_the_same_folder_are_refused(make: Any, tmp_path: Path) -> None:
+    learned(make(), out=tmp_path / "out")
+    with pytest.raises(MismatchError, match="choose another folder"):
+        learned(make(), replace(CONFIG, n_test=3), out=tmp_path / "out")
+
+
+def test_another_base_in_the_same_folder_is_refused(make: Any, tiny_hooked: Any, tmp_path: Path) -> None:
+    learned(make(), out=tmp_path / "out")
+    with pytest.raises(MismatchError, match="weights_sha256"):
+        learned(tiny_hooked("llama", max_position_embeddings=256, seed=1), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("preset", ["guided", "replay", "fv"])
+def test_what_guidance_needs_is_made_for_each_task(make: Any, preset: str) -> None:
+    guided = replace(CONFIG, training=replace(TRAINING, guidance=iv.Guidance.preset(preset)))
+    run, weights = learned(make(), guided)
+    plain = learned(make())[1]
+    assert run.stages == 2
+    assert not torch.equal(weights["blocks.0.mlp.W_in"], plain["blocks.0.mlp.W_in"])
+
+
+@pytest.mark.parametrize(("tasks", "keep", "general", "why"), [
+    ([], [], [], "one task or more"),
+    ([NEW[0], NEW[0]], [], [], "'shift-1' twice"),
+    (NEW, [NEW[0]], [], "'shift-1' twice"),
+    (NEW, [], [NEW[1]], "general abilities other than"),
+    (NEW, [iv.Task("bare", [("a", "b"), ("c", "d")] )], [], "instructions, from which vectors"),
+])  # fmt: skip
+def test_what_cannot_work_is_said_before_anything_is_measured(
+    make: Any, tasks: Any, keep: Any, general: Any, why: str
+) -> None:
+    with pytest.raises(ArgumentError, match=why):
+        iv.continual(make(), tasks, CONFIG, keep=keep, general=general)
+
+
+def test_epochs_count_the_prompts_of_a_task() -> None:
+    assert replace(CONFIG, epochs=1.0).steps(9) == 3
+    assert replace(CONFIG, epochs=0.5).steps(9) == 2
+    assert CONFIG.steps(9) == 4
+
+
+def test_ablations_have_every_term_alone_and_left_out() -> None:
+    config = iv.ContinualConfig(iv.TrainingConfig(iv.Guidance.preset("guided")))
+    found = iv.ablations(config, terms=True, ks=(5,), layers=(1,), seeds=(0, 1))
+    names = {name.rpartition(", seed")[0] for name in found}
+    terms = ("ProgressiveVector", "Rehearsal", "L2ToBase")
+    assert names == {"whole", "plain", "5 heads", "layer 1"} | {
+        f"{how} {term}" for how in ("only", "without") for term in terms
+    }
+    assert len(found) == 2 * len(names)
+    assert [*found["without Rehearsal, seed 1"].training.guidance.facts] == ["ProgressiveVector", "L2ToBase"]
+    assert [*found["only Rehearsal, seed 1"].training.guidance.facts] == ["Rehearsal"]
+    assert found["layer 1, seed 1"].training.guidance.terms[0].layer == 1
+    assert found["5 heads, seed 0"].k == 5
+    assert {each.training.seed for name, each in found.items() if name.endswith("1")} == {1}
+
+
+def test_heads_are_not_varied_without_a_vector() -> None:
+    with pytest.raises(ArgumentError, match="guidance with a vector"):
+        iv.ablations(iv.ContinualConfig(), ks=(5,))
