@@ -26,6 +26,11 @@ DTYPES = {
 LARGEST = 1 << 30  # bytes of such a file: vectors are small
 MOST = 1 << 16  # steps of the program
 MARK = object()
+CONVERT = (
+    "where it was made and is trusted, save its tensors alone: "
+    "torch.save({layer: torch.as_tensor(values) for layer, values in directions.items()}, path), "
+    "directions being repeng's .directions or steering-vectors' .layer_activations"
+)
 TENSOR, DICT = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
 
 
@@ -65,7 +70,8 @@ def read_torch_archive(path: Path) -> Any:
             names = {name.partition("/")[2]: name for name in archive.namelist()}
             return _Machine(lambda key: _bytes(archive, names[key])).run(_bytes(archive, names["data.pkl"]))
     except Exception as error:  # a malformed file may raise anything
-        raise RecordError(f"a file of torch.save at {path}, of tensors in plain containers", reason(error)) from error
+        expected = f"a file of torch.save at {path}, of tensors in plain containers"
+        raise RecordError(expected, reason(error), CONVERT) from error
 
 
 def _bytes(archive: zipfile.ZipFile, name: str) -> bytes:

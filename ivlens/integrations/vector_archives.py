@@ -21,7 +21,6 @@ from .torch_archive import Plain, read_torch_archive
 from .vector_files import Direction, Steered, as_values, first_layer, json_facts
 
 STEERING_VECTOR = "steering_vectors.steering_vector SteeringVector"
-CONTROL_VECTOR = "repeng.extract ControlVector"
 LAYER = re.compile(r"(?:\w+\.)*(?:layers?|h|blocks?)\.(\d{1,6})")
 OURS = "ivlens"
 
@@ -53,8 +52,7 @@ def read_archive(path: Path) -> list[Direction]:
     for holds, read in HELD:
         if holds(held):
             return sorted(read(str(path), held), key=lambda each: each.layer or 0)
-    do = "export it with its export_gguf(path)" if getattr(held, "kind", "") == CONTROL_VECTOR else ""
-    raise RecordError(f"a vector of lm-eval or steering-vectors, or one tensor [d_model], in {path}", _words(held), do)
+    raise RecordError(f"a vector of lm-eval or steering-vectors, or one tensor [d_model], in {path}", _words(held))
 
 
 def _words(held: Any) -> str:

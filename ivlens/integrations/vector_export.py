@@ -122,7 +122,9 @@ def export_vector(
     if validation:
         everywhere = steer(model, vector, layer, scale, "all", site)
         conditions: dict[str, Any] = {PLAIN: None, STEERED: as_steered, EXPORTED: everywhere}
-        settings = {name: value for name, value in steered.facts().items() if name not in ("measured", "provenance")}
+        settings = {
+            name: value for name, value in steered.facts().items() if name not in ("task", "measured", "provenance")
+        }
         comparison = compare_conditions(
             model, {name: (validation, context) for name, context in conditions.items()}, task=vector.task, **settings
         )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..errors import RecordError
 from ..files import check_there
+from .torch_archive import CONVERT
 from .vector_archives import check_lm_eval, read_archive, write_lm_eval
 from .vector_baked import check_baked, write_folder
 from .vector_files import Direction, Steered
@@ -17,11 +18,6 @@ from .vector_gguf import check_easysteer, check_llama_cpp, read_gguf, write_easy
 from .vector_json import check_neuronpedia, read_json, write_neuronpedia
 
 FormatName = Literal["gguf", "easysteer", "lm-eval", "neuronpedia", "hf"]
-CONVERT = (
-    "where it was made and is trusted, save its tensors alone: "
-    "torch.save({layer: torch.as_tensor(values) for layer, values in directions.items()}, path), "
-    "directions being repeng's .directions or steering-vectors' .layer_activations"
-)
 
 
 @dataclass(frozen=True)
