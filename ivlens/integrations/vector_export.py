@@ -13,11 +13,11 @@ from ..errors import ArgumentError, brief
 from ..models import Model
 from ..records import ConditionComparison
 from ..stats import Interval, paired_drop
-from ..steering import compare_conditions, steer
+from ..steering import Tokens, compare_conditions, steer
 from ..tasks import Prompt
 from ..vectors import InstructionVector
 from ..vocabulary import Site
-from .vector_files import Position, Steered
+from .vector_files import Steered
 from .vector_formats import FORMATS, FormatName
 
 PLAIN, STEERED, EXPORTED = "no vector", "as steered", "at all positions"
@@ -70,7 +70,7 @@ def export_vector(
     path: str | Path,
     layer: int,
     scale: float = 1.0,
-    position: Position = "last",
+    position: Tokens = "last",
     site: Site = "resid_pre",
     *,
     format: FormatName,

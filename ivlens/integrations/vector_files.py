@@ -1,7 +1,7 @@
 """What all formats of vector files have in common: a vector as it is steered with, and a direction found in a file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Index
 from ..errors import RecordError, UnsupportedError, brief, reason
 from ..models import Model
+from ..steering import Tokens
 from ..vectors import InstructionVector
 from ..vocabulary import Site
-
-Position = str | Index | Sequence[Index]
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Steered:
     vector: InstructionVector
     layer: int
     scale: float
-    position: Position
+    position: Tokens
     site: Site
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,7 +67,7 @@ class Direction:
     layer: int | None = None
     site: Site = "resid_post"
     scale: float | None = None
-    position: Position | None = None
+    position: Tokens | None = None
     task: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 

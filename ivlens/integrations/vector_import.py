@@ -9,10 +9,10 @@ from typing import Any, cast
 from ..checks import checked
 from ..errors import ArgumentError, RecordError, brief, few
 from ..models import Model
-from ..steering import Steering, steer
+from ..steering import Steering, Tokens, steer
 from ..vectors import InstructionVector
 from ..vocabulary import POSITIONS, Site
-from .vector_files import Direction, Position
+from .vector_files import Direction
 from .vector_formats import read_directions
 
 log = logging.getLogger("ivlens")
@@ -32,7 +32,7 @@ class ImportedVector:
     vector: InstructionVector
     layer: int
     scale: float
-    position: Position
+    position: Tokens
     site: Site
     assumed: tuple[str, ...] = ()
 
@@ -64,7 +64,7 @@ def import_vector(
     layer: int | None = None,
     site: Site | None = None,
     scale: float | None = None,
-    position: Position | None = None,
+    position: Tokens | None = None,
 ) -> ImportedVector:
     """Read a vector of llama.cpp, repeng, EasySteer, lm-eval, steering-vectors or Neuronpedia.
 
@@ -74,7 +74,7 @@ def import_vector(
         path: a GGUF control vector; a file of ``torch.save`` with what lm-eval's model "steered" loads, a
             ``SteeringVector`` or its ``layer_activations``, or one tensor; or Neuronpedia's JSON.
         layer: which of the file's vectors, by its layer there; or, where the file says none, the layer.
-        site: see ``steer`` (None: what the file says, or a layer's output, to which these tools add).
+        site: where in the layer (None: what the file says, or its output, to which these tools add).
         scale: factor (None: what the file says, or 1).
         position: see ``steer`` (None: what ivlens wrote into the file, or "all", as these tools add it).
 
@@ -108,7 +108,7 @@ def import_vector(
     at = found.layer if layer is None else layer
     return ImportedVector(
         vector, cast(int, at), 1.0 if taken["scale"] is None else float(cast(float, taken["scale"])),
-        "all" if taken["position"] is None else cast(Position, taken["position"]), site or found.site, assumed,
+        "all" if taken["position"] is None else cast(Tokens, taken["position"]), site or found.site, assumed,
     )  # fmt: skip
 
 
