@@ -22,11 +22,11 @@ log = logging.getLogger("ivlens")
 
 def run_export(options: argparse.Namespace) -> None:
     """Measure what a vector loses in another tool, where it is added elsewhere there, and write its file."""
-    tools = FORMATS[options.to].tools
-    if FORMATS[options.to].everywhere and options.position != "all" and not options.task:
-        expected = f"--task, to measure what is lost: {tools} adds a vector at all positions, not at the one meant"
+    kind = FORMATS[options.to]
+    if kind.everywhere and options.position != "all" and not options.task:
+        expected = f"--task, to measure what is lost: {kind.tools} adds a vector at all positions, not at the one meant"
         raise ArgumentError(expected, f"--position {options.position} alone", "or pass --position all")
-    if options.to != "hf":
+    if not kind.folder:
         check_targets(options.out)
     InstructionVector.load(options.vector)  # before the model, which says whether it fits
     if shape := model_shape(options.model, options.revision):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ..errors import UnsupportedError
-from ..models import OutputBias, check_export, find_bias, write_baked
+from ..models import OutputBias, find_bias, write_baked
 from ..steering import steer
 from .vector_files import Steered
 
@@ -31,7 +31,6 @@ def _bias(steered: Steered) -> OutputBias:
 def write_folder(steered: Steered, path: Path) -> None:
     """Write the folder, checked in plain transformers against ``steer`` with ``position="all"``."""
     model = steered.model
-    check_export(path)
     tokens = torch.tensor([model.tokenizer(TEXT)["input_ids"]], device=model.cfg.device)  # type: ignore[misc]
     with steer(model, steered.vector, steered.layer, steered.scale, "all", steered.site):
         expected = model(tokens)

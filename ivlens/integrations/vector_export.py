@@ -10,7 +10,7 @@ import torch
 
 from ..checks import checked
 from ..errors import ArgumentError, brief
-from ..models import Model
+from ..models import Model, check_export
 from ..records import ConditionComparison
 from ..stats import Interval, paired_drop
 from ..steering import Tokens, compare_conditions, steer
@@ -113,6 +113,8 @@ def export_vector(
     as_steered = steer(model, vector, layer, scale, position, site)
     steered = Steered(model, vector, layer, scale, position, site)
     kind.check(steered)
+    if kind.folder:
+        check_export(Path(path))
     if kind.everywhere and position != "all" and not validation:
         raise ArgumentError(
             f"validation=prompts, since {kind.tools} adds a vector at all positions, not at {brief(position)}", "none",

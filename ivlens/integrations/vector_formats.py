@@ -25,7 +25,7 @@ class VectorFormat:
     """A format to write: which ``tools`` read it, what they do, and how it is checked and written.
 
     ``everywhere``: they add the vector at all positions; else whoever reads the file says at which. ``exact``: values
-    keep their dtype, else they are rounded to float32.
+    keep their dtype, else they are rounded to float32. ``folder``: what is written is one, not a file.
     """
 
     tools: str
@@ -33,6 +33,7 @@ class VectorFormat:
     write: Callable[[Steered, Path], None]
     everywhere: bool = True
     exact: bool = True
+    folder: bool = False
 
 
 FORMATS: dict[FormatName, VectorFormat] = {
@@ -40,7 +41,7 @@ FORMATS: dict[FormatName, VectorFormat] = {
     "easysteer": VectorFormat("EasySteer", check_easysteer, write_easysteer, everywhere=False, exact=False),
     "lm-eval": VectorFormat("lm-eval's model 'steered'", check_lm_eval, write_lm_eval),
     "neuronpedia": VectorFormat("Neuronpedia", check_neuronpedia, write_neuronpedia),
-    "hf": VectorFormat("any tool that loads the folder", check_baked, write_folder),
+    "hf": VectorFormat("any tool that loads the folder", check_baked, write_folder, folder=True),
 }
 # how a file begins -> how it is read
 READERS: dict[bytes, Callable[[Path], list[Direction]]] = {
