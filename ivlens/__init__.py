@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from .heads import random_heads as random_heads
     from .heads import rank_aggregate as rank_aggregate
     from .heads import universal_effects as universal_effects
+    from .integrations import ImportedVector as ImportedVector
+    from .integrations import VectorExport as VectorExport
+    from .integrations import export_vector as export_vector
+    from .integrations import import_vector as import_vector
     from .integrations import run_lm_eval as run_lm_eval
     from .models import Bridge as Bridge
     from .models import export_adapter as export_adapter
@@ -157,6 +161,11 @@ __all__ = [  # noqa: RUF022  (by job)
     "load_vector",
     "list_vectors",
     "logit_lens",
+    # vectors of other tools
+    "export_vector",
+    "VectorExport",
+    "import_vector",
+    "ImportedVector",
     # steering, and its controls
     "steer",
     "generate",
@@ -259,7 +268,7 @@ _ROOMS = {
     ),
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
-    "integrations": "run_lm_eval",
+    "integrations": "ImportedVector VectorExport export_vector import_vector run_lm_eval",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "part_activations": "mean_part_activations",
     "records": (

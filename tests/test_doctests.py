@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFWriter
 
 import ivlens as iv
 from ivlens.models.engines import has_hooked
@@ -74,6 +75,17 @@ def effects(measured_model: Any, task: iv.Task) -> iv.HeadEffects:
 @pytest.fixture(scope="module")
 def means(effects: iv.HeadEffects) -> Any:
     return effects.means
+
+
+@pytest.fixture
+def control_vector(tmp_path: Path) -> Path:
+    """A control vector for layer 1, as repeng writes it."""
+    writer = GGUFWriter(tmp_path / "happy.gguf", "controlvector")
+    writer.add_tensor("direction.1", torch.ones(32).numpy())
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    return tmp_path / "happy.gguf"
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +161,7 @@ def words_yaml(tmp_path: Path) -> Path:
 
 NAMES = (
     "model", "task", "prompts", "effects", "means", "vector", "comparison", "patching", "lab", "tuned", "new_task",
-    "reverts", "repaired", "sequence", "tmp_path", "words_yaml",
+    "reverts", "repaired", "sequence", "tmp_path", "words_yaml", "control_vector",
 )  # fmt: skip
 
 

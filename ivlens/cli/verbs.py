@@ -154,6 +154,7 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
 
 
 # written out: help imports no torch
+EXPORTS = ("gguf", "easysteer", "lm-eval", "neuronpedia", "hf")
 
 VERBS = {
     "demo": Verb(
@@ -237,6 +238,56 @@ VERBS = {
         "List the vectors saved in a folder and below it: task, number of heads, norm, and the model they came from.",
         (Argument("folder", metavar="FOLDER", type=a_path, nargs="?", default=Path(),
                   help="where to look (default: this folder)"),),
+    ),
+    "export": Verb(
+        "exchange.run_export",
+        "write a vector for llama.cpp, repeng, EasySteer, lm-eval or Neuronpedia, or bake it into a model",
+        "Write a vector in another tool's format, or the model as a Hugging Face folder with the vector in a bias. "
+        "Where the tool adds it at all positions and it was to be added elsewhere, first measure on a task's "
+        "validation prompts what that loses.",
+        (
+            MODEL,
+            Argument("vector", metavar="VECTOR", type=a_path, help="a file that 'ivlens vector' wrote"),
+            Argument("--to", required=True, choices=EXPORTS, metavar="FORMAT",
+                     help="gguf (a control vector for llama.cpp and repeng), easysteer, lm-eval, neuronpedia, or hf (a "
+                          "Hugging Face folder)"),
+            Argument("--layer", required=True, type=lambda text: whole_number(text, 0), metavar="N",
+                     help="the layer at which it is added"),
+            Argument("--scale", type=finite_number, default=1.0, metavar="X", help="factor of the vector (default: 1)"),
+            Argument("--position", choices=("last", "generated", "all"), default="last", metavar="NAME",
+                     help="where it was to be added: last, generated or all (default: last)"),
+            Argument("--site", choices=("resid_pre", "resid_post", "attn_out"), default="resid_pre", metavar="NAME",
+                     help="resid_pre, resid_post or attn_out (default: resid_pre)"),
+            Argument("--task", metavar="TASK", help=f"the task to measure on: {TASK_HELP}"),
+            INSTRUCTION,
+            TEMPLATE_OPTION,
+            FIELDS,
+            LABELS,
+            SCORING,
+            number("--n-validation", 20, "validation prompts to measure on"),
+            number("--seed", 0, "seed of the prompts", least=0),
+            out("file to write; for hf, folder", required=True),
+        ),
+        (
+            LOADING,
+            Options("load_vector", "loading the vector"),
+            Options("Task.prompts", "the prompts", only=("format",)),
+            CHAT,
+        ),
+    ),
+    "import": Verb(
+        "exchange.run_import",
+        "read a vector of llama.cpp, repeng, EasySteer, lm-eval, steering-vectors or Neuronpedia",
+        "Read a vector of another tool, save it as a vector of ivlens, and print at which layer, site, scale and "
+        "position that tool adds it, and which of these its file does not say.",
+        (
+            Argument("file", metavar="FILE", type=a_path,
+                     help="a GGUF control vector, a file of torch.save, or Neuronpedia's JSON"),
+            Argument("--position", choices=("last", "generated", "all"), metavar="NAME",
+                     help="last, generated or all (default: what the file says, or all)"),
+            out("file to write (default: FILE.vector.safetensors)"),
+        ),
+        (Options("import_vector", "where the file says nothing, or several", without=("path", "position")),),
     ),
     "tasks": Verb(
         "tasks.run",

@@ -1,7 +1,13 @@
-"""Other people's tools on ivlens' models: each needs an extra, which is imported when it is first used."""
+"""Other people's tools on ivlens' models, and their formats of vectors; an extra is imported when it is first used."""
 
 from .lm_eval import LmEvalResult as LmEvalResult
 from .lm_eval import LmEvalSample as LmEvalSample
 from .lm_eval import run_lm_eval as run_lm_eval
+from .vector_export import VectorExport as VectorExport
+from .vector_export import export_vector as export_vector
+from .vector_import import ImportedVector as ImportedVector
+from .vector_import import import_vector as import_vector
 
-__all__ = ["LmEvalResult", "LmEvalSample", "run_lm_eval"]
+__all__ = [
+    "ImportedVector", "LmEvalResult", "LmEvalSample", "VectorExport", "export_vector", "import_vector", "run_lm_eval",
+]  # fmt: skip

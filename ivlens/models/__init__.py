@@ -2,6 +2,9 @@
 
 from .adapters import adapter_folder as adapter_folder
 from .adapters import adapter_tokenizer as adapter_tokenizer
+from .baking import OutputBias as OutputBias
+from .baking import find_bias as find_bias
+from .baking import write_baked as write_baked
 from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
@@ -47,7 +50,9 @@ from .hooks import active_edits as active_edits
 from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
 from .hugging_face_layout import WeightLayout as WeightLayout
+from .hugging_face_layout import hugging_face_config as hugging_face_config
 from .hugging_face_layout import hugging_face_state as hugging_face_state
+from .hugging_face_layout import layer_path as layer_path
 from .hugging_face_layout import tied_embedding as tied_embedding
 from .hugging_face_layout import weight_layout as weight_layout
 from .hugging_face_layout import written_parts as written_parts

@@ -87,12 +87,22 @@ def export_hf(model: Model, folder: str | Path) -> Path:
         >>> (folder / "config.json").is_file()
         True
     """
-    write_model = model_writer(model)
+    return write_export(model, folder, model_writer(model), {})
+
+
+def write_export(
+    model: Model, folder: str | Path, write_model: Callable[[Path], None], settings: Mapping[str, Any]
+) -> Path:
+    """Write a folder with what ``write_model`` writes, the tokenizer, and the provenance with ``settings``.
+
+    Raises:
+        RecordError: see ``export_hf``.
+    """
 
     def write(unfinished: Path) -> None:
         write_model(unfinished)
         _save_tokenizer(model.tokenizer, unfinished)
-        _mark(unfinished, provenance(model))
+        _mark(unfinished, provenance(model, **settings))
 
     return _write_folder(folder, write)
 

@@ -1,11 +1,13 @@
 """A model's weights under their names in Hugging Face: which part each belongs to, and which are linear layers."""
 
+import copy
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..errors import UnsupportedError
 from .engines import HookedTransformer
 from .families import family_of
 from .naming import hugging_face_weights
@@ -51,3 +53,21 @@ def tied_embedding(model: Any) -> Callable[[Tensor], Tensor] | None:
         return None
     naming = family_of(config).naming
     return naming.tied_to if config.tie_word_embeddings and naming.ties(model) else None
+
+
+@singledispatch
+def layer_path(model: Any, layer: int) -> str:
+    """The path of a layer in Hugging Face's ``base_model``, without the head: "layers.3", "h.3"."""
+    return f"{family_of(hugging_face_config(model)).naming.stem.partition('.')[2]}{layer}"
+
+
+@singledispatch
+def hugging_face_config(model: Any) -> Any:
+    """A copy of the config of Hugging Face that the model was made from.
+
+    Raises:
+        UnsupportedError: ``load_model`` did not make the model.
+    """
+    if not hasattr(model, "ivlens_config"):
+        raise UnsupportedError("a model made by load_model", f"a {type(model).__name__} of other origin")
+    return copy.deepcopy(model.ivlens_config)

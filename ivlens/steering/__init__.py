@@ -5,6 +5,8 @@ from ._compare import Setting as Setting
 from ._compare import compare_conditions as compare_conditions
 from ._generate import generate as generate
 from ._steer import SITES as SITES
+from ._steer import Steering as Steering
+from ._steer import Tokens as Tokens
 from ._steer import steer as steer
 from ._sweep import TriedOnLayers as TriedOnLayers
 from ._sweep import layer_grid as layer_grid

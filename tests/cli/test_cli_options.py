@@ -26,7 +26,8 @@ LEAST = {
     "demo": "", "heads": "model task", "vector": "model task", "sweep": "model vector --task task",
     "train": "model --task task --out out", "compare": "base other --tasks task --out out",
     "continual": "model --sequence words-a --out out",
-    "repair": "base tuned --keep old --learned new --out out",
+    "repair": "base tuned --keep old --learned new --out out", "import": "file",
+    "export": "model vector --to gguf --layer 1 --out out",
 }  # fmt: skip
 # parameters that no single text gives, or that the verb takes in another form
 OTHERWISE = {
@@ -219,6 +220,7 @@ def test_every_other_name_leads_somewhere() -> None:
 CLOSED = {
     "heads": "dtype format corruption metric method stream_dtype split", "vector": "format", "sweep": "dtype site",
     "train": "guidance decay precision teacher", "compare": "corruption metric method format stream_dtype",
+    "export": "to position site format dtype", "import": "position site",
 }  # fmt: skip
 
 
@@ -235,7 +237,7 @@ def test_a_closed_set_of_values_is_in_the_help_and_refused_by_the_parser(
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_is_in_the_words_of_its_readers(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No value, name or quotation of Python's, but for the functions in the titles of groups, and sites as typed."""
-    text = re.sub(r"\(\S+ in Python\)|\bresid_(?:pre|post)\b", "", shown_help(verb, capsys))
+    text = re.sub(r"\(\S+ in Python\)|\b(?:resid_(?:pre|post)|attn_out)\b", "", shown_help(verb, capsys))
     assert re.findall(r"\b(?:None|True|False|cells?)\b|``|\"|\bsee \w+\.|\b[a-z]+_[a-z_]+|[a-z]+\(", text) == []
 
 

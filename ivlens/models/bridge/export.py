@@ -1,15 +1,24 @@
 """What exports need of a ``Bridge``: its weights by their names in Hugging Face, and its own way of writing itself."""
 
+import copy
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from ...errors import ArgumentError
 from ..export import model_writer
-from ..hugging_face_layout import WeightLayout, hugging_face_state, weight_layout, written_parts
+from ..hugging_face_layout import (
+    WeightLayout,
+    hugging_face_config,
+    hugging_face_state,
+    layer_path,
+    weight_layout,
+    written_parts,
+)
 from ..lora import weight_names
 from ..outside_errors import without_bars
 from ..part_weights import REST, WeightPart, weight_parts
@@ -33,6 +42,17 @@ def _weight_layout(model: Bridge) -> dict[str, WeightLayout]:
 @hugging_face_state.register(Bridge)
 def _hugging_face_state(model: Bridge) -> dict[str, Tensor]:
     return {name.removeprefix(INSIDE): attrgetter(name)(model).detach() for name in weight_names(model)}
+
+
+@layer_path.register(Bridge)
+def _layer_path(model: Bridge, layer: int) -> str:
+    module = model.decoder.layers[layer].module
+    return next(path for path, each in model.hugging_face.base_model.named_modules() if each is module)
+
+
+@hugging_face_config.register(Bridge)
+def _hugging_face_config(model: Bridge) -> Any:
+    return copy.deepcopy(model.hugging_face.config)
 
 
 @written_parts.register(Bridge)
