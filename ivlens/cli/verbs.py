@@ -146,7 +146,27 @@ def number(name: str, default: int | None, help: str, least: int = 1) -> Argumen
 
 
 # written out: help imports no torch
-PRESETS = ("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
+PRESETS = (
+    "plain",
+    "iv",
+    "fv",
+    "fv-code",
+    "kl",
+    "l2",
+    "l2-strong",
+    "rehearsal",
+    "replay",
+    "guided",
+    "self-rehearsal",
+    "ewc",
+    "ewc-own",
+    "o-lora",
+    "freeze-lower",
+    "freeze-middle",
+    "average",
+    "interpolate",
+    "preventative",
+)
 
 VERBS = {
     "demo": Verb(
@@ -258,6 +278,10 @@ VERBS = {
                      help=f"what keeps the old abilities: {', '.join(PRESETS)}; fv has the formulas of arXiv "
                      "2502.11019, fv-code computes as its published code does (default: l2-strong)"),
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
+            Argument("--vector", type=a_path, metavar="FILE",
+                     help="the vector of the guidance, as 'ivlens vector' writes it (default: the task's own)"),
+            Argument("--adapters", nargs="+", default=[], type=a_path, metavar="RUN",
+                     help="for o-lora, the --out folders of the tasks learned before, whose updates MODEL has merged"),
             out("folder for state, log, record and model", required=True),
         ),
         (

@@ -48,10 +48,9 @@ def stacked_factors(
     stacked = {}
     for (layer, target), (factor, _) in lora_factors(model).items():
         found = [each[layer, target].to(factor) for each in adapters if (layer, target) in each]
-        if wrong := next((each for each in found if each.shape[1] != factor.shape[1]), None):
-            raise MismatchError(
-                f"adapters of this model, with {factor.shape[1]} inputs to {target}", f"one with {wrong.shape[1]}"
-            )
+        if wrong := {each.shape[1] for each in found} - {factor.shape[1]}:
+            came = f"one with {max(wrong)}"
+            raise MismatchError(f"adapters of this model, with {factor.shape[1]} inputs to {target}", came)
         if found:
             stacked[layer, target] = torch.cat(found)
     if idle := next((each for each in adapters if not stacked.keys() & each.keys()), None):
