@@ -3,7 +3,7 @@
 Read ``objective`` (the mathematics), ``terms`` (one class per term, how to add one) and ``weight_terms``, ``config``
 (presets and settings), ``step`` (one step's passes) and ``loop`` (``fine_tune``); ``sampler`` draws prompts,
 ``teacher`` is the frozen base, ``trainable`` the parameters with their optimiser, ``penalties`` the losses on them
-(``fisher``, ``earlier_adapters``), ``own_texts`` what the base writes itself, ``state``, ``log`` and ``kept`` a run's
+(``fisher``, ``earlier_adapters``), ``self_written`` the texts of the base, ``state``, ``log`` and ``kept`` a run's
 files, ``monitor`` the abilities.
 """
 

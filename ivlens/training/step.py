@@ -30,8 +30,8 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 from ..vocabulary import TokenizedPrompt
 from .config import TrainingConfig
-from .own_texts import own_texts
 from .sampler import PromptSampler
+from .self_written import own_texts
 from .teacher import Teacher, first_tokens, record_z
 from .term import Batch, Losses, OwnTexts, Term
 from .terms import Supervised

@@ -282,7 +282,7 @@ def test_what_a_term_needs_is_found_again_only_for_the_same_model_and_settings(
     kept = {path.name for pattern in ("texts-*", "fisher-*") for path in tmp_path.glob(pattern)}
     assert len(kept) == 2
     with monkeypatch.context() as refused:
-        refused.setattr("ivlens.training.own_texts.sample_texts", lambda *_: 1 / 0)
+        refused.setattr("ivlens.training.self_written.sample_texts", lambda *_: 1 / 0)
         refused.setattr("ivlens.training.penalties.diagonal_fisher", lambda *_: 1 / 0)
         fine_tune(make_model(), prompts, config, out=tmp_path)
         other = make_model()
