@@ -133,7 +133,8 @@ PRESETS = {
         ProgressiveVector("linear", handover=0.5, scale=2.0), Rehearsal(1.0, batch_size=2), L2ToBase(1000.0),
     )),
     "self-rehearsal": Guidance((SelfRehearsal(1.0),)),
-    "ewc": Guidance((EWC(1000.0),)),
+    # the Fisher information of an answer of two tokens is that much smaller than of a text of 64
+    "ewc": Guidance((EWC(30_000.0),)),
     "ewc-own": Guidance((EWCOnOwnTexts(1000.0),)),
     "o-lora": Guidance((OLoRA(0.5),)),
     "freeze-lower": Guidance((FrozenLayers(0.0, 1 / 2),)),
