@@ -15,7 +15,7 @@ from ..records import TrainingRun
 from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..training.state import drop_spare
-from ..vectors import InstructionVector
+from ..vectors import InstructionVector, load_vector
 from ..vocabulary import check_count, check_layers
 from .hand_over import before_and_after, compare_command
 from .loading import given, model_shape, read_model
@@ -25,7 +25,7 @@ from .targets import check_targets
 from .task_reading import check_one, read_tasks
 
 WRITTEN = ("run.safetensors", "state.safetensors", "log.jsonl", "training.html")
-OLD_EXAMPLES = 8  # examples of each kept task, for guidance by replay
+OLD_EXAMPLES = 8  # examples of each kept task, for guidance by replay or their Fisher information
 VECTOR_PROMPTS, VECTOR_CORRUPTED = 40, 12  # clean and corrupted prompts for a vector, at most
 log = logging.getLogger("ivlens")
 
@@ -39,7 +39,13 @@ def run(options: argparse.Namespace) -> None:
     check_one(options.task)
     task, *kept = read_tasks([options.task, *options.keep], options)
     config = training_config(options)
-    _check_tasks(task, kept, config.guidance)
+    _check_tasks(task, kept, config.guidance, options.vector)
+    if options.vector is not None and "vector" not in config.guidance.needs:
+        raise ArgumentError("--vector with guidance that adds one", "guidance without", "choose another --guidance")
+    if "adapters" in config.guidance.needs and config.lora is None:
+        raise ArgumentError("--lora with guidance by earlier adapters, whose factors are compared", "none")
+    if options.adapters and "adapters" not in config.guidance.needs:
+        raise ArgumentError("--adapters with --guidance o-lora", "another guidance")
     asked = given(options, "Ability.of")
     k = options.k if kept or "vector" in config.guidance.needs else None
     if shape := model_shape(options.model, options.revision):
@@ -64,16 +70,18 @@ def _train(
     say_training(model, config, options.out)
     written = {"format": asked["format"], "tokenizer": model.tokenizer}
     vector = partial(_vector, model, paths, options, asked["format"])
+    guiding = vector if options.vector is None else lambda task: load_vector(options.vector, model)
     others = [load_task(name) for name in word_tasks() if name not in paths]
     run = fine_tune(
         model,
         task.prompts(shots=asked["shots"], split="train", **written),
         config,
-        vector=vector(task) if "vector" in config.guidance.needs else None,
+        vector=guiding(task) if "vector" in config.guidance.needs else None,
         new=[Ability.of(task, shots=asked["shots"], **written)],
         keep=[Ability.of(each, vector=vector(each), **written) for each in kept],
         rehearse=rehearsal_prompts(task, others, **written) if "rehearse" in config.guidance.needs else (),
         replay=_replay(kept, seed=options.seed, **written) if "replay" in config.guidance.needs else [],
+        adapters=options.adapters,
         out=options.out,
     )
     run.save(options.out / "run.safetensors", overwrite=True)
@@ -107,15 +115,15 @@ def check_for_model(config: TrainingConfig, k: int | None, n_layers: int, n_head
         check_count(k, n_layers * n_heads, name="--k")
 
 
-def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance) -> None:
+def _check_tasks(task: Task, kept: Sequence[Task], guidance: Guidance, vector: Path | None) -> None:
     """Raise ArgumentError for a task given twice, or without the instruction that its vector needs."""
     names = [task.name, *(each.name for each in kept)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ArgumentError("--task and --keep to be different tasks", f"{brief(twice)} twice")
-    if "vector" in guidance.needs and not is_instructed(task):
+    if "vector" in guidance.needs and vector is None and not is_instructed(task):
         raise _without_instruction([task.name])
     if "replay" in guidance.needs and not kept:
-        raise ArgumentError("--keep tasks for guidance by replay, whose examples are replayed", "none")
+        raise ArgumentError("--keep tasks for guidance by old examples, which are theirs", "none")
     if bare := [each.name for each in kept if not is_instructed(each)]:
         raise _without_instruction(bare)
 

@@ -120,7 +120,10 @@ SCORING = Argument(
     "GenerationScoring, like score=f1 max-tokens=16 (default: the option of highest log-likelihood, or else whether "
     "greedy decoding gives an accepted answer)",
 )
-PRESETS = ("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided")
+PRESETS = (  # written out: help imports no torch
+    *("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided", "self-rehearsal"),
+    *("ewc", "ewc-own", "o-lora", "freeze-lower", "freeze-middle", "average", "interpolate", "preventative"),
+)
 GUIDANCE = Argument(
     "--guidance",
     choices=PRESETS,
@@ -314,6 +317,10 @@ VERBS = {
             SCORING,
             GUIDANCE,
             number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
+            Argument("--vector", type=a_path, metavar="FILE",
+                     help="the vector of the guidance, as 'ivlens vector' writes it (default: the task's own)"),
+            Argument("--adapters", nargs="+", default=[], type=a_path, metavar="RUN",
+                     help="for o-lora, the --out folders of the tasks learned before, whose updates MODEL has merged"),
             out("folder for state, log, record and model", required=True),
         ),
         (

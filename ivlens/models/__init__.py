@@ -64,6 +64,7 @@ from .lora import lora_factors as lora_factors
 from .lora import lora_off as lora_off
 from .lora import merge_lora as merge_lora
 from .lora import updated_names as updated_names
+from .lora import updated_weights as updated_weights
 from .lora import weight_names as weight_names
 from .low_rank import low_rank_adapter as low_rank_adapter
 from .packaged import PACKAGED as PACKAGED
@@ -101,6 +102,8 @@ from .runs import final_logits as final_logits
 from .runs import final_residual as final_residual
 from .runs import padded as padded
 from .runs import unembedding as unembedding
+from .sampling import sample_texts as sample_texts
+from .sampling import text_start as text_start
 from .sources import lacks_tokenizer as lacks_tokenizer
 from .sources import open_tokenizer as open_tokenizer
 from .streams import Recorded as Recorded

@@ -95,6 +95,13 @@ def decode_greedily(
     return Decoded(replies, odd)
 
 
+def continuation(model: Model, prompts: Sequence[Ids]) -> Feed:
+    """What gives the logits after prompts of one length, then, for each token of every row, those after it."""
+    once = decodes_once(model)
+    trial = DecodingTrial(together=True, cached=True) if once else decoding_of(model)
+    return _feed(model, prompts, trial, once=once)
+
+
 def _feed(model: Model, prompts: Sequence[Ids], trial: DecodingTrial, *, once: bool) -> Feed:
     """What gives the logits after the prompts, then, for each token of every row, those after it."""
     if once:

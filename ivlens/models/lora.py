@@ -48,12 +48,20 @@ class LowRank(nn.Module):
         self.A = nn.Parameter(start.to(weight))
         self.B = nn.Parameter(weight.new_zeros(rows, updates.rank))
 
+    @property
+    def scale(self) -> float:
+        """The factor of B A in the weight's change."""
+        return self.updates.alpha / self.updates.rank
+
     def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not self.updates.on:
             return weight
-        scale = self.updates.alpha / self.updates.rank
-        updated = torch.addmm(as_linear(self.target, weight), self.B, self.A, alpha=scale)
+        updated = torch.addmm(as_linear(self.target, weight), self.B, self.A, alpha=self.scale)
         return from_linear(self.target, updated, len(weight))
+
+    def change(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """What the update adds to the weight, in the weight's own shape."""
+        return from_linear(self.target, self.scale * (self.B @ self.A), len(weight))
 
 
 def add_lora(
@@ -126,6 +134,18 @@ def lora_is_on(model: Any) -> bool:
 def lora_factors(model: HookedTransformer) -> dict[tuple[int, str], tuple[nn.Parameter, nn.Parameter]]:
     """The factors A [rank, in] and B [out, rank] of each (layer, target); none without LoRA."""
     return {(layer, update.target): (update.A, update.B) for layer, _, _, update in _updated(model)}
+
+
+def updated_weights(model: HookedTransformer) -> dict[str, tuple[nn.Parameter, LowRank]]:
+    """The weights that LoRA is on, by the names of their parameters: each without its update, and the update.
+
+    Args:
+        model: the model.
+    """
+    parameters = dict(model.named_parameters())
+    updates = {name: each for name, each in model.named_modules() if isinstance(each, LowRank)}
+    originals = {f"{name.rpartition('.')[0]}.original": each for name, each in updates.items()}
+    return {name: (parameters[name], each) for name, each in originals.items()}
 
 
 def shared_updates(model: HookedTransformer) -> Updates:

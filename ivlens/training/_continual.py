@@ -107,6 +107,8 @@ def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[
     if both := {task.name for task in tasks} & {task.name for task in general}:
         raise ArgumentError("general abilities other than the tasks to learn", f"{min(both)!r}")
     with_vectors = [*(tasks if "vector" in config.training.guidance.needs else ()), *(kept if config.vectors else ())]
+    if "adapters" in config.training.guidance.needs and config.training.lora is None:
+        raise ArgumentError("lora= for guidance that compares adapters", "full training")
     if bare := [task.name for task in with_vectors if not is_instructed(task)]:
         raise ArgumentError("tasks with instructions, from which vectors are made", f"none in {few(bare)}")
 
@@ -144,6 +146,8 @@ class _Sequence:
         found.key = json.loads(json.dumps(key, default=str))
         found._load_rows()
         found.abilities = [*found._new(), *found._general(general)]
+        for term in config.training.guidance:
+            term.check(model.cfg.n_layers, config.training.learning_rate)
         for _, ability in [*found.abilities, *found._old({})]:
             ability.check(model)
         vectors = {task.name: found._vector(task, "base") for task in kept} if config.vectors else {}
@@ -206,28 +210,35 @@ class _Sequence:
 
     def _learn(self, stage: int, task: Task) -> None:
         """Train on a task, and keep the weights after it in place of those before."""
-        config, needs = self.config, self.config.training.guidance.needs
+        config, training = self.config, self.config.training
+        needs, folder = training.guidance.needs, self._folder(stage)
         prompts = self._prompts(task, "train", config.n_train, config.shots)
-        folder = self.folder / f"{stage}-{safe_name(task.name)}"
         run = fine_tune(
-            self.model, prompts, replace(config.training, steps=config.steps(len(prompts)), evaluate_every=0),
+            self.model, prompts, replace(training, steps=config.steps(len(prompts)), evaluate_every=0),
             vector=self._vector(task, f"before-{stage}") if "vector" in needs else None,
             rehearse=self._rehearsal(task) if "rehearse" in needs else (),
             replay=self._memory(stage) if "replay" in needs else (),
-            out=folder if self.resumable else None,
+            adapters=[self._folder(earlier) for earlier in range(1, stage)] if "adapters" in needs else (),
+            out=folder if self.resumable or training.lora else None,
         )  # fmt: skip
         if run.stopped:
             raise RecordError(f"a finite loss on task {stage}, {task.name}", run.stopped, "lower the learning rate")
         if self.resumable:
             run.save(folder / "run.safetensors", overwrite=True)
-        if config.training.lora is not None:
+        if training.lora is not None:
             if self.resumable:
                 export_adapter(self.model, folder / "adapter")
             merge_lora(self.model)
         if self.resumable:
             self._save_weights(stage)
-            for path in folder.glob("state*.safetensors"):
+            for path in (
+                folder.glob("state*.safetensors") if training.lora is None else ()
+            ):  # large; of LoRA, its factors
                 path.unlink()
+
+    def _folder(self, stage: int) -> Path:
+        """Where a stage's run is."""
+        return self.folder / f"{stage}-{safe_name(self.tasks[stage - 1].name)}"
 
     def _rehearsal(self, task: Task) -> list[Prompt]:
         named = {each.name for _, each in self.abilities}

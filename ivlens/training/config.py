@@ -9,7 +9,17 @@ from ..checks import Between, Count, Natural, NotNegative, Seed, checked
 from ..errors import ArgumentError, one_of
 from .objective import remaining
 from .term import Need, Term
-from .terms import HeadConsistency, KLToBase, KLToGuidedTeacher, L2ToBase, ProgressiveVector, Rehearsal, Replay
+from .terms import (
+    HeadConsistency,
+    KLToBase,
+    KLToGuidedTeacher,
+    PreventativeSteering,
+    ProgressiveVector,
+    Rehearsal,
+    Replay,
+    SelfRehearsal,
+)
+from .weight_terms import EWC, EWCOnOwnTexts, FrozenLayers, Interpolation, L2ToBase, OLoRA, WeightAverage
 
 DEFAULT_PRESET = "l2-strong"
 LOGGED = ("step", "supervised", "loss", "learning_rate", "gradient_norm", "seconds")  # of every run
@@ -53,8 +63,8 @@ class Guidance:
         """A named combination of terms, with another layer or scale of the vector where given.
 
         Args:
-            name: plain, iv, fv, fv-code, kl, l2, l2-strong, rehearsal, replay or guided (see ``PRESETS``). "fv" has the
-                formulas of arXiv 2502.11019, "fv-code" computes as its published code does.
+            name: plain, iv, fv, fv-code, kl, l2, l2-strong, rehearsal, replay, guided, or a rival (see ``PRESETS``).
+                "fv" has the formulas of arXiv 2502.11019, "fv-code" computes as its published code does.
             layer: the layer at which the vector is added (None: the preset's).
             scale: how many times the vector is added (None: the preset's).
 
@@ -122,6 +132,16 @@ PRESETS = {
     "guided": Guidance((
         ProgressiveVector("linear", handover=0.5, scale=2.0), Rehearsal(1.0, batch_size=2), L2ToBase(1000.0),
     )),
+    "self-rehearsal": Guidance((SelfRehearsal(1.0),)),
+    # the Fisher information of an answer of two tokens is that much smaller than of a text of 64
+    "ewc": Guidance((EWC(30_000.0),)),
+    "ewc-own": Guidance((EWCOnOwnTexts(1000.0),)),
+    "o-lora": Guidance((OLoRA(0.5),)),
+    "freeze-lower": Guidance((FrozenLayers(0.0, 1 / 2),)),
+    "freeze-middle": Guidance((FrozenLayers(1 / 3, 2 / 3),)),
+    "average": Guidance((WeightAverage(0.5),)),
+    "interpolate": Guidance((Interpolation(0.5),)),
+    "preventative": Guidance((PreventativeSteering(scale=4.0),)),
 }  # fmt: skip
 
 

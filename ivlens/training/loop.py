@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from ..checks import checked
 from ..errors import HookError, RecordError
@@ -26,8 +27,10 @@ from ..tasks import AnyFormat, Prompt, Task
 from ..text import plural
 from ..vectors import InstructionVector
 from .config import TrainingConfig
+from .earlier_adapters import earlier_factors, factors_digest
 from .log import Log
 from .monitor import Abilities, Ability, accuracies
+from .penalties import Penalty, penalties_of
 from .state import CheckpointManager
 from .step import TrainingStep
 from .trainable import Trainable, check_trainable
@@ -49,6 +52,7 @@ def fine_tune(
     keep: Sequence[Ability | Task] = (),
     rehearse: Iterable[Prompt] | Prompt = (),
     replay: Iterable[Prompt] | Prompt = (),
+    adapters: Sequence[str | Path | Mapping[tuple[int, str], tuple[Tensor, Tensor]]] = (),
     format: AnyFormat = "labelled",
     out: str | Path | None = None,
 ) -> TrainingRun:
@@ -66,7 +70,9 @@ def fine_tune(
         new: new abilities to measure, on prompts that are not trained on.
         keep: old abilities, or tasks, to measure, on prompts that are not trained on.
         rehearse: prompts for ``Rehearsal`` (see ``rehearsal_prompts``).
-        replay: examples of old tasks for ``Replay``.
+        replay: examples of old tasks for ``Replay`` and ``EWC``.
+        adapters: for ``OLoRA``, the LoRA of each task learned before, which is merged into ``model``: the folder of its
+            run, or its factors, ``ivlens.models.lora_factors(model)`` from before the merge.
         format: how the prompts of tasks are written: "labelled", "plain", "qa", "chat", the model's chat template, or a
             ``Chat``, or a callable of your own.
         out: folder for state and log; the same call on the same base model resumes the run, to the same weights.
@@ -96,18 +102,22 @@ def fine_tune(
     abilities = Abilities(tuple(new), tuple(ability(each) for each in keep))
     abilities.check(model)
     check_trainable(model, config)
-    step = TrainingStep.of(model, config, listed(data), vector, _listed_any(rehearse), _listed_any(replay))
-    settings = {name: value for name, value in config.facts.items() if name not in NOT_OF_WEIGHTS}
-    origin = provenance(model, training=settings, vector=_digest(vector), **step.digests)
     folder = None if out is None else Path(out)
+    factors = [earlier_factors(each) for each in adapters]
+    prompts = listed(data), vector, _listed_any(rehearse), _listed_any(replay)
+    step = TrainingStep.of(model, config, *prompts, folder)
+    settings = {name: value for name, value in config.facts.items() if name not in NOT_OF_WEIGHTS}
+    merged = {"adapters": [factors_digest(each) for each in factors]} if factors else {}
+    origin = provenance(model, training=settings, vector=_digest(vector), **step.digests, **merged)
     key = origin["settings"] | {name: fact for name, fact in identity(origin["model"]).items() if name != "versions"}
     with nullcontext() if folder is None else held(folder):
         checkpoints = CheckpointManager(folder, key, abilities.digests, config.steps)
         log = Log(folder, key)
         with Trainable.of(model, config) as trainable:
             step.prepare(trainable.anchors)
+            penalties = penalties_of(model, trainable, config, step.fisher_pairs, factors, folder)
             start = checkpoints.load(trainable, log)
-            stopped = _Loop(step, trainable, checkpoints, log, abilities).run(start)
+            stopped = _Loop(step, trainable, penalties, checkpoints, log, abilities).run(start)
     earlier = {"earlier_versions": checkpoints.versions[:-1]} if len(checkpoints.versions) > 1 else {}
     return log.run({*abilities.digests}, stopped, origin | earlier)
 
@@ -118,6 +128,7 @@ class _Loop:
 
     training_step: TrainingStep
     trainable: Trainable
+    penalties: tuple[Penalty, ...]
     checkpoints: CheckpointManager
     log: Log
     abilities: Abilities
@@ -136,6 +147,9 @@ class _Loop:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
                 bar.update()
                 done = number + 1
+                self.trainable.average(number)
+                if done == config.steps:
+                    self.trainable.finish()
                 if received() or self._due(config.save_every, done):
                     self._save()
                 if received():
@@ -147,6 +161,9 @@ class _Loop:
         """Take a step, unless its loss or gradient is not finite; return its row of the log."""
         began, rate = time.perf_counter(), self.training_step.config.rate(number)
         losses = self.training_step.backward(number)
+        for penalty in self.penalties:
+            found = penalty.backward()
+            losses |= found | {"loss": losses["loss"] + found["loss"]}
         norm = self.trainable.clipped_norm()
         if math.isfinite(losses["loss"]) and math.isfinite(norm):
             self.trainable.step(rate)

@@ -1,7 +1,8 @@
 """The mathematics of the objective as pure functions, each with shapes, unit, paper, and where its code differs.
 
 A term of ``terms.py`` takes the mean of one of these over tokens or prompts; a step adds up the weighted means.
-The methods are those of arXiv 2406.12227 (instruction vectors) and arXiv 2502.11019 (function vector guided training).
+The methods are those of arXiv 2406.12227 (instruction vectors) and arXiv 2502.11019 (function vector guided training);
+their rivals are elastic weight consolidation (arXiv 1612.00796) and O-LoRA (arXiv 2310.14152).
 """
 
 import math
@@ -139,6 +140,56 @@ def remaining(schedule: Schedule, step: int, steps: float) -> float:
     """
     done = min(step / steps, 1.0)
     return {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[schedule]
+
+
+@torch.no_grad()
+def elastic(
+    change: Float[Tensor, "..."], fisher: Float[Tensor, "..."]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "..."]]:
+    """Elastic weight consolidation of one weight: ``1/2 sum_i F_i (w_i - w0_i)^2`` (arXiv 1612.00796, eq. 3).
+
+    Args:
+        change: how far the weight is from its initial value, ``w - w0``, of any shape.
+        fisher: the diagonal of the Fisher information at the initial weights, of the same shape, in squared nats per
+            squared unit of the weight.
+
+    Returns:
+        The penalty, a scalar, and its gradient by the weight, ``F (w - w0)``, of the weight's shape.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import elastic
+        >>> elastic(torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5]))
+        (tensor(3.), tensor([ 4., -1.]))
+    """
+    gradient = fisher * change
+    return (gradient * change).sum() / 2, gradient
+
+
+@torch.no_grad()
+def overlap(
+    factor: Float[Tensor, "rank in"], earlier: Float[Tensor, "earlier in"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "rank in"]]:
+    """Overlap of an adapter's inputs with earlier adapters': ``sum_i ||A_i A^T||_F^2`` (arXiv 2310.14152, eq. 8).
+
+    The paper's columns of A are the rows here, as in LoRA's own code. The authors' code sums absolute values instead of
+    squares, whose gradient does not fade as the overlap does.
+
+    Args:
+        factor: the trained factor A, [rank, in].
+        earlier: the factors A of all earlier adapters, one below the other, [all their ranks, in].
+
+    Returns:
+        The overlap, a scalar, and its gradient by A, ``2 A E^T E`` for the earlier factors E, [rank, in].
+
+    Example:
+        >>> import torch
+        >>> from ivlens.training.objective import overlap
+        >>> overlap(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]]))
+        (tensor(36.), tensor([[ 0., 36.]]))
+    """
+    products = factor @ earlier.T
+    return products.square().sum(), 2 * products @ earlier
 
 
 @torch.no_grad()

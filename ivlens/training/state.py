@@ -144,6 +144,7 @@ def _packed(trainable: Trainable) -> dict[str, Tensor]:
         for moment in MOMENTS
     }  # fmt: skip
     tensors = moments | {f"weights.{name}": parameter for name, parameter in trainable.views.items()}
+    tensors |= {f"mean.{name}": mean for name, mean in trainable.means.items()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -158,9 +159,12 @@ def _restore(tensors: dict[str, Tensor], trainable: Trainable) -> None:
         for tensor in (weight, moments["exp_avg"], moments["exp_avg_sq"]):
             if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
                 raise ValueError(f"a tensor of shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+    means = [(mean, tensors[f"mean.{name}"]) for name, mean in trainable.means.items()]
     for parameter, weight, moments in found:
         parameter.copy_(weight)
         trainable.optimizer.state[parameter] = {
             moment: value.to(parameter.device) if moment == "step" else torch.empty_like(parameter).copy_(value)
             for moment, value in moments.items()
         }
+    for mean, value in means:
+        mean.copy_(value)

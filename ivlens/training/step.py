@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -24,15 +25,19 @@ from ..models import (
 )
 from ..models.hooks import Edit
 from ..records import Head
+from ..scoring import all_ids
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
-from .config import Guidance, TrainingConfig
+from ..vocabulary import TokenizedPrompt
+from .config import TrainingConfig
 from .sampler import PromptSampler
+from .self_written import own_texts
 from .teacher import Teacher, first_tokens, record_z
-from .term import Batch, Losses, Term
+from .term import Batch, Losses, OwnTexts, Term
 from .terms import Supervised
 
 OWN_PROMPTS = ("rehearse", "replay")  # arguments of fine_tune that terms can need
+OTHER_PASSES = (*OWN_PROMPTS, "texts")  # what losses are computed on instead of the new task's prompts
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class TrainingStep:
     passes: tuple[_Pass, ...]
     vector: Float[Tensor, " d_model"] | None
     anchors: dict[str, Tensor] = field(default_factory=dict)
+    fisher_pairs: tuple[tuple[Term, tuple[TokenizedPrompt, ...]], ...] = ()
 
     @classmethod
     def of(
@@ -87,8 +93,11 @@ class TrainingStep:
         vector: InstructionVector | None = None,
         rehearse: Sequence[Prompt] = (),
         replay: Sequence[Prompt] = (),
+        folder: Path | None = None,
     ) -> "TrainingStep":
         """The steps of a configuration, checked against what its terms need; call ``prepare`` before the first one.
+
+        Texts that the base writes for them are kept in the ``folder``.
 
         Raises:
             ArgumentError: what a term needs is missing, or a term does not fit the model.
@@ -96,7 +105,7 @@ class TrainingStep:
             MismatchError: the vector does not fit the model.
         """
         own_prompts = {"rehearse": rehearse, "replay": replay}
-        check_needs(config.guidance, vector, own_prompts)
+        check_needs(config, vector, own_prompts)
         for term in config.guidance:
             term.check(model.cfg.n_layers, config.learning_rate)
         values = vector_values(model, vector) if vector is not None and "vector" in config.guidance.needs else None
@@ -107,21 +116,30 @@ class TrainingStep:
             recorded = heads if any("heads" in term.needs for term in terms) else ()
             return _Pass(sampler, _with_teachers(model, anchors, sampler, terms, heads, values), recorded, parts)
 
+        def pairs(term: Term) -> tuple[TokenizedPrompt, ...]:
+            """The prompts of a term that are not the new task's."""
+            if isinstance(term, OwnTexts):
+                return own_texts(model, term, config.seed, folder)
+            kind = next(kind for kind in OWN_PROMPTS if kind in term.needs)
+            return tuple(all_ids(model, own_prompts[kind]))
+
         new = PromptSampler.of(model, "new", prompts, config.batch_size, config.seed)
         passes = [made(new, [Supervised(), *(each for each in config.guidance if not _own(each))], config.accumulate)]
         for term in config.guidance:
             if kind := _own(term):
                 name, batch_size = next(iter(term.weights), kind), getattr(term, "batch_size", config.batch_size)
-                sampler = PromptSampler.of(model, name, own_prompts[kind], batch_size, config.seed)
+                sampler = PromptSampler(name, pairs(term), batch_size, config.seed)
                 passes.append(made(sampler if term.answered else sampler.unanswered(), [term]))
-        return cls(model, config, tuple(passes), values, anchors)
+        by_fisher = tuple((term, pairs(term)) for term in config.guidance if "fisher" in term.needs)
+        return cls(model, config, tuple(passes), values, anchors, by_fisher)
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of the token ids of all prompts, by argument of ``fine_tune``."""
+        """Hashes of the token ids of all prompts, by argument of ``fine_tune``, and of texts that the base wrote."""
         pairs: dict[str, object] = {"prompts": (), "rehearse": (), "replay": ()}
         for each in self.passes:
             pairs[_own(each.terms[0][0]) or "prompts"] = each.sampler.pairs
+        pairs |= {f"fisher of {type(term).__name__}": each for term, each in self.fisher_pairs}
         return {name: short_hash(each) for name, each in pairs.items()}
 
     def prepare(self, anchors: Mapping[str, Tensor]) -> None:
@@ -185,22 +203,26 @@ class TrainingStep:
 
 
 def check_needs(
-    guidance: Guidance, vector: InstructionVector | None, own_prompts: Mapping[str, Sequence[Prompt]]
+    config: TrainingConfig, vector: InstructionVector | None, own_prompts: Mapping[str, Sequence[Prompt]]
 ) -> None:
-    """Raise ArgumentError where something that a term needs is missing: a vector, its heads, prompts."""
-    for term in guidance:
+    """Raise ArgumentError where something that a term needs is missing: a vector, its heads, prompts, LoRA."""
+    for term in config.guidance:
         name = type(term).__name__
         if "vector" in term.needs and vector is None:
             raise ArgumentError(f"vector= for {name}", "none", "instruction_vector(...) builds one on the base")
         if "heads" in term.needs and (vector is None or not vector.heads):
             raise ArgumentError(f"a vector with heads for {name}", "one that comes from no heads")
-        if (kind := _own(term)) and not own_prompts[kind]:
+        if kind := next((kind for kind in OWN_PROMPTS if kind in term.needs and not own_prompts[kind]), ""):
             raise ArgumentError(f"{kind}= prompts for {name}", "none")
+        if "texts" in term.needs and not isinstance(term, OwnTexts):
+            raise ArgumentError(f"{name} to say how many texts", "none", "make it a subclass of OwnTexts")
+        if "adapters" in term.needs and config.lora is None:
+            raise ArgumentError(f"lora= for {name}, which compares factors of LoRA", "full training")
 
 
 def _own(term: Term) -> str:
-    """The argument of ``fine_tune`` with the prompts of a term's losses; empty for the new task's prompts."""
-    return next((kind for kind in OWN_PROMPTS if kind in term.needs), "")
+    """What a term's losses are computed on, as its needs call it; empty for the new task's prompts."""
+    return "" if "fisher" in term.needs else next((kind for kind in OTHER_PASSES if kind in term.needs), "")
 
 
 def _with_teachers(

@@ -40,11 +40,12 @@ log = logging.getLogger("ivlens")
 
 @dataclass(frozen=True)
 class VectorAddition:
-    """``scale`` times the instruction vector, added at the last prompt token at a layer and site."""
+    """``scale`` times the vector, added at a layer and site: at the last prompt token, or at ``every`` token."""
 
     layer: int
     site: Site
     scale: float
+    every: bool = False
 
     def edits(self, rows: Rows, vector: Float[Tensor, " d_model"]) -> dict[str, Edit]:
         """The hook point and the edit that adds the vector in these rows.
@@ -52,9 +53,10 @@ class VectorAddition:
         The positions are computed here, not in the hook: the backward pass may recompute blocks in another thread.
         """
         last = torch.arange(rows.tokens.shape[1], device=rows.last.device) == rows.last[:, None]
+        at = rows.mask.bool() if self.every else last
 
         def add(stream: Float[Tensor, "batch pos d_model"]) -> Tensor:
-            return stream + last[..., None] * (self.scale * vector).to(stream)
+            return stream + at[..., None] * (self.scale * vector).to(stream)
 
         return {SITES[self.site](self.layer): add}
 

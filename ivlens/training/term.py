@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Literal, Self
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import Count
 from ..errors import ArgumentError
 from .objective import floored
 from .teacher import TeacherOutputs, VectorAddition
 
-Need = Literal["vector", "heads", "base", "anchors", "rehearse", "replay"]
+Need = Literal["vector", "heads", "base", "anchors", "rehearse", "replay", "texts", "fisher", "adapters"]
 Losses = dict[str, Float[Tensor, ""]]
 
 
@@ -83,8 +84,9 @@ class Term:
     """Base of all terms: what a term declares, and its methods, which do nothing by default.
 
     - ``needs``: ``"vector"`` and its ``"heads"`` (``fine_tune``'s ``vector=``); ``"base"``, the teacher's outputs;
-      ``"anchors"``, the initial weights; ``"rehearse"`` or ``"replay"``: the term's losses are on those prompts instead
-      of the new task's, in a separate forward pass of ``batch_size`` prompts;
+      ``"anchors"``, the initial weights; ``"rehearse"``, ``"replay"`` or ``"texts"``, which the base writes itself: the
+      term's losses are on those prompts instead of the new task's, in a separate forward pass of ``batch_size``
+      prompts; ``"fisher"`` or ``"adapters"``, the references of the term's ``penalty``;
     - ``answered``: whether losses on such prompts are at all answer tokens, or only at the last prompt token;
     - ``source``: the paper or other origin of the term.
 
@@ -137,9 +139,36 @@ class Term:
         """The losses by their names in the log, unweighted."""
         return {}
 
+    def penalty(self, value: Tensor, reference: Tensor) -> tuple[Float[Tensor, ""], Tensor]:
+        """The loss of one weight, once per step and unweighted, and its gradient by ``value``.
+
+        With need ``"fisher"`` the value is the weight's change, and the reference its Fisher information; with
+        ``"adapters"`` they are a factor A of LoRA and the same weight's factors A of earlier adapters.
+        """
+        raise NotImplementedError
+
+    def trains(self, layer: int, n_layers: int) -> bool:
+        """Whether the weights of ``layer`` may change; those of all layers by default."""
+        return True
+
+    def averaged_from(self, steps: int) -> int | None:
+        """The first of ``steps`` whose weights are averaged, None for no averaging."""
+        return None
+
     def after_step(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor], learning_rate: float) -> None:
         """Change the parameters in place after the optimiser's step; ``anchors`` are their initial values."""
+
+    def at_end(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
+        """Change the parameters in place after the last step; ``anchors`` are their initial values."""
 
 
 def _weight_fields(term: Term) -> list[Field[Any]]:
     return [each for each in fields(term) if "loss" in each.metadata]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTexts(Term):
+    """Base of terms that need texts which the base model writes itself, from its first token on (see ``own_texts``)."""
+
+    n_texts: Count = 64
+    n_tokens: Count = 64

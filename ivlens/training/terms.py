@@ -1,4 +1,4 @@
-"""The objective's terms: a term is one class with its fields, what it needs, its loss and its source.
+"""The objective's terms on prompts: a term is one class with its fields, what it needs, its loss and its source.
 
 The loss of a step is the cross-entropy on the new task's answers (``Supervised``) plus the weighted losses of the terms
 of a ``Guidance``. To add a term, subclass ``Term``, in this file or in your own, and put an instance into a Guidance:
@@ -17,12 +17,10 @@ of a ``Guidance``. To add a term, subclass ``Term``, in this file or in your own
     config = TrainingConfig(Guidance((Confidence(0.2), L2ToBase(1000.0))))
 
 Nothing else changes: the class declares what it needs to be recorded, computed by the teacher, or passed to
-``fine_tune``.
+``fine_tune``. Terms on the weights themselves are in ``weight_terms``.
 """
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -31,9 +29,9 @@ from torch import Tensor
 
 from ..checks import Between, Count, Fraction, Natural, NotNegative, checked
 from ..vocabulary import Site, check_layer
-from .objective import Direction, Reduction, Schedule, consistency, cross_entropy, divergence, pull_back, remaining
+from .objective import Direction, Reduction, Schedule, consistency, cross_entropy, divergence, remaining
 from .teacher import VectorAddition
-from .term import Batch, Losses, Term
+from .term import Batch, Losses, OwnTexts, Term
 
 
 @dataclass(frozen=True)
@@ -112,6 +110,29 @@ class ProgressiveVector(_VectorTerm):
 
     def student_addition(self, step: int, steps: int, n_layers: int) -> VectorAddition | None:
         return self._addition(n_layers, remaining(self.schedule, step, self.handover * steps))
+
+
+@checked
+@dataclass(frozen=True)
+class PreventativeSteering(_VectorTerm):
+    """The vector is added to the trained model at every token and step, and taken away when it has learned.
+
+    With the direction of what the model should *not* become, training has no reason to move it there (arXiv 2507.21509,
+    section 5.2). Any vector will do: of a task, a mean difference, a file, a control. There is no loss.
+
+    Args:
+        layer: the block at which the vector is added (None: at ``depth``).
+        scale: how many times the vector is added.
+        site: where in the block, as in ``steer``.
+        depth: the block as a fraction of the model's, where ``layer`` is None; 0.5 is the middle one.
+    """
+
+    needs = frozenset({"vector"})
+    source = "arXiv 2507.21509"
+
+    def student_addition(self, step: int, steps: int, n_layers: int) -> VectorAddition | None:
+        addition = self._addition(n_layers)
+        return addition and replace(addition, every=True)
 
 
 @checked
@@ -219,34 +240,6 @@ class HeadConsistency(Term):
 
 @checked
 @dataclass(frozen=True)
-class L2ToBase(Term):
-    """Decoupled pull towards the initial weights after each step (see ``objective.pull_back``); a baseline.
-
-    With LoRA the update is pulled instead: its factor B towards zero.
-
-    Args:
-        weight: the pull's strength is this times the step's learning rate.
-    """
-
-    needs = frozenset({"anchors"})
-    source = "baseline"
-    weight: NotNegative = field(default=1000.0, metadata={"loss": "l2"})
-
-    def check(self, n_layers: int, learning_rate: float) -> None:
-        if self.weight * learning_rate >= 1:
-            warnings.warn(
-                f"ivlens: L2ToBase({self.weight:g}) at learning rate {learning_rate:g} pulls the weights all the way "
-                f"back at every step, so that little or nothing is learned; choose a weight below "
-                f"{1 / learning_rate:g}, or another guidance",
-                stacklevel=2,
-            )
-
-    def after_step(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor], learning_rate: float) -> None:
-        pull_back(parameters, anchors, learning_rate * self.weight)
-
-
-@checked
-@dataclass(frozen=True)
 class Rehearsal(Term):
     """KL(base || model) at the last token of the new inputs under other tasks' instructions, in nats; our own term.
 
@@ -263,6 +256,31 @@ class Rehearsal(Term):
 
     def losses(self, batch: Batch) -> Losses:
         return {"rehearsal": batch.token_mean(divergence(batch.base.logits, batch.logits))}
+
+
+@checked
+@dataclass(frozen=True)
+class SelfRehearsal(OwnTexts):
+    """KL(base || model) at all tokens of texts that the base wrote itself, the mean over them, in nats; no old data.
+
+    Rehearsal of a model's own writing is that of arXiv 2403.01244, from no prompt at all as in arXiv 2406.08464. Tokens
+    are drawn from the base's distribution, so that cross-entropy on them is this divergence, up to a constant and the
+    noise of the draw; the divergence has no such noise.
+
+    Args:
+        weight: of the mean (``self_rehearsal`` in the log).
+        batch_size: texts per step.
+        n_texts: texts that the base writes before the first step.
+        n_tokens: tokens of a text, at most.
+    """
+
+    needs = frozenset({"base", "texts"})
+    source = "baseline: arXiv 2403.01244"
+    weight: NotNegative = field(default=1.0, metadata={"loss": "self_rehearsal"})
+    batch_size: Count = 4
+
+    def losses(self, batch: Batch) -> Losses:
+        return {"self_rehearsal": batch.token_mean(divergence(batch.base.logits, batch.logits))}
 
 
 @checked

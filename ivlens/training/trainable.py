@@ -22,7 +22,8 @@ class Trainable:
     """The trained parameters by name, and the AdamW that updates them.
 
     ``views`` are the same parameters in the layout that is fastest for the optimiser. ``anchors`` are initial values,
-    and ``terms`` those that use them to change the weights after a step.
+    and ``terms`` those that use them to change the weights after a step. ``means`` are the mean weights of the steps
+    from ``averaged_from`` on, where a term averages them.
     """
 
     parameters: dict[str, Tensor]
@@ -31,6 +32,8 @@ class Trainable:
     anchors: dict[str, Tensor]
     terms: tuple[Term, ...]
     clip: float
+    means: dict[str, Tensor]
+    averaged_from: int | None
 
     @classmethod
     @contextmanager
@@ -46,7 +49,10 @@ class Trainable:
                 fused=True,
             )  # fmt: skip
             terms = tuple(term for term in config.guidance if "anchors" in term.needs)
-            yield cls(dict(named), views, optimizer, _anchors(named, config), terms, config.clip)
+            firsts = (term.averaged_from(config.steps) for term in config.guidance)
+            first = next((each for each in firsts if each is not None), None)
+            means = {} if first is None else {name: torch.zeros_like(each) for name, each in views.items()}
+            yield cls(dict(named), views, optimizer, _anchors(named, config), terms, config.clip, means, first)
 
     def clipped_norm(self) -> float:
         """The norm of all gradients, after which these are scaled down to norm ``clip`` if it is larger (0: never)."""
@@ -59,14 +65,34 @@ class Trainable:
         for name, each in self.parameters.items():
             self.views[name].grad = None if each.grad is None else _dense(each.grad)
         self.optimizer.step()
-        if self.terms:
-            weights = [self.views[name].detach() for name in self.anchors]
-            anchors = [_dense(anchor) for anchor in self.anchors.values()]
-            for term in self.terms:
-                term.after_step(weights, anchors, rate)
+        for term in self.terms:
+            term.after_step(*self._with_anchors(), rate)
         for each in (*self.parameters.values(), *self.views.values()):
             each.grad = None
-        # provenance checks the parameters' version counters, which fused AdamW does not increase
+        self._note_change()
+
+    def average(self, step: int) -> None:
+        """Take the weights after ``step`` into the mean, if its steps have begun."""
+        if self.averaged_from is not None and step >= self.averaged_from:
+            weights = [each.detach() for each in self.views.values()]
+            torch._foreach_lerp_([*self.means.values()], weights, 1 / (step - self.averaged_from + 1))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Give the parameters the values that the run ends with, after its last step."""
+        for name, mean in self.means.items():
+            self.views[name].copy_(mean)
+        for term in self.terms:
+            term.at_end(*self._with_anchors())
+        self._note_change()
+
+    def _with_anchors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters that have initial values, and these."""
+        weights = [self.views[name].detach() for name in self.anchors]
+        return weights, [_dense(anchor) for anchor in self.anchors.values()]
+
+    def _note_change(self) -> None:
+        """Provenance checks the parameters' version counters, which fused AdamW and views do not increase."""
         torch.autograd.graph.increment_version(list(self.parameters.values()))
 
 
@@ -79,6 +105,8 @@ def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
         )  # fmt: skip
     if config.layers is not None:
         check_layers(model.cfg.n_layers, config.layers)
+    if not layers_to_train(model, config):
+        raise ArgumentError("a layer to train", "layers that the guidance freezes, all of them")
     if has_lora(model):
         raise ArgumentError("a model without LoRA", "one with it", "merge_lora(model) folds the updates in")
 
@@ -86,7 +114,9 @@ def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
 def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
     """Names of the trained parameters; with LoRA, its factors, which are added here."""
     if config.lora is not None:
-        add_lora(model, config.lora.rank, config.lora.alpha, config.lora.targets, config.layers, config.seed)
+        add_lora(
+            model, config.lora.rank, config.lora.alpha, config.lora.targets, layers_to_train(model, config), config.seed
+        )
         return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return weights_to_train(model, config)
 
@@ -95,13 +125,19 @@ def changed_names(model: HookedTransformer, config: TrainingConfig) -> set[str]:
     """Names of the model's weights that training changes, LoRA's updates merged."""
     if config.lora is None:
         return weights_to_train(model, config)
-    return updated_names(model, config.lora.targets, config.layers)
+    return updated_names(model, config.lora.targets, layers_to_train(model, config))
+
+
+def layers_to_train(model: HookedTransformer, config: TrainingConfig) -> list[int]:
+    """The layers of the configuration that no term freezes."""
+    n_layers = model.cfg.n_layers
+    layers = range(n_layers) if config.layers is None else config.layers
+    return [layer for layer in layers if all(term.trains(layer, n_layers) for term in config.guidance)]
 
 
 def weights_to_train(model: HookedTransformer, config: TrainingConfig) -> set[str]:
     """Names of the model's weights that training without LoRA changes."""
-    layers = range(model.cfg.n_layers) if config.layers is None else config.layers
-    chosen = tuple(f"blocks.{layer}." for layer in layers)
+    chosen = tuple(f"blocks.{layer}." for layer in layers_to_train(model, config))
     chosen += ("ln_final.",) if config.layers is None else ()
     chosen += EMBEDDINGS if config.embeddings else ()
     return {name for name in trainable_names(model) if name.startswith(chosen)}

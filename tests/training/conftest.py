@@ -1,6 +1,7 @@
 """A tiny model to train, prompts for it, and a vector."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -8,12 +9,27 @@ import pytest
 
 import ivlens
 from ivlens import Prompt
+from ivlens.training import Guidance
+from ivlens.training.term import OwnTexts
 
 
 @pytest.fixture
 def make_model(tiny_hooked: Callable[..., Any]) -> Callable[[], Any]:
     """``make_model()``: the same tiny random model at each call."""
     return tiny_hooked
+
+
+@pytest.fixture
+def preset_guidance() -> Callable[..., Guidance]:
+    """``preset_guidance(name)``: a preset whose base model writes only a few short texts itself."""
+
+    def made(name: str, **options: Any) -> Guidance:
+        terms = Guidance.preset(name, **options).terms
+        return Guidance(
+            tuple(replace(term, n_texts=4, n_tokens=6) if isinstance(term, OwnTexts) else term for term in terms)
+        )
+
+    return made
 
 
 @pytest.fixture

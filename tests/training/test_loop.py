@@ -199,9 +199,15 @@ def test_mixed_precision_is_close_to_full(make_model: Callable[[], Any], prompts
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs(
-    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, preset: str
+    make_model: Callable[[], Any],
+    prompts: list[Prompt],
+    others: list[Prompt],
+    vector: Any,
+    preset: str,
+    preset_guidance: Callable[..., Guidance],
 ) -> None:
-    config = replace(CONFIG, guidance=Guidance.preset(preset, layer=1))
+    lora = LoRA(2, 4.0) if preset == "o-lora" else None
+    config = replace(CONFIG, guidance=preset_guidance(preset, layer=1), lora=lora)
     run = fine_tune(make_model(), prompts, config, vector=vector, rehearse=others, replay=others)
     assert run.values.isfinite().all()
     assert run.steps == 6

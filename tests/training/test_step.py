@@ -17,9 +17,11 @@ from ivlens.training import (
     KLToBase,
     KLToGuidedTeacher,
     L2ToBase,
+    PreventativeSteering,
     ProgressiveVector,
     Rehearsal,
     Replay,
+    SelfRehearsal,
     TrainingConfig,
 )
 from ivlens.training.objective import floored
@@ -138,6 +140,50 @@ def test_the_progressive_vector_is_added_at_the_last_prompt_token(make_model: Ca
         with torch.no_grad(), ivlens.steer(model, vector, layer=1, scale=3.0 * left, position=[start]):
             loss = F.cross_entropy(model(tokens)[0, start:-1], torch.tensor(encoded.answer_ids)).item()
         assert training_step.backward(step)["supervised"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_preventative_steering_adds_any_vector_at_every_token(make_model: Callable[[], Any], vector: Any) -> None:
+    """The same at each step, on a padded batch; by torch's own hook on one prompt at a time."""
+    model = make_model()
+    two = [Prompt("Q: the lazy fox A:", (" quick brown",)), Prompt("fox", (" Paris",))]
+    for other in (vector, ivlens.random_vector(vector, seed=3)):  # the second one comes from no heads
+        guidance = Guidance((PreventativeSteering(layer=1, scale=3.0),))
+        training_step = TrainingStep.of(model, TrainingConfig(guidance, batch_size=2, steps=4), two, other)
+        values, losses = 3.0 * other.values.to(torch.float32), []
+        point = model.hook_dict["blocks.1.hook_resid_pre"]
+        handle = point.register_forward_hook(lambda _, inputs, output, values=values: output + values)
+        for prompt in two:
+            ids = prompt.encode(model.tokenizer)
+            with torch.no_grad():
+                logits = model(torch.tensor([ids.prompt_ids + ids.answer_ids]))[0, len(ids.prompt_ids) - 1 : -1]
+            losses += F.cross_entropy(logits, torch.tensor(ids.answer_ids), reduction="none").tolist()
+        handle.remove()
+        for step in (0, 3):
+            assert training_step.backward(step)["supervised"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+def test_self_rehearsal_is_the_divergence_at_every_token_of_the_bases_texts(
+    make_model: Callable[[], Any], prompts: list[Prompt]
+) -> None:
+    """Zero at the base; after a change, recomputed by plain passes over the texts."""
+    model, base = make_model(), make_model()
+    config = TrainingConfig(Guidance((SelfRehearsal(2.0, n_texts=3, n_tokens=5, batch_size=3),)), steps=2)
+    training_step = TrainingStep.of(model, config, prompts)
+    training_step.prepare({})
+    assert training_step.backward(0)["self_rehearsal"] == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for parameter in model.blocks.parameters():
+            parameter.mul_(1.2)
+    own = next(each for each in training_step.passes if isinstance(each.terms[0][0], SelfRehearsal))
+    divergences = []
+    for start, text in own.sampler.pairs:
+        tokens = torch.tensor([[*start, *text]])
+        with torch.no_grad():
+            theirs, ours = (each(tokens)[0, len(start) - 1 : -1].log_softmax(-1) for each in (base, model))
+        divergences.append((theirs.exp() * (theirs - ours)).sum(-1))
+    found = training_step.backward(1)
+    assert found["self_rehearsal"] == pytest.approx(torch.cat(divergences).mean().item(), rel=1e-3)
+    assert found["loss"] == pytest.approx(found["supervised"] + 2 * found["self_rehearsal"])
 
 
 def test_what_a_term_needs_is_asked_for(make_model: Callable[[], Any], prompts: list[Prompt], vector: Any) -> None:
