@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .heads import random_heads as random_heads
     from .heads import rank_aggregate as rank_aggregate
     from .heads import universal_effects as universal_effects
+    from .integrations import ForgettingCallback as ForgettingCallback
     from .integrations import run_lm_eval as run_lm_eval
     from .models import Bridge as Bridge
     from .models import export_adapter as export_adapter
@@ -186,6 +187,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "LoRA",
     "Ability",
     "rehearsal_prompts",
+    "ForgettingCallback",
     # looking at it in a notebook
     "explore",
     # records
@@ -246,7 +248,7 @@ _ROOMS = {
     ),
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
-    "integrations": "run_lm_eval",
+    "integrations": "ForgettingCallback run_lm_eval",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "part_activations": "mean_part_activations",
     "records": (

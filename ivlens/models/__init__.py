@@ -29,6 +29,7 @@ from .facts import model_facts as model_facts
 from .facts import note_repair as note_repair
 from .facts import package_versions as package_versions
 from .facts import provenance as provenance
+from .facts import stamp_later as stamp_later
 from .facts import tokenizer_sha256 as tokenizer_sha256
 from .facts import unchanged as unchanged
 from .finding import check_source as check_source

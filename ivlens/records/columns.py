@@ -212,7 +212,10 @@ MEASURED_ABILITY = {
     "cosine": _float("-1 to 1", "Cosine with the base's vector of the vector that the same heads give now."),
     "norm_ratio": _float("ratio", "Norm of that vector, relative to the base's."),
     "alignment": _float("-1 to 1", "Mean cosine of the hidden state at the last token with the base's vector."),
+    "forgetting": _float("accuracy", "Accuracy before the first step minus accuracy now, on the same prompts."),
+    **_bounds("forgetting", "accuracy", "paired by prompt, Agresti and Min"),
 }
+ONLY_OF_SOME = {"cosine", "norm_ratio", "alignment", "forgetting", "forgetting_low", "forgetting_high"}
 
 FRAMES: dict[str, dict[str, Column]] = {
     "HeadEffects.to_frame": HEAD_EFFECTS,
@@ -552,6 +555,6 @@ OPTIONAL = {
         "rehearsal",
         "replay",
     },
-    "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
-    "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},
+    "TrainingRun.abilities": ONLY_OF_SOME,
+    "TrainingRun.final": ONLY_OF_SOME,
 }
