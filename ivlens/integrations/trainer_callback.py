@@ -14,12 +14,12 @@ from transformers import TrainerCallback
 from ..checkpoints.gating import Limit
 from ..checks import Count, Natural, checked
 from ..effects import locate_heads
-from ..errors import HookError, IvlensError
+from ..errors import ArgumentError, HookError, IvlensError
 from ..models import Model, provenance
 from ..tasks import AnyFormat, Task, load_task
 from ..training import Ability, measure, with_vector
 from ..training.monitor import Abilities, accuracies
-from .watched_model import check_watchable, tokenizer_of, watched
+from .watched_model import check_watchable, randomness_kept, tokenizer_of, watched
 from .watched_run import MEASURES, WatchedRun, measured
 
 FOLDER = "ivlens"  # in the Trainer's output_dir
@@ -87,6 +87,8 @@ class ForgettingCallback(TrainerCallback):
     ) -> None:
         given = [tasks] if isinstance(tasks, (Task, Ability, str)) else tasks
         self.tasks = [load_task(each) if isinstance(each, str) else each for each in given]
+        if not self.tasks:
+            raise ArgumentError("tasks to watch, one or more", "none", "list_tasks() names those that are built in")
         limits = [limits] if isinstance(limits, str) else limits
         self.limits = [Limit.read(each, MEASURES) for each in limits]
         self.every, self.n, self.k, self.shots, self.format = every, n, k, shots, format
@@ -107,18 +109,10 @@ class ForgettingCallback(TrainerCallback):
         self.run, self._output_dir, self._looked_at = None, Path(args.output_dir), state.global_step
         if not state.is_world_process_zero:
             return
-        tokenizer = tokenizer_of(self.tokenizer, parts["processing_class"])
-        with watched(model, tokenizer, state.global_step) as bridge:
-            abilities = [self._ability(task, bridge.tokenizer) for task in self.tasks]
-            Abilities((), tuple(abilities)).check(bridge)
-            self._tokenizer = bridge.tokenizer
-            if state.global_step:
-                self.run = WatchedRun.resumed(self._output_dir / FOLDER, abilities, self.k, state.global_step)
-                return
-            abilities = [self._with_vector(bridge, *each) for each in zip(self.tasks, abilities, strict=True)]
-            origin = provenance(bridge, measured=measured(abilities, self.k), every=self.every)
-            self.run = WatchedRun.begun(self._output_dir / FOLDER, abilities, origin)
-        self._measure(self.run, trainer, model, state, control)
+        with randomness_kept(model):
+            self.run = self._begun(model, tokenizer_of(self.tokenizer, parts["processing_class"]), state.global_step)
+            if not state.global_step:
+                self._measure(self.run, trainer, model, state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Measure where it is due."""
@@ -141,11 +135,25 @@ class ForgettingCallback(TrainerCallback):
         if self.run is not None:
             self.run.save(state.log_history)
 
+    def _begun(self, model: Any, tokenizer: Any, step: int) -> WatchedRun:
+        """A run that has not measured yet, or one that goes on after ``step`` steps."""
+        folder = self._output_dir / FOLDER
+        with watched(model, tokenizer, step) as bridge:
+            abilities = [self._ability(task, bridge.tokenizer) for task in self.tasks]
+            Abilities((), tuple(abilities)).check(bridge)
+            self._tokenizer = bridge.tokenizer
+            if step:
+                return WatchedRun.resumed(folder, abilities, self.k, step)
+            abilities = [self._with_vector(bridge, *each) for each in zip(self.tasks, abilities, strict=True)]
+            origin = provenance(bridge, measured=measured(abilities, self.k), every=self.every)
+        return WatchedRun.begun(folder, abilities, origin)
+
     def _look(self, args: Any, state: Any, control: Any, model: Any) -> None:
         """Measure on the first process; have all of them stop where a limit is exceeded."""
         self._looked_at, exceeded = state.global_step, ""
         if self.run is not None:
-            exceeded = self._guarded(self.run, model, state, control)
+            with randomness_kept(model):
+                exceeded = self._guarded(self.run, model, state, control)
         if self.limits and self.stop and _first_process_has(args, bool(exceeded)):
             control.should_training_stop = True
 
@@ -155,12 +163,12 @@ class ForgettingCallback(TrainerCallback):
             self._measure(run, _trainer(), model, state, control)
         except (IvlensError, torch.OutOfMemoryError) as error:
             text = f"abilities at step {state.global_step} were not measured: {error}"
-            warnings.warn(f"ivlens: {text}; training goes on", stacklevel=6)
+            warnings.warn(f"ivlens: {text}; training goes on", stacklevel=7)
             return ""
         if exceeded := run.exceeded(self.limits):
             ending = "training ends" if self.stop else "training goes on"
             good = f"the last good checkpoint is {run.last_good}" if run.last_good else "no good checkpoint was saved"
-            warnings.warn(f"ivlens: step {state.global_step}: {exceeded}; {ending}; {good}", stacklevel=6)
+            warnings.warn(f"ivlens: step {state.global_step}: {exceeded}; {ending}; {good}", stacklevel=7)
             run.stopped = f"step {state.global_step}: {exceeded}" if self.stop else ""
             run.save(state.log_history)
         return exceeded

@@ -1,9 +1,11 @@
 """The model that a Trainer of transformers has in training, as a ``Bridge`` on its own weights."""
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -34,7 +36,7 @@ def watched(model: Any, tokenizer: Any, step: int, facts: Mapping[str, Any] | No
     """Within this context the model in training is a Bridge in evaluation mode; afterwards it is as it was before.
 
     It computes in the dtype of its weights, without the Trainer's mixed precision, as it would when it is loaded from
-    a checkpoint. Torch's random numbers go on as if nothing had been computed.
+    a checkpoint.
 
     Args:
         model: the model in training, or the PEFT model around it, whose adapters stay on.
@@ -42,10 +44,10 @@ def watched(model: Any, tokenizer: Any, step: int, facts: Mapping[str, Any] | No
         step: steps taken so far.
         facts: the Bridge's facts before the first step (None: the model is checked on a short text, and hashed).
     """
-    inner: Any = as_it_is(model, tokenizer)
-    inner = inner.model
-    devices = [inner.device] if inner.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad(), _in_weights_dtype(inner):
+    taken = as_it_is(model, tokenizer)
+    assert taken is not None  # check_watchable
+    inner = taken.model
+    with torch.no_grad(), _in_weights_dtype(inner):
         if facts is None:
             bridge = load_model(inner, tokenizer=tokenizer, engine="bridge")
             assert isinstance(bridge, Bridge)
@@ -53,6 +55,20 @@ def watched(model: Any, tokenizer: Any, step: int, facts: Mapping[str, Any] | No
             bridge = Bridge(inner, tokenizer)
             stamp_later(bridge, facts, f"after {step} steps of training")
         yield bridge
+
+
+@contextmanager
+def randomness_kept(model: Any) -> Iterator[None]:
+    """Afterwards random numbers go on as if nothing had drawn any: Python's, NumPy's, and torch's on the CPU and the
+    model's GPU."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextmanager
