@@ -1,7 +1,8 @@
 """The only door to TransformerLens: sources -> HookedTransformer -> exports, hook names, runs, last-token streams."""
 
-from .adapters import adapter_folder as adapter_folder
+from .adapters import adapter_stack as adapter_stack
 from .adapters import adapter_tokenizer as adapter_tokenizer
+from .adapters import named_adapters as named_adapters
 from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
