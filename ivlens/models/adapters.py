@@ -117,9 +117,7 @@ def recorded_base(folder: Path) -> tuple[str, str] | None:
     return str(settings["base_weights_sha256"]), str(model.get("dtype"))
 
 
-def merged_adapter(
-    model: PreTrainedModel, name: str, folder: Path, merged: Sequence[Path] = ()
-) -> PreTrainedModel:
+def merged_adapter(model: PreTrainedModel, name: str, folder: Path, merged: Sequence[Path] = ()) -> PreTrainedModel:
     """The model called ``name``, changed in place, with an adapter in its weights after those that are ``merged``.
 
     Raises:

@@ -291,8 +291,9 @@ def test_adapters_in_a_circle_or_missing_are_refused(base: Any) -> None:
     (first / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": str(first)}))
     with pytest.raises(SourceError, match="an adapter that was not trained on itself"):
         load_model(folder, adapter=first)
+    second, _ = trained_on(folder, plain(folder), "second", 1)
     with pytest.raises(SourceError, match=r"a PEFT adapter for a model at nowhere"):
-        load_model(folder, adapter=f"{first}+nowhere")
+        load_model(folder, adapter=f"{second}+nowhere")
 
 
 def test_the_last_tokenizer_of_several_adapters_is_taken(base: Any, tiny_tokenizer: Any) -> None:
