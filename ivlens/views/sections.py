@@ -134,8 +134,8 @@ def transfer_parts(matrix: TransferMatrix) -> list[Body]:
 
 
 def training_parts(run: TrainingRun) -> list[Body]:
-    """The curves of a run with at least one step, why it ended early, and its abilities as last measured."""
-    parts: list[Body] = [partial(training_curves, run) if run.steps else prose("No step was taken.")]
+    """The curves of a run that took a step or measured, why it ended early, and its abilities as last measured."""
+    parts: list[Body] = [partial(training_curves, run) if run.steps or run.measured else prose("No step was taken.")]
     if run.stopped:
         parts.append(prose(f"Stopped early: {run.stopped}"))
     final = run.final()

@@ -42,7 +42,7 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
         A plotly figure; nothing is shown.
 
     Raises:
-        ArgumentError: no run, or one without steps.
+        ArgumentError: no run, or one without steps and measures.
 
     Example:
         >>> import torch
@@ -85,8 +85,8 @@ def _check_runs(runs: Mapping[str, TrainingRun]) -> None:
     if not runs:
         raise ArgumentError("one training run or more", "none")
     for name, run in runs.items():
-        if not run.steps:
-            raise ArgumentError("training runs of one step or more", f"none in {name!r}" if name else "none")
+        if not (run.steps or run.measured):
+            raise ArgumentError("training runs of one step or measure or more", f"none in {name!r}" if name else "none")
 
 
 def _arranged(values: pd.DataFrame, *, alone: bool) -> pd.DataFrame:
@@ -179,7 +179,7 @@ def _legend_lines(names: list[str]) -> list[str]:
 
 
 def _facts(runs: Mapping[str, TrainingRun], values: pd.DataFrame) -> str:
-    facts = "the loss and its terms at each step"
+    facts = "the loss and its terms at each step" if any(run.steps for run in runs.values()) else "no loss was logged"
     if counts := sorted({int(row["n"]) for run in runs.values() for row in run.measured if "n" in row}):
         least = f"{counts[0]} to " if len(counts) > 1 else ""
         facts += f"; accuracy with its 95% interval, n = {least}{plural(counts[-1], 'prompt')}"
