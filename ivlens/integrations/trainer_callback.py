@@ -103,7 +103,14 @@ class ForgettingCallback(TrainerCallback):
         return None if good is None else self._output_dir / good
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Measure the model before its first step, or read what was measured of a run that is resumed."""
+        """Measure the model before its first step, or read what was measured of a run that is resumed.
+
+        Args:
+            args: the Trainer's arguments.
+            state: its state.
+            control: what it does next.
+            parts: its model, tokenizer and other parts.
+        """
         trainer, model = _trainer(), parts["model"]
         check_watchable(trainer, model)
         self.run, self._output_dir, self._looked_at = None, Path(args.output_dir), state.global_step
@@ -115,12 +122,26 @@ class ForgettingCallback(TrainerCallback):
                 self._measure(self.run, trainer, model, state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Measure where it is due."""
+        """Measure where it is due.
+
+        Args:
+            args: the Trainer's arguments.
+            state: its state.
+            control: what it does next.
+            parts: its model, tokenizer and other parts.
+        """
         if state.global_step % self.every == 0 or control.should_training_stop:
             self._look(args, state, control, parts["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Measure what was saved, if there are limits, and mark it if it is within them."""
+        """Measure what was saved, if there are limits, and mark it if it is within them.
+
+        Args:
+            args: the Trainer's arguments.
+            state: its state.
+            control: what it does next.
+            parts: its model, tokenizer and other parts.
+        """
         if not self.limits:
             return
         if self._looked_at != state.global_step:
@@ -131,7 +152,14 @@ class ForgettingCallback(TrainerCallback):
             run.save(state.log_history)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Save the record with the losses that were logged since."""
+        """Save the record with the losses that were logged since.
+
+        Args:
+            args: the Trainer's arguments.
+            state: its state.
+            control: what it does next.
+            parts: its model, tokenizer and other parts.
+        """
         if self.run is not None:
             self.run.save(state.log_history)
 

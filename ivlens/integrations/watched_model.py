@@ -76,7 +76,7 @@ def _in_weights_dtype(model: nn.Module) -> Iterator[None]:
     """Within this context accelerate's mixed precision, a forward function of the model's own, is off."""
     own = vars(model)
     before = {"forward": own["forward"]} if "_original_forward" in own else {}
-    with torch.autocast(model.device.type, enabled=False):  # type: ignore[arg-type,union-attr]
+    with torch.autocast(model.device.type, enabled=False):  # type: ignore[arg-type]
         try:
             if before:
                 own["forward"] = own["_original_forward"]

@@ -128,7 +128,7 @@ def merged_adapter(model: PreTrainedModel, name: str, folder: Path, merged: Sequ
     expected = f"a PEFT adapter for {name} at {folder}"
     settings = read_object(folder / ADAPTER_CONFIG, expected)
     if recorded_base(folder) is None:
-        _check_base(settings, [name, model.config.name_or_path, *map(str, merged)], folder)
+        _check_base(settings, [name, model.config.name_or_path or "", *map(str, merged)], folder)
     with library_errors(expected, REMEDY):
         _resize(model, tensor_shapes({folder / ADAPTER_WEIGHTS: []}, expected), expected)
         adapted = peft_model.from_pretrained(model, str(folder))
