@@ -42,7 +42,7 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
         A plotly figure; nothing is shown.
 
     Raises:
-        ArgumentError: no run, or one without steps and measures.
+        ArgumentError: no run, or one without steps.
 
     Example:
         >>> import torch
@@ -81,12 +81,17 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
     return draft.figure()
 
 
+def took_steps(run: TrainingRun) -> bool:
+    """Whether a run took steps, of which perhaps only measures were logged."""
+    return run.steps > 0 or any(row.get("step") for row in run.measured)
+
+
 def _check_runs(runs: Mapping[str, TrainingRun]) -> None:
     if not runs:
         raise ArgumentError("one training run or more", "none")
     for name, run in runs.items():
-        if not (run.steps or run.measured):
-            raise ArgumentError("training runs of one step or measure or more", f"none in {name!r}" if name else "none")
+        if not took_steps(run):
+            raise ArgumentError("training runs of one step or more", f"none in {name!r}" if name else "none")
 
 
 def _arranged(values: pd.DataFrame, *, alone: bool) -> pd.DataFrame:

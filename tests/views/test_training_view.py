@@ -287,4 +287,4 @@ def test_a_run_whose_losses_nobody_logged_shows_its_abilities() -> None:
     ]
     figure = training_curves(TrainingRun(torch.zeros(0, 1).double(), ("loss",), tuple(rows)))
     assert [[*trace.x] for trace in figure.data if trace.name != "interval"] == [[0, 5]]
-    assert "no loss was logged" in str(figure.layout.annotations)
+    assert "no loss was logged" in figure.layout.title.text
