@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .heads import random_heads as random_heads
     from .heads import rank_aggregate as rank_aggregate
     from .heads import universal_effects as universal_effects
+    from .integrations import ForgettingCallback as ForgettingCallback
     from .integrations import ImportedVector as ImportedVector
     from .integrations import VectorExport as VectorExport
     from .integrations import export_vector as export_vector
@@ -201,6 +202,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "LoRA",
     "Ability",
     "rehearsal_prompts",
+    "ForgettingCallback",
     # learning tasks one after the other
     "continual",
     "ContinualConfig",
@@ -268,7 +270,7 @@ _ROOMS = {
     ),
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",
-    "integrations": "ImportedVector VectorExport export_vector import_vector run_lm_eval",
+    "integrations": "ForgettingCallback ImportedVector VectorExport export_vector import_vector run_lm_eval",
     "models": "Bridge export_adapter export_hf load_model merge_lora",
     "part_activations": "mean_part_activations",
     "records": (

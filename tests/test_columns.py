@@ -13,6 +13,7 @@ import torch
 import ivlens as iv
 from ivlens import records
 from ivlens.checkpoints import rejudge
+from ivlens.integrations.watched_run import WatchedRun
 from ivlens.records.columns import FRAMES, OPTIONAL
 from sequences import made_up_sequence
 
@@ -149,6 +150,9 @@ def _of_runs(tiny_hf: Any, tiny_tokenizer: Any) -> dict[str, list[pd.DataFrame]]
         config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1, batch_size=2)
         ability = iv.Ability("shift-1", tuple(prompts), vector)
         runs.append(iv.fine_tune(model, prompts, config, vector=vector, new=[ability], rehearse=others, replay=others))
+    watched = WatchedRun(Path(), (), {})  # of a Trainer of transformers
+    watched.add(0, [{name: row[name] for name in row if name not in ("step", "role")} for row in runs[-1].measured[:1]])
+    runs.append(replace(runs[-1], measured=tuple(watched.rows)))
     kinds: dict[str, Callable[[Any], pd.DataFrame]] = {
         "TrainingRun.to_frame": lambda run: run.to_frame(),
         "TrainingRun.abilities": lambda run: run.abilities(),

@@ -38,19 +38,19 @@ class Limit(NamedTuple):
     number: float
 
     @classmethod
-    def read(cls, text: str) -> "Limit":
-        """The limit that a text such as ``forgetting>0.05`` states.
+    def read(cls, text: str, measures: Sequence[str] = MEASURES) -> "Limit":
+        """The limit that a text such as ``forgetting>0.05`` states on one of the ``measures``.
 
         Raises:
-            ArgumentError: no such text, or a measure without an interval.
+            ArgumentError: no such text, or another measure.
         """
         expected = "a limit like forgetting>0.05 or accuracy<0.8"
         found = LIMIT.fullmatch(text)
         if found is None:
             raise ArgumentError(expected, repr(text), "a column, < or > and a plain number, in quotes")
-        if found[1] not in MEASURES:
-            question = did_you_mean(found[1], MEASURES)
-            raise ArgumentError(f"a limit on one of {', '.join(MEASURES)}", found[1], question or "see docs/columns.md")
+        if found[1] not in measures:
+            question = did_you_mean(found[1], measures)
+            raise ArgumentError(f"a limit on one of {', '.join(measures)}", found[1], question or "see docs/columns.md")
         try:
             number = float(found[3])
         except ValueError:

@@ -20,6 +20,7 @@ from ..models import (
     Model,
     WeightKind,
     WeightPart,
+    adapter_stack,
     hugging_face_state,
     low_rank_adapter,
     note_repair,
@@ -182,10 +183,17 @@ def mergekit_config(model: Model, record: Repair, base: str, tuned: str) -> str:
 
 
 def mergekit_names(base: str, tuned: str) -> tuple[str, str]:
-    """What mergekit calls a base and a tuned model: a packaged one is its folder, an adapter is named with its base."""
+    """What mergekit calls a base and a tuned model: a packaged one is its folder, an adapter is named with its base.
+
+    Raises:
+        UnsupportedError: several adapters, of which mergekit takes one.
+    """
     named = PACKAGED[base].folder if base in PACKAGED and not Path(base).exists() else base
     (source,) = name_sources([NamedSource(TUNED, tuned)], base)
     if source.adapter is not None:
+        if len(adapter_stack(source.adapter)) > 1:
+            do = "export_hf(load_model(base, adapter=...), folder), and give that folder"
+            raise UnsupportedError("a model and one adapter, for mergekit", "adapters one on the other", do)
         return str(named), f"{named}+{source.adapter}"
     return str(named), str(source.source) + (f"@{source.revision}" if source.revision else "")
 

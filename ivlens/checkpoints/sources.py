@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ArgumentError, HookError, SourceError, SourceWarning
 from ..models import (
     Model,
-    adapter_folder,
+    adapter_stack,
     adapter_tokenizer,
     check_alike,
     check_device,
@@ -21,6 +21,7 @@ from ..models import (
     lacks_tokenizer,
     load_model,
     model_facts,
+    named_adapters,
     open_tokenizer,
 )
 from ..records.repair import BASE, TUNED
@@ -32,6 +33,7 @@ from .run_folders import NamedSource, run_of
 class CheckpointSource:
     """A named source, with the revision or adapter that makes it a checkpoint.
 
+    ``adapter``: a folder, or several in their order, joined by plus signs.
     ``tokenizer``: for a checkpoint without its own, the source of the base's, or of its run's (``of_run``).
     """
 
@@ -72,7 +74,7 @@ class CheckpointSource:
             )
         path = Path(self.source).expanduser()
         source = path.absolute() if path.exists() else self.source
-        return replace(self, source=source, adapter=self.adapter and self.adapter.absolute())
+        return replace(self, source=source, adapter=self.adapter and _absolute(named_adapters(self.adapter)))
 
 
 @dataclass
@@ -100,7 +102,8 @@ class CheckpointUnderTest:
     def facts(self) -> dict[str, Any]:
         """The model's facts and kind of device, without loading it if its files are unchanged since the last time."""
         if not self.known_facts:
-            sources = [each for each in (self.source.source, self.source.adapter) if each is not None]
+            adapter = self.source.adapter
+            sources = [self.source.source, *(() if adapter is None else adapter_stack(adapter))]
             self.known_facts = cached_facts(self.facts_folder, sources, self.options, self._facts)
         return self.known_facts
 
@@ -169,7 +172,7 @@ def check_sources(checkpoints: Iterable[CheckpointSource]) -> None:
             if each.adapter is None:
                 check_source(each.source, each.revision)
             else:  # of the base, which is checked itself
-                adapter_folder(each.adapter)
+                adapter_stack(each.adapter)
         except SourceError as error:
             where = each.adapter or each.source
             missing[each.name if each.name == str(where) else f"{each.name} ({where!s:.200})"] = error
@@ -178,11 +181,19 @@ def check_sources(checkpoints: Iterable[CheckpointSource]) -> None:
         raise SourceError("models that can be compared", came, next(iter(missing.values())).do)
 
 
+def _absolute(adapters: Sequence[str]) -> Path:
+    """Adapters in their order as one path, independent of the working directory."""
+    return Path("+".join(str(Path(each).expanduser().absolute()) for each in adapters))
+
+
 def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
-    """A hub name may have ``@revision``; a run's folder stands for its model, or else its adapter."""
+    """A hub name may have ``@revision``; a run's folder stands for its model, or else its adapter; A+B for both."""
     if not isinstance(source, (str, Path)):
         return CheckpointSource(name or type(source).__name__, source)
     path = Path(source).expanduser()
+    if len(adapters := named_adapters(source)) > 1:
+        own = "+".join(Path(each).name for each in adapters)
+        return CheckpointSource(name or own, base, adapter=_absolute(adapters))
     if not str(source).strip() or not path.exists():  # an empty text would be the working directory
         hub_name, separator, revision = str(source).partition("@")
         return CheckpointSource(name or str(source), hub_name, revision if separator else None)
@@ -199,7 +210,9 @@ def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource
 
     Either is a path that every process can resolve.
     """
-    folder = checkpoint.adapter or (checkpoint.source if isinstance(checkpoint.source, Path) else None)
+    folder = checkpoint.source if isinstance(checkpoint.source, Path) else None
+    if checkpoint.adapter is not None:
+        folder = Path(named_adapters(checkpoint.adapter)[-1])
     run = None if folder is None or has_tokenizer(folder) else run_of(folder)
     if run is not None and has_tokenizer(run):
         return replace(checkpoint, tokenizer=run, of_run=True)

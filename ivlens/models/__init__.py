@@ -1,7 +1,8 @@
 """The only door to TransformerLens: sources -> HookedTransformer -> exports, hook names, runs, last-token streams."""
 
-from .adapters import adapter_folder as adapter_folder
+from .adapters import adapter_stack as adapter_stack
 from .adapters import adapter_tokenizer as adapter_tokenizer
+from .adapters import named_adapters as named_adapters
 from .baking import OutputBias as OutputBias
 from .baking import find_bias as find_bias
 from .baking import write_baked as write_baked
@@ -32,6 +33,7 @@ from .facts import model_facts as model_facts
 from .facts import note_repair as note_repair
 from .facts import package_versions as package_versions
 from .facts import provenance as provenance
+from .facts import stamp_later as stamp_later
 from .facts import tokenizer_sha256 as tokenizer_sha256
 from .facts import unchanged as unchanged
 from .finding import check_source as check_source

@@ -3,6 +3,7 @@
 import copy
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,37 +58,77 @@ def adapter_folder(adapter: str | Path) -> Path:
     return folder
 
 
+def adapter_stack(adapter: str | Path) -> tuple[Path, ...]:
+    """The folders of the adapters that an adapter consists of, in the order in which they are merged.
+
+    Several are named in their order, as in ``A+B``; one that says that it was trained on another adapter's folder comes
+    after that one.
+
+    Raises:
+        SourceError: one of them is missing, or two were trained on each other.
+    """
+    folders: list[Path] = []
+    for named in named_adapters(adapter):
+        chain = [adapter_folder(named)]
+        while (below := _trained_on(chain[0])) is not None:
+            if below in chain:
+                raise SourceError("an adapter that was not trained on itself", f"{below}", REMEDY)
+            chain.insert(0, below)
+        folders += [each for each in chain if each not in folders]
+    return tuple(folders)
+
+
+def named_adapters(adapter: str | Path) -> list[str]:
+    """The adapters that a text names, one or several joined by plus signs, which a folder's name may have itself."""
+    text = str(adapter)
+    if not Path(text).expanduser().exists():
+        for sign in re.finditer(r"\+", text):
+            if Path(text[: sign.start()]).expanduser().is_dir():
+                return [text[: sign.start()], *named_adapters(text[sign.end() :])]
+    return [text]
+
+
+def _trained_on(folder: Path) -> Path | None:
+    """The adapter's folder that an adapter was trained on, None where that is a model or not on this machine."""
+    settings = read_object(folder / ADAPTER_CONFIG, f"a PEFT adapter at {folder}")
+    base = settings.get("base_model_name_or_path")
+    below = Path(base).expanduser() if isinstance(base, str) and base else None
+    if below is None or not (below / ADAPTER_CONFIG).is_file() or (below / CONFIG).is_file():
+        return None
+    return adapter_folder(below)
+
+
 def adapter_tokenizer(adapter: str | Path) -> Any:
-    """The tokenizer that was saved with an adapter; None if there is none, so that the base's is used."""
-    folder = adapter_folder(adapter)
-    return read_tokenizer(folder, str(adapter)) if has_tokenizer(folder) else None
+    """The tokenizer that was saved with an adapter, or with the last of several that has one; None if there is none, so
+    that the base's is used."""
+    found = [each for each in adapter_stack(adapter) if has_tokenizer(each)]
+    return read_tokenizer(found[-1], str(found[-1])) if found else None
 
 
-def recorded_base(adapter: str | Path) -> tuple[str, str] | None:
+def recorded_base(folder: Path) -> tuple[str, str] | None:
     """SHA-256 and dtype of the base that an adapter exported by ivlens was trained on, None for other adapters."""
-    path = adapter_folder(adapter) / MARK
+    path = folder / MARK
     if not path.is_file():
         return None
-    facts = read_object(path, f"a readable {MARK} at {adapter}")
+    facts = read_object(path, f"a readable {MARK} at {folder}")
     model, settings = facts.get("model"), facts.get("settings")
     if not isinstance(model, dict) or not isinstance(settings, dict) or "base_weights_sha256" not in settings:
         return None
     return str(settings["base_weights_sha256"]), str(model.get("dtype"))
 
 
-def merged_adapter(model: PreTrainedModel, name: str, adapter: str | Path) -> PreTrainedModel:
-    """The model called ``name``, changed in place, with an adapter in its weights.
+def merged_adapter(model: PreTrainedModel, name: str, folder: Path, merged: Sequence[Path] = ()) -> PreTrainedModel:
+    """The model called ``name``, changed in place, with an adapter in its weights after those that are ``merged``.
 
     Raises:
         SourceError: peft is not installed, or the adapter cannot be read or does not fit.
         MismatchError: merged and unmerged adapter give different logits.
     """
     peft_model = _peft_model()
-    folder = adapter_folder(adapter)
     expected = f"a PEFT adapter for {name} at {folder}"
     settings = read_object(folder / ADAPTER_CONFIG, expected)
     if recorded_base(folder) is None:
-        _check_base(settings, model, name, folder)
+        _check_base(settings, [name, model.config.name_or_path or "", *map(str, merged)], folder)
     with library_errors(expected, REMEDY):
         _resize(model, tensor_shapes({folder / ADAPTER_WEIGHTS: []}, expected), expected)
         adapted = peft_model.from_pretrained(model, str(folder))
@@ -127,13 +168,13 @@ def _peft_model() -> Any:
     return PeftModel
 
 
-def _check_base(settings: dict[str, Any], model: PreTrainedModel, name: str, folder: Path) -> None:
-    """Warn where the adapter names another base model; of folders and hub names only the last part is compared."""
+def _check_base(settings: dict[str, Any], names: Sequence[str], folder: Path) -> None:
+    """Warn where the adapter names another base than these; of folders and hub names only the last part is compared."""
     trained_on = settings.get("base_model_name_or_path")
-    ours = {Path(str(each)).name.lower() for each in (name, model.config.name_or_path) if each}
+    ours = {Path(str(each)).name.lower() for each in names if each}
     if isinstance(trained_on, str) and trained_on and ours and Path(trained_on).name.lower() not in ours:
         warnings.warn(
-            f"the adapter at {folder} was trained on {trained_on:.100}, and is merged into {name}",
+            f"the adapter at {folder} was trained on {trained_on:.100}, and is merged into {names[0]}",
             SourceWarning,
             stacklevel=4,
         )

@@ -82,6 +82,15 @@ def unchanged(model: Model, *, since: bool = False) -> Iterator[None]:
         _UNCHANGED.discard(model)
 
 
+def stamp_later(model: Model, earlier: Mapping[str, Any], weights: str) -> None:
+    """Attach the ``earlier`` facts of a model whose weights have changed since, and are named instead of hashed.
+
+    Hashing them takes as long as reading them all, which is too much for numbers of which no record is made.
+    """
+    model.ivlens_facts = dict(earlier) | {"weights_sha256": weights}  # type: ignore[assignment]
+    model.ivlens_versions = ()  # type: ignore[assignment]
+
+
 def note_repair(model: Model, repair: Mapping[str, Any]) -> None:
     """Add to the model's provenance what was put back, and from which base."""
     model.ivlens_facts = model_facts(model) | {"repair": dict(repair)}  # type: ignore[assignment]

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ..checks import checked
 from ..errors import ArgumentError, MismatchError, SourceError, SourceWarning, UnsupportedError
 from ..vocabulary import Engine
-from .adapters import adapter_tokenizer, recorded_base
+from .adapters import adapter_stack, adapter_tokenizer, recorded_base
 from .bridge import Bridge, check_bridge
 from .engines import HookedTransformer, HookedTransformerConfig, Model, check_hooked, has_hooked
 from .export import remember_origin
@@ -55,7 +55,8 @@ def load_model(
         dtype: number format of the weights: float32, float64, bfloat16 or float16 (None: float32, or that of a model
             object that is taken as it is).
         revision: branch, tag or commit of a model on the hub.
-        adapter: a PEFT adapter to merge into the weights, a folder or a hub name.
+        adapter: a PEFT adapter to merge into the weights, a folder or a hub name; several in their order as "A+B". One
+            that says that it was trained on another adapter's folder is merged after that one.
         tokenizer: the folder, hub name or .gguf file of a tokenizer in place of the adapter's or else the model's own.
             A tokenizer of Hugging Face itself will do too.
         engine: what computes the model: hooked (TransformerLens' HookedTransformer: 17 families, fastest sweeps),
@@ -166,8 +167,10 @@ def _opened(
         tokenizer = adapter_tokenizer(adapter)
     opened = open_source(source, dtype, revision, tokenizer, any_family=any_family)
     if adapter is not None:
-        _check_base(opened, adapter, dtype)
-        opened = merge_adapter(opened, adapter)
+        stack = adapter_stack(adapter)
+        for number, folder in enumerate(stack):
+            _check_base(opened, folder, dtype)
+            opened = merge_adapter(opened, folder, stack[:number])
     check_finite_weights(opened.model.state_dict(), opened.name)
     return replace(opened, own_tokenizer=read)
 
@@ -194,7 +197,7 @@ def check_device(device: str | torch.device | None) -> None:
         raise ArgumentError("device to be one that is here, like 'cpu' or 'cuda'", f"{device!r} ({reason})") from error
 
 
-def _check_base(base: Source, adapter: str | Path, dtype: torch.dtype) -> None:
+def _check_base(base: Source, adapter: Path, dtype: torch.dtype) -> None:
     """Warn where an adapter that ivlens exported was trained on other weights than the base's."""
     recorded = recorded_base(adapter)
     if recorded is None or not (has_hooked() and is_represented(base.model.config)):

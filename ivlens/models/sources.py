@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,14 +132,14 @@ def lacks_tokenizer(source: Any) -> bool:
     return getattr(source, "tokenizer", None) is None and not getattr(source, "name_or_path", None)
 
 
-def merge_adapter(source: Source, adapter: str | Path) -> Source:
-    """Merge a PEFT adapter into the source's weights.
+def merge_adapter(source: Source, folder: Path, merged: Sequence[Path]) -> Source:
+    """Merge a PEFT adapter into the source's weights, after those that are ``merged``.
 
     Raises:
         SourceError: peft is not installed, or the adapter cannot be read or does not fit.
         MismatchError: its merge is not what it does unmerged.
     """
-    return replace(source, model=merged_adapter(source.model, source.name, adapter))
+    return replace(source, model=merged_adapter(source.model, source.name, folder, merged))
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

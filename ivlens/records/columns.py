@@ -212,7 +212,11 @@ MEASURED_ABILITY = {
     "cosine": _float("-1 to 1", "Cosine with the base's vector of the vector that the same heads give now."),
     "norm_ratio": _float("ratio", "Norm of that vector, relative to the base's."),
     "alignment": _float("-1 to 1", "Mean cosine of the hidden state at the last token with the base's vector."),
+    "forgetting": _float("accuracy", "Accuracy before the first step minus accuracy now, on the same prompts."),
+    **_bounds("forgetting", "accuracy", "paired by prompt, Agresti and Min"),
 }
+OF_VECTORS = ("cosine", "norm_ratio", "alignment")
+ONLY_OF_SOME = {*OF_VECTORS, "forgetting", "forgetting_low", "forgetting_high"}
 
 STAGE = _int("tasks", "How many tasks of the sequence were learned before it was measured; 0 is the base.")
 CONTINUAL_MEASURE = _text(
@@ -525,7 +529,7 @@ FRAMES: dict[str, dict[str, Column]] = {
             '"new" for tasks of the sequence, "keep" for old abilities, "knowledge" for these without an instruction, '
             '"zero-shot" and "in-context" for general abilities.'
         ),
-        **{name: column for name, column in MEASURED_ABILITY.items() if name not in ("step", "role", "correct")},
+        **{name: MEASURED_ABILITY[name] for name in ("ability", *ANSWERS, "token_probability", *OF_VECTORS)},
     },
     "ContinualRun.matrix": {
         "TASK": _float("0 to 1", "Mean score of the task after the row's stage, or probability of its answer."),
@@ -598,7 +602,7 @@ OPTIONAL = {
         "rehearsal",
         "replay",
     },
-    "ContinualRun.to_frame": {"cosine", "norm_ratio", "alignment"},
-    "TrainingRun.abilities": {"cosine", "norm_ratio", "alignment"},
-    "TrainingRun.final": {"cosine", "norm_ratio", "alignment"},
+    "ContinualRun.to_frame": {*OF_VECTORS},
+    "TrainingRun.abilities": ONLY_OF_SOME,
+    "TrainingRun.final": ONLY_OF_SOME,
 }

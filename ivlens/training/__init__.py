@@ -19,6 +19,7 @@ from .continual_config import ablations as ablations
 from .loop import fine_tune as fine_tune
 from .monitor import Ability as Ability
 from .monitor import measure as measure
+from .monitor import with_vector as with_vector
 from .sampler import rehearsal_prompts as rehearsal_prompts
 from .term import Batch as Batch
 from .term import Term as Term

@@ -231,10 +231,9 @@ class _Sequence:
             merge_lora(self.model)
         if self.resumable:
             self._save_weights(stage)
-            for path in (
-                folder.glob("state*.safetensors") if training.lora is None else ()
-            ):  # large; of LoRA, its factors
-                path.unlink()
+            if training.lora is None:  # LoRA's are small, and O-LoRA reads their factors
+                for path in folder.glob("state*.safetensors"):
+                    path.unlink()
 
     def _folder(self, stage: int) -> Path:
         """Where a stage's run is."""

@@ -1,22 +1,24 @@
 """Abilities that are measured during training: the model's answers, and how their instruction vectors changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..activations import capture
 from ..checks import Count, Natural, checked
 from ..errors import ArgumentError
 from ..files import short_hash
-from ..models import HookedTransformer, at_least_float32, provenance, resid_pre_name, unchanged, z_name
+from ..models import Model, at_least_float32, provenance, resid_pre_name, unchanged, z_name
 from ..records import HeadMeans, short_repr
 from ..scoring import check_answers, evaluate
 from ..tasks import AnyFormat, Prompt, Task
 from ..text import plural
 from ..vectors import InstructionVector, instruction_vector, vector_values
-from ..vocabulary import check_layer
+from ..vocabulary import Head, check_layer
 
 
 @checked
@@ -80,7 +82,7 @@ class Ability:
         return short_hash((self.prompts, vector, self.layer, self.n_watched))
 
     @checked
-    def check(self, model: HookedTransformer) -> None:
+    def check(self, model: Model) -> None:
         """Raise the errors that measuring the ability on the model would raise.
 
         Args:
@@ -110,14 +112,14 @@ class Abilities:
         """The abilities' digests, by name."""
         return {each.name: each.digest for each in (*self.new, *self.keep)}
 
-    def check(self, model: HookedTransformer) -> None:
+    def check(self, model: Model) -> None:
         """Raise, before the first step, the errors that measuring the abilities would raise."""
         if len(self.digests) < len(self.new) + len(self.keep):
             raise ArgumentError("abilities of different names", ", ".join(sorted(self.digests)))
         for ability in (*self.new, *self.keep):
             ability.check(model)
 
-    def measure(self, model: HookedTransformer, step: int, known: Callable[[int, str], bool]) -> Iterator[dict]:
+    def measure(self, model: Model, step: int, known: Callable[[int, str], bool]) -> Iterator[dict]:
         """Measure each ability that is not ``known`` after ``step`` steps; return rows of the log."""
         for role, abilities in (("new", self.new), ("keep", self.keep)):
             for ability in abilities:
@@ -127,7 +129,7 @@ class Abilities:
                     yield {"step": step, "role": role} | row
 
 
-def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
+def measure(model: Model, ability: Ability, *, batch_size: int = 32, since: bool = False) -> dict[str, Any]:
     """Measure accuracy and probabilities on an ability's prompts; cosine, norm ratio and alignment of its vector.
 
     The vector is recomputed from the same heads on the ability's prompts with the current weights (arXiv 2406.12227).
@@ -135,6 +137,8 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
     Args:
         model: the model as it is now.
         ability: what is measured.
+        batch_size: prompts in one forward pass.
+        since: nobody has changed the model since its facts were attached, so that they are not checked.
 
     Returns:
         ``accuracy`` with its 95% interval (``low``, ``high``), ``probability`` of the answers with its standard error,
@@ -147,13 +151,26 @@ def measure(model: HookedTransformer, ability: Ability) -> dict[str, Any]:
         >>> measure(model, iv.Ability("old", tuple(prompts)))["n"]
         4
     """
-    with unchanged(model):
-        return measured_row(model, ability)
+    with unchanged(model, since=since):
+        return measured_row(model, ability, batch_size=batch_size)
 
 
-def measured_row(model: HookedTransformer, ability: Ability, *, per_prompt: bool = False) -> dict[str, Any]:
+def with_vector(model: Model, ability: Ability, heads: Sequence[Head], *, batch_size: int = 32) -> Ability:
+    """The ability with the vector that these heads give on its own prompts now, which makes the model its base.
+
+    Args:
+        model: the base.
+        ability: an ability; a vector that it has is replaced.
+        heads: the heads that are summed.
+        batch_size: prompts in one forward pass.
+    """
+    vector, _ = _vector_now(model, ability, heads, batch_size)
+    return replace(ability, vector=replace(vector, task=ability.name))
+
+
+def measured_row(model: Model, ability: Ability, *, batch_size: int = 32, per_prompt: bool = False) -> dict[str, Any]:
     """What ``measure`` returns; also ``scores`` and ``probabilities`` of each prompt where these are wanted."""
-    found = evaluate(model, ability.prompts)
+    found = evaluate(model, ability.prompts, batch_size=batch_size)
     low, high = found.accuracy_interval()
     row = {
         "ability": ability.name, "accuracy": found.accuracy, "low": low, "high": high,
@@ -163,7 +180,7 @@ def measured_row(model: HookedTransformer, ability: Ability, *, per_prompt: bool
     }  # fmt: skip
     if per_prompt:
         row |= {"scores": found.prompt_scores.tolist(), "probabilities": found.probabilities.tolist()}
-    return row if ability.vector is None else row | _of_vector(model, ability, ability.vector)
+    return row if ability.vector is None else row | _of_vector(model, ability, ability.vector, batch_size)
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -178,15 +195,20 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([*found, *mean])
 
 
-def _of_vector(model: HookedTransformer, ability: Ability, base: InstructionVector) -> dict[str, float]:
+def _of_vector(model: Model, ability: Ability, base: InstructionVector, batch_size: int) -> dict[str, float]:
+    now, hidden = _vector_now(model, ability, base.heads, batch_size)
+    alignment = torch.cosine_similarity(hidden.double(), vector_values(model, base).double().cpu()[None], dim=1)
+    return {"cosine": now.cosine(base), "norm_ratio": now.norm / base.norm, "alignment": alignment.mean().item()}
+
+
+def _vector_now(
+    model: Model, ability: Ability, heads: Sequence[Head], batch_size: int
+) -> tuple[InstructionVector, Float[Tensor, "prompt d_model"]]:
+    """The vector of these heads on the ability's prompts, and the hidden states at their last tokens."""
     prompts, n_layers = ability.prompts[: ability.n_watched], model.cfg.n_layers
     entering = resid_pre_name(n_layers // 2 if ability.layer is None else ability.layer)
     outputs = [z_name(layer) for layer in range(n_layers)]
-    found = capture(model, prompts, [*outputs, entering], reduce="none")
+    found = capture(model, prompts, [*outputs, entering], reduce="none", batch_size=batch_size)
     z = torch.stack([found[point].double().mean(0) for point in outputs])
     means = HeadMeans(z.to(at_least_float32(model.cfg.dtype)), len(prompts), provenance=provenance(model))
-    now = instruction_vector(model, means, base.heads)
-    alignment = torch.cosine_similarity(
-        found[entering].double(), vector_values(model, base).double().cpu()[None], dim=1
-    )
-    return {"cosine": now.cosine(base), "norm_ratio": now.norm / base.norm, "alignment": alignment.mean().item()}
+    return instruction_vector(model, means, heads), found[entering]

@@ -43,7 +43,7 @@ from .positions import position_heatmap
 from .stability import stability_curve, stability_heatmap
 from .sweep import sweep_heatmap
 from .tables import frame_table
-from .training import training_curves
+from .training import took_steps, training_curves
 from .transfer import transfer_heatmaps
 
 MOST_ROWS = {"heads": 20, "heads and parts": 10, "combinations": 10, "prompts": 50}  # of a table
@@ -145,7 +145,7 @@ def transfer_parts(matrix: TransferMatrix) -> list[Body]:
 
 def training_parts(run: TrainingRun) -> list[Body]:
     """The curves of a run with at least one step, why it ended early, and its abilities as last measured."""
-    parts: list[Body] = [partial(training_curves, run) if run.steps else prose("No step was taken.")]
+    parts: list[Body] = [partial(training_curves, run) if took_steps(run) else prose("No step was taken.")]
     if run.stopped:
         parts.append(prose(f"Stopped early: {run.stopped}"))
     final = run.final()

@@ -81,11 +81,16 @@ def training_curves(runs: Mapping[str, TrainingRun] | TrainingRun, *, title: str
     return draft.figure()
 
 
+def took_steps(run: TrainingRun) -> bool:
+    """Whether a run took steps, of which perhaps only measures were logged."""
+    return run.steps > 0 or any(row.get("step") for row in run.measured)
+
+
 def _check_runs(runs: Mapping[str, TrainingRun]) -> None:
     if not runs:
         raise ArgumentError("one training run or more", "none")
     for name, run in runs.items():
-        if not run.steps:
+        if not took_steps(run):
             raise ArgumentError("training runs of one step or more", f"none in {name!r}" if name else "none")
 
 
@@ -179,7 +184,7 @@ def _legend_lines(names: list[str]) -> list[str]:
 
 
 def _facts(runs: Mapping[str, TrainingRun], values: pd.DataFrame) -> str:
-    facts = "the loss and its terms at each step"
+    facts = "the loss and its terms at each step" if any(run.steps for run in runs.values()) else "no loss was logged"
     if counts := sorted({int(row["n"]) for run in runs.values() for row in run.measured if "n" in row}):
         least = f"{counts[0]} to " if len(counts) > 1 else ""
         facts += f"; accuracy with its 95% interval, n = {least}{plural(counts[-1], 'prompt')}"

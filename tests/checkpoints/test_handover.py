@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ivlens as iv
@@ -283,6 +285,10 @@ def test_mergekits_config_has_any_name(name: str, folder: Any) -> None:
 def test_mergekit_is_told_of_an_adapter_with_its_base(tmp_path: Path) -> None:
     (tmp_path / "run" / "adapter").mkdir(parents=True)
     (tmp_path / "run" / "adapter" / "adapter_config.json").write_text("{}")
+    save_file({"a": torch.zeros(1)}, tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert mergekit_names("base", str(tmp_path / "run")) == ("base", f"base+{tmp_path / 'run' / 'adapter'}")
+    shutil.copytree(tmp_path / "run" / "adapter", tmp_path / "second")
+    with pytest.raises(UnsupportedError, match="got adapters one on the other"):
+        mergekit_names("base", f"{tmp_path / 'run' / 'adapter'}+{tmp_path / 'second'}")
     assert mergekit_names("org/base", "org/tuned@v1") == ("org/base", "org/tuned@v1")
     assert mergekit_names("smollm2", "org/tuned")[0] == str(PACKAGED["smollm2"].folder)

@@ -8,6 +8,7 @@ import pytest
 
 import ivlens as iv
 from ivlens import cli
+from ivlens.files import safe_name
 
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 FEW = [
@@ -63,7 +64,7 @@ def test_an_ablation_has_a_record_of_each_run_and_one_page(base: Path, capsys: p
     given = words(base, "out", "--guidance", "l2", "--ablate-terms", "--ablate-seeds", "0,1", "--lora", "2")
     assert cli.main(given) == 0
     out = base.parent / "out"
-    names = {f"{name}, seed {seed}" for name in ("whole", "plain") for seed in (0, 1)}
+    names = {safe_name(f"{name}, seed {seed}") for name in ("whole", "plain") for seed in (0, 1)}
     assert {path.parent.name for path in out.glob("*/continual.safetensors")} == names
     assert "4 runs" in capsys.readouterr().out
     assert (out / "runs.csv").read_text().count("\n") == 5

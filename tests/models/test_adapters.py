@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from ivlens import export_adapter, load_model
 from ivlens.errors import MismatchError, SourceError, SourceWarning
-from ivlens.models import add_lora, lora_factors
+from ivlens.models import adapter_stack, adapter_tokenizer, add_lora, lora_factors
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
 TOKENS = torch.arange(10, 40)[None]
@@ -251,3 +251,56 @@ def test_an_adapter_beside_its_model_has_to_move(base: Any) -> None:
     for source, options in ((folder, {}), (folder, {"adapter": folder}), (folder / "model.gguf", {})):
         with pytest.raises(SourceError, match=r"an adapter in one folder; move adapter_config\.json"):
             load_model(source, **options)
+
+
+def trained_on(base: Path, model: Any, name: str, seed: int, **what: Any) -> tuple[Path, Any]:
+    """The folder of a random adapter, trained on a model, and that model with the adapter merged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        options = {"r": 4, "target_modules": ["q_proj", "o_proj"], "init_lora_weights": False, "use_dora": True, **what}
+        adapted = peft.get_peft_model(model, peft.LoraConfig(**options))
+    adapted.save_pretrained(base.parent / name)
+    return base.parent / name, adapted.eval().merge_and_unload()
+
+
+@torch.no_grad()
+def test_adapters_one_on_the_other_are_merged_in_order(base: Any) -> None:
+    """DoRA's norms are those of the weights below, so that the other order would be another model."""
+    folder = base()
+    first, below = trained_on(folder, plain(folder), "first+", 1)
+    second, both = trained_on(folder, below, "second", 2)
+    theirs = both(TOKENS).logits
+    named = f"{first}+{second}"
+    torch.testing.assert_close(load_model(folder, adapter=named)(TOKENS), theirs, atol=1e-4, rtol=1e-5)
+    other = load_model(folder, adapter=f"{second}+{first}")(TOKENS)
+    assert (other - theirs).abs().max() > 0.01
+    settings = json.loads((second / "adapter_config.json").read_text())
+    (second / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": str(first)}))
+    assert adapter_stack(second) == adapter_stack(named) == (first, second)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SourceWarning)
+        torch.testing.assert_close(load_model(folder, adapter=second)(TOKENS), theirs, atol=1e-4, rtol=1e-5)
+        bridge = load_model(folder, adapter=second, engine="bridge")
+    torch.testing.assert_close(bridge(TOKENS), theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_adapters_in_a_circle_or_missing_are_refused(base: Any) -> None:
+    folder = base()
+    first, _ = trained_on(folder, plain(folder), "first", 1)
+    settings = json.loads((first / "adapter_config.json").read_text())
+    (first / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": str(first)}))
+    with pytest.raises(SourceError, match="an adapter that was not trained on itself"):
+        load_model(folder, adapter=first)
+    second, _ = trained_on(folder, plain(folder), "second", 1)
+    with pytest.raises(SourceError, match=r"a PEFT adapter for a model at nowhere"):
+        load_model(folder, adapter=f"{second}+nowhere")
+
+
+def test_the_last_tokenizer_of_several_adapters_is_taken(base: Any, tiny_tokenizer: Any) -> None:
+    folder = base()
+    first, below = trained_on(folder, plain(folder), "first", 1)
+    second, _ = trained_on(folder, below, "second", 2)
+    tiny_tokenizer(chat_template=TEMPLATE).save_pretrained(first)
+    assert adapter_tokenizer(f"{first}+{second}").chat_template == TEMPLATE
+    tiny_tokenizer(chat_template="2" + TEMPLATE).save_pretrained(second)
+    assert load_model(folder, adapter=f"{first}+{second}").tokenizer.chat_template == "2" + TEMPLATE

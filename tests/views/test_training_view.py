@@ -278,3 +278,13 @@ def test_missing_columns_no_rows_and_percentages_are_refused() -> None:
     for frame in (points().iloc[:0], points(kept=80.0), points(learned=math.nan)):
         with pytest.raises(ArgumentError, match="one point or more, accuracies being from 0 to 1"):
             tradeoff_scatter(frame)
+
+
+def test_a_run_whose_losses_nobody_logged_shows_its_abilities() -> None:
+    rows = [
+        {"step": step, "role": "keep", "ability": "old", "accuracy": 0.5, "low": 0.2, "high": 0.8, "n": 10}
+        for step in (0, 5)
+    ]
+    figure = training_curves(TrainingRun(torch.zeros(0, 1).double(), ("loss",), tuple(rows)))
+    assert [[*trace.x] for trace in figure.data if trace.name != "interval"] == [[0, 5]]
+    assert "no loss was logged" in figure.layout.title.text
