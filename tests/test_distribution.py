@@ -89,6 +89,7 @@ def test_what_is_installed_from_the_wheel_runs_and_finds_its_data(dist: Path, tm
     site = tmp_path / "venv" / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # what ivlens needs is not installed again
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet"]
+    install.append("--ignore-installed")  # ivlens itself may be among the packages that are not installed again
     subprocess.run([*install, next(dist.glob("*.whl"))], check=True, capture_output=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
