@@ -14,6 +14,7 @@ from ..records import ContinualRun, compare_sequences, write_atomically
 from ..tasks import Task, list_sequences, load_sequence
 from ..text import plural
 from ..training import ContinualConfig, ablations, continual
+from ..training.processes import joined_processes
 from .loading import given, model_shape, read_model
 from .sizes import say_training
 from .tables import show
@@ -37,12 +38,15 @@ def run(options: argparse.Namespace) -> None:
     if shape := model_shape(options.model, options.revision):
         for each in variants.values():
             check_for_model(each.training, each.k, *shape)
-    check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
+    if is_first := joined_processes().is_first:
+        check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
     runs: dict[str, ContinualRun] = {}
     for name, each in variants.items():
         if len(variants) > 1:
             log.info(f"run {len(runs) + 1} of {len(variants)}: {name}")
         runs[name] = _run(options, each, tasks, kept, general, folders[name], alone=len(variants) == 1)
+    if not is_first:
+        return
     write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
     views.write_continual_report(options.out / PAGE, runs)
     log.info(f"wrote {options.out}: {PAGE}, runs.csv, and of each run {RECORD}")
@@ -63,7 +67,7 @@ def _run(
     model = only_hooked(read_model(options, engine="hooked"), "training")
     say_training(model, config.training, folder)
     found = continual(model, tasks, config, keep=kept, general=general, out=folder)
-    if alone:
+    if alone and joined_processes().is_first:
         with held(folder):
             export_hf(model, folder / "model")
     return found

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..models import HookedTransformer, check_training, export_adapter, export_h
 from ..records import TrainingRun
 from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
+from ..training.processes import joined_processes
 from ..training.state import drop_spare
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import check_count, check_layers
@@ -51,8 +53,9 @@ def run(options: argparse.Namespace) -> None:
     if shape := model_shape(options.model, options.revision):
         check_for_model(config, k, *shape)
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
-    check_targets(*(options.out / name for name in WRITTEN), *paths.values())
-    with held(options.out):
+    if is_first := joined_processes().is_first:
+        check_targets(*(options.out / name for name in WRITTEN), *paths.values())
+    with held(options.out) if is_first else nullcontext():
         _train(options, task, kept, config, asked, k, paths)
 
 
@@ -84,6 +87,8 @@ def _train(
         adapters=options.adapters,
         out=options.out,
     )
+    if not joined_processes().is_first:
+        return
     run.save(options.out / "run.safetensors", overwrite=True)
     if run.stopped:
         raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")

@@ -4,6 +4,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from ..vocabulary import ContinualRole, Split
 from .continual_config import ContinualConfig
 from .loop import fine_tune
 from .monitor import Ability, measured_row
+from .processes import Processes, joined_processes
 from .sampler import rehearsal_prompts
 from .trainable import changed_names, check_trainable
 
@@ -59,7 +61,8 @@ def continual(
     As in arXiv 2406.12227 and 2502.11019: the guidance's base is the model before each task, and so is the model that
     a new task's vector is computed on; the vectors of old abilities are those of the base. Replay has examples of old
     abilities and of earlier tasks of the sequence; rehearsal has the instructions of built-in tasks that are neither
-    learned nor measured.
+    learned nor measured. In several processes, as ``accelerate launch`` starts them, each takes its part of every
+    step's prompts; the first one measures and writes.
 
     Args:
         model: the base, in float32 or float64.
@@ -91,9 +94,12 @@ def continual(
     tasks, kept, others = (as_tasks(each) for each in (sequence, keep, general))
     _check_tasks(tasks, kept, others, config)
     check_trainable(model, config.training)
-    with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
+    processes = joined_processes()
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out)
-        return _Sequence.of(model, tasks, kept, others, config, folder, out is not None).run()
+        if processes.is_first:
+            stack.enter_context(held(folder))
+        return _Sequence.of(model, tasks, kept, others, config, folder, out is not None, processes).run()
 
 
 def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task], config: ContinualConfig) -> None:
@@ -127,6 +133,7 @@ class _Sequence:
     config: ContinualConfig
     folder: Path
     resumable: bool
+    processes: Processes
     origin: dict[str, Any]
     key: dict[str, Any]
     rows: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
@@ -135,9 +142,10 @@ class _Sequence:
     def of(
         cls, model: HookedTransformer, tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task],
         config: ContinualConfig, folder: Path, resumable: bool,
+        processes: Processes,
     ) -> "_Sequence":  # fmt: skip
         """The run, checked as far as it can be before anything is computed."""
-        found = cls(model, tasks, kept, [], config, folder, resumable, {}, {})
+        found = cls(model, tasks, kept, [], config, folder, resumable, processes, {}, {})
         digests = {task.name: task.digest for task in (*tasks, *kept, *general)}
         found.origin = provenance(model, continual=config.facts, tasks=digests)
         key = found.origin["settings"] | {
@@ -223,13 +231,14 @@ class _Sequence:
         )  # fmt: skip
         if run.stopped:
             raise RecordError(f"a finite loss on task {stage}, {task.name}", run.stopped, "lower the learning rate")
-        if self.resumable:
+        writes = self.resumable and self.processes.is_first
+        if writes:
             run.save(folder / "run.safetensors", overwrite=True)
         if training.lora is not None:
-            if self.resumable:
+            if writes:
                 export_adapter(self.model, folder / "adapter")
             merge_lora(self.model)
-        if self.resumable:
+        if writes:
             self._save_weights(stage)
             if training.lora is None:  # LoRA's are small, and O-LoRA reads their factors
                 for path in folder.glob("state*.safetensors"):
@@ -255,7 +264,7 @@ class _Sequence:
     def _measure(self, stage: int) -> None:
         """Measure what is not known yet of the abilities after a stage; each is kept as soon as it is measured."""
         due = [(role, each) for role, each in self.abilities if (stage, role, each.name) not in self.rows]
-        if not due:
+        if not (due and self.processes.is_first):
             return
         which = "the base" if stage == 0 else f"after {plural(stage, 'task')}"
         log.info("measuring %s: %s", which, "one ability" if len(due) == 1 else f"{len(due)} abilities")

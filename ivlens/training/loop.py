@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import checked
-from ..errors import HookError, RecordError
+from ..errors import ArgumentError, HookError, RecordError
 from ..files import held, short_hash
 from ..models import HookedTransformer, Model, active_edits, identity, only_hooked, provenance
 from ..progress import ProgressBar
@@ -31,6 +31,7 @@ from .earlier_adapters import earlier_factors, factors_digest
 from .log import Log
 from .monitor import Abilities, Ability, accuracies
 from .penalties import Penalty, penalties_of
+from .processes import Processes, joined_processes
 from .state import CheckpointManager
 from .step import TrainingStep
 from .trainable import Trainable, check_trainable
@@ -60,7 +61,8 @@ def fine_tune(
 
     With ``config.lora`` the updates stay separate; ``merge_lora(model)`` merges them. A loss or gradient that is not
     finite stops the run before the weights change. SIGINT and SIGTERM save and end it after the current step; to
-    resume, load the base model again.
+    resume, load the base model again. In several processes, as ``accelerate launch`` starts them, each takes its part
+    of every step's prompts; the first one measures and writes.
 
     Args:
         model: the base model, in float32 or float64.
@@ -102,22 +104,25 @@ def fine_tune(
     abilities = Abilities(tuple(new), tuple(ability(each) for each in keep))
     abilities.check(model)
     check_trainable(model, config)
-    folder = None if out is None else Path(out)
+    folder, processes = None if out is None else Path(out), joined_processes()
+    if processes.count > 1 and any(term.whole_step for term in config.guidance):
+        raise ArgumentError("one process for floors, which hold for a whole step", f"{processes.count}")
     factors = [earlier_factors(each) for each in adapters]
     prompts = listed(data), vector, _listed_any(rehearse), _listed_any(replay)
-    step = TrainingStep.of(model, config, *prompts, folder)
+    step = TrainingStep.of(model, config, *prompts, folder, processes)
     settings = {name: value for name, value in config.facts.items() if name not in NOT_OF_WEIGHTS}
     merged = {"adapters": [factors_digest(each) for each in factors]} if factors else {}
     origin = provenance(model, training=settings, vector=_digest(vector), **step.digests, **merged)
     key = origin["settings"] | {name: fact for name, fact in identity(origin["model"]).items() if name != "versions"}
-    with nullcontext() if folder is None else held(folder):
+    with held(folder) if folder is not None and processes.is_first else nullcontext():
         checkpoints = CheckpointManager(folder, key, abilities.digests, config.steps)
-        log = Log(folder, key)
+        log = Log(folder if processes.is_first else None, key)
         with Trainable.of(model, config) as trainable:
             step.prepare(trainable.anchors)
             penalties = penalties_of(model, trainable, config, step.fisher_pairs, factors, folder)
             start = checkpoints.load(trainable, log)
-            stopped = _Loop(step, trainable, penalties, checkpoints, log, abilities).run(start)
+            stopped = _Loop(step, trainable, penalties, checkpoints, log, abilities, processes).run(start)
+    processes.wait()
     earlier = {"earlier_versions": checkpoints.versions[:-1]} if len(checkpoints.versions) > 1 else {}
     return log.run({*abilities.digests}, stopped, origin | earlier)
 
@@ -132,6 +137,7 @@ class _Loop:
     checkpoints: CheckpointManager
     log: Log
     abilities: Abilities
+    processes: Processes
 
     def run(self, start: int) -> str:
         """Take the steps from ``start`` on; return why they ended early, if so."""
@@ -150,17 +156,19 @@ class _Loop:
                 self.trainable.average(number)
                 if done == config.steps:
                     self.trainable.finish()
-                if received() or self._due(config.save_every, done):
+                stop = self.processes.largest(received())
+                if stop or self._due(config.save_every, done):
                     self._save()
-                if received():
-                    raise KeyboardInterrupt if received() == signal.SIGINT else SystemExit(128 + received())
+                if stop:
+                    raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
                 self._measure_if_due(done)
         return ""
 
     def _step(self, number: int) -> dict[str, float]:
         """Take a step, unless its loss or gradient is not finite; return its row of the log."""
         began, rate = time.perf_counter(), self.training_step.config.rate(number)
-        losses = self.training_step.backward(number)
+        losses = self.processes.sum_values(self.training_step.losses, self.training_step.backward(number))
+        self.processes.sum_gradients(self.trainable.parameters.values())
         for penalty in self.penalties:
             found = penalty.backward()
             losses |= found | {"loss": losses["loss"] + found["loss"]}
@@ -184,7 +192,7 @@ class _Loop:
 
     def _measure_if_due(self, done: int) -> None:
         config = self.training_step.config
-        if not self._due(config.evaluate_every, done):
+        if not (self.processes.is_first and self._due(config.evaluate_every, done)):
             return
         if self.abilities.digests and done == 0:
             progress.info("measuring %s before the first step", plural(len(self.abilities.digests), "task"))
@@ -196,6 +204,8 @@ class _Loop:
             progress.info("step %d of %d: accuracy %s", done, config.steps, accuracies(rows))
 
     def _save(self) -> None:
+        if not self.processes.is_first:
+            return
         try:
             self.checkpoints.save(self.trainable, self.log)
         except RecordError as error:

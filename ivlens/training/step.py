@@ -30,6 +30,7 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
 from ..vocabulary import TokenizedPrompt
 from .config import TrainingConfig
+from .processes import ALONE, Processes
 from .sampler import PromptSampler
 from .self_written import own_texts
 from .teacher import Teacher, first_tokens, record_z
@@ -48,6 +49,7 @@ class _Pass:
     terms: tuple[tuple[Term, Teacher | None], ...]
     heads: tuple[Head, ...] = ()
     parts: int = 1
+    processes: Processes = ALONE
 
     @property
     def teachers(self) -> list[Teacher]:
@@ -60,11 +62,12 @@ class _Pass:
         return any(term.whole_sequences for term, _ in self.terms)
 
     def batches(self, step: int) -> Iterator[list[int]]:
-        """Indices of the step's prompts, in parts of equal size except the last."""
+        """Indices of this process' share of the step's prompts, in parts of equal size except the last."""
         drawn = self.sampler.drawn(step)
-        size = (len(drawn) + self.parts - 1) // self.parts
-        for start in range(0, len(drawn), size):
-            yield drawn[start : start + size]
+        n_parts = self.parts * self.processes.count
+        size = (len(drawn) + n_parts - 1) // n_parts
+        parts = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+        yield from parts[self.processes.rank :: self.processes.count]
 
     def shares(self, step: int, indices: Sequence[int]) -> tuple[float, float]:
         """These prompts' fractions of the step's answer tokens and of its prompts."""
@@ -94,6 +97,7 @@ class TrainingStep:
         rehearse: Sequence[Prompt] = (),
         replay: Sequence[Prompt] = (),
         folder: Path | None = None,
+        processes: Processes = ALONE,
     ) -> "TrainingStep":
         """The steps of a configuration, checked against what its terms need; call ``prepare`` before the first one.
 
@@ -114,7 +118,8 @@ class TrainingStep:
 
         def made(sampler: PromptSampler, terms: Sequence[Term], parts: int = 1) -> _Pass:
             recorded = heads if any("heads" in term.needs for term in terms) else ()
-            return _Pass(sampler, _with_teachers(model, anchors, sampler, terms, heads, values), recorded, parts)
+            with_teachers = _with_teachers(model, anchors, sampler, terms, heads, values)
+            return _Pass(sampler, with_teachers, recorded, parts, processes)
 
         def pairs(term: Term) -> tuple[TokenizedPrompt, ...]:
             """The prompts of a term that are not the new task's."""
@@ -142,6 +147,12 @@ class TrainingStep:
         pairs |= {f"fisher of {type(term).__name__}": each for term, each in self.fisher_pairs}
         return {name: short_hash(each) for name, each in pairs.items()}
 
+    @property
+    def losses(self) -> list[str]:
+        """Names of all losses that the passes can have, and of their weighted sum."""
+        terms = (term for each in self.passes for term, _ in each.terms)
+        return ["loss", *dict.fromkeys(name for term in terms for name in term.weights)]
+
     def prepare(self, anchors: Mapping[str, Tensor]) -> None:
         """Save the initial weights that are needed, and fill the teachers' caches while the model is still the base."""
         self.anchors.update(anchors)
@@ -150,7 +161,10 @@ class TrainingStep:
                 teacher.fill_cache(self.config.steps)
 
     def backward(self, step: int) -> dict[str, float]:
-        """Add the step's gradients to the parameters; return each loss's mean, and the weighted sum as ``loss``."""
+        """Add this process' share of the step's gradients to the parameters; return its share of each loss's mean.
+
+        The weighted sum of these is ``loss``.
+        """
         means: dict[str, float] = defaultdict(float)
         for each in self.passes:
             weights = {name: weight for term, _ in each.terms for name, weight in term.weights.items()}
