@@ -64,7 +64,7 @@ def points_of(rows: pd.DataFrame) -> pd.DataFrame:
         parts.append(pd.DataFrame({
             "method": rows["method"] + name, "setting": rows["sequence"] + ", seed " + rows["seed"].astype(str),
             "learned": rows[f"learned {when}"], "kept": rows[f"kept {when}"], "base_kept": rows["base"],
-            "panel": rows["source"] + ", rate " + rows["rate"].map("{:g}".format),
+            "panel": rows["source"] + ", " + rows["method"] + ", rate " + rows["rate"].map("{:g}".format),
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
@@ -110,18 +110,18 @@ def _with_error(values: pd.Series) -> str:
 def controls_table(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
     """Old and new tasks, relative to the base and to the tuned model: repaired, and as far from tuned at random."""
     frames = [
-        repair.gains().assign(source=each.source, rate=each.rate, checkpoint=each.name)
+        repair.gains().assign(source=each.source, method=each.method, rate=each.rate, checkpoint=each.name)
         for each, repair in repairs.items() if repair.found
     ]  # fmt: skip
     gains = pd.concat(frames, ignore_index=True)
     gains["model"] = gains["model"].str.replace(r" \d+$", "", regex=True)
     rows = []
-    for (source, rate), group in gains.groupby(["source", "rate"], sort=False):
+    for (source, method, rate), group in gains.groupby(["source", "method", "rate"], sort=False):
         for model in ("tuned", "repaired", *CONTROLS):
             own = group[group["model"] == model]
             old, new = (own[own["role"] == role] for role in ("other", "learned"))
             rows.append({
-                "model": source, "rate": f"{rate:g}", "weights": model,
+                "model": source, "method": method, "rate": f"{rate:g}", "weights": model,
                 "old tasks, of base": f"{old['of_base'].mean():.2f}",
                 "new tasks, of tuned": f"{new['of_tuned'].mean():.2f}", "checkpoints": own["checkpoint"].nunique(),
             })  # fmt: skip
