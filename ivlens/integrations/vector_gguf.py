@@ -28,7 +28,7 @@ DTYPES = (torch.float32, torch.float16, torch.float64)
 class _Reader(GGUFReader):
     """GGUF's own, which would go on for as long as a damaged file's counts say, past its end."""
 
-    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+    def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:  # NumPy's integers
         found = super()._get(offset, dtype, count, override_order)
         if len(found) < count:
             raise ValueError("it ends too early")

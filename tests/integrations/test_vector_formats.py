@@ -319,18 +319,24 @@ def test_a_scale_that_is_no_finite_number_is_refused(tmp_path: Path, number: str
         iv.import_vector(path)
 
 
-@pytest.mark.parametrize("kind", [0, 8, 10])
+@pytest.mark.parametrize("kind", [0, 7])
 def test_a_gguf_file_whose_counts_go_past_its_end_is_refused_at_once(tmp_path: Path, kind: int) -> None:
     entry = struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, kind, 2**22)  # a list of so many entries
     (tmp_path / "v.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry + b"\0" * 100)
-    with pytest.raises(iv.RecordError, match="too early|out of bounds"):
+    with pytest.raises(iv.RecordError, match="too early"):
         iv.import_vector(tmp_path / "v.gguf")
 
 
-def test_what_float32_does_not_hold_is_not_written_as_infinite(tmp_path: Path, model: Any) -> None:
+def test_what_float32_does_not_hold_is_not_written_as_infinite(
+    tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any
+) -> None:
+    model = iv.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.float64)
+    values = made_up().values.double()
     for format in ("gguf", "easysteer"):
         with pytest.raises(iv.UnsupportedError, match="float32 holds"):
-            iv.export_vector(model, made_up(), tmp_path / "v", 2, 1e39, "all", format=format)
+            iv.export_vector(
+                model, replace(made_up(), values=values), tmp_path / "v", 1, 1e39, "all", "resid_post", format=format
+            )
 
 
 def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path: Path, model: Any) -> None:
