@@ -448,7 +448,7 @@ def test_a_limit_counts_although_the_record_cannot_be_written(train: Any, tmp_pa
                 watch.limits = [Limit.read("cosine<2", MEASURES)]
 
     watch = iv.ForgettingCallback([TASK], **SMALL)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="training ends"):
         assert train(Blocked(), watch).state.global_step == 4
 
 

@@ -331,12 +331,10 @@ def test_what_float32_does_not_hold_is_not_written_as_infinite(
     tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any
 ) -> None:
     model = iv.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.float64)
-    values = made_up().values.double()
+    vector = replace(made_up(), values=made_up().values.double())
     for format in ("gguf", "easysteer"):
         with pytest.raises(iv.UnsupportedError, match="float32 holds"):
-            iv.export_vector(
-                model, replace(made_up(), values=values), tmp_path / "v", 1, 1e39, "all", "resid_post", format=format
-            )
+            iv.export_vector(model, vector, tmp_path / "v", 1, 1e39, "all", "resid_post", format=format)
 
 
 def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path: Path, model: Any) -> None:
