@@ -55,6 +55,22 @@ def test_a_run_that_was_interrupted_has_the_measures_of_what_is_learned() -> Non
     assert iv.ContinualRun(("first",)).summary().empty
 
 
+@pytest.mark.parametrize("measured", [1, 3, 7, 8, 9, 10, 11])
+def test_a_stage_that_is_half_measured_does_not_count(measured: int) -> None:
+    """A run's record is written after every ability; here there are seven, two old ones among them."""
+    run = made_up_sequence()
+    others = [row | {"ability": "older"} for row in run.measured if row["role"] == "keep"]
+    rows = sorted((*run.measured, *others), key=lambda row: row["stage"])
+    begun, base = (replace(run, measured=tuple(rows[:n])) for n in (measured, 7))
+    assert begun.stages == 0
+    if measured >= 7:
+        assert begun.summary().equals(base.summary())
+        assert begun.curves().equals(base.curves())
+    assert set(begun.curves()["stage"]) == {0}
+    assert "ContinualRun" in begun._repr_html_()
+    assert iv.compare_sequences({"begun": begun})["run"].tolist() == ["begun"]
+
+
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     run = made_up_sequence(model={"source": "made up"})
     path = run.save(tmp_path / "run.safetensors")

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from ..checkpoints.gating import Limit
 from ..checks import Count, Natural, checked
 from ..effects import locate_heads
-from ..errors import ArgumentError, HookError, IvlensError
+from ..errors import ArgumentError, HookError, IvlensError, RecordError
 from ..models import Model, provenance
 from ..tasks import AnyFormat, Task, load_task
 from ..training import Ability, measure, with_vector
@@ -55,14 +55,15 @@ class ForgettingCallback(TrainerCallback):
         batch_size: prompts in one forward pass.
 
     Raises:
-        ArgumentError: at once, no tasks or a limit that cannot be read; before the first step, no tokenizer, or two
-            tasks of one name.
+        ArgumentError: at once, no tasks or a limit that cannot be read; before the first step, no tokenizer, two tasks
+            of one name, or two of these callbacks.
         UnsupportedError: before the first step: weights that are split between processes, or no causal language model
             of transformers.
         RecordError, MismatchError: a resumed run's first measures are not in ``output_dir``, or of other prompts.
 
     Warns:
-        UserWarning: a limit is exceeded, or abilities could not be measured; training goes on without that measure.
+        UserWarning: a limit is exceeded, abilities could not be measured, or the record could not be written; training
+            goes on.
 
     Example:
         >>> callback = iv.ForgettingCallback([task], every=50, limits="forgetting>0.2")
@@ -113,6 +114,7 @@ class ForgettingCallback(TrainerCallback):
         """
         trainer, model = _trainer(), parts["model"]
         check_watchable(trainer, model)
+        _check_alone(trainer)
         self.run, self._output_dir, self._looked_at = None, Path(args.output_dir), state.global_step
         if not state.is_world_process_zero:
             return
@@ -120,6 +122,7 @@ class ForgettingCallback(TrainerCallback):
             self.run = self._begun(model, tokenizer_of(self.tokenizer, parts["processing_class"]), state.global_step)
             if not state.global_step:
                 self._measure(self.run, trainer, model, state, control)
+                self.run.save(state.log_history)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Measure where it is due.
@@ -149,7 +152,7 @@ class ForgettingCallback(TrainerCallback):
         run = self.run
         if run is not None and run.last_step == state.global_step and not run.exceeded(self.limits):
             run.last_good = f"checkpoint-{state.global_step}"
-            run.save(state.log_history)
+            _save(run, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Save the record with the losses that were logged since.
@@ -161,7 +164,7 @@ class ForgettingCallback(TrainerCallback):
             parts: its model, tokenizer and other parts.
         """
         if self.run is not None:
-            self.run.save(state.log_history)
+            _save(self.run, state)
 
     def _begun(self, model: Any, tokenizer: Any, step: int) -> WatchedRun:
         """A run that has not measured yet, or one that goes on after ``step`` steps."""
@@ -198,11 +201,11 @@ class ForgettingCallback(TrainerCallback):
             good = f"the last good checkpoint is {run.last_good}" if run.last_good else "no good checkpoint was saved"
             warnings.warn(f"ivlens: step {state.global_step}: {exceeded}; {ending}; {good}", stacklevel=7)
             run.stopped = f"step {state.global_step}: {exceeded}" if self.stop else ""
-            run.save(state.log_history)
+        _save(run, state)
         return exceeded
 
     def _measure(self, run: WatchedRun, trainer: Any, model: Any, state: Any, control: Any) -> None:
-        """Measure all abilities of the model as it is now, and log and save them."""
+        """Measure all abilities of the model as it is now, and log them."""
         step = state.global_step
         with watched(model, self._tokenizer, step, run.provenance["model"]) as bridge:
             found = [measure(bridge, each, batch_size=self.batch_size, since=True) for each in run.abilities]
@@ -210,7 +213,6 @@ class ForgettingCallback(TrainerCallback):
         progress.info("step %d of %d: accuracy %s", step, state.max_steps, accuracies(rows))
         _log(trainer, control, {f"abilities/{row['ability']}/{name}": row[name] for row in rows for name in MEASURES
                                 if name in row})  # fmt: skip
-        run.save(state.log_history)
 
     def _ability(self, task: Task | Ability, tokenizer: Any) -> Ability:
         return Ability.of(task, self.n, shots=self.shots, format=self.format, tokenizer=tokenizer)
@@ -241,6 +243,22 @@ def _trainer() -> Any:
             return caller
         frame = frame.f_back
     raise HookError("a Trainer of transformers that calls the callback", "another caller", "Trainer(callbacks=[...])")
+
+
+def _check_alone(trainer: Any) -> None:
+    """Raise ArgumentError for two of these callbacks, which would write the same record."""
+    found = [each for each in trainer.callback_handler.callbacks if isinstance(each, ForgettingCallback)]
+    if len(found) > 1:
+        do = "give one callback all tasks, Abilities with prompts of their own among them"
+        raise ArgumentError("one ForgettingCallback, which has the record in output_dir", f"{len(found)}", do)
+
+
+def _save(run: WatchedRun, state: Any) -> None:
+    """Save the record; a training does not end for want of it."""
+    try:
+        run.save(state.log_history)
+    except RecordError as error:
+        warnings.warn(f"ivlens: step {state.global_step}: {error}; training goes on", stacklevel=7)
 
 
 def _log(trainer: Any, control: Any, values: dict[str, float]) -> None:

@@ -18,7 +18,7 @@ from ..errors import RecordError, UnsupportedError, brief, few
 from ..files import write_atomically
 from ..models import layer_path
 from .torch_archive import Plain, read_torch_archive
-from .vector_files import Direction, Steered, as_values, first_layer, json_facts
+from .vector_files import Direction, Steered, as_scale, as_values, first_layer, json_facts
 
 STEERING_VECTOR = "steering_vectors.steering_vector SteeringVector"
 LAYER = re.compile(r"(?:\w+\.)*(?:layers?|h|blocks?)\.(\d{1,6})")
@@ -78,10 +78,9 @@ def _hooked(name: str, hook_point: str, entry: Mapping[str, Any]) -> Direction:
     if entry.get("action") != "add" or entry.get("head_index") is not None:
         came = {key: entry.get(key) for key in ("action", "head_index")}
         raise UnsupportedError(f"a vector that is added to the residual stream at {name}", brief(came))
-    facts, scale = json_facts(name, entry.get(OURS)), entry.get("steering_coefficient", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise RecordError(f"a number as steering_coefficient at {name}", brief(scale))
-    return Direction(as_values(name, entry["steering_vector"]), int(layer[1]), scale=float(scale), facts=facts)
+    scale = as_scale(f"steering_coefficient at {name}", entry.get("steering_coefficient", 1.0))
+    facts = json_facts(name, entry.get(OURS))
+    return Direction(as_values(name, entry["steering_vector"]), int(layer[1]), scale=scale, facts=facts)
 
 
 def _is_by_layer(held: Any) -> bool:

@@ -18,7 +18,7 @@ from ..tasks import Prompt
 from ..vectors import InstructionVector
 from ..vocabulary import Site
 from .vector_files import Steered
-from .vector_formats import FORMATS, FormatName
+from .vector_formats import FORMATS, VectorFormatName
 
 PLAIN, STEERED, EXPORTED = "no vector", "as steered", "at all positions"
 log = logging.getLogger("ivlens")
@@ -73,7 +73,7 @@ def export_vector(
     position: Tokens = "last",
     site: Site = "resid_pre",
     *,
-    format: FormatName,
+    format: VectorFormatName,
     validation: Sequence[Prompt] | None = None,
 ) -> VectorExport:
     """Write a vector for another tool, after measuring what it loses there.
@@ -138,7 +138,7 @@ def export_vector(
     return made
 
 
-def _remarks(steered: Steered, format: FormatName) -> list[str]:
+def _remarks(steered: Steered, format: VectorFormatName) -> list[str]:
     """What a reader of the file has to know."""
     kind, said = FORMATS[format], []
     if not kind.everywhere:

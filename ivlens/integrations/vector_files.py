@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -104,6 +105,20 @@ def as_values(name: str, numbers: Any) -> Float[Tensor, " d_model"]:
     values = values.flatten()
     short = values.float()
     return short if not isinstance(numbers, Tensor) and short.double().equal(values) else values
+
+
+def as_scale(name: str, number: Any) -> float:
+    """A number of a file by which it multiplies the vector.
+
+    Raises:
+        RecordError: it is no finite number.
+    """
+    try:
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and isfinite(scale := float(number)):
+            return scale
+    except OverflowError:  # a whole number that no float holds
+        pass
+    raise RecordError(f"a finite number as {name}", brief(number))
 
 
 def json_facts(name: str, text: Any) -> dict[str, Any]:

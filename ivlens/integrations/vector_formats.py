@@ -17,7 +17,7 @@ from .vector_files import Direction, Steered
 from .vector_gguf import check_easysteer, check_llama_cpp, read_gguf, write_easysteer, write_llama_cpp
 from .vector_json import check_neuronpedia, read_json, write_neuronpedia
 
-FormatName = Literal["gguf", "easysteer", "lm-eval", "neuronpedia", "hf"]
+VectorFormatName = Literal["gguf", "easysteer", "lm-eval", "neuronpedia", "hf"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class VectorFormat:
     folder: bool = False
 
 
-FORMATS: dict[FormatName, VectorFormat] = {
+FORMATS: dict[VectorFormatName, VectorFormat] = {
     "gguf": VectorFormat("llama.cpp and repeng", check_llama_cpp, write_llama_cpp, exact=False),
     "easysteer": VectorFormat("EasySteer", check_easysteer, write_easysteer, everywhere=False, exact=False),
     "lm-eval": VectorFormat("lm-eval's model 'steered'", check_lm_eval, write_lm_eval),

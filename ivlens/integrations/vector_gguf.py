@@ -25,14 +25,35 @@ COMPONENT = "hidden_states"  # of EasySteer's: the residual stream
 DTYPES = (torch.float32, torch.float16, torch.float64)
 
 
+class _Reader(GGUFReader):
+    """GGUF's own, which would go on for as long as a damaged file's counts say, past its end."""
+
+    def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:  # NumPy's integers
+        found = super()._get(offset, dtype, count, override_order)
+        if len(found) < count:
+            raise ValueError("it ends too early")
+        return found
+
+
 def check_llama_cpp(steered: Steered) -> None:
     """Raise UnsupportedError unless llama.cpp can add the vector."""
     first_layer(steered, 1, "llama.cpp")
+    _check_range(steered)
 
 
 def check_easysteer(steered: Steered) -> None:
     """Raise UnsupportedError unless EasySteer can add the vector."""
     first_layer(steered, 0, "EasySteer")
+    _check_range(steered)
+
+
+def _check_range(steered: Steered) -> None:
+    """Raise UnsupportedError where the vector times its scale is beyond float32."""
+    largest = steered.added.abs().max()
+    if not largest.float().isfinite():
+        raise UnsupportedError(
+            "a vector that float32 holds, which is all that this format has", f"a value of {largest:.3g}"
+        )
 
 
 def write_llama_cpp(steered: Steered, path: Path) -> None:
@@ -75,7 +96,7 @@ def read_gguf(path: Path) -> list[Direction]:
         UnsupportedError: directions that are not added to the residual stream.
     """
     try:
-        reader = GGUFReader(path)
+        reader = _Reader(path)
         texts = {name: reader.fields[name].contents() for name in _texts(reader)}
         tensors = {each.name: torch.tensor(each.data) for each in reader.tensors}  # copies, since the file is mapped
     except Exception as error:  # a malformed file may raise anything

@@ -15,7 +15,7 @@ from ..errors import RecordError, UnsupportedError, brief, reason
 from ..files import check_there, write_text
 from ..models import hugging_face_config
 from ..vocabulary import StreamSite
-from .vector_files import Direction, Steered, as_values
+from .vector_files import Direction, Steered, as_scale, as_values
 
 LARGEST = 1 << 26  # bytes
 HOOKS = {"hook_resid_pre": "resid_pre", "hook_resid_post": "resid_post"}
@@ -59,11 +59,10 @@ def read_json(path: Path) -> list[Direction]:
         raise RecordError(f"Neuronpedia's fields in {path}, 'vector' among them", brief(fields))
     layer, site = _where(path, fields)
     scale = fields.get("vectorDefaultSteerStrength", fields.get("defaultSteerStrength"))
-    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float))):
-        raise RecordError(f"a number as vectorDefaultSteerStrength in {path}", brief(scale))
+    scale = scale if scale is None else as_scale(f"vectorDefaultSteerStrength in {path}", scale)
     values = as_values(str(path), fields.get("vector", fields.get("values")))
     label = str(fields.get("vectorLabel") or fields.get("label") or "")
-    return [Direction(values, layer, site, None if scale is None else float(scale), task=label)]
+    return [Direction(values, layer, site, scale, task=label)]
 
 
 def _where(path: Path, fields: Mapping[str, Any]) -> tuple[int, StreamSite]:
@@ -71,7 +70,7 @@ def _where(path: Path, fields: Mapping[str, Any]) -> tuple[int, StreamSite]:
     layer, hook = fields.get("layerNumber"), fields.get("hookType")
     if layer is None and (found := HOOK_NAME.fullmatch(str(fields.get("hookName", "")))):
         layer, hook = int(found[1]), found[2]
-    if hook not in HOOKS:
+    if hook not in [*HOOKS]:  # it may be of any type, which a dict does not look up
         raise UnsupportedError(f"a hook on the residual stream in {path}: {' or '.join(HOOKS)}", brief(hook))
     if type(layer) is not int or layer < 0:
         raise RecordError(f"a whole number as layerNumber in {path}", brief(layer))

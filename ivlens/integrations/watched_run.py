@@ -47,7 +47,7 @@ class WatchedRun:
         """A run that goes on after ``step`` steps, with what was measured up to there, and its base's vectors.
 
         Raises:
-            RecordError: there is no record of its first steps.
+            RecordError: there is no record of its first steps, or a vector of its base is missing.
             MismatchError: other prompts were measured, or vectors of another number of heads.
         """
         if not (folder / RECORD).is_file():
@@ -62,8 +62,9 @@ class WatchedRun:
                 f"a callback for the prompts and heads that {folder / RECORD} is about", "other ones",
                 "give the callback the tasks and options that the run began with",
             )  # fmt: skip
-        with_vectors = (_with_saved_vector(folder, each) for each in abilities)
         rows = [row for row in record.measured if row["step"] <= step]
+        compared = {row["ability"] for row in rows if "cosine" in row}  # others' vectors are of an earlier run
+        with_vectors = (_with_saved_vector(folder, each) if each.name in compared else each for each in abilities)
         good = settings.get("last_good_checkpoint")
         good = good if good is None or int(good.rpartition("-")[2]) <= step else None
         return cls(folder, tuple(with_vectors), dict(record.provenance), rows, last_good=good)
@@ -133,5 +134,4 @@ def _vector_file(folder: Path, ability: Ability) -> Path:
 
 
 def _with_saved_vector(folder: Path, ability: Ability) -> Ability:
-    path = _vector_file(folder, ability)
-    return replace(ability, vector=InstructionVector.load(path)) if path.is_file() else ability
+    return replace(ability, vector=InstructionVector.load(_vector_file(folder, ability)))

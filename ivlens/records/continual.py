@@ -1,5 +1,6 @@
 """Record of tasks learned one after the other: what was measured of every ability after each of them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from .html import block, frame_table
 from .store import Record
 
 PER_PROMPT = ("correct", "scores", "probabilities")  # columns with an entry for every prompt
+COLUMNS = ["measure", "before", "after", "change", "low", "high", "tasks"]  # of the summary
 OF_VECTORS = ("cosine", "norm_ratio", "alignment")
 # The measures of a sequence: the role and the value per prompt that each is a mean of.
 MEANS: dict[str, tuple[ContinualRole, str]] = {
@@ -46,8 +48,9 @@ class ContinualRun(Record):
 
     @property
     def stages(self) -> int:
-        """How many tasks were learned when abilities were last measured."""
-        return max((int(row["stage"]) for row in self.measured), default=0)
+        """How many tasks were learned when all abilities were last measured; some may have been measured since."""
+        measured = Counter(int(row["stage"]) for row in self.measured)
+        return max((stage for stage, count in measured.items() if count == max(measured.values())), default=0)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per stage and ability."""
@@ -77,7 +80,9 @@ class ContinualRun(Record):
         """
         rows = []
         for stage in range(self.stages + 1):
-            done = self.tasks[:stage] or self.tasks  # of the base, all that it will learn
+            known = {row["ability"] for row in self.measured if (row["role"], row["stage"]) == ("new", stage)}
+            # of the base, all that it will learn, as far as they are measured
+            done = [task for task in self.tasks[:stage] or self.tasks if task in known]
             found = {"learned": [self._values("new", task, stage, "scores") for task in done]}
             found |= {name: self._all(role, stage, what) for name, (role, what) in MEANS.items()}
             for name, values in found.items():
@@ -109,7 +114,7 @@ class ContinualRun(Record):
                 ratio = ratio_over_tasks(after, before) if after else None
                 rows.append({**_row("retained", before, after), **_change(1.0, ratio)})
         found = [row for row in rows if row["tasks"]]
-        return pd.DataFrame([*found, *self._of_vectors(end)])
+        return pd.DataFrame([*found, *self._of_vectors(end)], columns=COLUMNS)
 
     def _of_vectors(self, end: int) -> list[dict[str, Any]]:
         """Means over old abilities of their vectors' measures."""

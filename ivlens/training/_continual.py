@@ -27,11 +27,12 @@ from ..models import (
 )
 from ..progress import ProgressBar
 from ..records import ContinualRun
+from ..scoring import all_ids
 from ..tasks import Prompt, Task, as_tasks, is_instructed, load_task, word_tasks
 from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..text import plural
 from ..vectors import InstructionVector
-from ..vocabulary import ContinualRole, Split
+from ..vocabulary import ContinualRole, Split, check_count
 from .continual_config import ContinualConfig
 from .loop import fine_tune
 from .monitor import Ability, measured_row
@@ -40,6 +41,7 @@ from .sampler import rehearsal_prompts
 from .trainable import changed_names, check_trainable
 
 RECORD, WEIGHTS = "continual.safetensors", "weights.safetensors"
+VECTOR_SHOTS = 2  # demonstrations in the prompts that heads are located with
 MEMORY = 8  # examples of each old ability and earlier task, for guidance by replay
 Abilities = list[tuple[ContinualRole, Ability]]
 log = logging.getLogger("ivlens")
@@ -115,6 +117,8 @@ def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[
     with_vectors = [*(tasks if "vector" in config.training.guidance.needs else ()), *(kept if config.vectors else ())]
     if "adapters" in config.training.guidance.needs and config.training.lora is None:
         raise ArgumentError("lora= for guidance that compares adapters", "full training")
+    if "replay" in config.training.guidance.needs and not kept:
+        raise ArgumentError("tasks to keep, for guidance by old examples: the first task has no others", "none")
     if bare := [task.name for task in with_vectors if not is_instructed(task)]:
         raise ArgumentError("tasks with instructions, from which vectors are made", f"none in {few(bare)}")
 
@@ -146,7 +150,8 @@ class _Sequence:
     ) -> "_Sequence":  # fmt: skip
         """The run, checked as far as it can be before anything is computed."""
         found = cls(model, tasks, kept, [], config, folder, resumable, processes, {}, {})
-        digests = {task.name: task.digest for task in (*tasks, *kept, *general)}
+        groups = {"sequence": tasks, "keep": kept, "general": general}
+        digests = {role: [[task.name, task.digest] for task in group] for role, group in groups.items()}
         found.origin = provenance(model, continual=config.facts, tasks=digests)
         key = found.origin["settings"] | {
             n: each for n, each in identity(found.origin["model"]).items() if n != "versions"
@@ -158,6 +163,7 @@ class _Sequence:
             term.check(model.cfg.n_layers, config.training.learning_rate)
         for _, ability in [*found.abilities, *found._old({})]:
             ability.check(model)
+        found._check_training()
         vectors = {task.name: found._vector(task, "base") for task in kept} if config.vectors else {}
         found.abilities += found._old(vectors)
         return found
@@ -165,12 +171,26 @@ class _Sequence:
     def run(self) -> ContinualRun:
         """Learn and measure what is not yet."""
         done = self._load_weights()
+        for stage in range(1, done + 1):  # a kill may have left them
+            self._drop_states(stage)
         self._measure(done)
         for stage, task in enumerate(self.tasks[done:], done + 1):
             log.info("task %d of %d: %s", stage, len(self.tasks), task.name)
             self._learn(stage, task)
             self._measure(stage)
         return self._record()
+
+    def _check_training(self) -> None:
+        """Raise what learning a task would raise only when it is its turn."""
+        config, needs = self.config, self.config.training.guidance.needs
+        if "vector" in needs:
+            check_count(config.k, self.model.cfg.n_layers * self.model.cfg.n_heads)
+        for task in self.tasks:
+            all_ids(self.model, self._prompts(task, "train", config.n_train, config.shots))
+            if "vector" in needs:
+                all_ids(self.model, self._prompts(task, "train", config.n_clean, VECTOR_SHOTS))
+        if "replay" in needs:
+            all_ids(self.model, self._memory(len(self.tasks)))
 
     def _new(self) -> Abilities:
         """The tasks of the sequence, asked as they are trained."""
@@ -203,6 +223,8 @@ class _Sequence:
     def _prompts(self, task: Task, split: Split, n: int | None, shots: int, seed: int = 0) -> list[Prompt]:
         """Prompts of a task's split, ``n`` at most."""
         size = len(task.split(split))
+        if not size:
+            raise ArgumentError(f"examples in the {split} split of {task.name!r}", "none")
         return task.prompts(
             size if n is None else min(n, size), shots=shots, split=split, format=self.config.format, seed=seed,
             tokenizer=self.model.tokenizer,
@@ -240,9 +262,13 @@ class _Sequence:
             merge_lora(self.model)
         if writes:
             self._save_weights(stage)
-            if training.lora is None:  # LoRA's are small, and O-LoRA reads their factors
-                for path in folder.glob("state*.safetensors"):
-                    path.unlink()
+            self._drop_states(stage)
+
+    def _drop_states(self, stage: int) -> None:
+        """Remove the states of a stage whose weights are kept; LoRA's are small, and O-LoRA reads their factors."""
+        if self.config.training.lora is None:
+            for path in self._folder(stage).glob("state*.safetensors"):
+                path.unlink()
 
     def _folder(self, stage: int) -> Path:
         """Where a stage's run is."""

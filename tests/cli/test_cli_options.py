@@ -91,6 +91,23 @@ def test_wrong_pairs_are_refused_in_words(text: str, why: str, capsys: pytest.Ca
     assert why in refused(f"repair {LEAST['repair']} --depths {text}", capsys)
 
 
+@pytest.mark.parametrize(("verb", "values"), [
+    ("heads", ("labelled", "plain", "qa", "chat")), ("continual", ("labelled", "plain", "qa", "chat")),
+])  # fmt: skip
+def test_choices_are_those_of_python(verb: str, values: tuple[str, ...]) -> None:
+    """Literals are found by name in the source: two of one name would be taken for one another."""
+    assert VERBS[verb].by_name()["format"].value.choices in ((), values)
+    shown = VERBS[verb].by_name()["format"].help_text
+    assert all(value in shown for value in values)
+    assert "gguf" not in shown
+
+
+def test_no_two_closed_sets_have_one_name() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    names = [name for text in sources for name in re.findall(r"^(\w+) = (?:Literal|Annotated)\[", text, re.MULTILINE)]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 @pytest.mark.parametrize("source", OTHERWISE)
 def test_every_parameter_of_python_is_an_option(source: str) -> None:
     defaults = {

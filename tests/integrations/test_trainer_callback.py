@@ -416,3 +416,54 @@ def test_of_two_processes_the_first_measures_and_both_stop(tmp_path: Path) -> No
     assert "process 0 steps 2 measures 2" in ran.stdout
     assert "process 1 steps 2 measures 0" in ran.stdout
     assert len(iv.TrainingRun.load(tmp_path / "run/ivlens/run.safetensors").measured) == 2
+
+
+def test_two_callbacks_would_write_one_record(train: Any) -> None:
+    with pytest.raises(ArgumentError, match="one ForgettingCallback"):
+        train(iv.ForgettingCallback([TASK], **SMALL), iv.ForgettingCallback([TASK], **SMALL))
+
+
+@pytest.mark.parametrize("limits", [(), "accuracy<-1"])
+def test_a_record_that_cannot_be_written_is_a_warning(train: Any, tmp_path: Path, limits: Any) -> None:
+    class Blocked(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+            if state.global_step == 1:
+                path = tmp_path / "run" / "ivlens" / "run.safetensors"
+                path.unlink()
+                path.mkdir()
+
+    with pytest.warns(UserWarning, match="training goes on"):
+        trainer = train(Blocked(), iv.ForgettingCallback([TASK], **SMALL, limits=limits))
+    assert trainer.state.global_step == 6
+    assert any("abilities/next-word/accuracy" in row for row in trainer.state.log_history if row["step"] == 6)
+
+
+def test_a_limit_counts_although_the_record_cannot_be_written(train: Any, tmp_path: Path) -> None:
+    class Blocked(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+            if state.global_step == 3:
+                path = tmp_path / "run" / "ivlens" / "run.safetensors"
+                path.unlink()
+                path.mkdir()
+                watch.limits = [Limit.read("cosine<2", MEASURES)]
+
+    watch = iv.ForgettingCallback([TASK], **SMALL)
+    with pytest.warns(UserWarning, match="training ends"):
+        assert train(Blocked(), watch).state.global_step == 4
+
+
+def test_a_resumed_run_has_its_own_vectors_or_none(train: Any, tmp_path: Path) -> None:
+    def callback(k: int) -> iv.ForgettingCallback:
+        return iv.ForgettingCallback([TASK], **SMALL | {"k": k})
+
+    checkpoint = str(tmp_path / "run" / "checkpoint-4")
+    train(callback(3))
+    (vector,) = (tmp_path / "run" / "ivlens" / "vectors").iterdir()
+    kept = vector.read_bytes()
+    train(callback(0))  # a run without vectors, in the folder of one with
+    assert vector.read_bytes() == kept
+    assert "cosine" not in run_in(train(callback(0), max_steps=8, resume=checkpoint)).abilities()
+    train(callback(3))
+    vector.unlink()
+    with pytest.raises(RecordError, match="no such file"):
+        train(callback(3), max_steps=8, resume=checkpoint)

@@ -1,6 +1,7 @@
 """Vectors leave to other tools and come in from theirs: the same stream by plain hooks, and by the tools themselves."""
 
 import json
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -287,6 +288,7 @@ def test_both_forms_of_neuronpedias_fields(tmp_path: Path, fields: dict[str, Any
     ("change", "match"),
     [
         ({"hookType": "hook_mlp_out"}, "residual stream"),
+        ({"hookType": ["hook_resid_post"]}, "residual stream"),
         ({"layerNumber": "six"}, "layerNumber"),
         ({"layerNumber": -1}, "layerNumber"),
         ({"vector": "0.5"}, "'vector' among"),
@@ -302,6 +304,37 @@ def test_malformed_fields_are_named(tmp_path: Path, change: dict[str, Any], matc
     path.write_text(json.dumps(NEURONPEDIA | {"layerNumber": 1, "hookType": "hook_resid_pre"} | change))
     with pytest.raises(iv.IvlensError, match=match):
         iv.import_vector(path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "1" + "0" * 400, "true", '"1"'])
+def test_a_scale_that_is_no_finite_number_is_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "scaled"
+    where = '"layerNumber": 1, "hookType": "hook_resid_post", "vector": [1, 2]'
+    path.write_text(f'{{{where}, "vectorDefaultSteerStrength": {number}}}')
+    with pytest.raises(iv.RecordError, match="finite number as vectorDefaultSteerStrength"):
+        iv.import_vector(path)
+    entry = {"action": "add", "steering_vector": torch.ones(4), "steering_coefficient": json.loads(number)}
+    torch.save({"layers.1": entry}, path)
+    with pytest.raises(iv.RecordError, match="finite number as steering_coefficient"):
+        iv.import_vector(path)
+
+
+@pytest.mark.parametrize("kind", [0, 7])
+def test_a_gguf_file_whose_counts_go_past_its_end_is_refused_at_once(tmp_path: Path, kind: int) -> None:
+    entry = struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, kind, 2**22)  # a list of so many entries
+    (tmp_path / "v.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry + b"\0" * 100)
+    with pytest.raises(iv.RecordError, match="too early"):
+        iv.import_vector(tmp_path / "v.gguf")
+
+
+def test_what_float32_does_not_hold_is_not_written_as_infinite(
+    tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any
+) -> None:
+    model = iv.load_model(tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype=torch.float64)
+    vector = replace(made_up(), values=made_up().values.double())
+    for format in ("gguf", "easysteer"):
+        with pytest.raises(iv.UnsupportedError, match="float32 holds"):
+            iv.export_vector(model, vector, tmp_path / "v", 1, 1e39, "all", "resid_post", format=format)
 
 
 def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path: Path, model: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import ivlens as iv
 from ivlens.errors import ArgumentError, MismatchError
+from ivlens.tasks import Example
 from ivlens.training import _continual
 
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
@@ -113,6 +114,38 @@ def test_another_base_in_the_same_folder_is_refused(make: Any, tiny_hooked: Any,
         learned(tiny_hooked("llama", max_position_embeddings=256, seed=1), out=tmp_path / "out")
 
 
+@pytest.mark.parametrize(("sequence", "keep", "general"), [
+    (NEW[::-1], OLD, []), (NEW, [], OLD), (NEW[:1], OLD, NEW[1:]),
+])  # fmt: skip
+def test_the_same_tasks_in_another_order_or_role_are_refused(
+    make: Any, sequence: Any, keep: Any, general: Any, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, vectors=False)
+    iv.continual(make(), NEW, config, keep=OLD, out=tmp_path / "out")
+    before = (tmp_path / "out" / "continual.safetensors").read_bytes()
+    with pytest.raises(MismatchError, match="settings of the run"):
+        iv.continual(make(), sequence, config, keep=keep, general=general, out=tmp_path / "out")
+    assert (tmp_path / "out" / "continual.safetensors").read_bytes() == before
+
+
+def test_a_kill_between_weights_and_states_leaves_no_states(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _continual.save_tensors
+
+    def killed(*given: Any) -> None:
+        real(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_continual, "save_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learned(make(), out=tmp_path / "out")
+    assert [*(tmp_path / "out").rglob("state*")]
+    monkeypatch.undo()
+    learned(make(), out=tmp_path / "out")
+    assert not [*(tmp_path / "out").rglob("state*")]
+
+
 def test_o_lora_compares_with_the_adapters_of_earlier_tasks(make: Any, tmp_path: Path) -> None:
     config = replace(CONFIG, training=replace(TRAINING, guidance=iv.Guidance.preset("o-lora"), lora=iv.LoRA(rank=2)))
     with pytest.raises(ArgumentError, match="compares adapters"):
@@ -145,6 +178,32 @@ def test_what_cannot_work_is_said_before_anything_is_measured(
 ) -> None:
     with pytest.raises(ArgumentError, match=why):
         iv.continual(make(), tasks, CONFIG, keep=keep, general=general)
+
+
+def guided(preset: str, **options: Any) -> iv.ContinualConfig:
+    training = replace(TRAINING, guidance=iv.Guidance.preset(preset))
+    return replace(CONFIG, training=training, vectors=False, **options)
+
+
+LONG = iv.Task(
+    "long", [Example("fox " * 300, ("fox",), split="train"), Example("quick", ("fox",), split="test")], ("say",)
+)
+
+
+@pytest.mark.parametrize(("config", "last", "why"), [
+    (guided("replay"), NEW[1], "tasks to keep, for guidance by old examples"),
+    (guided("ewc"), NEW[1], "tasks to keep, for guidance by old examples"),
+    (guided("fv", k=99), NEW[1], "k to be at most 8"),
+    (guided("fv"), iv.Task("two", [("a", "b"), ("c", "d")], ("x",)), "shots to be at most 0"),
+    (guided("plain"), iv.Task("one", [("a", "b")], ("x",)), "examples in the train split of 'one'"),
+    (guided("plain"), LONG, "within the model's context"),
+])  # fmt: skip
+def test_what_a_later_task_lacks_is_said_before_anything_is_measured(
+    make: Any, config: iv.ContinualConfig, last: iv.Task, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_continual, "measured_row", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(iv.IvlensError, match=why):
+        iv.continual(make(), [NEW[0], last], config)
 
 
 def test_epochs_count_the_prompts_of_a_task() -> None:
