@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..files import held, safe_name
 from ..models import check_training, export_hf, only_hooked
 from ..records import ContinualRun, compare_sequences, write_atomically
-from ..tasks import Task, list_sequences, load_sequence
+from ..tasks import Task, find_sequence, list_sequences, list_tasks, load_sequence
 from ..text import plural
 from ..training import ContinualConfig, ablations, continual
 from ..training.processes import joined_processes
@@ -77,6 +77,10 @@ def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Ta
     """The tasks to learn, to keep, and general ones."""
     kept, general = (read_tasks(names, options) if names else [] for names in (options.keep, options.general))
     names = options.sequence
+    if len(names) == 1 and not (names[0] in list_tasks() or Path(names[0]).exists() or Path(names[0]).suffix):
+        find_sequence(names[0])
+    if len(names) > 1 and (named := [name for name in names if name in list_sequences()]):
+        raise ArgumentError("one sequence by its name alone, or tasks", f"{named[0]} among {len(names)} names")
     if len(names) > 1 or names[0] not in list_sequences():
         if options.data is not None:
             raise ArgumentError(

@@ -48,7 +48,10 @@ def run_export(options: argparse.Namespace) -> None:
         model, vector, options.out, options.layer, options.scale, options.position, options.site,
         format=options.to, validation=prompts,
     )  # fmt: skip
-    show(options, {str(made): pd.DataFrame() if made.comparison is None else made.comparison.to_frame()})
+    if made.comparison is None and not options.json:
+        print(made)
+    else:
+        show(options, {str(made): pd.DataFrame() if made.comparison is None else made.comparison.to_frame()})
 
 
 def run_import(options: argparse.Namespace) -> None:

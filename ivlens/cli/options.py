@@ -73,7 +73,7 @@ def in_words(help: str, choices: tuple[str, ...], default: Any) -> str:
     help, _, unset = help.replace('"', "").partition(" (None: ")
     if not all(choice in help for choice in choices):
         help = f"{help}: {', '.join(choices)}"
-    if default == "":
+    if default in ("", ()):
         return help
     if default is None:
         return f"{help} (default: {unset}" if unset else help

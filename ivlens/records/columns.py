@@ -559,6 +559,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "retained": _float("ratio", "That relative to the base's."),
         "GP": _float("0 to 1", "Mean score on general abilities without demonstrations, at the end."),
         "IP": _float("0 to 1", "The same with demonstrations."),
+        "kept_change": _float("0 to 1", "Kept minus the base's score on the same abilities."),
         "kept_low": _float("0 to 1", "Lower end of the 95% interval of kept minus the base's (bootstrap)."),
         "kept_high": _float("0 to 1", "Upper end of that interval."),
     },

@@ -159,7 +159,7 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
 
     Returns:
         The columns run, AP, FP, kept, retained, GP and IP, as ``ContinualRun.summary`` has them at the end; and
-        kept_low and kept_high, the 95% interval of the change of kept from the base.
+        kept_change, what kept gained on the base, with its 95% interval, kept_low and kept_high.
 
     Example:
         >>> iv.compare_sequences({"plain": sequence})["run"].tolist()
@@ -170,7 +170,7 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
         after = run.summary().set_index("measure")
         row: dict[str, Any] = {"run": name}
         row |= {each: after["after"].get(each, float("nan")) for each in ("AP", "FP", "kept", "retained", "GP", "IP")}
-        row |= {f"kept_{end}": after[end].get("kept", float("nan")) for end in ("low", "high")}
+        row |= {f"kept_{name}": after[name].get("kept", float("nan")) for name in ("change", "low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)
 

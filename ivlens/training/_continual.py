@@ -38,6 +38,7 @@ from .loop import fine_tune
 from .monitor import Ability, measured_row
 from .processes import Processes, joined_processes
 from .sampler import rehearsal_prompts
+from .state import flat_settings
 from .trainable import changed_names, check_trainable
 
 RECORD, WEIGHTS = "continual.safetensors", "weights.safetensors"
@@ -326,9 +327,14 @@ class _Sequence:
         self.rows = {(row["stage"], row["role"], row["ability"]): row for row in earlier.measured}
 
     def _check_key(self, key: Mapping[str, Any]) -> None:
-        if differing := [name for name in sorted({*key, *self.key}) if key.get(name) != self.key.get(name)]:
-            do = "choose another folder"
-            raise MismatchError(f"the settings of the run in {self.folder}", f"other {few(differing)}", do)
+        theirs, ours = flat_settings(key), flat_settings(self.key)
+        differing = [
+            f"{name} {theirs.get(name)!r:.60} against {ours.get(name)!r:.60}"
+            for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)
+        ]  # fmt: skip
+        if differing:
+            do = "load the base again if the model was trained since, or choose another folder"
+            raise MismatchError(f"the base and the settings of the run in {self.folder}", few(differing), do)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """The weights that training changes."""

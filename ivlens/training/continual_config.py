@@ -105,7 +105,8 @@ def ablations(
     guidance = config.training.guidance
     if (ks or layers) and "vector" not in guidance.needs:
         raise ArgumentError(
-            "guidance with a vector, to vary its heads or its layer", f"{', '.join(guidance.facts) or 'none'}"
+            "guidance with a vector (iv, fv, guided), to vary its heads or its layer",
+            f"{', '.join(guidance.facts) or 'none'}",
         )
     variants = {"whole": config}
     if terms:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Schedule = Literal["linear", "cosine", "constant"]
-Direction = Literal["forward", "reverse"]
+KLDirection = Literal["forward", "reverse"]
 Reduction = Literal["sum", "mean"]
 
 
@@ -42,7 +42,7 @@ def divergence(
     teacher: Float[Tensor, "token vocab"],
     student: Float[Tensor, "token vocab"],
     *,
-    direction: Direction = "forward",
+    direction: KLDirection = "forward",
     temperature: float = 1.0,
     temperature_squared: bool = False,
 ) -> Float[Tensor, " token"]:

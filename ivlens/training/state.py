@@ -30,7 +30,7 @@ class CheckpointManager:
     """
 
     def __init__(self, folder: Path | None, key: Mapping[str, Any], abilities: Mapping[str, str], steps: int) -> None:
-        self.folder, self.key = folder, _flat(json.loads(json.dumps(key)))
+        self.folder, self.key = folder, flat_settings(json.loads(json.dumps(key)))
         self.abilities = dict(abilities)
         self.steps, self.versions = steps, [package_versions()]
         self.broken: set[Path] = set()
@@ -129,11 +129,11 @@ def drop_spare(folder: Path) -> None:
         (folder / "state.previous.safetensors").unlink(missing_ok=True)
 
 
-def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flat_settings(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested settings by dotted names, so that a difference can be named."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        found |= flat_settings(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
     return found
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..checks import Between, Count, Fraction, Natural, NotNegative, checked
 from ..vocabulary import Site, check_layer
-from .objective import Direction, Reduction, Schedule, consistency, cross_entropy, divergence, remaining
+from .objective import KLDirection, Reduction, Schedule, consistency, cross_entropy, divergence, remaining
 from .teacher import VectorAddition
 from .term import Batch, Losses, OwnTexts, Term
 
@@ -68,7 +68,7 @@ class _VectorTerm(Term):
 class _DivergenceTerm(Term):
     """Options of KL divergence terms (see ``objective.divergence``); a mean below ``floor`` counts as zero."""
 
-    direction: Direction = "forward"
+    direction: KLDirection = "forward"
     temperature: Annotated[float, Between(1e-3)] = 2.0
     temperature_squared: bool = True
     floor: NotNegative = 0.0
