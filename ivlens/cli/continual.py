@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from ..files import held, safe_name
-from ..models import check_training, export_hf, only_hooked
+from ..models import check_export, check_training, export_hf, only_hooked
 from ..records import ContinualRun, compare_sequences, write_atomically
 from ..tasks import Task, list_sequences, load_sequence
 from ..text import plural
@@ -21,7 +21,7 @@ from .targets import check_targets
 from .task_reading import instructed, read_tasks
 from .training import check_for_model, training_config
 
-RECORD, PAGE = "continual.safetensors", "continual.html"
+RECORD, PAGE, MODEL = "continual.safetensors", "continual.html", "model"
 log = logging.getLogger("ivlens")
 
 
@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
         for each in variants.values():
             check_for_model(each.training, each.k, *shape)
     check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
+    if len(variants) == 1:
+        check_export(options.out / MODEL)
     runs: dict[str, ContinualRun] = {}
     for name, each in variants.items():
         if len(variants) > 1:
@@ -65,7 +67,7 @@ def _run(
     found = continual(model, tasks, config, keep=kept, general=general, out=folder)
     if alone:
         with held(folder):
-            export_hf(model, folder / "model")
+            export_hf(model, folder / MODEL)
     return found
 
 
