@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from ..files import held, safe_name
-from ..models import check_training, export_hf, only_hooked
+from ..models import check_export, check_training, export_hf, only_hooked
 from ..records import ContinualRun, compare_sequences, write_atomically
 from ..tasks import Task, find_sequence, list_sequences, list_tasks, load_sequence
 from ..text import plural
@@ -22,7 +22,7 @@ from .targets import check_targets
 from .task_reading import instructed, read_tasks
 from .training import check_for_model, training_config
 
-RECORD, PAGE = "continual.safetensors", "continual.html"
+RECORD, PAGE, MODEL = "continual.safetensors", "continual.html", "model"
 log = logging.getLogger("ivlens")
 
 
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> None:
             check_for_model(each.training, each.k, *shape)
     if is_first := joined_processes().is_first:
         check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
+        if len(variants) == 1:
+            check_export(options.out / MODEL)
     runs: dict[str, ContinualRun] = {}
     for name, each in variants.items():
         if len(variants) > 1:
@@ -69,7 +71,7 @@ def _run(
     found = continual(model, tasks, config, keep=kept, general=general, out=folder)
     if alone and joined_processes().is_first:
         with held(folder):
-            export_hf(model, folder / "model")
+            export_hf(model, folder / MODEL)
     return found
 
 

@@ -78,7 +78,7 @@ def load_sequence(name: str, folder: str | Path | None = None) -> list[Task]:
         The tasks. Those of Super-NaturalInstructions and TRACE generate their answers, which Rouge-L scores.
 
     Raises:
-        TaskError: no such sequence, no folder, or one without a task's file; or a file cannot be read.
+        TaskError: no such sequence, no folder, or one without a task's file or with two; or a file cannot be read.
 
     Example:
         >>> [task.name for task in iv.load_sequence("words-a")][:2]
@@ -103,12 +103,19 @@ _EXPECTED: dict[str, str] = {
 
 
 def _locate(task: str, folder: Path, data: SequenceData) -> Path | None:
-    """The file or folder of a task; None where there is none."""
+    """The file or folder of a task; None where there is none.
+
+    Raises:
+        TaskError: there are several files.
+    """
     for inside in (folder, folder / "tasks"):
         if data == "TRACE" and (inside / task).is_dir():
             return inside / task
         if data == "Super-NaturalInstructions":
             files: Sequence[Path] = sorted(inside.glob(f"{task}_*.json*"))
+            if len(files) > 1:
+                came = few([path.name for path in files])
+                raise TaskError(f"one file of {task} in {inside}", came, "move the others away")
             if files:
                 return files[0]
     return None

@@ -95,7 +95,7 @@ def ablations(
         The variants by name, "whole" the first.
 
     Raises:
-        ArgumentError: layers or numbers of heads without a term of the guidance that has a vector.
+        ArgumentError: terms of guidance without any, or layers or numbers of heads without a term that has a vector.
 
     Example:
         >>> config = iv.ContinualConfig(iv.TrainingConfig(iv.Guidance.preset("guided")))
@@ -108,6 +108,8 @@ def ablations(
             "guidance with a vector (iv, fv, guided), to vary its heads or its layer",
             f"{', '.join(guidance.facts) or 'none'}",
         )
+    if terms and not guidance.terms:
+        raise ArgumentError("guidance with terms, to leave them out", "none")
     variants = {"whole": config}
     if terms:
         variants |= {name: _with_guidance(config, each) for name, each in _subsets(guidance).items()}
@@ -125,7 +127,7 @@ def ablations(
 
 def _subsets(guidance: Guidance) -> dict[str, Guidance]:
     """No term, every term alone, and every term left out; of a single term, no term."""
-    found = {"plain": Guidance()} if guidance.terms else {}
+    found = {"plain": Guidance()}
     for term in guidance if len(guidance.terms) > 1 else ():
         name = type(term).__name__
         found[f"only {name}"] = Guidance((term,))

@@ -93,3 +93,14 @@ def test_what_cannot_work_is_refused_first(
 def test_a_sequence_whose_data_is_missing_is_refused(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["continual", str(base), "--sequence", "NI-Seq-C1", "--out", str(base.parent / "out")]) == 1
     assert "your copy of Super-NaturalInstructions" in capsys.readouterr().err
+
+
+def test_a_folder_of_others_for_the_model_is_refused_before_the_run(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = base.parent / "out" / "model" / "mine.txt"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("mine")
+    assert cli.main(words(base, "out", "--guidance", "plain")) == 1
+    assert "an earlier export" in capsys.readouterr().err
+    assert [*taken.parent.parent.iterdir()] == [taken.parent]

@@ -81,6 +81,14 @@ def test_what_is_missing_is_said(name: str, folder: str | None, why: str, tmp_pa
         iv.load_sequence(name, None if folder is None else tmp_path / folder)
 
 
+def test_two_files_of_one_task_are_refused(tmp_path: Path) -> None:
+    for number in NUMBERS["NI-Seq-C1"]:
+        (tmp_path / f"task{number}_one.json").write_text("{}")
+    (tmp_path / "task195_other.json").write_text("{}")
+    with pytest.raises(TaskError, match=r"task195_one\.json, task195_other"):
+        iv.load_sequence("NI-Seq-C1", tmp_path)
+
+
 def test_every_sequence_is_listed() -> None:
     assert {*NUMBERS, "TRACE-6", "TRACE-8", "words-a", "words-b"} == {*list_sequences()}
 

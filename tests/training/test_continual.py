@@ -228,6 +228,11 @@ def test_ablations_have_every_term_alone_and_left_out() -> None:
     assert {each.training.seed for name, each in found.items() if name.endswith("1")} == {1}
 
 
+def test_terms_are_not_left_out_where_there_are_none() -> None:
+    with pytest.raises(ArgumentError, match="guidance with terms"):
+        iv.ablations(iv.ContinualConfig(iv.TrainingConfig(iv.Guidance())), terms=True)
+
+
 def test_heads_are_not_varied_without_a_vector() -> None:
     with pytest.raises(ArgumentError, match="guidance with a vector"):
         iv.ablations(iv.ContinualConfig(), ks=(5,))
