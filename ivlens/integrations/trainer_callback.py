@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from ..checkpoints.gating import Limit
 from ..checks import Count, Natural, checked
 from ..effects import locate_heads
-from ..errors import ArgumentError, HookError, IvlensError, RecordError
+from ..errors import ArgumentError, HookError, IvlensError, RecordError, few
 from ..models import Model, provenance
 from ..tasks import AnyFormat, Task, load_task
 from ..training import Ability, measure, with_vector
@@ -23,6 +23,7 @@ from .watched_model import check_watchable, randomness_kept, tokenizer_of, watch
 from .watched_run import MEASURES, WatchedRun, measured
 
 FOLDER = "ivlens"  # in the Trainer's output_dir
+ABILITY = 0.3  # accuracy from which a task counts as an ability of the model
 N_CLEAN, N_CORRUPTED = 50, 25  # prompts that heads are located with, at most
 progress = logging.getLogger("ivlens")
 
@@ -62,8 +63,8 @@ class ForgettingCallback(TrainerCallback):
         RecordError, MismatchError: a resumed run's first measures are not in ``output_dir``, or of other prompts.
 
     Warns:
-        UserWarning: a limit is exceeded, abilities could not be measured, or the record could not be written; training
-            goes on.
+        UserWarning: the model cannot do a task whose forgetting has a limit, a limit is exceeded, abilities could not be
+            measured, or the record could not be written; training goes on.
 
     Example:
         >>> callback = iv.ForgettingCallback([task], every=50, limits="forgetting>0.2")
@@ -121,8 +122,9 @@ class ForgettingCallback(TrainerCallback):
         with randomness_kept(model):
             self.run = self._begun(model, tokenizer_of(self.tokenizer, parts["processing_class"]), state.global_step)
             if not state.global_step:
-                self._measure(self.run, trainer, model, state, control)
+                rows = self._measure(self.run, trainer, model, state, control)
                 self.run.save(state.log_history)
+                self._warn_of_no_abilities(rows)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Measure where it is due.
@@ -204,8 +206,15 @@ class ForgettingCallback(TrainerCallback):
         _save(run, state)
         return exceeded
 
-    def _measure(self, run: WatchedRun, trainer: Any, model: Any, state: Any, control: Any) -> None:
-        """Measure all abilities of the model as it is now, and log them."""
+    def _warn_of_no_abilities(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Warn of limits that say nothing, since there is nothing to forget."""
+        weak = [row["ability"] for row in rows if row["accuracy"] < ABILITY]
+        if weak and any(limit.measure == "forgetting" for limit in self.limits):
+            few_right = f"the model answers less than {ABILITY:.0%} of {few(weak)} before training"
+            warnings.warn(f"ivlens: {few_right}: a limit on forgetting says nothing there", stacklevel=7)
+
+    def _measure(self, run: WatchedRun, trainer: Any, model: Any, state: Any, control: Any) -> Sequence[dict[str, Any]]:
+        """Measure all abilities of the model as it is now, and log them; return their rows."""
         step = state.global_step
         with watched(model, self._tokenizer, step, run.provenance["model"]) as bridge:
             found = [measure(bridge, each, batch_size=self.batch_size, since=True) for each in run.abilities]
@@ -213,6 +222,7 @@ class ForgettingCallback(TrainerCallback):
         progress.info("step %d of %d: accuracy %s", step, state.max_steps, accuracies(rows))
         _log(trainer, control, {f"abilities/{row['ability']}/{name}": row[name] for row in rows for name in MEASURES
                                 if name in row})  # fmt: skip
+        return rows
 
     def _ability(self, task: Task | Ability, tokenizer: Any) -> Ability:
         return Ability.of(task, self.n, shots=self.shots, format=self.format, tokenizer=tokenizer)

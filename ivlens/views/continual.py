@@ -120,7 +120,10 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     width = min(panel_width(columns, GAPS.width, margins), 320)
     size = Size(width, max(170, legend_height * columns // len(measures)))
     heading = "Learned, kept and known in general" if title is None else title
-    facts = "means over tasks, 0 to 1, with 95% intervals (bootstrap over prompts)"
+    facts = (
+        "means over tasks, 0 to 1, with 95% intervals (bootstrap over prompts)\n"
+        "learned: of the tasks that were learned by then; at 0 of all that will be"
+    )
     draft, panels = panel_grid(measures, size, columns, GAPS, margins, heading, facts)
     for measure, panel in zip(measures, panels, strict=True):
         for number, (name, frame) in enumerate(frames.items()):

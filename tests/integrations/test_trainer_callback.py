@@ -290,6 +290,16 @@ def test_training_ends_at_the_limit_and_the_last_good_checkpoint_is_known(train:
     assert run_in(trainer).provenance["settings"]["last_good_checkpoint"] == "checkpoint-3"
 
 
+def test_a_limit_on_forgetting_what_the_model_never_could_is_warned_of(train: Any, recwarn: Any) -> None:
+    with pytest.warns(
+        UserWarning, match="less than 30% of next-word before training: a limit on forgetting says nothing"
+    ):
+        train(iv.ForgettingCallback(TASK, **SMALL, limits="forgetting>0.2"))
+    recwarn.clear()
+    train(iv.ForgettingCallback(TASK, **SMALL, limits="cosine<-0.9"), name="other")
+    assert not [each for each in recwarn if "says nothing" in str(each.message)]
+
+
 def test_checkpoints_between_measures_are_measured_too_and_training_may_go_on(train: Any, tmp_path: Path) -> None:
     callback = iv.ForgettingCallback(TASK, **SMALL | {"every": 4}, limits=["norm_ratio<0.1", "cosine<-0.9"], stop=False)
     trainer = train(callback, save_steps=3)
