@@ -63,8 +63,8 @@ class ForgettingCallback(TrainerCallback):
         RecordError, MismatchError: a resumed run's first measures are not in ``output_dir``, or of other prompts.
 
     Warns:
-        UserWarning: the model cannot do a task whose forgetting has a limit, a limit is exceeded, abilities could not be
-            measured, or the record could not be written; training goes on.
+        UserWarning: the model cannot do a task whose forgetting has a limit, a limit is exceeded, abilities could not
+            be measured, or the record could not be written; training goes on.
 
     Example:
         >>> callback = iv.ForgettingCallback([task], every=50, limits="forgetting>0.2")
