@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from .records import UniversalEffects as UniversalEffects
     from .records import WeightReverts as WeightReverts
     from .records import compare_sequences as compare_sequences
+    from .records import compare_variants as compare_variants
     from .records import prompts_needed as prompts_needed
     from .records import top_k_stability as top_k_stability
     from .scoring import evaluate as evaluate
@@ -208,6 +209,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "ContinualConfig",
     "ablations",
     "compare_sequences",
+    "compare_variants",
     "load_sequence",
     # looking at it in a notebook
     "explore",
@@ -277,7 +279,8 @@ _ROOMS = {
         "CheckpointComparison CheckpointPatching ConditionComparison ContinualRun Evaluation HeadEffects HeadMeans "
         "Laboratory MethodAgreement PartEffects PartMeans PositionEffects PositionMeans PositionPartEffects "
         "PositionPartMeans RacedEffects Relearning Repair Stability SteeredAnswers SteeringSweep TrainingRun "
-        "TransferMatrix UniversalEffects WeightReverts compare_sequences prompts_needed top_k_stability"
+        "TransferMatrix UniversalEffects WeightReverts compare_sequences compare_variants prompts_needed "
+        "top_k_stability"
     ),
     "scoring": "evaluate generate_answers",
     "steering": (

@@ -89,6 +89,7 @@ def frames(tmp_path_factory: Any, tiny_hf: Any, tiny_tokenizer: Any) -> dict[str
         "ContinualRun.matrix": made_up_sequence().matrix().set_axis(["TASK"] * 2, axis=1),
         "ContinualRun.curves": made_up_sequence().curves(),
         "ContinualRun.summary": made_up_sequence().summary(),
+        "compare_variants": iv.compare_variants({"one": made_up_sequence(), "two": made_up_sequence()}),
         "compare_sequences": iv.compare_sequences({"run": made_up_sequence()}),
         "TransferMatrix.to_frame": iv.TransferMatrix(
             torch.eye(2), torch.eye(2), torch.ones(2, 2, 3, dtype=torch.bool), correct, ("a", "b")

@@ -84,6 +84,28 @@ def test_runs_side_by_side() -> None:
     assert frame["retained"].tolist() == [0.5, 0.5]
 
 
+def test_variants_are_compared_with_the_first_of_their_seed() -> None:
+    run = made_up_sequence()
+
+    def fallen(n: int) -> iv.ContinualRun:
+        """The run, n of the four answers to the old ability lost at the end."""
+        scores = [1.0, 1.0, 0.0, 0.0][:2]
+        kept = [*scores[n:], *[0.0] * (2 + n)]
+        return replace(run, measured=tuple(
+            row | {"scores": kept} if (row["stage"], row["role"]) == (2, "keep") else row for row in run.measured
+        ))  # fmt: skip
+
+    runs = {"whole, seed 0": run, "whole, seed 1": fallen(1), "plain, seed 0": fallen(2), "plain, seed 1": fallen(1)}
+    found = iv.compare_variants(runs).set_index(["variant", "measure"])
+    assert found.loc[("plain", "kept"), "difference"] == -0.25  # -0.5 with seed 0, nothing with seed 1
+    assert found.loc[("plain", "kept"), "value"] == 0.125
+    assert found.loc[("plain", "kept"), "seeds"] == 2
+    assert found.loc[("plain", "FP"), ["difference", "low", "high"]].tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(iv.ArgumentError, match="with seed 2"):
+        iv.compare_variants({"whole, seed 0": run, "plain, seed 2": run})
+    assert iv.compare_variants({"whole": run}).empty
+
+
 def test_means_over_tasks_weigh_tasks_alike() -> None:
     import torch
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..files import held, safe_name
 from ..models import check_export, check_training, export_hf, only_hooked
-from ..records import ContinualRun, compare_sequences, write_atomically
+from ..records import ContinualRun, compare_sequences, compare_variants, write_atomically
 from ..tasks import Task, find_sequence, list_sequences, list_tasks, load_sequence
 from ..text import plural
 from ..training import ContinualConfig, ablations, continual
@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
     if not is_first:
         return
     write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
+    if len(runs) > 1:
+        write_atomically(options.out / "variants.csv", partial(compare_variants(runs).to_csv, index=False))
     views.write_continual_report(options.out / PAGE, runs)
     log.info(f"wrote {options.out}: {PAGE}, runs.csv, and of each run {RECORD}")
     show(options, _shown(runs))
@@ -95,6 +97,6 @@ def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Ta
 def _shown(runs: Mapping[str, ContinualRun]) -> dict[str, Any]:
     """The measures of a run, or one row per run of an ablation."""
     if len(runs) > 1:
-        return {plural(len(runs), "run"): compare_sequences(runs)}
+        return {plural(len(runs), "run"): compare_sequences(runs), "against the first": compare_variants(runs)}
     (only,) = runs.values()
     return {f"after {plural(only.stages, 'task')}": only.summary()}

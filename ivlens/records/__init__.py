@@ -58,3 +58,4 @@ from .store import check_replaceable as check_replaceable
 from .store import load_or_compute as load_or_compute
 from .store import short_repr as short_repr
 from .training import TrainingRun as TrainingRun
+from .variants import compare_variants as compare_variants

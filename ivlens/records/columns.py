@@ -551,6 +551,16 @@ FRAMES: dict[str, dict[str, Column]] = {
         "high": _float("the measure's", "Upper end of the change's 95% interval (bootstrap over prompts)."),
         "tasks": _int("tasks", "How many tasks it is a mean of."),
     },
+    "compare_variants": {
+        "variant": _text("Name of the variant, without its seed."),
+        "measure": _text('"FP", "kept", "GP" or "IP", as in the summary of a sequence.'),
+        "value": _float("0 to 1", "Mean score at the end of the sequence, over tasks and seeds."),
+        "difference": _float("0 to 1", "That minus the first variant's, of the same seeds."),
+        "low": _float("0 to 1", "Lower end of its 95% interval (bootstrap over prompts within tasks and seeds)."),
+        "high": _float("0 to 1", "Upper end of that interval."),
+        "tasks": _int("tasks", "How many abilities it is a mean of."),
+        "seeds": _int("seeds", "How many runs of the variant there are."),
+    },
     "compare_sequences": {
         "run": _text("Name of the run."),
         "AP": _float("0 to 1", "Mean score on the tasks of the sequence right after each was learned."),

@@ -133,6 +133,15 @@ class ContinualRun(Record):
                 )  # fmt: skip
         return rows
 
+    def final_scores(self, role: ContinualRole) -> dict[str, Float[Tensor, " prompt"]]:
+        """The score of every prompt at the end, by the abilities of a role.
+
+        Args:
+            role: "new", "keep", "knowledge", "zero-shot" or "in-context".
+        """
+        rows = [row for row in self.measured if row["role"] == role and row["stage"] == self.stages]
+        return {row["ability"]: torch.tensor(row["scores"], dtype=torch.float64) for row in rows}
+
     def _values(self, role: str, ability: str, stage: int, what: str) -> Float[Tensor, " prompt"]:
         """A value per prompt of one ability after a stage."""
         found = next(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..checks import checked
 from ..errors import ArgumentError
-from ..records import ContinualRun, compare_sequences
+from ..records import ContinualRun, compare_sequences, compare_variants
 from ..text import one_line
 from .checkpoints.report import facts_frame
 from .continual import continual_curves, continual_matrix
@@ -16,6 +16,12 @@ from .markup import prose
 from .sections import SEQUENCE, folded
 from .tables import frame_table
 from .tradeoff import tradeoff_scatter
+
+VARIANTS = (
+    "Every variant against the first, on the same prompts with the same seeds: difference is its score at the end "
+    "minus the first one's. The 95% intervals (low, high) draw prompts within each task and seed; they do not say how "
+    "seeds vary."
+)
 
 
 @checked
@@ -42,6 +48,8 @@ def write_continual_report(path: str | Path, runs: Mapping[str, ContinualRun], *
         raise ArgumentError("one run or more, all of one sequence", "none" if not runs else "different sequences")
     table = compare_sequences(runs)
     short: list[Body] = [prose(SEQUENCE), frame_table(table)]
+    if len(variants := compare_variants(runs)):
+        short += [prose(VARIANTS), frame_table(variants)]
     if len(runs) > 1 and table["kept"].notna().all():
         short.append(tradeoff_scatter(_tradeoff(runs, table)))
     sections: list[tuple[str, Body]] = [("In short", short), ("After each task", [continual_curves(runs)])]
