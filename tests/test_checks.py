@@ -173,7 +173,7 @@ TABLE = pd.DataFrame({"input": ["sit", "run"], "output": ["sat", "ran"]})
         (lambda: taken("share", "0.5"), "got '0.5'; pass 0.5"),
         (lambda: taken("steering", "antonym"), "load_vector(file, model) reads one"),
         (lambda: taken("steering", np.zeros(3)), "torch.from_numpy(array) makes a tensor of an array"),
-        (lambda: ivlens.Guidance.preset("plian"), "'guided'; got 'plian'; did you mean 'plain'?"),
+        (lambda: ivlens.Guidance.preset("plian"), "'preventative'; got 'plian'; did you mean 'plain'?"),
         (lambda: ivlens.load_task("antonym").prompts(2, split="tset"), "got 'tset'; did you mean 'test'?"),
     ],
 )  # fmt: skip
@@ -275,4 +275,5 @@ def test_every_public_function_has_the_door() -> None:
     without = {name for name, function in public_functions() if not hasattr(function, "__checked__")}
     by_tokenizer = ("token_ids", "encode", "token_roles", "token_classes", "show")
     given_any_tokenizer = {f"Prompt.{name}" for name in by_tokenizer}
-    assert without <= given_any_tokenizer | {"list_tasks"}
+    by_the_trainer = {name for name in without if name.startswith("ForgettingCallback.on_")}
+    assert without <= given_any_tokenizer | by_the_trainer | {"list_tasks"}

@@ -57,6 +57,7 @@ from ivlens.vocabulary import Head
 from patchings import patched
 from repairs import repaired
 from reverted import reverted
+from sequences import made_up_sequence
 
 PROVENANCE = {"model": {"source": "tiny", "revision": None}, "settings": {"heads": [[0, 1], [1, 2]]}, "ü": 0.1}
 
@@ -68,6 +69,7 @@ def rand(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 NAN = float("nan")
 MEANS = HeadMeans(rand(2, 3, 4, dtype=torch.float64), 7, task="a task", provenance=PROVENANCE)
 EXAMPLES: dict[str, Record] = {
+    "ContinualRun": made_up_sequence(**PROVENANCE),
     "HeadMeans": MEANS,
     "HeadEffects": HeadEffects(rand(5, 2, 3), rand(5), "probability", "exact", provenance=PROVENANCE),
     "HeadEffects with means": HeadEffects(rand(5, 2, 3), rand(5), "log-probability", "loop", "a task", means=MEANS),

@@ -192,7 +192,7 @@ def mergekit_names(base: str, tuned: str) -> tuple[str, str]:
     (source,) = name_sources([NamedSource(TUNED, tuned)], base)
     if source.adapter is not None:
         if len(adapter_stack(source.adapter)) > 1:
-            do = "export_hf(load_model(base, adapter=...), folder), and give that folder"
+            do = "write the model with its adapters as a folder, by export_hf, and give that"
             raise UnsupportedError("a model and one adapter, for mergekit", "adapters one on the other", do)
         return str(named), f"{named}+{source.adapter}"
     return str(named), str(source.source) + (f"@{source.revision}" if source.revision else "")

@@ -28,10 +28,10 @@ def run_export(options: argparse.Namespace) -> None:
         raise ArgumentError(expected, f"--position {options.position} alone", "or pass --position all")
     if not kind.folder:
         check_targets(options.out)
+    tasks = [read_task(options.task, options)] if options.task else []
     InstructionVector.load(options.vector)  # before the model, which says whether it fits
     if shape := model_shape(options.model, options.revision):
         check_layer(shape[0], options.layer, "--layer")
-    tasks = [read_task(options.task, options)] if options.task else []
     counted: Any = {"validation": {"n_validation": options.n_validation}}
     counts = cut_counts(tasks, counted, options.verb.defaults())
     model = read_model(options)

@@ -36,6 +36,7 @@ class ImportedVector:
     site: Site
     assumed: tuple[str, ...] = ()
 
+    @checked
     def steer(self, model: Model) -> Steering:
         """``steer`` with this vector.
 

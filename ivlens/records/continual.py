@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import checked
 from ..stats import Interval, mean_over_tasks, ratio_over_tasks
 from ..vocabulary import ContinualRole
 from .html import block, frame_table
@@ -56,6 +57,7 @@ class ContinualRun(Record):
         """One row per stage and ability."""
         return pd.DataFrame(list(self.measured)).drop(columns=[*PER_PROMPT], errors="ignore")
 
+    @checked
     def matrix(self, role: ContinualRole = "new", what: Literal["scores", "probabilities"] = "scores") -> pd.DataFrame:
         """Mean score, or probability of the answer, of each ability of a role (columns) after each stage (rows).
 
@@ -133,6 +135,7 @@ class ContinualRun(Record):
                 )  # fmt: skip
         return rows
 
+    @checked
     def final_scores(self, role: ContinualRole) -> dict[str, Float[Tensor, " prompt"]]:
         """The score of every prompt at the end, by the abilities of a role.
 
@@ -160,6 +163,7 @@ class ContinualRun(Record):
         return block("ContinualRun", shown, frame_table(self.summary()))
 
 
+@checked
 def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
     """One row per run: what was learned, kept and known in general at the end of its sequence.
 

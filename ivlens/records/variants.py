@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import ArgumentError
 from ..stats import mean_over_tasks
 from ..vocabulary import ContinualRole
@@ -21,6 +22,7 @@ AT_END: dict[str, ContinualRole] = {
 }  # the role that each is a mean over
 
 
+@checked
 def compare_variants(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
     """One row per variant of an ablation and measure: its score at the end minus that of the first variant.
 

@@ -1,6 +1,6 @@
 """Data sets that come as a folder with a file for each split."""
 
-from os.path import expanduser
+from os.path import expanduser, isdir
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
 def split_files(source: Any) -> dict[Split, Path] | None:
-    """The file of each split in a folder; None for anything but a folder.
+    """The file of each split in a folder; None for anything but a folder with such files.
 
     Raises:
         TaskError: the folder has no file for training or test, or two for one split.
     """
-    folder = Path(expanduser(source)) if isinstance(source, (str, Path)) else None
-    if folder is None or not folder.is_dir():
+    if not (isinstance(source, (str, Path)) and isdir(expanduser(source))):  # False also for an invalid path
         return None
+    folder = Path(expanduser(source))
     found: dict[Split, Path] = {}
     for path in sorted(folder.iterdir()):
         name = Path(path.name.removesuffix(".gz"))
@@ -34,7 +34,9 @@ def split_files(source: Any) -> dict[Split, Path] | None:
                 f"one file for {split!r} in {folder}", f"{found[split].name} and {path.name}", "move one away"
             )
         found[split] = path
+    if not found:
+        return None
     if not {"train", "test"} <= found.keys():
-        names = ", ".join(path.name for path in found.values()) or "neither"
+        names = ", ".join(path.name for path in found.values())
         raise TaskError(f"files for training and test in {folder}, as train.json and test.json", names)
     return {split: found[split] for split in SPLITS if split in found}

@@ -163,6 +163,13 @@ def with_vector(model: Model, ability: Ability, heads: Sequence[Head], *, batch_
         ability: an ability; a vector that it has is replaced.
         heads: the heads that are summed.
         batch_size: prompts in one forward pass.
+
+    Example:
+        >>> from ivlens.training import with_vector
+        >>> from ivlens.vocabulary import Head
+        >>> ability = with_vector(model, iv.Ability("old", tuple(prompts)), [Head(0, 1), Head(1, 2)])
+        >>> ability.vector.task
+        'old'
     """
     vector, _ = _vector_now(model, ability, heads, batch_size)
     return replace(ability, vector=replace(vector, task=ability.name))

@@ -69,7 +69,7 @@ def test_every_verb_that_takes_task_files_takes_what_is_said_of_them() -> None:
         flags = {argument.name for argument in verb.arguments}
         for option in ("fields", "labels", "scoring"):
             assert (option in flags) == bool(flags & {"task", "tasks", "keep"}), (name, option)
-        assert ("cloze" in flags) == (name in {"tasks", "compare", "repair"})
+        assert ("cloze" in flags) == (name in {"tasks", "continual", "compare", "repair"})
     assert "groups" in VERBS["compare"].generated()["CheckpointConfig"]
 
 

@@ -98,6 +98,8 @@ WORDS = {
     "heads": "heads m antonym", "vector": "vector m antonym", "sweep": "sweep m v --task antonym",
     "train": "train m --task antonym --keep synonym --out o", "compare": "compare m n --tasks antonym --out o",
     "repair": "repair m n --keep antonym --learned synonym --out o", "tasks": "tasks antonym",
+    "continual": "continual m --sequence antonym synonym --out o",
+    "export": "export m v --to gguf --layer 1 --task antonym --out o",
 }  # fmt: skip
 
 

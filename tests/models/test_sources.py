@@ -347,4 +347,4 @@ def test_peft_is_named_where_it_is_missing(folder: Path, tiny_tokenizer: Any, mo
     monkeypatch.setitem(sys.modules, "peft", None)
     source = open_source(folder, torch.float32, None, tiny_tokenizer())
     with pytest.raises(SourceError, match=r"peft, to merge an adapter.*pip install 'ivlens\[adapters\]'"):
-        merge_adapter(source, "somewhere")
+        merge_adapter(source, Path("somewhere"), ())

@@ -475,8 +475,9 @@ def test_what_a_file_lacks_is_said(folder, name, text, said):
 def test_files_that_cannot_be_read(folder):
     with pytest.raises(TaskError, match="UTF-8; got invalid continuation byte at byte 1"):
         load_task(written(folder, "latin.csv", "aéb", "latin-1"))
+    (folder / "none").mkdir()
     with pytest.raises(TaskError, match="a file that can be read at"):
-        load_task(folder)
+        load_task(folder / "none")
     with pytest.raises(TaskError, match="a file that can be read at"):
         load_task("a" * 5000)
     with pytest.raises(TaskError, match="a file that can be read at"):

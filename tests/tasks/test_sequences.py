@@ -115,7 +115,7 @@ def test_what_a_test_set_asks_is_left_out_of_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("files", "why"), [
     (("train",), "files for training and test"),
-    ((), "neither"),
+    ((), "a file that can be read"),
     (("train", "test", "validation", "dev"), "one file for 'validation'"),
 ])  # fmt: skip
 def test_folders_without_their_splits_are_refused(files: tuple[str, ...], why: str, tmp_path: Path) -> None:
