@@ -30,7 +30,7 @@ def random_model(width, layers):
 
 
 iv.load_model(random_model(64, 4), tokenizer=tokenizer, engine="bridge")  # what is taken once and kept
-model = random_model(1024, 6)
+model = random_model(1024, 10)
 weights = sum(parameter.nbytes for parameter in model.parameters())
 RESET.write_text("5")
 before = resident("VmRSS")
