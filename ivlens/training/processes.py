@@ -1,5 +1,6 @@
 """Data-parallel training: every process takes its part of each step's prompts, and all take the same step."""
 
+import atexit
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -79,5 +80,13 @@ def joined_processes() -> Processes:
         raise ArgumentError(
             "accelerate, to train in several processes", "no such package", "pip install accelerate"
         ) from None
+    if not torch.distributed.is_initialized():
+        atexit.register(_leave)
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
     return Processes(state.process_index, state.num_processes)
+
+
+def _leave() -> None:
+    """Leave the other processes in order: threads that still wait for them would end this one with an abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

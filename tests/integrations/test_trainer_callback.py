@@ -412,6 +412,7 @@ trainer = Trainer(model, arguments, train_dataset=rows, processing_class=tokeniz
 trainer.train()
 assert arguments.world_size == 2
 print("process", arguments.process_index, "steps", trainer.state.global_step, "measures", len(calls), flush=True)
+torch.distributed.destroy_process_group()  # else gloo's threads may abort the process at its end
 """
 
 
