@@ -142,20 +142,20 @@ class ContinualRun(Record):
         Args:
             role: "new", "keep", "knowledge", "zero-shot" or "in-context".
         """
-        rows = [row for row in self.measured if row["role"] == role and row["stage"] == self.stages]
-        return {row["ability"]: torch.tensor(row["scores"], dtype=torch.float64) for row in rows}
+        return self._by_ability(role, self.stages, "scores")
 
-    def _values(self, role: str, ability: str, stage: int, what: str) -> Float[Tensor, " prompt"]:
-        """A value per prompt of one ability after a stage."""
-        found = next(
-            row for row in self.measured if (row["role"], row["ability"], row["stage"]) == (role, ability, stage)
-        )
-        return torch.tensor(found[what], dtype=torch.float64)
-
-    def _all(self, role: str, stage: int, what: str) -> list[Float[Tensor, " prompt"]]:
-        """The values of all abilities of a role after a stage."""
+    def _by_ability(self, role: ContinualRole, stage: int, what: str) -> dict[str, Tensor]:
+        """A value per prompt of every ability of a role after a stage."""
         rows = [row for row in self.measured if row["role"] == role and row["stage"] == stage]
-        return [torch.tensor(row[what], dtype=torch.float64) for row in rows]
+        return {row["ability"]: torch.tensor(row[what], dtype=torch.float64) for row in rows}
+
+    def _values(self, role: ContinualRole, ability: str, stage: int, what: str) -> Float[Tensor, " prompt"]:
+        """A value per prompt of one ability after a stage."""
+        return self._by_ability(role, stage, what)[ability]
+
+    def _all(self, role: ContinualRole, stage: int, what: str) -> list[Tensor]:
+        """The values of all abilities of a role after a stage."""
+        return [*self._by_ability(role, stage, what).values()]
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the measures of the whole sequence."""

@@ -38,7 +38,7 @@ from .loop import fine_tune
 from .monitor import Ability, measured_row
 from .processes import Processes, joined_processes
 from .sampler import rehearsal_prompts
-from .state import flat_settings
+from .state import differing_settings, flat_settings
 from .trainable import changed_names, check_trainable
 
 RECORD, WEIGHTS = "continual.safetensors", "weights.safetensors"
@@ -327,12 +327,7 @@ class _Sequence:
         self.rows = {(row["stage"], row["role"], row["ability"]): row for row in earlier.measured}
 
     def _check_key(self, key: Mapping[str, Any]) -> None:
-        theirs, ours = flat_settings(key), flat_settings(self.key)
-        differing = [
-            f"{name} {theirs.get(name)!r:.60} against {ours.get(name)!r:.60}"
-            for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)
-        ]  # fmt: skip
-        if differing:
+        if differing := differing_settings(flat_settings(key), flat_settings(self.key)):
             do = "load the base again if the model was trained since, or choose another folder"
             raise MismatchError(f"the base and the settings of the run in {self.folder}", few(differing), do)
 
@@ -355,7 +350,8 @@ class _Sequence:
         if facts.get("key") != short_hash(self.key):
             raise MismatchError(f"the weights of this run in {path}", "another run's", "choose another folder")
         tensors, _ = load_tensors(path)
-        for name, each in self._weights().items():
+        weights = self._weights()
+        for name, each in weights.items():
             each.copy_(tensors[name])
-        torch.autograd.graph.increment_version([*self._weights().values()])
+        torch.autograd.graph.increment_version([*weights.values()])
         return int(facts["stage"])

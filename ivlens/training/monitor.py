@@ -124,9 +124,8 @@ class Abilities:
         for role, abilities in (("new", self.new), ("keep", self.keep)):
             for ability in abilities:
                 if not known(step, ability.name):
-                    with unchanged(model, since=True):  # a row holds no provenance, for which weights would be hashed
-                        row = measured_row(model, ability)
-                    yield {"step": step, "role": role} | row
+                    # a row holds no provenance, for which weights would be hashed
+                    yield {"step": step, "role": role} | measure(model, ability, since=True)
 
 
 def measure(model: Model, ability: Ability, *, batch_size: int = 32, since: bool = False) -> dict[str, Any]:

@@ -113,11 +113,7 @@ class CheckpointManager:
     def _differing(self, facts: Mapping[str, Any]) -> list[str]:
         """How a state's settings differ from this run's; abilities may be added or removed, but not changed."""
         key, abilities = facts.get("key", {}), facts.get("abilities", {})
-        differing = [
-            f"{name} {key.get(name)!r} against {self.key.get(name)!r}"
-            for name in sorted({*key, *self.key})
-            if key.get(name) != self.key.get(name)
-        ]
+        differing = differing_settings(key, self.key)
         common = sorted({*abilities} & {*self.abilities})
         changed = [name for name in common if abilities[name] != self.abilities[name]]
         return differing + [f"other prompts or another vector of ability {name!r}" for name in changed]
@@ -135,6 +131,13 @@ def flat_settings(settings: Mapping[str, Any], above: str = "") -> dict[str, Any
     for name, value in settings.items():
         found |= flat_settings(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
     return found
+
+
+def differing_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """How flat settings differ: each name with both of its values."""
+    names = sorted({*theirs, *ours})
+    pairs = {name: (theirs.get(name), ours.get(name)) for name in names}
+    return [f"{name} {one!r} against {other!r}" for name, (one, other) in pairs.items() if one != other]
 
 
 def _packed(trainable: Trainable) -> dict[str, Tensor]:
