@@ -290,7 +290,7 @@ class _Sequence:
 
     def _measure(self, stage: int) -> None:
         """Measure what is not known yet of the abilities after a stage; each is kept as soon as it is measured."""
-        due = [(role, each) for role, each in self.abilities if (stage, role, each.name) not in self.rows]
+        due = [pair for pair in self._wanted(stage) if (stage, pair[0], pair[1].name) not in self.rows]
         if not (due and self.processes.is_first):
             return
         which = "the base" if stage == 0 else f"after {plural(stage, 'task')}"
@@ -301,6 +301,14 @@ class _Sequence:
                 self.rows[stage, role, ability.name] = row
                 self._record().save(self.folder / RECORD, overwrite=True)
                 bar.update()
+
+    def _wanted(self, stage: int) -> Abilities:
+        """The abilities that are measured after a stage."""
+        if self.config.measure_after == "each" or stage in (0, len(self.tasks)):
+            return self.abilities
+        return [
+            ("new", each) for role, each in self.abilities if (role, each.name) == ("new", self.tasks[stage - 1].name)
+        ]
 
     def _record(self) -> ContinualRun:
         rows = [self.rows[key] for key in self._order()]

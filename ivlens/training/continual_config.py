@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import ceil
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ..checks import Between, Count, Natural, Seed, checked
 from ..errors import ArgumentError
@@ -28,6 +28,8 @@ class ContinualConfig:
         n_clean: clean prompts for a vector.
         n_corrupted: corrupted prompts for a vector.
         vectors: also measure how the vectors of old abilities change.
+        measure_after: when all abilities are measured: after "each" task, or only after the "last" one. The base and
+            each new task right after it was learned are measured in both cases.
         layer: the layer at which hidden states are compared with vectors (None: the middle one).
         format: how prompts are written: "labelled", "plain", "qa", "chat", or a ``Chat``.
 
@@ -51,6 +53,7 @@ class ContinualConfig:
     n_clean: Count = 40
     n_corrupted: Count = 12
     vectors: bool = True
+    measure_after: Literal["each", "last"] = "each"
     layer: Natural | None = None
     format: AnyFormat = "labelled"
 
@@ -68,8 +71,8 @@ class ContinualConfig:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The fields as provenance holds them."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        """The fields that weights and rows depend on, as provenance holds them."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "measure_after"}
         return values | {"training": self.training.facts, **format_facts(self.format)}
 
 

@@ -59,6 +59,16 @@ def test_all_abilities_are_measured_before_between_and_after(whole: Any) -> None
     assert run.stages == 2
 
 
+def test_all_abilities_are_measured_only_before_and_after(whole: Any, make: Any, tmp_path: Path) -> None:
+    ends = replace(CONFIG, measure_after="last")
+    run, weights = learned(make(), ends, out=tmp_path / "out")
+    at_one = [row for row in whole[0].measured if row["stage"] == 1 and row["ability"] == "shift-1"]
+    assert len(at_one) == 1
+    assert list(run.measured) == [row for row in whole[0].measured if row["stage"] != 1 or row in at_one]
+    assert run.summary().equals(whole[0].summary())
+    assert same(learned(make(), CONFIG, out=tmp_path / "out"), (run, weights))  # when to measure may change
+
+
 def test_it_is_the_same_as_training_task_by_task_by_hand(make: Any, whole: Any) -> None:
     model = make()
     for task in NEW:

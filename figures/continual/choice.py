@@ -1,0 +1,98 @@
+"""Frontiers of what is kept against what is learned, the area under them, and what is chosen by it on the trials."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .runs import Line
+
+LEARNED = 0.95  # of what the best plain training gained, which a method's chosen strength has to gain
+
+
+class Point(NamedTuple):
+    """What a run learned and kept: accuracies at its end, and the base's."""
+
+    learned: float
+    kept: float
+    base_learned: float
+    base_kept: float
+
+    @property
+    def gained(self) -> float:
+        """How much of what the base could not do of the new tasks was learned, from 0 to 1."""
+        return max(0.0, (self.learned - self.base_learned) / (1 - self.base_learned))
+
+    @property
+    def retained(self) -> float:
+        """How much is kept of what the base could do of the old tasks, from 0 to 1."""
+        return min(1.0, self.kept / self.base_kept)
+
+
+def point(line: Line) -> Point | None:
+    """The point of a run; None of one that was stopped, which neither learned nor kept anything."""
+    rows = line["rows"]
+    if not rows:
+        return None
+    end = max(row["stage"] for row in rows)
+
+    def mean(role: str, stage: int) -> float:
+        found = [row["accuracy"] for row in rows if (row["role"], row["stage"]) == (role, stage)]
+        return sum(found) / len(found)
+
+    return Point(mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0))
+
+
+def area(points: Iterable[Point | None]) -> float:
+    """The area under the frontier of these points and the base, from 0 to 1.
+
+    At each share of the new tasks that is to be learned, it is the largest share of the old ones that any point keeps
+    which learned as much; where no point did, it is 0.
+    """
+    total, highest, right = 0.0, 0.0, 0.0
+    for each in sorted((each for each in points if each is not None), key=lambda each: -each.gained):
+        total += (right - each.gained) * highest
+        highest, right = max(highest, each.retained), each.gained
+    return total + right * highest
+
+
+def areas(lines: Mapping[Run, Line], part: str, regime: str, method: str) -> dict[tuple[int, int], float]:
+    """The area of a method in each pair of order and seed."""
+    groups: dict[tuple[int, int], list[Point | None]] = {}
+    for run, line in lines.items():
+        if (run.part, run.regime, run.method) == (part, regime, method):
+            groups.setdefault((run.order, run.seed), []).append(point(line))
+    return {pair: area(points) for pair, points in groups.items()}
+
+
+def ranked(lines: Mapping[Run, Line], config: StudyConfig) -> list[tuple[str, float]]:
+    """Methods by the mean of their areas over the regimes of the trials, the largest first."""
+    found = {}
+    for method in config.methods:
+        each = [areas(lines, "trial", regime, method) for regime in config.regimes]
+        values = [value for pairs in each for value in pairs.values()]
+        if values:
+            found[method] = sum(values) / len(values)
+    return sorted(found.items(), key=lambda pair: -pair[1])
+
+
+def finalists(lines: Mapping[Run, Line], config: StudyConfig) -> tuple[str, ...]:
+    """The methods that the final part has beside ``ALWAYS``: the best without old examples."""
+    names = [name for name, _ in ranked(lines, config) if name not in (*ALWAYS, *WITH_OLD_EXAMPLES)]
+    return tuple(names[: config.finalists])
+
+
+def chosen_strength(lines: Mapping[Run, Line], regime: str, method: str) -> float | None:
+    """The strength of a method that its trials choose for a regime; None without trials.
+
+    It keeps most among those that gained LEARNED of what the best plain training did; where none did, it gained most.
+    """
+    trials = {run: point(line) for run, line in lines.items() if (run.part, run.regime) == ("trial", regime)}
+    found = {run: each for run, each in trials.items() if each is not None}
+    goal = LEARNED * max((each.gained for run, each in found.items() if run.method == "plain"), default=0.0)
+
+    def worth(run: Run) -> tuple[bool, float, float]:
+        each = found[run]
+        return (True, each.retained, each.gained) if each.gained >= goal else (False, each.gained, each.retained)
+
+    own = [run for run in found if run.method == method]
+    return max(own, key=worth).strength if own else None

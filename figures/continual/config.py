@@ -1,0 +1,201 @@
+"""What the study of guidance trains, on which tasks, and with which methods at which strengths."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ivlens import ArgumentError, GenerationScoring, Guidance, LoRA, Task, TrainingConfig, load_task
+from ivlens.training import (
+    KLToBase,
+    KLToGuidedTeacher,
+    PreventativeSteering,
+    ProgressiveVector,
+    Rehearsal,
+    Replay,
+    SelfRehearsal,
+    Term,
+)
+from ivlens.training.weight_terms import (
+    EWC,
+    EWCOnOwnTexts,
+    FrozenLayers,
+    Interpolation,
+    L2ToBase,
+    OLoRA,
+    WeightAverage,
+)
+
+
+class Regime(NamedTuple):
+    """How hard each task is trained: the learning rate, the steps, the steps of warm-up, the rank of LoRA's updates."""
+
+    rate: float
+    steps: int
+    warmup: int
+    rank: int | None = None
+
+
+REGIMES = {
+    "destructive": Regime(2e-4, 20, 2),
+    "long": Regime(2e-3, 40, 4, rank=8),  # LoRA on queries and values, well beyond the step at which a task is learned
+    "mild": Regime(1e-4, 10, 2),
+}
+LORA_RATE = 10.0  # how many times higher LoRA's learning rate is than that of full training
+
+Terms = Callable[[float, Regime], tuple[Term, ...]]
+
+
+class Method(NamedTuple):
+    """A way to train, at strengths from weak to strong; as many of each method are tried."""
+
+    strengths: tuple[float, ...]
+    terms: Terms
+    rate: bool = False  # whether the strength divides the regime's learning rate
+    rank: int | None = None  # of LoRA, where the regime has none
+
+
+def _l2(pull: float, regime: Regime) -> L2ToBase:
+    """The term that takes back this share of the change at each step of the highest learning rate."""
+    return L2ToBase(pull / regime.rate)
+
+
+def _middle(share: float) -> FrozenLayers:
+    """The frozen layers around the middle one, as a share of all."""
+    return FrozenLayers((1 - share) / 2, (1 + share) / 2)
+
+
+WEIGHTS = (0.3, 1.0, 3.0, 10.0)
+PULLS = (0.1, 0.3, 0.6, 0.8)
+SHARES = (0.7, 0.5, 0.35, 0.25)  # of the change that is kept
+RATES = (1.0, 2.0, 4.0, 8.0)
+SCALES = (1.0, 2.0, 4.0, 8.0)
+WIDTHS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)
+METHODS = {
+    "plain": Method(RATES, lambda s, r: (), rate=True),
+    "lora, rank 2": Method(RATES, lambda s, r: (), rate=True, rank=2),
+    "lora, rank 8": Method(RATES, lambda s, r: (), rate=True, rank=8),
+    "l2": Method(PULLS, lambda s, r: (_l2(s, r),)),
+    "interpolate": Method(SHARES, lambda s, r: (Interpolation(s),)),
+    "average": Method((0.25, 0.5, 0.75, 1.0), lambda s, r: (WeightAverage(s),)),
+    "freeze-lower": Method(WIDTHS, lambda s, r: (FrozenLayers(0.0, s),)),
+    "freeze-middle": Method(WIDTHS, lambda s, r: (_middle(s),)),
+    "freeze-upper": Method(WIDTHS, lambda s, r: (FrozenLayers(1 - s, 1.0),)),
+    "ewc": Method((1e4, 3e4, 1e5, 3e5), lambda s, r: (EWC(s),)),
+    "ewc-own": Method((300.0, 1000.0, 3000.0, 10_000.0), lambda s, r: (EWCOnOwnTexts(s),)),
+    "o-lora": Method((0.1, 0.5, 2.5, 12.5), lambda s, r: (OLoRA(s),), rank=8),
+    "kl": Method(WEIGHTS, lambda s, r: (KLToBase(s, temperature=1.0),)),
+    "rehearsal": Method(WEIGHTS, lambda s, r: (Rehearsal(s),)),
+    "self-rehearsal": Method(WEIGHTS, lambda s, r: (SelfRehearsal(s),)),
+    "replay": Method(WEIGHTS, lambda s, r: (Replay(s),)),
+    "iv": Method(SCALES, lambda s, r: (ProgressiveVector("linear", handover=0.5, scale=s),
+                                       KLToGuidedTeacher(last=1.0, temperature=1.0))),
+    "fv": Method((0.1, 0.3, 1.0, 3.0), lambda s, r: Guidance.preset("fv").scaled(s).terms),
+    "preventative": Method(SCALES, lambda s, r: (PreventativeSteering(scale=s),)),
+    "guided": Method(PULLS, lambda s, r: (ProgressiveVector("linear", handover=0.5, scale=2.0),
+                                          Rehearsal(1.0, batch_size=2), _l2(s, r))),
+    "rehearsal + l2": Method(PULLS, lambda s, r: (Rehearsal(1.0), _l2(s, r))),
+    "self-rehearsal + l2": Method(PULLS, lambda s, r: (SelfRehearsal(1.0), _l2(s, r))),
+    "rehearsal + self-rehearsal + l2": Method(PULLS, lambda s, r: (Rehearsal(1.0), SelfRehearsal(1.0), _l2(s, r))),
+    "rehearsal + interpolate": Method(SHARES, lambda s, r: (Rehearsal(1.0), Interpolation(s))),
+    "middle + l2": Method(PULLS, lambda s, r: (_middle(1 / 3), _l2(s, r))),
+    "middle + interpolate": Method(SHARES, lambda s, r: (_middle(1 / 3), Interpolation(s))),
+    "rehearsal + middle": Method(WIDTHS, lambda s, r: (Rehearsal(1.0), _middle(s))),
+    "rehearsal + middle + l2": Method(PULLS, lambda s, r: (Rehearsal(1.0), _middle(1 / 3), _l2(s, r))),
+    "rehearsal + middle + interpolate": Method(SHARES, lambda s, r: (Rehearsal(1.0), _middle(1 / 3), Interpolation(s))),
+}  # fmt: skip
+WITH_OLD_EXAMPLES = ("ewc", "replay")  # shown for comparison; what is recommended needs none
+ALWAYS = ("plain", "l2", "interpolate")  # among the finalists whatever the trials say
+
+
+class Run(NamedTuple):
+    """A sequence that is learned: which part of the study it is of, how, at what strength, in what order, the seed."""
+
+    part: str
+    regime: str
+    method: str
+    strength: float
+    order: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Orders of the same new tasks, learned one after the other, and old ones to keep."""
+
+    orders: tuple[tuple[str, ...], ...]
+    old: tuple[str, ...]
+
+    @property
+    def names(self) -> set[str]:
+        """All of them."""
+        return {*self.orders[0], *self.old}
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What is trained and measured: ``trial`` are the tasks to choose on, ``final`` those that are reported.
+
+    ``finalists``: how many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs.
+    """
+
+    source: str = "smollm2"
+    trial: Tasks = Tasks((("hypernym", "person-profession"),), ("present-past", "capitalize", "commonsense", "synonym"))
+    final: Tasks = Tasks(
+        (("word-topic", "choose-last-of-3", "adjective-comparative", "lowercase-first-letter", "sentiment"),
+         ("sentiment", "adjective-comparative", "word-topic", "lowercase-first-letter", "choose-last-of-3")),
+        ("antonym", "verb-gerund", "singular-plural", "country-capital", "country-language", "choose-animal", "reading",
+         "short-answer"),
+    )  # fmt: skip
+    methods: tuple[str, ...] = tuple(METHODS)
+    regimes: tuple[str, ...] = tuple(REGIMES)
+    finalists: int = 3
+    pairs: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (0, 2), (1, 3), (0, 4))
+    batch_size: int = 8
+    n_test: int = 30
+    generated: frozenset[str] = field(default_factory=lambda: frozenset({"short-answer"}))
+
+    def __post_init__(self) -> None:
+        if both := self.trial.names & self.final.names:
+            raise ArgumentError("different tasks to choose on and to report", ", ".join(sorted(both)))
+
+    def trials(self) -> Iterator[Run]:
+        """Every method at every strength in every regime, on the tasks to choose on."""
+        for regime in self.regimes:
+            for method in self.methods:
+                yield from self._strengths("trial", regime, method, ((0, 0),))
+
+    def finals(self, methods: tuple[str, ...]) -> Iterator[Run]:
+        """These methods on the tasks that are reported; the first pairs of all of them come first."""
+        for regime in self.regimes:
+            for pair in self.pairs:
+                for method in methods:
+                    yield from self._strengths("final", regime, method, (pair,))
+
+    def _strengths(self, part: str, regime: str, method: str, pairs: tuple[tuple[int, int], ...]) -> Iterator[Run]:
+        if METHODS[method].rank == REGIMES[regime].rank and method.startswith("lora"):
+            return  # plain training in a regime of LoRA
+        for order, seed in pairs:
+            for strength in METHODS[method].strengths:
+                yield Run(part, regime, method, strength, order, seed)
+
+    def tasks(self, run: Run) -> tuple[list[Task], list[Task]]:
+        """The tasks that a run learns, and those that it is to keep."""
+        tasks = self.trial if run.part == "trial" else self.final
+        return [load_task(name) for name in tasks.orders[run.order]], [self._old(name) for name in tasks.old]
+
+    def _old(self, name: str) -> Task:
+        task = load_task(name)
+        return replace(task, scoring=GenerationScoring(max_tokens=8)) if name in self.generated else task
+
+    def training(self, run: Run) -> TrainingConfig:
+        """How a run trains each task."""
+        regime, method = REGIMES[run.regime], METHODS[run.method]
+        rank, rate = regime.rank, regime.rate
+        if method.rank is not None:
+            rank, rate = method.rank, rate if regime.rank else LORA_RATE * rate
+        used = regime._replace(rate=rate)
+        return TrainingConfig(
+            Guidance(method.terms(run.strength, used)), steps=regime.steps, batch_size=self.batch_size,
+            learning_rate=rate / run.strength if method.rate else rate, warmup=regime.warmup, seed=run.seed,
+            lora=None if rank is None else LoRA(rank=rank, alpha=2.0 * rank),
+        )  # fmt: skip

@@ -1,0 +1,124 @@
+"""The runs of the study: one after the other in each of several processes, and a file with a line for each."""
+
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ivlens import ContinualConfig, RecordError, continual, load_model
+from ivlens.files import short_hash
+from ivlens.models import only_hooked, trainable_names
+
+from .config import Run, StudyConfig
+
+KEPT = ("stage", "role", "ability", "accuracy", "probability", "correct")  # of what is measured of an ability
+Line = dict[str, Any]
+logger = logging.getLogger("ivlens")
+
+
+class Trainer:
+    """A model that is trained, and then made the base again."""
+
+    def __init__(self, config: StudyConfig, device: str) -> None:
+        self.config = config
+        self.model = only_hooked(load_model(config.source, device=device), "training")
+        names = set(trainable_names(self.model))
+        self.base = {name: each.detach().clone() for name, each in self.model.named_parameters() if name in names}
+
+    def line(self, run: Run) -> Line:
+        """What a run learned and kept: a row for each ability before and after."""
+        began = time.perf_counter()
+        new, old = self.config.tasks(run)
+        training = self.config.training(run)
+        settings = ContinualConfig(training, n_test=self.config.n_test, vectors=False, measure_after="last")
+        try:
+            measured, why = continual(self.model, new, settings, keep=old).measured, ""
+        except RecordError as error:  # a loss that is not finite
+            measured, why = (), str(error)
+        finally:
+            self._restore()
+        device = self.model.cfg.device or "cpu"
+        return {
+            "run": run._asdict(), "key": key_of(run, self.config), "stopped": why,
+            "rows": [{name: row[name] for name in KEPT} for row in measured],
+            "seconds": round(time.perf_counter() - began, 1), "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU",
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in self.base:
+                parameter.copy_(self.base[name])
+
+
+def key_of(run: Run, config: StudyConfig) -> str:
+    """Hash of all that a run depends on, but the code and the machine."""
+    new, old = config.tasks(run)
+    facts = [config.source, config.n_test, config.training(run).facts, *(task.digest for task in (*new, *old))]
+    return short_hash(facts)
+
+
+def read(path: Path, config: StudyConfig) -> dict[Run, Line]:
+    """The lines of a file of runs, those of other settings left out; a line that a kill cut off is none."""
+    found = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        run = Run(**line["run"])
+        if line["key"] == key_of(run, config):
+            found[run] = line
+    return found
+
+
+def measure(runs: Iterable[Run], path: Path, config: StudyConfig, *, workers: int, device: str, minutes: float) -> None:
+    """Measure the runs that the file lacks, in as many processes, and append each when it is finished.
+
+    No run begins after ``minutes``.
+    """
+    known, end = set(read(path, config)), time.monotonic() + 60 * minutes
+    wanted = (run for run in runs if run not in known)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with (
+        path.open("a", encoding="utf-8") as file,
+        ProcessPoolExecutor(workers, context, _begin, (config, device)) as pool,
+    ):
+        for number, line in enumerate(_in_turn(pool, wanted, workers, end), 1):
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            left = (end - time.monotonic()) / 60
+            logger.info("%d: %s, %.0f s; %.1f min left", number, line["run"], line["seconds"], left)
+
+
+def _in_turn(pool: ProcessPoolExecutor, runs: Iterator[Run], workers: int, end: float) -> Iterator[Line]:
+    """Lines as they are finished; a run is handed out when a process is free for it."""
+    pending: set[Future[Line]] = set()
+    while True:
+        while len(pending) < workers and time.monotonic() < end and (run := next(runs, None)):
+            pending.add(pool.submit(_run, run))
+        if not pending:
+            return
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        yield from (each.result() for each in done)
+
+
+_trainer: Callable[[Run], Line]  # of a process
+
+
+def _begin(config: StudyConfig, device: str) -> None:
+    global _trainer
+    torch.set_num_threads(1)
+    _trainer = Trainer(config, device).line
+
+
+def _run(run: Run) -> Line:
+    return _trainer(run)

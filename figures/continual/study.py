@@ -1,0 +1,121 @@
+"""The study of guidance: what each method keeps against what it learns, in three regimes; tables and the picture."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ivlens import RecordError, views
+from ivlens.stats import standard_error, t_quantile
+
+from ..pages import write_tables
+from .choice import Point, areas, chosen_strength, finalists, point, ranked
+from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .runs import Line, read
+
+BASELINES = ("l2", "interpolate")
+COMMAND = "python -m figures.continual"
+
+
+def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") -> list[Path]:
+    """Draw the picture and the tables into ``folder`` from the runs in its ``records``; return the files.
+
+    Raises:
+        RecordError: no run of the final part is there.
+        ArgumentError: images of this ``kind`` cannot be written here.
+    """
+    config = config or StudyConfig()
+    path = folder / "records" / "runs.jsonl"
+    lines = read(path, config)
+    if not any(run.part == "final" for run in lines):
+        raise RecordError(f"runs of the final part in {path}", f"{len(lines)} runs", COMMAND)
+    finals = points_table(lines)
+    figure = views.tradeoff_scatter(
+        finals.assign(panel=finals["regime"], setting=finals["strength"].map("strength {:g}".format)),
+        title="What is kept against what is learned, in three regimes",
+        facts="five new tasks in turn, eight old ones that nothing was chosen on; means over orders and seeds",
+    )
+    image = views.save_figure(figure, folder / f"continual.{kind}")
+    tables = chosen_table(finals), areas_table(lines), trials_table(lines, config), _shown(finals)
+    return [image, write_tables(folder / "tables.md", *tables)]
+
+
+def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime, method and strength of the final part: means over orders and seeds, standard errors."""
+    groups: dict[tuple[str, str, float], list[Point | None]] = {}
+    for run, line in lines.items():
+        if run.part == "final":
+            groups.setdefault((run.regime, run.method, run.strength), []).append(point(line))
+    rows = []
+    for (regime, method, strength), points in groups.items():
+        found = [each for each in points if each is not None]
+        learned, kept = [each.learned for each in found], [each.kept for each in found]
+        rows.append({
+            "regime": regime, "method": method, "strength": strength, "learned": _mean(learned),
+            "learned_error": standard_error(learned), "kept": _mean(kept), "kept_error": standard_error(kept),
+            "base_kept": _mean([each.base_kept for each in found]), "retained": _mean([e.retained for e in found]),
+            "chosen": strength == chosen_strength(lines, regime, method), "runs": len(points),
+            "stopped": len(points) - len(found),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def chosen_table(finals: pd.DataFrame) -> pd.DataFrame:
+    """One row per regime and method, at the strength that the trials chose."""
+    return _shown(finals[finals["chosen"]]).drop(columns="chosen")
+
+
+def _shown(finals: pd.DataFrame) -> pd.DataFrame:
+    """Points in few words."""
+    pairs = {name: _with_errors(finals[name], finals[f"{name}_error"]) for name in ("learned", "kept")}
+    columns = ["regime", "method", "strength", "learned", "kept", "base_kept", "retained", "chosen", "runs", "stopped"]
+    return finals.assign(**pairs)[columns].round(2).rename(columns={"base_kept": "base"})
+
+
+def areas_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime and method of the final part: the area, and its paired difference from the baselines'."""
+    rows = []
+    for regime, method in _in_final(lines):
+        own = areas(lines, "final", regime, method)
+        row = {"regime": regime, "method": method, "area": f"{_mean(own.values()):.3f}", "pairs": len(own)}
+        for other in BASELINES:
+            row[f"minus {other}"] = "" if method == other else _difference(own, areas(lines, "final", regime, other))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _in_final(lines: Mapping[Run, Line]) -> list[tuple[str, str]]:
+    """Regimes and methods of the final part."""
+    return list(dict.fromkeys((run.regime, run.method) for run in lines if run.part == "final"))
+
+
+def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> str:
+    """The mean of the differences in the pairs of order and seed that both have, with its 95% interval by Student's t."""
+    found = [one[pair] - other[pair] for pair in one if pair in other]
+    mean = _mean(found)
+    if len(found) < 2:
+        return f"{mean:+.3f}"
+    half = t_quantile(0.975, len(found) - 1) * standard_error(found)
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+
+
+def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:
+    """One row per method, the best first: its area in each regime of the trials, and whether it is a finalist."""
+    rows, best = [], finalists(lines, config)
+    for method, mean in ranked(lines, config):
+        row: dict[str, object] = {"method": method, "mean area": round(mean, 3)}
+        for regime in config.regimes:
+            values = areas(lines, "trial", regime, method).values()
+            row[regime] = f"{_mean(values):.3f}" if values else ""
+        why = "always" if method in ALWAYS else "chosen" if method in best else ""
+        rows.append(row | {"finalist": why, "old examples": "yes" if method in WITH_OLD_EXAMPLES else ""})
+    return pd.DataFrame(rows)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else float("nan")
+
+
+def _with_errors(values: pd.Series, errors: pd.Series) -> list[str]:
+    return [f"{value:.2f} ± {error:.2f}" for value, error in zip(values, errors, strict=True)]

@@ -1,0 +1,112 @@
+"""The study of guidance on a tiny model: runs that are kept, what is chosen, frontiers; its tables."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ivlens
+from figures.continual import choice, study
+from figures.continual.config import ALWAYS, METHODS, REGIMES, Run, StudyConfig, Tasks
+from figures.continual.runs import key_of, measure, read
+
+
+@pytest.fixture(scope="module")
+def config(tiny_hf: Any, smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    source = tmp_path_factory.mktemp("study") / "base"
+    tiny_hf("llama", vocab_size=len(smollm2.tokenizer)).save_pretrained(source)
+    smollm2.tokenizer.save_pretrained(source)
+    return StudyConfig(
+        str(source), trial=Tasks((("hypernym",),), ("present-past",)),
+        final=Tasks((("word-topic", "sentiment"), ("sentiment", "word-topic")), ("antonym", "short-answer")),
+        methods=("plain", "l2", "interpolate", "freeze-middle"), regimes=("mild",), finalists=1,
+        pairs=((0, 0), (1, 1)), n_test=3,
+    )  # fmt: skip
+
+
+def test_runs_are_measured_in_processes_and_found_again(config: StudyConfig, tmp_path: Path, caplog: Any) -> None:
+    path, wanted = tmp_path / "runs.jsonl", [run for run in config.trials() if run.strength in (1.0, 0.3)]
+    assert [run.method for run in wanted] == ["plain", "l2"]
+    options = {"workers": 2, "device": "cpu", "minutes": 5.0}
+    measure(wanted, path, config, **options)
+    found = read(path, config)
+    assert {*found} == {*wanted}
+    plain = found[wanted[0]]
+    assert {(row["stage"], row["role"]) for row in plain["rows"]} == {
+        (stage, role) for stage in (0, 1) for role in ("new", "keep", "knowledge")
+    }
+    path.write_text(path.read_text() + '{"run": ')  # cut off by a kill
+    caplog.set_level("INFO", logger="ivlens")
+    measure(wanted, path, config, **options)
+    assert not caplog.messages
+    other = StudyConfig(config.source, config.trial, config.final, config.methods, config.regimes, n_test=4)
+    assert not read(path, other)
+
+
+def test_no_run_begins_after_the_time_is_over(config: StudyConfig, tmp_path: Path) -> None:
+    measure(config.trials(), tmp_path / "runs.jsonl", config, workers=1, device="cpu", minutes=0.0)
+    assert not read(tmp_path / "runs.jsonl", config)
+
+
+def test_what_is_chosen_on_is_not_reported() -> None:
+    with pytest.raises(ivlens.ArgumentError, match="different tasks to choose on and to report"):
+        StudyConfig(trial=Tasks((("hypernym",),), ("antonym",)))
+
+
+def test_every_method_has_as_many_tries_and_trains_in_every_regime() -> None:
+    whole = StudyConfig()
+    assert {len(method.strengths) for method in METHODS.values()} == {4}
+    for run in whole.trials():
+        training = whole.training(run)
+        assert training.steps == REGIMES[run.regime].steps
+        assert (training.lora is None) == (REGIMES[run.regime].rank is None and METHODS[run.method].rank is None)
+    gentle = whole.training(Run("trial", "mild", "plain", 8.0, 0, 0))
+    assert gentle.learning_rate == pytest.approx(1e-4 / 8)
+    pull = whole.training(Run("trial", "long", "l2", 0.3, 0, 0)).guidance.terms[0].weights["l2"]
+    assert pull * REGIMES["long"].rate == pytest.approx(0.3)
+
+
+def at(gained: float, retained: float) -> choice.Point:
+    return choice.Point(gained, retained, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("points", "expected"), [
+    ([], 0.0), ([None], 0.0), ([at(1, 1)], 1.0), ([at(0.5, 1), at(1, 0.5), at(0.4, 0.2)], 0.75),
+    ([at(0.5, 0.4), at(1, 0.5)], 0.5), ([at(0.8, 0.5), None], 0.4),
+])  # fmt: skip
+def test_the_area_is_that_under_the_best_points(points: Any, expected: float) -> None:
+    assert choice.area(points) == pytest.approx(expected)
+
+
+def line(run: Run, learned: float, kept: float, config: StudyConfig) -> dict[str, Any]:
+    rows = [{"stage": stage, "role": role, "ability": role, "accuracy": value}
+            for stage, role, value in ((0, "new", 0.0), (0, "keep", 0.8), (1, "new", learned), (1, "keep", kept))]  # fmt: skip
+    return {"run": run._asdict(), "key": key_of(run, config), "rows": rows, "stopped": ""}
+
+
+def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, tmp_path: Path) -> None:
+    worth = {"plain": (1.0, 0.2), "l2": (0.97, 0.6), "interpolate": (0.9, 0.7), "freeze-middle": (0.96, 0.4)}
+    lines = {}
+    for run in (*config.trials(), *config.finals((*ALWAYS, "freeze-middle"))):
+        learned, kept = worth[run.method]
+        weaker = METHODS[run.method].strengths.index(run.strength) / 10
+        lines[run] = line(run, learned - weaker, kept + weaker / 2, config)
+    assert choice.finalists(lines, config) == ("freeze-middle",)
+    assert choice.chosen_strength(lines, "mild", "l2") == METHODS["l2"].strengths[0]
+    assert choice.chosen_strength(lines, "mild", "interpolate") == METHODS["interpolate"].strengths[0]
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "runs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines.values()))
+    image, tables = study.write(tmp_path, config, kind="html")
+    assert image.is_file()
+    chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
+    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.8 | 0.75 | 2 | 0 |" in chosen
+    assert "+0.000 [+0.000, +0.000]" not in areas
+    assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")
+    assert points.count("\n") == 1 + 16
+
+
+def test_without_finals_the_command_is_named(config: StudyConfig, tmp_path: Path) -> None:
+    with pytest.raises(ivlens.RecordError, match=r"python -m figures.continual"):
+        study.write(tmp_path, config)
