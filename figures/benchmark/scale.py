@@ -1,6 +1,6 @@
 """A model of 7 billion parameters: exact sweep, race and comparison; and what half precision does to effects.
 
-    python -m figures.benchmark.scale [--out FILE] [--rounds N] [--device DEVICE] [--layers N] [--parts PART ...]
+    python -m figures.benchmark.scale [--out FILE] [--rounds N] [--device DEVICE] [--parts PART ...] ...
 
 A Llama with random weights (32 layers of 32 heads, d_model 4096) on a GPU where there is one, else on the CPU. Where a
 model would take more than two thirds of the device's free memory, it gets as many layers as fit. The parts:
@@ -36,7 +36,7 @@ import torch
 
 import ivlens as iv
 from ivlens.checkpoints.spectrum import matrix_change
-from ivlens.models import attention_weights, mlp_weights
+from ivlens.models import attention_weights, mlp_weights, open_tokenizer
 from ivlens.models.facts import stamp
 from ivlens.models.streams.memory import free_memory
 from ivlens.records import spearman, write_text
@@ -67,13 +67,13 @@ def main() -> None:
     device = torch.device(options.device)
     if device.type == "cpu" and RESET.exists():  # else peak memory is not measured, or by the GPU
         give_back_at_once()
-    small = iv.load_model("smollm2", device=device)
-    tell("SmolLM2 is loaded")
-    large = (small.tokenizer, device, options.layers)
+    small = None if options.tokenizer else iv.load_model("smollm2", device=device)
+    large = (open_tokenizer(options.tokenizer) if small is None else small.tokenizer, device, options.layers)
+    tell("SmolLM2's tokenizer is loaded" if small is None else "SmolLM2 is loaded")
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "scale": lambda: scale(*large, options.rounds),
         "racing": lambda: racing(small, *large, options.rounds),
-        "precision": lambda: precision(small),
+        "precision": lambda: iter(()) if small is None else precision(small),
         "compare": lambda: compare(*large),
     }
     record = (
@@ -90,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="file for the record, as JSON")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tokenizer", help="SmolLM2's folder without its weights: what needs these is left out")
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer, for a smaller device (default: 32)")
     names = ("scale", "racing", "precision", "compare")
     parser.add_argument("--parts", nargs="+", choices=names, help="what is measured (default: all that run here)")
@@ -187,8 +188,9 @@ def peak_memory(model: Any, run: Callable[[], object]) -> int | None:
 
 
 def racing(small: Any, tokenizer: Any, device: torch.device, layers: int, rounds: int) -> Iterator[Row]:
-    """A row for SmolLM2, and on a GPU one for the large model."""
-    yield raced(small, "SmolLM2", rounds)
+    """A row for SmolLM2, where it is there, and on a GPU one for the large model."""
+    if small is not None:
+        yield raced(small, "SmolLM2", rounds)
     if device.type == "cuda":
         model = large_model(tokenizer, device, layers, torch.bfloat16)
         yield raced(model, f"random, {shape_of(model)}", rounds)
