@@ -13,7 +13,7 @@ from ..pages import read_json, write_tables
 RECORD = "sweep.json"
 COMMAND = "python -m figures.benchmark.sweep --out figures/benchmark/records/sweep.json"
 PARTS = ("contenders", "ratios", "scaling", "memory")
-SCALE_RECORD = "scale.json"
+SCALE_RECORD, OTHER_SCALE_RECORDS = "scale.json", "scale-*.json"
 SCALE_COMMAND = "python -m figures.benchmark.scale --out figures/benchmark/records/scale.json"
 SCALE_PARTS = ("device", "precision", "scale")
 VERBS_RECORD = "verbs.json"
@@ -27,14 +27,15 @@ def write(folder: Path, *, kind: str = "png") -> list[Path]:
         RecordError: a record is missing, or is not one of the benchmarks.
         ArgumentError: images of this ``kind`` cannot be written here.
     """
-    record, large = load_benchmark(folder / "records" / RECORD), load_scale(folder / "records" / SCALE_RECORD)
+    record, large = load_benchmark(folder / "records" / RECORD), load_scales(folder / "records")
     figure = views.benchmark_panels(
         at_most_threads(record), pd.DataFrame(record["scaling"]),
         title="The exact sweep and what is run instead", facts=facts_of(record),
     )  # fmt: skip
     image = views.save_figure(figure, folder / f"benchmark.{kind}")
     verbs = pd.DataFrame(read_json(folder / "records" / VERBS_RECORD, VERBS_COMMAND, ("verbs",))["verbs"])
-    return [image, write_tables(folder / "tables.md", *tables(record), *scale_tables(large), verbs)]
+    every = [*tables(record), *scale_tables(*large), verbs, *further_tables(*large)]  # pages count them: new ones last
+    return [image, write_tables(folder / "tables.md", *every)]
 
 
 def load_benchmark(path: Path) -> dict[str, Any]:
@@ -47,12 +48,21 @@ def load_benchmark(path: Path) -> dict[str, Any]:
 
 
 def load_scale(path: Path) -> dict[str, Any]:
-    """The record of a large model and of half precision.
+    """The record of a large model and of half precision on one device.
 
     Raises:
         RecordError: the file is missing, or is no such record.
     """
     return read_json(path, SCALE_COMMAND, SCALE_PARTS)
+
+
+def load_scales(folder: Path) -> list[dict[str, Any]]:
+    """Such records: the CPU's, then those of other devices that are there.
+
+    Raises:
+        RecordError: the CPU's is missing, or one is no such record.
+    """
+    return [load_scale(path) for path in (folder / SCALE_RECORD, *sorted(folder.glob(OTHER_SCALE_RECORDS)))]
 
 
 def tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
@@ -61,13 +71,28 @@ def tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
     return [contenders_table(record), ratios_table(record), memory_table(record), scaling]
 
 
-def scale_tables(record: Mapping[str, Any]) -> list[pd.DataFrame]:
-    """The sweep of a large model, and half precision's error, as ``scale.py`` measured them."""
-    scale = pd.DataFrame(record["scale"])
-    peak = [f"{100 * share:.1f}%" if pd.notna(share) else "not measured" for share in scale["peak memory / weights"]]
-    scale["peak memory / weights"] = peak
-    scale.insert(0, "device", record["device"])
-    return [scale, pd.DataFrame(record["precision"])]
+def scale_tables(*records: Mapping[str, Any]) -> list[pd.DataFrame]:
+    """The sweep of a large model, and half precision's error, as ``scale.py`` measured them on each device."""
+    return [table for part in ("scale", "precision") if len(table := _by_device(records, part))]
+
+
+def further_tables(*records: Mapping[str, Any]) -> list[pd.DataFrame]:
+    """Races and comparisons of a large model, of the devices on which they were measured."""
+    return [table for part in ("racing", "compare") if len(table := _by_device(records, part))]
+
+
+def _by_device(records: Sequence[Mapping[str, Any]], part: str) -> pd.DataFrame:
+    """The part's rows in all records that have it."""
+    return pd.DataFrame([
+        {"device": record["device"], **{name: _cell(name, value) for name, value in row.items()}}
+        for record in records for row in record.get(part, ())
+    ])  # fmt: skip
+
+
+def _cell(name: str, value: Any) -> Any:
+    if name != "peak memory / weights":
+        return value
+    return "not measured" if value is None else f"{100 * value:.1f}%"
 
 
 def contenders_table(record: Mapping[str, Any]) -> pd.DataFrame:

@@ -39,11 +39,14 @@ _TOKENIZERS: dict[str, str] = {}  # hashes of tokenizers by that of their text a
 PROBE = "The quick brown fox, Paris 1 + 2 = 3.\n"  # its ids change with most edits of a tokenizer
 
 
-def stamp(model: Model, *, processing: str = "none", **facts: Any) -> None:
-    """Attach the provenance ``facts`` to the model, with its identity and shape."""
+def stamp(model: Model, *, processing: str = "none", weights: str | None = None, **facts: Any) -> None:
+    """Attach the provenance ``facts`` to the model, with its identity and shape.
+
+    ``weights`` names weights that can be made again, such as a seed's, in place of a hash that takes reading them all.
+    """
     model.ivlens_facts = facts | {  # type: ignore[assignment]
         "engine": "hooked" if isinstance(model, HookedTransformer) else "bridge",
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": weights or weights_sha256(model),
         "config_sha256": config_sha256(model),
         "tokenizer_sha256": tokenizer_sha256(model.tokenizer),
         "dtype": str(model.cfg.dtype).removeprefix("torch."),

@@ -211,7 +211,7 @@ def instruction_vector(
     if not heads or len(set(heads)) < len(heads):
         raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
     check_heads((cfg.n_layers, cfg.n_heads), heads)
-    parts = torch.stack([head_writes(model, layer, means.values[layer])[head] for layer, head in heads])
+    parts = torch.stack([head_writes(model, layer, means.values[layer])[head] for layer, head in heads]).cpu()
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))
     return InstructionVector(parts.sum(0), parts, tuple(heads), means.task, provenance=origin)
 

@@ -88,6 +88,21 @@ def test_figure_and_tables_are_drawn_from_the_record_alone(tmp_path: Path) -> No
     assert "| a device | unmeasured | not measured |" in tables.read_text()
 
 
+def test_another_device_has_its_own_record_beside_the_cpus(tmp_path: Path) -> None:
+    (tmp_path / benchmark.SCALE_RECORD).write_text(json.dumps(LARGE))
+    of_gpu = {"device": "a GPU", "scale": [{"model": "large", "peak memory / weights": 0.5}], "precision": [],
+              "racing": [{"race / sweep": 0.25}], "compare": []}  # fmt: skip
+    (tmp_path / "scale-gpu.json").write_text(json.dumps(of_gpu))
+    records = benchmark.load_scales(tmp_path)
+    scale, precision = benchmark.scale_tables(*records)
+    assert scale["device"].tolist() == ["a device", "a device", "a GPU"]
+    assert scale["peak memory / weights"].tolist() == ["12.5%", "not measured", "50.0%"]
+    assert precision["device"].tolist() == ["a device"]
+    [racing] = benchmark.further_tables(*records)  # what no record has is no table
+    assert racing.to_numpy().tolist() == [["a GPU", 0.25]]
+    assert benchmark.further_tables(LARGE) == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"contenders": []}'])
 def test_what_is_no_record_of_the_benchmark_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / benchmark.RECORD
