@@ -90,7 +90,7 @@ def _in_final(lines: Mapping[Run, Line]) -> list[tuple[str, str]]:
 
 
 def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> str:
-    """The mean of the differences in the pairs of order and seed that both have, with its 95% interval by Student's t."""
+    """The mean difference over the pairs of order and seed that both have, with its 95% interval by Student's t."""
     found = [one[pair] - other[pair] for pair in one if pair in other]
     mean = _mean(found)
     if len(found) < 2:
