@@ -80,8 +80,8 @@ def test_the_area_is_that_under_the_best_points(points: Any, expected: float) ->
 
 
 def line(run: Run, learned: float, kept: float, config: StudyConfig) -> dict[str, Any]:
-    rows = [{"stage": stage, "role": role, "ability": role, "accuracy": value}
-            for stage, role, value in ((0, "new", 0.0), (0, "keep", 0.8), (1, "new", learned), (1, "keep", kept))]  # fmt: skip
+    values = ((0, "new", 0.0), (0, "keep", 0.8), (1, "new", learned), (1, "keep", kept))
+    rows = [{"stage": stage, "role": role, "ability": role, "accuracy": value} for stage, role, value in values]
     return {"run": run._asdict(), "key": key_of(run, config), "rows": rows, "stopped": ""}
 
 
