@@ -67,7 +67,8 @@ class RepairStudyConfig:
     settings: tuple[Setting, ...] = (
         Setting("smollm2", "plain", 2e-4), Setting("smollm2", "plain", 5e-5),
         Setting("gemma3-270m", "plain", 2e-4), Setting("smollm2", "l2", 2e-4),
-        Setting("gemma3-270m", "plain", 5e-5, seeds=(0,)), Setting("gemma3-270m", "plain", 1e-5, seeds=(0,)),
+        Setting("smollm2", "l2", 5e-5), Setting("gemma3-270m", "plain", 5e-5, seeds=(0,)),
+        Setting("gemma3-270m", "plain", 1e-5),
     )  # fmt: skip
     seeds: tuple[int, ...] = (0, 1, 2)
     sequences: dict[str, TaskSequence] = field(default_factory=lambda: {
