@@ -7,13 +7,12 @@ Every finished run is kept; the same command goes on. ``python -m figures contin
 
 import argparse
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from .choice import finalists
-from .config import ALWAYS, Run, StudyConfig
+from .choice import in_order
+from .config import StudyConfig
 from .runs import measure, read
 
 RECORDS = Path(__file__).parent / "records" / "runs.jsonl"
@@ -29,20 +28,8 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ivlens").setLevel(logging.INFO)
     config = StudyConfig()
-    measure(
-        _in_order(options.out, config), options.out, config,
-        workers=options.workers, device=options.device, minutes=options.minutes,
-    )  # fmt: skip
-
-
-def _in_order(path: Path, config: StudyConfig) -> Iterator[Run]:
-    """The trials, the finals of methods that are always among them, and those of the chosen ones.
-
-    What is chosen is asked only when the runs before have been handed out, so that no process waits for it.
-    """
-    yield from config.trials()
-    yield from config.finals(ALWAYS)
-    yield from config.finals(finalists(read(path, config), config))
+    runs = in_order(lambda: read(options.out, config), config)
+    measure(runs, options.out, config, workers=options.workers, device=options.device, minutes=options.minutes)
 
 
 if __name__ == "__main__":

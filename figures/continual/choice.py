@@ -1,6 +1,6 @@
 """Frontiers of what is kept against what is learned, the area under them, and what is chosen by it on the trials."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
@@ -24,8 +24,8 @@ class Point(NamedTuple):
 
     @property
     def retained(self) -> float:
-        """How much is kept of what the base could do of the old tasks, from 0 to 1."""
-        return min(1.0, self.kept / self.base_kept)
+        """How much is kept of what the base could do of the old tasks; above 1 where more is done than by the base."""
+        return self.kept / self.base_kept
 
 
 def point(line: Line) -> Point | None:
@@ -43,7 +43,7 @@ def point(line: Line) -> Point | None:
 
 
 def area(points: Iterable[Point | None]) -> float:
-    """The area under the frontier of these points and the base, from 0 to 1.
+    """The area under the frontier of these points, about from 0 to 1.
 
     At each share of the new tasks that is to be learned, it is the largest share of the old ones that any point keeps
     which learned as much; where no point did, it is 0.
@@ -64,21 +64,26 @@ def areas(lines: Mapping[Run, Line], part: str, regime: str, method: str) -> dic
     return {pair: area(points) for pair, points in groups.items()}
 
 
-def ranked(lines: Mapping[Run, Line], config: StudyConfig) -> list[tuple[str, float]]:
-    """Methods by the mean of their areas over the regimes of the trials, the largest first."""
+def ranked(lines: Mapping[Run, Line], regimes: Sequence[str], methods: Iterable[str]) -> list[tuple[str, float]]:
+    """Methods by the mean of their areas over these regimes of the trials, in all of which they were tried."""
     found = {}
-    for method in config.methods:
-        each = [areas(lines, "trial", regime, method) for regime in config.regimes]
-        values = [value for pairs in each for value in pairs.values()]
-        if values:
+    for method in methods:
+        values = [value for regime in regimes for value in areas(lines, "trial", regime, method).values()]
+        if len(values) == len(regimes):
             found[method] = sum(values) / len(values)
     return sorted(found.items(), key=lambda pair: -pair[1])
 
 
+def halved(lines: Mapping[Run, Line], config: StudyConfig) -> tuple[str, ...]:
+    """The methods that are tried in all regimes: ``ALWAYS``, and the best of the first regime's trials."""
+    names = [name for name, _ in ranked(lines, config.regimes[:1], config.methods) if name not in ALWAYS]
+    return (*ALWAYS, *names[: config.halved])
+
+
 def finalists(lines: Mapping[Run, Line], config: StudyConfig) -> tuple[str, ...]:
-    """The methods that the final part has beside ``ALWAYS``: the best without old examples."""
-    names = [name for name, _ in ranked(lines, config) if name not in (*ALWAYS, *WITH_OLD_EXAMPLES)]
-    return tuple(names[: config.finalists])
+    """The methods of the final part: ``ALWAYS``, and the best of all trials without old examples."""
+    names = [name for name, _ in ranked(lines, config.regimes, config.methods)]
+    return (*ALWAYS, *[name for name in names if name not in (*ALWAYS, *WITH_OLD_EXAMPLES)][: config.finalists])
 
 
 def chosen_strength(lines: Mapping[Run, Line], regime: str, method: str) -> float | None:
@@ -96,3 +101,18 @@ def chosen_strength(lines: Mapping[Run, Line], regime: str, method: str) -> floa
 
     own = [run for run in found if run.method == method]
     return max(own, key=worth).strength if own else None
+
+
+def in_order(read: Callable[[], Mapping[Run, Line]], config: StudyConfig) -> Iterator[Run]:
+    """All runs of the study; those that depend on a choice come after others, in which the chosen on are finished.
+
+    ``read`` is asked for the lines when a choice is made.
+    """
+    first, others, early, late = config.regimes[:1], config.regimes[1:], config.pairs[:2], config.pairs[2:]
+    yield from config.trials(first, config.methods)
+    yield from config.finals(first, ALWAYS, early)
+    yield from config.trials(others, halved(read(), config))
+    yield from config.finals(first, ALWAYS, late)
+    chosen = finalists(read(), config)
+    yield from config.finals(first, chosen, config.pairs)
+    yield from config.finals(others, chosen, config.pairs)

@@ -1,7 +1,8 @@
 """What the study of guidance trains, on which tasks, and with which methods at which strengths."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import NamedTuple
 
 from ivlens import ArgumentError, GenerationScoring, Guidance, LoRA, Task, TrainingConfig, load_task
@@ -135,11 +136,15 @@ class Tasks:
 class StudyConfig:
     """What is trained and measured: ``trial`` are the tasks to choose on, ``final`` those that are reported.
 
-    ``finalists``: how many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs.
+    All methods are tried in the first regime, the ``halved`` best of them in the others. ``finalists``: how many
+    methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs.
     """
 
     source: str = "smollm2"
-    trial: Tasks = Tasks((("hypernym", "person-profession"),), ("present-past", "capitalize", "commonsense", "synonym"))
+    trial: Tasks = Tasks(
+        (("hypernym", "person-profession"),),
+        ("present-past", "capitalize", "commonsense", "synonym", "translation", "country-currency"),
+    )
     final: Tasks = Tasks(
         (("word-topic", "choose-last-of-3", "adjective-comparative", "lowercase-first-letter", "sentiment"),
          ("sentiment", "adjective-comparative", "word-topic", "lowercase-first-letter", "choose-last-of-3")),
@@ -148,6 +153,7 @@ class StudyConfig:
     )  # fmt: skip
     methods: tuple[str, ...] = tuple(METHODS)
     regimes: tuple[str, ...] = tuple(REGIMES)
+    halved: int = 10
     finalists: int = 3
     pairs: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (0, 2), (1, 3), (0, 4))
     batch_size: int = 8
@@ -158,23 +164,21 @@ class StudyConfig:
         if both := self.trial.names & self.final.names:
             raise ArgumentError("different tasks to choose on and to report", ", ".join(sorted(both)))
 
-    def trials(self) -> Iterator[Run]:
-        """Every method at every strength in every regime, on the tasks to choose on."""
-        for regime in self.regimes:
-            for method in self.methods:
-                yield from self._strengths("trial", regime, method, ((0, 0),))
+    def trials(self, regimes: Iterable[str], methods: Iterable[str]) -> Iterator[Run]:
+        """These methods at every strength in these regimes, on the tasks to choose on."""
+        return self._runs("trial", regimes, ((0, 0),), methods)
 
-    def finals(self, methods: tuple[str, ...]) -> Iterator[Run]:
-        """These methods on the tasks that are reported; the first pairs of all of them come first."""
-        for regime in self.regimes:
-            for pair in self.pairs:
-                for method in methods:
-                    yield from self._strengths("final", regime, method, (pair,))
+    def finals(self, regimes: Iterable[str], methods: Iterable[str], pairs: Iterable[tuple[int, int]]) -> Iterator[Run]:
+        """These methods at every strength in these regimes, on the tasks that are reported."""
+        return self._runs("final", regimes, pairs, methods)
 
-    def _strengths(self, part: str, regime: str, method: str, pairs: tuple[tuple[int, int], ...]) -> Iterator[Run]:
-        if METHODS[method].rank == REGIMES[regime].rank and method.startswith("lora"):
-            return  # plain training in a regime of LoRA
-        for order, seed in pairs:
+    @staticmethod
+    def _runs(
+        part: str, regimes: Iterable[str], pairs: Iterable[tuple[int, int]], methods: Iterable[str]
+    ) -> Iterator[Run]:
+        for regime, (order, seed), method in product(regimes, pairs, methods):
+            if method.startswith("lora") and METHODS[method].rank == REGIMES[regime].rank:
+                continue  # plain training in a regime of LoRA
             for strength in METHODS[method].strengths:
                 yield Run(part, regime, method, strength, order, seed)
 
@@ -184,7 +188,7 @@ class StudyConfig:
         return [load_task(name) for name in tasks.orders[run.order]], [self._old(name) for name in tasks.old]
 
     def _old(self, name: str) -> Task:
-        task = load_task(name)
+        task = replace(load_task(name), cloze=None)
         return replace(task, scoring=GenerationScoring(max_tokens=8)) if name in self.generated else task
 
     def training(self, run: Run) -> TrainingConfig:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ivlens import ContinualConfig, RecordError, continual, load_model
+from ivlens import ContinualConfig, ContinualRun, RecordError, continual, load_model
 from ivlens.files import short_hash
 from ivlens.models import only_hooked, trainable_names
 
@@ -29,6 +29,7 @@ class Trainer:
         self.config = config
         self.model = only_hooked(load_model(config.source, device=device), "training")
         names = set(trainable_names(self.model))
+        self.earlier: dict[tuple[str, int], ContinualRun] = {}  # whose measures of the base serve again
         self.base = {name: each.detach().clone() for name, each in self.model.named_parameters() if name in names}
 
     def line(self, run: Run) -> Line:
@@ -38,7 +39,9 @@ class Trainer:
         training = self.config.training(run)
         settings = ContinualConfig(training, n_test=self.config.n_test, vectors=False, measure_after="last")
         try:
-            measured, why = continual(self.model, new, settings, keep=old).measured, ""
+            found = continual(self.model, new, settings, keep=old, like=self.earlier.get((run.part, run.order)))
+            self.earlier[run.part, run.order] = found
+            measured, why = found.measured, ""
         except RecordError as error:  # a loss that is not finite
             measured, why = (), str(error)
         finally:
@@ -85,7 +88,7 @@ def measure(runs: Iterable[Run], path: Path, config: StudyConfig, *, workers: in
     No run begins after ``minutes``.
     """
     known, end = set(read(path, config)), time.monotonic() + 60 * minutes
-    wanted = (run for run in runs if run not in known)
+    wanted = _new(runs, known)
     path.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with (
@@ -97,6 +100,15 @@ def measure(runs: Iterable[Run], path: Path, config: StudyConfig, *, workers: in
             file.flush()
             left = (end - time.monotonic()) / 60
             logger.info("%d: %s, %.0f s; %.1f min left", number, line["run"], line["seconds"], left)
+
+
+def _new(runs: Iterable[Run], known: set[Run]) -> Iterator[Run]:
+    """Each run once that is not known."""
+    seen = set(known)
+    for run in runs:
+        if run not in seen:
+            seen.add(run)
+            yield run
 
 
 def _in_turn(pool: ProcessPoolExecutor, runs: Iterator[Run], workers: int, end: float) -> Iterator[Line]:

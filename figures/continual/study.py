@@ -100,11 +100,11 @@ def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, 
 
 
 def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:
-    """One row per method, the best first: its area in each regime of the trials, and whether it is a finalist."""
-    rows, best = [], finalists(lines, config)
-    for method, mean in ranked(lines, config):
-        row: dict[str, object] = {"method": method, "mean area": round(mean, 3)}
-        for regime in config.regimes:
+    """One row per method, the best in the first regime first: its areas in the trials, and whether it is a finalist."""
+    rows, best, first = [], finalists(lines, config), config.regimes[:1]
+    for method, mean in ranked(lines, first, config.methods):
+        row: dict[str, object] = {"method": method, first[0]: f"{mean:.3f}"}
+        for regime in config.regimes[1:]:
             values = areas(lines, "trial", regime, method).values()
             row[regime] = f"{_mean(values):.3f}" if values else ""
         why = "always" if method in ALWAYS else "chosen" if method in best else ""

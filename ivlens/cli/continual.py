@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
     for name, each in variants.items():
         if len(variants) > 1:
             log.info(f"run {len(runs) + 1} of {len(variants)}: {name}")
-        runs[name] = _run(options, each, tasks, kept, general, folders[name], alone=len(variants) == 1)
+        like = next(iter(runs.values()), None)
+        runs[name] = _run(options, each, tasks, kept, general, folders[name], like, alone=len(variants) == 1)
     if not is_first:
         return
     write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
@@ -64,13 +65,14 @@ def _run(
     kept: Sequence[Task],
     general: Sequence[Task],
     folder: Path,
+    like: ContinualRun | None,
     *,
     alone: bool,
 ) -> ContinualRun:
     """One run from the base, in its folder; the model is written if the run is the only one."""
     model = only_hooked(read_model(options, engine="hooked"), "training")
     say_training(model, config.training, folder)
-    found = continual(model, tasks, config, keep=kept, general=general, out=folder)
+    found = continual(model, tasks, config, keep=kept, general=general, out=folder, like=like)
     if alone and joined_processes().is_first:
         with held(folder):
             export_hf(model, folder / MODEL)

@@ -44,6 +44,7 @@ from .trainable import changed_names, check_trainable
 RECORD, WEIGHTS = "continual.safetensors", "weights.safetensors"
 VECTOR_SHOTS = 2  # demonstrations in the prompts that heads are located with
 MEMORY = 8  # examples of each old ability and earlier task, for guidance by replay
+OF_TRAINING = ("training", "epochs", "n_train")  # settings that what is measured of the base does not depend on
 Abilities = list[tuple[ContinualRole, Ability]]
 log = logging.getLogger("ivlens")
 
@@ -58,6 +59,7 @@ def continual(
     keep: Iterable[Task | str] = (),
     general: Iterable[Task | str] = (),
     out: str | Path | None = None,
+    like: ContinualRun | None = None,
 ) -> ContinualRun:
     """Train the model in place on tasks one after the other, and measure all abilities before, between and after.
 
@@ -76,6 +78,8 @@ def continual(
         general: general abilities, asked without and with demonstrations.
         out: folder for the record, the log of each task, its adapter, and the weights after the last finished task;
             the same call on the same base resumes the run, to the same weights.
+        like: another run; where it has the same base, abilities and settings but for those of training, as variants of
+            an ablation have, what it measured of the base is not measured again.
 
     Returns:
         What was measured of every ability after each task.
@@ -102,7 +106,10 @@ def continual(
         folder = Path(scratch if out is None else out)
         if processes.is_first:
             stack.enter_context(held(folder))
-        return _Sequence.of(model, tasks, kept, others, config, folder, out is not None, processes).run()
+        run = _Sequence.of(model, tasks, kept, others, config, folder, out is not None, processes)
+        if like is not None:
+            run.take_base(like)
+        return run.run()
 
 
 def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task], config: ContinualConfig) -> None:
@@ -180,6 +187,12 @@ class _Sequence:
             self._learn(stage, task)
             self._measure(stage)
         return self._record()
+
+    def take_base(self, other: ContinualRun) -> None:
+        """Take what another run measured of the base, where this run would measure the same."""
+        if _of_measuring(other.provenance.get("key", {})) == _of_measuring(self.key):
+            found = {(0, row["role"], row["ability"]): row for row in other.measured if row["stage"] == 0}
+            self.rows = found | self.rows
 
     def _check_training(self) -> None:
         """Raise what learning a task would raise only when it is its turn."""
@@ -363,3 +376,9 @@ class _Sequence:
             each.copy_(tensors[name])
         torch.autograd.graph.increment_version([*weights.values()])
         return int(facts["stage"])
+
+
+def _of_measuring(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's key without what only its training depends on."""
+    continual = {name: each for name, each in key.get("continual", {}).items() if name not in OF_TRAINING}
+    return {**key, "continual": continual}

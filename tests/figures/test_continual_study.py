@@ -26,7 +26,7 @@ def config(tiny_hf: Any, smollm2: Any, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_runs_are_measured_in_processes_and_found_again(config: StudyConfig, tmp_path: Path, caplog: Any) -> None:
-    path, wanted = tmp_path / "runs.jsonl", [run for run in config.trials() if run.strength in (1.0, 0.3)]
+    path, wanted = tmp_path / "runs.jsonl", [run for run in trials(config) if run.strength in (1.0, 0.3)]
     assert [run.method for run in wanted] == ["plain", "l2"]
     options = {"workers": 2, "device": "cpu", "minutes": 5.0}
     measure(wanted, path, config, **options)
@@ -34,7 +34,7 @@ def test_runs_are_measured_in_processes_and_found_again(config: StudyConfig, tmp
     assert {*found} == {*wanted}
     plain = found[wanted[0]]
     assert {(row["stage"], row["role"]) for row in plain["rows"]} == {
-        (stage, role) for stage in (0, 1) for role in ("new", "keep", "knowledge")
+        (stage, role) for stage in (0, 1) for role in ("new", "keep")
     }
     path.write_text(path.read_text() + '{"run": ')  # cut off by a kill
     caplog.set_level("INFO", logger="ivlens")
@@ -45,7 +45,7 @@ def test_runs_are_measured_in_processes_and_found_again(config: StudyConfig, tmp
 
 
 def test_no_run_begins_after_the_time_is_over(config: StudyConfig, tmp_path: Path) -> None:
-    measure(config.trials(), tmp_path / "runs.jsonl", config, workers=1, device="cpu", minutes=0.0)
+    measure(trials(config), tmp_path / "runs.jsonl", config, workers=1, device="cpu", minutes=0.0)
     assert not read(tmp_path / "runs.jsonl", config)
 
 
@@ -57,7 +57,7 @@ def test_what_is_chosen_on_is_not_reported() -> None:
 def test_every_method_has_as_many_tries_and_trains_in_every_regime() -> None:
     whole = StudyConfig()
     assert {len(method.strengths) for method in METHODS.values()} == {4}
-    for run in whole.trials():
+    for run in trials(whole):
         training = whole.training(run)
         assert training.steps == REGIMES[run.regime].steps
         assert (training.lora is None) == (REGIMES[run.regime].rank is None and METHODS[run.method].rank is None)
@@ -65,6 +65,10 @@ def test_every_method_has_as_many_tries_and_trains_in_every_regime() -> None:
     assert gentle.learning_rate == pytest.approx(1e-4 / 8)
     pull = whole.training(Run("trial", "long", "l2", 0.3, 0, 0)).guidance.terms[0].weights["l2"]
     assert pull * REGIMES["long"].rate == pytest.approx(0.3)
+
+
+def trials(config: StudyConfig) -> list[Run]:
+    return [*config.trials(config.regimes, config.methods)]
 
 
 def at(gained: float, retained: float) -> choice.Point:
@@ -88,11 +92,11 @@ def line(run: Run, learned: float, kept: float, config: StudyConfig) -> dict[str
 def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, tmp_path: Path) -> None:
     worth = {"plain": (1.0, 0.2), "l2": (0.97, 0.6), "interpolate": (0.9, 0.7), "freeze-middle": (0.96, 0.4)}
     lines = {}
-    for run in (*config.trials(), *config.finals((*ALWAYS, "freeze-middle"))):
+    for run in choice.in_order(lambda: lines, config):
         learned, kept = worth[run.method]
         weaker = METHODS[run.method].strengths.index(run.strength) / 10
         lines[run] = line(run, learned - weaker, kept + weaker / 2, config)
-    assert choice.finalists(lines, config) == ("freeze-middle",)
+    assert choice.finalists(lines, config) == (*ALWAYS, "freeze-middle")
     assert choice.chosen_strength(lines, "mild", "l2") == METHODS["l2"].strengths[0]
     assert choice.chosen_strength(lines, "mild", "interpolate") == METHODS["interpolate"].strengths[0]
     records = tmp_path / "records"

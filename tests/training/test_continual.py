@@ -69,6 +69,19 @@ def test_all_abilities_are_measured_only_before_and_after(whole: Any, make: Any,
     assert same(learned(make(), CONFIG, out=tmp_path / "out"), (run, weights))  # when to measure may change
 
 
+def test_what_a_run_with_the_same_base_measured_of_it_is_taken(
+    whole: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(CONFIG, training=replace(TRAINING, steps=3), epochs=0.5)
+    expected, real, measured = learned(make(), other), _continual.measured_row, []
+    monkeypatch.setattr(_continual, "measured_row", lambda *a, **b: measured.append(a[1].name) or real(*a, **b))
+    assert same(learned(make(), other, like=whole[0]), expected)
+    assert len(measured) == len(expected[0].measured) * 2 // 3
+    measured.clear()
+    assert learned(make(), replace(other, n_test=3), like=whole[0])[0].measured[0]["n"] == 3
+    assert len(measured) == len(expected[0].measured)
+
+
 def test_it_is_the_same_as_training_task_by_task_by_hand(make: Any, whole: Any) -> None:
     model = make()
     for task in NEW:
