@@ -9,6 +9,7 @@ from ivlens.errors import IvlensError
 
 from .agreement import study as agreement
 from .benchmark import study as benchmark
+from .continual import study as continual
 from .demo import study as demo
 from .diagnosis import study as diagnosis
 from .forgetting import study as forgetting
@@ -31,6 +32,7 @@ MEASURED: dict[str, Callable[..., list[Path]]] = {
 # measured by their own commands
 TIMED: dict[str, Callable[[Path], list[Path]]] = {
     "benchmark": benchmark.write,
+    "continual": continual.write,
     "training_cost": training_cost.write,
 }
 

@@ -104,15 +104,19 @@ def chosen_strength(lines: Mapping[Run, Line], regime: str, method: str) -> floa
 
 
 def in_order(read: Callable[[], Mapping[Run, Line]], config: StudyConfig) -> Iterator[Run]:
-    """All runs of the study; those that depend on a choice come after others, in which the chosen on are finished.
+    """All runs of the study, some of them twice; of the finals those at the chosen strengths come first.
 
-    ``read`` is asked for the lines when a choice is made.
+    What depends on a choice comes after runs that do not, so that no process waits for the trials; ``read`` is asked
+    for the lines when the choice is made.
     """
     first, others, early, late = config.regimes[:1], config.regimes[1:], config.pairs[:2], config.pairs[2:]
     yield from config.trials(first, config.methods)
     yield from config.finals(first, ALWAYS, early)
     yield from config.trials(others, halved(read(), config))
     yield from config.finals(first, ALWAYS, late)
-    chosen = finalists(read(), config)
-    yield from config.finals(first, chosen, config.pairs)
-    yield from config.finals(others, chosen, config.pairs)
+    lines = read()
+    chosen = finalists(lines, config)
+    for regimes in (first, others):
+        runs = config.finals(regimes, chosen, config.pairs)
+        yield from (run for run in runs if run.strength == chosen_strength(lines, run.regime, run.method))
+    yield from config.finals(config.regimes, chosen, config.pairs)

@@ -1,6 +1,6 @@
 """The study of guidance: what each method keeps against what it learns, in three regimes; tables and the picture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +36,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
         facts="five new tasks in turn, eight old ones that nothing was chosen on; means over orders and seeds",
     )
     image = views.save_figure(figure, folder / f"continual.{kind}")
-    tables = chosen_table(finals), areas_table(lines), trials_table(lines, config), _shown(finals)
+    tables = chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)
     return [image, write_tables(folder / "tables.md", *tables)]
 
 
@@ -60,14 +60,41 @@ def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def chosen_table(finals: pd.DataFrame) -> pd.DataFrame:
-    """One row per regime and method, at the strength that the trials chose."""
-    return _shown(finals[finals["chosen"]]).drop(columns="chosen")
+def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime and method, at the strength that the trials chose, and its paired differences from l2's."""
+    points = {run: point(line) for run, line in lines.items() if run.part == "final"}
+    rows = []
+    for regime, method in _in_final(lines):
+        own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
+        if not own:
+            continue
+        learned, kept = [each.learned for each in own.values()], [each.kept for each in own.values()]
+        row = {
+            "regime": regime, "method": method, "strength": chosen_strength(lines, regime, method),
+            "learned": _with_error(learned), "kept": _with_error(kept),
+            "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
+        }  # fmt: skip
+        for name in ("learned", "kept"):
+            values = [{pair: getattr(each, name) for pair, each in group.items()} for group in (own, l2)]
+            row[f"{name}, minus l2"] = "" if method == "l2" else _difference(*values)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _at_chosen(
+    lines: Mapping[Run, Line], points: Mapping[Run, Point | None], regime: str, method: str
+) -> dict[tuple[int, int], Point]:
+    """A method's points at the strength that the trials chose, by order and seed."""
+    at = regime, method, chosen_strength(lines, regime, method)
+    return {(run.order, run.seed): each for run, each in points.items() if each and run[1:4] == at}
 
 
 def _shown(finals: pd.DataFrame) -> pd.DataFrame:
     """Points in few words."""
-    pairs = {name: _with_errors(finals[name], finals[f"{name}_error"]) for name in ("learned", "kept")}
+    pairs = {
+        name: [f"{value:.2f} ± {error:.2f}" for value, error in zip(finals[name], finals[f"{name}_error"], strict=True)]
+        for name in ("learned", "kept")
+    }
     columns = ["regime", "method", "strength", "learned", "kept", "base_kept", "retained", "chosen", "runs", "stopped"]
     return finals.assign(**pairs)[columns].round(2).rename(columns={"base_kept": "base"})
 
@@ -94,7 +121,7 @@ def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, 
     found = [one[pair] - other[pair] for pair in one if pair in other]
     mean = _mean(found)
     if len(found) < 2:
-        return f"{mean:+.3f}"
+        return f"{mean:+.3f}" if found else ""
     half = t_quantile(0.975, len(found) - 1) * standard_error(found)
     return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
 
@@ -117,5 +144,5 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found) if found else float("nan")
 
 
-def _with_errors(values: pd.Series, errors: pd.Series) -> list[str]:
-    return [f"{value:.2f} ± {error:.2f}" for value, error in zip(values, errors, strict=True)]
+def _with_error(values: Sequence[float]) -> str:
+    return f"{_mean(values):.2f} ± {standard_error(values):.2f}"

@@ -105,7 +105,8 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     image, tables = study.write(tmp_path, config, kind="html")
     assert image.is_file()
     chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
-    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.8 | 0.75 | 2 | 0 |" in chosen
+    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 2 |" in chosen
+    assert "+0.030 [+0.030, +0.030] | -0.400 [-0.400, -0.400]" in chosen  # of plain
     assert "+0.000 [+0.000, +0.000]" not in areas
     assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")
     assert points.count("\n") == 1 + 16
