@@ -193,6 +193,8 @@ class _Sequence:
         if _of_measuring(other.provenance.get("key", {})) == _of_measuring(self.key):
             found = {(0, row["role"], row["ability"]): row for row in other.measured if row["stage"] == 0}
             self.rows = found | self.rows
+            if self.processes.is_first:  # a resumed run may come without the other, when the base is no longer there
+                self._record().save(self.folder / RECORD, overwrite=True)
 
     def _check_training(self) -> None:
         """Raise what learning a task would raise only when it is its turn."""

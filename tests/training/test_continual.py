@@ -70,13 +70,21 @@ def test_all_abilities_are_measured_only_before_and_after(whole: Any, make: Any,
 
 
 def test_what_a_run_with_the_same_base_measured_of_it_is_taken(
-    whole: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    whole: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(CONFIG, training=replace(TRAINING, steps=3), epochs=0.5)
     expected, real, measured = learned(make(), other), _continual.measured_row, []
     monkeypatch.setattr(_continual, "measured_row", lambda *a, **b: measured.append(a[1].name) or real(*a, **b))
     assert same(learned(make(), other, like=whole[0]), expected)
     assert len(measured) == len(expected[0].measured) * 2 // 3
+    for name in ("fine_tune", "measured_row"):
+        monkeypatch.setattr(_continual, name, lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(pytest.fail.Exception):
+        learned(make(), other, like=whole[0], out=tmp_path / "out")
+    kept = iv.ContinualRun.load(tmp_path / "out" / "continual.safetensors")
+    assert kept.measured == tuple(row for row in whole[0].measured if row["stage"] == 0)
+    monkeypatch.undo()
+    monkeypatch.setattr(_continual, "measured_row", lambda *a, **b: measured.append(a[1].name) or real(*a, **b))
     measured.clear()
     assert learned(make(), replace(other, n_test=3), like=whole[0])[0].measured[0]["n"] == 3
     assert len(measured) == len(expected[0].measured)
