@@ -5,7 +5,7 @@ Read ``objective`` (the mathematics), ``terms`` (one class per term, how to add 
 ``teacher`` is the frozen base, ``trainable`` the parameters with their optimiser, ``penalties`` the losses on them
 (``fisher``, ``earlier_adapters``), ``self_written`` the texts of the base, ``state``, ``log`` and ``kept`` a run's
 files, ``monitor`` the abilities; ``_continual`` (``continual``) learns a sequence of tasks, ``continual_config`` says
-how, and has its ablations.
+how, and has its ablations, ``sequence_files`` keeps it.
 """
 
 from ._continual import continual as continual

@@ -13,8 +13,8 @@ import torch
 
 from ..checks import checked
 from ..effects import load_or_compute_vector
-from ..errors import ArgumentError, MismatchError, RecordError, few
-from ..files import held, safe_name, short_hash
+from ..errors import ArgumentError, RecordError, few
+from ..files import held
 from ..models import (
     HookedTransformer,
     Model,
@@ -29,7 +29,6 @@ from ..progress import ProgressBar
 from ..records import ContinualRun
 from ..scoring import all_ids
 from ..tasks import Prompt, Task, as_tasks, is_instructed, load_task, word_tasks
-from ..tensor_files import load_facts, load_tensors, save_tensors
 from ..text import plural
 from ..vectors import InstructionVector
 from ..vocabulary import ContinualRole, Split, check_count
@@ -38,10 +37,9 @@ from .loop import fine_tune
 from .monitor import Ability, measured_row
 from .processes import Processes, joined_processes
 from .sampler import rehearsal_prompts
-from .state import differing_settings, flat_settings
+from .sequence_files import Rows, SequenceFiles
 from .trainable import changed_names, check_trainable
 
-RECORD, WEIGHTS = "continual.safetensors", "weights.safetensors"
 VECTOR_SHOTS = 2  # demonstrations in the prompts that heads are located with
 MEMORY = 8  # examples of each old ability and earlier task, for guidance by replay
 OF_TRAINING = ("training", "epochs", "n_train")  # settings that what is measured of the base does not depend on
@@ -143,12 +141,11 @@ class _Sequence:
     kept: Sequence[Task]
     abilities: Abilities
     config: ContinualConfig
-    folder: Path
+    files: SequenceFiles
     resumable: bool
     processes: Processes
     origin: dict[str, Any]
-    key: dict[str, Any]
-    rows: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
+    rows: Rows = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -157,15 +154,15 @@ class _Sequence:
         processes: Processes,
     ) -> "_Sequence":  # fmt: skip
         """The run, checked as far as it can be before anything is computed."""
-        found = cls(model, tasks, kept, [], config, folder, resumable, processes, {}, {})
         groups = {"sequence": tasks, "keep": kept, "general": general}
         digests = {role: [[task.name, task.digest] for task in group] for role, group in groups.items()}
-        found.origin = provenance(model, continual=config.facts, tasks=digests)
-        key = found.origin["settings"] | {
-            n: each for n, each in identity(found.origin["model"]).items() if n != "versions"
+        origin = provenance(model, continual=config.facts, tasks=digests)
+        key = origin["settings"] | {
+            name: each for name, each in identity(origin["model"]).items() if name != "versions"
         }
-        found.key = json.loads(json.dumps(key, default=str))
-        found._load_rows()
+        names = tuple(task.name for task in tasks)
+        files = SequenceFiles(folder, json.loads(json.dumps(key, default=str)), names)
+        found = cls(model, tasks, kept, [], config, files, resumable, processes, origin, files.load_rows())
         found.abilities = [*found._new(), *found._general(general)]
         for term in config.training.guidance:
             term.check(model.cfg.n_layers, config.training.learning_rate)
@@ -178,7 +175,7 @@ class _Sequence:
 
     def run(self) -> ContinualRun:
         """Learn and measure what is not yet."""
-        done = self._load_weights()
+        done = self.files.load_weights(self._weights())
         for stage in range(1, done + 1):  # a kill may have left them
             self._drop_states(stage)
         self._measure(done)
@@ -190,11 +187,11 @@ class _Sequence:
 
     def take_base(self, other: ContinualRun) -> None:
         """Take what another run measured of the base, where this run would measure the same."""
-        if _of_measuring(other.provenance.get("key", {})) == _of_measuring(self.key):
+        if _of_measuring(other.provenance.get("key", {})) == _of_measuring(self.files.key):
             found = {(0, row["role"], row["ability"]): row for row in other.measured if row["stage"] == 0}
             self.rows = found | self.rows
             if self.processes.is_first:  # a resumed run may come without the other, when the base is no longer there
-                self._record().save(self.folder / RECORD, overwrite=True)
+                self.files.save(self._record())
 
     def _check_training(self) -> None:
         """Raise what learning a task would raise only when it is its turn."""
@@ -251,20 +248,20 @@ class _Sequence:
         config, available = self.config, len(task.split("train"))
         n_clean, n_corrupted = min(config.n_clean, available), min(config.n_corrupted, available)
         log.info("%s: the instruction vector", task.name)
-        path = self.folder / "vectors" / f"{safe_name(task.name)}-{of}.safetensors"
+        path = self.files.of_vector(task.name, of)
         return load_or_compute_vector(self.model, path, task, config.k, n_clean, n_corrupted, format=config.format)
 
     def _learn(self, stage: int, task: Task) -> None:
         """Train on a task, and keep the weights after it in place of those before."""
         config, training = self.config, self.config.training
-        needs, folder = training.guidance.needs, self._folder(stage)
+        needs, folder = training.guidance.needs, self.files.of_stage(stage)
         prompts = self._prompts(task, "train", config.n_train, config.shots)
         run = fine_tune(
             self.model, prompts, replace(training, steps=config.steps(len(prompts)), evaluate_every=0),
             vector=self._vector(task, f"before-{stage}") if "vector" in needs else None,
             rehearse=self._rehearsal(task) if "rehearse" in needs else (),
             replay=self._memory(stage) if "replay" in needs else (),
-            adapters=[self._folder(earlier) for earlier in range(1, stage)] if "adapters" in needs else (),
+            adapters=[self.files.of_stage(earlier) for earlier in range(1, stage)] if "adapters" in needs else (),
             out=folder if self.resumable or training.lora else None,
         )  # fmt: skip
         if run.stopped:
@@ -277,18 +274,13 @@ class _Sequence:
                 export_adapter(self.model, folder / "adapter")
             merge_lora(self.model)
         if writes:
-            self._save_weights(stage)
+            self.files.save_weights(stage, self._weights())
             self._drop_states(stage)
 
     def _drop_states(self, stage: int) -> None:
         """Remove the states of a stage whose weights are kept; LoRA's are small, and O-LoRA reads their factors."""
         if self.config.training.lora is None:
-            for path in self._folder(stage).glob("state*.safetensors"):
-                path.unlink()
-
-    def _folder(self, stage: int) -> Path:
-        """Where a stage's run is."""
-        return self.folder / f"{stage}-{safe_name(self.tasks[stage - 1].name)}"
+            self.files.drop_states(stage)
 
     def _rehearsal(self, task: Task) -> list[Prompt]:
         named = {each.name for _, each in self.abilities}
@@ -314,7 +306,7 @@ class _Sequence:
             for role, ability in due:
                 row = {"stage": stage, "role": role} | measured_row(self.model, ability, per_prompt=True)
                 self.rows[stage, role, ability.name] = row
-                self._record().save(self.folder / RECORD, overwrite=True)
+                self.files.save(self._record())
                 bar.update()
 
     def _wanted(self, stage: int) -> Abilities:
@@ -327,8 +319,7 @@ class _Sequence:
 
     def _record(self) -> ContinualRun:
         rows = [self.rows[key] for key in self._order()]
-        names = tuple(task.name for task in self.tasks)
-        return ContinualRun(names, tuple(rows), provenance=self.origin | {"key": self.key})
+        return ContinualRun(self.files.names, tuple(rows), provenance=self.origin | {"key": self.files.key})
 
     def _order(self) -> Iterator[tuple[int, str, str]]:
         """The keys of the rows by stage, and in each as abilities were given."""
@@ -336,48 +327,10 @@ class _Sequence:
             keys = [(stage, role, each.name) for role, each in self.abilities]
             yield from (key for key in keys if key in self.rows)
 
-    def _load_rows(self) -> None:
-        """What an earlier call measured.
-
-        Raises:
-            MismatchError: with other settings.
-        """
-        path = self.folder / RECORD
-        if not path.exists():
-            return
-        earlier = ContinualRun.load(path)
-        self._check_key(earlier.provenance.get("key", {}))
-        self.rows = {(row["stage"], row["role"], row["ability"]): row for row in earlier.measured}
-
-    def _check_key(self, key: Mapping[str, Any]) -> None:
-        if differing := differing_settings(flat_settings(key), flat_settings(self.key)):
-            do = "load the base again if the model was trained since, or choose another folder"
-            raise MismatchError(f"the base and the settings of the run in {self.folder}", few(differing), do)
-
     def _weights(self) -> dict[str, torch.Tensor]:
         """The weights that training changes."""
         names = changed_names(self.model, self.config.training)
         return {name: each for name, each in self.model.named_parameters() if name in names}
-
-    def _save_weights(self, stage: int) -> None:
-        tensors = {name: each.detach().cpu().contiguous() for name, each in self._weights().items()}
-        save_tensors(self.folder / WEIGHTS, tensors, {"stage": stage, "key": short_hash(self.key)})
-
-    @torch.no_grad()
-    def _load_weights(self) -> int:
-        """Give the model the weights after the last finished stage; return how many are finished."""
-        path = self.folder / WEIGHTS
-        if not path.exists():
-            return 0
-        facts = load_facts(path)
-        if facts.get("key") != short_hash(self.key):
-            raise MismatchError(f"the weights of this run in {path}", "another run's", "choose another folder")
-        tensors, _ = load_tensors(path)
-        weights = self._weights()
-        for name, each in weights.items():
-            each.copy_(tensors[name])
-        torch.autograd.graph.increment_version([*weights.values()])
-        return int(facts["stage"])
 
 
 def _of_measuring(key: Mapping[str, Any]) -> dict[str, Any]:

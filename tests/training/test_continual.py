@@ -11,7 +11,7 @@ import torch
 import ivlens as iv
 from ivlens.errors import ArgumentError, MismatchError
 from ivlens.tasks import Example
-from ivlens.training import _continual
+from ivlens.training import _continual, sequence_files
 
 WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "quick", "brown", "fox", "jumps", "over", "lazy"]
 TRAINING = iv.TrainingConfig(iv.Guidance(), steps=4, warmup=1, batch_size=4, learning_rate=3e-3, save_every=2)
@@ -162,13 +162,13 @@ def test_the_same_tasks_in_another_order_or_role_are_refused(
 def test_a_kill_between_weights_and_states_leaves_no_states(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _continual.save_tensors
+    real = sequence_files.save_tensors
 
     def killed(*given: Any) -> None:
         real(*given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_continual, "save_tensors", killed)
+    monkeypatch.setattr(sequence_files, "save_tensors", killed)
     with pytest.raises(KeyboardInterrupt):
         learned(make(), out=tmp_path / "out")
     assert [*(tmp_path / "out").rglob("state*")]
