@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .config import ALWAYS, METHODS, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line
 
 LEARNED = 0.95  # of what the best plain training gained, which a method's chosen strength has to gain
@@ -56,12 +56,13 @@ def area(points: Iterable[Point | None]) -> float:
 
 
 def areas(lines: Mapping[Run, Line], part: str, regime: str, method: str) -> dict[tuple[int, int], float]:
-    """The area of a method in each pair of order and seed."""
+    """The area of a method in each pair of order and seed in which it ran at all its strengths."""
     groups: dict[tuple[int, int], list[Point | None]] = {}
     for run, line in lines.items():
         if (run.part, run.regime, run.method) == (part, regime, method):
             groups.setdefault((run.order, run.seed), []).append(point(line))
-    return {pair: area(points) for pair, points in groups.items()}
+    whole = len(METHODS[method].strengths)
+    return {pair: area(points) for pair, points in groups.items() if len(points) == whole}
 
 
 def ranked(lines: Mapping[Run, Line], regimes: Sequence[str], methods: Iterable[str]) -> list[tuple[str, float]]:

@@ -32,7 +32,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     finals = points_table(lines)
     figure = views.tradeoff_scatter(
         finals.assign(panel=finals["regime"], setting=finals["strength"].map("strength {:g}".format)),
-        title="What is kept against what is learned, in three regimes",
+        title="What is kept against what is learned",
         facts="five new tasks in turn, eight old ones that nothing was chosen on; means over orders and seeds",
     )
     image = views.save_figure(figure, folder / f"continual.{kind}")
@@ -92,7 +92,10 @@ def _at_chosen(
 def _shown(finals: pd.DataFrame) -> pd.DataFrame:
     """Points in few words."""
     pairs = {
-        name: [f"{value:.2f} ± {error:.2f}" for value, error in zip(finals[name], finals[f"{name}_error"], strict=True)]
+        name: [
+            f"{value:.2f} ± {error:.2f}".replace(" ± nan", "")
+            for value, error in zip(finals[name], finals[f"{name}_error"], strict=True)
+        ]
         for name in ("learned", "kept")
     }
     columns = ["regime", "method", "strength", "learned", "kept", "base_kept", "retained", "chosen", "runs", "stopped"]
@@ -100,10 +103,12 @@ def _shown(finals: pd.DataFrame) -> pd.DataFrame:
 
 
 def areas_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
-    """One row per regime and method of the final part: the area, and its paired difference from the baselines'."""
+    """One row per regime and method that ran at all strengths: the area, its paired difference from the baselines'."""
     rows = []
     for regime, method in _in_final(lines):
         own = areas(lines, "final", regime, method)
+        if not own:
+            continue
         row = {"regime": regime, "method": method, "area": f"{_mean(own.values()):.3f}", "pairs": len(own)}
         for other in BASELINES:
             row[f"minus {other}"] = "" if method == other else _difference(own, areas(lines, "final", regime, other))
@@ -145,4 +150,4 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _with_error(values: Sequence[float]) -> str:
-    return f"{_mean(values):.2f} ± {standard_error(values):.2f}"
+    return f"{_mean(values):.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")

@@ -125,7 +125,7 @@ PRESETS = {
     )),
     "kl": Guidance((KLToBase(1.0, temperature=1.0),)),
     "l2": Guidance((L2ToBase(1000.0),)),
-    # kept most among those that learn as well as plain training without old data, in figures/forgetting/tables.md
+    # kept most without old data in figures/forgetting, and all of the base at a destructive rate in figures/continual
     "l2-strong": Guidance((L2ToBase(3000.0),)),
     "rehearsal": Guidance((Rehearsal(1.0),)),
     "replay": Guidance((Replay(1.0),)),
@@ -173,7 +173,7 @@ class TrainingConfig:
 
     Args:
         guidance: the objective's terms beside the supervised one. The default pulls the weights back to their initial
-            values (``l2-strong``): it kept most without old data in figures/forgetting/tables.md.
+            values (``l2-strong``): it kept most without old data in figures/forgetting and figures/continual.
         steps: optimiser steps.
         batch_size: prompts per step.
         accumulate: parts that a step's prompts are computed in, for memory.
