@@ -124,7 +124,8 @@ def revert_weights(
         tasks: old tasks, or names of built-in ones or files.
         learned: new tasks, which the tuned model learned.
         config: what is put back, and on how many prompts (None: the defaults of ``RevertConfig``).
-        heads: sets of heads by names, each set put back together, like the strongest and as many random ones.
+        heads: sets of heads by names, each set put back together, like the strongest and as many random ones; a set of
+            one puts a head back alone.
         out: folder for the answers, from which an interrupted call resumes (None: a temporary one).
         options: options of ``load_model`` for both models: ``device``, ``dtype``, ``tokenizer``.
 
