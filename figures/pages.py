@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from ivlens.errors import RecordError, reason
-from ivlens.records import write_text
+from ivlens.records import standard_error, write_text
 from ivlens.text import one_line
 
 T = TypeVar("T")
@@ -33,6 +33,12 @@ def markdown(frame: pd.DataFrame) -> str:
 
     lines = [row(frame.columns), "|" + "---|" * len(frame.columns), *map(row, frame.itertuples(index=False))]
     return "\n".join(lines) + "\n"
+
+
+def with_error(values: Sequence[float]) -> str:
+    """A mean with its standard error, and without it where that is not known."""
+    mean = sum(values) / len(values) if values else float("nan")
+    return f"{mean:.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
 
 
 def write_tables(path: Path, *frames: pd.DataFrame) -> Path:

@@ -13,8 +13,9 @@ import torch
 
 from ivlens import ContinualConfig, ContinualRun, RecordError, continual, load_model
 from ivlens.files import short_hash
-from ivlens.models import only_hooked, trainable_names
+from ivlens.models import only_hooked
 
+from ..base_weights import BaseWeights
 from .config import Run, StudyConfig
 
 KEPT = ("stage", "role", "ability", "accuracy", "probability", "correct")  # of what is measured of an ability
@@ -28,9 +29,8 @@ class Trainer:
     def __init__(self, config: StudyConfig, device: str) -> None:
         self.config = config
         self.model = only_hooked(load_model(config.source, device=device), "training")
-        names = set(trainable_names(self.model))
         self.earlier: dict[tuple[str, int], ContinualRun] = {}  # whose measures of the base serve again
-        self.base = {name: each.detach().clone() for name, each in self.model.named_parameters() if name in names}
+        self.base = BaseWeights.of(self.model)
 
     def line(self, run: Run) -> Line:
         """What a run learned and kept: a row for each ability before and after."""
@@ -45,7 +45,7 @@ class Trainer:
         except RecordError as error:  # a loss that is not finite
             measured, why = (), str(error)
         finally:
-            self._restore()
+            self.base.put_back()
         device = self.model.cfg.device or "cpu"
         return {
             "run": run._asdict(), "key": key_of(run, self.config), "stopped": why,
@@ -53,12 +53,6 @@ class Trainer:
             "seconds": round(time.perf_counter() - began, 1), "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU",
         }  # fmt: skip
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name in self.base:
-                parameter.copy_(self.base[name])
 
 
 def key_of(run: Run, config: StudyConfig) -> str:

@@ -1,6 +1,6 @@
 """The study of guidance: what each method keeps against what it learns, in three regimes; tables and the picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from ivlens import RecordError, views
 from ivlens.stats import standard_error, t_quantile
 
-from ..pages import write_tables
+from ..pages import with_error, write_tables
 from .choice import Point, areas, chosen_strength, finalists, point, ranked
 from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line, read
@@ -71,7 +71,7 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         learned, kept = [each.learned for each in own.values()], [each.kept for each in own.values()]
         row = {
             "regime": regime, "method": method, "strength": chosen_strength(lines, regime, method),
-            "learned": _with_error(learned), "kept": _with_error(kept),
+            "learned": with_error(learned), "kept": with_error(kept),
             "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
         for name in ("learned", "kept"):
@@ -147,7 +147,3 @@ def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return sum(found) / len(found) if found else float("nan")
-
-
-def _with_error(values: Sequence[float]) -> str:
-    return f"{_mean(values):.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")

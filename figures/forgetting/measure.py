@@ -23,12 +23,13 @@ from ivlens import (
 )
 from ivlens.effects import load_or_compute_vector
 from ivlens.files import safe_name
-from ivlens.models import HookedTransformer, provenance, trainable_names
+from ivlens.models import HookedTransformer, provenance
 from ivlens.records import load_or_compute
 from ivlens.tasks import word_tasks
 from ivlens.training import measure
 from ivlens.vocabulary import Split
 
+from ..base_weights import BaseWeights
 from .config import Setting, StudyConfig, run_name, trial_name
 
 logger = logging.getLogger("ivlens")
@@ -41,14 +42,13 @@ class Trainer:
     model: HookedTransformer
     folder: Path
     config: StudyConfig
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    base_weights: BaseWeights = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = provenance(self.model, study=asdict(replace(self.config, settings={})))
         wanted = (*self.config.new, *self.config.old, self.config.trial_new)
         self.vectors = {name: self._vector(name) for name in wanted}
-        names = set(trainable_names(self.model))
-        self.weights = {name: each.detach().clone() for name, each in self.model.named_parameters() if name in names}
+        self.base_weights = BaseWeights.of(self.model)
 
     def _vector(self, name: str) -> InstructionVector:
         config, path = self.config, self.folder / f"vector-{safe_name(name)}.safetensors"
@@ -153,20 +153,16 @@ class Trainer:
             row["recovered"] = evaluate(self.model, bare).accuracy
         return row
 
-    def _trained(self) -> list[tuple[str, torch.Tensor]]:
-        return [(name, each) for name, each in self.model.named_parameters() if name in self.weights]
-
-    @torch.no_grad()
     def restore(self) -> None:
         """Make the model the base again."""
-        for name, parameter in self._trained():
-            parameter.copy_(self.weights[name])
+        self.base_weights.put_back()
 
     @torch.no_grad()
     def _distance(self) -> float:
         """How far the weights are from the base's, relative to the base's norm."""
-        change = torch.stack([(each - self.weights[name]).norm() for name, each in self._trained()]).norm()
-        return (change / torch.stack([each.norm() for each in self.weights.values()]).norm()).item()
+        pairs = list(self.base_weights.now())
+        change = torch.stack([(each - before).norm() for each, before in pairs]).norm()
+        return (change / torch.stack([before.norm() for _, before in pairs]).norm()).item()
 
 
 def _instructed(task: Task, split: Split, n: int | None) -> list[Prompt]:

@@ -7,9 +7,8 @@ import pandas as pd
 
 from ivlens import Repair, views
 from ivlens.models import cache_folder
-from ivlens.records import standard_error
 
-from ..pages import load_or_measure, write_tables
+from ..pages import load_or_measure, with_error, write_tables
 from .measure import Checkpoint, RepairStudyConfig, load_repairs, measured
 
 LOST = 0.5  # of the old abilities, from which a checkpoint counts as destroyed
@@ -77,7 +76,7 @@ def methods_table(rows: pd.DataFrame) -> pd.DataFrame:
                    "of learned")  # fmt: skip
         table.append({
             "model": source, "method": method, "rate": f"{rate:g}", "base": round(group["base"].mean(), 2),
-            **{name: _with_error(group[name]) for name in columns},
+            **{name: with_error(group[name].to_list()) for name in columns},
             "undone": f"{group['undone'].mean():.0%}", "checkpoints": len(group),
         })  # fmt: skip
     return pd.DataFrame(table)
@@ -96,15 +95,10 @@ def goal_table(rows: pd.DataFrame) -> pd.DataFrame:
         columns = ("of base before", "of base after", "of learned")
         table.append({
             "lost half or more": name, "checkpoints": len(group),
-            **{each: _with_error(group[each]) for each in columns}, "each reached 95% at 98%": int(reached.sum()),
+            **{each: with_error(group[each].to_list()) for each in columns},
+            "each reached 95% at 98%": int(reached.sum()),
         })  # fmt: skip
     return pd.DataFrame(table)
-
-
-def _with_error(values: pd.Series) -> str:
-    """A mean with its standard error, and without it where that is not known."""
-    error = standard_error(values.to_list()) if len(values) > 1 else float("nan")
-    return f"{values.mean():.2f}" + ("" if error != error else f" ± {error:.2f}")
 
 
 def controls_table(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
