@@ -105,7 +105,9 @@ def training_config(options: argparse.Namespace) -> TrainingConfig:
     """The settings: TrainingConfig's defaults, the given preset and options."""
     settings = given(options, "TrainingConfig")
     if options.lora is not None:
-        settings["lora"] = LoRA(options.lora, 2.0 * options.lora)
+        settings["lora"] = LoRA(options.lora, 2.0 * options.lora, **given(options, "LoRA"))
+    elif options.lora_dropout:
+        raise ArgumentError("--lora-dropout with --lora", "none")
     name = {} if options.guidance is None else {"name": options.guidance}
     return TrainingConfig(Guidance.preset(**name, **given(options, "Guidance.preset")), **settings)
 

@@ -13,6 +13,7 @@ from .candidates import CandidateScores as CandidateScores
 from .candidates import candidate_scores as candidate_scores
 from .decoding import decode_greedily as decode_greedily
 from .decoding import end_of_text as end_of_text
+from .dropout import lora_dropout as lora_dropout
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
 from .engines import check_training as check_training

@@ -133,7 +133,7 @@ def lora_is_on(model: Any) -> bool:
 
 def lora_factors(model: HookedTransformer) -> dict[tuple[int, str], tuple[nn.Parameter, nn.Parameter]]:
     """The factors A [rank, in] and B [out, rank] of each (layer, target); none without LoRA."""
-    return {(layer, update.target): (update.A, update.B) for layer, _, _, update in _updated(model)}
+    return {(layer, update.target): (update.A, update.B) for layer, _, update in layer_updates(model)}
 
 
 def updated_weights(model: HookedTransformer) -> dict[str, tuple[nn.Parameter, LowRank]]:
@@ -170,6 +170,11 @@ def updates_in_use(model: HookedTransformer) -> Updates:
     if not updates.on:
         raise ArgumentError("LoRA that is switched on", "a model within lora_off", "leave that context first")
     return updates
+
+
+def layer_updates(model: HookedTransformer) -> Iterator[tuple[int, Any, LowRank]]:
+    """Layer, module and update of every weight that has one."""
+    yield from ((layer, module, update) for layer, module, _, update in _updated(model))
 
 
 def _updated(model: HookedTransformer) -> Iterator[tuple[int, Any, str, LowRank]]:

@@ -117,7 +117,7 @@ PRESETS = {
         KLToGuidedTeacher(last=20.0, answer=0.1, depth=9 / 32, scale=1.0, temperature=2.0, temperature_squared=False),
         HeadConsistency(1.0),
     )),
-    # as its published code computes; padding and the dropout of its LoRA are left out
+    # as its published code computes; padding is left out, and LoRA's dropout is an option of its own
     "fv-code": Guidance((
         KLToGuidedTeacher(last=20.0, sequence=0.1, depth=9 / 32, scale=1.0, site="attn_out", direction="reverse",
                           temperature=2.0, temperature_squared=False, floor=0.1),
@@ -155,6 +155,8 @@ class LoRA:
         alpha: scale of the updates, relative to the rank.
         targets: weights to update, of W_Q, W_K, W_V, W_O, W_in, W_gate, W_out. The defaults are those of arXiv
             2502.11019.
+        dropout: the share of its inputs that each update misses while it is trained, others at each step; .1 in
+            arXiv 2502.11019.
 
     Example:
         >>> iv.LoRA(rank=4).targets
@@ -164,6 +166,7 @@ class LoRA:
     rank: Count = 8
     alpha: Annotated[float, Between(1e-6)] = 16.0
     targets: tuple[str, ...] = ("W_Q", "W_V")
+    dropout: Annotated[float, Between(0, 0.999)] = 0.0
 
 
 @checked
@@ -191,7 +194,7 @@ class TrainingConfig:
         teacher: when the base's outputs are computed: ``"cached"``, once, or ``"live"``, at each step.
         save_every: steps between saved states.
         evaluate_every: steps between measures of the abilities (0: at the end only).
-        seed: seed of the order of prompts and of LoRA's initial values.
+        seed: seed of the order of prompts, and of LoRA's initial values and dropout.
 
     Raises:
         ArgumentError: naming the field that is outside its values.

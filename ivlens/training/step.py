@@ -21,6 +21,7 @@ from ..models import (
     final_logits,
     final_residual,
     hooked,
+    lora_dropout,
     padded,
 )
 from ..models.hooks import Edit
@@ -188,7 +189,8 @@ class TrainingStep:
         mixed = torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16")
         # cache LoRA's sums during a pass, unless the backward pass recomputes them
         saved = checkpointed(model) if config.checkpointing else parametrize.cached()
-        with hooked(model, edits), saved:
+        dropout = lora_dropout(model, config.lora.dropout if config.lora else 0.0, self._seed(of, step, indices))
+        with hooked(model, edits), saved, dropout:
             with mixed:
                 residual = final_residual(model, rows)
             logits = final_logits(model, at_answers(residual, rows).to(model.cfg.dtype))
@@ -202,6 +204,10 @@ class TrainingStep:
                 raise ArgumentError('losses each with a weight, field(metadata={"loss": name})', few(undeclared))
             torch.stack([weights[name] * value for name, value in losses.items()]).sum().backward()
         return {name: value.detach() for name, value in losses.items()}
+
+    def _seed(self, of: _Pass, step: int, indices: Sequence[int]) -> str:
+        """The seed of what is random in a pass, which resumed runs take as well."""
+        return f"{self.config.seed}/{step}/{of.sampler.name}/{indices}"
 
     def _additions(self, of: _Pass, step: int, rows: Rows) -> dict[str, Edit]:
         """Edits that add the vector to the trained model, as the terms require at this step."""

@@ -56,6 +56,7 @@ def test_a_vector_from_a_file_is_what_is_added(home: Path) -> None:
     ("words", "message"),
     [
         ("--guidance o-lora", "--lora with guidance by earlier adapters"),
+        ("--guidance kl --lora-dropout .1", "--lora-dropout with --lora"),
         ("--guidance kl --lora 2 --adapters first", "--adapters with --guidance o-lora"),
         ("--guidance ewc", "--keep tasks for guidance by old examples"),
         ("--guidance ewc-own --vector any.safetensors", "--vector with guidance that adds one"),

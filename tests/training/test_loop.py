@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import TypeCheckError
 import ivlens
 from ivlens import Prompt
 from ivlens.models import has_lora, lora_off, merge_lora, trainable_names
-from ivlens.training import PRESETS, Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune
+from ivlens.training import PRESETS, Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune, step
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -111,6 +112,22 @@ def test_lora_learns_beside_the_weights(make_model: Callable[[], Any], prompts: 
             assert torch.equal(model(tokens), base(tokens))
     with pytest.raises(ivlens.ArgumentError, match="merge_lora"):
         fine_tune(model, prompts, CONFIG)
+
+
+def test_lora_with_dropout_misses_other_inputs_at_each_step(
+    make_model: Callable[[], Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, guidance=Guidance((KLToBase(),)), steps=4, batch_size=len(prompts))
+    losses = {}
+    for dropout in (0.0, 0.3):
+        run = fine_tune(make_model(), prompts, replace(config, lora=LoRA(4, 8.0, dropout=dropout), learning_rate=0.0))
+        losses[dropout] = run.to_frame()["loss"].tolist()
+    assert losses[0.0] == losses[0.3]  # B is zero still: nothing to miss
+    drawn = []
+    monkeypatch.setattr(step, "lora_dropout", lambda model, share, seed: drawn.append((share, seed)) or nullcontext())
+    fine_tune(make_model(), prompts, replace(config, lora=LoRA(4, 8.0, dropout=0.3)))
+    assert {share for share, _ in drawn} == {0.3}
+    assert len({seed for _, seed in drawn}) == len(drawn) == 4  # none for the base's outputs
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights(

@@ -108,7 +108,7 @@ def test_a_finished_run_is_not_run_again(make_model: Callable[[], Any], prompts:
     )
 
 
-@pytest.mark.parametrize("lora", [None, LoRA(2, 4.0)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoRA(2, 4.0), LoRA(2, 4.0, dropout=0.3)], ids=["full", "lora", "dropout"])
 def test_a_truncated_state_is_reported_and_the_one_before_it_used(
     make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, lora: LoRA | None
 ) -> None:

@@ -220,8 +220,9 @@ def test_no_hook_is_left_behind(
     assert not any("forward" in vars(block) for block in model.blocks)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_lora_with_checkpointing_has_the_same_gradients(
-    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], vector: Any, dropout: float
 ) -> None:
     from ivlens.training import LoRA, fine_tune
 
@@ -232,7 +233,7 @@ def test_lora_with_checkpointing_has_the_same_gradients(
             Guidance((*EVERYTHING, L2ToBase(5.0))),
             steps=3,
             learning_rate=1e-2,
-            lora=LoRA(2, 4.0),
+            lora=LoRA(2, 4.0, dropout=dropout),
             checkpointing=checkpointing,
         )
         fine_tune(model, prompts, config, vector=vector, rehearse=others, replay=others)
