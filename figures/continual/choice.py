@@ -76,8 +76,8 @@ def ranked(lines: Mapping[Run, Line], regimes: Sequence[str], methods: Iterable[
 
 
 def halved(lines: Mapping[Run, Line], config: StudyConfig) -> tuple[str, ...]:
-    """The methods that are tried in all regimes: ``ALWAYS``, and the best of the first regime's trials."""
-    names = [name for name, _ in ranked(lines, config.regimes[:1], config.methods) if name not in ALWAYS]
+    """The methods that are tried in all regimes: ``ALWAYS``, and the best of the screening."""
+    names = [name for name, _ in ranked(lines, config.screening, config.methods) if name not in ALWAYS]
     return (*ALWAYS, *names[: config.halved])
 
 
@@ -104,20 +104,23 @@ def chosen_strength(lines: Mapping[Run, Line], regime: str, method: str) -> floa
     return max(own, key=worth).strength if own else None
 
 
-def in_order(read: Callable[[], Mapping[Run, Line]], config: StudyConfig) -> Iterator[Run]:
+def in_order(read: Callable[[], Mapping[Run, Line]], config: StudyConfig) -> Iterator[Run | None]:
     """All runs of the study, some of them twice; of the finals those at the chosen strengths come first.
 
-    What depends on a choice comes after runs that do not, so that no process waits for the trials; ``read`` is asked
-    for the lines when the choice is made.
+    None stands where what follows is chosen by all that came before, which ``read`` then has to give.
     """
-    first, others, early, late = config.regimes[:1], config.regimes[1:], config.pairs[:2], config.pairs[2:]
-    yield from config.trials(first, config.methods)
-    yield from config.finals(first, ALWAYS, early)
+    others = [regime for regime in config.regimes if regime not in config.screening]
+    yield from config.trials(config.screening, config.methods)
+    yield None
     yield from config.trials(others, halved(read(), config))
-    yield from config.finals(first, ALWAYS, late)
+    yield None
     lines = read()
     chosen = finalists(lines, config)
-    for regimes in (first, others):
-        runs = config.finals(regimes, chosen, config.pairs)
-        yield from (run for run in runs if run.strength == chosen_strength(lines, run.regime, run.method))
+    for regimes in (config.screening, others):
+        yield from _at_chosen(lines, config.finals(regimes, chosen, config.pairs))
     yield from config.finals(config.regimes, chosen, config.pairs)
+
+
+def _at_chosen(lines: Mapping[Run, Line], runs: Iterable[Run]) -> Iterator[Run]:
+    """Those of the runs that are at the strengths that the trials choose."""
+    return (run for run in runs if run.strength == chosen_strength(lines, run.regime, run.method))

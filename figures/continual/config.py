@@ -26,18 +26,25 @@ from ivlens.training.weight_terms import (
     WeightAverage,
 )
 
+from .rules import RULES
+
 
 class Regime(NamedTuple):
-    """How hard each task is trained: the learning rate, the steps, the steps of warm-up, the rank of LoRA's updates."""
+    """How hard each task is trained, and on which tasks: those of ``Tasks.orders``, or harder ones.
+
+    The learning rate, the steps, the steps of warm-up, the rank of LoRA's updates.
+    """
 
     rate: float
     steps: int
     warmup: int
     rank: int | None = None
+    harder: bool = False
 
 
 REGIMES = {
     "destructive": Regime(2e-4, 20, 2),
+    "demanding": Regime(2e-4, 50, 5, harder=True),  # tasks that take a large change of the weights
     "long": Regime(2e-3, 40, 4, rank=8),  # LoRA on queries and values, well beyond the step at which a task is learned
     "mild": Regime(1e-4, 10, 2),
 }
@@ -81,8 +88,6 @@ METHODS = {
     "freeze-lower": Method(WIDTHS, lambda s, r: (FrozenLayers(0.0, s),)),
     "freeze-middle": Method(WIDTHS, lambda s, r: (_middle(s),)),
     "freeze-upper": Method(WIDTHS, lambda s, r: (FrozenLayers(1 - s, 1.0),)),
-    "ewc": Method((1e4, 3e4, 1e5, 3e5), lambda s, r: (EWC(s),)),
-    "ewc-own": Method((300.0, 1000.0, 3000.0, 10_000.0), lambda s, r: (EWCOnOwnTexts(s),)),
     "o-lora": Method((0.1, 0.5, 2.5, 12.5), lambda s, r: (OLoRA(s),), rank=8),
     "kl": Method(WEIGHTS, lambda s, r: (KLToBase(s, temperature=1.0),)),
     "rehearsal": Method(WEIGHTS, lambda s, r: (Rehearsal(s),)),
@@ -94,6 +99,7 @@ METHODS = {
     "preventative": Method(SCALES, lambda s, r: (PreventativeSteering(scale=s),)),
     "guided": Method(PULLS, lambda s, r: (ProgressiveVector("linear", handover=0.5, scale=2.0),
                                           Rehearsal(1.0, batch_size=2), _l2(s, r))),
+    "rehearsal + self-rehearsal": Method(WEIGHTS, lambda s, r: (Rehearsal(s), SelfRehearsal(s))),
     "rehearsal + l2": Method(PULLS, lambda s, r: (Rehearsal(1.0), _l2(s, r))),
     "self-rehearsal + l2": Method(PULLS, lambda s, r: (SelfRehearsal(1.0), _l2(s, r))),
     "rehearsal + self-rehearsal + l2": Method(PULLS, lambda s, r: (Rehearsal(1.0), SelfRehearsal(1.0), _l2(s, r))),
@@ -103,6 +109,8 @@ METHODS = {
     "rehearsal + middle": Method(WIDTHS, lambda s, r: (Rehearsal(1.0), _middle(s))),
     "rehearsal + middle + l2": Method(PULLS, lambda s, r: (Rehearsal(1.0), _middle(1 / 3), _l2(s, r))),
     "rehearsal + middle + interpolate": Method(SHARES, lambda s, r: (Rehearsal(1.0), _middle(1 / 3), Interpolation(s))),
+    "ewc": Method((1e4, 3e4, 1e5, 3e5), lambda s, r: (EWC(s),)),
+    "ewc-own": Method((300.0, 1000.0, 3000.0, 10_000.0), lambda s, r: (EWCOnOwnTexts(s),)),
 }  # fmt: skip
 WITH_OLD_EXAMPLES = ("ewc", "replay")  # shown for comparison; what is recommended needs none
 ALWAYS = ("plain", "l2", "interpolate")  # among the finalists whatever the trials say
@@ -121,38 +129,43 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Tasks:
-    """Orders of the same new tasks, learned one after the other, and old ones to keep."""
+    """Orders of the same new tasks, learned one after the other, and of ``harder`` ones; old ones to keep."""
 
     orders: tuple[tuple[str, ...], ...]
     old: tuple[str, ...]
+    harder: tuple[tuple[str, ...], ...] = ((),)
 
     @property
     def names(self) -> set[str]:
         """All of them."""
-        return {*self.orders[0], *self.old}
+        return {*self.orders[0], *self.harder[0], *self.old}
 
 
 @dataclass(frozen=True)
 class StudyConfig:
     """What is trained and measured: ``trial`` are the tasks to choose on, ``final`` those that are reported.
 
-    All methods are tried in the first regime, the ``halved`` best of them in the others. ``finalists``: how many
-    methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs.
+    All methods are tried in the ``screening`` regimes, the ``halved`` best of them in the others. ``finalists``: how
+    many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs.
     """
 
     source: str = "smollm2"
     trial: Tasks = Tasks(
         (("hypernym", "person-profession"),),
         ("present-past", "capitalize", "commonsense", "synonym", "translation", "country-currency"),
+        harder=(("last-in-alphabet", "letter-after-next"),),
     )
     final: Tasks = Tasks(
         (("word-topic", "choose-last-of-3", "adjective-comparative", "lowercase-first-letter", "sentiment"),
          ("sentiment", "adjective-comparative", "word-topic", "lowercase-first-letter", "choose-last-of-3")),
         ("antonym", "verb-gerund", "singular-plural", "country-capital", "country-language", "choose-animal", "reading",
          "short-answer"),
+        harder=(("next-letter", "longest", "initials", "first-in-alphabet", "shortest"),
+                ("shortest", "initials", "next-letter", "first-in-alphabet", "longest")),
     )  # fmt: skip
     methods: tuple[str, ...] = tuple(METHODS)
     regimes: tuple[str, ...] = tuple(REGIMES)
+    screening: tuple[str, ...] = ("destructive", "demanding")
     halved: int = 10
     finalists: int = 3
     pairs: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (0, 2), (1, 3), (0, 4))
@@ -185,7 +198,9 @@ class StudyConfig:
     def tasks(self, run: Run) -> tuple[list[Task], list[Task]]:
         """The tasks that a run learns, and those that it is to keep."""
         tasks = self.trial if run.part == "trial" else self.final
-        return [load_task(name) for name in tasks.orders[run.order]], [self._old(name) for name in tasks.old]
+        orders = tasks.harder if REGIMES[run.regime].harder else tasks.orders
+        new = [RULES[name]() if name in RULES else load_task(name) for name in orders[run.order]]
+        return new, [self._old(name) for name in tasks.old]
 
     def _old(self, name: str) -> Task:
         task = replace(load_task(name), cloze=None)

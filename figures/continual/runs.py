@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,12 @@ def read(path: Path, config: StudyConfig) -> dict[Run, Line]:
     return found
 
 
-def measure(runs: Iterable[Run], path: Path, config: StudyConfig, *, workers: int, device: str, minutes: float) -> None:
+def measure(
+    runs: Iterable[Run | None], path: Path, config: StudyConfig, *, workers: int, device: str, minutes: float
+) -> None:
     """Measure the runs that the file lacks, in as many processes, and append each when it is finished.
 
-    No run begins after ``minutes``.
+    No run begins after ``minutes``, nor one that comes after a None before all runs in front of it are in the file.
     """
     known, end = set(read(path, config)), time.monotonic() + 60 * minutes
     wanted = _new(runs, known)
@@ -96,25 +98,29 @@ def measure(runs: Iterable[Run], path: Path, config: StudyConfig, *, workers: in
             logger.info("%d: %s, %.0f s; %.1f min left", number, line["run"], line["seconds"], left)
 
 
-def _new(runs: Iterable[Run], known: set[Run]) -> Iterator[Run]:
-    """Each run once that is not known."""
+def _new(runs: Iterable[Run | None], known: set[Run]) -> Iterator[Run | None]:
+    """Each run once that is not known, and each None."""
     seen = set(known)
     for run in runs:
-        if run not in seen:
+        if run is None:
+            yield None
+        elif run not in seen:
             seen.add(run)
             yield run
 
 
-def _in_turn(pool: ProcessPoolExecutor, runs: Iterator[Run], workers: int, end: float) -> Iterator[Line]:
+def _in_turn(pool: ProcessPoolExecutor, runs: Iterator[Run | None], workers: int, end: float) -> Iterator[Line]:
     """Lines as they are finished; a run is handed out when a process is free for it."""
     pending: set[Future[Line]] = set()
-    while True:
-        while len(pending) < workers and time.monotonic() < end and (run := next(runs, None)):
+    for run in runs:
+        while len(pending) >= (workers if run else 1):
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (each.result() for each in done)
+        if time.monotonic() >= end:
+            break
+        if run:
             pending.add(pool.submit(_run, run))
-        if not pending:
-            return
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        yield from (each.result() for each in done)
+    yield from (each.result() for each in as_completed(pending))
 
 
 _trainer: Callable[[Run], Line]  # of a process

@@ -132,11 +132,11 @@ def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, 
 
 
 def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:
-    """One row per method, the best in the first regime first: its areas in the trials, and whether it is a finalist."""
-    rows, best, first = [], finalists(lines, config), config.regimes[:1]
-    for method, mean in ranked(lines, first, config.methods):
-        row: dict[str, object] = {"method": method, first[0]: f"{mean:.3f}"}
-        for regime in config.regimes[1:]:
+    """One row per method, the best of the screening first: its areas in the trials, and whether it is a finalist."""
+    rows, best = [], finalists(lines, config)
+    for method, mean in ranked(lines, config.screening, config.methods):
+        row: dict[str, object] = {"method": method, "screening": f"{mean:.3f}"}
+        for regime in config.regimes:
             values = areas(lines, "trial", regime, method).values()
             row[regime] = f"{_mean(values):.3f}" if values else ""
         why = "always" if method in ALWAYS else "chosen" if method in best else ""

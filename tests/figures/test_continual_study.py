@@ -1,6 +1,7 @@
 """The study of guidance on a tiny model: runs that are kept, what is chosen, frontiers; its tables."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def config(tiny_hf: Any, smollm2: Any, tmp_path_factory: pytest.TempPathFactory)
     return StudyConfig(
         str(source), trial=Tasks((("hypernym",),), ("present-past",)),
         final=Tasks((("word-topic", "sentiment"), ("sentiment", "word-topic")), ("antonym", "short-answer")),
-        methods=("plain", "l2", "interpolate", "freeze-middle"), regimes=("mild",), finalists=1,
+        methods=("plain", "l2", "interpolate", "freeze-middle"), regimes=("mild",), screening=("mild",), finalists=1,
         pairs=((0, 0), (1, 1)), n_test=3,
     )  # fmt: skip
 
@@ -42,6 +43,19 @@ def test_runs_are_measured_in_processes_and_found_again(config: StudyConfig, tmp
     assert not caplog.messages
     other = StudyConfig(config.source, config.trial, config.final, config.methods, config.regimes, n_test=4)
     assert not read(path, other)
+
+
+def test_what_follows_a_choice_waits_for_all_in_front_of_it(config: StudyConfig, tmp_path: Path) -> None:
+    path, wanted = tmp_path / "runs.jsonl", [run for run in trials(config) if run.strength in (1.0, 0.3)]
+    seen = []
+
+    def chosen() -> Iterator[Run | None]:
+        yield from wanted
+        yield None
+        seen.append({*read(path, config)})
+
+    measure(chosen(), path, config, workers=2, device="cpu", minutes=5.0)
+    assert seen == [{*wanted}]
 
 
 def test_no_run_begins_after_the_time_is_over(config: StudyConfig, tmp_path: Path) -> None:
@@ -92,7 +106,7 @@ def line(run: Run, learned: float, kept: float, config: StudyConfig) -> dict[str
 def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, tmp_path: Path) -> None:
     worth = {"plain": (1.0, 0.2), "l2": (0.97, 0.6), "interpolate": (0.9, 0.7), "freeze-middle": (0.96, 0.4)}
     lines = {}
-    for run in choice.in_order(lambda: lines, config):
+    for run in filter(None, choice.in_order(lambda: lines, config)):
         learned, kept = worth[run.method]
         weaker = METHODS[run.method].strengths.index(run.strength) / 10
         lines[run] = line(run, learned - weaker, kept + weaker / 2, config)
