@@ -17,6 +17,7 @@ from ivlens import LoRA, Stability, TrainingConfig, TrainingRun, load_model
 from ivlens.cli import main, sizes
 from ivlens.cli.parser import build_parser
 from ivlens.files import held
+from ivlens.training.sequence_files import SequenceFiles
 from tiny_models import WORDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -168,6 +169,32 @@ def test_what_is_said_of_the_disk_is_what_a_run_keeps(
     kept = sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file())
     promised = int(re.search(r"(\d+) bytes of it when the run is done", said[0])[1])
     assert promised == pytest.approx(kept, rel=0.1)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_what_is_said_of_the_disk_is_what_a_sequence_keeps(
+    tiny: Path, tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    big = tiny_hf("llama", num_hidden_layers=2, hidden_size=512, intermediate_size=2048, vocab_size=2048)
+    big.save_pretrained("big")
+    tiny_tokenizer().save_pretrained("big")
+    monkeypatch.setattr(sizes, "_gigabytes", lambda count: f"{count:.0f} bytes")
+    monkeypatch.setattr(sizes, "LARGE", 1)
+    said, most, save = [], [], SequenceFiles.save_weights
+
+    def watched(*given: Any) -> None:
+        save(*given)
+        most.append(sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file()))
+
+    monkeypatch.setattr(SequenceFiles, "save_weights", watched)
+    monkeypatch.setattr(sizes.log, "info", lambda text, *_: said.append(text))
+    options = "--guidance plain --shots 1 --steps 2 --save-every 1 --batch-size 1 --n-test 1 --no-vectors --out run"
+    seeds = ["--ablate-seeds", "0,1"] if runs == 2 else []
+    assert main(["continual", "big", "--sequence", "new.json", "old.json", *options.split(), *seeds]) == 0
+    promised = next(line for line in said if "bytes of it when the run is done" in line)
+    disk, kept = (int(re.search(pattern, promised)[1]) for pattern in (r"up to (\d+) bytes in", r"(\d+) bytes of it"))
+    assert kept == pytest.approx(sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file()), rel=0.1)
+    assert max(most) <= disk <= 1.3 * max(most)
 
 
 def test_a_second_command_on_one_folder_is_refused(train: Any, tiny: Path) -> None:

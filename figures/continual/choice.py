@@ -10,12 +10,13 @@ LEARNED = 0.95  # of what the best plain training gained, which a method's chose
 
 
 class Point(NamedTuple):
-    """What a run learned and kept: accuracies at its end, and the base's."""
+    """What a run learned and kept: accuracies at its end, and the base's; ``after``: of new tasks right after each."""
 
     learned: float
     kept: float
     base_learned: float
     base_kept: float
+    after: float
 
     @property
     def gained(self) -> float:
@@ -39,7 +40,11 @@ def point(line: Line) -> Point | None:
         found = [row["accuracy"] for row in rows if (row["role"], row["stage"]) == (role, stage)]
         return sum(found) / len(found)
 
-    return Point(mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0))
+    after: dict[str, float] = {}
+    for row in rows:  # in the order of the stages: a task is first measured before all, then after its own
+        if row["role"] == "new" and row["stage"] > 0:
+            after.setdefault(row["ability"], row["accuracy"])
+    return Point(mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0), sum(after.values()) / len(after))
 
 
 def area(points: Iterable[Point | None]) -> float:

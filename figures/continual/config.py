@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -199,12 +200,9 @@ class StudyConfig:
         """The tasks that a run learns, and those that it is to keep."""
         tasks = self.trial if run.part == "trial" else self.final
         orders = tasks.harder if REGIMES[run.regime].harder else tasks.orders
-        new = [RULES[name]() if name in RULES else load_task(name) for name in orders[run.order]]
-        return new, [self._old(name) for name in tasks.old]
-
-    def _old(self, name: str) -> Task:
-        task = replace(load_task(name), cloze=None)
-        return replace(task, scoring=GenerationScoring(max_tokens=8)) if name in self.generated else task
+        return [_task(name) for name in orders[run.order]], [
+            _old_task(name, name in self.generated) for name in tasks.old
+        ]
 
     def training(self, run: Run) -> TrainingConfig:
         """How a run trains each task."""
@@ -218,3 +216,14 @@ class StudyConfig:
             learning_rate=rate / run.strength if method.rate else rate, warmup=regime.warmup, seed=run.seed,
             lora=None if rank is None else LoRA(rank=rank, alpha=2.0 * rank),
         )  # fmt: skip
+
+
+@cache
+def _task(name: str) -> Task:
+    return RULES[name]() if name in RULES else load_task(name)
+
+
+@cache
+def _old_task(name: str, generated: bool) -> Task:
+    task = replace(load_task(name), cloze=None)
+    return replace(task, scoring=GenerationScoring(max_tokens=8)) if generated else task

@@ -13,7 +13,7 @@ import torch
 
 from ivlens import ContinualConfig, ContinualRun, RecordError, continual, load_model
 from ivlens.files import short_hash
-from ivlens.models import only_hooked
+from ivlens.models import has_lora, merge_lora, only_hooked
 
 from ..base_weights import BaseWeights
 from .config import Run, StudyConfig
@@ -45,6 +45,8 @@ class Trainer:
         except RecordError as error:  # a loss that is not finite
             measured, why = (), str(error)
         finally:
+            if has_lora(self.model):  # of a task that was stopped
+                merge_lora(self.model)
             self.base.put_back()
         device = self.model.cfg.device or "cpu"
         return {

@@ -14,6 +14,7 @@ from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line, read
 
 BASELINES = ("l2", "interpolate")
+SHOWN = {"after": "right after", "learned": "learned", "kept": "kept"}  # of a point: the columns' titles
 COMMAND = "python -m figures.continual"
 
 
@@ -68,10 +69,9 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
         if not own:
             continue
-        learned, kept = [each.learned for each in own.values()], [each.kept for each in own.values()]
         row = {
             "regime": regime, "method": method, "strength": chosen_strength(lines, regime, method),
-            "learned": with_error(learned), "kept": with_error(kept),
+            **{title: with_error([getattr(each, name) for each in own.values()]) for name, title in SHOWN.items()},
             "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
         for name in ("learned", "kept"):

@@ -16,7 +16,7 @@ from ..text import plural
 from ..training import ContinualConfig, ablations, continual
 from ..training.processes import joined_processes
 from .loading import given, model_shape, read_model
-from .sizes import say_training
+from .sizes import say_sequence
 from .tables import show
 from .targets import check_targets
 from .task_reading import instructed, read_tasks
@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> None:
     folders = {name: options.out if len(variants) == 1 else options.out / safe_name(name) for name in variants}
     if shape := model_shape(options.model, options.revision):
         for each in variants.values():
-            check_for_model(each.training, each.k, *shape)
+            with_vectors = each.vectors or "vector" in each.training.guidance.needs
+            check_for_model(each.training, each.k if with_vectors else None, *shape)
     if is_first := joined_processes().is_first:
         check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
         if len(variants) == 1:
@@ -46,8 +47,8 @@ def run(options: argparse.Namespace) -> None:
     for name, each in variants.items():
         if len(variants) > 1:
             log.info(f"run {len(runs) + 1} of {len(variants)}: {name}")
-        like = next(iter(runs.values()), None)
-        runs[name] = _run(options, each, tasks, kept, general, folders[name], like, alone=len(variants) == 1)
+        first = next(iter(runs.values()), None)
+        runs[name] = _run(options, each, tasks, kept, general, folders[name], first, len(variants))
     if not is_first:
         return
     write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
@@ -65,15 +66,15 @@ def _run(
     kept: Sequence[Task],
     general: Sequence[Task],
     folder: Path,
-    like: ContinualRun | None,
-    *,
-    alone: bool,
+    first: ContinualRun | None,
+    count: int,
 ) -> ContinualRun:
-    """One run from the base, in its folder; the model is written if the run is the only one."""
+    """One of ``count`` runs from the base, in its folder; the model is written if the run is the only one."""
     model = only_hooked(read_model(options, engine="hooked"), "training")
-    say_training(model, config.training, folder)
-    found = continual(model, tasks, config, keep=kept, general=general, out=folder, like=like)
-    if alone and joined_processes().is_first:
+    if first is None:
+        say_sequence(model, config.training, options.out, count)
+    found = continual(model, tasks, config, keep=kept, general=general, out=folder, like=first)
+    if count == 1 and joined_processes().is_first:
         with held(folder):
             export_hf(model, folder / MODEL)
     return found

@@ -17,19 +17,35 @@ from ..training.trainable import weights_to_train
 from .loading import config_file, given
 
 LARGE = 1e9  # bytes, from which a size is said
+STATE = 3  # a run's state is as many times as large as what it trains: both moments of the optimiser, and the weights
 log = logging.getLogger("ivlens")
 
 
 def say_training(model: HookedTransformer, config: TrainingConfig, folder: Path) -> None:
     """Say what a run of training takes, and warn where the disk has less."""
+    state, exported = run_bytes(model, config)
+    _say_run(model, config, folder, 2 * state + exported, state + exported)  # the state before is kept while training
+
+
+def say_sequence(model: HookedTransformer, config: TrainingConfig, folder: Path, runs: int) -> None:
+    """Say what a sequence of tasks takes, or all ``runs`` of an ablation, whose models are not exported.
+
+    A task's states are dropped when its weights are kept, and these when those after the next task are.
+    """
+    state, exported = run_bytes(model, config)
+    weights = state // STATE
+    kept = runs * weights + (exported if runs == 1 else 0)
+    _say_run(model, config, folder, max(2 * state + (runs + 1) * weights, kept), kept)
+
+
+def _say_run(model: HookedTransformer, config: TrainingConfig, folder: Path, disk: int, kept: int) -> None:
+    """Say what training takes of memory, and of disk while it runs and afterwards, where that is large."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if config.lora is not None or weights * 4 < LARGE:
         return
-    state, exported = run_bytes(model, config)
-    disk = 2 * state + exported  # the state before is kept while training
     log.info(
         f"training all weights takes up to {_gigabytes(4 * weights)} of memory for weights, gradients and optimiser, "
-        f"and up to {_gigabytes(disk)} in {folder}, {_gigabytes(state + exported)} of it when the run is done"
+        f"and up to {_gigabytes(disk)} in {folder}, {_gigabytes(kept)} of it when the run is done"
     )
     _warn_of_full(folder, disk, "--lora or --layers write less")
 
@@ -38,7 +54,7 @@ def run_bytes(model: HookedTransformer, config: TrainingConfig) -> tuple[int, in
     """Bytes of one state of a run without LoRA, and of the model that it exports."""
     names = weights_to_train(model, config)
     trained = (attrgetter(name)(model) for name in names)
-    state = sum(3 * weight.numel() * weight.element_size() for weight in trained)  # with both moments of the optimiser
+    state = STATE * sum(weight.numel() * weight.element_size() for weight in trained)
     return state, export_bytes(model, names)
 
 

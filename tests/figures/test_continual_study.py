@@ -86,7 +86,7 @@ def trials(config: StudyConfig) -> list[Run]:
 
 
 def at(gained: float, retained: float) -> choice.Point:
-    return choice.Point(gained, retained, 0.0, 1.0)
+    return choice.Point(gained, retained, 0.0, 1.0, gained)
 
 
 @pytest.mark.parametrize(("points", "expected"), [
