@@ -18,6 +18,7 @@ from .laboratory import study as laboratory
 from .pages import quote_again
 from .repair import study as repair
 from .training_cost import study as training_cost
+from .why_l2 import study as why_l2
 
 HERE = Path(__file__).parent
 MEASURED: dict[str, Callable[..., list[Path]]] = {
@@ -27,6 +28,7 @@ MEASURED: dict[str, Callable[..., list[Path]]] = {
     "forgetting": forgetting.write,
     "diagnosis": diagnosis.write,
     "repair": repair.write,
+    "why_l2": why_l2.write,
     "growth": growth.write,
 }
 # measured by their own commands

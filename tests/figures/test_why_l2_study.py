@@ -1,0 +1,50 @@
+"""The study of what ``l2`` changes, on a tiny model, end to end and found again; the committed tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ivlens
+from figures.continual.config import Run, StudyConfig, Tasks
+from figures.why_l2 import study
+from figures.why_l2.study import WhyConfig, load_why, measure_why
+
+WHY = Path(__file__).parents[2] / "figures" / "why_l2"
+
+
+def test_checkpoints_are_trained_measured_and_found_again(
+    tiny_hf: Any, smollm2: Any, tmp_path: Path, caplog: Any
+) -> None:
+    source = tmp_path / "base"
+    tiny_hf("llama", vocab_size=len(smollm2.tokenizer)).save_pretrained(source)
+    smollm2.tokenizer.save_pretrained(source)
+    config = WhyConfig(
+        StudyConfig(
+            str(source), trial=Tasks((("hypernym",),), ("present-past",)),
+            final=Tasks((("word-topic", "sentiment"),), ("antonym",)), regimes=("mild",), screening=("mild",),
+        ),
+        {"plain": Run("final", "mild", "plain", 1.0, 0, 0), "l2": Run("final", "mild", "l2", 0.6, 0, 0)},
+        old=("antonym",), reverts=ivlens.RevertConfig(n_bands=1, n_test=2), patched=2, only_forgotten=False,
+        comparison=ivlens.CheckpointConfig(n_clean=4, groups=2, n_corrupted=2, k=2, n_test=3, n_validation=2,
+                                           layers=(0,), scales=(1.0,), random_seeds=(0,), general=False),
+    )  # fmt: skip
+    caplog.set_level("INFO", logger="ivlens")
+    found = measure_why(tmp_path / "records", tmp_path / "work", config)
+    assert [line for line in caplog.messages if line.startswith("training ")] == ["training plain", "training l2"]
+    loaded = load_why(tmp_path / "records", config)
+    changes = study.comparison_table(loaded.comparison).set_index("checkpoint")["change of weights"].astype(float)
+    assert changes["base"] == 0
+    assert changes["plain"] > changes["l2"] > 0
+    assert study.reverts_table(loaded.reverts)["part"].tolist().count("both") == 1
+    assert study.patching_table(loaded.patching)["part"].tolist() == ["head", "z", "attention", "mlp", "residual"]
+    assert found.comparison.to_frame().equals(loaded.comparison.to_frame())
+    with pytest.raises(ivlens.RecordError, match="as they are configured"):
+        load_why(tmp_path / "records", WhyConfig())
+
+
+def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "measure_why", lambda *args: pytest.fail("measured again"))
+    (tmp_path / "records").symlink_to(WHY / "records")
+    (tables,) = study.write(tmp_path)
+    assert tables.read_text() == (WHY / "tables.md").read_text()
