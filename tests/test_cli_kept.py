@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ivlens import LoRA, Stability, TrainingConfig, TrainingRun, load_model
+from ivlens import CheckpointConfig, LoRA, Stability, TrainingConfig, TrainingRun, load_model
 from ivlens.cli import main, sizes
 from ivlens.cli.parser import build_parser
 from ivlens.files import held
@@ -124,6 +124,16 @@ def test_train_prints_before_and_after_and_the_comparison_that_fits(
     before = run[run["step"] == 0].set_index("ability")["accuracy"].to_dict()
     rows = next(iter(measured.values()))
     assert {row["ability"]: row["accuracy_before"] for row in rows} == pytest.approx(before)
+
+
+def test_the_comparison_that_is_printed_has_no_option_that_was_not_given(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--task new.json --guidance plain --shots 1 --steps 1 --batch-size 2 --out plain"
+    assert main(["train", "tiny", *options.split()]) == 0
+    command = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+    assert command[:4] == ["ivlens", "compare", "tiny", "plain"]
+    assert build_parser(command[1:]).parse_args(command[1:]).k == CheckpointConfig().k
 
 
 def test_a_finished_run_keeps_one_state(train: Any) -> None:

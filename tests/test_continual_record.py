@@ -39,6 +39,15 @@ def test_curves_have_the_tasks_learned_so_far() -> None:
     assert curves["kept"].tolist() == [1.0, 0.75, 0.5]
 
 
+def test_curves_leave_out_stages_at_which_not_all_was_measured() -> None:
+    run = made_up_sequence()
+    second = ("new", "second")
+    ends = [row for row in run.measured if row["stage"] != 2 or (row["role"], row["ability"]) == second]
+    curves = replace(run, measured=tuple(ends)).curves()
+    assert curves.query("measure == 'learned'")["stage"].tolist() == [0, 1]
+    assert curves.query("measure == 'kept'")["stage"].tolist() == [0, 1]
+
+
 def test_a_matrix_has_a_row_per_stage() -> None:
     matrix = made_up_sequence().matrix()
     assert matrix.index.tolist() == [0, 1, 2]

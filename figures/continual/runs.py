@@ -16,7 +16,7 @@ from ivlens.files import short_hash
 from ivlens.models import has_lora, merge_lora, only_hooked
 
 from ..base_weights import BaseWeights
-from .config import Run, StudyConfig
+from .config import METHODS, REGIMES, Run, StudyConfig
 
 KEPT = ("stage", "role", "ability", "accuracy", "probability", "correct")  # of what is measured of an ability
 Line = dict[str, Any]
@@ -42,7 +42,9 @@ class Trainer:
             found = continual(self.model, new, settings, keep=old, like=self.earlier.get((run.part, run.order)))
             self.earlier[run.part, run.order] = found
             measured, why = found.measured, ""
-        except RecordError as error:  # a loss that is not finite
+        except RecordError as error:
+            if not error.expected.startswith("a finite loss"):
+                raise
             measured, why = (), str(error)
         finally:
             if has_lora(self.model):  # of a task that was stopped
@@ -73,7 +75,7 @@ def read(path: Path, config: StudyConfig) -> dict[Run, Line]:
         except ValueError:
             continue
         run = Run(**line["run"])
-        if line["key"] == key_of(run, config):
+        if run.method in METHODS and run.regime in REGIMES and line["key"] == key_of(run, config):
             found[run] = line
     return found
 
@@ -88,6 +90,8 @@ def measure(
     known, end = set(read(path, config)), time.monotonic() + 60 * minutes
     wanted = _new(runs, known)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):  # cut off by a kill
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     context = multiprocessing.get_context("spawn")
     with (
         path.open("a", encoding="utf-8") as file,
@@ -112,17 +116,28 @@ def _new(runs: Iterable[Run | None], known: set[Run]) -> Iterator[Run | None]:
 
 
 def _in_turn(pool: ProcessPoolExecutor, runs: Iterator[Run | None], workers: int, end: float) -> Iterator[Line]:
-    """Lines as they are finished; a run is handed out when a process is free for it."""
+    """Lines as they are finished; a run is handed out when a process is free for it, and none after one has failed."""
     pending: set[Future[Line]] = set()
+    failed: list[BaseException] = []
+
+    def lines(done: Iterable[Future[Line]]) -> Iterator[Line]:
+        for each in done:
+            if error := each.exception():
+                failed.append(error)
+            else:
+                yield each.result()
+
     for run in runs:
         while len(pending) >= (workers if run else 1):
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (each.result() for each in done)
-        if time.monotonic() >= end:
+            yield from lines(done)
+        if failed or time.monotonic() >= end:
             break
         if run:
             pending.add(pool.submit(_run, run))
-    yield from (each.result() for each in as_completed(pending))
+    yield from lines(as_completed(pending))
+    if failed:
+        raise failed[0]
 
 
 _trainer: Callable[[Run], Line]  # of a process

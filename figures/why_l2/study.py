@@ -32,9 +32,22 @@ from ..continual.runs import key_of
 from ..pages import load_or_measure, write_tables
 
 MEASURES = {
-    "accuracy": "accuracy", "kl_text": "KL on a text", "kl_new": "KL on new prompts", "cosine": "cosine of vectors",
-    "norm_ratio": "norm ratio", "recovered": "bare + base's vector",
+    "accuracy": "accuracy", "kl_text": "KL on a text", "cosine": "cosine of vectors", "norm_ratio": "norm ratio",
+    "recovered": "bare + base's vector",
 }  # fmt: skip
+# a tenth is about the size of l2's change; new tasks are asked as they were trained
+FROM_THE_BASE = RevertConfig((0.0, 0.1, 0.25, 0.5, 0.75, 1.0), n_bands=3, learned_shots=0)
+PATCHED = [
+    "part",
+    "layer",
+    "head",
+    "restored",
+    "restored_low",
+    "restored_high",
+    "broken",
+    "other_prompt",
+    "learned_nats",
+]
 logger = logging.getLogger("ivlens")
 
 
@@ -57,7 +70,7 @@ class WhyConfig:
     comparison: CheckpointConfig = field(
         default_factory=lambda: CheckpointConfig(n_clean=30, n_corrupted=10, n_test=24, general=False)
     )
-    reverts: RevertConfig = field(default_factory=lambda: RevertConfig(n_bands=3))
+    reverts: RevertConfig = field(default_factory=lambda: FROM_THE_BASE)
     patched: int = 8
     only_forgotten: bool = True
 
@@ -104,10 +117,10 @@ def measure_why(folder: Path, work: Path, config: WhyConfig) -> Why:
     base, destroyed, last = config.study.source, tuned[config.destroyed], config.learned[-1]
     lost = [prompt for name in config.old for prompt in load_task(name).prompts(config.patched, shots=2, split="test")]
     found = Why(
-        compare_checkpoints(base, tuned, config.old, config.comparison, learned=[last] * len(tuned), out=work),
+        compare_checkpoints(base, tuned, config.old, config.comparison, out=work / "compared"),
         revert_weights(base, destroyed, config.old, config.learned, config.reverts, out=work / "reverts"),
         patch_checkpoints(
-            base, destroyed, lost, learned=load_task(last).prompts(config.patched, shots=2, split="test"),
+            base, destroyed, lost, learned=load_task(last).prompts(config.patched, shots=0, split="test"),
             only_forgotten=config.only_forgotten, out=work / "patching",
         ),
     )  # fmt: skip
@@ -152,7 +165,7 @@ def comparison_table(found: CheckpointComparison) -> pd.DataFrame:
     changes = found.spectrum_frame().groupby("checkpoint")[["change", "rank90"]].mean()
     changes = changes.reindex(means.index, fill_value=0.0)  # of the base
     means[["change of weights", "rank of 90% of it"]] = changes
-    return means.map("{:.2g}".format).reset_index()
+    return means.map("{:.2g}".format).replace("nan", "").reset_index()
 
 
 def reverts_table(found: WeightReverts) -> pd.DataFrame:
@@ -164,4 +177,5 @@ def reverts_table(found: WeightReverts) -> pd.DataFrame:
 
 def patching_table(found: CheckpointPatching) -> pd.DataFrame:
     """The strongest of each part: what its activation in the base restores in the destroyed checkpoint."""
-    return found.beside_controls(1).round(2)
+    frame = found.beside_controls(1)[PATCHED].round(2)
+    return frame.assign(head=["" if pd.isna(head) else head for head in frame["head"]])

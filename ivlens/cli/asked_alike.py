@@ -14,11 +14,11 @@ CHOSEN_ANEW = ("n_test", "general")  # by the further command itself
 
 
 def changed(options: argparse.Namespace, names: Iterable[str], generated: Mapping[str, Parameter]) -> list[str]:
-    """The options of these names, as another verb's ``generated`` ones."""
+    """The options of these names that were given, as another verb's ``generated`` ones."""
     words = []
     for name in names:
         value = getattr(options, name)
-        if value != generated[name].default:
+        if value is not None and value != generated[name].default:
             words += _option(generated[name].flag, value)
     return words
 

@@ -6,6 +6,8 @@ from .adapters import named_adapters as named_adapters
 from .baking import OutputBias as OutputBias
 from .baking import find_bias as find_bias
 from .baking import write_baked as write_baked
+from .beside import Dropout as Dropout
+from .beside import lora_beside as lora_beside
 from .block_weights import as_matrix as as_matrix
 from .block_weights import mlp_weights as mlp_weights
 from .bridge import Bridge as Bridge
@@ -13,7 +15,6 @@ from .candidates import CandidateScores as CandidateScores
 from .candidates import candidate_scores as candidate_scores
 from .decoding import decode_greedily as decode_greedily
 from .decoding import end_of_text as end_of_text
-from .dropout import lora_dropout as lora_dropout
 from .engines import HookedTransformer as HookedTransformer
 from .engines import Model as Model
 from .engines import check_training as check_training

@@ -78,14 +78,15 @@ class ContinualRun(Record):
         """One row per measure and stage: stage, measure, value, low, high (95% bootstrap over prompts), tasks.
 
         "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP" and the
-        two probabilities are means over the abilities of their role, as in ``summary``.
+        two probabilities are means over the abilities of their role, as in ``summary``. There is no row after a
+        task where not all of these were measured, as with ``measure_after="last"``.
         """
         rows = []
         for stage in range(self.stages + 1):
             known = {row["ability"] for row in self.measured if (row["role"], row["stage"]) == ("new", stage)}
             # of the base, all that it will learn, as far as they are measured
-            done = [task for task in self.tasks[:stage] or self.tasks if task in known]
-            found = {"learned": [self._values("new", task, stage, "scores") for task in done]}
+            done = [task for task in self.tasks if task in known] if stage == 0 else self.tasks[:stage]
+            found = {"learned": [self._values("new", task, stage, "scores") for task in done if {*done} <= known]}
             found |= {name: self._all(role, stage, what) for name, (role, what) in MEANS.items()}
             for name, values in found.items():
                 if values:

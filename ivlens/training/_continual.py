@@ -334,6 +334,7 @@ class _Sequence:
 
 
 def _of_measuring(key: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's key without what only its training depends on."""
-    continual = {name: each for name, each in key.get("continual", {}).items() if name not in OF_TRAINING}
-    return {**key, "continual": continual}
+    """A run's key without what only its training depends on; the number of heads is of old abilities' vectors too."""
+    settings = key.get("continual", {})
+    without = (*OF_TRAINING, *(() if settings.get("vectors") else ("k",)))
+    return {**key, "continual": {name: each for name, each in settings.items() if name not in without}}

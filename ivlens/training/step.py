@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from ..errors import ArgumentError, few
 from ..files import short_hash
 from ..models import (
+    Dropout,
     HookedTransformer,
     Rows,
     at_answers,
@@ -21,7 +23,7 @@ from ..models import (
     final_logits,
     final_residual,
     hooked,
-    lora_dropout,
+    lora_beside,
     padded,
 )
 from ..models.hooks import Edit
@@ -150,9 +152,10 @@ class TrainingStep:
 
     @property
     def losses(self) -> list[str]:
-        """Names of all losses that the passes can have, and of their weighted sum."""
+        """Names of all losses that the passes can have, and of their weighted sum, in the order of ``backward``."""
         terms = (term for each in self.passes for term, _ in each.terms)
-        return ["loss", *dict.fromkeys(name for term in terms for name in term.weights)]
+        first, *others = dict.fromkeys(name for term in terms for name in term.weights)
+        return [first, "loss", *others]
 
     def prepare(self, anchors: Mapping[str, Tensor]) -> None:
         """Save the initial weights that are needed, and fill the teachers' caches while the model is still the base."""
@@ -189,8 +192,7 @@ class TrainingStep:
         mixed = torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16")
         # cache LoRA's sums during a pass, unless the backward pass recomputes them
         saved = checkpointed(model) if config.checkpointing else parametrize.cached()
-        dropout = lora_dropout(model, config.lora.dropout if config.lora else 0.0, self._seed(of, step, indices))
-        with hooked(model, edits), saved, dropout:
+        with hooked(model, edits), saved, self._lora(of, step, indices, rows):
             with mixed:
                 residual = final_residual(model, rows)
             logits = final_logits(model, at_answers(residual, rows).to(model.cfg.dtype))
@@ -205,9 +207,13 @@ class TrainingStep:
             torch.stack([weights[name] * value for name, value in losses.items()]).sum().backward()
         return {name: value.detach() for name, value in losses.items()}
 
-    def _seed(self, of: _Pass, step: int, indices: Sequence[int]) -> str:
-        """The seed of what is random in a pass, which resumed runs take as well."""
-        return f"{self.config.seed}/{step}/{of.sampler.name}/{indices}"
+    def _lora(self, of: _Pass, step: int, indices: Sequence[int], rows: Rows) -> AbstractContextManager[None]:
+        """Where LoRA computes beside the weights: with its dropout, and where sums with weights would be rounded."""
+        lora, rounded = self.config.lora, self.config.precision != "full"
+        if lora is None or not (lora.dropout or rounded):
+            return nullcontext()
+        seeds = [f"{self.config.seed}/{step}/{of.sampler.name}/{index}" for index in indices]
+        return lora_beside(self.model, Dropout(lora.dropout, [*zip(seeds, rows.mask.sum(1).tolist(), strict=True)]))
 
     def _additions(self, of: _Pass, step: int, rows: Rows) -> dict[str, Edit]:
         """Edits that add the vector to the trained model, as the terms require at this step."""

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ivlens
 from figures.continual import choice, study
 from figures.continual.config import ALWAYS, METHODS, REGIMES, Run, StudyConfig, Tasks
-from figures.continual.runs import key_of, measure, read
+from figures.continual.runs import Trainer, key_of, measure, read
+
+STUDY = Path(__file__).parents[2] / "figures" / "continual"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,48 @@ def test_what_follows_a_choice_waits_for_all_in_front_of_it(config: StudyConfig,
 
     measure(chosen(), path, config, workers=2, device="cpu", minutes=5.0)
     assert seen == [{*wanted}]
+
+
+def test_a_run_that_fails_loses_no_other(config: StudyConfig, tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"run": ')  # cut off by a kill
+    good = [run for run in trials(config) if run.strength in (1.0, 0.3)]
+    with pytest.raises(IndexError):
+        measure([good[0], good[1]._replace(order=7), good[1]], path, config, workers=2, device="cpu", minutes=5.0)
+    assert good[0] in read(path, config)
+
+
+def test_other_refusals_are_no_diverged_run(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise ivlens.RecordError("to write a file", "No space left on device")
+
+    trainer = Trainer(config, "cpu")
+    monkeypatch.setattr("figures.continual.runs.continual", full)
+    with pytest.raises(ivlens.RecordError, match="No space left"):
+        trainer.line(trials(config)[0])
+
+
+def test_a_diverged_run_of_lora_leaves_the_base(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, run = Trainer(config, "cpu"), Run("trial", "mild", "lora, rank 8", 1.0, 0, 0)
+    before = {name: each.clone() for name, each in trainer.model.named_parameters()}
+    monkeypatch.setattr("ivlens.training.terms.cross_entropy", lambda logits, targets: logits.sum(-1) * torch.nan)
+    with pytest.warns(UserWarning, match="training stopped"):
+        line = trainer.line(run)
+    assert line["stopped"].startswith("expected a finite loss")
+    assert all(each.equal(before[name]) for name, each in trainer.model.named_parameters())
+
+
+def test_runs_of_methods_that_are_no_more_are_left_out(config: StudyConfig, tmp_path: Path) -> None:
+    run = trials(config)[0]
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps({"run": run._replace(method="gone")._asdict(), "key": "x"}) + "\n")
+    assert not read(path, config)
+
+
+def test_the_committed_tables_are_those_of_the_records(tmp_path: Path) -> None:
+    (tmp_path / "records").symlink_to(STUDY / "records")
+    *_, tables = study.write(tmp_path, kind="html")
+    assert tables.read_text() == (STUDY / "tables.md").read_text()
 
 
 def test_no_run_begins_after_the_time_is_over(config: StudyConfig, tmp_path: Path) -> None:
@@ -119,7 +164,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     image, tables = study.write(tmp_path, config, kind="html")
     assert image.is_file()
     chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
-    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 2 |" in chosen
+    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 2 |" in chosen
     assert "+0.030 [+0.030, +0.030] | -0.400 [-0.400, -0.400]" in chosen  # of plain
     assert "+0.000 [+0.000, +0.000]" not in areas
     assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")

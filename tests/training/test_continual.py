@@ -90,6 +90,17 @@ def test_what_a_run_with_the_same_base_measured_of_it_is_taken(
     assert len(measured) == len(expected[0].measured)
 
 
+@pytest.mark.parametrize("vectors", [True, False])
+def test_the_base_is_measured_again_where_its_vectors_are_others(
+    make: Any, monkeypatch: pytest.MonkeyPatch, vectors: bool
+) -> None:
+    first, _ = learned(make(), replace(CONFIG, vectors=vectors))
+    real, measured = _continual.measured_row, []
+    monkeypatch.setattr(_continual, "measured_row", lambda *a, **b: measured.append(a[1].name) or real(*a, **b))
+    learned(make(), replace(CONFIG, vectors=vectors, k=CONFIG.k - 1), like=first)
+    assert len(measured) == (len(first.measured) if vectors else len(first.measured) * 2 // 3)
+
+
 def test_it_is_the_same_as_training_task_by_task_by_hand(make: Any, whole: Any) -> None:
     model = make()
     for task in NEW:

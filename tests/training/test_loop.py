@@ -124,10 +124,17 @@ def test_lora_with_dropout_misses_other_inputs_at_each_step(
         losses[dropout] = run.to_frame()["loss"].tolist()
     assert losses[0.0] == losses[0.3]  # B is zero still: nothing to miss
     drawn = []
-    monkeypatch.setattr(step, "lora_dropout", lambda model, share, seed: drawn.append((share, seed)) or nullcontext())
+
+    def beside(model: Any, dropout: Any) -> Any:
+        drawn.append(dropout)
+        return nullcontext()
+
+    monkeypatch.setattr(step, "lora_beside", beside)
     fine_tune(make_model(), prompts, replace(config, lora=LoRA(4, 8.0, dropout=0.3)))
-    assert {share for share, _ in drawn} == {0.3}
-    assert len({seed for _, seed in drawn}) == len(drawn) == 4  # none for the base's outputs
+    assert {each.share for each in drawn} == {0.3}
+    seeds = [seed for each in drawn for seed, _ in each.rows]
+    assert len(drawn) == 4  # none for the base's outputs
+    assert len({*seeds}) == len(seeds) == 4 * len(prompts)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights(
