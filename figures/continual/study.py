@@ -1,4 +1,4 @@
-"""The study of guidance: what each method keeps against what it learns, in three regimes; tables and the picture."""
+"""The study of guidance: what each method keeps against what it learns, in four regimes; tables and the picture."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     figure = views.tradeoff_scatter(
         finals.assign(panel=finals["regime"], setting=finals["strength"].map("strength {:g}".format)),
         title="What is kept against what is learned",
-        facts="five new tasks in turn, eight old ones that nothing was chosen on; means over orders and seeds",
+        facts="five new tasks in turn, eight old ones that nothing here was chosen on; means over orders and seeds",
     )
     image = views.save_figure(figure, folder / f"continual.{kind}")
     tables = chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)

@@ -1,7 +1,7 @@
 """LoRA beside the weights, as PEFT computes it: W x + s B A d(x), with a dropout d of an update's inputs.
 
-Elsewhere an update lives in its weight, W + s B A, so that every computation includes it. That has no place for a
-dropout, and where the sum is rounded to bfloat16 it loses what is small beside W.
+Elsewhere an update lives in its weight, W + s B A, so that every computation includes it. But a sum of weights knows no
+dropout of inputs, and rounded to bfloat16 it loses what is small beside W.
 """
 
 import hashlib
