@@ -74,6 +74,7 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
             **{title: with_error([getattr(each, name) for each in own.values()]) for name, title in SHOWN.items()},
             "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
+        row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
         for name in ("learned", "kept"):
             values = [{pair: getattr(each, name) for pair, each in group.items()} for group in (own, l2)]
             row[f"{name}, minus l2"] = "" if method == "l2" else _difference(*values)
