@@ -122,10 +122,6 @@ def in_order(read: Callable[[], Mapping[Run, Line]], config: StudyConfig) -> Ite
     lines = read()
     chosen = finalists(lines, config)
     for regimes in (config.screening, others):
-        yield from _at_chosen(lines, config.finals(regimes, chosen, config.pairs))
+        runs = config.finals(regimes, chosen, config.pairs)
+        yield from (run for run in runs if run.strength == chosen_strength(lines, run.regime, run.method))
     yield from config.finals(config.regimes, chosen, config.pairs)
-
-
-def _at_chosen(lines: Mapping[Run, Line], runs: Iterable[Run]) -> Iterator[Run]:
-    """Those of the runs that are at the strengths that the trials choose."""
-    return (run for run in runs if run.strength == chosen_strength(lines, run.regime, run.method))

@@ -87,7 +87,10 @@ def _at_chosen(
 ) -> dict[tuple[int, int], Point]:
     """A method's points at the strength that the trials chose, by order and seed."""
     at = regime, method, chosen_strength(lines, regime, method)
-    return {(run.order, run.seed): each for run, each in points.items() if each and run[1:4] == at}
+    return {
+        (run.order, run.seed): each for run, each in points.items()
+        if each and (run.regime, run.method, run.strength) == at
+    }  # fmt: skip
 
 
 def _shown(finals: pd.DataFrame) -> pd.DataFrame:
