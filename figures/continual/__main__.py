@@ -1,6 +1,6 @@
 """Measure runs of the study that its records lack: first the trials, then the finalists that they choose.
 
-    python -m figures.continual [--device DEVICE] [--workers N] [--minutes N] [--out FILE]
+    python -m figures.continual [--model MODEL] [--device DEVICE] [--workers N] [--minutes N] [--out FILE]
 
 Every finished run is kept; the same command goes on. ``python -m figures continual`` makes tables and the picture.
 """
@@ -20,6 +20,7 @@ RECORDS = Path(__file__).parent / "records" / "runs.jsonl"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=StudyConfig.source, help="what load_model reads (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with a model (default: 1)")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no run begins (default: 60)")
@@ -27,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ivlens").setLevel(logging.INFO)
-    config = StudyConfig()
+    config = StudyConfig(options.model)
     runs = in_order(lambda: read(options.out, config), config)
     measure(runs, options.out, config, workers=options.workers, device=options.device, minutes=options.minutes)
 
