@@ -160,22 +160,25 @@ def test_what_a_large_run_takes_is_said_beforehand(
     assert "has 0.0 GB free" in caplog.messages[1]
 
 
-def test_what_is_said_of_the_disk_is_what_a_run_keeps(
-    tiny: Path, tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a model of which the weights are most of the folder, embeddings untied and frozen."""
-    big = tiny_hf("llama", num_hidden_layers=2, hidden_size=512, intermediate_size=2048, vocab_size=2048)
-    big.save_pretrained("big")
+@pytest.fixture
+def big(tiny: Path, tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model whose weights are most of a run's folder, embeddings untied and frozen; sizes are said in bytes."""
+    model = tiny_hf("llama", num_hidden_layers=2, hidden_size=512, intermediate_size=2048, vocab_size=2048)
+    model.save_pretrained("big")
     tiny_tokenizer().save_pretrained("big")
     monkeypatch.setattr(sizes, "_gigabytes", lambda count: f"{count:.0f} bytes")
     monkeypatch.setattr(sizes, "LARGE", 1)
-    model, said = load_model("big"), []
+    return "big"
+
+
+def test_what_is_said_of_the_disk_is_what_a_run_keeps(tiny: Path, big: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, said = load_model(big), []
     monkeypatch.setattr(sizes.log, "info", said.append)
     sizes.say_training(model, TrainingConfig(), Path("run"))
     monkeypatch.undo()
     monkeypatch.chdir(tiny)
     options = "--guidance plain --shots 1 --steps 1 --batch-size 1 --evaluate-every 0 --out run"
-    assert main(["train", "big", "--task", "new.json", *options.split()]) == 0
+    assert main(["train", big, "--task", "new.json", *options.split()]) == 0
     kept = sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file())
     promised = int(re.search(r"(\d+) bytes of it when the run is done", said[0])[1])
     assert promised == pytest.approx(kept, rel=0.1)
@@ -183,13 +186,8 @@ def test_what_is_said_of_the_disk_is_what_a_run_keeps(
 
 @pytest.mark.parametrize("runs", [1, 2])
 def test_what_is_said_of_the_disk_is_what_a_sequence_keeps(
-    tiny: Path, tiny_hf: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, runs: int
+    big: str, monkeypatch: pytest.MonkeyPatch, runs: int
 ) -> None:
-    big = tiny_hf("llama", num_hidden_layers=2, hidden_size=512, intermediate_size=2048, vocab_size=2048)
-    big.save_pretrained("big")
-    tiny_tokenizer().save_pretrained("big")
-    monkeypatch.setattr(sizes, "_gigabytes", lambda count: f"{count:.0f} bytes")
-    monkeypatch.setattr(sizes, "LARGE", 1)
     said, most, save = [], [], SequenceFiles.save_weights
 
     def watched(*given: Any) -> None:
@@ -200,7 +198,7 @@ def test_what_is_said_of_the_disk_is_what_a_sequence_keeps(
     monkeypatch.setattr(sizes.log, "info", lambda text, *_: said.append(text))
     options = "--guidance plain --shots 1 --steps 2 --save-every 1 --batch-size 1 --n-test 1 --no-vectors --out run"
     seeds = ["--ablate-seeds", "0,1"] if runs == 2 else []
-    assert main(["continual", "big", "--sequence", "new.json", "old.json", *options.split(), *seeds]) == 0
+    assert main(["continual", big, "--sequence", "new.json", "old.json", *options.split(), *seeds]) == 0
     promised = next(line for line in said if "bytes of it when the run is done" in line)
     disk, kept = (int(re.search(pattern, promised)[1]) for pattern in (r"up to (\d+) bytes in", r"(\d+) bytes of it"))
     assert kept == pytest.approx(sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file()), rel=0.1)

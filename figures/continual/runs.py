@@ -90,13 +90,13 @@ def measure(
     known, end = set(read(path, config)), time.monotonic() + 60 * minutes
     wanted = _new(runs, known)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):  # cut off by a kill
-        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     context = multiprocessing.get_context("spawn")
     with (
         path.open("a", encoding="utf-8") as file,
         ProcessPoolExecutor(workers, context, _begin, (config, device)) as pool,
     ):
+        if file.tell() and not path.read_bytes().endswith(b"\n"):  # cut off by a kill
+            file.write("\n")
         for number, line in enumerate(_in_turn(pool, wanted, workers, end), 1):
             file.write(json.dumps(line) + "\n")
             file.flush()

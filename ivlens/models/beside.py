@@ -4,7 +4,6 @@ Elsewhere an update lives in its weight, W + s B A, so that every computation in
 dropout of inputs, and rounded to bfloat16 it loses what is small beside W.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..errors import HookError
 from .engines import HookedTransformer
-from .lora import LowRank, layer_updates, lora_off
+from .lora import LowRank, generator_of, layer_updates, lora_off
 
 ARGUMENTS = {
     "W_Q": "query_input",
@@ -96,6 +95,5 @@ def _kept(
     """A 1 where an input is kept, else 0; padding is kept."""
     kept = torch.ones_like(inputs)
     for row, (seed, length) in zip(kept, rows, strict=True):
-        number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big", signed=True)
-        row[:length].bernoulli_(1 - share, generator=torch.Generator(inputs.device).manual_seed(number))
+        row[:length].bernoulli_(1 - share, generator=generator_of(seed, inputs.device))
     return kept

@@ -43,8 +43,9 @@ class LowRank(nn.Module):
         super().__init__()
         self.target, self.updates = target, updates
         rows, columns = as_linear(target, weight).shape
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
-        start = nn.init.kaiming_uniform_(torch.empty(updates.rank, columns), a=math.sqrt(5), generator=generator)
+        start = nn.init.kaiming_uniform_(
+            torch.empty(updates.rank, columns), a=math.sqrt(5), generator=generator_of(seed)
+        )
         self.A = nn.Parameter(start.to(weight))
         self.B = nn.Parameter(weight.new_zeros(rows, updates.rank))
 
@@ -62,6 +63,11 @@ class LowRank(nn.Module):
     def change(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """What the update adds to the weight, in the weight's own shape."""
         return from_linear(self.target, self.scale * (self.B @ self.A), len(weight))
+
+
+def generator_of(seed: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for a text."""
+    return torch.Generator(device).manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
 
 
 def add_lora(
