@@ -1,5 +1,6 @@
 """Abilities of a model in training: measured as in its checkpoints by hand, with nothing of the training changed."""
 
+import json
 import os
 import random
 import subprocess
@@ -390,7 +391,7 @@ def test_a_measure_that_fails_does_not_end_a_training(train: Any, monkeypatch: p
 
 
 DATA_PARALLEL = """
-import sys, torch
+import json, torch
 import ivlens as iv
 from ivlens.integrations import trainer_callback
 from tiny_models import WORDS, byte_level_tokenizer, random_model
@@ -411,7 +412,8 @@ model = random_model("llama")
 trainer = Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[callback])
 trainer.train()
 assert arguments.world_size == 2
-print("process", arguments.process_index, "steps", trainer.state.global_step, "measures", len(calls), flush=True)
+with open(f"process-{arguments.process_index}.json", "w") as file:  # two processes' prints may mix on one stream
+    json.dump({"steps": trainer.state.global_step, "measures": len(calls)}, file)
 torch.distributed.destroy_process_group()  # else gloo's threads may abort the process at its end
 """
 
@@ -424,8 +426,9 @@ def test_of_two_processes_the_first_measures_and_both_stop(tmp_path: Path) -> No
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert "process 0 steps 2 measures 2" in ran.stdout
-    assert "process 1 steps 2 measures 0" in ran.stdout
+    first, second = (json.loads((tmp_path / f"process-{index}.json").read_text()) for index in (0, 1))
+    assert first == {"steps": 2, "measures": 2}
+    assert second == {"steps": 2, "measures": 0}
     assert len(iv.TrainingRun.load(tmp_path / "run/ivlens/run.safetensors").measured) == 2
 
 

@@ -23,7 +23,9 @@ import ivlens as iv
 from ivlens.training.processes import joined_processes
 from parallel_tasks import config, tasks, training
 
-print(joined_processes().count)
+joined = joined_processes()
+with open({out!r} + f"-process-{{joined.rank}}", "w") as file:
+    file.write(str(joined.count))
 model = iv.load_model({base!r}, dtype=torch.float64)
 if {kind!r} == "continual":
     iv.continual(model, tasks[:2], config({guidance!r}), keep=tasks[2:], out={out!r})
@@ -33,7 +35,7 @@ else:
     ability = iv.Ability.of(tasks[1], n=4, shots=1)
     config = training({guidance!r}, lora={lora!r})
     run = iv.fine_tune(model, prompts, config, rehearse=others, replay=others, keep=[ability], out={out!r})
-    if joined_processes().is_first:
+    if joined.is_first:
         run.save({out!r} + "/run.safetensors", overwrite=True)
 """
 TASKS = """
@@ -77,7 +79,8 @@ def ran(base: Path, folder: Path, n_processes: int, kind: str, guidance: str, lo
     launched = [*launch, str(script)] if n_processes > 1 else [sys.executable, str(script)]
     done = subprocess.run(launched, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "".join(done.stdout.split()) == str(n_processes) * n_processes
+    counts = [Path(f"{out}-process-{index}").read_text() for index in range(n_processes)]
+    assert counts == [str(n_processes)] * n_processes
     return out
 
 
