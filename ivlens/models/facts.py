@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +33,8 @@ NAMES = {
 LASTING = ("source", "revision", "adapter", "processing", "repair")  # facts that stay true of changed weights
 AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
 TILE = 1024  # columns that are transposed at once: more would be read again and again into the processor's cache
+WORD = 8  # bytes of the integers that are summed to see whether a weight has changed,
+COLUMNS, BLOCK = 1024, 128  # in blocks of 1 MB, which the second sum finds in the processor's cache
 ROWS = 2048  # of a rotary table: the part that every model has from the start
 _UNCHANGED: WeakSet[Model] = WeakSet()  # models that are within ``unchanged``
 _TOKENIZERS: dict[str, str] = {}  # hashes of tokenizers by that of their text as written, which is not yet sorted
@@ -59,8 +61,8 @@ def stamp(model: Model, *, processing: str = "none", weights: str | None = None,
 def model_facts(model: Model) -> dict[str, Any]:
     """The provenance of the model, updated if its weights, config or tokenizer changed since it was attached.
 
-    Changes of parameters are noticed by their version counters, changes of ``parameter.data`` by sums of rows. A model
-    that ivlens did not load has unknown weight processing.
+    Changes of parameters are noticed by their version counters, changes of ``parameter.data`` by sums of their bits. A
+    model that ivlens did not load has unknown weight processing.
     """
     facts = getattr(model, "ivlens_facts", None)
     if facts is None:
@@ -205,20 +207,25 @@ def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 def config_sha256(model: Model) -> str:
-    """SHA-256 over what the model computes with besides weights: config, rotary tables, numbers in its modules.
+    """SHA-256 over what the model computes with besides weights: config, rotary tables, numbers in its modules."""
+    digest = hashlib.sha256(_config_text(model).encode())
+    for table in _rotary_tables(model.named_buffers()):
+        digest.update(table.contiguous().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
 
-    Modules have their own copies of some numbers (a norm's epsilon, attention's scale), which may be edited.
-    """
-    config = computing_config(model)
+
+def _config_text(model: Model) -> str:
+    """The config, and the numbers that modules have of their own (a norm's epsilon, attention's scale), as JSON."""
     numbers = [
         (path, name, float(value))
         for path, module in model.named_modules() for name, value in vars(module).items() if isinstance(value, float)
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps([config, numbers], sort_keys=True, default=str).encode())
-    for name, buffer in model.named_buffers():
-        if name.endswith(("rotary_sin", "rotary_cos")):
-            digest.update(buffer[:ROWS].contiguous().view(torch.uint8).cpu().numpy().data)
-    return digest.hexdigest()
+    return json.dumps([computing_config(model), numbers], sort_keys=True, default=str)
+
+
+def _rotary_tables(buffers: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
+    """Sines and cosines, up to the position that every model has from the start."""
+    return [buffer[:ROWS] for name, buffer in buffers if name.endswith(("rotary_sin", "rotary_cos"))]
 
 
 def computing_config(model: Model) -> dict[str, Any]:
@@ -272,15 +279,35 @@ def _state_of(model: Model) -> tuple[object, ...]:
     ids = tokenizer and [len(tokenizer), sorted(tokenizer.get_added_vocab().items()), rules, _settings_of(tokenizer)]
     buffers = dict(model.named_buffers())
     weights = [*model.parameters(), *(buffers[name] for name in weight_names(model) if name in buffers)]
-    versions = [(each.data_ptr(), None if each.is_inference() else each._version, _row_sums(each)) for each in weights]
-    return lora_is_on(model), config_sha256(model), repr(ids), *versions
+    versions = [(each.data_ptr(), None if each.is_inference() else each._version) for each in weights]
+    sums = [_bit_sums(flat) for flat in _in_memory([*weights, *_rotary_tables(buffers.items())])]
+    return lora_is_on(model), _config_text(model), repr(ids), *versions, *sums
 
 
-def _row_sums(weight: Tensor) -> bytes:
-    """Sums of the rows in memory order, each element weighted by its index, so that swapped elements are noticed."""
-    stored = weight.permute(sorted(range(weight.ndim), key=weight.stride, reverse=True)).contiguous()
-    rows = stored.view(-1, stored.shape[-1] if stored.ndim else 1)
-    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    index = torch.linspace(1, 2, rows.shape[1], device=rows.device, dtype=dtype)
-    sums = torch.cat([block.to(dtype) @ index for block in _blocks(rows)])
-    return hashlib.sha256(sums.view(torch.uint8).cpu().numpy().data).digest()
+def _in_memory(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """All elements in memory order: each large tensor's, then those of small ones together, which is much faster."""
+    small: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+        flat = tensor.detach().permute(order).contiguous().flatten()
+        if len(flat) > TILE:
+            yield flat
+        else:
+            small.setdefault((flat.dtype, flat.device), []).append(flat)
+    yield from map(torch.cat, small.values())
+
+
+def _bit_sums(flat: Tensor) -> bytes:
+    """A hash of sums along rows and columns of blocks of memory, so that swapped elements are noticed, too.
+
+    What is summed are the bits, as integers: no change is too small for a sum, and sums are the same in any order.
+    """
+    if lacking := -flat.nbytes % WORD:
+        flat = torch.cat([flat, flat.new_zeros(lacking // flat.itemsize)])
+    if flat.storage_offset() * flat.itemsize % WORD:
+        flat = flat.clone()
+    words = flat.view(torch.int64)
+    whole = len(words) - len(words) % COLUMNS
+    blocks = words[:whole].view(-1, COLUMNS).split(BLOCK) if whole else ()
+    sums = torch.cat([*(block.sum(axis) for block in blocks for axis in (1, 0)), words[whole:]])
+    return hashlib.sha256(sums.cpu().numpy().data).digest()

@@ -3,7 +3,7 @@
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -151,10 +151,9 @@ def active_edits(model: Model) -> list[dict[str, Any]]:
     watch = _watch_on(model)
     entered = watch.entered if isinstance(watch, _Watch) else []
     known = [dict(hooks.facts) for hooks in entered if hooks.active and hooks.facts is not None]
-    others = [
-        path for path, module in model.named_modules() if any(not isinstance(hook, _Hook) for hook in _on(module))
-    ]
-    others += replaced_modules(model)
+    named = list(model.named_modules())
+    others = [path for path, module in named if any(not isinstance(hook, _Hook) for hook in _on(module))]
+    others += _replaced(model, named)
     return [*known, {"hooks": others}] if others else known
 
 
@@ -188,9 +187,9 @@ def edit_at_last(model: Model, point: str, activation: Float[Tensor, "row ..."],
 def _added(model: Model) -> Iterator[Any]:
     """What runs in the model's forward pass and is not its own."""
     remove_left_behind(model)
-    found = getattr(model, "found_hooks", ())
-    yield from (hook for module in model.modules() for hook in _on(module) if hook not in found)
-    yield from replaced_modules(model)
+    found, named = getattr(model, "found_hooks", ()), list(model.named_modules())
+    yield from (hook for _, module in named for hook in _on(module) if hook not in found)
+    yield from _replaced(model, named)
 
 
 def replaced_modules(model: Model) -> list[str]:
@@ -198,9 +197,14 @@ def replaced_modules(model: Model) -> list[str]:
 
     Such are autoencoders at its hook points (``HookedSAETransformer``). A Bridge runs whatever modules it has.
     """
+    return _replaced(model, model.named_modules())
+
+
+def _replaced(model: Model, named: Iterable[tuple[str, nn.Module]]) -> list[str]:
+    """``replaced_modules``, of the model's named modules."""
     if not isinstance(model, HookedTransformer):
         return []
-    inside = [name for name, module in model.named_modules() if name and not _is_own(name, module)]
+    inside = [name for name, module in named if name and not _is_own(name, module)]
     return inside if type(model).forward is HookedTransformer.forward else ["", *inside]
 
 

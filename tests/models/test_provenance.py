@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import processors
 
 from ivlens import load_model
 from ivlens.errors import MismatchError
 from ivlens.models import check_fits, model_facts, provenance, unchanged
-from ivlens.models.facts import _state_of, identity, key_of, stamp, weights_sha256
+from ivlens.models.facts import _bit_sums, _in_memory, _state_of, identity, key_of, stamp, weights_sha256
 
 
 def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
@@ -132,6 +134,32 @@ def test_a_changed_config_or_tokenizer_is_another_identity(tiny_hooked: Any, cha
     after = model_facts(model)
     assert {name for name in after if after[name] != before[name]} == {f"{fact}_sha256"}
     assert identity(after) != identity(before)
+
+
+def sums(tensors: list[torch.Tensor]) -> list[bytes]:
+    return [_bit_sums(flat) for flat in _in_memory(tensors)]
+
+
+@given(
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16]), st.integers(2, 140), st.integers(2, 140),
+    st.data(),
+)  # fmt: skip
+def test_no_change_of_an_element_is_too_small_and_no_swap_goes_unnoticed(
+    dtype: torch.dtype, rows: int, columns: int, data: st.DataObject
+) -> None:
+    weight = torch.randn(columns, rows, generator=torch.Generator().manual_seed(1)).to(dtype).T  # as after loading
+    small = torch.arange(3.0)
+    before = sums([weight, small])
+    one, other = data.draw(st.lists(st.integers(0, weight.numel() - 1), min_size=2, max_size=2, unique=True))
+    bits = weight.T.reshape(-1).view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
+    for change in ([(one, bits[one] ^ 1)], [(one, bits[other]), (other, bits[one])]):
+        changed = bits.clone()
+        for index, value in change:
+            changed[index] = value
+        after = sums([changed.view(dtype).view(columns, rows).T, small])
+        assert (after == before) == torch.equal(changed, bits)
+    assert sums([weight, small]) == before
+    assert sums([weight, small + 1]) != before
 
 
 def test_use_changes_no_identity(tiny_hooked: Any) -> None:

@@ -99,10 +99,11 @@ def check_streamable(model: Any, parts: Iterable[Part] = ("z",)) -> None:
     Raises:
         UnsupportedError, HookError: see ``sweep_parts``.
     """
-    if found := replaced_modules(model):
+    added = has_hooks(model)
+    if added and (found := replaced_modules(model)):
         came = f"other modules at {few(found)}" if all(found) else f"a forward function of {type(model).__name__}"
         raise UnsupportedError("a model of TransformerLens' own modules", came, "use method='loop'")
-    if has_hooks(model):
+    if added:
         raise HookError("no active hooks: last-token streams would not run them", "some", "leave their context first")
     if found := not_represented(model.cfg):
         raise UnsupportedError("a model that last-token streams represent", ", ".join(found), "use method='loop'")
