@@ -12,25 +12,25 @@ from pathlib import Path
 import torch
 
 from .choice import in_order
-from .config import StudyConfig
-from .runs import measure, read
-
-RECORDS = Path(__file__).parent / "records" / "runs.jsonl"
+from .config import GEMMA, StudyConfig
+from .runs import measure, read, records_file
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=StudyConfig.source, help="what load_model reads (default: %(default)s)")
+    parser.add_argument("--rates", type=float, default=1.0, help="times the regimes' learning rates (default: 1)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with a model (default: 1)")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no run begins (default: 60)")
-    parser.add_argument("--out", type=Path, default=RECORDS, help="the file of runs (default: the study's)")
+    parser.add_argument("--out", type=Path, help="the file of runs (default: the model's, beside the study's page)")
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ivlens").setLevel(logging.INFO)
-    config = StudyConfig(options.model)
-    runs = in_order(lambda: read(options.out, config), config)
-    measure(runs, options.out, config, workers=options.workers, device=options.device, minutes=options.minutes)
+    config = GEMMA if options.model == GEMMA.source else StudyConfig(options.model, rates=options.rates)
+    out = options.out or records_file(Path(__file__).parent, config)
+    runs = in_order(lambda: read(out, config), config)
+    measure(runs, out, config, workers=options.workers, device=options.device, minutes=options.minutes)
 
 
 if __name__ == "__main__":

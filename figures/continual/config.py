@@ -148,7 +148,8 @@ class StudyConfig:
     """What is trained and measured: ``trial`` are the tasks to choose on, ``final`` those that are reported.
 
     All methods are tried in the ``screening`` regimes, the ``halved`` best of them in the others. ``finalists``: how
-    many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs.
+    many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs. Learning rates are
+    ``rates`` times the regimes'.
     """
 
     source: str = "smollm2"
@@ -174,6 +175,7 @@ class StudyConfig:
     batch_size: int = 8
     n_test: int = 30
     generated: frozenset[str] = field(default_factory=lambda: frozenset({"short-answer"}))
+    rates: float = 1.0
 
     def __post_init__(self) -> None:
         if both := self.trial.names & self.final.names:
@@ -208,7 +210,7 @@ class StudyConfig:
     def training(self, run: Run) -> TrainingConfig:
         """How a run trains each task."""
         regime, method = REGIMES[run.regime], METHODS[run.method]
-        rank, rate = regime.rank, regime.rate
+        rank, rate = regime.rank, regime.rate * self.rates
         if method.rank is not None:
             rank, rate = method.rank, rate if regime.rank else LORA_RATE * rate
         used = regime._replace(rate=rate)
@@ -217,6 +219,11 @@ class StudyConfig:
             learning_rate=rate / run.strength if method.rate else rate, warmup=regime.warmup, seed=run.seed,
             lora=None if rank is None else LoRA(rank=rank, alpha=2.0 * rank),
         )  # fmt: skip
+
+
+GEMMA = StudyConfig(  # which the regimes' own rates break: new tasks are lost, too
+    "gemma3-270m", rates=0.05, methods=(*ALWAYS, "rehearsal + l2"), regimes=("destructive",), screening=("destructive",)
+)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ivlens import ContinualConfig, ContinualRun, RecordError, continual, load_model
-from ivlens.files import short_hash
+from ivlens.files import safe_name, short_hash
 from ivlens.models import has_lora, merge_lora, only_hooked
 
 from ..base_weights import BaseWeights
@@ -64,6 +64,11 @@ def key_of(run: Run, config: StudyConfig) -> str:
     new, old = config.tasks(run)
     facts = [config.source, config.n_test, config.training(run).facts, *(task.digest for task in (*new, *old))]
     return short_hash(facts)
+
+
+def records_file(folder: Path, config: StudyConfig) -> Path:
+    """The file of a model's runs within the study's folder."""
+    return folder / "records" / f"{safe_name(config.source)}.jsonl"
 
 
 def read(path: Path, config: StudyConfig) -> dict[Run, Line]:

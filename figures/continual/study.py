@@ -6,15 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from ivlens import RecordError, views
-from ivlens.stats import standard_error, t_quantile
+from ivlens.stats import Interval, standard_error, t_quantile
 
 from ..pages import with_error, write_tables
 from .choice import Point, areas, chosen_strength, finalists, point, ranked
-from .config import ALWAYS, WITH_OLD_EXAMPLES, Run, StudyConfig
-from .runs import Line, read
+from .config import ALWAYS, GEMMA, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .runs import Line, read, records_file
 
 BASELINES = ("l2", "interpolate")
 SHOWN = {"after": "right after", "learned": "learned", "kept": "kept"}  # of a point: the columns' titles
+MEASURES = ("learned", "kept")  # whose differences from l2 are told
 COMMAND = "python -m figures.continual"
 
 
@@ -26,19 +27,36 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
         ArgumentError: images of this ``kind`` cannot be written here.
     """
     config = config or StudyConfig()
-    path = folder / "records" / "runs.jsonl"
+    path = records_file(folder, config)
     lines = read(path, config)
     if not any(run.part == "final" for run in lines):
         raise RecordError(f"runs of the final part in {path}", f"{len(lines)} runs", COMMAND)
     finals = points_table(lines)
-    figure = views.tradeoff_scatter(
-        finals.assign(panel=finals["regime"], setting=finals["strength"].map("strength {:g}".format)),
+    tables = [chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)]
+    if gemma := read(records_file(folder, GEMMA), GEMMA):
+        tables += [chosen_table(gemma), trials_table(gemma, GEMMA)]
+    return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *tables)]
+
+
+def _pictures(lines: Mapping[Run, Line], finals: pd.DataFrame, folder: Path, kind: str) -> list[Path]:
+    """The means of several runs, and what methods differ in from l2 in the same orders and with the same seeds."""
+    means = finals[finals["runs"] - finals["stopped"] > 1]
+    if means.empty:
+        return []
+    scatter = views.tradeoff_scatter(
+        means.assign(panel=means["regime"], setting=means["strength"].map("strength {:g}".format)),
         title="What is kept against what is learned",
         facts="five new tasks in turn, eight old ones that nothing here was chosen on; means over orders and seeds",
     )
-    image = views.save_figure(figure, folder / f"continual.{kind}")
-    tables = chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)
-    return [image, write_tables(folder / "tables.md", *tables)]
+    paths = [views.save_figure(scatter, folder / f"continual.{kind}")]
+    differences = pd.DataFrame(differences_from_l2(lines))
+    if len(differences) and (known := differences.dropna(subset=["low"])).size:
+        figure = views.difference_intervals(
+            known.assign(panel=known["regime"], name=known["method"]), title="Accuracy at the end, minus that with l2",
+            facts="at the strengths that the trials chose; right of 0: more than l2; 95% intervals",
+        )  # fmt: skip
+        paths.append(views.save_figure(figure, folder / f"differences.{kind}"))
+    return paths
 
 
 def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
@@ -63,8 +81,7 @@ def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
 
 def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     """One row per regime and method, at the strength that the trials chose, and its paired differences from l2's."""
-    points = {run: point(line) for run, line in lines.items() if run.part == "final"}
-    rows = []
+    points, rows = _final_points(lines), []
     for regime, method in _in_final(lines):
         own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
         if not own:
@@ -75,11 +92,30 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
             "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
         row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
-        for name in ("learned", "kept"):
-            values = [{pair: getattr(each, name) for pair, each in group.items()} for group in (own, l2)]
-            row[f"{name}, minus l2"] = "" if method == "l2" else _difference(*values)
+        for name in MEASURES:
+            row[f"{name}, minus l2"] = "" if method == "l2" else _in_words(_difference(*_values(name, own, l2)))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:
+    """One row per regime, method and measure: the paired difference from l2's, each at the strength of its trials."""
+    points, rows = _final_points(lines), []
+    for regime, method in _in_final(lines):
+        own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
+        for name in MEASURES if method != "l2" else ():
+            difference = _difference(*_values(name, own, l2))
+            rows.append({"regime": regime, "method": method, "measure": name, **difference._asdict()})
+    return rows
+
+
+def _final_points(lines: Mapping[Run, Line]) -> dict[Run, Point | None]:
+    return {run: point(line) for run, line in lines.items() if run.part == "final"}
+
+
+def _values(name: str, *groups: Mapping[tuple[int, int], Point]) -> list[dict[tuple[int, int], float]]:
+    """One measure of each group's points, by order and seed."""
+    return [{pair: getattr(each, name) for pair, each in group.items()} for group in groups]
 
 
 def _at_chosen(
@@ -115,7 +151,8 @@ def areas_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
             continue
         row = {"regime": regime, "method": method, "area": f"{_mean(own.values()):.3f}", "pairs": len(own)}
         for other in BASELINES:
-            row[f"minus {other}"] = "" if method == other else _difference(own, areas(lines, "final", regime, other))
+            theirs = areas(lines, "final", regime, other)
+            row[f"minus {other}"] = "" if method == other else _in_words(_difference(own, theirs))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -125,14 +162,17 @@ def _in_final(lines: Mapping[Run, Line]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((run.regime, run.method) for run in lines if run.part == "final"))
 
 
-def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> str:
+def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> Interval:
     """The mean difference over the pairs of order and seed that both have, with its 95% interval by Student's t."""
     found = [one[pair] - other[pair] for pair in one if pair in other]
     mean = _mean(found)
-    if len(found) < 2:
-        return f"{mean:+.3f}" if found else ""
-    half = t_quantile(0.975, len(found) - 1) * standard_error(found)
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+    half = t_quantile(0.975, len(found) - 1) * standard_error(found) if len(found) > 1 else float("nan")
+    return Interval(mean, mean - half, mean + half)
+
+
+def _in_words(difference: Interval) -> str:
+    mean, low, high = difference
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]".replace(" [+nan, +nan]", "").replace("+nan", "")
 
 
 def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:

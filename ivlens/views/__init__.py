@@ -21,6 +21,7 @@ from .conditions import comparison_bars as comparison_bars
 from .continual import continual_curves as continual_curves
 from .continual import continual_matrix as continual_matrix
 from .continual_report import write_continual_report as write_continual_report
+from .differences import difference_intervals as difference_intervals
 from .documents import page as page
 from .documents import save_figure as save_figure
 from .documents import write_page as write_page
@@ -56,6 +57,7 @@ __all__ = [
     "comparison_bars",
     "continual_curves",
     "continual_matrix",
+    "difference_intervals",
     "frame_table",
     "growth_panels",
     "head_change_maps",

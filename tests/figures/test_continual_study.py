@@ -11,7 +11,7 @@ import torch
 import ivlens
 from figures.continual import choice, study
 from figures.continual.config import ALWAYS, METHODS, REGIMES, Run, StudyConfig, Tasks
-from figures.continual.runs import Trainer, key_of, measure, read
+from figures.continual.runs import Trainer, key_of, measure, read, records_file
 
 STUDY = Path(__file__).parents[2] / "figures" / "continual"
 
@@ -158,11 +158,12 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     assert choice.finalists(lines, config) == (*ALWAYS, "freeze-middle")
     assert choice.chosen_strength(lines, "mild", "l2") == METHODS["l2"].strengths[0]
     assert choice.chosen_strength(lines, "mild", "interpolate") == METHODS["interpolate"].strengths[0]
-    records = tmp_path / "records"
-    records.mkdir()
-    (records / "runs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines.values()))
-    image, tables = study.write(tmp_path, config, kind="html")
-    assert image.is_file()
+    records = records_file(tmp_path, config)
+    records.parent.mkdir()
+    records.write_text("".join(json.dumps(each) + "\n" for each in lines.values()))
+    *images, tables = study.write(tmp_path, config, kind="html")
+    assert [image.name for image in images] == ["continual.html", "differences.html"]
+    assert all(image.is_file() for image in images)
     chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
     assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 2 |" in chosen
     assert "+0.030 [+0.030, +0.030] | -0.400 [-0.400, -0.400]" in chosen  # of plain
