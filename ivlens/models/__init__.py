@@ -3,6 +3,8 @@
 from .adapters import adapter_stack as adapter_stack
 from .adapters import adapter_tokenizer as adapter_tokenizer
 from .adapters import named_adapters as named_adapters
+from .attached import active_edits as active_edits
+from .attached import has_hooks as has_hooks
 from .baking import OutputBias as OutputBias
 from .baking import find_bias as find_bias
 from .baking import write_baked as write_baked
@@ -50,8 +52,6 @@ from .head_weights import check_heads_alike as check_heads_alike
 from .head_weights import head_writes as head_writes
 from .head_weights import relative_change as relative_change
 from .hooks import Hooks as Hooks
-from .hooks import active_edits as active_edits
-from .hooks import has_hooks as has_hooks
 from .hooks import hooked as hooked
 from .hugging_face_layout import WeightLayout as WeightLayout
 from .hugging_face_layout import hugging_face_config as hugging_face_config

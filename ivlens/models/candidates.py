@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..vocabulary import TokenizedPrompt
+from .attached import runs_in_parts
 from .engines import Model
-from .hooks import runs_in_parts
 from .prefixes import run_after, run_prompts, shares_prefixes
 from .runs import batches, final_logits
 from .streams import answer_streams, runs_edited_once

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from ..errors import FallbackWarning, reason
 from ..vocabulary import Ids, TokenizedPrompt
+from .attached import runs_in_parts
 from .engines import HookedTransformer, Model
-from .hooks import runs_in_parts, without_edits
+from .hooks import without_edits
 from .precision import TOLERANCE
 from .runs import answer_logits, next_logits, overflow_shown, padded, padded_ids
 from .streams import decoder, decodes_once

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import MismatchError
+from .attached import active_edits
 from .engines import HookedTransformer, Model
-from .hooks import active_edits
 from .lora import lora_is_on, weight_names
 
 PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")

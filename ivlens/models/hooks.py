@@ -3,7 +3,7 @@
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,21 +15,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
-from transformer_lens.hook_points import HookPoint, LensHandle
+from transformer_lens.hook_points import LensHandle
 from transformers import GenerationMixin
 
 from ..errors import HookError
 from .engines import HookedTransformer, Model
 from .passes import Call, last_prompt_tokens
-from .points import Point, check_present, hook_of
+from .points import Point, check_present
 
 Edit = Callable[[Tensor], Tensor | None]
 STANDS_IN = ("forward", "generate", "generate_stream")
-COMPILED = "_torchdynamo_orig_callable"  # an attribute of what torch.compile makes of a function
-ACCELERATE = "_hf_hook"  # an attribute of modules whose input accelerate moves to their device
-LIBRARIES = ("transformer_lens.model_bridge.", "transformers.")  # whose hooks make or record a model's own outputs
-OWN = ("transformer_lens.", "torch.nn.", "ivlens.")  # whose modules a HookedTransformer consists of
 GENERATORS = {
     inspect.unwrap(getattr(kind, name)).__code__
     for kind in (HookedTransformer, GenerationMixin) for name in STANDS_IN[1:] if hasattr(kind, name)
@@ -103,7 +98,7 @@ class Hooks(ContextDecorator):
         watch.check_thread()
         self.ran = set()
         for name, edit in self.edits.items():
-            _attach(self.model.hook_dict[name], _Hook(self, name, edit))
+            _attach(self.model.hook_dict[name], AttachedEdit(self, name, edit))
         watch.entered.append(self)
         self.owner = get_ident()
         return self.model
@@ -111,7 +106,7 @@ class Hooks(ContextDecorator):
     def leave(self, kind: Any = None, error: Any = None, trace: Any = None) -> None:
         """End the context."""
         self.owner = None
-        removed = [name for name in self.edits if not any(hook.hooks is self for hook in _ours(self.model, name))]
+        removed = [name for name in self.edits if not any(hook.hooks is self for hook in edits_at(self.model, name))]
         remove_left_behind(self.model)
         if kind is not None:
             return
@@ -143,87 +138,19 @@ def hooked(model: Model, edits: Mapping[str, Edit]) -> Hooks:
     return Hooks(model, edits)
 
 
-def active_edits(model: Model) -> list[dict[str, Any]]:
-    """What the model's active contexts, such as ``steer`` and ``ablate``, do, for provenance.
-
-    Of other hooks on the model only the modules are known.
-    """
-    watch = _watch_on(model)
-    entered = watch.entered if isinstance(watch, _Watch) else []
-    known = [dict(hooks.facts) for hooks in entered if hooks.active and hooks.facts is not None]
-    named = list(model.named_modules())
-    others = [path for path, module in named if any(not isinstance(hook, _Hook) for hook in _on(module))]
-    others += _replaced(model, named)
-    return [*known, {"hooks": others}] if others else known
-
-
-def has_hooks(model: Model) -> bool:
-    """Whether anything besides its own modules runs in the model's forward pass: edits, hooks, other modules.
-
-    What a bridged model had on it when it was loaded is its own: the check at loading ran with it.
-    """
-    return any(True for _ in _added(model))
-
-
-def runs_in_parts(model: Model) -> bool:
-    """Whether a prompt may run in one pass and what follows it in another: only edits that allow it are active."""
-    return all(isinstance(hook, _Hook) and hook.hooks.in_parts for hook in _added(model))
-
-
-def edits_at_last(model: Model, points: Collection[str]) -> bool:
-    """Whether nothing is active but edits of last prompt tokens, at some of these hook points; or nothing at all."""
-    return all(isinstance(hook, _Hook) and hook.hooks.at_last and hook.name in points for hook in _added(model))
-
-
 def edit_at_last(model: Model, point: str, activation: Float[Tensor, "row ..."], last: Int[Tensor, " prompt"]) -> None:
     """Run the active edits at a hook point on the rows of last prompt tokens of its activation, in place."""
-    for hook in _ours(model, point):
+    for hook in edits_at(model, point):
         with last_prompt_tokens(torch.zeros(len(last), dtype=torch.long)):
             changed = hook(None, None, activation[last][:, None])
         if changed is not None:
             activation[last] = changed[:, 0]
 
 
-def _added(model: Model) -> Iterator[Any]:
-    """What runs in the model's forward pass and is not its own."""
-    remove_left_behind(model)
-    found, named = getattr(model, "found_hooks", ()), list(model.named_modules())
-    yield from (hook for _, module in named for hook in _on(module) if hook not in found)
-    yield from _replaced(model, named)
-
-
-def replaced_modules(model: Model) -> list[str]:
-    """Names of modules that somebody put into a HookedTransformer in place of its own, or "" where it runs otherwise.
-
-    Such are autoencoders at its hook points (``HookedSAETransformer``). A Bridge runs whatever modules it has.
-    """
-    return _replaced(model, model.named_modules())
-
-
-def _replaced(model: Model, named: Iterable[tuple[str, nn.Module]]) -> list[str]:
-    """``replaced_modules``, of the model's named modules."""
-    if not isinstance(model, HookedTransformer):
-        return []
-    inside = [name for name, module in named if name and not _is_own(name, module)]
-    return inside if type(model).forward is HookedTransformer.forward else ["", *inside]
-
-
-def _is_own(name: str, module: nn.Module) -> bool:
-    """Whether a module of this name is TransformerLens', a container of torch or an update by LoRA."""
-    if name.rpartition(".")[2].startswith("hook_"):
-        return isinstance(module, HookPoint)
-    return type_before_parametrizations(module).__module__.startswith(OWN)
-
-
-def hooks_on(model: nn.Module) -> list[Any]:
-    """All that runs before, after or instead of the modules of a model, but for ivlens' edits."""
-    return [hook for module in model.modules() for hook in _on(module) if not isinstance(hook, _Hook)]
-
-
 @contextmanager
 def without_edits(model: Model) -> Iterator[None]:
     """Within this context the edits that are active on the model do not run in this thread's passes."""
-    watch = _watch_on(model)
+    watch = watch_on(model)
     token = _suspended.set(() if watch is None else tuple(watch.entered))
     try:
         yield
@@ -235,10 +162,10 @@ def remove_left_behind(model: Model) -> None:
     """Remove hooks whose context is no longer active."""
     for point in model.hook_dict.values():
         attached = point.hooks if isinstance(point, Point) else point._forward_hooks.values()
-        dead = [hook for hook in attached if isinstance(hook, _Hook) and not hook.hooks.active]
+        dead = [hook for hook in attached if isinstance(hook, AttachedEdit) and not hook.hooks.active]
         if dead:
             _detach(point, dead)
-    watch = _watch_on(model)
+    watch = watch_on(model)
     if watch is not None:
         watch.entered = [hooks for hooks in watch.entered if hooks.active]
         if not watch.entered:
@@ -246,7 +173,7 @@ def remove_left_behind(model: Model) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Hook:
+class AttachedEdit:
     """One edit at its hook point, as torch calls it."""
 
     hooks: Hooks
@@ -263,7 +190,7 @@ class _Hook:
         return self.edit(activation)
 
 
-class _Watch:
+class Watch:
     """Replaces ``model.forward`` while contexts are active, so that their edits know each pass's rows.
 
     Generation calls it too and must use the key-value cache: without one, every step would look like a prompt.
@@ -314,7 +241,7 @@ class _Watch:
                 _check_thread(hooks)
 
 
-_watches: "weakref.WeakSet[_Watch]" = weakref.WeakSet()
+_watches: "weakref.WeakSet[Watch]" = weakref.WeakSet()
 _stance: Any = None
 
 
@@ -336,12 +263,12 @@ def _generating() -> bool:
     return frame is not None
 
 
-def _watched(model: Model) -> _Watch:
+def _watched(model: Model) -> Watch:
     """The replacement of the model's forward function, after removing what earlier contexts left behind."""
     remove_left_behind(model)
-    watch = _watch_on(model)
+    watch = watch_on(model)
     if watch is None:
-        watch = _Watch(model)
+        watch = Watch(model)
         watch.install()
     return watch
 
@@ -351,9 +278,10 @@ def _computing(model: Model) -> Any:
     return getattr(model, "hugging_face", model)
 
 
-def _watch_on(model: Model) -> _Watch | None:
+def watch_on(model: Model) -> Watch | None:
+    """The replacement of the model's forward function, where contexts are active."""
     watch = vars(_computing(model)).get("forward")
-    return watch if isinstance(watch, _Watch) else None
+    return watch if isinstance(watch, Watch) else None
 
 
 def _cached(generate: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -362,7 +290,7 @@ def _cached(generate: Callable[..., Any], *args: Any, **options: Any) -> Any:
     return generate(*given.args, **given.kwargs)
 
 
-def _attach(point: Any, hook: _Hook) -> None:
+def _attach(point: Any, hook: AttachedEdit) -> None:
     if isinstance(point, Point):
         point.attach(hook)
     else:
@@ -370,7 +298,7 @@ def _attach(point: Any, hook: _Hook) -> None:
         point.fwd_hooks.append(handle)
 
 
-def _detach(point: Any, dead: list[_Hook]) -> None:
+def _detach(point: Any, dead: list[AttachedEdit]) -> None:
     if isinstance(point, Point):
         for hook in dead:
             point.detach(hook)
@@ -380,27 +308,11 @@ def _detach(point: Any, dead: list[_Hook]) -> None:
         point._forward_hooks.pop(key, None)
 
 
-def _ours(model: Model, name: str) -> list[_Hook]:
+def edits_at(model: Model, name: str) -> list[AttachedEdit]:
+    """The edits that are attached to a hook point."""
     point: Any = model.hook_dict[name]
     hooks = point.hooks if isinstance(point, Point) else point._forward_hooks.values()
-    return [hook for hook in hooks if isinstance(hook, _Hook)]
-
-
-def _on(module: nn.Module) -> list[Any]:
-    """All that runs before, after or instead of a module's own forward function.
-
-    What torch.compile, accelerate, transformers and TransformerBridge make of a module is its own.
-    """
-    forward = vars(module).get("forward")
-    own = forward is None or isinstance(forward, _Watch) or hasattr(forward, COMPILED) or hasattr(module, ACCELERATE)
-    registered = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *([] if own else [forward])]
-    return [hook_of(each) for each in registered if not _is_of_a_library(each)]
-
-
-def _is_of_a_library(function: Any) -> bool:
-    while isinstance(function, partial):
-        function = function.func
-    return str(getattr(function, "__module__", "")).startswith(LIBRARIES)
+    return [hook for hook in hooks if isinstance(hook, AttachedEdit)]
 
 
 def _check_thread(hooks: Hooks) -> None:

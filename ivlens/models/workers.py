@@ -24,9 +24,9 @@ from ..files import in_use, remove_abandoned
 from ..parallel import ending_on_sigterm, left_behind, map_pieces, workers
 from ..progress import ProgressBar
 from ..vocabulary import TokenizedPrompt
+from .attached import has_hooks
 from .engines import HookedTransformer, Model
 from .facts import model_facts
-from .hooks import has_hooks
 from .loading import check_logits, check_tokens, logits_on_cpu, without_weights
 from .lora import weight_names
 from .runs import batches

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from ...checks import Count, checked
 from ...errors import ArgumentError, HookError, UnsupportedError
+from ..attached import hooks_on
 from ..engines import Model
-from ..hooks import hooks_on
 from ..points import Point, attn_out_name, mlp_out_name, pattern_name, resid_post_name, resid_pre_name, z_name
 from .decoder import Decoder, find_decoder
 from .rows import Arrangement, SweepTrial

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...vocabulary import TokenizedPrompt
-from ..hooks import has_hooks, hooked
+from ..attached import has_hooks
+from ..hooks import hooked
 from ..points import resid_post_name
 from ..precision import TOLERANCE
 from ..prefixes import Prefixes, run_after, run_prefixes, run_prompts, run_tails, shares_prefixes

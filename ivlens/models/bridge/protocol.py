@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ...errors import FallbackWarning, HookError, UnsupportedError
 from ...vocabulary import ModelPart, Part, TokenizedPrompt
+from ..attached import has_hooks
 from ..block_weights import mlp_weights
 from ..forks import additions, replacements, rows_of
 from ..head_weights import attention_weights, check_heads_alike, head_writes, output_projection
-from ..hooks import has_hooks, hooked
+from ..hooks import hooked
 from ..lora import has_lora, lora_is_on, weight_names
 from ..part_weights import REST, HeadAxis, WeightPart, head_axes, part_in_layer, weight_parts
 from ..parts import PartValues, check_parts, check_values

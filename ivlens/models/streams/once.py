@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...vocabulary import Ids, TokenizedPrompt
+from ..attached import edits_at_last, has_hooks
 from ..engines import HookedTransformer, Model
-from ..hooks import edit_at_last, edits_at_last, has_hooks
+from ..hooks import edit_at_last
 from ..points import resid_post_name, resid_pre_name, z_name
 from ..runs import answer_residual, padded
 from .attention import tree_attention

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...errors import HookError, UnsupportedError, few
 from ...vocabulary import Head, ModelPart, Part, TokenizedPrompt
+from ..attached import has_hooks, replaced_modules
 from ..forks import additions, replacements, rows_of
-from ..hooks import has_hooks, replaced_modules
 from ..parts import PartValues, check_parts, check_values
 from ..tails import PromptCandidates, read_rows
 from .readout import read_greedy, read_scores, read_together
