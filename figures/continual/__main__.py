@@ -1,6 +1,6 @@
 """Measure runs of the study that its records lack: first the trials, then the finalists that they choose.
 
-    python -m figures.continual [--model MODEL] [--device DEVICE] [--workers N] [--minutes N] [--out FILE]
+    python -m figures.continual [--model MODEL] [--rates TIMES] [--device DEVICE] [--workers N] [--minutes N] ...
 
 Every finished run is kept; the same command goes on. ``python -m figures continual`` makes tables and the picture.
 """
@@ -19,7 +19,8 @@ from .runs import measure, read, records_file
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=StudyConfig.source, help="what load_model reads (default: %(default)s)")
-    parser.add_argument("--rates", type=float, default=1.0, help="times the regimes' learning rates (default: 1)")
+    parser.add_argument("--rates", type=float, help=f"times the regimes' learning rates (default: 1; {GEMMA.source}: "
+                        f"{GEMMA.rates:g}, in its own shorter study)")  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with a model (default: 1)")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no run begins (default: 60)")
@@ -27,7 +28,9 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ivlens").setLevel(logging.INFO)
-    config = GEMMA if options.model == GEMMA.source else StudyConfig(options.model, rates=options.rates)
+    config = GEMMA
+    if options.model != GEMMA.source or options.rates is not None:
+        config = StudyConfig(options.model, rates=1.0 if options.rates is None else options.rates)
     out = options.out or records_file(Path(__file__).parent, config)
     runs = in_order(lambda: read(out, config), config)
     measure(runs, out, config, workers=options.workers, device=options.device, minutes=options.minutes)

@@ -1,5 +1,6 @@
 """What the study of guidance trains, on which tasks, and with which methods at which strengths."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -180,6 +181,8 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if both := self.trial.names & self.final.names:
             raise ArgumentError("different tasks to choose on and to report", ", ".join(sorted(both)))
+        if not 0 < self.rates < math.inf:
+            raise ArgumentError("rates above 0", repr(self.rates))
 
     def trials(self, regimes: Iterable[str], methods: Iterable[str]) -> Iterator[Run]:
         """These methods at every strength in these regimes, on the tasks to choose on."""

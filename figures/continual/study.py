@@ -10,11 +10,12 @@ from ivlens.stats import Interval, standard_error, t_quantile
 
 from ..pages import with_error, write_tables
 from .choice import Point, areas, chosen_strength, finalists, point, ranked
-from .config import ALWAYS, GEMMA, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .config import ALWAYS, GEMMA, METHODS, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line, read, records_file
 
 BASELINES = ("l2", "interpolate")
 SHOWN = {"after": "right after", "learned": "learned", "kept": "kept"}  # of a point: the columns' titles
+FEWEST = 3  # pairs of order and seed from which an interval is given
 MEASURES = ("learned", "kept")  # whose differences from l2 are told
 COMMAND = "python -m figures.continual"
 
@@ -33,8 +34,8 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
         raise RecordError(f"runs of the final part in {path}", f"{len(lines)} runs", COMMAND)
     finals = points_table(lines)
     tables = [chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)]
-    if gemma := read(records_file(folder, GEMMA), GEMMA):
-        tables += [chosen_table(gemma), trials_table(gemma, GEMMA)]
+    gemma = read(records_file(folder, GEMMA), GEMMA) if config != GEMMA else {}
+    tables += [table for table in (chosen_table(gemma), trials_table(gemma, GEMMA)) if len(table)]
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *tables)]
 
 
@@ -62,11 +63,12 @@ def _pictures(lines: Mapping[Run, Line], finals: pd.DataFrame, folder: Path, kin
 def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     """One row per regime, method and strength of the final part: means over orders and seeds, standard errors."""
     groups: dict[tuple[str, str, float], list[Point | None]] = {}
-    for run, line in lines.items():
-        if run.part == "final":
-            groups.setdefault((run.regime, run.method, run.strength), []).append(point(line))
-    rows = []
-    for (regime, method, strength), points in groups.items():
+    for run, each in _final_points(lines).items():
+        groups.setdefault((run.regime, run.method, run.strength), []).append(each)
+    rows, order = [], _in_final(lines)
+    for (regime, method, strength), points in sorted(
+        groups.items(), key=lambda one: (order.index(one[0][:2]), one[0][2])
+    ):
         found = [each for each in points if each is not None]
         learned, kept = [each.learned for each in found], [each.kept for each in found]
         rows.append({
@@ -158,15 +160,16 @@ def areas_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
 
 
 def _in_final(lines: Mapping[Run, Line]) -> list[tuple[str, str]]:
-    """Regimes and methods of the final part."""
-    return list(dict.fromkeys((run.regime, run.method) for run in lines if run.part == "final"))
+    """Regimes and methods of the final part, in the order in which they are defined."""
+    found = {(run.regime, run.method) for run in lines if run.part == "final"}
+    return [(regime, method) for regime in REGIMES for method in METHODS if (regime, method) in found]
 
 
 def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> Interval:
-    """The mean difference over the pairs of order and seed that both have, with its 95% interval by Student's t."""
+    """The mean difference over the pairs of order and seed that both have; from FEWEST pairs on its 95% interval."""
     found = [one[pair] - other[pair] for pair in one if pair in other]
-    mean = _mean(found)
-    half = t_quantile(0.975, len(found) - 1) * standard_error(found) if len(found) > 1 else float("nan")
+    mean, known = _mean(found), len(found) >= FEWEST
+    half = t_quantile(0.975, len(found) - 1) * standard_error(found) if known else float("nan")
     return Interval(mean, mean - half, mean + half)
 
 

@@ -1,4 +1,4 @@
-"""Cost of a guided step against a plain one, and of a plain one against the same step of Hugging Face's model.
+"""Cost of a guided step against a plain one, and of a plain one and a LoRA one against the same of other libraries.
 
     python -m figures.training_cost.measure [--threads N] [--out FILE]
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 import ivlens as iv
@@ -39,12 +40,14 @@ status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with tha
 print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
 Teacher = Literal["cached", "live"]
+LORA = iv.LoRA(8, 16.0)
 KINDS: dict[str, tuple[str, Teacher]] = {
     "plain": ("plain", "cached"),
     "iv, cached teacher": ("iv", "cached"),
     "iv, live teacher": ("iv", "live"),
     "guided, cached teacher": ("guided", "cached"),
     "guided, live teacher": ("guided", "live"),
+    "l2-strong": ("l2-strong", "cached"),
 }
 
 
@@ -55,10 +58,11 @@ def ours(
     vector: Any,
     rehearse: list[Any],
     preset: str,
-    teacher: Literal["cached", "live"],
+    teacher: Teacher = "cached",
+    lora: iv.LoRA | None = None,
 ) -> Callable[[int], None]:
     """A function that takes step s on a model of its own."""
-    config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1000, teacher=teacher)
+    config = iv.TrainingConfig(iv.Guidance.preset(preset), steps=1000, teacher=teacher, lora=lora)
     training_step = TrainingStep.of(model, config, prompts, vector, rehearse)
     trainable = stack.enter_context(Trainable.of(model, config))
     training_step.prepare(trainable.anchors)
@@ -71,10 +75,13 @@ def ours(
     return step
 
 
-def theirs(pairs: list[Any]) -> Callable[[int], None]:
-    """The same step with the Hugging Face model that the default was loaded from."""
+def theirs(pairs: list[Any], lora: iv.LoRA | None = None) -> Callable[[int], None]:
+    """The same step with the Hugging Face model that the default was loaded from, or with PEFT's LoRA on it."""
     folder = next(path for path in cache_folder().glob("smollm2-*") if path.is_dir())
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    if lora is not None:
+        targets = ["q_proj", "v_proj"]  # LoRA's default
+        model = get_peft_model(model, LoraConfig(r=lora.rank, lora_alpha=int(lora.alpha), target_modules=targets))
     model.get_input_embeddings().weight.requires_grad_(False)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-6, fused=True)
@@ -110,7 +117,9 @@ def main() -> None:
         steps = {
             name: ours(stack, copy.deepcopy(model), prompts, vector, rehearse, *kind) for name, kind in KINDS.items()
         }
+        steps["LoRA"] = ours(stack, copy.deepcopy(model), prompts, vector, rehearse, "plain", lora=LORA)
         steps["Hugging Face"] = theirs(all_ids(model, prompts))
+        steps["PEFT's LoRA"] = theirs(all_ids(model, prompts), LORA)
         times: dict[str, list[float]] = {name: [] for name in steps}
         for number in range(options.rounds + 1):
             for name, step in steps.items():
@@ -126,6 +135,7 @@ def main() -> None:
     found |= {"plain step, s": round(statistics.median(times["plain"][1:]), 3)}
     found |= {"plain / Hugging Face": ratio("plain", "Hugging Face")}
     found |= {f"{name} / plain": ratio(name, "plain") for name in KINDS if name != "plain"}
+    found |= {"LoRA / PEFT's LoRA on Hugging Face": ratio("LoRA", "PEFT's LoRA")}
     found |= {"LoRA training, GiB resident at most": round(float(peak), 2)}
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
     if options.out is not None:

@@ -34,7 +34,7 @@ LASTING = ("source", "revision", "adapter", "processing", "repair")  # facts tha
 AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
 TILE = 1024  # columns that are transposed at once: more would be read again and again into the processor's cache
 WORD = 8  # bytes of the integers that are summed to see whether a weight has changed,
-COLUMNS, BLOCK = 1024, 128  # in blocks of 1 MB, which the second sum finds in the processor's cache
+ROW, ROWS_AT_ONCE = 1 << 15, 16  # in blocks of 2 MB, which the second sum finds in the processor's cache
 ROWS = 2048  # of a rotary table: the part that every model has from the start
 _UNCHANGED: WeakSet[Model] = WeakSet()  # models that are within ``unchanged``
 _TOKENIZERS: dict[str, str] = {}  # hashes of tokenizers by that of their text as written, which is not yet sorted
@@ -61,7 +61,7 @@ def stamp(model: Model, *, processing: str = "none", weights: str | None = None,
 def model_facts(model: Model) -> dict[str, Any]:
     """The provenance of the model, updated if its weights, config or tokenizer changed since it was attached.
 
-    Changes of parameters are noticed by their version counters, changes of ``parameter.data`` by sums of their bits. A
+    Changes of parameters are noticed by their version counters, changes of ``parameter.data`` by sums of elements. A
     model that ivlens did not load has unknown weight processing.
     """
     facts = getattr(model, "ivlens_facts", None)
@@ -224,8 +224,8 @@ def _config_text(model: Model) -> str:
 
 
 def _rotary_tables(buffers: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
-    """Sines and cosines, up to the position that every model has from the start."""
-    return [buffer[:ROWS] for name, buffer in buffers if name.endswith(("rotary_sin", "rotary_cos"))]
+    """Sines and cosines, up to the position that every model has from the start, or what they are made from."""
+    return [buffer[:ROWS] for name, buffer in buffers if name.endswith(("rotary_sin", "rotary_cos", "inv_freq"))]
 
 
 def computing_config(model: Model) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _state_of(model: Model) -> tuple[object, ...]:
     buffers = dict(model.named_buffers())
     weights = [*model.parameters(), *(buffers[name] for name in weight_names(model) if name in buffers)]
     versions = [(each.data_ptr(), None if each.is_inference() else each._version) for each in weights]
-    sums = [_bit_sums(flat) for flat in _in_memory([*weights, *_rotary_tables(buffers.items())])]
+    sums = [_sums(flat) for flat in _in_memory([*weights, *_rotary_tables(buffers.items())])]
     return lora_is_on(model), _config_text(model), repr(ids), *versions, *sums
 
 
@@ -297,17 +297,27 @@ def _in_memory(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
     yield from map(torch.cat, small.values())
 
 
-def _bit_sums(flat: Tensor) -> bytes:
-    """A hash of sums along rows and columns of blocks of memory, so that swapped elements are noticed, too.
+def _sums(flat: Tensor) -> bytes:
+    """A hash of the sums of rows of memory, of the elements' bits and of the elements weighted by position.
 
-    What is summed are the bits, as integers: no change is too small for a sum, and sums are the same in any order.
+    No change of an element is too small for the sums of bits, which are integers, nor does rounding change them. The
+    weighted sums notice what these cannot: elements that changed their order or their sign.
     """
     if lacking := -flat.nbytes % WORD:
         flat = torch.cat([flat, flat.new_zeros(lacking // flat.itemsize)])
     if flat.storage_offset() * flat.itemsize % WORD:
         flat = flat.clone()
-    words = flat.view(torch.int64)
-    whole = len(words) - len(words) % COLUMNS
-    blocks = words[:whole].view(-1, COLUMNS).split(BLOCK) if whole else ()
-    sums = torch.cat([*(block.sum(axis) for block in blocks for axis in (1, 0)), words[whole:]])
-    return hashlib.sha256(sums.cpu().numpy().data).digest()
+    whole = len(flat) - len(flat) % ROW
+    parts = [*flat[:whole].view(-1, ROW).split(ROWS_AT_ONCE), flat[whole:][None]] if whole else [flat[None]]
+    dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
+    weights = _weights(dtype, flat.device)
+    sums = []
+    for part in parts:
+        sums += [(part.to(dtype) @ weights[: part.shape[1]]).double().view(torch.int64), part.view(torch.int64).sum(1)]
+    return hashlib.sha256(torch.cat(sums).cpu().numpy().data).digest()
+
+
+@cache
+def _weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """From 1 to 2 and in no order, so that no regular change of a weight cancels in its weighted sums."""
+    return (1 + torch.rand(ROW, generator=torch.Generator().manual_seed(0), dtype=dtype)).to(device)

@@ -25,7 +25,7 @@ def config(tiny_hf: Any, smollm2: Any, tmp_path_factory: pytest.TempPathFactory)
         str(source), trial=Tasks((("hypernym",),), ("present-past",)),
         final=Tasks((("word-topic", "sentiment"), ("sentiment", "word-topic")), ("antonym", "short-answer")),
         methods=("plain", "l2", "interpolate", "freeze-middle"), regimes=("mild",), screening=("mild",), finalists=1,
-        pairs=((0, 0), (1, 1)), n_test=3,
+        pairs=((0, 0), (1, 1), (0, 2)), n_test=3,
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     assert [image.name for image in images] == ["continual.html", "differences.html"]
     assert all(image.is_file() for image in images)
     chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
-    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 2 |" in chosen
+    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 3 |" in chosen
     assert "+0.030 [+0.030, +0.030] | -0.400 [-0.400, -0.400]" in chosen  # of plain
     assert "+0.000 [+0.000, +0.000]" not in areas
     assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 import ivlens as iv
 from ivlens.errors import ArgumentError, FallbackWarning, HookError, UnsupportedError
-from ivlens.models import Bridge, final_logits, has_hooks, head_writes, load_model
+from ivlens.models import Bridge, final_logits, has_hooks, head_writes, load_model, model_facts
 from ivlens.models.engines import has_hooked
 from tiny_models import ONLY_BRIDGED, TINY, WORDS
 
@@ -262,6 +262,14 @@ def test_adapters_are_on_and_off_without_merging(tiny_hf: Any, tiny_tokenizer: A
     if merged is not None:
         expected = iv.locate_heads(merged, NEXT, n_clean=3, n_corrupted=3)
         torch.testing.assert_close(on.values, expected.values, atol=1e-5, rtol=0)
+
+
+def test_other_rotary_frequencies_are_another_config(bridged: Any) -> None:
+    bridge = bridged("smollm3")
+    before = model_facts(bridge)
+    bridge.hugging_face.model.rotary_emb.inv_freq.data.mul_(1.01)
+    after = model_facts(bridge)
+    assert {name for name in after if after[name] != before[name]} == {"config_sha256"}
 
 
 def test_a_transformer_bridge_is_taken_as_it_is(tiny_hf: Any, tiny_tokenizer: Any) -> None:

@@ -14,7 +14,7 @@ from tokenizers import processors
 from ivlens import load_model
 from ivlens.errors import MismatchError
 from ivlens.models import check_fits, model_facts, provenance, unchanged
-from ivlens.models.facts import _bit_sums, _in_memory, _state_of, identity, key_of, stamp, weights_sha256
+from ivlens.models.facts import ROW, ROWS_AT_ONCE, _in_memory, _state_of, _sums, identity, key_of, stamp, weights_sha256
 
 
 def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
@@ -136,30 +136,64 @@ def test_a_changed_config_or_tokenizer_is_another_identity(tiny_hooked: Any, cha
     assert identity(after) != identity(before)
 
 
-def sums(tensors: list[torch.Tensor]) -> list[bytes]:
-    return [_bit_sums(flat) for flat in _in_memory(tensors)]
+def sums(*tensors: torch.Tensor) -> list[bytes]:
+    return [_sums(flat) for flat in _in_memory(tensors)]
+
+
+def swap_rows(weight: torch.Tensor) -> None:
+    weight[[0, 64]] = weight[[64, 0]]
+
+
+CHANGES = {
+    "negated": torch.Tensor.neg_, "half negated": lambda weight: weight[:, 1::2].neg_(), "rows": swap_rows,
+    "columns": lambda weight: swap_rows(weight.T),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+@pytest.mark.parametrize("weight", [torch.eye(128), torch.randn(576, 128), torch.randn(128, 576).T])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_regular_change_does_not_cancel(weight: torch.Tensor, dtype: torch.dtype, change: str) -> None:
+    weight = weight.clone().to(dtype)
+    before = sums(weight)
+    CHANGES[change](weight)
+    assert sums(weight) != before
 
 
 @given(
-    st.sampled_from([torch.float64, torch.float32, torch.bfloat16]), st.integers(2, 140), st.integers(2, 140),
-    st.data(),
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16]), st.integers(2, 2 * ROW * ROWS_AT_ONCE),
+    st.integers(0, 3), st.booleans(), st.data(),
 )  # fmt: skip
-def test_no_change_of_an_element_is_too_small_and_no_swap_goes_unnoticed(
-    dtype: torch.dtype, rows: int, columns: int, data: st.DataObject
+def test_no_change_of_an_element_is_too_small(
+    dtype: torch.dtype, size: int, offset: int, far: bool, data: st.DataObject
 ) -> None:
-    weight = torch.randn(columns, rows, generator=torch.Generator().manual_seed(1)).to(dtype).T  # as after loading
-    small = torch.arange(3.0)
-    before = sums([weight, small])
-    one, other = data.draw(st.lists(st.integers(0, weight.numel() - 1), min_size=2, max_size=2, unique=True))
-    bits = weight.T.reshape(-1).view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
-    for change in ([(one, bits[one] ^ 1)], [(one, bits[other]), (other, bits[one])]):
-        changed = bits.clone()
-        for index, value in change:
-            changed[index] = value
-        after = sums([changed.view(dtype).view(columns, rows).T, small])
-        assert (after == before) == torch.equal(changed, bits)
-    assert sums([weight, small]) == before
-    assert sums([weight, small + 1]) != before
+    values = torch.randn(size + offset, generator=torch.Generator().manual_seed(1)).to(dtype)[offset:]
+    before = sums(values)
+    assert sums(values) == before
+    one = data.draw(st.integers(0, size - 1))
+    other = (one + ROW) % size if far else data.draw(st.integers(0, size - 1))
+    bits = values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
+    kept = bits[[one, other]].clone()
+    bits[one] ^= 1
+    assert sums(values) != before
+    bits[[one, other]] = kept.flip(0)
+    assert (sums(values) == before) == bool(kept[0] == kept[1])
+
+
+@pytest.mark.parametrize("at", [0, ROW * ROWS_AT_ONCE - 1, ROW * ROWS_AT_ONCE, 2 * ROW * ROWS_AT_ONCE, -1])
+def test_every_block_is_summed(at: int) -> None:
+    values = torch.zeros(2 * ROW * ROWS_AT_ONCE + 5)
+    before = sums(values)
+    values[at] = 1e-30
+    assert sums(values) != before
+
+
+def test_small_tensors_are_summed_together() -> None:
+    weight, small, other = torch.randn(99, 99), torch.arange(3.0), torch.arange(5.0)
+    before = sums(weight, small, other)
+    assert len(before) == 2
+    assert sums(weight, small + 1, other) != before
+    assert sums(torch.empty(0), torch.tensor(True), torch.ones(1, dtype=torch.int8).expand(7)) != before
 
 
 def test_use_changes_no_identity(tiny_hooked: Any) -> None:

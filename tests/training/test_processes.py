@@ -79,8 +79,10 @@ def ran(base: Path, folder: Path, n_processes: int, kind: str, guidance: str, lo
     launched = [*launch, str(script)] if n_processes > 1 else [sys.executable, str(script)]
     done = subprocess.run(launched, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    counts = [Path(f"{out}-process-{index}").read_text() for index in range(n_processes)]
-    assert counts == [str(n_processes)] * n_processes
+    files = [Path(f"{out}-process-{index}") for index in range(n_processes)]
+    assert [file.read_text() for file in files] == [str(n_processes)] * n_processes
+    for file in files:
+        file.unlink()  # the same run may be asked for again
     return out
 
 
