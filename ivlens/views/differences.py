@@ -15,7 +15,7 @@ from .tables import check_columns
 NEEDED = ("name", "measure", "value")
 WIDTH, GAPS = 290, Size(48, 52)
 ROW, MARK = 40, 18  # pixels of a row, at least, and of each mark in it
-SHARE = 0.64  # of a row that its marks take
+APART, SHARE = 0.3, 0.7  # of a row: between two of its marks, at most; taken by all of them
 LABEL_WIDTH = 40  # characters of a measure in a line of the legend
 
 
@@ -89,7 +89,7 @@ def _draw(draft: Draft, rows: pd.DataFrame, names: list[str], measures: list[str
         own = rows[rows["measure"] == measure]
         if own.empty:
             continue
-        offset = SHARE * (number / max(1, len(measures) - 1) - 0.5) if len(measures) > 1 else 0.0
+        offset = min(APART, SHARE / len(measures)) * (number - (len(measures) - 1) / 2)
         texts = [
             f"<b>{plain(name, 60)}</b><br>{plain(measure, 60)} {value:+.3f} [{low:+.3f}, {high:+.3f}]".replace(
                 " [+nan, +nan]", ""
