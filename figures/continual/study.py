@@ -1,6 +1,6 @@
 """The study of guidance: what each method keeps against what it learns, in four regimes; tables and the picture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -50,10 +50,9 @@ def _pictures(lines: Mapping[Run, Line], finals: pd.DataFrame, folder: Path, kin
         facts="five new tasks in turn, eight old ones that nothing here was chosen on; means over orders and seeds",
     )
     paths = [views.save_figure(scatter, folder / f"continual.{kind}")]
-    differences = pd.DataFrame(differences_from_l2(lines))
-    if len(differences) and (known := differences.dropna(subset=["low"])).size:
+    if differences := differences_from_l2(lines):
         figure = views.difference_intervals(
-            known.assign(panel=known["regime"], name=known["method"]), title="Accuracy at the end, minus that with l2",
+            pd.DataFrame(differences), title="Accuracy at the end, minus that with l2",
             facts="at the strengths that the trials chose; right of 0: more than l2; 95% intervals",
         )  # fmt: skip
         paths.append(views.save_figure(figure, folder / f"differences.{kind}"))
@@ -83,11 +82,8 @@ def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
 
 def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     """One row per regime and method, at the strength that the trials chose, and its paired differences from l2's."""
-    points, rows = _final_points(lines), []
-    for regime, method in _in_final(lines):
-        own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
-        if not own:
-            continue
+    rows = []
+    for regime, method, own, l2 in _beside_l2(lines):
         row = {
             "regime": regime, "method": method, "strength": chosen_strength(lines, regime, method),
             **{title: with_error([getattr(each, name) for each in own.values()]) for name, title in SHOWN.items()},
@@ -95,29 +91,39 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         }  # fmt: skip
         row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
         for name in MEASURES:
-            row[f"{name}, minus l2"] = "" if method == "l2" else _in_words(_difference(*_values(name, own, l2)))
+            row[f"{name}, minus l2"] = "" if method == "l2" else _in_words(_minus_l2(name, own, l2))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:
-    """One row per regime, method and measure: the paired difference from l2's, each at the strength of its trials."""
-    points, rows = _final_points(lines), []
+    """One row per regime, method and measure: the paired difference from l2's, where its interval is known."""
+    return [
+        {"panel": regime, "name": method, "measure": name, **difference._asdict()}
+        for regime, method, own, l2 in _beside_l2(lines) if method != "l2" for name in MEASURES
+        if (difference := _minus_l2(name, own, l2)).low == difference.low
+    ]  # fmt: skip
+
+
+def _beside_l2(
+    lines: Mapping[Run, Line],
+) -> Iterator[tuple[str, str, Mapping[tuple[int, int], Point], Mapping[tuple[int, int], Point]]]:
+    """Each regime and method, its points at the strength that its trials chose, and those of l2."""
+    points = _final_points(lines)
     for regime, method in _in_final(lines):
         own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
-        for name in MEASURES if method != "l2" else ():
-            difference = _difference(*_values(name, own, l2))
-            rows.append({"regime": regime, "method": method, "measure": name, **difference._asdict()})
-    return rows
+        if own:
+            yield regime, method, own, l2
+
+
+def _minus_l2(name: str, own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, int], Point]) -> Interval:
+    """The paired difference of one measure."""
+    one, other = ({pair: getattr(each, name) for pair, each in group.items()} for group in (own, l2))
+    return _difference(one, other)
 
 
 def _final_points(lines: Mapping[Run, Line]) -> dict[Run, Point | None]:
     return {run: point(line) for run, line in lines.items() if run.part == "final"}
-
-
-def _values(name: str, *groups: Mapping[tuple[int, int], Point]) -> list[dict[tuple[int, int], float]]:
-    """One measure of each group's points, by order and seed."""
-    return [{pair: getattr(each, name) for pair, each in group.items()} for group in groups]
 
 
 def _at_chosen(

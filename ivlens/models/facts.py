@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import MismatchError
 from .attached import active_edits
 from .engines import HookedTransformer, Model
+from .fingerprint import memory_sums
 from .lora import lora_is_on, weight_names
 
 PACKAGES = ("ivlens", "torch", "transformer-lens", "transformers")
@@ -33,8 +34,6 @@ NAMES = {
 LASTING = ("source", "revision", "adapter", "processing", "repair")  # facts that stay true of changed weights
 AT_ONCE = 1 << 20  # elements that are copied to be hashed, 4 MB in float32
 TILE = 1024  # columns that are transposed at once: more would be read again and again into the processor's cache
-WORD = 8  # bytes of the integers that are summed to see whether a weight has changed,
-ROW, ROWS_AT_ONCE = 1 << 15, 16  # in blocks of 2 MB, which the second sum finds in the processor's cache
 ROWS = 2048  # of a rotary table: the part that every model has from the start
 _UNCHANGED: WeakSet[Model] = WeakSet()  # models that are within ``unchanged``
 _TOKENIZERS: dict[str, str] = {}  # hashes of tokenizers by that of their text as written, which is not yet sorted
@@ -280,44 +279,5 @@ def _state_of(model: Model) -> tuple[object, ...]:
     buffers = dict(model.named_buffers())
     weights = [*model.parameters(), *(buffers[name] for name in weight_names(model) if name in buffers)]
     versions = [(each.data_ptr(), None if each.is_inference() else each._version) for each in weights]
-    sums = [_sums(flat) for flat in _in_memory([*weights, *_rotary_tables(buffers.items())])]
+    sums = memory_sums([*weights, *_rotary_tables(buffers.items())])
     return lora_is_on(model), _config_text(model), repr(ids), *versions, *sums
-
-
-def _in_memory(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """All elements in memory order: each large tensor's, then those of small ones together, which is much faster."""
-    small: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for tensor in tensors:
-        order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-        flat = tensor.detach().permute(order).contiguous().flatten()
-        if len(flat) > TILE:
-            yield flat
-        else:
-            small.setdefault((flat.dtype, flat.device), []).append(flat)
-    yield from map(torch.cat, small.values())
-
-
-def _sums(flat: Tensor) -> bytes:
-    """A hash of the sums of rows of memory, of the elements' bits and of the elements weighted by position.
-
-    No change of an element is too small for the sums of bits, which are integers, nor does rounding change them. The
-    weighted sums notice what these cannot: elements that changed their order or their sign.
-    """
-    if lacking := -flat.nbytes % WORD:
-        flat = torch.cat([flat, flat.new_zeros(lacking // flat.itemsize)])
-    if flat.storage_offset() * flat.itemsize % WORD:
-        flat = flat.clone()
-    whole = len(flat) - len(flat) % ROW
-    parts = [*flat[:whole].view(-1, ROW).split(ROWS_AT_ONCE), flat[whole:][None]] if whole else [flat[None]]
-    dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
-    weights = _weights(dtype, flat.device)
-    sums = []
-    for part in parts:
-        sums += [(part.to(dtype) @ weights[: part.shape[1]]).double().view(torch.int64), part.view(torch.int64).sum(1)]
-    return hashlib.sha256(torch.cat(sums).cpu().numpy().data).digest()
-
-
-@cache
-def _weights(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """From 1 to 2 and in no order, so that no regular change of a weight cancels in its weighted sums."""
-    return (1 + torch.rand(ROW, generator=torch.Generator().manual_seed(0), dtype=dtype)).to(device)

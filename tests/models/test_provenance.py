@@ -14,7 +14,8 @@ from tokenizers import processors
 from ivlens import load_model
 from ivlens.errors import MismatchError
 from ivlens.models import check_fits, model_facts, provenance, unchanged
-from ivlens.models.facts import ROW, ROWS_AT_ONCE, _in_memory, _state_of, _sums, identity, key_of, stamp, weights_sha256
+from ivlens.models.facts import _state_of, identity, key_of, stamp, weights_sha256
+from ivlens.models.fingerprint import ROW, ROWS_AT_ONCE, memory_sums
 
 
 def test_the_facts_name_the_weights(tiny_hooked: Any) -> None:
@@ -137,7 +138,7 @@ def test_a_changed_config_or_tokenizer_is_another_identity(tiny_hooked: Any, cha
 
 
 def sums(*tensors: torch.Tensor) -> list[bytes]:
-    return [_sums(flat) for flat in _in_memory(tensors)]
+    return memory_sums(tensors)
 
 
 def swap_rows(weight: torch.Tensor) -> None:
