@@ -1,13 +1,13 @@
 """The sweep's arithmetic floor: the matrix products that it cannot do without, and the time that they alone take.
 
 Counted from the model's shapes and the rows that travel in each layer (``ivlens.models.streams``), for one prompt: its
-prefix rows, and 1 + layer x heads streams of a row for each token of the answer. Norms, softmaxes, activation
-functions and the streams' attention to themselves are not counted; of the last layer's prefix only the keys and values
-are.
+prefix rows, and 1 + layer x heads streams of a row for each token of the answer. Prompts of one call are multiplied by
+a weight matrix together. Norms, softmaxes, activation functions and the streams' attention to themselves are not
+counted; of the last layer's prefix only the keys and values are.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ import torch
 
 @dataclass(frozen=True)
 class Product:
-    """``batch`` products of a [rows, inner] by an [inner, columns] matrix."""
+    """``batch`` products of a [rows, inner] by an [inner, columns] matrix, of weights or of keys or values."""
 
     batch: int
     rows: int
     inner: int
     columns: int
+    weights: bool = True
 
     @property
     def flops(self) -> int:
@@ -43,15 +44,24 @@ def _layer(cfg: Any, layer: int, prefix: int, answer: int) -> list[Product]:
     return [
         Product(1, alive + streams, cfg.d_model, heads * width),  # Q
         *[Product(1, prefix + streams, cfg.d_model, kv * width)] * 2,  # K, V
-        Product(kv, group * alive, width, seen),  # scores and values of the prefix
-        Product(kv, group * alive, seen, width),
-        Product(kv, group * streams, width, prefix),  # and of the streams
-        Product(kv, group * streams, prefix, width),
+        Product(kv, group * alive, width, seen, weights=False),  # scores and values of the prefix
+        Product(kv, group * alive, seen, width, weights=False),
+        Product(kv, group * streams, width, prefix, weights=False),  # and of the streams
+        Product(kv, group * streams, prefix, width, weights=False),
         Product(1, alive + streams, heads * width, cfg.d_model),  # W_O
         Product(heads, 1, width, cfg.d_model),  # forks
         *mlp,
         Product(1, alive + forked, cfg.d_mlp, cfg.d_model),
     ]
+
+
+def at_once(prompts: Sequence[list[Product]]) -> list[Product]:
+    """The products of several prompts together: each one with weights has the rows of all of them."""
+    together: list[Product] = []
+    for same in zip(*prompts, strict=True):
+        rows = sum(each.rows for each in same)
+        together += [replace(same[0], rows=rows)] if same[0].weights else same
+    return together
 
 
 def products_alone(products: list[Product]) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 import copy
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from ivlens.models import cache_folder
 from ivlens.scoring import ids
 
 from .contenders import STOCK, TRANSPOSED, Head, job_of, plain_loop, stored_contiguous
-from .floor import products_alone, sweep_products
+from .floor import at_once, products_alone, sweep_products
 from .measures import interleaved, ratio, shown, threads, warm
 from .random_llama import random_llama
 
 SHOTS = (2, 5, 10, 20, 40)
 PROMPTS = (1, 2, 4, 8)
 SHAPES = ((4, 4), (8, 8), (12, 12), (24, 12))  # layers, heads in each
+SMALL = (6, 6)  # such a shape, beside the floor
+AT_ONCE = "four prompts at once"
 LOOPED = 3  # heads that a loop runs where it is scaled to all
 ROUNDS = 3  # of scaling, at most: the medians leave out one that warms up
 LONGER = " and then went home"  # makes an answer of several tokens
@@ -73,39 +75,63 @@ def sweep(of: Subject, prompts: Sequence[iv.Prompt]) -> Callable[[], object]:
     return lambda: iv.indirect_effects(of.model, prompts, of.means)
 
 
-def ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
-    """The sweep's ratios to forward passes in both layouts, to its floor, and of a longer answer to a shorter."""
+def forward_ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
+    """The sweep's ratios to plain forward passes, with the weights in both layouts."""
     [one], four, [long] = of.prompts(), of.prompts(4), of.prompts(shots=SHOTS[-1])
-    wordy = replace(one, answers=(one.answers[0] + LONGER,))
     cases = {
         f"{of.tokens(one)} tokens": [one],
-        f"{of.tokens(one)} tokens, four prompts at once": four,
+        f"{of.tokens(one)} tokens, {AT_ONCE}": four,
         f"{of.tokens(long)} tokens": [long],
     }
     runs: dict[str, Callable[[], object]] = {}
     for what, prompts in cases.items():
         runs |= {f"sweep, {what}": sweep(of, prompts)}
         runs |= {f"{STOCK}, {what}": forward(of.stock, prompts), f"{TRANSPOSED}, {what}": forward(of.model, prompts)}
-    first, last = next(iter(cases)), len(ids(of.model, wordy)[1])
-    floors = {f"{of.tokens(each)} tokens{'' if width == 1 else f', answer of {width}'}": (each, width)
-              for each, width in ((one, 1), (long, 1), (wordy, last))}  # fmt: skip
-    for what, (prompt, width) in floors.items():
-        runs |= {f"floor, {what}": products_alone(sweep_products(of.model.cfg, of.tokens(prompt), width))}
-    runs |= {f"sweep, {first}, answer of {last}": sweep(of, [wordy])}
     pairs = [(f"sweep / forward pass, {what}", layout, f"sweep, {what}", f"{layout}, {what}")
              for what in cases for layout in (STOCK, TRANSPOSED)]  # fmt: skip
-    pairs += [(f"sweep / arithmetic floor, {what}", "", f"sweep, {what}", f"floor, {what}") for what in floors]
-    pairs += [
-        (f"answer of {last} tokens / of one, {first}", "", f"sweep, {first}, answer of {last}", f"sweep, {first}")
-    ]
-    found = []
+    return timed_ratios(runs, pairs, rounds, counts)
+
+
+def floor_ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
+    """The sweep's ratios to its floor, also of a small model, and of a longer answer to a shorter."""
+    [one], four, [long] = of.prompts(), of.prompts(4), of.prompts(shots=SHOTS[-1])
+    wordy = replace(one, answers=(one.answers[0] + LONGER,))
+    small = subject(random_model(of.model.tokenizer, *SMALL))
+    first, last = f"{of.tokens(one)} tokens", f"answer of {len(ids(of.model, wordy)[1])}"
+    cases = {
+        first: (of, [one]),
+        f"{first}, {AT_ONCE}": (of, four),
+        f"{of.tokens(long)} tokens": (of, [long]),
+        f"{first}, {last}": (of, [wordy]),
+        f"{first}, {SMALL[0]} layers": (small, [one]),
+    }
+    runs: dict[str, Callable[[], object]] = {}
+    for what, (model, prompts) in cases.items():
+        runs |= {f"sweep, {what}": sweep(model, prompts), f"floor, {what}": floor(model, prompts)}
+    pairs = [(f"sweep / arithmetic floor, {what}", "", f"sweep, {what}", f"floor, {what}") for what in cases]
+    pairs += [(f"{last} tokens / of one, {first}", "", f"sweep, {first}, {last}", f"sweep, {first}")]
+    return timed_ratios(runs, pairs, rounds, counts)
+
+
+def floor(of: Subject, prompts: Sequence[iv.Prompt]) -> Callable[[], None]:
+    """The matrix products alone of a sweep of the prompts."""
+    lengths = [map(len, ids(of.model, prompt)) for prompt in prompts]
+    return products_alone(at_once([sweep_products(of.model.cfg, *each) for each in lengths]))
+
+
+def timed_ratios(
+    runs: Mapping[str, Callable[[], object]], pairs: Sequence[tuple[str, str, str, str]], rounds: int,
+    counts: Sequence[int],
+) -> list[Row]:  # fmt: skip
+    """A row per number of threads and pair: the ratio's name, the forward pass's layout, and the two runs' names."""
+    rows = []
     for count in counts:
         with threads(count):
             warm(runs)
             times = interleaved(runs, rounds)
-        found += [{"ratio": name, "forward pass": layout, "threads": count, "value": ratio(times, above, below)}
-                  for name, layout, above, below in pairs]  # fmt: skip
-    return found
+        rows += [{"ratio": name, "forward pass": layout, "threads": count, "value": ratio(times, above, below)}
+                 for name, layout, above, below in pairs]  # fmt: skip
+    return rows
 
 
 def scaling(of: Subject, rounds: int) -> list[Row]:

@@ -1,18 +1,19 @@
 """The exact sweep beside what a researcher would run instead, and beside its own limits.
 
-    python -m figures.benchmark.sweep [--out FILE] [--rounds N] [--full]
+    python -m figures.benchmark.sweep [--out FILE] [--rounds N] [--full] [--parts PART ...]
 
 SmolLM2 in float32, every head patched with its mean at a prompt's last token; one thread and all threads; everything
 that is compared takes turns in one process, and medians over rounds of the ratios within a round are told. Methods
 that run a forward pass a head do so for some of the heads and are scaled to all (``--full``: for all). The command
 fails where a method that should be exact differs from float64. ``python -m figures benchmark`` draws the record
-that ``--out`` writes.
+that ``--out`` writes. ``--parts`` measures some parts anew and puts them into that record, which must be of this
+machine with these versions.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from ivlens.records import write_text
 from ..pages import markdown
 from .contenders import Contender, Head, Job, all_contenders, job_of, ours, plain_loop
 from .floor import flops, sweep_products
-from .limits import Subject, evenly_spaced, ratios, scaling, smollm2
+from .limits import Row, Subject, evenly_spaced, floor_ratios, forward_ratios, scaling, smollm2
 from .machine import machine_and_versions
 from .measures import interleaved, ratio, say, shown, threads
 from .memory import extra_memory
-from .options import PROMPTS, option_ratios, put_into
-from .study import tables
+from .options import PROMPTS, option_ratios
+from .study import load_benchmark, tables
 
+PARTS = ("contenders", "forward", "floor", "options", "scaling", "memory")
 ALLOWED, SAME = 1e-4, 1e-8  # difference of a probability in float32 from float64's, and of two in float64
 
 
@@ -91,14 +93,42 @@ def oracle_of(folder: Path, job: Job, heads: list[Head]) -> Tensor:
     return oracle
 
 
-def circumstances(of: Subject, job: Job, rounds: int) -> dict[str, Any]:
+def circumstances(of: Subject, rounds: int) -> dict[str, Any]:
     """What was measured where, and with what."""
-    facts = model_facts(of.model)
+    facts, tokens = model_facts(of.model), of.tokens(of.prompts()[0])
     return {
         "model": {name: facts[name] for name in ("source", "weights_sha256", "dtype", "n_layers", "n_heads")},
-        "task": job.means.task, "tokens": job.tokens.shape[1], "rounds": rounds,
-        "sweep, GFLOP": shown(flops(sweep_products(of.model.cfg, job.tokens.shape[1])) / 1e9),
+        "task": of.means.task, "tokens": tokens, "rounds": rounds,
+        "sweep, GFLOP": shown(flops(sweep_products(of.model.cfg, tokens)) / 1e9),
     } | machine_and_versions()  # fmt: skip
+
+
+def contender_rows(
+    folder: Path, of: Subject, rounds: int, counts: Sequence[int], *, full: bool
+) -> list[dict[str, Any]]:
+    """``compare`` of all contenders, those that run a forward pass a head on some heads, or with ``full`` on all."""
+    job = job_of(of.model, of.prompts()[0], of.means)
+    heads = job.heads if full else evenly_spaced(job.heads, of.model.cfg.n_heads)
+    say(f"{len(heads)} of {len(job.heads)} heads where a head is a forward pass")
+    return compare(
+        all_contenders(folder, of.model, of.stock), job, heads, oracle_of(folder, job, heads), rounds, counts
+    )
+
+
+def with_ratios(record: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:
+    """These rows among the record's ratios, in place of earlier ones of the same name."""
+    named = {row["ratio"] for row in rows}
+    return {"ratios": [row for row in record.get("ratios", ()) if row["ratio"] not in named] + rows}
+
+
+def to_complete(out: Path | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in ``out``, of which some parts are measured anew in the circumstances ``about``."""
+    if out is None:
+        raise SystemExit("--parts needs --out, the record that they are put into")
+    record = load_benchmark(out)
+    if differ := [name for name, value in about.items() if record.get(name) != value]:
+        raise SystemExit(f"{out} was measured with other {' and '.join(differ)}: measure all parts")
+    return record
 
 
 def main() -> None:
@@ -106,25 +136,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the record, as JSON")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="run every head with every method (hours on 2 cores)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="put these into --out's record")
     options = parser.parse_args()
-    counts = sorted({1, torch.get_num_threads()})
+    counts, rounds = sorted({1, torch.get_num_threads()}), options.rounds
 
     folder, of = smollm2()
-    job = job_of(of.model, of.prompts()[0], of.means)
-    heads = job.heads if options.full else evenly_spaced(job.heads, of.model.cfg.n_heads)
-    say(f"contenders, {len(heads)} of {len(job.heads)} heads where a head is a forward pass")
-    oracle = oracle_of(folder, job, heads)
-    contenders = all_contenders(folder, of.model, of.stock)
-    record = circumstances(of, job, options.rounds)
-    record |= {"contenders": compare(contenders, job, heads, oracle, options.rounds, counts)}
-    del contenders
-    say("ratios to forward passes and to the floor")
-    record |= {"ratios": ratios(of, options.rounds, counts)}
-    record = put_into(record, option_ratios(of.model, of.prompts(PROMPTS), options.rounds, counts))
-    say("scaling")
-    record |= {"scaling": scaling(of, options.rounds)}
-    say("memory")
-    record |= {"memory": extra_memory()}
+    record = circumstances(of, rounds)
+    if set(options.parts) != set(PARTS):
+        record = to_complete(options.out, record)
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "contenders": lambda: {"contenders": contender_rows(folder, of, rounds, counts, full=options.full)},
+        "forward": lambda: with_ratios(record, forward_ratios(of, rounds, counts)),
+        "floor": lambda: with_ratios(record, floor_ratios(of, rounds, counts)),
+        "options": lambda: with_ratios(record, option_ratios(of.model, of.prompts(PROMPTS), rounds, counts)),
+        "scaling": lambda: {"scaling": scaling(of, rounds)},
+        "memory": lambda: {"memory": extra_memory()},
+    }
+    for part in options.parts:
+        say(f"{part} ...")
+        record |= measures[part]()
     if options.out is not None:
         write_text(options.out, json.dumps(record, indent=1) + "\n")
     print("\n".join(map(markdown, tables(record))))

@@ -9,13 +9,16 @@ import torch
 
 import ivlens as iv
 from figures.benchmark.contenders import Contender, Job, all_contenders, job_of, plain_loop, stored_contiguous
-from figures.benchmark.floor import Product, flops, products_alone, sweep_products
+from figures.benchmark.floor import Product, at_once, flops, products_alone, sweep_products
 from figures.benchmark.limits import evenly_spaced
 from figures.benchmark.measures import ratio
-from figures.benchmark.options import option_ratios, put_into
-from figures.benchmark.sweep import check, differences, oracle_of
+from figures.benchmark.options import option_ratios
+from figures.benchmark.study import load_benchmark
+from figures.benchmark.sweep import check, differences, oracle_of, to_complete, with_ratios
 from ivlens.scoring import ids
 from ivlens.vocabulary import Head, all_heads
+
+RECORD = Path(__file__).parents[2] / "figures" / "benchmark" / "records" / "sweep.json"
 
 
 @pytest.fixture(scope="module")
@@ -129,4 +132,21 @@ def test_four_options_are_measured_beside_one(tiny: tuple[Path, Any]) -> None:
     assert len({row["ratio"] for row in rows}) == 2
     assert all(row["value"] > 0 for row in rows)
     record = {"ratios": [{"ratio": "another"}, rows[0] | {"value": 9}], "memory": None}
-    assert put_into(record, rows) == {"ratios": [{"ratio": "another"}, *rows], "memory": None}
+    assert with_ratios(record, rows) == {"ratios": [{"ratio": "another"}, *rows]}
+
+
+def test_parts_are_put_into_a_record_of_the_same_circumstances_alone() -> None:
+    record = load_benchmark(RECORD)
+    about = {name: record[name] for name in ("model", "tokens", "rounds", "machine", "versions")}
+    assert to_complete(RECORD, about) == record
+    with pytest.raises(SystemExit, match="other rounds and versions: measure all parts"):
+        to_complete(RECORD, about | {"rounds": 99, "versions": {}})
+    with pytest.raises(SystemExit, match="needs --out"):
+        to_complete(None, about)
+
+
+def test_prompts_at_once_share_the_products_with_weights_alone() -> None:
+    one, other = ([Product(1, rows, 4, 5), Product(3, rows, 4, rows, weights=False)] for rows in (2, 6))
+    together = at_once([one, other])
+    assert together == [Product(1, 8, 4, 5), one[1], other[1]]
+    assert flops(together) == flops(one) + flops(other)
