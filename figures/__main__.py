@@ -16,6 +16,7 @@ from .forgetting import study as forgetting
 from .growth import study as growth
 from .laboratory import study as laboratory
 from .pages import quote_again
+from .racing import study as racing
 from .repair import study as repair
 from .training_cost import study as training_cost
 from .why_l2 import study as why_l2
@@ -25,6 +26,7 @@ MEASURED: dict[str, Callable[..., list[Path]]] = {
     "demo": demo.write,
     "laboratory": laboratory.write,
     "agreement": agreement.write,
+    "racing": racing.write,
     "forgetting": forgetting.write,
     "diagnosis": diagnosis.write,
     "repair": repair.write,
@@ -62,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m figures", description=__doc__)
     names = [*MEASURED, *TIMED]
     parser.add_argument("studies", metavar="STUDY", nargs="*", help=f"{', '.join(names)} (default: all)")
-    parser.add_argument("--fresh", action="store_true", help="measure all records again (some three hours on 2 cores)")
+    parser.add_argument("--fresh", action="store_true", help="measure all records again (a day on 2 cores)")
     options = parser.parse_args()
     if unknown := [name for name in options.studies if name not in names]:
         parser.error(f"no study {', '.join(unknown)}; there are {', '.join(names)}")

@@ -296,7 +296,7 @@ def bootstrap_mean(
 
 
 def _quantiles(draws: Float[Tensor, "draw *shape"], levels: tuple[float, float]) -> Float[Tensor, "level *shape"]:
-    """What ``torch.quantile`` gives over draws, in a tenth of its time: numpy sorts with the processor's vectors."""
+    """What ``torch.quantile`` gives over draws, and faster: numpy sorts with the processor's vectors."""
     ranks = torch.tensor(levels, dtype=draws.dtype) * (len(draws) - 1)
     below, above = ranks.long(), ranks.ceil().long()
     ordered = torch.from_numpy(np.sort(draws.movedim(0, -1).contiguous().numpy(), axis=-1))

@@ -113,6 +113,19 @@ def test_prompts_of_two_kinds_are_no_race_as_the_docs_say() -> None:
     assert min(found) < 0.5
 
 
+def test_with_heavy_tails_some_heads_are_lost_as_the_theory_says() -> None:
+    """Noise of Student's t with 2 degrees of freedom, which has no variance."""
+    generator, n, heads, k, races = torch.Generator().manual_seed(0), 50, 60, 10, 60
+    found = []
+    for _ in range(races):
+        squares = torch.empty(n, heads).exponential_(generator=generator)
+        noise = torch.randn(n, heads, generator=generator) / squares.sqrt()
+        _, values = made_up(noise, generator, heads)
+        strongest = {(0, head) for head in values.mean(0).topk(k).indices.tolist()}
+        found.append(len(strongest & {*record_of(values, k).top(k)}) / k)
+    assert 0.95 < sum(found) / races < 0.99
+
+
 def test_an_ordinary_interval_of_what_dropped_out_would_be_dishonest() -> None:
     """Of skewed effects, intervals that ignore that a low mean made a head stop miss the truth too often."""
     generator, n, heads = torch.Generator().manual_seed(0), 50, 60

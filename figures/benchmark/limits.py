@@ -4,6 +4,7 @@ import copy
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import ivlens as iv
 from ivlens.models import cache_folder
 from ivlens.scoring import ids
+from ivlens.vocabulary import EffectPart
 
 from .contenders import STOCK, TRANSPOSED, Head, job_of, plain_loop, stored_contiguous
 from .floor import at_once, products_alone, sweep_products
@@ -21,7 +23,8 @@ from .random_llama import random_llama
 SHOTS = (2, 5, 10, 20, 40)
 PROMPTS = (1, 2, 4, 8)
 SHAPES = ((4, 4), (8, 8), (12, 12), (24, 12))  # layers, heads in each
-SMALL = (6, 6)  # such a shape, beside the floor
+SMALL = (6, 9)  # such a shape beside the floor: SmolLM2's width
+PARTS: tuple[EffectPart, ...] = ("head", "attention", "mlp")
 AT_ONCE = "four prompts at once"
 LOOPED = 3  # heads that a loop runs where it is scaled to all
 ROUNDS = 3  # of scaling, at most: the medians leave out one that warms up
@@ -87,8 +90,12 @@ def forward_ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]
     for what, prompts in cases.items():
         runs |= {f"sweep, {what}": sweep(of, prompts)}
         runs |= {f"{STOCK}, {what}": forward(of.stock, prompts), f"{TRANSPOSED}, {what}": forward(of.model, prompts)}
+    first = next(iter(cases))
+    runs |= {"everywhere": attribution_everywhere(of, one)}
     pairs = [(f"sweep / forward pass, {what}", layout, f"sweep, {what}", f"{layout}, {what}")
              for what in cases for layout in (STOCK, TRANSPOSED)]  # fmt: skip
+    pairs += [(f"attribution of {len(PARTS)} parts at all positions / forward pass, {first}", layout, "everywhere",
+               f"{layout}, {first}") for layout in (STOCK, TRANSPOSED)]  # fmt: skip
     return timed_ratios(runs, pairs, rounds, counts)
 
 
@@ -104,6 +111,7 @@ def floor_ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
         f"{of.tokens(long)} tokens": (of, [long]),
         f"{first}, {last}": (of, [wordy]),
         f"{first}, {SMALL[0]} layers": (small, [one]),
+        f"{first}, {SMALL[0]} layers, {AT_ONCE}": (small, four),
     }
     runs: dict[str, Callable[[], object]] = {}
     for what, (model, prompts) in cases.items():
@@ -111,6 +119,13 @@ def floor_ratios(of: Subject, rounds: int, counts: Sequence[int]) -> list[Row]:
     pairs = [(f"sweep / arithmetic floor, {what}", "", f"sweep, {what}", f"floor, {what}") for what in cases]
     pairs += [(f"{last} tokens / of one, {first}", "", f"sweep, {first}, {last}", f"sweep, {first}")]
     return timed_ratios(runs, pairs, rounds, counts)
+
+
+def attribution_everywhere(of: Subject, prompt: iv.Prompt) -> Callable[[], object]:
+    """The estimated effects of heads, attention blocks and MLPs at all of the prompt's positions, by role."""
+    clean = of.task.prompts(10, shots=5, split="train")
+    means = iv.mean_position_activations(of.model, clean, parts=PARTS)
+    return partial(iv.position_effects, of.model, [prompt], means, method="attribution")
 
 
 def floor(of: Subject, prompts: Sequence[iv.Prompt]) -> Callable[[], None]:

@@ -117,8 +117,8 @@ def contender_rows(
 
 def with_ratios(record: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:
     """These rows among the record's ratios, in place of earlier ones of the same name."""
-    named = {row["ratio"] for row in rows}
-    return {"ratios": [row for row in record.get("ratios", ()) if row["ratio"] not in named] + rows}
+    every = [*record.get("ratios", ()), *rows]
+    return {"ratios": [*{(row["ratio"], row["forward pass"], row["threads"]): row for row in every}.values()]}
 
 
 def to_complete(out: Path | None, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ data sheets' times a share that is assumed, and the tables say so.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ COMPARED = 20  # corrupted prompts of a comparison, as compare_checkpoints has t
 BYTES = 2  # of a weight, in half precision
 FREE = 0.8  # of a machine's memory that weights may take
 ASSUMED = 0.3  # of a data sheet's rate that is assumed to be reached
+LAPTOP, ONE_GPU = "laptop, 8 cores, 16 GiB", "one GPU, 80 GB"
 DAY = 86_400
 
 
@@ -53,19 +54,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine: how many workers, each with its rate in operations per second and its memory."""
+    """A machine: how many workers, each with its rate in operations per second and its memory.
+
+    ``least``: seconds that any sweep of ``PROMPTS`` prompts takes on one of them; None where that is not known.
+    """
 
     name: str
     workers: int
     rate: float
     gib: float
     basis: str
+    least: float | None = None
 
     def seconds(self, shape: Shape, work: float) -> float | None:
         """Seconds of ``work``; None where the weights do not fit. A model that takes several workers' memory runs in
         as many of them, one at work at a time."""
         groups = self.workers // math.ceil(shape.gib / (FREE * self.gib))
-        return work / (self.rate * groups) if groups else None
+        return max(work / self.rate, self.least or 0) / groups if groups else None
 
 
 SHAPES = (
@@ -78,37 +83,50 @@ H100 = 989e12  # operations per second in bfloat16, dense, NVIDIA's data sheet o
 H100_GIB = 80e9 / 2**30
 
 
-def machines(records: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[Machine]:
+def machines(records: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]]) -> list[Machine]:
     """A laptop of eight of the cores that were measured, and one, eight and 64 GPUs."""
     rate = max(row["GFLOP / s"] for row in records["rates"]["rows"] if row["GFLOP / s"]) * 1e9
-    gpu, basis = gpu_rate(benchmark)
+    gpu = one_gpu(benchmarks)
     core = "measured on one core, in float32; cores: arithmetic"
+    several = f"{gpu.basis}; GPUs: arithmetic"
     return [
-        Machine("laptop, 8 cores, 16 GiB", 1, 8 * rate, 16, core),
-        Machine("one GPU, 80 GB", 1, gpu, H100_GIB, basis),
-        Machine("eight GPUs", 8, gpu, H100_GIB, f"{basis}; GPUs: arithmetic"),
-        Machine("cluster, 64 GPUs", 64, gpu, H100_GIB, f"{basis}; GPUs: arithmetic"),
+        Machine(LAPTOP, 1, 8 * rate, 16, core),
+        gpu,
+        replace(gpu, name="eight GPUs", workers=8, basis=several),
+        replace(gpu, name="cluster, 64 GPUs", workers=64, basis=several),
     ]
 
 
-def gpu_rate(benchmark: Mapping[str, Any]) -> tuple[float, str]:
-    """Operations per second of a GPU: the benchmark's reading of its sweep in half precision, or what is assumed."""
-    rows = [row for row in benchmark["scale"] if row["weights"] == row["streams"] == "bfloat16"]
-    if benchmark["device"].startswith("CPU") or not rows:
-        return ASSUMED * H100, f"assumed: {ASSUMED:.0%} of an H100's 989 TFLOP/s in bfloat16"
+def one_gpu(benchmarks: Sequence[Mapping[str, Any]]) -> Machine:
+    """A GPU of 80 GB with the rate of a benchmark's sweep of many prompts of a 7B model, or with what is assumed.
+
+    On a GPU even a small model's sweep waits for its launches, so no sweep takes less than SmolLM2's did.
+    """
+    measured = next((each for each in benchmarks if len(each.get("racing", ())) > 1), None)
+    if measured is None:
+        assumed = f"assumed: {ASSUMED:.0%} of an H100's 989 TFLOP/s in bfloat16"
+        return Machine(ONE_GPU, 1, ASSUMED * H100, H100_GIB, assumed)
     [large] = [shape for shape in SHAPES if shape.name == "7B"]
-    work = flops(sweep_products(large, rows[0]["tokens"]))
-    return work / rows[0]["sweep, s"], f"measured on one {benchmark['device']}, in bfloat16"
+    small_row, large_row = measured["racing"]
+    rate = large_row["prompts"] * large.sweep_flops() / large_row["sweep, s"]
+    basis = f"measured on one {measured['device']}, 7B in {large_row['weights']}"
+    return Machine(ONE_GPU, 1, rate, H100_GIB, basis, small_row["sweep, s"] * PROMPTS / small_row["prompts"])
 
 
-def machines_table(records: Mapping[str, Any], benchmark: Mapping[str, Any]) -> pd.DataFrame:
-    """Times of the effects of all heads on one task, and of a comparison of one checkpoint and task, by model."""
+def machines_table(records: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Times of the effects of all heads on one task, and of a comparison of one checkpoint and task, by model.
+
+    A comparison waits for the processor where a GPU does the sweeps, so it has a time on the laptop alone.
+    """
     ratio = next(row["ratio"] for row in records["rates"]["rows"] if row["ratio"])
     compared = 2 * COMPARED * ratio  # the base and a checkpoint
     rows = []
-    for machine in machines(records, benchmark):
+    for machine in machines(records, benchmarks):
         about = {"machine": machine.name, "TFLOP/s": _rounded(machine.workers * machine.rate / 1e12)}
-        for what, sweeps in ((f"sweep, {PROMPTS} prompts", PROMPTS), ("compare, a checkpoint and task", compared)):
+        works = {f"sweep, {PROMPTS} prompts": float(PROMPTS)}
+        if machine.name == LAPTOP:
+            works["compare, a checkpoint and task"] = compared
+        for what, sweeps in works.items():
             times = {shape.name: _time(machine.seconds(shape, sweeps * shape.sweep_flops())) for shape in SHAPES}
             rows.append(about | {"work": what} | times | {"rate": machine.basis})
     return pd.DataFrame(rows)

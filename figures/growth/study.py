@@ -20,7 +20,7 @@ AXES = {
     "heads": "heads of a layer, the width fixed", "layers": "layers", "models": "models compared",
     "tasks": "tasks compared",
 }  # fmt: skip
-BENCHMARK = Path(__file__).parents[1] / "benchmark" / "records" / benchmark.SCALE_RECORD
+BENCHMARKS = Path(__file__).parents[1] / "benchmark" / "records"
 
 
 def write(folder: Path, *, fresh: bool = False, config: GrowthConfig | None = None, kind: str = "png") -> list[Path]:
@@ -32,7 +32,7 @@ def write(folder: Path, *, fresh: bool = False, config: GrowthConfig | None = No
     """
     config = config or GrowthConfig()
     records = load_or_measure(folder / "records", partial(load, config), partial(measure, config), fresh)
-    points, large = points_of(records), benchmark.load_scale(BENCHMARK)
+    points, large = points_of(records), benchmark.load_scales(BENCHMARKS)
     figure = views.growth_panels(points, title="How time grows", facts=facts_of(records))
     measured = slopes_table(points), points_table(points), rates_table(records)
     tables = *measured, shapes_table(), machines_table(records, large)

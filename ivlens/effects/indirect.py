@@ -70,8 +70,8 @@ def indirect_effects(
             against the strongest wrong tokens of the unpatched run; on prompts with options, the whole answer against
             the likeliest wrong option of that run, for twice the time. The log-probability is the default because on
             prompts that hide the task the probability is close to zero whatever is patched.
-        stream_budget: rows of streams that run together, which bounds memory (None: a sixth of the weights' memory, or
-            half of what is free).
+        stream_budget: rows of streams that run together, which bounds memory (None: a sixth of the weights' memory,
+            64 MiB where that is more, or half of what is free).
         stream_dtype: with the exact method, a wider dtype for the streams; weights are widened one block at a time.
             With weights in half precision a PrecisionWarning says where effects are near its noise.
         steps: with attribution, gradients along the path; above 1 these are integrated gradients.

@@ -66,8 +66,8 @@ def position_effects(
         method: "exact" runs every patch from its layer and its first position on (``ivlens.models.streams.positions``);
             "loop" runs one full forward pass per patch, in batches; "attribution" is the first-order estimate, all
             parts and positions from one forward and one backward pass. A model that streams do not represent, or a
-            Bridge, uses the loop, with a FallbackWarning. Exact effects cost about a third of a forward pass for each
-            part and position of a prompt (of all heads of SmolLM2 minutes a prompt), the loop a whole one.
+            Bridge, uses the loop, with a FallbackWarning. Exact effects cost a part of a forward pass for each part and
+            position of a prompt, the loop a whole one.
         metric: "probability", "log-probability" or "logit-difference" (``indirect_effects``).
         batch_size: copies of a prompt per forward pass, or as many rows of streams with "exact"; or prompts with
             attribution, fewer where memory is short.

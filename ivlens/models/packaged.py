@@ -257,7 +257,7 @@ def _locate(wheel: Wheel) -> str:
 
 def _download(url: str, partial: Path, title: str) -> None:
     """Append the missing part of ``url`` to ``partial``, with a progress bar that names the file."""
-    import requests  # which can take half a second
+    import requests  # which is slow to import
 
     if urlsplit(url).scheme == "file":
         shutil.copyfile(url2pathname(urlsplit(url).path), partial)

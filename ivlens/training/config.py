@@ -176,7 +176,8 @@ class TrainingConfig:
 
     Args:
         guidance: the objective's terms beside the supervised one. The default pulls the weights back to their initial
-            values (``l2-strong``): it kept most without old data in figures/forgetting and figures/continual.
+            values (``l2-strong``): it kept most without old data in figures/forgetting, and all of the base at a
+            destructive rate in figures/continual.
         steps: optimiser steps.
         batch_size: prompts per step.
         accumulate: parts that a step's prompts are computed in, for memory.

@@ -131,8 +131,9 @@ def test_four_options_are_measured_beside_one(tiny: tuple[Path, Any]) -> None:
     assert rows[0]["ratio"].split(" / ")[0] == "four options of one token"
     assert len({row["ratio"] for row in rows}) == 2
     assert all(row["value"] > 0 for row in rows)
-    record = {"ratios": [{"ratio": "another"}, rows[0] | {"value": 9}], "memory": None}
-    assert with_ratios(record, rows) == {"ratios": [{"ratio": "another"}, *rows]}
+    another = rows[0] | {"ratio": "another"}
+    record = {"ratios": [rows[0] | {"value": 9}, another], "memory": None}
+    assert with_ratios(record, rows) == {"ratios": [rows[0], another, *rows[1:]]}
 
 
 def test_parts_are_put_into_a_record_of_the_same_circumstances_alone() -> None:

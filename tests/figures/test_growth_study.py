@@ -9,7 +9,7 @@ import pytest
 import ivlens as iv
 from figures.growth import measure as measuring
 from figures.growth import study
-from figures.growth.machines import H100, SHAPES, Machine, gpu_rate, machines_table
+from figures.growth.machines import H100, SHAPES, Machine, machines_table, one_gpu
 from figures.growth.measure import GrowthConfig
 
 GROWTH = Path(study.__file__).parent
@@ -41,14 +41,17 @@ def test_a_machine_divides_work_by_its_workers_or_cannot_hold_the_weights() -> N
 
 
 def test_the_rate_of_a_gpu_is_measured_where_there_was_one_and_else_marked_as_assumed() -> None:
-    row = {"weights": "bfloat16", "streams": "bfloat16", "tokens": 51, "sweep, s": 2.0}
-    rate, basis = gpu_rate({"device": "NVIDIA H100", "scale": [row]})
-    [shape] = [shape for shape in SHAPES if shape.name == "7B"]
-    assert rate == pytest.approx(shape.sweep_flops() / 2)
-    assert basis == "measured on one NVIDIA H100, in bfloat16"
-    rate, basis = gpu_rate({"device": "CPU, 2 threads", "scale": [row]})
-    assert rate < H100
-    assert basis.startswith("assumed")
+    small, large = ({"weights": "bfloat16", "prompts": 50, "sweep, s": seconds} for seconds in (3.0, 10.0))
+    cpu = {"device": "CPU, 2 threads", "racing": [small]}
+    gpu = one_gpu([cpu, {"device": "NVIDIA H100", "racing": [small, large]}])
+    tiny, _, shape, _ = SHAPES
+    assert gpu.rate == pytest.approx(5 * shape.sweep_flops())
+    assert gpu.seconds(shape, 50 * shape.sweep_flops()) == pytest.approx(10)
+    assert gpu.seconds(tiny, 50 * tiny.sweep_flops()) == 3  # it waits for launches
+    assert gpu.basis == "measured on one NVIDIA H100, 7B in bfloat16"
+    assumed = one_gpu([cpu])
+    assert assumed.rate < H100
+    assert assumed.basis.startswith("assumed")
 
 
 def test_tables_and_picture_are_made_of_the_records_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,5 +77,4 @@ def test_a_run_measures_what_is_missing_and_keeps_what_is_there(
     again = measuring.measure(TINY, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again["prompts"] == records["prompts"]
-    large = {"device": "CPU, 2 threads", "scale": []}
-    assert set(machines_table(again, large)["70B"][:2]) == {"does not fit"}
+    assert set(machines_table(again, [])["70B"][:2]) == {"does not fit"}

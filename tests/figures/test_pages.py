@@ -24,6 +24,8 @@ def test_every_study_has_a_page_that_the_list_names() -> None:
     assert studies == {page.parent.name for page in PAGES[1:]}
     listed = set(re.findall(r"\]\((\w+)/README\.md\)", (FIGURES / "README.md").read_text(encoding="utf-8")))
     assert listed == studies
+    in_the_site = set(re.findall(r"- figures/(\w+)/README\.md\n", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert in_the_site == studies
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)

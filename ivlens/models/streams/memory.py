@@ -14,7 +14,8 @@ LEAST = 64 << 20  # or these bytes, where a model is small
 def rows_that_fit(model: Any, longest: int, dtype: torch.dtype | None = None) -> int:
     """Rows of streams of prompts of up to ``longest`` tokens whose activations take a sixth of the weights' memory.
 
-    They are also bounded by half of the free memory, next to a block widened to ``dtype``.
+    Of small models they take ``LEAST`` bytes. They are also bounded by half of the free memory, next to a block widened
+    to ``dtype``.
     """
     cfg = model.cfg
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

@@ -15,8 +15,8 @@ from ..precision import in_dtype
 from ..runs import final_norm
 
 LOGITS_AT_ONCE = 1 << 19  # about 2 MB of logits: a block of the vocabulary that stays in cache,
-ROWS = 256  # of several prompts that are read together; more are no faster
-COLUMNS = 256  # and is a multiple of these: matrix products of odd sizes are up to a tenth slower
+ROWS = 256  # of several prompts that are read together
+COLUMNS = 256  # and is a multiple of these: matrix products of odd sizes are slower
 
 
 def answer_scores(

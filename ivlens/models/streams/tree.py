@@ -1,6 +1,6 @@
 """Texts that begin alike, with one row for each token that they share: a tree of tokens, and attention within it.
 
-Prompts of one task share their instruction, often a third of their tokens, and the options of a question all of it.
+Prompts of one task share their instruction, and the options of a question all of it.
 """
 
 from collections.abc import Iterator, Sequence
