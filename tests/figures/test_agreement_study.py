@@ -9,14 +9,19 @@ from figures.agreement import study
 from figures.agreement.study import AgreementConfig, write
 
 AGREEMENT = Path(__file__).parents[2] / "figures" / "agreement"
-SMALL = AgreementConfig(tasks=("present-past",), corruptions=(("no-instruction", 1),), n_clean=2, n_corrupted=2)
+SMALL = AgreementConfig(
+    tasks=("present-past",), corruptions=(("no-instruction", 1),), n_clean=2, n_corrupted=2,
+    position_tasks=("present-past",), parts=("mlp",), n_bare=1,
+)  # fmt: skip
 
 
 def test_missing_records_alone_are_measured(tmp_path: Path, smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "load_model", lambda name: smollm2)
     (path,) = write(tmp_path, config=SMALL)
-    cells = path.read_text().splitlines()[2].split(" | ")
-    assert float(cells[3]) > 0.9
+    heads, positions = (table.splitlines()[2].split(" | ") for table in path.read_text().split("\n\n"))
+    assert float(heads[3]) > 0.9
+    assert positions[:2] == ["| present-past", "mlp"]
+    assert 0.3 < float(positions[2]) < 1
     monkeypatch.setattr(study, "load_model", lambda name: pytest.fail("a model was loaded"))
     before = path.read_text()
     (path,) = write(tmp_path, config=SMALL)
