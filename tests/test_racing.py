@@ -113,7 +113,7 @@ def test_prompts_of_two_kinds_are_no_race_as_the_docs_say() -> None:
     assert min(found) < 0.5
 
 
-def test_with_heavy_tails_some_heads_are_lost_as_the_theory_says() -> None:
+def test_with_heavy_tails_some_heads_are_lost_as_the_docs_say() -> None:
     """Noise of Student's t with 2 degrees of freedom, which has no variance."""
     generator, n, heads, k, races = torch.Generator().manual_seed(0), 50, 60, 10, 60
     found = []

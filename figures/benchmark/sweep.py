@@ -6,8 +6,8 @@ SmolLM2 in float32, every head patched with its mean at a prompt's last token; o
 that is compared takes turns in one process, and medians over rounds of the ratios within a round are told. Methods
 that run a forward pass a head do so for some of the heads and are scaled to all (``--full``: for all). The command
 fails where a method that should be exact differs from float64. ``python -m figures benchmark`` draws the record
-that ``--out`` writes. ``--parts`` measures some parts anew and puts them into that record, which must be of this
-machine with these versions.
+that ``--out`` writes. ``--parts`` measures some parts anew, in as many rounds, and puts them into that record, which
+must be of this machine with these versions.
 """
 
 import argparse
@@ -93,12 +93,12 @@ def oracle_of(folder: Path, job: Job, heads: list[Head]) -> Tensor:
     return oracle
 
 
-def circumstances(of: Subject, rounds: int) -> dict[str, Any]:
+def circumstances(of: Subject) -> dict[str, Any]:
     """What was measured where, and with what."""
     facts, tokens = model_facts(of.model), of.tokens(of.prompts()[0])
     return {
         "model": {name: facts[name] for name in ("source", "weights_sha256", "dtype", "n_layers", "n_heads")},
-        "task": of.means.task, "tokens": tokens, "rounds": rounds,
+        "task": of.means.task, "tokens": tokens,
         "sweep, GFLOP": shown(flops(sweep_products(of.model.cfg, tokens)) / 1e9),
     } | machine_and_versions()  # fmt: skip
 
@@ -121,12 +121,14 @@ def with_ratios(record: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:
     return {"ratios": [*{(row["ratio"], row["forward pass"], row["threads"]): row for row in every}.values()]}
 
 
-def to_complete(out: Path | None, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The record in ``out``, of which some parts are measured anew in the circumstances ``about``."""
+def to_complete(out: Path | None, about: Mapping[str, Any], counts: Sequence[int]) -> dict[str, Any]:
+    """The record in ``out``, parts of which are measured anew with these numbers of threads, ``about`` as it was."""
     if out is None:
         raise SystemExit("--parts needs --out, the record that they are put into")
     record = load_benchmark(out)
-    if differ := [name for name, value in about.items() if record.get(name) != value]:
+    now = {**about, "numbers of threads": set(counts)}
+    then = {**record, "numbers of threads": {row["threads"] for row in record["contenders"]}}
+    if differ := [name for name, value in now.items() if name != "rounds" and then.get(name) != value]:
         raise SystemExit(f"{out} was measured with other {' and '.join(differ)}: measure all parts")
     return record
 
@@ -138,12 +140,13 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="run every head with every method (hours on 2 cores)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="put these into --out's record")
     options = parser.parse_args()
-    counts, rounds = sorted({1, torch.get_num_threads()}), options.rounds
+    counts = sorted({1, torch.get_num_threads()})
 
     folder, of = smollm2()
-    record = circumstances(of, rounds)
+    record = {**circumstances(of), "rounds": options.rounds}
     if set(options.parts) != set(PARTS):
-        record = to_complete(options.out, record)
+        record = to_complete(options.out, record, counts)
+    rounds = record["rounds"]
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "contenders": lambda: {"contenders": contender_rows(folder, of, rounds, counts, full=options.full)},
         "forward": lambda: with_ratios(record, forward_ratios(of, rounds, counts)),

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ivlens import indirect_effects, load_model, load_task, mean_head_activations
 from ivlens.effects.racing import FIRST, race, race_heads
+from ivlens.errors import RecordError
 from ivlens.files import safe_name
 from ivlens.models import Model
 from ivlens.records import HeadEffects, RacedEffects, write_text
 from ivlens.stats import bootstrap_mean
-from ivlens.tasks import Task
+from ivlens.vocabulary import Corruption
 
 from ..benchmark.machine import machine_and_versions
 from ..benchmark.measures import shown, threads
@@ -31,28 +32,47 @@ from ..pages import load_or_measure, read_json, write_tables
 
 TIMES = "times.json"
 OVER_TASKS = {"fewest found": "min", "at most": "max"}  # of other columns the mean
-PLAIN = ("race / sweep", "with means")  # columns that are no fractions in percent
+RATIOS = ("race / sweep", "with means")  # the other columns are percentages
+HELD = ("intervals that hold", "of heads out at once", "of finalists", "the sweep's")
+NUMBERS = ("k", "swept", "raced", "n_clean")  # of the config, on which records depend
+COMMAND = "python -m figures racing --fresh"
 logger = logging.getLogger("ivlens")
 
 
 @dataclass(frozen=True)
 class RacingConfig:
-    """Tasks, and the numbers of prompts of their train splits: ``swept`` ones, of which every race draws ``raced``.
+    """Tasks for each kind of corrupted prompts with its demonstrations, and numbers of prompts of their train splits.
 
-    ``draws`` without replacement say whether heads are found; ``resamples`` with replacement, of which the mean over
-    all swept prompts is the truth, say whether intervals hold. ``n_clean`` prompts give the means.
+    Of ``swept`` prompts every race draws ``raced``: ``draws`` times without replacement, which says whether heads are
+    found; ``resamples`` times with replacement, which says whether intervals hold the mean over all swept prompts.
+    ``n_clean`` prompts give the means.
     """
 
-    tasks: tuple[str, ...] = (
-        "adjective-comparative", "antonym", "choose-last-of-3", "country-capital", "english-french", "hypernym",
-        "lowercase-first-letter", "present-past", "sentiment", "verb-gerund",
+    tasks: tuple[tuple[Corruption, int, tuple[str, ...]], ...] = (
+        ("no-instruction", 2, (
+            "adjective-comparative", "antonym", "choose-last-of-3", "country-capital", "english-french", "hypernym",
+            "lowercase-first-letter", "present-past", "sentiment", "verb-gerund",
+        )),
+        ("shuffled-labels", 5, ("antonym", "country-capital", "english-french", "present-past")),
     )  # fmt: skip
     k: int = 20
     swept: int = 75
     raced: int = 50
-    draws: int = 5
-    resamples: int = 20
     n_clean: int = 50
+    draws: int = 100
+    resamples: int = 200
+
+
+class Condition(NamedTuple):
+    """A task, and how its prompts hide it."""
+
+    corruption: Corruption
+    shots: int
+    task: str
+
+    @property
+    def name(self) -> str:
+        return f"{safe_name(self.task)}.{self.corruption}"
 
 
 class Measured(NamedTuple):
@@ -63,18 +83,27 @@ class Measured(NamedTuple):
 
 
 def write(folder: Path, *, fresh: bool = False, config: RacingConfig | None = None) -> list[Path]:
-    """Write the table into ``folder`` from the records there; missing ones, or with ``fresh`` all, are measured."""
+    """Write a table per kind of prompts into ``folder`` from the records there; missing ones, or with ``fresh`` all,
+    are measured.
+
+    Raises:
+        RecordError: records there are of other numbers of prompts.
+    """
     config = config or RacingConfig()
     measured = load_or_measure(folder / "records", partial(_loaded, config), partial(_measured, config), fresh)
-    rows = [
-        {"task": task, **_found(each.effects, config), **_held(each.effects, config), **_costs(each.seconds)}
-        for task, each in measured.items()
+    rows = {
+        what: {"task": what.task, **_found(each.effects, config), **_held(each.effects, config), **_costs(each.seconds)}
+        for what, each in measured.items()
+    }
+    tables = [
+        _with_all(pd.DataFrame([row for what, row in rows.items() if what.corruption == corruption])).apply(_in_words)
+        for corruption, _, _ in config.tasks
     ]
-    return [write_tables(folder / "tables.md", _with_all(pd.DataFrame(rows)).apply(_in_words))]
+    return [write_tables(folder / "tables.md", *tables)]
 
 
 def _with_all(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the tasks, and one of all: means, but the least or the most of what is one."""
+    """The rows of the tasks, and one of all: means, the minimum of "fewest found", the maximum of "at most"."""
     over = {name: OVER_TASKS.get(name, "mean") for name in rows.columns[1:]}
     return pd.concat([rows, pd.DataFrame([{"task": "all", **rows.agg(over)}])])
 
@@ -83,7 +112,7 @@ def _in_words(column: pd.Series) -> pd.Series:
     """A column as the page has it: fractions of streams and intervals in percent, the others with two decimals."""
     if column.name == "task":
         return column
-    style = "{:.2f}" if column.name in PLAIN else "{:.1%}"
+    style = "{:.2f}" if column.name in RATIOS else "{:.1%}"
     return column.map(style.format)
 
 
@@ -106,19 +135,20 @@ def _found(swept: HeadEffects, config: RacingConfig) -> dict[str, float]:
 def _held(swept: HeadEffects, config: RacingConfig) -> dict[str, float]:
     """Of the 95% intervals of a race and of a sweep, the fraction that hold the mean over all prompts."""
     values = swept.values.flatten(1)
-    truth, race_held, at_once, sweep_held = values.mean(0), [], [], []
+    truth = values.mean(0)
+    held: dict[str, list[Tensor]] = {name: [] for name in HELD}
     for seed in range(config.resamples):
         generator = torch.Generator().manual_seed(seed)
         drawn = values[torch.randint(len(values), (config.raced,), generator=generator)]
         raced = _race(drawn, config.k)
-        low, high = raced.interval()
-        race_held.append((low[0] <= truth) & (truth <= high[0]))
-        at_once.append(race_held[-1][raced.n_prompts[0] == FIRST])
+        (low,), (high,) = raced.interval()
+        inside = (low <= truth) & (truth <= high)
         low, high = bootstrap_mean(drawn, resamples=500, seed=seed)
-        sweep_held.append((low <= truth) & (truth <= high))
-    names = ("intervals that hold", "of heads out at once", "the sweep's")
-    fractions = [torch.cat(each).double().mean().item() for each in (race_held, at_once, sweep_held)]
-    return dict(zip(names, fractions, strict=True))
+        of_sweep = (low <= truth) & (truth <= high)
+        parts = (inside, inside[raced.n_prompts[0] == FIRST], inside[raced.finalists[0]], of_sweep)
+        for name, part in zip(HELD, parts, strict=True):
+            held[name].append(part)
+    return {name: torch.cat(each).double().mean().item() for name, each in held.items()}
 
 
 def _race(values: Float[Tensor, "prompt head"], k: int) -> RacedEffects:
@@ -136,33 +166,44 @@ def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
     return {"race / sweep": raced / sweep, "with means": (means + raced) / (means + sweep)}
 
 
-def _loaded(config: RacingConfig, folder: Path) -> dict[str, Measured]:
-    """The saved effects and CPU seconds of every task.
+def _conditions(config: RacingConfig) -> list[Condition]:
+    return [Condition(corruption, shots, task) for corruption, shots, tasks in config.tasks for task in tasks]
+
+
+def _loaded(config: RacingConfig, folder: Path) -> dict[Condition, Measured]:
+    """The saved effects and CPU seconds.
 
     Raises:
-        RecordError: one is missing.
+        RecordError: one is missing, or of other numbers of prompts.
     """
-    seconds = read_json(folder / TIMES, "python -m figures racing", config.tasks)
-    return {task: Measured(HeadEffects.load(_path(folder, task)), seconds[task]) for task in config.tasks}
+    times = read_json(folder / TIMES, COMMAND, [what.name for what in _conditions(config)])
+    for name, each in times.items():
+        if any(each["settings"].get(setting) != getattr(config, setting) for setting in NUMBERS):
+            raise RecordError(f"{name} with the numbers of {config}", f"{each['settings']}", COMMAND)
+    return {
+        what: Measured(HeadEffects.load(_path(folder, what)), times[what.name]["seconds"])
+        for what in _conditions(config)
+    }
 
 
-def _measured(config: RacingConfig, folder: Path) -> dict[str, Measured]:
-    """Every task's effects, and the CPU seconds of one thread; tasks that are there already are kept."""
+def _measured(config: RacingConfig, folder: Path) -> dict[Condition, Measured]:
+    """Every condition's effects, and the CPU seconds of one thread; those that are there already are kept."""
     model = load_model("smollm2")
-    times = json.loads((folder / TIMES).read_text()) if (folder / TIMES).exists() else machine_and_versions()
-    for task in config.tasks:
-        if task in times and _path(folder, task).exists():
+    times = json.loads((folder / TIMES).read_text()) if (folder / TIMES).exists() else {}
+    settings = {name: getattr(config, name) for name in NUMBERS} | machine_and_versions()
+    for what in _conditions(config):
+        if what.name in times and _path(folder, what).exists():
             continue
-        logger.info("%s: a sweep and a race", task)
-        times[task] = _measure(model, load_task(task), config, _path(folder, task))
+        logger.info("%s: a sweep and a race", what.name)
+        times[what.name] = {"seconds": _measure(model, what, config, _path(folder, what)), "settings": settings}
         write_text(folder / TIMES, json.dumps(times, indent=1) + "\n")
     return _loaded(config, folder)
 
 
-def _measure(model: Model, task: Task, config: RacingConfig, path: Path) -> dict[str, float]:
+def _measure(model: Model, what: Condition, config: RacingConfig, path: Path) -> dict[str, float]:
     """Save the effects on all swept prompts; return the CPU seconds of means, sweep and race on the first of them."""
-    clean = task.prompts(config.n_clean, shots=2, split="train")
-    corrupted = task.prompts(config.swept, shots=2, split="train", corruption="no-instruction")
+    draw = partial(load_task(what.task).prompts, shots=what.shots, split="train")
+    clean, corrupted = draw(config.n_clean), draw(config.swept, corruption=what.corruption)
     raced = corrupted[: config.raced]
     with threads(1):
         means = mean_head_activations(model, clean)
@@ -185,5 +226,5 @@ def _cpu_seconds(run: Callable[[], object]) -> float:
     return shown(time.process_time() - started)
 
 
-def _path(folder: Path, task: str) -> Path:
-    return folder / f"{safe_name(task)}.safetensors"
+def _path(folder: Path, what: Condition) -> Path:
+    return folder / f"{what.name}.safetensors"

@@ -76,9 +76,9 @@ def locate_heads(
             model's own).
         split: examples that prompts are drawn from: "train", "validation", "test" or "all".
         seed: seed of the prompts.
-        race: measure heads only as long as they may be among the strongest: with 50 prompts on a CPU, some three tenths
-            of the sweep's time for nearly always the same heads (``ivlens.effects.racing``, ``figures/racing``); not
-            for prompts of several kinds that need different heads.
+        race: measure heads only as long as they may be among the strongest: with 50 bare prompts on a CPU, some three
+            tenths of the sweep's time for nearly always the same heads (``ivlens.effects.racing``, ``figures/racing``);
+            not for prompts of several kinds that need different heads.
         k: how many of the strongest heads a race is for. Without a race it does not count.
         n_jobs: workers that share the work. None: what ``joblib.parallel_config`` says.
 

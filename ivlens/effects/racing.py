@@ -12,7 +12,7 @@ heads drop out. So a head of the sweep's top k is lost with probability of at mo
 them are found on average. It is "about" because effects are not normal, and because the k-th strongest is itself
 estimated; tests/test_racing.py measures it on made-up effects. It does not hold where the first few prompts do not show
 what others do: of prompts of two kinds that need different heads, the first may all be of one kind, and the heads of
-the other drop out. With heavy tails (Student's t with 2 degrees of freedom) some 2% are lost.
+the other drop out. With heavy tails (Student's t with 2 degrees of freedom) 2 to 3% are lost.
 """
 
 from collections.abc import Callable, Sequence

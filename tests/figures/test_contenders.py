@@ -138,12 +138,13 @@ def test_four_options_are_measured_beside_one(tiny: tuple[Path, Any]) -> None:
 
 def test_parts_are_put_into_a_record_of_the_same_circumstances_alone() -> None:
     record = load_benchmark(RECORD)
-    about = {name: record[name] for name in ("model", "tokens", "rounds", "machine", "versions")}
-    assert to_complete(RECORD, about) == record
-    with pytest.raises(SystemExit, match="other rounds and versions: measure all parts"):
-        to_complete(RECORD, about | {"rounds": 99, "versions": {}})
+    about = {name: record[name] for name in ("model", "tokens", "machine", "versions")} | {"rounds": 99}
+    counts = sorted({row["threads"] for row in record["contenders"]})
+    assert to_complete(RECORD, about, counts) == record  # in its own number of rounds
+    with pytest.raises(SystemExit, match="other versions and numbers of threads: measure all parts"):
+        to_complete(RECORD, about | {"versions": {}}, counts[:1])
     with pytest.raises(SystemExit, match="needs --out"):
-        to_complete(None, about)
+        to_complete(None, about, counts)
 
 
 def test_prompts_at_once_share_the_products_with_weights_alone() -> None:

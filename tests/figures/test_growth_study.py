@@ -41,15 +41,19 @@ def test_a_machine_divides_work_by_its_workers_or_cannot_hold_the_weights() -> N
 
 
 def test_the_rate_of_a_gpu_is_measured_where_there_was_one_and_else_marked_as_assumed() -> None:
-    small, large = ({"weights": "bfloat16", "prompts": 50, "sweep, s": seconds} for seconds in (3.0, 10.0))
-    cpu = {"device": "CPU, 2 threads", "racing": [small]}
+    small, large = (
+        {"model": model, "weights": "bfloat16", "prompts": 50, "sweep, s": seconds}
+        for model, seconds in (("SmolLM2", 3.0), ("random, 32 layers x 32 heads, d_model 4096", 10.0))
+    )
+    cpu = {"device": "CPU, 2 threads", "racing": [small, large]}
     gpu = one_gpu([cpu, {"device": "NVIDIA H100", "racing": [small, large]}])
     tiny, _, shape, _ = SHAPES
     assert gpu.rate == pytest.approx(5 * shape.sweep_flops())
     assert gpu.seconds(shape, 50 * shape.sweep_flops()) == pytest.approx(10)
     assert gpu.seconds(tiny, 50 * tiny.sweep_flops()) == 3  # it waits for launches
     assert gpu.basis == "measured on one NVIDIA H100, 7B in bfloat16"
-    assumed = one_gpu([cpu])
+    half = large | {"model": "random, 16 layers x 32 heads, d_model 4096"}
+    assumed = one_gpu([cpu, {"device": "NVIDIA H100", "racing": [small, half]}])
     assert assumed.rate < H100
     assert assumed.basis.startswith("assumed")
 
