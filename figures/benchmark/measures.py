@@ -29,6 +29,18 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
+def cpu_seconds(run: Callable[[], object], rounds: int, *, warm: bool = True) -> float:
+    """Median CPU time of a run, where ``warm`` after one that is not timed; other programs change it little."""
+    if warm:
+        run()
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        run()
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
 def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
     """Each run's seconds in each round: the median of ``repeats`` in a row."""
     times: dict[str, list[float]] = {name: [] for name in runs}

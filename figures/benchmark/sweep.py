@@ -110,9 +110,8 @@ def contender_rows(
     job = job_of(of.model, of.prompts()[0], of.means)
     heads = job.heads if full else evenly_spaced(job.heads, of.model.cfg.n_heads)
     say(f"{len(heads)} of {len(job.heads)} heads where a head is a forward pass")
-    return compare(
-        all_contenders(folder, of.model, of.stock), job, heads, oracle_of(folder, job, heads), rounds, counts
-    )
+    oracle = oracle_of(folder, job, heads)  # before the contenders, whose models would be held beside it
+    return compare(all_contenders(folder, of.model, of.stock), job, heads, oracle, rounds, counts)
 
 
 def with_ratios(record: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import contextlib
 import io
 import json
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ivlens.records import write_text
 
 from .floor import Product, products_alone
 from .machine import machine_and_versions
-from .measures import say, shown, threads
+from .measures import cpu_seconds, say, shown, threads
 
 KEPT = ("present-past", "singular-plural", "antonym")
 NEW = "lowercase-first-letter"
@@ -63,11 +63,7 @@ def seconds_alone(products: Counter[Product]) -> float:
     by_arithmetic = sorted(products, key=lambda each: each.flops * products[each], reverse=True)
     timed, flops = 0.0, 0
     for each in by_arithmetic[:LARGE]:
-        run = products_alone([each])
-        run()
-        started = time.process_time()
-        run()
-        timed += products[each] * (time.process_time() - started)
+        timed += products[each] * cpu_seconds(products_alone([each]), 1)
         flops += products[each] * each.flops
     rest = sum(products[each] * each.flops for each in by_arithmetic[LARGE:])
     return timed * (1 + rest / flops)
@@ -106,9 +102,7 @@ def measured(names: Sequence[str]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as timed, tempfile.TemporaryDirectory() as counted, threads(1):
         for name, run in VERBS.items():
             say(f"{name} ...")
-            started = time.process_time()
-            run(Path(timed))
-            seconds = time.process_time() - started
+            seconds = cpu_seconds(partial(run, Path(timed)), 1, warm=False)
             if name not in names:  # needed by others, as the checkpoint is
                 continue
             if name != "train":

@@ -56,7 +56,7 @@ class Shape:
 class Machine:
     """A machine: how many workers, each with its rate in operations per second and its memory.
 
-    ``least``: seconds that any sweep of ``PROMPTS`` prompts takes on one of them; None where that is not known.
+    ``least``: seconds that any sweep of ``PROMPTS`` prompts takes on one of them, as far as is known.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Machine:
     rate: float
     gib: float
     basis: str
-    least: float | None = None
+    least: float = 0.0
 
     def seconds(self, shape: Shape, work: float) -> float | None:
         """Seconds of ``work``; None where the weights do not fit. A model that takes several workers' memory runs in
         as many of them, one at work at a time."""
         groups = self.workers // math.ceil(shape.gib / (FREE * self.gib))
-        return max(work / self.rate, self.least or 0) / groups if groups else None
+        return max(work / self.rate, self.least) / groups if groups else None
 
 
 SHAPES = (

@@ -7,8 +7,6 @@ floating-point operations of the sweep's matrix products, so that the growth mea
 
 import gc
 import json
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +20,7 @@ from ivlens.scoring import ids
 
 from ..benchmark.floor import flops, sweep_products
 from ..benchmark.machine import machine_and_versions
-from ..benchmark.measures import say, shown, threads
+from ..benchmark.measures import cpu_seconds, say, shown, threads
 from ..benchmark.memory import RESET, extra, give_back_at_once
 from ..benchmark.random_llama import random_llama
 from ..pages import read_json
@@ -116,18 +114,6 @@ def _along(config: GrowthConfig, axis: str, sizes: tuple[int, ...], tokenizer: A
         })  # fmt: skip
         say(f"  {rows[-1]}")
     return rows
-
-
-def cpu_seconds(run: Callable[[], object], rounds: int, *, warm: bool = True) -> float:
-    """Median CPU time of a run, where ``warm`` after one that is not timed; other programs change it little."""
-    if warm:
-        run()
-    times = []
-    for _ in range(rounds):
-        started = time.process_time()
-        run()
-        times.append(time.process_time() - started)
-    return statistics.median(times)
 
 
 def _sweep(config: GrowthConfig, axis: str, size: int, tokenizer: Any) -> Case:

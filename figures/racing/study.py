@@ -5,7 +5,6 @@ Prompts are swept once. Every value of a race is the sweep's, so races over othe
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from ivlens.stats import bootstrap_mean
 from ivlens.vocabulary import Corruption
 
 from ..benchmark.machine import machine_and_versions
-from ..benchmark.measures import shown, threads
+from ..benchmark.measures import cpu_seconds, shown, threads
 from ..pages import load_or_measure, read_json, write_tables
 
 TIMES = "times.json"
@@ -215,15 +214,9 @@ def _measure(model: Model, what: Condition, config: RacingConfig, path: Path) ->
                 stream_dtype=None, n_jobs=1,
             ),
         }  # fmt: skip
-        seconds = {name: _cpu_seconds(run) for name, run in runs.items()}
+        seconds = {name: shown(cpu_seconds(run, 1, warm=False)) for name, run in runs.items()}
         indirect_effects(model, corrupted, means).save(path)
     return seconds
-
-
-def _cpu_seconds(run: Callable[[], object]) -> float:
-    started = time.process_time()
-    run()
-    return shown(time.process_time() - started)
 
 
 def _path(folder: Path, what: Condition) -> Path:
