@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from ivlens import Repair, views
 from ivlens.models import cache_folder
@@ -14,6 +15,7 @@ from .measure import Checkpoint, RepairStudyConfig, load_repairs, measured
 LOST = 0.5  # of the old abilities, from which a checkpoint counts as destroyed
 KEPT, LEARNED = 0.95, 0.98  # the goal: of the base's accuracy on old tasks, of the checkpoint's own on new ones
 CONTROLS = ("random bands", "random change")
+FIRST = ("smollm2", "plain")  # model and method of the first picture, which the front page shows
 SETTLED_ON = ("smollm2", 2e-4, 0)  # model, rate and seed of the checkpoints that were looked at while the rule was made
 
 
@@ -33,11 +35,18 @@ def write(
         lambda records: measured(records, cache_folder() / "repair", config), fresh,
     )  # fmt: skip
     rows = rows_of(repairs)
-    title, facts = "Checkpoints before and after repair", "old tasks that nothing was chosen on; a point per checkpoint"
-    figure = views.tradeoff_scatter(points_of(rows), title=title, facts=facts)
-    image = views.save_figure(figure, folder / f"repair.{kind}")
+    shown = (rows[["source", "method"]] == FIRST).all(axis=1)
+    images = [
+        views.save_figure(_picture(group), folder / f"{name}.{kind}")
+        for name, group in (("repair", rows[shown]), ("repair-others", rows[~shown])) if len(group)
+    ]  # fmt: skip
     tables = methods_table(rows), goal_table(rows), controls_table(repairs), checkpoints_table(rows)
-    return [image, write_tables(folder / "tables.md", *tables)]
+    return [*images, write_tables(folder / "tables.md", *tables)]
+
+
+def _picture(rows: pd.DataFrame) -> go.Figure:
+    facts = "a line from each checkpoint to its repaired one; old tasks that nothing was chosen on"
+    return views.tradeoff_scatter(points_of(rows), title="Checkpoints before and after repair", facts=facts)
 
 
 def rows_of(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
@@ -64,6 +73,7 @@ def points_of(rows: pd.DataFrame) -> pd.DataFrame:
             "method": rows["method"] + name, "setting": rows["sequence"] + ", seed " + rows["seed"].astype(str),
             "learned": rows[f"learned {when}"], "kept": rows[f"kept {when}"], "base_kept": rows["base"],
             "panel": rows["source"] + ", " + rows["method"] + ", rate " + rows["rate"].map("{:g}".format),
+            "joined": rows["sequence"] + ", seed " + rows["seed"].astype(str),
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 

@@ -1,6 +1,8 @@
 """What training methods keep against what they learn: one point per setting, and each method's frontier."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,9 +16,18 @@ from .style import FAINT, INK, LINE_COLOURS, SYMBOLS, plain
 from .tables import check_columns
 
 NEEDED = ("method", "setting", "learned", "kept")
-OPTIONAL = {"panel": "", "chosen": False, "learned_error": math.nan, "kept_error": math.nan, "base_kept": math.nan}
+ERRORS = {"learned": "learned_error", "kept": "kept_error"}
+OPTIONAL = {
+    "panel": "",
+    "joined": "",
+    "chosen": False,
+    "base_kept": math.nan,
+    **dict.fromkeys(ERRORS.values(), math.nan),
+}
 GAPS = Size(58, 52)
-TICK_STEPS = (0.01, 0.02, 0.05, 0.2)
+TICK_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)
+LEAST_SPAN = 0.05  # of an axis
+FROM_ZERO = 0.2  # accuracies below have an axis that starts at 0
 LABEL_WIDTH = 26  # characters of a line of the legend
 
 
@@ -24,11 +35,13 @@ LABEL_WIDTH = 26  # characters of a line of the legend
 def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: str = "") -> go.Figure:
     """Accuracy kept on old tasks over accuracy on new ones, 0 to 1: a point per setting of each method.
 
-    A line joins a method's best settings: those that none of its other settings beats in both learning and keeping.
+    A line joins a method's best settings: those that none of its other settings beats in both learning and keeping; or,
+    where ``joined`` is given, the points that have the same text there.
 
     Args:
         frame: the columns method, setting (a text), learned and kept; where known learned_error and kept_error
-            (standard errors, drawn to both sides), chosen (drawn larger), panel, and base_kept (a dashed line).
+            (standard errors, drawn to both sides), chosen (drawn larger), panel, base_kept (a dashed line), and joined
+            (what each point is of, such as a checkpoint before and after its repair).
         title: plain text.
         facts: plain text under the title.
 
@@ -49,23 +62,21 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     if not (len(frame) and ((accuracies >= 0) & (accuracies <= 1)).all()):
         raise ArgumentError("one point or more, accuracies being from 0 to 1", f"{accuracies.tolist()}"[:80])
     methods = list(dict.fromkeys(frame["method"]))
-    frame = pd.DataFrame(OPTIONAL, frame.index).assign(**frame).fillna({"panel": ""})
+    frame = pd.DataFrame(OPTIONAL, frame.index).assign(**frame).fillna({"panel": "", "joined": ""})
     groups = {str(name): group for name, group in frame.groupby("panel", sort=False)}
-    start = _axis_start(frame)
+    axes = {name: _axis(frame, name) for name in ERRORS}
     right, legend_height = legend_size([line for name in methods for line in plain(name, LABEL_WIDTH).split("<br>")])
     margins = Margins(left=60, right=right, bottom=52)
     columns = columns_for(len(groups), 330, GAPS.width, margins)
     width = min(panel_width(columns, GAPS.width, margins), 460)
     size = Size(width, max(360, legend_height * columns // len(groups)))
     heading = "What is kept against what is learned" if title is None else title
-    legend = f"{_marks(frame, start)}\n{facts}"
+    legend = f"{_marks(frame, axes)}\n{facts}"
     draft, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, legend)
     for group, panel in zip(groups.values(), panels, strict=True):
         _draw_panel(draft, group, methods, panel)
-    kept = {"title": {"text": "accuracy kept on old tasks"}, "range": [-0.045, 1.06], "dtick": 0.2, "zeroline": False}
-    learned = {"title": {"text": "accuracy on new tasks"}, "zeroline": False} | _learned_range(frame, start)
-    draft.update_yaxes(kept)
-    draft.update_xaxes(learned)
+    draft.update_xaxes({"title": {"text": "accuracy on new tasks"}} | axes["learned"])
+    draft.update_yaxes({"title": {"text": "accuracy kept on old tasks"}} | axes["kept"])
     draft.layout |= legend_around(draft.traces, methods, itemsizing="trace")
     figure = draft.figure()
     for group, panel in zip(groups.values(), panels, strict=True):
@@ -76,24 +87,34 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
 
 
 def _draw_panel(draft: Draft, group: pd.DataFrame, methods: list[str], panel: dict[str, int]) -> None:
-    """Draw one panel: points, frontiers over them, and chosen points on top."""
+    """Draw one panel: points, the lines that join them, and chosen points on top."""
     by_method = [_traces(points, methods.index(str(name))) for name, points in group.groupby("method", sort=False)]
-    for traces in zip(*by_method, strict=True):
+    every, frontiers, chosen = zip(*by_method, strict=True)
+    joined = group[group["joined"].ne("")]
+    for traces in (every, frontiers if joined.empty else [_joined(joined)], chosen):
         draft.add_traces(traces, **panel)
 
 
-def _learned_range(frame: pd.DataFrame, start: float) -> dict[str, list[float]]:
-    """The range and ticks of the axis of new tasks, the same in all panels, since these are compared."""
-    end = max(1.0, (frame["learned"] + frame["learned_error"]).max())
-    pad, step = 0.045 * (end - start), next(each for each in TICK_STEPS if (1 - start) / each < 6)
-    ticks = [start + number * step for number in range(round((1 - start) / step) + 1)]
-    return {"range": [start - pad, end + pad], "tickvals": ticks}
+def _axis(frame: pd.DataFrame, name: str) -> dict[str, Any]:
+    """The range and ticks of an axis, the same in all panels, since these are compared."""
+    error = frame[ERRORS[name]].fillna(0)
+    ends = pd.concat([frame[name] - error, frame[name] + error, frame["base_kept"] if name == "kept" else frame[name]])
+    high = max(float(ends.max()), LEAST_SPAN)
+    low = 0.0 if ends.min() < FROM_ZERO else min(float(ends.min()), high - LEAST_SPAN)
+    step = next((each for each in TICK_STEPS if (high - low) / each < 6), TICK_STEPS[-1])
+    first, last = math.floor(low / step + 1e-9), math.ceil(min(high, 1.0) / step - 1e-9)
+    ticks = [round(number * step, 2) for number in range(first, last + 1)]
+    pad = 0.045 * (ticks[-1] - ticks[0])
+    return {"range": [ticks[0] - pad, max(ticks[-1], high) + pad], "tickvals": ticks, "zeroline": False}
 
 
-def _axis_start(frame: pd.DataFrame) -> float:
-    """Where the axis of new tasks starts: at 0, or at a multiple of 0.05 where all points are above 0.8."""
-    least = (frame["learned"] - frame["learned_error"].fillna(0)).min()
-    return 0.0 if frame["learned"].min() <= 0.8 else math.floor(20 * min(least, 0.95) + 1e-9) / 20
+def _joined(points: pd.DataFrame) -> go.Scatter:
+    """The lines between points of the same thing."""
+    x, y = [], []
+    for _, group in points.groupby("joined", sort=False):
+        x += [*group["learned"], None]
+        y += [*group["kept"], None]
+    return go.Scatter(x=x, y=y, mode="lines", name="joined", hoverinfo="skip", line={"color": FAINT, "width": 1})
 
 
 def _traces(points: pd.DataFrame, number: int) -> tuple[go.Scatter, go.Scatter, go.Scatter]:
@@ -124,15 +145,16 @@ def _traces(points: pd.DataFrame, number: int) -> tuple[go.Scatter, go.Scatter, 
     )  # fmt: skip
 
 
-def _marks(frame: pd.DataFrame, start: float) -> str:
-    """What the marks in use mean, and where the horizontal axis starts if not at 0."""
+def _marks(frame: pd.DataFrame, axes: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the marks in use mean, and where axes start if not at 0."""
     parts = []
-    if frame.groupby(["panel", "method"]).size().max() > 1:
+    if frame["joined"].eq("").all() and frame.groupby(["panel", "method"]).size().max() > 1:
         parts.append("lines join a method's best settings (none learns more and keeps more)")
-    if frame[["learned_error", "kept_error"]].notna().to_numpy().any():
+    if frame[[*ERRORS.values()]].notna().to_numpy().any():
         parts.append("bars: ±1 standard error")
     if frame["chosen"].eq(True).any():
         parts.append("outlined: chosen")
-    if start:
-        parts.append(f"the horizontal axis starts at {start:g}")
+    for name, side in (("learned", "horizontal"), ("kept", "vertical")):
+        if start := axes[name]["tickvals"][0]:
+            parts.append(f"the {side} axis starts at {start:g}")
     return "; ".join(parts)

@@ -54,7 +54,7 @@ def test_a_signal_at_any_moment_ends_in_its_status(number: signal.Signals, works
     process, start = begun(*words, cwd=workshop), time.monotonic()
     assert ended(process)[0] == 0
     whole = time.monotonic() - start
-    for share in (0.01, 0.2, *(rng.random() for _ in range(4))):
+    for share in (0.01, 0.2, rng.random(), rng.random()):
         process = begun(*words, cwd=workshop)
         time.sleep(share * whole)
         process.send_signal(number)

@@ -24,19 +24,22 @@ from ivlens.training.processes import joined_processes
 from parallel_tasks import config, tasks, training
 
 joined = joined_processes()
-with open({out!r} + f"-process-{{joined.rank}}", "w") as file:
+with open(f"process-{{joined.rank}}-of-{{joined.count}}", "w") as file:
     file.write(str(joined.count))
-model = iv.load_model({base!r}, dtype=torch.float64)
-if {kind!r} == "continual":
-    iv.continual(model, tasks[:2], config({guidance!r}), keep=tasks[2:], out={out!r})
-else:
+for case in sys.argv[1:]:
+    kind, guidance, *lora = case.split("-")
+    out = f"{{case}}-{{joined.count}}"
+    model = iv.load_model({base!r}, dtype=torch.float64)
+    if kind == "sequence":
+        iv.continual(model, tasks[:2], config(guidance), keep=tasks[2:], out=out)
+        continue
     prompts = tasks[0].prompts(shots=0, split="train")
     others = tasks[1].prompts(shots=0)
     ability = iv.Ability.of(tasks[1], n=4, shots=1)
-    config = training({guidance!r}, lora={lora!r})
-    run = iv.fine_tune(model, prompts, config, rehearse=others, replay=others, keep=[ability], out={out!r})
+    run = iv.fine_tune(model, prompts, training(guidance, *map(float, lora)), rehearse=others, replay=others,
+                       keep=[ability], out=out)
     if joined.is_first:
-        run.save({out!r} + "/run.safetensors", overwrite=True)
+        run.save(out + "/run.safetensors", overwrite=True)
 """
 TASKS = """
 import ivlens as iv
@@ -68,27 +71,35 @@ def base(tiny_hf: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def ran(base: Path, folder: Path, n_processes: int, kind: str, guidance: str, lora: float | None = None) -> Path:
-    """The folder of the run that the script makes in so many processes."""
-    out = folder / f"{kind}-{n_processes}"
+STEPS = ("steps-plain", "steps-rehearsal-0.0", "steps-rehearsal-0.3", "steps-ewc")  # the last number: LoRA's dropout
+SEQUENCE = "sequence-l2"
+
+
+def launch(folder: Path, base: Path, n_processes: int, *cases: str) -> None:
+    """Run the script's cases in so many processes; each leaves a folder of its name and that number."""
     (folder / "parallel_tasks.py").write_text(TASKS)
-    script = folder / f"{kind}-{n_processes}.py"
-    path = [str(folder), *PATH]
-    script.write_text(SCRIPT.format(path=path, base=str(base), kind=kind, guidance=guidance, out=str(out), lora=lora))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
-    launched = [*launch, str(script)] if n_processes > 1 else [sys.executable, str(script)]
-    done = subprocess.run(launched, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+    script = folder / "script.py"
+    script.write_text(SCRIPT.format(path=[str(folder), *PATH], base=str(base)))
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
+    command = [sys.executable, *(several if n_processes > 1 else []), str(script), *cases]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    files = [Path(f"{out}-process-{index}") for index in range(n_processes)]
+    files = [folder / f"process-{index}-of-{n_processes}" for index in range(n_processes)]
     assert [file.read_text() for file in files] == [str(n_processes)] * n_processes
-    for file in files:
-        file.unlink()  # the same run may be asked for again
-    return out
 
 
-@pytest.mark.parametrize(("guidance", "lora"), [("plain", None), ("rehearsal", 0.0), ("rehearsal", 0.3), ("ewc", None)])
-def test_two_processes_take_the_steps_of_one(base: Path, tmp_path: Path, guidance: str, lora: float | None) -> None:
-    one, two = (ran(base, tmp_path, n, "train", guidance, lora) for n in (1, 2))
+@pytest.fixture(scope="module")
+def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all cases ran in one process and in two."""
+    folder = tmp_path_factory.mktemp("runs")
+    for n_processes in (1, 2):
+        launch(folder, base, n_processes, *STEPS, SEQUENCE)
+    return folder
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_two_processes_take_the_steps_of_one(folder: Path, case: str) -> None:
+    one, two = (folder / f"{case}-{n}" for n in (1, 2))
     alone, together = (iv.TrainingRun.load(out / "run.safetensors") for out in (one, two))
     shown = [name for name in alone.columns if name != "seconds"]
     assert together.columns == alone.columns
@@ -101,14 +112,14 @@ def test_two_processes_take_the_steps_of_one(base: Path, tmp_path: Path, guidanc
             torch.testing.assert_close(states[1][name], weight, rtol=1e-7, atol=1e-9)
 
 
-def test_a_sequence_in_two_processes(base: Path, tmp_path: Path) -> None:
-    one, two = (ran(base, tmp_path, n, "continual", "l2") for n in (1, 2))
-    alone, together = (iv.ContinualRun.load(out / "continual.safetensors") for out in (one, two))
+def test_a_sequence_in_two_processes(folder: Path, base: Path) -> None:
+    one, two = (folder / f"{SEQUENCE}-{n}" / "continual.safetensors" for n in (1, 2))
+    alone, together = (iv.ContinualRun.load(file) for file in (one, two))
     assert len(together.measured) == len(alone.measured) == 9
     for row, other in zip(alone.measured, together.measured, strict=True):
         assert other["probabilities"] == pytest.approx(row["probabilities"], rel=1e-6)
-    again = iv.ContinualRun.load(ran(base, tmp_path, 2, "continual", "l2") / "continual.safetensors")
-    assert again.measured == together.measured
+    launch(folder, base, 2, SEQUENCE)
+    assert iv.ContinualRun.load(two).measured == together.measured
 
 
 def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,32 +244,50 @@ def test_twenty_methods_differ_and_fit_a_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learned", "start", "ticks"), [(0.8, 0, 6), (0.97, 0.95, 6), (0.93, 0.9, 6), (0.86, 0.85, 4), (1.0, 0.95, 6)]
+    ("low", "high", "ticks"),
+    [
+        (0.1, 0.95, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0.4, 0.9, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        (0.86, 0.97, [0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98]),
+        (1.0, 1.0, [0.95, 0.96, 0.97, 0.98, 0.99, 1]),
+        (0.0, 0.0, [0, 0.01, 0.02, 0.03, 0.04, 0.05]),
+    ],
 )
-def test_the_horizontal_axis_is_zoomed_where_all_is_learned(learned: float, start: float, ticks: int) -> None:
-    figure = tradeoff_scatter(points(learned=learned, panel="reported"))
-    axis = figure.layout.xaxis
-    assert axis.tickvals[0] == start > axis.range[0]
-    assert len(axis.tickvals) == ticks
-    assert axis.tickvals[-1] == pytest.approx(1)
-    assert axis.range[1] > 1
-    assert ("the horizontal axis starts at" in facts_of(figure)) is (start > 0)
-    assert (f"the horizontal axis starts at {start:g}" in facts_of(figure)) is (start > 0)
-    assert figure.layout.yaxis.range[0] < 0 < 1 < figure.layout.yaxis.range[1]
+def test_axes_are_zoomed_to_the_points_and_say_where_they_start(low: float, high: float, ticks: list[float]) -> None:
+    ends = [low, high, high, high, high]
+    for side, column in (("horizontal", "learned"), ("vertical", "kept")):
+        figure = tradeoff_scatter(points(**{column: ends}))
+        axis = figure.layout.xaxis if column == "learned" else figure.layout.yaxis
+        assert list(axis.tickvals) == ticks
+        assert axis.range[0] < ticks[0] <= low <= high <= ticks[-1] < axis.range[1]
+        assert (f"the {side} axis starts at {ticks[0]:g}" in facts_of(figure)) is (ticks[0] > 0)
+        assert (f"the {side} axis starts at" in facts_of(figure)) is (ticks[0] > 0)
 
 
-def test_panels_that_are_compared_have_one_horizontal_range() -> None:
+def test_panels_that_are_compared_have_one_range() -> None:
     figure = tradeoff_scatter(pd.concat([points(learned=0.97, panel="one"), points(learned=0.86, panel="two")]))
     one, two = figure.layout.xaxis, figure.layout.xaxis2
     assert one.range == two.range
     assert one.tickvals == two.tickvals
-    assert one.tickvals[0] == 0.85
+    assert one.tickvals[0] == 0.86
 
 
-def test_error_bars_are_inside_the_zoomed_axis() -> None:
-    axis = tradeoff_scatter(points(learned=0.97, learned_error=0.06)).layout.xaxis
-    assert axis.range[0] < 0.91
-    assert axis.range[1] > 1.03
+def test_error_bars_and_the_base_are_inside_the_axes_and_no_tick_is_above_1() -> None:
+    layout = tradeoff_scatter(points(learned=0.97, learned_error=0.06, kept=0.4, base_kept=0.77)).layout
+    assert layout.xaxis.range[0] < 0.91
+    assert layout.xaxis.range[1] > 1.03
+    assert layout.xaxis.tickvals[-1] == 1
+    assert layout.yaxis.range[1] > 0.77
+    assert list(tradeoff_scatter(points(learned_error=2.0)).layout.xaxis.tickvals) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+
+
+def test_points_of_the_same_thing_are_joined_instead_of_the_best_settings() -> None:
+    joined = ["one", "one", "two", "", "two"]
+    figure = tradeoff_scatter(points(joined=joined))
+    [lines] = [trace for trace in figure.data if trace.mode == "lines"]
+    assert (lines.x, lines.y) == ((0.9, 0.4, None, 0.8, 0.7, None), (0.3, 0.8, None, 0.4, 0.35, None))
+    assert "lines join a method's" not in facts_of(figure)
+    assert legend(figure) == ["plain", "guided"]
 
 
 def test_missing_columns_no_rows_and_percentages_are_refused() -> None:
