@@ -130,8 +130,12 @@ def few(texts: Iterable[object], shown: int = 4) -> str:
     """The first few texts, shortened, and how many more there are, for a message."""
     listed = list(texts)
     more = f" and {len(listed) - shown:,} more" if len(listed) > shown else ""
-    short = [text[:60] if isinstance(text, str) else brief(text) for text in listed[:shown]]
+    short = [_shortened(text) if isinstance(text, str) else brief(text) for text in listed[:shown]]
     return ", ".join(short) + more or "(none)"
+
+
+def _shortened(text: str, letters: int = 60) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
 
 
 def reason(error: BaseException, letters: int = 300) -> str:

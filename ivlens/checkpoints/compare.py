@@ -13,9 +13,10 @@ import torch
 
 from ..checks import Count, checked
 from ..effects.checks import check_stream_dtype
-from ..errors import ArgumentError, WorkerError, reason
+from ..errors import ArgumentError, SourceError, WorkerError, reason
 from ..files import held
 from ..models import check_device, worker_device
+from ..models.shapes import check_shapes
 from ..parallel import map_pieces, workers
 from ..progress import ProgressBar
 from ..records import CheckpointComparison, HeadReading
@@ -75,12 +76,14 @@ def compare_checkpoints(
         options: options of ``load_model`` for all models: ``device``, ``dtype``, ``tokenizer``.
 
     Returns:
-        The comparison, the base first; a checkpoint that could not be loaded or compared is named in ``failures``.
+        The comparison, the base first; a checkpoint that could not be loaded or compared is logged as a warning, and
+        named in ``failures``.
 
     Raises:
-        ArgumentError: no checkpoints or tasks, or two of one name; a task that ``config`` gives neither instruction nor
-            demonstrations; with workers, a checkpoint that is a model object.
-        SourceError: the base, or a checkpoint, does not exist; said before anything is loaded.
+        ArgumentError: no checkpoints or tasks, or two of one name; no checkpoint of the base's shape; a task that
+            ``config`` gives neither instruction nor demonstrations; with workers, a checkpoint that is a model object.
+        SourceError: the base, or a checkpoint, does not exist, which is said before anything is loaded; or no
+            checkpoint could be compared.
         UnsupportedError, DownloadError, SourceError: the base cannot be loaded.
         HookError: hooks are active on the base.
         RecordError: ``out`` cannot be written, or another process is at work in it.
@@ -103,6 +106,7 @@ def compare_checkpoints(
     if learned and len(learned) != len(sources):
         raise ArgumentError(f"learned to name a task for each of {len(sources)} checkpoints", f"{len(learned)} names")
     check_sources([CheckpointSource("base", base), *sources])
+    check_shapes(base, {each.name: each.source for each in sources}, all_of_them=False)
     share = workers(n_jobs) > 1 and len(sources) > 1
     sources = [each.for_worker() for each in sources] if share else sources
     with tempfile.TemporaryDirectory() as scratch, held(scratch if out is None else out):
@@ -120,6 +124,11 @@ def compare_checkpoints(
             bar.update()
             outcomes = _by_workers(reference, others, n_jobs, bar) if share else _here(reference, others, bar)
     comparison = _comparison(reference, dict(zip([each.name for each in sources], outcomes, strict=True)), learned)
+    if len(comparison.failures) == len(sources):
+        reasons = "; ".join(f"{name}: {why}" for name, why in comparison.failures.items())
+        raise SourceError("one checkpoint or more that can be compared", f"none ({reasons:.1000})")
+    for name, why in comparison.failures.items():
+        log.warning("%s was not compared: %s", name, why)
     origins = {
         "checkpoints": {each.name: each.text for each in given if each.text},
         "tasks": {task.name: task.source for task in asked if task.source},

@@ -6,7 +6,7 @@ from math import isnan, nan
 from typing import Any, NamedTuple
 
 from ..checks import Fraction, checked
-from ..stats import NOTHING, Interval, prompts_to_decide
+from ..stats import NOTHING, Interval, prompts_to_decide, wilson_interval
 from ..vocabulary import Opinion, Verdict
 
 
@@ -15,7 +15,8 @@ from ..vocabulary import Opinion, Verdict
 class VerdictRule:
     """Thresholds of the verdict on a task, all of them fractions from 0 to 1.
 
-    1. The base answers less than ``known`` of the prompts: not an ability of the base.
+    1. The base answers less than ``known`` of the prompts, with its whole interval: not an ability of the base. Where
+       only the interval reaches ``known``, a fall is one, and no fall is not shown to be one.
     2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
        ``tolerated``, the fall of the answer's mean probability decides, if its whole interval lies on one side of
        ``tolerated`` and the drop of accuracy on the same side; else: not shown to have fallen.
@@ -182,28 +183,39 @@ def decide_verdict(
         n: how many prompts there are.
         probability_fall: the answer's mean probability on the base minus that on the checkpoint.
     """
-    if base_accuracy < rule.known:
-        because = (
-            f"the base's accuracy is {base_accuracy:.0%}; an ability of the base has {rule.known:.0%} or more. More "
-            "demonstrations or an instruction may help"
+    base = Interval(base_accuracy, *wilson_interval(round(base_accuracy * n), n))
+    ability = f"the base's accuracy is {_shown(base)}; an ability of the base has {rule.known:.0%} or more"
+    if base.high < rule.known:
+        return Decision(Verdict.UNKNOWN, f"{ability}. More demonstrations or an instruction may help")
+    fall = _judge_fall(drop, probability_fall, rule.tolerated, n)
+    if fall.verdict is not Verdict.OPEN:
+        return (
+            fall
+            if base.value >= rule.known
+            else _open(Verdict.UNSHOWN, ability, prompts_to_decide(base, n, rule.known))
         )
-        return Decision(Verdict.UNKNOWN, because)
-    because, tolerated = f"accuracy fell by {_points(drop)}", rule.tolerated
+    measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
+    because = "; ".join([fall.because, *map(str, measured)]) + _agreement(measured)
+    return _on_evidence(because, {each.kind: each for each in measured})
+
+
+def _judge_fall(drop: Interval, probability_fall: Interval, tolerated: float, n: int) -> Decision:
+    """Step 2: kept, not shown to have fallen, or fallen, which leaves the rest open."""
+    because = f"accuracy fell by {_points(drop)}"
     if drop.high < tolerated:
         return Decision(Verdict.KEPT, f"{because}, less than {100 * tolerated:.0f}")
-    if drop.low <= tolerated:
-        because += f": the interval holds {100 * tolerated:.0f}"
-        if not isnan(probability_fall.value):
-            because += f"; the answer's probability fell by {_points(probability_fall)}"
-        if probability_fall.high < tolerated and drop.value < tolerated:
-            return Decision(Verdict.KEPT, because)
-        if not (probability_fall.low > tolerated and drop.value > tolerated):
-            needed = [prompts_to_decide(each, n, tolerated) for each in (drop, probability_fall)]
-            same_side = (drop.value - tolerated) * (probability_fall.value - tolerated) > 0
-            return _open(Verdict.UNSHOWN, because, _least(needed if same_side else needed[:1]))
-    measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
-    because = "; ".join([because, *map(str, measured)]) + _agreement(measured)
-    return _on_evidence(because, {each.kind: each for each in measured})
+    if drop.low > tolerated:
+        return Decision(Verdict.OPEN, because)
+    because += f": the interval holds {100 * tolerated:.0f}"
+    if not isnan(probability_fall.value):
+        because += f"; the answer's probability fell by {_points(probability_fall)}"
+    if probability_fall.high < tolerated and drop.value < tolerated:
+        return Decision(Verdict.KEPT, because)
+    if probability_fall.low > tolerated and drop.value > tolerated:
+        return Decision(Verdict.OPEN, because)
+    needed = [prompts_to_decide(each, n, tolerated) for each in (drop, probability_fall)]
+    same_side = (drop.value - tolerated) * (probability_fall.value - tolerated) > 0
+    return _open(Verdict.UNSHOWN, because, _least(needed if same_side else needed[:1]))
 
 
 def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:

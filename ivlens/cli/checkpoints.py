@@ -12,14 +12,16 @@ from ..checkpoints import CheckpointConfig, compare_checkpoints, gate
 from ..checkpoints.gating import Limit, in_words
 from ..checkpoints.run_folders import with_runs
 from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
-from ..errors import ArgumentError, SourceError, few
+from ..errors import ArgumentError, RecordError, SourceError, few
 from ..files import held
+from ..models.shapes import check_shapes, model_shape
 from ..records import CheckpointComparison, write_atomically, write_text
+from ..records.folders import check_folder
 from ..tasks import Task, members
 from ..text import did_you_mean, plural
 from .asked_alike import of_comparison
 from .hand_over import after_comparison
-from .loading import check_alike, given, model_shape
+from .loading import given
 from .sizes import say_comparison
 from .tables import show
 from .targets import check_targets
@@ -27,6 +29,7 @@ from .task_reading import cut_to_splits, read_tasks
 from .wording import as_options
 
 SHOWN = ("checkpoint", "task", "accuracy", "forgetting", "knowledge", "cosine", "norm_ratio", "recovered", "verdict")
+RECORD = "comparison.safetensors"
 STATUS = {"passed": 0, "failed": 1, "undecided": 3}  # 2 is that of arguments that cannot be parsed
 log = logging.getLogger("ivlens")
 
@@ -42,12 +45,13 @@ def run(options: argparse.Namespace) -> int:
     named = with_runs(given_sources)
     sources = {str(each.name): each.source for each in named}
     limits = [*map(Limit.read, options.fail_on)]
-    check_targets(*(options.out / name for name in ("comparison.safetensors", "report.html", "measures/any")))
+    check_targets(*(options.out / name for name in (RECORD, "report.html", "measures/any")))
+    check_folder(options.out, "compare")
     check_sources([CheckpointSource("base", options.base), *name_sources(named, options.base)])
     cut_to_splits(tasks, config)
     if shape := model_shape(options.base):
         config.check_model(*shape)
-    check_alike(options.base, sources)
+    check_shapes(options.base, sources)
     say_comparison(options)
     log.info(f"loading {options.base}, to compare {plural(len(sources), 'checkpoint')} with it")
     with held(options.out):
@@ -63,12 +67,9 @@ def run(options: argparse.Namespace) -> int:
         )
         failures = {name: as_options(reason, options.verb) for name, reason in comparison.failures.items()}
         comparison = replace(comparison, failures=failures)
-        for name, reason in failures.items():
-            log.warning(f"{name} was not compared: {reason}")
-        if len(failures) == len(sources):  # an earlier comparison stays
-            raise SourceError("one checkpoint or more that can be compared", "none", "the lines above say why")
         if asked := of_comparison(options):
             comparison = replace(comparison, provenance={**comparison.provenance, "options": asked})
+        say_replaced(options.out, comparison)
         write_tables(comparison, options.out)
         views.write_comparison_report(options.out / "report.html", comparison)
     log.info(f"wrote {options.out / 'report.html'}: the answer in words, what to do next, prompts of what fell")
@@ -81,6 +82,18 @@ def run(options: argparse.Namespace) -> int:
     if failures:
         raise SourceError("checkpoints that can all be compared", f"{few(failures)}, which cannot", "see above")
     return status
+
+
+def say_replaced(folder: Path, comparison: CheckpointComparison) -> None:
+    """Say what an earlier comparison in the folder has that this one lacks."""
+    file = folder / RECORD
+    try:
+        earlier = CheckpointComparison.load(file) if file.exists() else comparison
+    except RecordError:
+        return
+    now = {*comparison.tasks, *comparison.checkpoints}
+    if lacking := [name for name in (*earlier.tasks, *earlier.checkpoints) if name not in now]:
+        log.warning(f"the comparison in {folder} is replaced by one without {few(lacking)}, whose measures stay there")
 
 
 def _gate(comparison: CheckpointComparison, options: argparse.Namespace) -> int:
@@ -97,7 +110,7 @@ def _gate(comparison: CheckpointComparison, options: argparse.Namespace) -> int:
 
 def write_tables(comparison: CheckpointComparison, folder: Path) -> None:
     """The record, and each of its frames as CSV and parquet."""
-    comparison.save(folder / "comparison.safetensors", overwrite=True)
+    comparison.save(folder / RECORD, overwrite=True)
     frames = {
         "tasks": comparison.to_frame(),
         "heads": comparison.heads_frame(),

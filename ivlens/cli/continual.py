@@ -10,16 +10,18 @@ from typing import Any
 from ..errors import ArgumentError
 from ..files import held, safe_name
 from ..models import check_export, check_training, export_hf, only_hooked
+from ..models.shapes import model_shape
 from ..records import ContinualRun, compare_sequences, compare_variants, write_atomically
+from ..records.folders import check_folder
 from ..tasks import Task, find_sequence, list_sequences, list_tasks, load_sequence
 from ..text import plural
 from ..training import ContinualConfig, ablations, continual
 from ..training.processes import joined_processes
-from .loading import given, model_shape, read_model
+from .loading import given, read_model
 from .sizes import say_sequence
 from .tables import show
 from .targets import check_targets
-from .task_reading import instructed, read_tasks
+from .task_reading import instruct_groups, load_groups
 from .training import check_for_model, training_config
 
 RECORD, PAGE, MODEL = "continual.safetensors", "continual.html", "model"
@@ -41,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
             check_for_model(each.training, each.k if with_vectors else None, *shape)
     if is_first := joined_processes().is_first:
         check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
+        check_folder(options.out, "continual")
         if len(variants) == 1:
             check_export(options.out / MODEL)
     runs: dict[str, ContinualRun] = {}
@@ -82,7 +85,6 @@ def _run(
 
 def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task]]:
     """The tasks to learn, to keep, and general ones."""
-    kept, general = (read_tasks(names, options) if names else [] for names in (options.keep, options.general))
     names = options.sequence
     if len(names) == 1 and not (names[0] in list_tasks() or Path(names[0]).exists() or Path(names[0]).suffix):
         find_sequence(names[0])
@@ -93,8 +95,12 @@ def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Ta
             raise ArgumentError(
                 "--data with one sequence by its name", " ".join(names), f"one of {', '.join(list_sequences())}"
             )
-        return read_tasks(names, options), kept, general
-    return instructed(load_sequence(names[0], options.data), options.instruction), kept, general
+        tasks, kept, general = load_groups([names, options.keep, options.general], options)
+    else:
+        kept, general = load_groups([options.keep, options.general], options)
+        tasks = load_sequence(names[0], options.data)
+    tasks, kept, general = instruct_groups([tasks, kept, general], options.instruction)
+    return tasks, kept, general
 
 
 def _shown(runs: Mapping[str, ContinualRun]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from ..checkpoints import (
 )
 from ..errors import ArgumentError, PromptError, UnsupportedError
 from ..models import open_tokenizer
+from ..models.shapes import model_shape
 from ..records import CheckpointComparison, CheckpointPatching, Record, Repair, WeightReverts
 from ..tasks import Prompt, Task
-from .loading import given, model_shape
+from .loading import given
 
 MEASURES = "measures"  # the folder of finished ones
 DIAGNOSES = ("patching", "reverts", "comparison")  # records
@@ -92,6 +93,7 @@ def _answers_of(record: Record) -> dict[str, pd.DataFrame]:
     match record:
         case Repair():
             chosen = record.trials_frame().query("chosen").drop(columns=["allowed", "chosen"])
+            chosen.insert(0, "split", "validation")  # beside test prompts in the other tables
             return {FORGOTTEN: forgotten_frame(record), REMEDY: chosen, COST: cost_frame(record)}
         case CheckpointPatching():
             table = record.beside_controls(1)[PATCHED]

@@ -10,9 +10,10 @@ import pandas as pd
 from ..errors import ArgumentError
 from ..integrations import export_vector, import_vector
 from ..integrations.vector_formats import FORMATS
+from ..models.shapes import model_shape
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import check_layer
-from .loading import given, model_shape, read_model
+from .loading import given, read_model
 from .tables import show
 from .targets import check_targets
 from .task_reading import cut_counts, read_task

@@ -41,7 +41,10 @@ def after_comparison(comparison: CheckpointComparison) -> list[str]:
     from ..views.checkpoints.answer import next_steps
 
     steps = next_steps(comparison)
-    lines = [f"  {step.verdict}: {step.tasks}. {step.command or step.advice}" for step in steps]
+    lines = [
+        f"  {step.verdict}: {step.tasks}.{step.prompts if step.command else ''} {step.command or step.advice}"
+        for step in steps
+    ]
     return ["What to do next:", *lines] if lines else []
 
 

@@ -8,9 +8,10 @@ from ..errors import ArgumentError
 from ..files import safe_name
 from ..heads import universal_effects
 from ..models import shared_weights
+from ..models.shapes import model_shape
 from ..records import HeadEffects, RacedEffects, UniversalEffects
 from ..vocabulary import check_count
-from .loading import check_locating, check_records, model_shape, read_model
+from .loading import check_locating, check_records, read_model
 from .tables import show
 from .targets import check_targets
 from .task_reading import read_tasks

@@ -1,24 +1,21 @@
 """Models and the arguments of Python functions from the parsed options."""
 
 import argparse
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 
 from ..effects.checks import check_method, check_race, check_stream_dtype
-from ..errors import ArgumentError, few
-from ..models import PACKAGED, Model, load_model, provenance
+from ..errors import ArgumentError
+from ..models import Model, load_model, provenance
 from ..records import Record, check_replaceable
 from ..tasks import AnyFormat, Chat, Task, clean_instruction
 from .options import DTYPES
 from .task_reading import cut_counts
 
-CONFIG = "config.json"
 log = logging.getLogger("ivlens")
 
 
@@ -76,40 +73,3 @@ def _locating(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
     drawn = {name: settings[name] for name in ("shots", "split", "seed", "corruption")}
     task.prompts(settings["n_corrupted"], instruction=instruction, **drawn)
     return settings
-
-
-def model_shape(source: str, revision: str | None = None) -> tuple[int, int] | None:
-    """Layers and heads per layer from the config of a local or cached model; None if it cannot be read."""
-    path = config_file(source, revision)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        return int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-    except (OSError, ValueError, KeyError, TypeError):  # loading the model reports what is wrong
-        return None
-
-
-def config_file(source: str, revision: str | None = None) -> Path | None:
-    """The config of a local or cached model, or of the model in a run's folder; None if there is none."""
-    try:
-        local, packaged = Path(source).expanduser(), PACKAGED.get(source)
-        folder = packaged.folder if packaged is not None and not local.exists() else local
-        for path in (folder / "model" / CONFIG, folder / CONFIG):
-            if path.is_file():
-                return path
-        cached = try_to_load_from_cache(source, CONFIG, revision=revision)
-        return Path(cached) if isinstance(cached, str) else None
-    except (OSError, ValueError):  # no name of a file or of the hub
-        return None
-
-
-def check_alike(base: str, checkpoints: Mapping[str, str]) -> None:
-    """Raise ArgumentError for checkpoints whose configs say other numbers of layers or heads than the base's."""
-    shapes = {name: model_shape(source) for name, source in checkpoints.items()}
-    expected = model_shape(base)
-    other = {name: shape for name, shape in shapes.items() if shape not in (None, expected)}
-    if expected and other:
-        came = few(f"{name} with {shape[0]} and {shape[1]}" for name, shape in other.items() if shape)
-        raise ArgumentError(
-            f"checkpoints of {base}, which has {expected[0]} layers and {expected[1]} heads in each", came,
-            "name the base that they were trained from",
-        )  # fmt: skip

@@ -21,15 +21,17 @@ from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
 from ..errors import UnsupportedError
 from ..files import held
 from ..models import check_export, export_hf
+from ..models.shapes import check_shapes
 from ..records import Repair, write_atomically, write_text
+from ..records.folders import check_folder
 from ..tasks import Task
 from .diagnosis import DIAGNOSES, MEASURES, answers, diagnose
 from .hand_over import after_repair
-from .loading import check_alike, given
+from .loading import given
 from .sizes import say_repair
 from .tables import show
 from .targets import check_targets
-from .task_reading import cut_to_splits, read_tasks
+from .task_reading import cut_to_splits, read_groups
 
 RECORD, REPORT, MERGEKIT = "repair.safetensors", "report.html", "mergekit.yaml"
 EXPORTS = {"hf": "model", "adapter": "adapter"}  # folders
@@ -45,12 +47,13 @@ def run(options: argparse.Namespace) -> None:
     keep, learned, others = _tasks(options)
     loading = given(options, "load_model")
     check_targets(*(options.out / name for name in (RECORD, REPORT, MERGEKIT, f"{MEASURES}/any")))
+    check_folder(options.out, "repair")
     if options.export != "none":
         check_export(options.out / EXPORTS[options.export])
     tuned = name_sources([NamedSource("tuned", options.tuned)], options.base)
     check_sources([CheckpointSource("base", options.base), *tuned])
     cut_to_splits([*keep, *learned, *(others or ())], config)
-    check_alike(options.base, {"the tuned model": options.tuned})
+    check_shapes(options.base, {"the tuned model": options.tuned})
     if options.export == "adapter":
         check_adapter(options.base, options.tuned, **loading)
     say_repair(options)
@@ -83,10 +86,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task], list[Task] | None]:
     """The tasks to keep, the learned ones, and others if they are named."""
-    names = [*options.keep, *options.learned, *(options.others or ())]
-    tasks = read_tasks(names, options)
-    first, second = len(options.keep), len(options.keep) + len(options.learned)
-    return tasks[:first], tasks[first:second], None if options.others is None else tasks[second:]
+    keep, learned, others = read_groups([options.keep, options.learned, options.others or ()], options)
+    return keep, learned, None if options.others is None else others
 
 
 def written_in(folder: Path) -> dict[str, int]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..models import HookedTransformer, export_bytes
+from ..models.shapes import config_file
 from ..training import TrainingConfig
 from ..training.trainable import weights_to_train
-from .loading import config_file, given
+from .loading import given
 
 LARGE = 1e9  # bytes, from which a size is said
 STATE = 3  # a run's state is as many times as large as what it trains: both moments of the optimiser, and the weights

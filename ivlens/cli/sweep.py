@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..models.shapes import model_shape
 from ..records import ConditionComparison, SteeringSweep
 from ..steering import compare_conditions, controlled, layer_grid, steering_sweep
 from ..tasks import is_instructed
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import Condition, at_layer, check_layers
-from .loading import check_records, given, model_shape, read_model
+from .loading import check_records, given, read_model
 from .tables import show
 from .targets import check_targets
 from .task_reading import cut_counts, read_task

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError, few
@@ -53,11 +54,28 @@ def read_tasks(names: Sequence[str], options: argparse.Namespace) -> list[Task]:
     Raises: ArgumentError where an instruction is given, but every task has its own; or what is said of task files, but
         every task is built in.
     """
+    return read_groups([names], options)[0]
+
+
+def read_groups(groups: Sequence[Sequence[str]], options: argparse.Namespace) -> list[list[Task]]:
+    """The tasks of each group of names, as ``read_tasks`` reads them; the options are for the tasks of all groups."""
+    return instruct_groups(load_groups(groups, options), options.instruction)
+
+
+def load_groups(groups: Sequence[Sequence[str]], options: argparse.Namespace) -> list[list[Task]]:
+    """The tasks of each group of names, with no other instruction than their own."""
     fields, own = columns_of(options.fields), overrides(options)
-    sources = [each for name in names for each in members(name)]
-    check_for_files(sources, options)
-    tasks = [load_task(each, **{} if each in list_tasks() else {"fields": fields, **own}) for each in sources]
-    return instructed(tasks, options.instruction)
+    sources = [[each for name in names for each in members(name)] for names in groups]
+    every = [each for group in sources for each in group]
+    check_for_files(every, options)
+    tasks = (load_task(each, **{} if each in list_tasks() else {"fields": fields, **own}) for each in every)
+    return [[*islice(tasks, len(group))] for group in sources]
+
+
+def instruct_groups(groups: Sequence[Sequence[Task]], instruction: str | None) -> list[list[Task]]:
+    """The tasks of each group; those without an instruction get the one given, which one of all has to need."""
+    tasks = iter(instructed([task for group in groups for task in group], instruction))
+    return [[*islice(tasks, len(group))] for group in groups]
 
 
 def instructed(tasks: Sequence[Task], instruction: str | None) -> list[Task]:
@@ -77,7 +95,7 @@ def check_for_files(sources: Sequence[str], options: argparse.Namespace) -> None
     """Raise ArgumentError for an option about task files where every task is built in."""
     given = [name for name in OF_FILES if vars(options).get(name) is not None]
     if given and all(source in list_tasks() for source in sources):
-        built_in = f"{few(sources)}, built in with its own"
+        built_in = f"{few(sources)}, built in with its own" if sources else "none"
         raise ArgumentError(f"--{given[0]} with a task file", built_in, "leave the option out")
 
 

@@ -12,7 +12,9 @@ from ..effects import load_or_compute_vector
 from ..errors import ArgumentError, RecordError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
+from ..models.shapes import model_shape
 from ..records import TrainingRun
+from ..records.folders import check_folder
 from ..tasks import AnyFormat, Prompt, Task, is_instructed, load_task, word_tasks
 from ..training import Ability, Guidance, LoRA, TrainingConfig, fine_tune, rehearsal_prompts
 from ..training.processes import joined_processes
@@ -20,7 +22,7 @@ from ..training.state import drop_spare
 from ..vectors import InstructionVector, load_vector
 from ..vocabulary import check_count, check_layers
 from .hand_over import before_and_after, compare_command
-from .loading import given, model_shape, read_model
+from .loading import given, read_model
 from .sizes import say_training
 from .tables import show
 from .targets import check_targets
@@ -55,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
     paths = {each.name: options.out / "vectors" / f"{safe_name(each.name)}.safetensors" for each in (task, *kept)}
     if is_first := joined_processes().is_first:
         check_targets(*(options.out / name for name in WRITTEN), *paths.values())
+        check_folder(options.out, "train")
     with held(options.out) if is_first else nullcontext():
         _train(options, task, kept, config, asked, k, paths)
 

@@ -10,9 +10,10 @@ from ..effects import locate_heads
 from ..errors import ArgumentError, RecordError
 from ..files import safe_name
 from ..models import Model, model_facts
+from ..models.shapes import model_shape
 from ..vectors import InstructionVector, instruction_vector, list_vectors, logit_lens
 from ..vocabulary import check_count
-from .loading import check_locating, model_shape, read_model
+from .loading import check_locating, read_model
 from .tables import show
 from .targets import check_targets
 from .task_reading import read_task

@@ -166,7 +166,7 @@ def check_alike(
     """
     one, two = recorded.get("model") or {}, other.get("model") or {}
     names = [name for name in (*SHAPE, "architecture", "processing", *also) if name in one and name in two]
-    differing = [f"{name} {one[name]} against {two[name]}" for name in names if one[name] != two[name]]
+    differing = [f"{name} {two[name]}, not {one[name]}" for name in names if one[name] != two[name]]
     if differing:
         raise MismatchError(expected, "; ".join(differing), do)
 

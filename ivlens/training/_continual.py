@@ -27,6 +27,7 @@ from ..models import (
 )
 from ..progress import ProgressBar
 from ..records import ContinualRun
+from ..records.folders import check_folder
 from ..scoring import all_ids
 from ..tasks import Prompt, Task, as_tasks, is_instructed, load_task, word_tasks
 from ..text import plural
@@ -87,7 +88,8 @@ def continual(
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         HookError: hooks or edits are active on the model.
         MismatchError: ``out`` holds a run with other settings.
-        RecordError: ``out`` cannot be written, another process is at work in it, or a loss was not finite.
+        RecordError: ``out`` cannot be written, holds another command's results, another process is at work in it, or a
+            loss was not finite.
 
     Example:
         >>> config = iv.ContinualConfig(iv.TrainingConfig(steps=2, warmup=1), vectors=False, n_test=4)
@@ -99,6 +101,7 @@ def continual(
     tasks, kept, others = (as_tasks(each) for each in (sequence, keep, general))
     _check_tasks(tasks, kept, others, config)
     check_trainable(model, config.training)
+    check_folder(None if out is None else Path(out), "continual")
     processes = joined_processes()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out)

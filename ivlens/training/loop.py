@@ -22,6 +22,7 @@ from ..files import held, short_hash
 from ..models import HookedTransformer, Model, active_edits, identity, only_hooked, provenance
 from ..progress import ProgressBar
 from ..records import TrainingRun
+from ..records.folders import check_folder
 from ..scoring import listed
 from ..tasks import AnyFormat, Prompt, Task
 from ..text import plural
@@ -87,7 +88,7 @@ def fine_tune(
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         HookError: within ``steer`` or ``ablate``, or with hooks on the model.
         MismatchError: the vector does not fit the model, or ``out`` holds a run of other settings or abilities.
-        RecordError: ``out`` cannot be written, or another process is at work in it.
+        RecordError: ``out`` cannot be written, holds another command's results, or another process is at work in it.
 
     Example:
         >>> run = iv.fine_tune(model, task, iv.TrainingConfig(steps=2), keep=[iv.Ability("old", tuple(prompts))])
@@ -105,6 +106,7 @@ def fine_tune(
     abilities.check(model)
     check_trainable(model, config)
     folder, processes = None if out is None else Path(out), joined_processes()
+    check_folder(folder, "train")
     if processes.count > 1 and any(term.whole_step for term in config.guidance):
         raise ArgumentError("one process for floors, which hold for a whole step", f"{processes.count}")
     factors = [earlier_factors(each) for each in adapters]

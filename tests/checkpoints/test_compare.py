@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import ivlens
-from ivlens import Task
+from ivlens import ArgumentError, Task
 from ivlens.checkpoints import CheckpointConfig, VerdictRule, compare_checkpoints
 from ivlens.checkpoints import sources as checkpoint_sources
 from ivlens.records import CheckpointComparison
@@ -214,10 +214,22 @@ def test_what_cannot_be_compared_is_reported_and_the_others_go_on(
     assert comparison.learned == ("shift-1",)
     assert comparison.sequence()["plasticity"].notna().tolist() == [True, False]
     assert set(comparison.failures) == {"broken", "wide", "foreign"}
-    assert "n_layers 1 against 2" in comparison.failures["wide"]
+    assert "n_layers 2, not 1" in comparison.failures["wide"]
     assert "tokenizer" in comparison.failures["foreign"]
     with pytest.raises(ivlens.SourceError):
         compare_checkpoints(tmp_path / "broken", {"good": base}, tasks, CONFIG)
+    with pytest.raises(ivlens.SourceError, match=r"one checkpoint or more .* got none \(foreign: .*tokenizer"):
+        compare_checkpoints(base, {"foreign": foreign}, tasks, CONFIG)
+
+
+def test_checkpoints_of_another_base_are_refused_before_anything_is_measured(
+    base: Path, tasks: list[Task], tmp_path: Path, tiny_hf: Any, tiny_tokenizer: Any
+) -> None:
+    wide = saved(tiny_hf("llama", num_hidden_layers=2), tiny_tokenizer(), tmp_path / "wide")
+    out = tmp_path / "out"
+    with pytest.raises(ArgumentError, match=r"which has 1 layers and .* got wide with 2 and"):
+        compare_checkpoints(base, {"wide": wide}, tasks, CONFIG, out=out)
+    assert not out.exists()
 
 
 def test_an_empty_name_is_no_model_that_lies_in_the_working_directory(

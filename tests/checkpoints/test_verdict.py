@@ -55,9 +55,23 @@ def kinds(
 def test_each_branch_of_the_rule(
     accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, expected: str
 ) -> None:
-    verdict, because, _ = decide_verdict(accuracy, Interval(*drop), kinds(recovered, knowledge), VerdictRule())
+    verdict, because, _ = decide_verdict(accuracy, Interval(*drop), kinds(recovered, knowledge), VerdictRule(), n=100)
     assert verdict is Verdict(expected)
     assert f"{accuracy:.0%}" in because or f"by {100 * drop[0]:.0f} points" in because
+
+
+def test_few_prompts_do_not_show_that_the_base_lacks_an_ability() -> None:
+    """2 of 10: from 6% to 51%. A fall is a fall; no fall is not shown to be one."""
+    level, fell = Interval(0.0, -0.2, 0.2), Interval(0.2, 0.12, 0.5)
+    verdict, because, needed = decide_verdict(0.2, level, kinds(THERE), VerdictRule(), n=10)
+    assert verdict is Verdict.UNSHOWN
+    assert because.startswith("the base's accuracy is 20% (6% to 51%); an ability of the base has 30% or more")
+    assert needed is not None
+    assert 90 < needed < 110  # 51% is three times as far from 20% as 30% is
+    assert decide_verdict(0.2, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.UNSHOWN
+    assert decide_verdict(0.2, fell, kinds(THERE), VerdictRule(), n=10).verdict is Verdict.DROWNED
+    assert decide_verdict(0.2, fell, kinds(THERE), VerdictRule(), n=100).verdict is Verdict.UNKNOWN
+    assert decide_verdict(0.3, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.KEPT
 
 
 def test_thresholds_move_the_verdict() -> None:
@@ -220,8 +234,8 @@ def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> No
 
 
 def test_what_is_no_ability_of_the_base_says_from_when_it_is_and_what_may_help() -> None:
-    decision = decide_verdict(0.2, FELL, [], VerdictRule())
+    decision = decide_verdict(0.2, FELL, [], VerdictRule(), n=100)
     assert decision.because == (
-        "the base's accuracy is 20%; an ability of the base has 30% or more. "
+        "the base's accuracy is 20% (13% to 29%); an ability of the base has 30% or more. "
         "More demonstrations or an instruction may help"
     )

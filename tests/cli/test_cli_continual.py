@@ -90,6 +90,24 @@ def test_what_cannot_work_is_refused_first(
     assert not (base.parent / "out").exists()
 
 
+def test_what_is_said_of_files_holds_for_them_beside_built_in_tasks(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = []
+    for by in (1, 2):
+        tables.append(base.parent / f"table-{by}.csv")
+        rows = zip(WORDS, WORDS[by:] + WORDS[:by], strict=True)
+        tables[-1].write_text("asked,right\n" + "".join(f"{one},{other}\n" for one, other in rows))
+    said = ["--fields", "asked", "right", "--instruction", "the quick fox jumps"]
+    given = ["continual", str(base), "--sequence", *map(str, tables), "--keep", "antonym", *said, "--out"]
+    assert cli.main([*given, str(base.parent / "out"), *FEW, "--guidance", "plain", "--no-vectors"]) == 0
+    run = iv.ContinualRun.load(base.parent / "out" / "continual.safetensors")
+    assert {row["ability"] for row in run.measured} == {"table-1", "table-2", "antonym"}
+    for wrong in (["--sequence", "words-a"], ["--sequence", "words-a", "--keep", "antonym"]):
+        assert cli.main(["continual", str(base), *wrong, *said, "--out", str(base.parent / "none")]) == 1
+        assert "--fields with a task file" in capsys.readouterr().err
+
+
 def test_a_sequence_whose_data_is_missing_is_refused(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["continual", str(base), "--sequence", "NI-Seq-C1", "--out", str(base.parent / "out")]) == 1
     assert "your copy of Super-NaturalInstructions" in capsys.readouterr().err

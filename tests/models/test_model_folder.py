@@ -380,3 +380,13 @@ def test_a_source_is_opened_without_a_tokenizer_of_its_own(folder: Path, tiny_to
     (folder / "tokenizer.json").unlink()
     tokenizer = tiny_tokenizer()
     assert open_source(folder, torch.float32, None, tokenizer).tokenizer is tokenizer
+
+
+def test_the_folder_of_a_run_stands_for_the_model_in_it(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    folder.rename(run / "model")
+    (run / "run.safetensors").write_text("a record")
+    inner, outer = load_model(run / "model"), load_model(run)
+    assert torch.equal(outer(TOKENS), inner(TOKENS))
+    assert outer.ivlens_facts["source"] == inner.ivlens_facts["source"] == str(run / "model")

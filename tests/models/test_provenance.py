@@ -289,17 +289,17 @@ def test_what_was_recorded_on_the_model_fits_it(tiny_hooked: Any) -> None:
 def test_other_weights_of_the_same_shape_fit_unless_the_same_are_asked_for(tiny_hooked: Any) -> None:
     recorded, model = provenance(tiny_hooked(seed=1)), tiny_hooked()
     check_fits(model, recorded, "the vector")
-    with pytest.raises(MismatchError, match=r"weights_sha256 \w+ against \w+; use the model"):
+    with pytest.raises(MismatchError, match=r"weights_sha256 \w+, not \w+; use the model"):
         check_fits(model, recorded, "the vector", same_weights=True)
 
 
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"num_hidden_layers": 3}, "n_layers 3 against 2"),
-        ({"num_attention_heads": 2}, "n_heads 2 against 4; d_head 16 against 8"),
-        ({"hidden_size": 64}, "d_head 16 against 8; d_model 64 against 32"),
-        ({"model_type": "qwen2"}, "architecture Qwen2ForCausalLM against LlamaForCausalLM"),
+        ({"num_hidden_layers": 3}, "n_layers 2, not 3"),
+        ({"num_attention_heads": 2}, "n_heads 4, not 2; d_head 8, not 16"),
+        ({"hidden_size": 64}, "d_head 8, not 16; d_model 32, not 64"),
+        ({"model_type": "qwen2"}, "architecture LlamaForCausalLM, not Qwen2ForCausalLM"),
     ],
 )
 def test_another_shape_or_architecture_is_refused(tiny_hooked: Any, config: dict[str, Any], text: str) -> None:
@@ -311,7 +311,7 @@ def test_processed_weights_and_unprocessed_ones_do_not_mix(tiny_hooked: Any) -> 
     raw, folded = tiny_hooked("gpt2"), tiny_hooked("gpt2")
     folded.process_weights_()
     assert model_facts(folded)["processing"] == "folded norms"
-    with pytest.raises(MismatchError, match="processing none against folded norms"):
+    with pytest.raises(MismatchError, match="processing folded norms, not none"):
         check_fits(folded, provenance(raw), "the vector")
 
 

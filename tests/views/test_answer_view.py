@@ -63,7 +63,7 @@ def test_what_is_open_says_how_many_prompts_would_decide_and_whether_the_split_h
     for verdict in ("not shown to have fallen", "fallen, recovery undecided"):
         text = answered(comparison, verdict=verdict, prompts_to_decide=1250.0, n_available=71)
         assert "about 1,250 prompts would decide, of 71 in its test split: give it more examples." in text
-        assert "ivlens compare smollm2 after --tasks present-past --n-test 1250 --out more-prompts" in text
+        assert "ivlens compare smollm2 after --tasks present-past --n-test 71 --out more-prompts" in text
         assert ("present-past from 90% to 70%" in text) == (verdict != "not shown to have fallen")
 
 

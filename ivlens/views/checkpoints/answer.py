@@ -41,12 +41,16 @@ GENERAL_FELL = (
 
 
 class Step(NamedTuple):
-    """A verdict with the tasks that it was given, what it means for them, and the command to run next, if any."""
+    """A verdict with the tasks that it was given, what it means for them, and the command to run next, if any.
+
+    ``prompts`` says how many of them would decide an open verdict; the advice ends with it.
+    """
 
     verdict: str
     tasks: str
     advice: str
     command: str
+    prompts: str = ""
 
 
 def answer_parts(comparison: CheckpointComparison) -> list[Body]:
@@ -126,9 +130,14 @@ def _learned(comparison: CheckpointComparison, name: str) -> str:
 
 
 def _fall(comparison: CheckpointComparison, row: Row) -> str:
-    """From which accuracy to which, with the interval of the fall."""
-    fall = points_text(*(float(row[f"forgetting{end}"]) for end in ("", "_low", "_high")))
-    return f"{_from_to(comparison, row)}, by {fall}"
+    """From which accuracy to which, with the interval of the fall; of the probability's where that decided."""
+    drop, probability = (
+        [float(row.get(f"{name}{end}", "nan")) for end in ("", "_low", "_high")]
+        for name in ("forgetting", "probability_fall")
+    )
+    decides = drop[1] <= tolerated_fall(comparison) < probability[1]
+    shown = f" (the answer's probability by {points_text(*probability)})" if decides else ""
+    return f"{_from_to(comparison, row)}, by {points_text(*drop)}{shown}"
 
 
 def _from_to(comparison: CheckpointComparison, row: Row) -> str:
@@ -177,10 +186,10 @@ def _steps(comparison: CheckpointComparison, rows: Sequence[Row]) -> list[Step]:
             checkpoint = str(given[-1]["checkpoint"])
             last = [row for row in given if row["checkpoint"] == checkpoint]
             tasks = {name: [row["checkpoint"] for row in given if row["task"] == name] for name in _names(given)}
-            more = "".join(f" {_to_decide(row)}" for row in last if row.get("prompts_to_decide", 0) > 0)
+            prompts = "".join(f" {_to_decide(row)}" for row in last if row.get("prompts_to_decide", 0) > 0)
             command = next_command(comparison, verdict, checkpoint, last)
-            more += f" {NEW_TASK} stands for what {checkpoint} was trained on." if NEW_TASK in command else ""
-            steps.append(Step(str(verdict), _on(tasks), advice + more, command))
+            more = f" {NEW_TASK} stands for what {checkpoint} was trained on." if NEW_TASK in command else ""
+            steps.append(Step(str(verdict), _on(tasks), advice + prompts + more, command, prompts))
     return steps
 
 
