@@ -202,7 +202,9 @@ def _name_source(name: str | None, source: Any, base: Any) -> CheckpointSource:
         has_model = (folder / "config.json").is_file() or (path / "model" / "config.json").is_file()
         if (folder / "adapter_config.json").is_file() and not has_model:
             return CheckpointSource(own, base, adapter=folder)
-    return CheckpointSource(own, path / "model" if (path / "model" / "config.json").is_file() else path)
+    inner = path / "model"
+    of_run = (inner / "config.json").is_file() and not (path / "config.json").is_file()
+    return CheckpointSource(own, inner if of_run else path)
 
 
 def _with_tokenizer(checkpoint: CheckpointSource, base: Any) -> CheckpointSource:

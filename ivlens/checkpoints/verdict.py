@@ -125,6 +125,7 @@ SENTENCES = {
     KNOWLEDGE: "without instruction the answer has {} of its probability",
     SPILLOVER: "{} of the wrong answers are the new task's or copies of the input",
 }
+MOST_PROMPTS = 100_000  # from which on a number that would decide is none
 RESTORING = (VECTOR, SUBTRACTED, RELEARNED)
 # kind of evidence: the column of its fraction, and the field of the rule that it is held to
 COLUMNS = {
@@ -137,7 +138,8 @@ COLUMNS = {
 def evidence_of(row: Mapping[str, Any], rule: VerdictRule) -> list[Evidence]:
     """The kinds of evidence in a row of a comparison, measured or not."""
     n = int(row["n"])
-    wrong = n - round(n * float(row["accuracy"]))
+    accuracy = float(row["accuracy"])
+    wrong = 0 if isnan(accuracy) else n - round(n * accuracy)
     return [
         Evidence(
             kind,
@@ -183,7 +185,8 @@ def decide_verdict(
         n: how many prompts there are.
         probability_fall: the answer's mean probability on the base minus that on the checkpoint.
     """
-    base = Interval(base_accuracy, *wilson_interval(round(base_accuracy * n), n))
+    known = not isnan(base_accuracy)
+    base = Interval(base_accuracy, *wilson_interval(round(base_accuracy * n), n)) if known else NOTHING
     ability = f"the base's accuracy is {_shown(base)}; an ability of the base has {rule.known:.0%} or more"
     if base.high < rule.known:
         return Decision(Verdict.UNKNOWN, f"{ability}. More demonstrations or an instruction may help")
@@ -265,7 +268,7 @@ def _least(numbers: Sequence[int | None]) -> int | None:
 
 def _open(verdict: Verdict, because: str, needed: int | None) -> Decision:
     """A verdict that about ``needed`` prompts would decide, if the values stayed what they are."""
-    if needed is None:
+    if needed is None or needed > MOST_PROMPTS:
         return Decision(verdict, f"{because}; no number of prompts would decide it at this value")
     return Decision(verdict, f"{because}; about {needed:,} prompts would decide it", needed)
 

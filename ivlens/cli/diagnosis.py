@@ -15,7 +15,7 @@ from ..checkpoints import (
     patch_checkpoints,
     revert_weights,
 )
-from ..errors import ArgumentError, PromptError, UnsupportedError
+from ..errors import ArgumentError, PromptError, SourceError, UnsupportedError
 from ..models import open_tokenizer
 from ..models.shapes import model_shape
 from ..records import CheckpointComparison, CheckpointPatching, Record, Repair, WeightReverts
@@ -67,7 +67,7 @@ def diagnose(
         log.info(question)
         try:
             record = measure()
-        except (ArgumentError, PromptError, UnsupportedError) as error:
+        except (ArgumentError, PromptError, SourceError, UnsupportedError) as error:
             log.warning(f"{name} is left out: {error}")
         else:
             record.save(options.out / f"{name}.safetensors", overwrite=True)

@@ -26,8 +26,6 @@ WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # of a hub 
 def local_path(source: str | Path) -> Path | None:
     """The folder or GGUF file that a source names, None where nothing of that name is here.
 
-    The folder of a run stands for the model in it.
-
     Raises:
         SourceError: an empty name, a GGUF file that does not exist, or a file of another kind.
     """
@@ -42,8 +40,7 @@ def local_path(source: str | Path) -> Path | None:
         return None
     if not path.is_dir():
         raise SourceError("a folder or a .gguf file", f"the file {text:.200}", REMEDY)
-    inner = path / "model"
-    return inner if (inner / CONFIG).is_file() and not (path / CONFIG).is_file() else path
+    return path
 
 
 def check_source(source: Any, revision: str | None = None) -> None:

@@ -5,6 +5,7 @@ come from the headers of the safetensors files.
 """
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -79,7 +80,12 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
         raise SourceError(
             "a folder with a whole model", f"{name}, which holds only an adapter", "load_model(base, adapter=folder)"
         )
-    raise SourceError("a Hugging Face model folder", f"{name}, which has no config.json", REMEDY)
+    do = REMEDY
+    if (folder / "model" / CONFIG).is_file():
+        do = f"give {os.path.join(name, 'model')!r}, where the model of this run is"
+    elif (folder / "adapter" / ADAPTER_CONFIG).is_file():
+        do = f"give its base, and the adapter {os.path.join(name, 'adapter')!r}: load_model(base, adapter=folder)"
+    raise SourceError("a Hugging Face model folder", f"{name}, which has no config.json", do)
 
 
 def check_config(folder: Path, name: str) -> None:

@@ -17,7 +17,7 @@ def config_file(source: str | Path, revision: str | None = None) -> Path | None:
     try:
         local, packaged = Path(source).expanduser(), PACKAGED.get(str(source))
         folder = packaged.folder if packaged is not None and not local.exists() else local
-        for path in (folder / "model" / CONFIG, folder / CONFIG):
+        for path in (folder / CONFIG, folder / "model" / CONFIG):
             if path.is_file():
                 return path
         cached = try_to_load_from_cache(str(source), CONFIG, revision=revision)
@@ -48,7 +48,7 @@ def check_shapes(base: Any, checkpoints: Mapping[str, Any], *, all_of_them: bool
     expected = model_shape(base)
     other = {name: shape for name, shape in shapes.items() if shape not in (None, expected)}
     if expected and other and (all_of_them or len(other) == len(shapes)):
-        came = few(f"{name} with {shape[0]} and {shape[1]}" for name, shape in other.items() if shape)
+        came = few(f"{name:.30} with {shape[0]} and {shape[1]}" for name, shape in other.items() if shape)
         raise ArgumentError(
             f"checkpoints of {base}, which has {expected[0]} layers and {expected[1]} heads in each", came,
             "name the base that they were trained from",

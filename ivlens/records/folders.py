@@ -7,7 +7,7 @@ from ..errors import RecordError
 # Files that only this command leaves in its folder; a repair also leaves the record of a comparison.
 FILES = {
     "repair": ("repair.safetensors",),
-    "continual": ("continual.safetensors",),
+    "continual": ("continual.safetensors", "continual.html"),
     "compare": ("comparison.safetensors",),
     "train": ("run.safetensors", "state.safetensors"),
 }

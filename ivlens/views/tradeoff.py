@@ -16,6 +16,7 @@ from .style import FAINT, INK, LINE_COLOURS, SYMBOLS, plain
 from .tables import check_columns
 
 NEEDED = ("method", "setting", "learned", "kept")
+TEXTS = ("panel", "joined")
 ERRORS = {"learned": "learned_error", "kept": "kept_error"}
 OPTIONAL = {
     "panel": "",
@@ -27,6 +28,7 @@ OPTIONAL = {
 GAPS = Size(58, 52)
 TICK_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)
 LEAST_SPAN = 0.05  # of an axis
+HIGHEST = 1.1  # end of an axis, for bars above 1
 FROM_ZERO = 0.2  # accuracies below have an axis that starts at 0
 LABEL_WIDTH = 26  # characters of a line of the legend
 
@@ -58,11 +60,14 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
         ['plain', 'frontier', 'chosen']
     """
     check_columns(frame, NEEDED)
-    accuracies = frame[["learned", "kept"]].to_numpy(float)
+    methods = list(dict.fromkeys(frame["method"]))
+    texts = {
+        name: frame[name].astype(object).where(frame[name].notna(), "").map(str) for name in TEXTS if name in frame
+    }
+    frame = pd.DataFrame(OPTIONAL, frame.index).assign(**frame).assign(**texts)
+    accuracies = frame[["learned", "kept", "base_kept"]].fillna({"base_kept": 0}).to_numpy(float)
     if not (len(frame) and ((accuracies >= 0) & (accuracies <= 1)).all()):
         raise ArgumentError("one point or more, accuracies being from 0 to 1", f"{accuracies.tolist()}"[:80])
-    methods = list(dict.fromkeys(frame["method"]))
-    frame = pd.DataFrame(OPTIONAL, frame.index).assign(**frame).fillna({"panel": "", "joined": ""})
     groups = {str(name): group for name, group in frame.groupby("panel", sort=False)}
     axes = {name: _axis(frame, name) for name in ERRORS}
     right, legend_height = legend_size([line for name in methods for line in plain(name, LABEL_WIDTH).split("<br>")])
@@ -73,8 +78,9 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     heading = "What is kept against what is learned" if title is None else title
     legend = f"{_marks(frame, axes)}\n{facts}"
     draft, panels = panel_grid(list(groups), size, columns, GAPS, margins, heading, legend)
+    with_joined = bool(frame["joined"].ne("").any())
     for group, panel in zip(groups.values(), panels, strict=True):
-        _draw_panel(draft, group, methods, panel)
+        _draw_panel(draft, group, methods, with_joined, panel)
     draft.update_xaxes({"title": {"text": "accuracy on new tasks"}} | axes["learned"])
     draft.update_yaxes({"title": {"text": "accuracy kept on old tasks"}} | axes["kept"])
     draft.layout |= legend_around(draft.traces, methods, itemsizing="trace")
@@ -86,12 +92,14 @@ def tradeoff_scatter(frame: pd.DataFrame, *, title: str | None = None, facts: st
     return figure
 
 
-def _draw_panel(draft: Draft, group: pd.DataFrame, methods: list[str], panel: dict[str, int]) -> None:
-    """Draw one panel: points, the lines that join them, and chosen points on top."""
+def _draw_panel(
+    draft: Draft, group: pd.DataFrame, methods: list[str], with_joined: bool, panel: dict[str, int]
+) -> None:
+    """Draw one panel: points, the lines that join them or each method's best, and chosen points on top."""
     by_method = [_traces(points, methods.index(str(name))) for name, points in group.groupby("method", sort=False)]
     every, frontiers, chosen = zip(*by_method, strict=True)
-    joined = group[group["joined"].ne("")]
-    for traces in (every, frontiers if joined.empty else [_joined(joined)], chosen):
+    lines = [_joined(group[group["joined"].ne("")])] if with_joined else frontiers
+    for traces in (every, lines, chosen):
         draft.add_traces(traces, **panel)
 
 
@@ -99,7 +107,7 @@ def _axis(frame: pd.DataFrame, name: str) -> dict[str, Any]:
     """The range and ticks of an axis, the same in all panels, since these are compared."""
     error = frame[ERRORS[name]].fillna(0)
     ends = pd.concat([frame[name] - error, frame[name] + error, frame["base_kept"] if name == "kept" else frame[name]])
-    high = max(float(ends.max()), LEAST_SPAN)
+    high = min(max(float(ends.max()), LEAST_SPAN), HIGHEST)
     low = 0.0 if ends.min() < FROM_ZERO else min(float(ends.min()), high - LEAST_SPAN)
     step = next((each for each in TICK_STEPS if (high - low) / each < 6), TICK_STEPS[-1])
     first, last = math.floor(low / step + 1e-9), math.ceil(min(high, 1.0) / step - 1e-9)

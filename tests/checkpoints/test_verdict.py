@@ -72,6 +72,8 @@ def test_few_prompts_do_not_show_that_the_base_lacks_an_ability() -> None:
     assert decide_verdict(0.2, fell, kinds(THERE), VerdictRule(), n=10).verdict is Verdict.DROWNED
     assert decide_verdict(0.2, fell, kinds(THERE), VerdictRule(), n=100).verdict is Verdict.UNKNOWN
     assert decide_verdict(0.3, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.KEPT
+    assert decide_verdict(math.nan, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.UNSHOWN
+    assert "no number of prompts" in decide_verdict(0.2999, HELD, kinds(), VerdictRule(), n=3).because
 
 
 def test_thresholds_move_the_verdict() -> None:

@@ -382,11 +382,11 @@ def test_a_source_is_opened_without_a_tokenizer_of_its_own(folder: Path, tiny_to
     assert open_source(folder, torch.float32, None, tokenizer).tokenizer is tokenizer
 
 
-def test_the_folder_of_a_run_stands_for_the_model_in_it(folder: Path, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_is_refused_with_what_to_give_instead(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     folder.rename(run / "model")
-    (run / "run.safetensors").write_text("a record")
-    inner, outer = load_model(run / "model"), load_model(run)
-    assert torch.equal(outer(TOKENS), inner(TOKENS))
-    assert outer.ivlens_facts["source"] == inner.ivlens_facts["source"] == str(run / "model")
+    assert error_of(run).endswith(f"which has no config.json; give '{run}/model', where the model of this run is")
+    (run / "model").rename(run / "adapter")
+    (run / "adapter" / "config.json").rename(run / "adapter" / "adapter_config.json")
+    assert f"the adapter '{run}/adapter': load_model(base, adapter=folder)" in error_of(run)

@@ -29,7 +29,8 @@ ADVICE = {
     Verdict.LOST: "They fell, nothing brings them back, and the knowledge is gone too. Train again from the base, with "
     "guidance that keeps them.",
     Verdict.OPEN: "They fell; whether something brings them back is not decided by so few prompts. Ask more.",
-    Verdict.UNSHOWN: "They may have fallen or not: the interval holds both. Ask more before anything else is done.",
+    Verdict.UNSHOWN: "They may have fallen or not, or it is not shown that the base could do them: an interval holds "
+    "both. Ask more before anything else is done.",
     Verdict.KEPT: "They are kept. Nothing is to be done.",
     Verdict.UNKNOWN: "The base could hardly do them, so that they cannot be forgotten. With more demonstrations in the "
     "prompt it may be able to.",

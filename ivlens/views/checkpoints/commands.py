@@ -95,9 +95,9 @@ def _prompts_to_ask(rows: Sequence[Any]) -> str:
     if all(count <= row["n"] for count, row in zip(held, rows, strict=True)):
         return ""
     needed = [float(row.get("prompts_to_decide", "nan")) for row in rows]
-    most = max((each for each in held if each == each), default=float("inf"))
-    known = [min(each, most) for each in needed if each == each] or [most]
-    return f"{max(known):.0f}" if max(known) < float("inf") else "MORE"
+    known = [min(each, most) if most == most else each for each, most in zip(needed, held, strict=True) if each == each]
+    known = known or [most for most in held if most == most]
+    return f"{max(known):.0f}" if known else "MORE"
 
 
 def _sources(comparison: CheckpointComparison, tasks: Sequence[str]) -> list[str]:
