@@ -293,7 +293,7 @@ def test_loop_leaves_no_hook_behind(tiny_hooked: Any) -> None:
 def test_means_of_another_shape_and_bad_options_are_refused(tiny_hooked: Any) -> None:
     model, other = tiny_hooked("llama"), tiny_hooked("llama", hidden_size=48)
     means = ivlens.mean_head_activations(other, RAGGED)
-    with pytest.raises(MismatchError, match="d_model 48 against 32"):
+    with pytest.raises(MismatchError, match="d_model 32, not 48"):
         ivlens.indirect_effects(model, RAGGED, means)
     with pytest.raises(ArgumentError, match="method to be one of 'exact', 'loop', 'attribution'"):
         ivlens.indirect_effects(model, RAGGED, some_means(model), method="fast")

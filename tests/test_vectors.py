@@ -91,7 +91,7 @@ def test_vectors_of_different_models_do_not_mix(tiny_hooked: Any) -> None:
     for family in ("llama", "gpt2"):
         model = tiny_hooked(family)
         vectors.append(ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 0)]))
-    with pytest.raises(MismatchError, match="architecture LlamaForCausalLM against GPT2LMHeadModel"):
+    with pytest.raises(MismatchError, match="architecture GPT2LMHeadModel, not LlamaForCausalLM"):
         vectors[0] + vectors[1]
     with pytest.raises(MismatchError, match="two vectors to fit each other"):
         vectors[0].cosine(vectors[1])
@@ -102,13 +102,13 @@ def test_loading_for_a_model_checks_the_fit_unless_forced(tiny_hooked: Any, tmp_
     path = tmp_path / "vector.safetensors"
     ivlens.instruction_vector(model, ivlens.mean_head_activations(model, PROMPTS), [(0, 1)]).save(path)
     assert ivlens.load_vector(path, model).heads == ((0, 1),)
-    with pytest.raises(MismatchError, match="architecture LlamaForCausalLM against GPT2LMHeadModel"):
+    with pytest.raises(MismatchError, match="architecture GPT2LMHeadModel, not LlamaForCausalLM"):
         ivlens.load_vector(path, other)
     forced = ivlens.load_vector(path, other, force=True)
     with ivlens.steer(other, forced, 0):
         other(torch.tensor([[3, 4]]))
     assert forced.provenance["forced from"]["architecture"] == "LlamaForCausalLM"
-    with pytest.raises(MismatchError, match="d_model 32 against 48"):
+    with pytest.raises(MismatchError, match="d_model 48, not 32"):
         ivlens.load_vector(path, narrow, force=True)
 
 

@@ -194,7 +194,7 @@ def test_half_precision_is_mixed_in_float32_and_rounded_once(loaded: Load, tmp_p
         ({"intermediate_size": 64}, r"blocks.0.mlp.W_in: torch.float32 \(32, 64\) against torch.float32 \(32, 48\)"),
         ({"vocab_size": 340}, r"embed.W_E: torch.float32 \(340, 32\) against .* \(320, 32\); .*one vocabulary"),
         ({"dtype": torch.bfloat16}, "dtype"),
-        ({"num_hidden_layers": 3}, "got n_layers 2 against 3"),
+        ({"num_hidden_layers": 3}, "got n_layers 3, not 2"),
         ({"seed": 0}, "got the base's own weights; give the tuned model"),
     ],
 )

@@ -195,7 +195,7 @@ def test_a_comparison_in_which_every_checkpoint_fails_leaves_the_earlier_one(
     damaged = shutil.copytree(workshop / "other", tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"no tensors")
     assert cli.main(["compare", "model", str(damaged), *command]) == 1
-    assert "damaged was not compared" in capsys.readouterr().err
+    assert "one checkpoint or more that can be compared; got none (damaged: " in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*") if path.is_file()} == before
 
 

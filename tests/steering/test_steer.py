@@ -180,7 +180,7 @@ def test_messages(pair: Any, tiny_hooked: Any) -> None:
     prompts = [Prompt("the fox", " is")]
     foreign = ivlens.instruction_vector(other, ivlens.mean_head_activations(other, prompts), [(0, 0)])
     with (
-        pytest.raises(MismatchError, match="architecture GPT2LMHeadModel against LlamaForCausalLM"),
+        pytest.raises(MismatchError, match="architecture LlamaForCausalLM, not GPT2LMHeadModel"),
         ivlens.steer(model, foreign, 0),
     ):
         pass
