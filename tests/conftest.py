@@ -52,7 +52,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _what_a_file_leaves_is_not_looked_through_again() -> Iterator[None]:
-    """Libraries that it imported and what it cached are no garbage; a quarter of the whole run went into looking."""
+    """Libraries that it imported and what it cached are no garbage, and comparisons collect garbage often."""
     yield
     gc.collect()
     gc.freeze()
