@@ -67,13 +67,12 @@ def rows_of(repairs: Mapping[Checkpoint, Repair]) -> pd.DataFrame:
 
 def points_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Two points per checkpoint, before and after, for the picture."""
-    parts = []
+    parts, run = [], rows["sequence"] + ", seed " + rows["seed"].astype(str)
     for name, when in (("", "before"), (", repaired", "after")):
         parts.append(pd.DataFrame({
-            "method": rows["method"] + name, "setting": rows["sequence"] + ", seed " + rows["seed"].astype(str),
+            "method": rows["method"] + name, "setting": run, "joined": run,
             "learned": rows[f"learned {when}"], "kept": rows[f"kept {when}"], "base_kept": rows["base"],
             "panel": rows["source"] + ", " + rows["method"] + ", rate " + rows["rate"].map("{:g}".format),
-            "joined": rows["sequence"] + ", seed " + rows["seed"].astype(str),
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 

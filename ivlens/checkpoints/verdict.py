@@ -191,12 +191,10 @@ def decide_verdict(
     if base.high < rule.known:
         return Decision(Verdict.UNKNOWN, f"{ability}. More demonstrations or an instruction may help")
     fall = _judge_fall(drop, probability_fall, rule.tolerated, n)
+    if fall.verdict is not Verdict.OPEN and base.value >= rule.known:
+        return fall
     if fall.verdict is not Verdict.OPEN:
-        return (
-            fall
-            if base.value >= rule.known
-            else _open(Verdict.UNSHOWN, ability, prompts_to_decide(base, n, rule.known))
-        )
+        return _open(Verdict.UNSHOWN, ability, prompts_to_decide(base, n, rule.known))
     measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
     because = "; ".join([fall.because, *map(str, measured)]) + _agreement(measured)
     return _on_evidence(because, {each.kind: each for each in measured})

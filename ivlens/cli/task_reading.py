@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from itertools import islice
@@ -69,13 +69,18 @@ def load_groups(groups: Sequence[Sequence[str]], options: argparse.Namespace) ->
     every = [each for group in sources for each in group]
     check_for_files(every, options)
     tasks = (load_task(each, **{} if each in list_tasks() else {"fields": fields, **own}) for each in every)
-    return [[*islice(tasks, len(group))] for group in sources]
+    return _grouped(tasks, sources)
 
 
 def instruct_groups(groups: Sequence[Sequence[Task]], instruction: str | None) -> list[list[Task]]:
     """The tasks of each group; those without an instruction get the one given, which one of all has to need."""
-    tasks = iter(instructed([task for group in groups for task in group], instruction))
-    return [[*islice(tasks, len(group))] for group in groups]
+    return _grouped(instructed([task for group in groups for task in group], instruction), groups)
+
+
+def _grouped(tasks: Iterable[Task], groups: Sequence[Sequence[object]]) -> list[list[Task]]:
+    """The tasks in groups of these groups' sizes."""
+    rest = iter(tasks)
+    return [[*islice(rest, len(group))] for group in groups]
 
 
 def instructed(tasks: Sequence[Task], instruction: str | None) -> list[Task]:
