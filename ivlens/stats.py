@@ -6,6 +6,7 @@ is pure and has its own random generator. The tests compare with scipy.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import product
 from math import ceil, comb, cos, isnan, pi, sin, tan
 from statistics import NormalDist
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from .errors import ArgumentError
 
 RESAMPLES = 2000
 LEAST_GROUPS = 3  # with fewer groups, the bootstrap says nothing about unmeasured groups
+ADDED = 4  # prompts, half of them right, that are drawn beside those that were only right or wrong
 
 Columns = Mapping[str, np.ndarray]
 
@@ -181,14 +183,6 @@ def lucky_changes(before: float, now: float, options: int) -> float:
     return (1 - before) * (1 - now) / (options - 1)
 
 
-def mean_interval(values: Float[Tensor, " prompt"]) -> Interval:
-    """The mean over prompts with its 95% percentile bootstrap, see ``bootstrap_mean``; of none, not a number."""
-    if not len(values):
-        return NOTHING
-    low, high = bootstrap_mean(values.double())
-    return Interval(values.double().mean().item(), low.item(), high.item())
-
-
 def difference(one: Interval, other: Interval) -> Interval:
     """The difference of two independent values from their intervals (Newcombe 1998, method 10; MOVER).
 
@@ -278,7 +272,7 @@ def bootstrap_mean(
         seed: of the draws.
 
     Returns:
-        The lower and the upper ends, in the values' unit.
+        The lower and the upper ends, in the values' unit; of fewer than two prompts, not a number.
 
     Example:
         >>> import torch
@@ -288,11 +282,21 @@ def bootstrap_mean(
         ([1.0, 1.0], [1.0, 1.0])
     """
     n = len(values)
+    if n < 2:
+        return _unknown(values), _unknown(values)
     counts = times_drawn(resample(n, resamples, seed), n, values.dtype)
     means = torch.einsum("rp,p...->r...", counts / n, values)
-    tail = (1 - level) / 2
-    low, high = _quantiles(means, (tail, 1 - tail))
+    low, high = _quantiles(means, _ends(level))
     return low, high
+
+
+def _unknown(values: Float[Tensor, "prompt *shape"]) -> Float[Tensor, "*shape"]:
+    return torch.full_like(values.sum(0), torch.nan)
+
+
+def _ends(level: float) -> tuple[float, float]:
+    """The quantiles between which an interval of this level lies."""
+    return (1 - level) / 2, (1 + level) / 2
 
 
 def _quantiles(draws: Float[Tensor, "draw *shape"], levels: tuple[float, float]) -> Float[Tensor, "level *shape"]:
@@ -315,7 +319,7 @@ def bootstrap_ratio(
         resamples: how many times the prompts are drawn anew.
 
     Returns:
-        The lower and the upper ends.
+        The lower and the upper ends; of fewer than two prompts, not a number.
 
     Example:
         >>> import torch
@@ -325,22 +329,78 @@ def bootstrap_ratio(
         ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
     """
     n = len(below)
+    if n < 2:
+        return _unknown(above), _unknown(above)
     counts = times_drawn(resample(n, resamples), n, above.dtype)
     bottoms = counts @ below.to(above)
     tops = torch.einsum("rp,p...->r...", counts[bottoms > 0], above)
     ratios = tops.movedim(0, -1) / bottoms[bottoms > 0]
-    low, high = _quantiles(ratios.movedim(-1, 0), (0.025, 0.975))
+    low, high = _quantiles(ratios.movedim(-1, 0), _ends(0.95))
     return low, high
 
 
-def mean_over_tasks(values: Sequence[Float[Tensor, " _"]]) -> Interval:
-    """Mean over tasks of their means over prompts; its 95% percentile bootstrap draws prompts within each task.
+def interval_over_tasks(
+    tasks: Sequence[Float[Tensor, "column _"]],
+    statistic: Callable[[Float[Tensor, "column *draw"]], Float[Tensor, "*draw"]],
+    level: float = 0.95,
+) -> Interval:
+    """A statistic of means over tasks, with the percentile bootstrap that draws prompts within each task.
+
+    Draws of prompts that are all alike are alike, too: of ten right answers of ten, they would say that no other is
+    ever wrong. So answers that are only right or wrong are drawn from these and four more in all, an equal part of each
+    combination: what Agresti and Coull (1998) add to a proportion, and Bonett and Price (2012) to matched pairs.
+
+    Args:
+        tasks: for each task, a row of values for each column, by prompt; a task's prompts are drawn for all columns.
+        statistic: function from the columns' means over tasks to a number; draws in which it is none are left out.
+        level: the interval's level, between 0 and 1.
+
+    Returns:
+        The statistic with its interval; not-a-numbers without tasks or prompts, or where the statistic is none. The
+        ends are not a number where a task has a single prompt whose values are not right or wrong.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import interval_over_tasks
+        >>> found = interval_over_tasks([torch.ones(1, 10)], lambda means: means[0])  # all of ten right
+        >>> found.value, round(found.low, 1), found.high
+        (1.0, 0.6, 1.0)
+    """
+    columns = [each.double() for each in tasks]
+    if not columns or not all(each.shape[1] for each in columns):
+        return NOTHING
+    value = statistic(torch.stack([each.mean(1) for each in columns]).mean(0)).item()
+    if isnan(value):
+        return NOTHING
+    draws = [_mean_draws(each, ADDED / len(columns), seed) for seed, each in enumerate(columns)]
+    found = statistic(torch.stack(draws).mean(0))
+    low, high = _quantiles(found[~found.isnan()], _ends(level)).tolist() if not found.isnan().all() else NOTHING[1:]
+    return Interval(value, low, high)
+
+
+def _mean_draws(values: Float[Tensor, "column prompt"], added: float, seed: int) -> Float[Tensor, "column draw"]:
+    """Means of columns over bootstrap draws of prompts, of right or wrong ones as if there were ``added`` more."""
+    n_columns, n = values.shape
+    if not ((values == 0) | (values == 1)).all():
+        if n == 1:
+            return torch.full((n_columns, RESAMPLES), torch.nan, dtype=values.dtype)
+        return times_drawn(resample(n, RESAMPLES, seed), n).div(n).matmul(values.T).T
+    outcomes = torch.tensor([*product((0.0, 1.0), repeat=n_columns)], dtype=values.dtype).T
+    weights = torch.cat([values.new_ones(n), values.new_full((outcomes.shape[1],), added / outcomes.shape[1])])
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(weights, RESAMPLES * n, replacement=True, generator=generator).view(RESAMPLES, n)
+    return times_drawn(drawn, len(weights)).div(n).matmul(torch.cat([values, outcomes], 1).T).T
+
+
+def mean_over_tasks(values: Sequence[Float[Tensor, " _"]], level: float = 0.95) -> Interval:
+    """Mean over tasks of their means over prompts, see ``interval_over_tasks``.
 
     Args:
         values: for each task, a value per prompt.
+        level: the interval's level, between 0 and 1.
 
     Returns:
-        The mean with its interval; not-a-numbers without tasks.
+        The mean with its interval.
 
     Example:
         >>> import torch
@@ -348,68 +408,54 @@ def mean_over_tasks(values: Sequence[Float[Tensor, " _"]]) -> Interval:
         >>> mean_over_tasks([torch.ones(4), torch.zeros(9)]).value
         0.5
     """
-    if not values:
-        return NOTHING
-    low, high = _quantiles(_task_draws(values), (0.025, 0.975)).tolist()
-    return Interval(_task_mean(values), low, high)
+    return interval_over_tasks([each[None] for each in values], lambda means: means[0], level)
+
+
+def change_over_tasks(before: Sequence[Float[Tensor, " _"]], after: Sequence[Float[Tensor, " _"]]) -> Interval:
+    """Change of such a mean between two measurements of the same prompts, see ``interval_over_tasks``.
+
+    Args:
+        before: for each task, a value per prompt.
+        after: for each task, its value now.
+
+    Returns:
+        The mean after minus that before, with its 95% interval.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import change_over_tasks
+        >>> change_over_tasks([torch.ones(4)], [torch.tensor([1.0, 0.0, 1.0, 1.0])]).value
+        -0.25
+    """
+    return interval_over_tasks(_pairs(before, after), lambda means: means[1] - means[0])
 
 
 def ratio_over_tasks(above: Sequence[Float[Tensor, " _"]], below: Sequence[Float[Tensor, " _"]]) -> Interval:
-    """Ratio of two such means over the same tasks and prompts, which are drawn together for its interval.
+    """Ratio of two such means over the same prompts, see ``interval_over_tasks``.
 
     Args:
         above: for each task, the numerator's value per prompt.
         below: the denominator's.
 
     Returns:
-        The ratio; not-a-numbers where the denominator's mean is not positive.
+        The ratio with its 95% interval; not-a-numbers where the denominator's mean is not positive.
 
     Example:
         >>> import torch
         >>> from ivlens.stats import ratio_over_tasks
-        >>> ratio_over_tasks([torch.ones(4)], [2 * torch.ones(4)]).value
-        0.5
-    """
-    if not below or _task_mean(below) <= 0:
-        return NOTHING
-    tops, bottoms = _task_draws(above), _task_draws(below)
-    low, high = _quantiles(tops[bottoms > 0] / bottoms[bottoms > 0], (0.025, 0.975)).tolist()
-    return Interval(_task_mean(above) / _task_mean(below), low, high)
-
-
-def _task_mean(values: Sequence[Float[Tensor, " _"]]) -> float:
-    return sum(each.double().mean().item() for each in values) / len(values)
-
-
-def _task_draws(values: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " draw"]:
-    """Means over tasks in bootstrap draws, the same for values of the same shapes."""
-    draws = [each.double()[resample(len(each), RESAMPLES, seed)].mean(1) for seed, each in enumerate(values)]
-    return torch.stack(draws).mean(0)
-
-
-def ratio_of_means(above: Float[Tensor, " prompt"], below: Float[Tensor, " prompt"]) -> Interval:
-    """Ratio of two means over the same prompts with its 95% percentile bootstrap (Efron and Tibshirani 1993, ch. 13).
-
-    Args:
-        above: the numerator's value per prompt.
-        below: the denominator's value per prompt.
-
-    Returns:
-        The ratio; not-a-numbers where the denominator's mean is not positive.
-
-    Example:
-        >>> import torch
-        >>> from ivlens.stats import ratio_of_means
-        >>> ratio_of_means(torch.ones(4), 2 * torch.ones(4))
+        >>> ratio_over_tasks([torch.full((4,), 0.2)], [torch.full((4,), 0.4)])
         Interval(value=0.5, low=0.5, high=0.5)
     """
-    if below.mean() <= 0:
-        return NOTHING
-    drawn = resample(len(above), RESAMPLES)
-    tops, bottoms = above[drawn].mean(1), below[drawn].mean(1)
-    ratios = (tops / bottoms)[bottoms > 0]
-    low, high = _quantiles(ratios, (0.025, 0.975)).tolist()
-    return Interval((above.mean() / below.mean()).item(), low, high)
+    return interval_over_tasks(_pairs(above, below), lambda means: ratio(means[0], means[1]))
+
+
+def _pairs(one: Sequence[Float[Tensor, " _"]], other: Sequence[Float[Tensor, " _"]]) -> list[Float[Tensor, "pair _"]]:
+    return [torch.stack(pair) for pair in zip(one, other, strict=True)]
+
+
+def ratio(above: Float[Tensor, "*shape"], below: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """One over the other, not a number where the other is not positive."""
+    return (above / below).masked_fill(below <= 0, torch.nan)
 
 
 def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[Columns], float]) -> Interval:

@@ -27,10 +27,12 @@ def test_measures_of_the_whole_sequence() -> None:
 
 
 def test_the_change_from_ap_to_fp_is_paired_prompt_by_prompt() -> None:
-    """Of the first task two of four prompts fall, of the second none: drawn apart, the second would vary, too."""
-    low, high = made_up_sequence().summary().set_index("measure").loc["FP", ["low", "high"]]
-    assert low == -0.5
-    assert high == 0.0
+    """None of many prompts changes: drawn apart, right and wrong ones would vary by a tenth and more."""
+    half = [1.0, 0.0] * 50
+    run = made_up_sequence()
+    run = replace(run, measured=tuple(row | {"scores": half} for row in run.measured))
+    low, high = run.summary().set_index("measure").loc["FP", ["low", "high"]]
+    assert -0.03 < low < 0 < high < 0.03
 
 
 def test_curves_have_the_tasks_learned_so_far() -> None:
@@ -109,7 +111,8 @@ def test_variants_are_compared_with_the_first_of_their_seed() -> None:
     assert found.loc[("plain", "kept"), "difference"] == -0.25  # -0.5 with seed 0, nothing with seed 1
     assert found.loc[("plain", "kept"), "value"] == 0.125
     assert found.loc[("plain", "kept"), "seeds"] == 2
-    assert found.loc[("plain", "FP"), ["difference", "low", "high"]].tolist() == [0.0, 0.0, 0.0]
+    difference, low, high = found.loc[("plain", "FP"), ["difference", "low", "high"]]
+    assert low < difference == 0.0 < high  # no prompt changed, of eight
     with pytest.raises(iv.ArgumentError, match="with seed 2"):
         iv.compare_variants({"whole, seed 0": run, "plain, seed 2": run})
     assert iv.compare_variants({"whole": run}).empty
@@ -123,16 +126,3 @@ def test_means_over_tasks_weigh_tasks_alike() -> None:
     assert ratio_over_tasks([few, many], [2 * few, many]).value == 0.5
     assert math.isnan(mean_over_tasks([]).value)
     assert math.isnan(ratio_over_tasks([few], [0 * few]).value)
-
-
-def test_an_intervals_coverage_over_tasks() -> None:
-    """Of simulated sets of answers, about 95% have the true mean within the interval."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    truth, within = torch.tensor([0.3, 0.6, 0.8]), 0
-    for _ in range(200):
-        draws = [torch.bernoulli(rate.expand(40), generator=generator) for rate in truth]
-        found = mean_over_tasks(draws)
-        within += found.low <= truth.mean() <= found.high
-    assert 0.88 <= within / 200 <= 0.99

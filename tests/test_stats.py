@@ -20,12 +20,15 @@ from ivlens.stats import (
     _quantiles,
     bootstrap_groups,
     bootstrap_mean,
+    bootstrap_ratio,
+    change_over_tasks,
     cosine,
     difference,
     jackknife,
     linear_cka,
+    mean_over_tasks,
     paired_drop,
-    ratio_of_means,
+    ratio_over_tasks,
     resample,
     spearman,
     standard_error,
@@ -92,14 +95,62 @@ def test_the_bootstrap_of_a_mean_is_scipys_up_to_the_draws() -> None:
 
 def test_the_bootstrap_of_a_ratio_is_scipys_up_to_the_draws() -> None:
     above, below = values(50) + 2, values(50, seed=1) + 4
-    found = ratio_of_means(above, below)
+    found = ratio_over_tasks([above], [below])
     expected = oracle.bootstrap(
         (above.numpy(), below.numpy()), lambda one, two, axis: one.mean(axis) / two.mean(axis), paired=True,
         n_resamples=20_000, method="percentile", rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     assert found.value == pytest.approx((above.mean() / below.mean()).item())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
-    assert ratio_of_means(above, -below) == pytest.approx(NOTHING, nan_ok=True)
+    assert ratio_over_tasks([above], [-below]) == pytest.approx(NOTHING, nan_ok=True)
+
+
+RARE = {  # how often answers are wrong and wrong, wrong and right, right and wrong, right and right
+    "seldom wrong": (0.02, 0.0, 0.005, 0.975), "seldom changed": (0.1, 0.0, 0.02, 0.88),
+    "often": (0.3, 0.05, 0.1, 0.55),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tasks", "n"), [(1, 10), (4, 30)])
+@pytest.mark.parametrize("rates", RARE.values(), ids=RARE)
+def test_intervals_hold_the_truth_also_where_few_answers_are_wrong_or_change(
+    rates: tuple[float, ...], tasks: int, n: int
+) -> None:
+    """Draws of ten prompts alone hold the change in 5 of 100 simulated measurements where answers are seldom wrong."""
+    generator = torch.Generator().manual_seed(0)
+    _, won, lost, both = rates
+    truth = {
+        mean_over_tasks: both + lost,
+        change_over_tasks: won - lost,
+        ratio_over_tasks: (both + won) / (both + lost),
+    }
+    within = dict.fromkeys(truth, 0)
+    for _ in range(100):
+        drawn = torch.multinomial(torch.tensor(rates), tasks * n, replacement=True, generator=generator).view(tasks, n)
+        before, after = [*(drawn > 1).double()], [*(drawn % 2).double()]
+        found = mean_over_tasks(before), change_over_tasks(before, after), ratio_over_tasks(after, before)
+        for statistic, interval in zip(truth, found, strict=True):
+            assert interval.low <= interval.value <= interval.high
+            within[statistic] += interval.low <= truth[statistic] <= interval.high
+    assert min(within.values()) >= 85
+
+
+def test_a_single_prompt_says_nothing_about_others() -> None:
+    one, many = torch.tensor([0.3]), torch.linspace(0, 1, 9)
+    assert mean_over_tasks([many, one]) == pytest.approx((0.4, math.nan, math.nan), nan_ok=True)
+    assert all(math.isnan(end) for end in bootstrap_mean(one))
+    assert torch.stack(bootstrap_ratio(one[:, None], one)).isnan().all()
+    low, high = mean_over_tasks([torch.ones(1)])[1:]
+    assert low < 0.5 < high == 1  # right once
+    assert mean_over_tasks([many, torch.zeros(0)]) == pytest.approx(NOTHING, nan_ok=True)
+
+
+def test_values_that_are_not_right_or_wrong_are_drawn_alone() -> None:
+    data = values(40)
+    found = mean_over_tasks([data], 0.9)
+    assert found[1:] == pytest.approx(torch.stack(bootstrap_mean(data, 0.9)).tolist())
+    same = torch.full((9,), 0.3)
+    assert change_over_tasks([same], [same]) == pytest.approx((0, 0, 0))
 
 
 def test_groups_of_one_row_are_the_bootstrap_of_rows() -> None:

@@ -10,11 +10,12 @@ from ..records import Evaluation
 from ..stats import (
     NOTHING,
     Interval,
+    change_over_tasks,
+    interval_over_tasks,
     lucky_changes,
     mcnemar,
-    mean_interval,
     paired_drop,
-    ratio_of_means,
+    ratio,
 )
 from ..vocabulary import Condition
 from .measure import AgainstNewTask, CheckpointMeasurements, Measurement
@@ -28,7 +29,9 @@ def evidence_columns(own: Measurement, base: Measurement, of: CheckpointMeasurem
     """All columns of further evidence on one task; ``of`` are the checkpoint's measures of all tasks."""
     return {
         **count_columns(own.answers, base.answers, own.prompts.options),
-        **interval_columns("probability_fall", mean_interval(base.answers.probabilities - own.answers.probabilities)),
+        **interval_columns(
+            "probability_fall", change_over_tasks([own.answers.probabilities], [base.answers.probabilities])
+        ),
         **token_columns(own.answers, base.answers),
         **subtraction_columns(own.against_new, base.answers),
         **spillover_columns(own, base),
@@ -86,18 +89,24 @@ def subtraction_columns(against: AgainstNewTask | None, base: Evaluation) -> dic
         (name,) = Condition.MINUS_VECTOR.among(measured.conditions)
         at = [measured.conditions.index(each) for each in (Condition.CLEAN, name)]
         clean, without = measured.correct[at]
-        clean_p, without_p = measured.probabilities[at].double()
         randoms = [measured.accuracy(each) for each in Condition.MINUS_RANDOM.among(measured.conditions)]
         subtracted, random = without.double().mean().item(), sum(randoms) / len(randoms)
         gain = paired_drop(without, clean)
-        fraction = ratio_of_means(without.double() - clean.double(), base.correct.double() - clean.double())
-        in_probability = ratio_of_means(without_p - clean_p, base.probabilities.double() - clean_p)
+        fraction, in_probability = (
+            interval_over_tasks([torch.stack([*here[at], there]).double()], _gain_of_what_was_lost)
+            for here, there in ((measured.correct, base.correct), (measured.probabilities, base.probabilities))
+        )
     return {
         "subtracted": subtracted, "subtracted_random": random, "subtracted_layer": float(layer),
         "subtracted_scale": abs(scale), **interval_columns("subtracted_gain", gain),
         **interval_columns("subtracted_fraction", fraction),
         **interval_columns("subtracted_fraction_p", in_probability),
     }  # fmt: skip
+
+
+def _gain_of_what_was_lost(means: Float[Tensor, "3 *draw"]) -> Float[Tensor, "*draw"]:
+    clean, without, base = means
+    return ratio(without - clean, base - clean)
 
 
 def spillover_columns(own: Measurement, base: Measurement) -> dict[str, Any]:

@@ -10,7 +10,18 @@ from torch import Tensor
 from ..heads import head_overlap
 from ..models import package_versions
 from ..records import CheckpointComparison, ConditionComparison, HeadReading
-from ..stats import NOTHING, Interval, cosine, jackknife, linear_cka, paired_drop, ratio_of_means, spearman
+from ..stats import (
+    NOTHING,
+    Interval,
+    cosine,
+    interval_over_tasks,
+    jackknife,
+    linear_cka,
+    paired_drop,
+    ratio,
+    ratio_over_tasks,
+    spearman,
+)
 from ..vocabulary import Condition, Verdict
 from .config import CheckpointConfig
 from .evidence import evidence_columns, interval_columns, spectrum_rows
@@ -77,7 +88,7 @@ def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], conf
     drop = paired_drop(base.answers.correct, own.answers.correct)
     recovered, knowledge = recovered_fraction(own.recovery, base.recovery), NOTHING
     if own.knowledge is not None and base.knowledge is not None:
-        knowledge = ratio_of_means(own.knowledge.probabilities.double(), base.knowledge.probabilities.double())
+        knowledge = ratio_over_tasks([own.knowledge.probabilities], [base.knowledge.probabilities])
     return {
         **_answer_columns(own),
         **interval_columns("forgetting", drop),
@@ -109,15 +120,17 @@ def recovered_fraction(
 
     Or, instead of accuracy, to the probability of the answer.
     """
+    columns = [
+        getattr(recovery, of)[recovery.conditions.index(condition)]
+        for recovery in (own, base)
+        for condition in (Condition.BASE_VECTOR, Condition.BARE)
+    ]
 
-    def added(recovery: ConditionComparison) -> Float[Tensor, " prompt"]:
-        steered, bare = (
-            getattr(recovery, of)[recovery.conditions.index(condition)].double()
-            for condition in (Condition.BASE_VECTOR, Condition.BARE)
-        )
-        return steered - bare
+    def of_what_it_adds(means: Float[Tensor, "4 *draw"]) -> Float[Tensor, "*draw"]:
+        steered, bare, base_steered, base_bare = means
+        return ratio(steered - bare, base_steered - base_bare)
 
-    return ratio_of_means(added(own), added(base))
+    return interval_over_tasks([torch.stack(columns).double()], of_what_it_adds)
 
 
 def alignment(own: Measurement, base: Measurement) -> Float[Tensor, "layer prompt"]:

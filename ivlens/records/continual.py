@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import checked
-from ..stats import Interval, mean_over_tasks, ratio_over_tasks
+from ..stats import Interval, change_over_tasks, mean_over_tasks, ratio_over_tasks
 from ..vocabulary import ContinualRole
 from .html import block, frame_table
 from .store import Record
@@ -193,12 +193,11 @@ def _row(
     measure: str, before: Sequence[Float[Tensor, " prompt"]], after: Sequence[Float[Tensor, " prompt"]]
 ) -> dict[str, Any]:
     """A measure's means before and after, and the paired change."""
-    pairs = list(zip(before, after, strict=True)) if after else []
-    change = mean_over_tasks([now - then for then, now in pairs])
+    before = before if after else []
+    change = change_over_tasks(before, after)
     return {
-        "measure": measure, "before": mean_over_tasks([then for then, _ in pairs]).value,
-        "after": mean_over_tasks([now for _, now in pairs]).value, "change": change.value, "low": change.low,
-        "high": change.high, "tasks": len(pairs),
+        "measure": measure, "before": mean_over_tasks(before).value, "after": mean_over_tasks(after).value,
+        "change": change.value, "low": change.low, "high": change.high, "tasks": len(after),
     }  # fmt: skip
 
 

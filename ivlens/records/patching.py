@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import Count, check_finite, checked
-from ..stats import NOTHING, Interval, bootstrap_mean, bootstrap_ratio
+from ..stats import Interval, bootstrap_mean, bootstrap_ratio
 from ..vocabulary import (
     DIRECTIONS,
     PARTS,
@@ -155,8 +155,6 @@ class CheckpointPatching(Record):
             nan
         """
         gaps = self._gaps(role)
-        if len(gaps) < 2:
-            return Interval(gaps.mean().item(), NOTHING.low, NOTHING.high)
         low, high = bootstrap_mean(gaps)
         return Interval(gaps.mean().item(), low.item(), high.item())
 
@@ -279,12 +277,10 @@ def _statistics(
 ) -> dict[str, np.ndarray]:
     """Mean effect and share of the gap with their intervals, not a number where they are unknown."""
     unknown = torch.full_like(effects.sum(0), torch.nan)
-    nats, share = (effects.mean(0), unknown, unknown), (unknown, unknown, unknown)
-    if len(gaps) > 1:
-        nats = effects.mean(0), *bootstrap_mean(effects)
+    nats, share = (effects.mean(0), *bootstrap_mean(effects)), (unknown, unknown, unknown)
     if gaps.mean() >= LEAST_GAP:
         towards = effects * _towards_the_other(direction)
-        share = towards.mean(0) / gaps.mean(), *(bootstrap_ratio(towards, gaps) if len(gaps) > 1 else share[1:])
+        share = towards.mean(0) / gaps.mean(), *bootstrap_ratio(towards, gaps)
     names = [f"{name}{end}" for name in ("nats", "share") for end in ("", "_low", "_high")]
     return {name: each.numpy() for name, each in zip(names, (*nats, *share), strict=True)}
 

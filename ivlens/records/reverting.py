@@ -164,12 +164,10 @@ class WeightReverts(Record):
         log_probability, correct = self.log_probability[:, prompts].double().T, self.correct[:, prompts]
         changes = log_probability - log_probability[:, [self._tuned]]
         gap, unknown = changes[:, self._base], torch.full_like(changes[0], torch.nan)
-        nats, share = (changes.mean(0), unknown, unknown), (unknown, unknown, unknown)
-        if len(prompts) > 1:
-            nats = changes.mean(0), *bootstrap_mean(changes)
-            if gap.mean().abs() >= LEAST_GAP:
-                sign = gap.mean().sign()  # the base is better or, on what was learned, worse
-                share = changes.mean(0) / gap.mean(), *bootstrap_ratio(sign * changes, sign * gap)
+        nats, share = (changes.mean(0), *bootstrap_mean(changes)), (unknown, unknown, unknown)
+        if len(prompts) > 1 and gap.mean().abs() >= LEAST_GAP:
+            sign = gap.mean().sign()  # the base is better or, on what was learned, worse
+            share = changes.mean(0) / gap.mean(), *bootstrap_ratio(sign * changes, sign * gap)
         gain = torch.tensor([paired_drop(own, correct[self._tuned]) for own in correct], dtype=torch.float64).T
         accuracy = {"accuracy": correct.double().mean(1).numpy()}
         return _ends("nats", nats) | _ends("share", share) | accuracy | _ends("gain", gain)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import check_finite, checked
-from ..stats import bootstrap_mean, check_level, standard_error, wilson_interval
+from ..stats import check_level, mean_over_tasks, standard_error, wilson_interval
 from ..text import plus_minus
 from .html import block, frame_table
 from .store import Record
@@ -146,7 +146,7 @@ class Evaluation(Record):
 
     @checked
     def score_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Percentile-bootstrap interval of the mean score over prompts (``ivlens.stats.bootstrap_mean``).
+        """Percentile-bootstrap interval of the mean score over prompts (``ivlens.stats.mean_over_tasks``).
 
         Args:
             level: the interval's level, between 0 and 1.
@@ -163,8 +163,7 @@ class Evaluation(Record):
             True
         """
         check_level(level)
-        low, high = bootstrap_mean(_known(self.scores).double(), level)
-        return low.item(), high.item()
+        return mean_over_tasks([_known(self.scores)], level)[1:]
 
     @property
     def accuracy_stderr(self) -> float:

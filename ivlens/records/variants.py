@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import checked
 from ..errors import ArgumentError
-from ..stats import mean_over_tasks
+from ..stats import change_over_tasks, mean_over_tasks
 from ..vocabulary import ContinualRole
 from .continual import ContinualRun
 
@@ -55,8 +55,8 @@ def compare_variants(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
         for measure, role in AT_END.items():
             pairs = [pair for seed, run in by_seed.items() for pair in _pairs(role, run, first[seed])]
             if pairs:
-                found = mean_over_tasks([own - other for own, other in pairs])
-                value = mean_over_tasks([own for own, _ in pairs]).value
+                own, of_first = zip(*pairs, strict=True)
+                found, value = change_over_tasks(of_first, own), mean_over_tasks(own).value
                 rows.append({
                     "variant": name, "measure": measure, "value": value, "difference": found.value, "low": found.low,
                     "high": found.high, "tasks": len(pairs) // len(by_seed), "seeds": len(by_seed),

@@ -24,7 +24,7 @@ from ivlens.errors import ArgumentError, RecordError
 from ivlens.models import as_matrix, attention_weights, mlp_weights
 from ivlens.records import CheckpointComparison, ConditionComparison, Evaluation
 from ivlens.records.checkpoints import LATER_COLUMNS
-from ivlens.stats import lucky_changes, mcnemar, mean_interval
+from ivlens.stats import lucky_changes, mcnemar
 from ivlens.tensor_files import load_tensors
 from ivlens.vocabulary import Condition
 from tiny_models import WORDS
@@ -133,11 +133,6 @@ def test_the_change_of_the_first_token_and_of_the_rest() -> None:
     assert found["rest_change"] == pytest.approx(rest.mean())
     assert math.isnan(token_columns(evaluation([1]), evaluation([1]))["rest_change"])
     assert token_columns(evaluation([1], [0.0]), evaluation([1], [0.5]))["first_token_change"] < -500  # still finite
-
-
-def test_a_mean_with_its_interval() -> None:
-    assert mean_interval(torch.ones(5)) == (1, 1, 1)
-    assert math.isnan(mean_interval(torch.zeros(0)).value)
 
 
 def test_kl_by_hand_and_against_itself() -> None:

@@ -30,7 +30,7 @@ from ivlens.models import (
     z_name,
 )
 from ivlens.scoring import all_ids
-from ivlens.stats import ratio_of_means
+from ivlens.stats import ratio_over_tasks
 from ivlens.vocabulary import DIRECTIONS, PARTS, Head
 from tiny_models import WORDS
 
@@ -264,7 +264,7 @@ def test_shares_are_ratios_of_means_with_the_prompts_drawn_together(exact: Any) 
     assert gaps.mean() > 0.5
     assert row["n"] == found.n
     assert row["nats"] == pytest.approx(changes.mean().item())
-    value, low, high = ratio_of_means(changes, gaps)
+    value, low, high = ratio_over_tasks([changes], [gaps])
     assert (row["share"], row["share_low"], row["share_high"]) == pytest.approx((value, low, high))
     beside = found.beside_controls(1).set_index("part")
     assert beside.loc["mlp", "restored_nats"] == pytest.approx(found.mlp[0, : found.n].mean(0).max().item())

@@ -17,7 +17,7 @@ from ivlens.stats import (
     linear_cka,
     paired_drop,
     prompts_to_decide,
-    ratio_of_means,
+    ratio_over_tasks,
     spearman,
 )
 from ivlens.vocabulary import Condition, Verdict
@@ -196,11 +196,12 @@ def test_fractions_are_ratios_of_means_with_their_intervals() -> None:
     half = torch.arange(20) < 10
     value, low, high = recovered_fraction(recovery(no, half), recovery(no, yes))
     assert value == 0.5
-    assert 0.2 < low < 0.5 < high < 0.8
-    assert recovered_fraction(recovery(no, yes), recovery(no, yes)) == (1, 1, 1)
+    assert 0.2 < low < 0.5 < high < 0.9
+    value, low, high = recovered_fraction(recovery(no, yes), recovery(no, yes))
+    assert 0.6 < low < value == 1 < high < 1.5  # all of twenty, which is not all of any number
     assert math.isnan(recovered_fraction(recovery(no, yes), recovery(no, no)).value)
     probabilities = torch.linspace(0.1, 0.9, 20)
-    assert ratio_of_means(probabilities / 4, probabilities) == pytest.approx((0.25, 0.25, 0.25))
+    assert ratio_over_tasks([probabilities / 4], [probabilities]) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
