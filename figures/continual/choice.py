@@ -82,7 +82,7 @@ def ranked(lines: Mapping[Run, Line], regimes: Sequence[str], methods: Iterable[
 
 def halved(lines: Mapping[Run, Line], config: StudyConfig) -> tuple[str, ...]:
     """The methods that are tried in all regimes: ``ALWAYS``, and the best of the screening."""
-    names = [name for name, _ in ranked(lines, config.screening, config.methods) if name not in ALWAYS]
+    names = [name for name, _ in ranked(lines, config.screened, config.methods) if name not in ALWAYS]
     return (*ALWAYS, *names[: config.halved])
 
 
@@ -114,14 +114,14 @@ def in_order(read: Callable[[], Mapping[Run, Line]], config: StudyConfig) -> Ite
 
     None stands where what follows is chosen by all that came before, which ``read`` then has to give.
     """
-    others = [regime for regime in config.regimes if regime not in config.screening]
-    yield from config.trials(config.screening, config.methods)
+    others = [regime for regime in config.regimes if regime not in config.screened]
+    yield from config.trials(config.screened, config.methods)
     yield None
     yield from config.trials(others, halved(read(), config))
     yield None
     lines = read()
     chosen = finalists(lines, config)
-    for regimes in (config.screening, others):
+    for regimes in (config.screened, others):
         runs = config.finals(regimes, chosen, config.pairs)
         yield from (run for run in runs if run.strength == chosen_strength(lines, run.regime, run.method))
     yield from config.finals(config.regimes, chosen, config.pairs)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ivlens import ArgumentError, GenerationScoring, Guidance, LoRA, Task, TrainingConfig, load_task
 from ivlens.training import (
@@ -150,7 +150,7 @@ class StudyConfig:
 
     All methods are tried in the ``screening`` regimes, the ``halved`` best of them in the others. ``finalists``: how
     many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs. Learning rates are
-    ``rates`` times the regimes'.
+    ``rates`` times the regimes'; ``precision`` is ``TrainingConfig``'s.
     """
 
     source: str = "smollm2"
@@ -177,12 +177,18 @@ class StudyConfig:
     n_test: int = 30
     generated: frozenset[str] = field(default_factory=lambda: frozenset({"short-answer"}))
     rates: float = 1.0
+    precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
         if both := self.trial.names & self.final.names:
             raise ArgumentError("different tasks to choose on and to report", ", ".join(sorted(both)))
         if not 0 < self.rates < math.inf:
             raise ArgumentError("rates above 0", repr(self.rates))
+
+    @property
+    def screened(self) -> tuple[str, ...]:
+        """The regimes in which all methods are tried: of ``screening``, or all where it has none of these."""
+        return tuple(each for each in self.regimes if each in self.screening) or self.regimes
 
     def trials(self, regimes: Iterable[str], methods: Iterable[str]) -> Iterator[Run]:
         """These methods at every strength in these regimes, on the tasks to choose on."""
@@ -220,12 +226,13 @@ class StudyConfig:
         return TrainingConfig(
             Guidance(method.terms(run.strength, used)), steps=regime.steps, batch_size=self.batch_size,
             learning_rate=rate / run.strength if method.rate else rate, warmup=regime.warmup, seed=run.seed,
+            precision=self.precision,
             lora=None if rank is None else LoRA(rank=rank, alpha=2.0 * rank),
         )  # fmt: skip
 
 
 GEMMA = StudyConfig(  # which the regimes' own rates break: new tasks are lost, too
-    "gemma3-270m", rates=0.05, methods=(*ALWAYS, "rehearsal + l2"), regimes=("destructive",), screening=("destructive",)
+    "gemma3-270m", rates=0.05, methods=(*ALWAYS, "rehearsal + l2"), regimes=("destructive",)
 )
 
 

@@ -187,7 +187,7 @@ def _in_words(difference: Interval) -> str:
 def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:
     """One row per method, the best of the screening first: its areas in the trials, and whether it is a finalist."""
     rows, best = [], finalists(lines, config)
-    for method, mean in ranked(lines, config.screening, config.methods):
+    for method, mean in ranked(lines, config.screened, config.methods):
         row: dict[str, object] = {"method": method, "screening": f"{mean:.3f}"}
         for regime in config.regimes:
             values = areas(lines, "trial", regime, method).values()

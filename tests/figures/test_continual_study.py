@@ -175,3 +175,23 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
 def test_without_finals_the_command_is_named(config: StudyConfig, tmp_path: Path) -> None:
     with pytest.raises(ivlens.RecordError, match=r"python -m figures.continual"):
         study.write(tmp_path, config)
+
+
+def test_the_command_runs_the_regimes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from figures.continual import __main__ as command
+
+    asked: list[tuple[set[Run], StudyConfig]] = []
+    monkeypatch.setattr(command, "measure", lambda runs, out, config, **options: asked.append(({*runs}, config)))
+    words = ["study", "--out", str(tmp_path / "runs.jsonl")]
+    more = ["--model", "some/model", "--rates", "0.1", "--precision", "bfloat16", "--regimes", "long"]
+    monkeypatch.setattr("sys.argv", words + more)
+    command.main()
+    (runs, config), *_ = asked
+    assert {run.regime for run in runs if run} == {"long"}
+    assert {run.method for run in runs if run and run.part == "trial"} == {*METHODS} - {"lora, rank 8"}
+    found = config.training(next(run for run in runs if run and run.method == "l2"))
+    assert (found.precision, found.learning_rate) == ("bfloat16", pytest.approx(0.1 * REGIMES["long"].rate))
+    monkeypatch.setattr("sys.argv", words)
+    command.main()
+    assert asked[-1][1] == StudyConfig()
+    assert StudyConfig(regimes=("mild", "demanding")).screened == ("demanding",)
