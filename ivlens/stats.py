@@ -21,7 +21,9 @@ from .checks import Count, Natural, checked
 from .errors import ArgumentError
 
 RESAMPLES = 2000
-LEAST_GROUPS = 3  # with fewer groups, the bootstrap says nothing about unmeasured groups
+ROUNDING = 1e-12  # of means that would be 0 in exact arithmetic
+LEAST_DF = 4  # degrees of freedom from which a bootstrap says something about what was not measured
+LEAST_GROUPS = 6  # and groups: the correlation over fewer has few values
 ADDED = 4  # prompts, half of them right, that are drawn beside those that were only right or wrong
 
 Columns = Mapping[str, np.ndarray]
@@ -225,7 +227,9 @@ def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | Non
 
 
 def spearman(one: ArrayLike, two: ArrayLike) -> float:
-    """Rank correlation (Spearman 1904), with equal values sharing a rank; not a number where one side is constant.
+    """Rank correlation (Spearman 1904), with equal values sharing a rank.
+
+    It is not a number where one side is constant, or has a value that is none.
 
     Args:
         one: values of any shape.
@@ -236,7 +240,10 @@ def spearman(one: ArrayLike, two: ArrayLike) -> float:
         >>> round(spearman([1, 2, 3], [1, 4, 9]), 6)
         1.0
     """
-    first, second = (_centred_ranks(np.asarray(each, float).ravel()) for each in (one, two))
+    sides = [np.asarray(each, float).ravel() for each in (one, two)]
+    if any(np.isnan(each).any() for each in sides):
+        return float("nan")
+    first, second = map(_centred_ranks, sides)
     norms = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / norms if norms > 0 else float("nan")
 
@@ -260,43 +267,74 @@ def times_drawn(
     return counts.scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=dtype))
 
 
-def bootstrap_mean(
-    values: Float[Tensor, "prompt *shape"], level: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
+def t_interval(
+    values: Float[Tensor, "prompt *shape"], level: float = 0.95
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """Percentile-bootstrap interval of the mean over prompts (Efron and Tibshirani 1993, section 13.3).
+    """Student's t interval of the mean over prompts, which holds for few of them, too.
 
     Args:
         values: one number, or an array, per prompt.
         level: the interval's level, between 0 and 1.
-        resamples: how many times the prompts are drawn anew.
-        seed: of the draws.
 
     Returns:
         The lower and the upper ends, in the values' unit; of fewer than two prompts, not a number.
 
     Example:
         >>> import torch
-        >>> from ivlens.stats import bootstrap_mean
-        >>> low, high = bootstrap_mean(torch.ones(5, 2))
-        >>> low.tolist(), high.tolist()
-        ([1.0, 1.0], [1.0, 1.0])
+        >>> from ivlens.stats import t_interval
+        >>> low, high = t_interval(torch.tensor([0.0, 1.0]))
+        >>> round(low.item(), 2), round(high.item(), 2)
+        (-5.85, 6.85)
     """
     n = len(values)
+    means = values.mean(0)
     if n < 2:
-        return _unknown(values), _unknown(values)
-    counts = times_drawn(resample(n, resamples, seed), n, values.dtype)
-    means = torch.einsum("rp,p...->r...", counts / n, values)
-    low, high = _quantiles(means, _ends(level))
-    return low, high
+        return torch.full_like(means, torch.nan), torch.full_like(means, torch.nan)
+    half = t_quantile((1 + level) / 2, n - 1) * values.std(0, correction=1) / n**0.5
+    return means - half, means + half
 
 
-def _unknown(values: Float[Tensor, "prompt *shape"]) -> Float[Tensor, "*shape"]:
-    return torch.full_like(values.sum(0), torch.nan)
+def ratio_interval(
+    above: Float[Tensor, "prompt *shape"], below: Float[Tensor, " prompt"], level: float = 0.95
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Interval of ratios of two means over the same prompts (Fieller 1954), with Student's t.
+
+    Args:
+        above: the numerators, one number or an array per prompt.
+        below: the denominator of all of them.
+        level: the interval's level, between 0 and 1.
+
+    Returns:
+        The lower and the upper ends; not a number where the denominator's mean may as well be 0, and so for fewer than
+        two prompts.
+
+    Example:
+        >>> import torch
+        >>> from ivlens.stats import ratio_interval
+        >>> low, high = ratio_interval(torch.ones(4, 3), 2 * torch.ones(4))
+        >>> low.tolist(), high.tolist()
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    """
+    n = len(below)
+    top, bottom = above.mean(0), below.mean()
+    if n < 2:
+        return torch.full_like(top, torch.nan), torch.full_like(top, torch.nan)
+    errors, error = above - top, below - bottom
+    scale = t_quantile((1 + level) / 2, n - 1) ** 2 / (n * (n - 1))
+    squares = bottom**2 - scale * error.square().sum()
+    middle = top * bottom - scale * torch.einsum("p...,p->...", errors, error)
+    root = (middle**2 - squares * (top**2 - scale * errors.square().sum(0))).clamp_min(0).sqrt()
+    squares = squares.masked_fill(squares <= 0, torch.nan)
+    return (middle - root) / squares, (middle + root) / squares
 
 
-def _ends(level: float) -> tuple[float, float]:
-    """The quantiles between which an interval of this level lies."""
-    return (1 - level) / 2, (1 + level) / 2
+def _ends(level: float, df: int, n: float) -> tuple[float, float]:
+    """The percentiles of draws of ``n`` prompts that are as far apart as Student's t has it (Hesterberg 2015, 4.5).
+
+    Percentile intervals of few prompts are too narrow: draws vary less than samples, and t has longer tails than they.
+    """
+    tail = NormalDist().cdf(-t_quantile((1 + level) / 2, df) * (n / df) ** 0.5)
+    return tail, 1 - tail
 
 
 def _quantiles(draws: Float[Tensor, "draw *shape"], levels: tuple[float, float]) -> Float[Tensor, "level *shape"]:
@@ -308,37 +346,6 @@ def _quantiles(draws: Float[Tensor, "draw *shape"], levels: tuple[float, float])
     return found.masked_fill(ordered[..., -1:].isnan(), torch.nan).movedim(-1, 0)
 
 
-def bootstrap_ratio(
-    above: Float[Tensor, "prompt *shape"], below: Float[Tensor, " prompt"], *, resamples: Count = RESAMPLES
-) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """95% percentile-bootstrap interval of ratios of two means over the same prompts, which are drawn together.
-
-    Args:
-        above: the numerators, one number or an array per prompt.
-        below: the denominator of all of them, whose mean is positive; draws in which it is not are left out.
-        resamples: how many times the prompts are drawn anew.
-
-    Returns:
-        The lower and the upper ends; of fewer than two prompts, not a number.
-
-    Example:
-        >>> import torch
-        >>> from ivlens.stats import bootstrap_ratio
-        >>> low, high = bootstrap_ratio(torch.ones(4, 3), 2 * torch.ones(4))
-        >>> low.tolist(), high.tolist()
-        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
-    """
-    n = len(below)
-    if n < 2:
-        return _unknown(above), _unknown(above)
-    counts = times_drawn(resample(n, resamples), n, above.dtype)
-    bottoms = counts @ below.to(above)
-    tops = torch.einsum("rp,p...->r...", counts[bottoms > 0], above)
-    ratios = tops.movedim(0, -1) / bottoms[bottoms > 0]
-    low, high = _quantiles(ratios.movedim(-1, 0), _ends(0.95))
-    return low, high
-
-
 def interval_over_tasks(
     tasks: Sequence[Float[Tensor, "column _"]],
     statistic: Callable[[Float[Tensor, "column *draw"]], Float[Tensor, "*draw"]],
@@ -348,7 +355,8 @@ def interval_over_tasks(
 
     Draws of prompts that are all alike are alike, too: of ten right answers of ten, they would say that no other is
     ever wrong. So answers that are only right or wrong are drawn from these and four more in all, an equal part of each
-    combination: what Agresti and Coull (1998) add to a proportion, and Bonett and Price (2012) to matched pairs.
+    combination: what Agresti and Coull (1998) add to a proportion, and Bonett and Price (2012) to matched pairs. Of
+    graded scores, as large a part of the four is added as the prompts are whose values are all 0 or 1.
 
     Args:
         tasks: for each task, a row of values for each column, by prompt; a task's prompts are drawn for all columns.
@@ -357,7 +365,8 @@ def interval_over_tasks(
 
     Returns:
         The statistic with its interval; not-a-numbers without tasks or prompts, or where the statistic is none. The
-        ends are not a number where a task has a single prompt whose values are not right or wrong.
+        ends are not a number for fewer than five prompts whose values are not right or wrong, or where they are a
+        task's only one.
 
     Example:
         >>> import torch
@@ -367,33 +376,42 @@ def interval_over_tasks(
         (1.0, 0.6, 1.0)
     """
     columns = [each.double() for each in tasks]
-    if not columns or not all(each.shape[1] for each in columns):
+    counts = [each.shape[1] for each in columns]
+    if not columns or not all(counts):
         return NOTHING
     value = statistic(torch.stack([each.mean(1) for each in columns]).mean(0)).item()
     if isnan(value):
         return NOTHING
-    draws = [_mean_draws(each, ADDED / len(columns), seed) for seed, each in enumerate(columns)]
+    added = [ADDED / len(columns) * _right_or_wrong(each).double().mean().item() for each in columns]
+    n = sum(counts) + sum(added)
+    df = round(n) - len(columns)
+    draws = [_mean_draws(each, more, seed) for seed, (each, more) in enumerate(zip(columns, added, strict=True))]
     found = statistic(torch.stack(draws).mean(0))
-    low, high = _quantiles(found[~found.isnan()], _ends(level)).tolist() if not found.isnan().all() else NOTHING[1:]
+    found = found[~found.isnan()]
+    if df < LEAST_DF or not len(found) or any(size == 1 and not more for size, more in zip(counts, added, strict=True)):
+        return Interval(value, NOTHING.low, NOTHING.high)
+    low, high = _quantiles(found, _ends(level, df, n)).tolist()
     return Interval(value, low, high)
 
 
+def _right_or_wrong(values: Float[Tensor, "column prompt"]) -> Bool[Tensor, " prompt"]:
+    return ((values == 0) | (values == 1)).all(0)
+
+
 def _mean_draws(values: Float[Tensor, "column prompt"], added: float, seed: int) -> Float[Tensor, "column draw"]:
-    """Means of columns over bootstrap draws of prompts, of right or wrong ones as if there were ``added`` more."""
+    """Means of columns over bootstrap draws of prompts, as if there were ``added`` more that are right or wrong."""
     n_columns, n = values.shape
-    if not ((values == 0) | (values == 1)).all():
-        if n == 1:
-            return torch.full((n_columns, RESAMPLES), torch.nan, dtype=values.dtype)
-        return times_drawn(resample(n, RESAMPLES, seed), n).div(n).matmul(values.T).T
+    if added == 0:
+        return times_drawn(resample(n, RESAMPLES, seed), n).matmul(values.T).div(n).T
     outcomes = torch.tensor([*product((0.0, 1.0), repeat=n_columns)], dtype=values.dtype).T
     weights = torch.cat([values.new_ones(n), values.new_full((outcomes.shape[1],), added / outcomes.shape[1])])
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(weights, RESAMPLES * n, replacement=True, generator=generator).view(RESAMPLES, n)
-    return times_drawn(drawn, len(weights)).div(n).matmul(torch.cat([values, outcomes], 1).T).T
+    return times_drawn(drawn, len(weights)).matmul(torch.cat([values, outcomes], 1).T).div(n).T
 
 
 def mean_over_tasks(values: Sequence[Float[Tensor, " _"]], level: float = 0.95) -> Interval:
-    """Mean over tasks of their means over prompts, see ``interval_over_tasks``.
+    """Mean over tasks of their means over prompts, see ``interval_over_tasks``; of one task, Wilson's if it can be.
 
     Args:
         values: for each task, a value per prompt.
@@ -408,6 +426,9 @@ def mean_over_tasks(values: Sequence[Float[Tensor, " _"]], level: float = 0.95) 
         >>> mean_over_tasks([torch.ones(4), torch.zeros(9)]).value
         0.5
     """
+    if len(values) == 1 and len(values[0]) and _right_or_wrong(values[0][None]).all():
+        right = int(values[0].sum())
+        return Interval(right / len(values[0]), *wilson_interval(right, len(values[0]), level))
     return interval_over_tasks([each[None] for each in values], lambda means: means[0], level)
 
 
@@ -454,8 +475,8 @@ def _pairs(one: Sequence[Float[Tensor, " _"]], other: Sequence[Float[Tensor, " _
 
 
 def ratio(above: Float[Tensor, "*shape"], below: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """One over the other, not a number where the other is not positive."""
-    return (above / below).masked_fill(below <= 0, torch.nan)
+    """One over the other, not a number where the other is not positive, but for rounding."""
+    return (above / below).masked_fill(below <= ROUNDING, torch.nan)
 
 
 def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[Columns], float]) -> Interval:
@@ -466,10 +487,10 @@ def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[
     Args:
         columns: the table's columns by name, all of one length.
         groups: the group of each row.
-        statistic: function from such columns to a number.
+        statistic: function from such columns to a number; draws in which it is none are left out.
 
     Returns:
-        The statistic with its interval, whose ends are not a number with fewer than three groups.
+        The statistic with its interval, whose ends are not a number with fewer than six groups.
     """
     nothing = float("nan")
     if not len(groups):
@@ -482,7 +503,8 @@ def bootstrap_groups(columns: Columns, groups: np.ndarray, statistic: Callable[[
     distinct, which = np.unique(np.sort(picks, axis=1), axis=0, return_inverse=True)  # of few groups, few draws differ
     drawn = [np.concatenate([rows_of[at] for at in pick]) for pick in distinct]
     values = np.array([statistic({name: column[rows] for name, column in columns.items()}) for rows in drawn])[which]
-    low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (nothing, nothing)
+    ends = _ends(0.95, len(rows_of) - 1, len(rows_of))
+    low, high = np.nanquantile(values, ends) if np.isfinite(values).any() else (nothing, nothing)
     return Interval(value, float(low), float(high))
 
 
@@ -491,9 +513,10 @@ def jackknife(
     now: Float[Tensor, "group *shape"],
     statistic: Callable[[Tensor, Tensor], Tensor],
 ) -> Interval:
-    """A statistic of two means over the same groups of prompts, with two delete-a-group standard errors to each side.
+    """A statistic of two means over the same groups of prompts, with its 95% interval by the delete-a-group jackknife.
 
-    The jackknife (Tukey 1958; Efron and Tibshirani 1993, ch. 11) leaves one group out at a time.
+    The jackknife (Tukey 1958; Efron and Tibshirani 1993, ch. 11) leaves one group out at a time; its standard error has
+    as many degrees of freedom as there are groups, but one.
 
     Args:
         base: the groups' values before.
@@ -505,7 +528,8 @@ def jackknife(
     left = [[*range(at), *range(at + 1, groups)] for at in range(groups)]
     values = torch.stack([statistic(base[rest].mean(0), now[rest].mean(0)) for rest in left])
     error = ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt()
-    return Interval(whole.item(), (whole - 2 * error).item(), (whole + 2 * error).item())
+    half = t_quantile(0.975, groups - 1) * error
+    return Interval(whole.item(), (whole - half).item(), (whole + half).item())
 
 
 def cosine(one: Float[Tensor, "*#rows d_model"], two: Float[Tensor, "*#rows d_model"]) -> Float[Tensor, "*rows"]:

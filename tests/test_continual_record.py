@@ -22,7 +22,8 @@ def test_measures_of_the_whole_sequence() -> None:
         assert found.loc[name, "before"] == pytest.approx(before[name])
         assert found.loc[name, "change"] == pytest.approx(after[name] - before[name])
     assert found.loc["AP", "tasks"] == 2
-    measured = found.drop(index=["cosine", "norm_ratio", "alignment"])
+    assert found.loc["instruction probability", ["low", "high"]].isna().all()  # of four prompts
+    measured = found.drop(index=["cosine", "norm_ratio", "alignment", "instruction probability"])
     assert ((measured["low"] <= measured["change"]) & (measured["change"] <= measured["high"])).all()
 
 

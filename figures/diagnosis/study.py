@@ -138,7 +138,7 @@ def findings_table(comparisons: Mapping[str, CheckpointComparison]) -> pd.DataFr
     """The papers' claims on the checkpoints of all guidances, as texts; without those that nothing was measured for."""
     frame = findings(*comparisons.values()).query("pairs > 0")
     intervals = zip(frame["value"], frame["low"], frame["high"], strict=True)
-    texts = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in intervals]
+    texts = [f"{value:.2f} ({low:.2f} to {high:.2f})".replace(" (nan to nan)", "") for value, low, high in intervals]
     return frame[["claim", "measure"]].assign(value=texts, pairs=frame["pairs"], finding=frame["finding"])
 
 

@@ -22,7 +22,7 @@ from ivlens.errors import RecordError
 from ivlens.files import safe_name
 from ivlens.models import Model
 from ivlens.records import HeadEffects, RacedEffects, write_text
-from ivlens.stats import bootstrap_mean
+from ivlens.stats import t_interval
 from ivlens.vocabulary import Corruption
 
 from ..benchmark.machine import machine_and_versions
@@ -142,7 +142,7 @@ def _held(swept: HeadEffects, config: RacingConfig) -> dict[str, float]:
         raced = _race(drawn, config.k)
         (low,), (high,) = raced.interval()
         inside = (low <= truth) & (truth <= high)
-        low, high = bootstrap_mean(drawn, resamples=500, seed=seed)
+        low, high = t_interval(drawn)
         of_sweep = (low <= truth) & (truth <= high)
         parts = (inside, inside[raced.n_prompts[0] == FIRST], inside[raced.finalists[0]], of_sweep)
         for name, part in zip(HELD, parts, strict=True):

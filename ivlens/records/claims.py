@@ -1,11 +1,12 @@
 """The papers' claims on forgetting, tested on comparisons of checkpoints."""
 
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
-from ..stats import Columns, bootstrap_groups, spearman
+from ..stats import Columns, Interval, bootstrap_groups, spearman, t_interval
 from ..vocabulary import Finding
 from .checkpoints import CheckpointComparison
 
@@ -50,15 +51,21 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
         comparisons: one or more, whose pairs are pooled.
 
     Returns:
-        One row per claim: claim, measure, value with its 95% interval (low, high: a bootstrap of tasks with all their
-        checkpoints, not a number for fewer than three tasks), pairs and tasks (how many there are), and
-        finding: "confirmed" or "refuted" where the interval lies on one side of 0, else "undecided".
+        One row per claim: claim, measure, value with its 95% interval (low, high), pairs, tasks and checkpoints (how
+        many there are), and finding: "confirmed" or "refuted" where the interval lies on one side of 0, else
+        "undecided". A mean is that over tasks of each one's mean over checkpoints, with Student's t over the tasks. A
+        correlation's interval holds what a bootstrap of whole tasks gives and what one of whole checkpoints gives,
+        where there are several; it is not a number for fewer than six of either. The claims are tested one by one: of
+        many, one in forty is confirmed by chance.
 
     Example:
         >>> set(iv.records.findings(comparison)["finding"])
         {'undecided'}
     """
-    pairs = pd.concat([_pairs(each) for each in comparisons], ignore_index=True)
+    pairs = pd.concat(
+        [each.assign(checkpoint=each["checkpoint"] + f" {at}") for at, each in enumerate(map(_pairs, comparisons))],
+        ignore_index=True,
+    )
     means = [
         (INSTRUCTION, "fall of probability, instructed - cloze", _instruction_falls(pairs)),
         (RECOVERY, "accuracy, with the vector - random", _recoveries(pairs)),
@@ -67,11 +74,11 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
         (FIRST_TOKEN, "fall of log P, first - rest", _fallen(pairs, "rest_change", "first_token_change")),
         (RELEARNING, "accuracy gained, relearned - anew", _difference(pairs, "relearned_gain", "anew_gain")),
     ]
-    rows = [_finding(claim, measure, values, _mean) for claim, measure, values in means]
+    rows = [_finding(claim, measure, values, _mean(values), sign=1) for claim, measure, values in means]
     for measure, sign in TRACKERS.items():
-        known = pairs[["task", "forgetting", measure]].dropna().rename(columns={measure: "value"})
+        known = pairs[["checkpoint", "task", "forgetting", measure]].dropna().rename(columns={measure: "value"})
         claim = TRACKING.format(CALLED.get(measure, measure.replace("_", " ")))
-        rows.append(_finding(claim, "Spearman's rho", known, _correlation, sign))
+        rows.append(_finding(claim, "Spearman's rho", known, _correlation(known), sign))
     return pd.DataFrame(rows)
 
 
@@ -89,7 +96,7 @@ def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
     known = pairs.dropna(subset=["knowledge"])
     known = known[known["knowledge_base"] >= KNOWN]
     instructed, cloze = (1 - known[name] / known[f"{name}_base"] for name in ("probability", "knowledge"))
-    return pd.DataFrame({"task": known["task"], "value": instructed - cloze})
+    return known[["checkpoint", "task"]].assign(value=instructed - cloze)
 
 
 def _recoveries(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -111,18 +118,14 @@ def _fallen(pairs: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
 def _difference(pairs: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
     """The first column minus the second, where both were measured."""
     known = pairs.dropna(subset=[one, other])
-    return pd.DataFrame({"task": known["task"], "value": known[one].astype(float) - known[other].astype(float)})
+    return known[["checkpoint", "task"]].assign(value=known[one].astype(float) - known[other].astype(float))
 
 
-def _finding(
-    claim: str, measure: str, pairs: pd.DataFrame, statistic: Callable[[Columns], float], sign: int = 1
-) -> dict[str, Any]:
-    """A claim's row; the claim holds if the statistic has this ``sign``."""
-    columns = {str(name): pairs[name].to_numpy() for name in pairs}
-    value, low, high = bootstrap_groups(columns, columns["task"], statistic)
+def _finding(claim: str, measure: str, pairs: pd.DataFrame, found: Interval, sign: int) -> dict[str, Any]:
+    """A claim's row; the claim holds if what was found has this ``sign``."""
     return {
-        "claim": claim, "measure": measure, "value": value, "low": low, "high": high, "pairs": len(pairs),
-        "tasks": pairs["task"].nunique(), "finding": _finding_of(low, high, sign).value,
+        "claim": claim, "measure": measure, **found._asdict(), "pairs": len(pairs), "tasks": pairs["task"].nunique(),
+        "checkpoints": pairs["checkpoint"].nunique(), "finding": _finding_of(found.low, found.high, sign).value,
     }  # fmt: skip
 
 
@@ -134,9 +137,21 @@ def _finding_of(low: float, high: float, sign: int) -> Finding:
     return Finding.UNDECIDED
 
 
-def _mean(columns: Columns) -> float:
-    return float(columns["value"].mean())
+def _mean(pairs: pd.DataFrame) -> Interval:
+    """The mean over tasks, which are what is sampled: a task's checkpoints are not independent."""
+    by_task = torch.tensor(pairs.groupby("task")["value"].mean().to_numpy(dtype=float))
+    low, high = t_interval(by_task)
+    return Interval(by_task.mean().item(), low.item(), high.item())
 
 
-def _correlation(columns: Columns) -> float:
+def _correlation(pairs: pd.DataFrame) -> Interval:
+    """Over all pairs; tasks share what a checkpoint did to all of them, and checkpoints what is special of a task."""
+    columns = {str(name): pairs[name].to_numpy() for name in pairs}
+    groups = [columns["task"], columns["checkpoint"]] if pairs["checkpoint"].nunique() > 1 else [columns["task"]]
+    found = [bootstrap_groups(columns, each, _rho) for each in groups]
+    low, high = np.min([each.low for each in found]), np.max([each.high for each in found])
+    return Interval(found[0].value, float(low), float(high))
+
+
+def _rho(columns: Columns) -> float:
     return spearman(columns["forgetting"].astype(float), columns["value"].astype(float))

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import Count, Resamples, Seed, check_finite, checked
+from ..checks import Count, check_finite, checked
 from ..errors import one_of
-from ..stats import bootstrap_mean, check_level
+from ..stats import check_level, t_interval
 from ..vocabulary import METRICS, Head, check_count
 from .store import Record
 
@@ -141,21 +141,17 @@ class HeadEffects(OverPrompts, HeadMap):
         check_finite("baselines [prompt]", self.baseline)
 
     @checked
-    def interval(
-        self, level: float = 0.95, *, resamples: Resamples = 2000, seed: Seed = 0
-    ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-        """Percentile-bootstrap interval of the average indirect effect, resampling prompts.
+    def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
+        """Student's t interval of the average indirect effect over prompts like these.
 
         Args:
             level: the interval's level, between 0 and 1.
-            resamples: how many times the prompts are drawn anew.
-            seed: of the draws.
 
         Returns:
             Lower and upper ends, in the metric's unit (not a number for a single prompt).
 
         Raises:
-            ArgumentError: a level outside (0, 1), or no resamples.
+            ArgumentError: a level outside (0, 1).
 
         Example:
             >>> low, high = effects.interval(0.9)
@@ -164,9 +160,7 @@ class HeadEffects(OverPrompts, HeadMap):
         """
         check_level(level)
         check_finite("effects [prompt, layer, head]", self.values)
-        if self.n < 2:
-            return torch.full_like(self.aie, torch.nan), torch.full_like(self.aie, torch.nan)
-        return bootstrap_mean(self.values, level, resamples=resamples, seed=seed)
+        return t_interval(self.values, level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import Count, check_finite, checked
-from ..stats import Interval, bootstrap_mean, bootstrap_ratio
+from ..stats import Interval, ratio_interval, t_interval
 from ..vocabulary import (
     DIRECTIONS,
     PARTS,
@@ -29,6 +29,7 @@ from .html import block, note, table, text
 from .store import Record
 
 LEAST_GAP = 0.5  # nats of the mean gap below which a share of it means nothing
+EVERY, CHOSEN_ON, REPORTED_ON = slice(None), slice(0, None, 2), slice(1, None, 2)  # of the forgotten prompts
 OF_HEADS: tuple[Part, ...] = ("head", "z")  # parts of which a layer has several
 
 
@@ -132,7 +133,7 @@ class CheckpointPatching(Record):
         """Mean over forgotten prompts of log P(answer), the base's minus the tuned model's, in nats, with its interval.
 
         Returns:
-            The mean with its 95% interval (bootstrap over prompts).
+            The mean with its 95% interval (Student's t over prompts).
 
         Example:
             >>> patching.gap.value  # of a model and itself
@@ -148,14 +149,14 @@ class CheckpointPatching(Record):
             role: of the prompts.
 
         Returns:
-            The mean in nats with its 95% interval (bootstrap over prompts).
+            The mean in nats with its 95% interval (Student's t over prompts).
 
         Example:
             >>> patching.gap_of("learned").value
             nan
         """
         gaps = self._gaps(role)
-        low, high = bootstrap_mean(gaps)
+        low, high = t_interval(gaps)
         return Interval(gaps.mean().item(), low.item(), high.item())
 
     @checked
@@ -177,7 +178,11 @@ class CheckpointPatching(Record):
             >>> len(patching.top(3)), len(patching.top(2, "mlp", "breaks"))
             (3, 2)
         """
-        effects = self._effects(part, direction, "forgotten").mean(0) * _towards_the_other(direction)
+        return self._strongest(k, part, direction, EVERY)
+
+    def _strongest(self, k: int, part: Part, direction: Direction, prompts: slice) -> list[Head] | list[int]:
+        """The strongest on these of the forgotten prompts."""
+        effects = self._effects(part, direction, "forgotten")[prompts].mean(0) * _towards_the_other(direction)
         check_count(k, effects.numel(), "heads" if part in OF_HEADS else "layers")
         if part in OF_HEADS:
             return heads_by_effect(effects)[:k]
@@ -201,6 +206,9 @@ class CheckpointPatching(Record):
     def beside_controls(self, k: Count = 3) -> pd.DataFrame:
         """The ``k`` heads or layers of each part that restore most, beside what else their exchange does.
 
+        They are chosen on every second forgotten prompt, and what they restore and break is reported on the others: the
+        largest of many effects is larger than it will be on other prompts.
+
         Args:
             k: how many of each part.
 
@@ -209,7 +217,7 @@ class CheckpointPatching(Record):
             its interval (restored_low, restored_high), the same in nats (restored_nats); broken, the share that the
             tuned model's activation breaks in the base; other_prompt, the share that the base's activation on another
             prompt restores; kept_nats and learned_nats, the change of log P(answer) of kept prompts, and of the new
-            task's, with the base's activation put in. Not a number where it is unknown.
+            task's, with the base's activation put in. Not a number where it is unknown, as with a single prompt.
 
         Example:
             >>> patching.beside_controls(1)["part"].tolist()
@@ -217,13 +225,15 @@ class CheckpointPatching(Record):
         """
         units = [
             ModelPart(part, *at) if isinstance(at, Head) else ModelPart(part, at)
-            for part in PARTS for at in self.top(min(k, getattr(self, part)[0, 0].numel()), part)
+            for part in PARTS
+            for at in self._strongest(min(k, getattr(self, part)[0, 0].numel()), part, "restores", CHOSEN_ON)
         ]  # fmt: skip
 
         def columns(direction: Direction, role: PatchRole) -> dict[str, np.ndarray]:
-            every = [self._effects(unit.part, direction, role)[:, unit.layer] for unit in units]
+            prompts = REPORTED_ON if role == "forgotten" else EVERY
+            every = [self._effects(unit.part, direction, role)[prompts, unit.layer] for unit in units]
             own = [each if unit.head is None else each[:, unit.head] for each, unit in zip(every, units, strict=True)]
-            return _statistics(torch.stack(own, 1), self._gaps(role), direction)
+            return _statistics(torch.stack(own, 1), self._gaps(role)[prompts], direction)
 
         restored, other = columns("restores", "forgotten"), columns("restores", "other prompt")
         return _frame_of_parts(units).assign(
@@ -277,10 +287,10 @@ def _statistics(
 ) -> dict[str, np.ndarray]:
     """Mean effect and share of the gap with their intervals, not a number where they are unknown."""
     unknown = torch.full_like(effects.sum(0), torch.nan)
-    nats, share = (effects.mean(0), *bootstrap_mean(effects)), (unknown, unknown, unknown)
+    nats, share = (effects.mean(0), *t_interval(effects)), (unknown, unknown, unknown)
     if gaps.mean() >= LEAST_GAP:
         towards = effects * _towards_the_other(direction)
-        share = towards.mean(0) / gaps.mean(), *bootstrap_ratio(towards, gaps)
+        share = towards.mean(0) / gaps.mean(), *ratio_interval(towards, gaps)
     names = [f"{name}{end}" for name in ("nats", "share") for end in ("", "_low", "_high")]
     return {name: each.numpy() for name, each in zip(names, (*nats, *share), strict=True)}
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import check_finite, checked
-from ..stats import Interval, bootstrap_mean, bootstrap_ratio, paired_drop
+from ..stats import Interval, paired_drop, ratio_interval, t_interval
 from ..vocabulary import Head
 from .html import block, frame_table, note, text
 from .patching import LEAST_GAP
@@ -164,10 +164,9 @@ class WeightReverts(Record):
         log_probability, correct = self.log_probability[:, prompts].double().T, self.correct[:, prompts]
         changes = log_probability - log_probability[:, [self._tuned]]
         gap, unknown = changes[:, self._base], torch.full_like(changes[0], torch.nan)
-        nats, share = (changes.mean(0), *bootstrap_mean(changes)), (unknown, unknown, unknown)
+        nats, share = (changes.mean(0), *t_interval(changes)), (unknown, unknown, unknown)
         if len(prompts) > 1 and gap.mean().abs() >= LEAST_GAP:
-            sign = gap.mean().sign()  # the base is better or, on what was learned, worse
-            share = changes.mean(0) / gap.mean(), *bootstrap_ratio(sign * changes, sign * gap)
+            share = changes.mean(0) / gap.mean(), *ratio_interval(changes, gap)
         gain = torch.tensor([paired_drop(own, correct[self._tuned]) for own in correct], dtype=torch.float64).T
         accuracy = {"accuracy": correct.double().mean(1).numpy()}
         return _ends("nats", nats) | _ends("share", share) | accuracy | _ends("gain", gain)

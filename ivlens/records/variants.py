@@ -1,9 +1,10 @@
 """What the variants of an ablation are worth: each against the first, prompt by prompt."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,7 +35,8 @@ def compare_variants(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
 
     Returns:
         The columns variant, measure (FP, kept, GP, IP), value, difference with its 95% interval (low, high: a bootstrap
-        over prompts within each task and seed, so that it does not say how seeds vary), tasks, and seeds.
+        over prompts within each task, whose scores are means over seeds: it does not say how seeds vary), tasks, and
+        seeds.
 
     Raises:
         ArgumentError: a variant without a seed that the first has, or other prompts.
@@ -53,22 +55,29 @@ def compare_variants(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
         if missing := by_seed.keys() - first.keys():
             raise ArgumentError(f"a run of the first variant with seed {min(missing)}", f"none, beside {name!r}")
         for measure, role in AT_END.items():
-            pairs = [pair for seed, run in by_seed.items() for pair in _pairs(role, run, first[seed])]
-            if pairs:
-                own, of_first = zip(*pairs, strict=True)
-                found, value = change_over_tasks(of_first, own), mean_over_tasks(own).value
+            own, of_first = ([runs_of[seed].final_scores(role) for seed in by_seed] for runs_of in (by_seed, first))
+            _check_prompts([*of_first, *own])
+            if own[0]:
+                before, after = _mean_over_seeds(of_first), _mean_over_seeds(own)
+                found = change_over_tasks(before, after)
                 rows.append({
-                    "variant": name, "measure": measure, "value": value, "difference": found.value, "low": found.low,
-                    "high": found.high, "tasks": len(pairs) // len(by_seed), "seeds": len(by_seed),
+                    "variant": name, "measure": measure, "value": mean_over_tasks(after).value,
+                    "difference": found.value, "low": found.low, "high": found.high, "tasks": len(after),
+                    "seeds": len(by_seed),
                 })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _pairs(
-    role: ContinualRole, run: ContinualRun, first: ContinualRun
-) -> list[tuple[Float[Tensor, " _"], Float[Tensor, " _"]]]:
-    """The scores of a variant and of the first one on each ability of a role, at the end."""
-    own, other = (each.final_scores(role) for each in (run, first))
-    if [*own] != [*other] or any(len(own[name]) != len(other[name]) for name in own):
-        raise ArgumentError("variants that were asked the same prompts", f"{[*own]} and {[*other]}"[:80])
-    return [(own[name], other[name]) for name in own]
+Scores = dict[str, Float[Tensor, " _"]]  # of every prompt, by ability
+
+
+def _check_prompts(every: Sequence[Scores]) -> None:
+    """Raise ArgumentError unless all have scores of the same prompts."""
+    for one in every[1:]:
+        if [*one] != [*every[0]] or any(len(one[name]) != len(every[0][name]) for name in one):
+            raise ArgumentError("variants that were asked the same prompts", f"{[*one]} and {[*every[0]]}"[:80])
+
+
+def _mean_over_seeds(of_seeds: Sequence[Scores]) -> list[Float[Tensor, " _"]]:
+    """A score for every prompt of each ability: seeds share the prompts, which are the sample."""
+    return [torch.stack([scores[name] for scores in of_seeds]).mean(0) for name in of_seeds[0]]

@@ -104,7 +104,7 @@ def patching_parts(patching: CheckpointPatching) -> list[Body]:
     table["restored"] = [interval_text(*each) for each in zip(table["restored"], *ends, strict=True)]
     table["head"] = table["head"].map(str, na_action="ignore").astype(object).fillna("")
     in_nats = {f"{name}_nats": f"{name} (nats)" for name in ("restored", "kept", "learned")}
-    caption = "The strongest of each part: shares of the gap, and nats of log P(answer)"
+    caption = "The strongest of each part, chosen on half of the forgotten prompts and reported on the others"
     return [
         prose(_found(patching)), partial(patching_maps, patching), partial(patching_maps, patching, direction="breaks"),
         frame_table(table.rename(columns=in_nats | {"other_prompt": "other prompt"}), caption), prose(READING),
