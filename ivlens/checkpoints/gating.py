@@ -146,8 +146,8 @@ def in_words(row: Mapping[str, Any]) -> str:
 def nothing_held(limit: str, checkpoint: str) -> str:
     """That no task of a checkpoint could be held to a limit, and what to do, in a line."""
     return (
-        f"undecided: {limit} of {checkpoint}: the base can do none of the tasks, so that none could be held to it; look "
-        "at how the base answers: prompts, instruction, format, chat template and shots may not suit it"
+        f"undecided: {limit} of {checkpoint}: the base can do none of the tasks, so that none could be held to it; "
+        "look at how the base answers: prompts, instruction, format, chat template and shots may not suit it"
     )
 
 

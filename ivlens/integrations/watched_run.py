@@ -136,8 +136,8 @@ def check_limits(limits: Sequence[Limit], without: Sequence[str]) -> None:
         raise ArgumentError(
             f"limits on accuracy, forgetting or probability of what has no vector: {few(without)}",
             ", ".join(refused),
-            "k=10 gives a task the vector of its 10 strongest heads, training.with_vector an Ability one of yours; else "
-            "leave out the limit, or what has no vector",
+            "k=10 gives a task the vector of its 10 strongest heads, training.with_vector an Ability one of yours; "
+            "else leave out the limit, or what has no vector",
         )
 
 

@@ -22,6 +22,7 @@ from ivlens.errors import ArgumentError, HookError, MismatchError, PromptError, 
 from ivlens.integrations import trainer_callback
 from ivlens.integrations.watched_run import MEASURES, WatchedRun, mean_losses
 from ivlens.stats import wilson_interval
+from ivlens.vocabulary import Head
 from tiny_models import WORDS
 
 pytestmark = [
@@ -326,7 +327,7 @@ def test_a_limit_is_exceeded_where_the_whole_interval_is_beyond_it(tmp_path: Pat
 @pytest.mark.parametrize("limit", ["cosine<0.8", "norm_ratio>2", "alignment<0.1"])
 def test_a_limit_that_could_never_be_exceeded_is_refused_at_once(limit: str) -> None:
     bare = iv.Ability("bare", tuple(TASK.prompts(3, split="test")))
-    vector = iv.InstructionVector(torch.ones(4), torch.ones(1, 4), (iv.Head(0, 0),), "next-word")
+    vector = iv.InstructionVector(torch.ones(4), torch.ones(1, 4), (Head(0, 0),), "next-word")
     for tasks, k, name in ((TASK, 0, "next-word"), (bare, 10, "bare"), ([TASK, bare], 10, "bare")):
         with pytest.raises(ArgumentError, match=f"no vector: {name}; got {limit[:4]}.*with_vector"):
             iv.ForgettingCallback(tasks, k=k, limits=["forgetting>0.2", limit])
