@@ -125,7 +125,7 @@ def test_an_evaluation_shows_its_means_and_the_prompts_where_they_are_known() ->
     numbers = torch.tensor([0.25, 0.75]), torch.ones(2), torch.ones(2), torch.tensor([True, False])
     assert cells(shown(Evaluation(*numbers))) == []
     tree = shown(Evaluation(*numbers, ("a?", "b?"), (" a", " b")))
-    assert "accuracy 0.50 ± 0.50" in "".join(tree.itertext())
+    assert "accuracy 0.50 (0.09 to 0.91)" in "".join(tree.itertext())
     assert cells(tree)[1] == ["a?", " a", "0.25", "1", "1", "True", "1", "", "0"]
 
 

@@ -373,7 +373,7 @@ def test_an_evaluation_gives_means_and_standard_errors() -> None:
     assert record.probability_stderr == pytest.approx((0.05 / 3) ** 0.5 / 2)
     assert record.token_probability == pytest.approx(rand(4).mean().item())
     assert record.first_token_probability == pytest.approx(rand(4).mean().item())
-    assert str(record) == "accuracy 0.75 ± 0.25, P(answer) 0.250 ± 0.065, n = 4"
+    assert str(record) == "accuracy 0.75 (0.30 to 0.95), P(answer) 0.250 ± 0.065, n = 4"
 
 
 def test_an_evaluation_knows_accuracy_above_chance() -> None:

@@ -1,7 +1,8 @@
 """``gate``: limits on a comparison's numbers, for continuous integration: failed, undecided or passed.
 
 A measure has failed where its whole 95% interval lies beyond the limit, and passed where none of it does. Where the
-interval contains the limit, more prompts would decide. What the base cannot do cannot be forgotten: it is skipped.
+interval contains the limit, more prompts would decide. What the base cannot do cannot be forgotten: it is skipped. A
+limit that nothing is left for was not held to anything, so it is undecided, never passed.
 """
 
 import json
@@ -21,9 +22,9 @@ from ..records.columns import EVIDENCE_ON_TASKS, FRAMES
 from ..records.tables import interval_in
 from ..text import did_you_mean, visible
 from ..vocabulary import Verdict
+from .rejudging import rule_of
 
 Outcome = Literal["failed", "undecided", "passed", "skipped"]
-ORDER: tuple[Outcome, ...] = ("failed", "undecided")  # the first of them is that of the whole, else it has passed
 COLUMNS = ("checkpoint", "task", "limit", "value", "low", "high", "outcome")
 LIMIT = re.compile(r"\s*(\w+)\s*([<>])\s*([-+.\w]+)\s*")
 COMPARED = [name for name in FRAMES["CheckpointComparison.to_frame"] if name not in EVIDENCE_ON_TASKS]
@@ -76,6 +77,8 @@ class Limit(NamedTuple):
 class Gate:
     """What limits say of each checkpoint and task; ``failures`` are checkpoints that could not be compared, and why.
 
+    ``unheld``: by checkpoint, the limits that none of its tasks could be held to.
+
     Example:
         >>> from ivlens.checkpoints import gate
         >>> gate(comparison, ["forgetting>0.05"]).outcome
@@ -84,31 +87,37 @@ class Gate:
 
     rows: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, str]
+    unheld: Mapping[str, Sequence[str]]
 
     @property
     def outcome(self) -> Outcome:
-        """Failed where any limit has, else undecided where any is, else passed."""
+        """Failed where any limit has; else undecided where any is or was held to nothing; else passed."""
         found = {row["outcome"] for row in self.rows}
-        return "failed" if self.failures else next((each for each in ORDER if each in found), "passed")
+        if self.failures or "failed" in found:
+            return "failed"
+        return "undecided" if self.unheld or "undecided" in found or "passed" not in found else "passed"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per checkpoint, task and limit: the value with its 95% interval (low, high), and the outcome."""
         return pd.DataFrame(list(self.rows), columns=COLUMNS)
 
     def as_json(self) -> str:
-        """The outcome, the rows and the failures, for programs; a number that is not known is null."""
+        """The outcome, the rows, and what was not held or compared, for programs; an unknown number is null."""
         rows = [{name: None if each != each else each for name, each in row.items()} for row in self.rows]
-        facts = {"outcome": self.outcome, "limits": rows, "not_compared": dict(self.failures)}
+        facts = {"outcome": self.outcome, "limits": rows, "not_compared": dict(self.failures), "unheld": self.unheld}
         return json.dumps(facts, indent=1, allow_nan=False) + "\n"
 
     def as_junit(self) -> str:
         """The same as JUnit XML, a suite for each checkpoint; an error stands for what is undecided or not compared."""
         suites = ElementTree.Element("testsuites", name="ivlens")
-        for checkpoint in dict.fromkeys([*(row["checkpoint"] for row in self.rows), *self.failures]):
+        for checkpoint in dict.fromkeys([*(row["checkpoint"] for row in self.rows), *self.failures, *self.unheld]):
             cases = [_junit_case(row) for row in self.rows if row["checkpoint"] == checkpoint]
+            errors = {f"{limit} is held": nothing_held(limit, checkpoint) for limit in self.unheld.get(checkpoint, ())}
             if checkpoint in self.failures:
-                cases.append(ElementTree.Element("testcase", classname="checkpoint", name="is compared"))
-                ElementTree.SubElement(cases[-1], "error", message=visible(self.failures[checkpoint]))
+                errors["is compared"] = self.failures[checkpoint]
+            for name, message in errors.items():
+                cases.append(ElementTree.Element("testcase", classname="checkpoint", name=name))
+                ElementTree.SubElement(cases[-1], "error", message=visible(message))
             found = [each.tag for case in cases for each in case]
             counts = {"tests": len(cases), "failures": found.count("failure"), "errors": found.count("error")}
             counts["skipped"] = found.count("skipped")
@@ -134,6 +143,14 @@ def in_words(row: Mapping[str, Any]) -> str:
     return f"{row['outcome']}: {row['limit']} of {row['checkpoint']} on {row['task']} ({value})"
 
 
+def nothing_held(limit: str, checkpoint: str) -> str:
+    """That no task of a checkpoint could be held to a limit, and what to do, in a line."""
+    return (
+        f"undecided: {limit} of {checkpoint}: the base can do none of the tasks, so that none could be held to it; "
+        "look at how the base answers: prompts, instruction, format, chat template and shots may not suit it"
+    )
+
+
 @checked
 def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
     """Hold a comparison's checkpoints to limits, task by task and for general abilities; nothing is measured.
@@ -146,7 +163,8 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
 
     Returns:
         The gate: failed where a 95% interval lies beyond its limit, undecided where it contains the limit or was not
-        measured, passed where it does not reach beyond; forgetting of what the base cannot do is skipped.
+        measured, passed where it does not reach beyond. Forgetting of what the base cannot do is skipped; a limit that
+        every task of a checkpoint is skipped by is undecided (``unheld``).
 
     Raises:
         ArgumentError: no limits, or one that is not of this form or of a column without an interval.
@@ -159,30 +177,40 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
     if not limits:
         raise ArgumentError("limits, one or more", "none", "give one like 'forgetting>0.05'")
     read = list(dict.fromkeys(map(Limit.read, limits)))
-    return Gate(
-        tuple(
-            {"checkpoint": row["checkpoint"], "task": row["task"], "limit": str(limit)}
-            | dict(zip(("value", "low", "high"), interval, strict=True))
-            | {"outcome": "skipped" if limit.measure == "forgetting" and not able else limit.outcome(*interval[1:])}
-            for row, known, able in _measured(comparison)
-            for limit in read if limit.measure in known
-            for interval in [interval_in(row, limit.measure)]
-        ),
-        dict(comparison.failures),
+    rows = tuple(
+        {"checkpoint": row["checkpoint"], "task": row["task"], "limit": str(limit)}
+        | dict(zip(("value", "low", "high"), interval, strict=True))
+        | {"outcome": "skipped" if limit.measure == "forgetting" and not able else limit.outcome(*interval[1:])}
+        for row, known, able in _measured(comparison)
+        for limit in read if limit.measure in known
+        for interval in [interval_in(row, limit.measure)]
     )  # fmt: skip
+    held = {(row["checkpoint"], row["limit"]) for row in rows if row["outcome"] != "skipped"}
+    compared = [name for name in comparison.checkpoints[1:] if name not in comparison.failures]
+    unheld = {name: [str(limit) for limit in read if (name, str(limit)) not in held] for name in compared}
+    return Gate(rows, dict(comparison.failures), {name: found for name, found in unheld.items() if found})
 
 
 def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, Any], Sequence[str], bool]]:
     """The checkpoints' rows, which measures each has, and whether the base has the ability.
 
-    A general ability that is also a task is asked once. The base has a general ability if it is better than chance.
+    A general ability that is also a task is asked once.
     """
     base, tasks = comparison.checkpoints[0], comparison.tasks
     for row in comparison.rows:
         if row["checkpoint"] != base:
             yield row, MEASURES, row.get("verdict") != Verdict.UNKNOWN
-    able = {row["task"]: row["low"] > row["chance"] for row in comparison.general if row["checkpoint"] == base}
+    known = rule_of(comparison).known
+    able = {row["task"]: _is_able(row, known) for row in comparison.general if row["checkpoint"] == base}
     for row in comparison.general:
         if row["checkpoint"] != base and row["task"] not in tasks:
             own = {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}
             yield own, ("accuracy", "forgetting"), able[row["task"]]
+
+
+def _is_able(row: Mapping[str, Any], known: float) -> bool:
+    """Whether the base's answers show a general ability: as of a task, not all of their interval lies below ``known``.
+
+    With options all of it must lie above chance, too: a base that guesses has nothing to forget.
+    """
+    return row["high"] >= known and row["low"] > row["chance"]

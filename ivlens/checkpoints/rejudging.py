@@ -44,7 +44,7 @@ def rejudge(
         for probe in found:
             one_of("task", probe.task, comparison.tasks)
             probes[name, probe.task] = probe
-    rule = rule or _rule_of(comparison)
+    rule = rule or rule_of(comparison)
     accuracy = {row["task"]: float(row["accuracy"]) for row in comparison.rows if row["checkpoint"] == base}
     rows, evidence = [], []
     for row in comparison.rows:
@@ -70,7 +70,7 @@ def _relearning_columns(probe: Relearning, forgetting: float) -> dict[str, float
     }  # fmt: skip
 
 
-def _rule_of(comparison: CheckpointComparison) -> VerdictRule:
+def rule_of(comparison: CheckpointComparison) -> VerdictRule:
     """The rule that a comparison was made with; thresholds that were added since have their defaults."""
     settings: Any = comparison.provenance.get("settings") or {}
     saved = (settings.get("comparison") or settings).get("rule") or {}

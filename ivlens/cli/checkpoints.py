@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ..checkpoints import CheckpointConfig, compare_checkpoints, gate
-from ..checkpoints.gating import Limit, in_words
+from ..checkpoints.gating import Limit, in_words, nothing_held
 from ..checkpoints.run_folders import with_runs
 from ..checkpoints.sources import CheckpointSource, check_sources, name_sources
 from ..errors import ArgumentError, RecordError, SourceError, few
@@ -102,8 +102,11 @@ def _gate(comparison: CheckpointComparison, options: argparse.Namespace) -> int:
     write_text(options.out / "gate.json", found.as_json())
     write_text(options.out / "gate.xml", found.as_junit())
     for row in found.rows:
-        if row["outcome"] in ("failed", "undecided"):
+        if row["outcome"] != "passed":
             log.info(in_words(row))
+    for checkpoint, limits in found.unheld.items():
+        for limit in limits:
+            log.warning(nothing_held(limit, checkpoint))
     log.info(f"gate: {found.outcome}; wrote {options.out / 'gate.json'} and gate.xml")
     return STATUS[found.outcome]
 

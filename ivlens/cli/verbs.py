@@ -390,8 +390,8 @@ VERBS = {
                      help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
             Argument("--fail-on", nargs="+", default=[], metavar="LIMIT",
                      help="for continuous integration, limits such as 'forgetting>0.05', quoted: the exit status is 1 "
-                          "if the 95%% interval of any task lies beyond one, else 3 if one is undecided, else 0; "
-                          "gate.json and gate.xml (JUnit) say which"),
+                          "if the 95%% interval of any task lies beyond one, else 3 if one is undecided or no task "
+                          "could be held to it, else 0; gate.json and gate.xml (JUnit) say which"),
             INSTRUCTION,
             TEMPLATE_OPTION,
             FIELDS,

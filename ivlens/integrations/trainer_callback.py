@@ -20,10 +20,9 @@ from ..tasks import AnyFormat, Task, load_task
 from ..training import Ability, measure, with_vector
 from ..training.monitor import Abilities, accuracies
 from .watched_model import check_watchable, randomness_kept, tokenizer_of, watched
-from .watched_run import MEASURES, WatchedRun, measured
+from .watched_run import ABILITY, MEASURES, WatchedRun, check_limits, measured
 
 FOLDER = "ivlens"  # in the Trainer's output_dir
-ABILITY = 0.3  # accuracy from which a task counts as an ability of the model
 N_CLEAN, N_CORRUPTED = 50, 25  # prompts that heads are located with, at most
 progress = logging.getLogger("ivlens")
 
@@ -49,15 +48,17 @@ class ForgettingCallback(TrainerCallback):
             a ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
         limits: what is too much, such as ``"forgetting>0.2"`` or ``"cosine<0.8"``: one of the logged measures, > or <,
             and a number. It is exceeded where the whole 95% interval lies beyond the number, as for
-            ``checkpoints.gate``; cosine, norm_ratio and alignment have no interval. Limits are also looked at whenever
-            a checkpoint is saved, and the last checkpoint that is within them is ``last_good_checkpoint``.
+            ``checkpoints.gate``; cosine, norm_ratio and alignment, of tasks with a vector alone, have no interval.
+            Limits are also looked at whenever a checkpoint is saved, and the last checkpoint at which all of them could
+            be judged and none was exceeded is ``last_good_checkpoint``. No look is corrected for the others: a true
+            drop exactly at the limit is exceeded by chance in some runs.
         stop: end the training when a limit is exceeded, rather than going on.
         tokenizer: the tokenizer (None: the Trainer's ``processing_class``).
         batch_size: prompts in one forward pass.
 
     Raises:
-        ArgumentError: at once, no tasks or a limit that cannot be read; before the first step, no tokenizer, two tasks
-            of one name, or two of these callbacks.
+        ArgumentError: at once, no tasks, a limit that cannot be read, or one on the vector of a task that has none;
+            before the first step, no tokenizer, two tasks of one name, or two of these callbacks.
         UnsupportedError: before the first step: weights that are split between processes, or no causal language model
             of transformers.
         RecordError, MismatchError: a resumed run's first measures are not in ``output_dir``, or of other prompts.
@@ -93,6 +94,8 @@ class ForgettingCallback(TrainerCallback):
             raise ArgumentError("tasks to watch, one or more", "none", "list_tasks() names those that are built in")
         limits = [limits] if isinstance(limits, str) else limits
         self.limits = [Limit.read(each, MEASURES) for each in limits]
+        without = [each.name for each in self.tasks if (each.vector is None if isinstance(each, Ability) else not k)]
+        check_limits(self.limits, without)
         self.every, self.n, self.k, self.shots, self.format = every, n, k, shots, format
         self.stop, self.tokenizer, self.batch_size = stop, tokenizer, batch_size
         self.run: WatchedRun | None = None
@@ -100,7 +103,7 @@ class ForgettingCallback(TrainerCallback):
 
     @property
     def last_good_checkpoint(self) -> Path | None:
-        """The last saved checkpoint at which no limit was exceeded, None before one was saved, or without limits."""
+        """The last saved checkpoint that was within all limits, None before one was saved, or without limits."""
         good = None if self.run is None else self.run.last_good
         return None if good is None else self._output_dir / good
 
@@ -139,7 +142,7 @@ class ForgettingCallback(TrainerCallback):
             self._look(args, state, control, parts["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Measure what was saved, if there are limits, and mark it if it is within them.
+        """Measure what was saved, if there are limits, and mark it if all could be judged and it is within them.
 
         Args:
             args: the Trainer's arguments.
@@ -152,7 +155,7 @@ class ForgettingCallback(TrainerCallback):
         if self._looked_at != state.global_step:
             self._look(args, state, control, parts["model"])
         run = self.run
-        if run is not None and run.last_step == state.global_step and not run.exceeded(self.limits):
+        if run is not None and run.last_step == state.global_step and run.within(self.limits):
             run.last_good = f"checkpoint-{state.global_step}"
             _save(run, state)
 

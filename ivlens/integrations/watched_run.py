@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..checkpoints.gating import Limit
-from ..errors import MismatchError, RecordError
+from ..errors import ArgumentError, MismatchError, RecordError, few
 from ..files import safe_name, short_hash
 from ..records import TrainingRun
 from ..records.tables import interval_in
@@ -16,7 +17,9 @@ from ..stats import paired_drop
 from ..training import Ability
 from ..vectors import InstructionVector
 
-MEASURES = ("accuracy", "forgetting", "probability", "cosine", "norm_ratio", "alignment")
+OF_VECTOR = ("cosine", "norm_ratio", "alignment")  # measures of abilities with a vector alone
+MEASURES = ("accuracy", "forgetting", "probability", *OF_VECTOR)
+ABILITY = 0.3  # accuracy from which a task counts as an ability of the model
 RECORD, VECTORS = "run.safetensors", "vectors"
 
 
@@ -24,7 +27,7 @@ RECORD, VECTORS = "run.safetensors", "vectors"
 class WatchedRun:
     """The measures of a run, one row per ability and measurement, kept in ``folder`` as a ``TrainingRun``.
 
-    ``provenance`` is the base's. ``last_good`` is the name of the last checkpoint at which no limit was exceeded.
+    ``provenance`` is the base's. ``last_good`` is the name of the last checkpoint that was ``within`` all limits.
     """
 
     folder: Path
@@ -90,9 +93,25 @@ class WatchedRun:
 
         As for ``gate``, the whole 95% interval must lie beyond a limit; a measure without one counts as it is.
         """
+        return ", ".join(text for row in self._last_rows() for limit in limits for text in _beyond(row, limit))
+
+    def within(self, limits: Sequence[Limit]) -> bool:
+        """Whether every limit could be judged when abilities were measured last, and none was exceeded.
+
+        A limit on forgetting is judged where the model had something to forget, as for ``gate``.
+        """
+        able = {row["ability"] for row in self.rows if row["step"] == 0 and row["high"] >= ABILITY}
+        rows = self._last_rows()
+        for limit in limits:
+            held = [row for row in rows if limit.measure != "forgetting" or row["ability"] in able]
+            if not held or any(isnan(row.get(limit.measure, nan)) for row in held):
+                return False
+        return not self.exceeded(limits)
+
+    def _last_rows(self) -> list[dict[str, Any]]:
+        """The rows of the last measurement after the first step."""
         step = self.last_step
-        rows = [row for row in self.rows if row["step"] == step] if step > 0 else []
-        return ", ".join(text for row in rows for limit in limits for text in _beyond(row, limit))
+        return [row for row in self.rows if row["step"] == step] if step > 0 else []
 
     def save(self, log_history: Sequence[Mapping[str, Any]]) -> Path:
         """Write the record, with the losses that the Trainer has logged."""
@@ -106,6 +125,20 @@ class WatchedRun:
 def measured(abilities: Sequence[Ability], k: int) -> dict[str, Any]:
     """What the numbers of a run are about: its prompts, and how many heads its vectors have."""
     return {"prompts": {each.name: short_hash(each.prompts) for each in abilities}, "k": k}
+
+
+def check_limits(limits: Sequence[Limit], without: Sequence[str]) -> None:
+    """Raise ArgumentError for a limit on a measure that the abilities ``without`` a vector do not have.
+
+    It would never be exceeded, however much is forgotten.
+    """
+    if without and (refused := [str(limit) for limit in limits if limit.measure in OF_VECTOR]):
+        raise ArgumentError(
+            f"limits on accuracy, forgetting or probability of what has no vector: {few(without)}",
+            ", ".join(refused),
+            "k=10 gives a task the vector of its 10 strongest heads, training.with_vector an Ability one of yours; "
+            "else leave out the limit, or what has no vector",
+        )
 
 
 def mean_losses(log_history: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -190,11 +190,13 @@ class Evaluation(Record):
         return block("Evaluation", f"{self}", frame_table(self.to_frame()) if self.prompts else "")
 
     def __str__(self) -> str:
+        """Means: accuracy with its 95% interval, since few prompts that are all right leave much open; n."""
         chance = _known(self.chance).double().mean().item()
-        guessed = f" (chance {chance:.2f})" if chance else ""
+        guessed = f", chance {chance:.2f}" if chance else ""
+        low, high = self.accuracy_interval()
         graded = f"score {self.score:.2f}, " if self.score != self.accuracy else ""
         return (
-            f"accuracy {self.accuracy:.2f}{plus_minus(self.accuracy_stderr)}{guessed}, {graded}"
+            f"accuracy {self.accuracy:.2f} ({low:.2f} to {high:.2f}){guessed}, {graded}"
             f"P(answer) {self.probability:.3f}{plus_minus(self.probability_stderr, digits=3)}, n = {self.n}"
         )
 

@@ -223,7 +223,9 @@ SECTIONS = [
             "A sequence of tasks, and how all abilities fared after each (arXiv 2406.12227, 2502.11019).",
             continual_parts),
     Section(TrainingRun, "Training", "The log of each run, and how abilities changed during it.", training_parts),
-    Section(Evaluation, "Answers", "How prompts were answered; ± is the standard error over prompts.", answers_parts),
+    Section(Evaluation, "Answers",
+            "How prompts were answered: accuracy with its 95% interval; ± is the standard error over prompts.",
+            answers_parts),
     Section(Record, "Vectors and other tables",
             "For an instruction vector: its heads, the norms of their parts, and the cosines of the parts with the "
             "vector.", table_parts),

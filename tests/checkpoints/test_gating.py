@@ -4,7 +4,8 @@ import json
 import re
 import shlex
 from contextlib import suppress
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ivlens as iv
-from ivlens.checkpoints import gate
+from ivlens.checkpoints import VerdictRule, gate
 from ivlens.checkpoints.gating import MEASURES, Limit
+from ivlens.checkpoints.verdict import decide_verdict
 from ivlens.cli.parser import build_parser
 from ivlens.records import CheckpointComparison, Head
+from ivlens.stats import Interval, wilson_interval
 
 NAN = float("nan")
 FINITE = st.floats(-1e6, 1e6, allow_nan=False).map(lambda number: float(f"{number:g}"))
@@ -81,10 +84,63 @@ def test_forgetting_of_what_the_base_cannot_do_is_skipped() -> None:
     unknown = fell(0.0, 0.9) | {"verdict": "not an ability of the base"}
     found = gate(comparison(unknown, general=tuple(general)), ["forgetting>0.1"])
     assert [(row["task"], row["outcome"]) for row in found.rows] == [("a", "skipped"), ("guessed", "skipped")]
-    assert found.outcome == "passed"
     (suite,) = ElementTree.fromstring(found.as_junit())
-    assert (suite.attrib["skipped"], suite.attrib["failures"], suite.attrib["errors"]) == ("2", "0", "0")
-    assert gate(comparison(unknown), ["forgetting>0.1", "cosine<2"]).outcome == "undecided"
+    assert (suite.attrib["skipped"], suite.attrib["failures"], suite.attrib["errors"]) == ("2", "0", "1")
+    both = gate(comparison(unknown, fell(0.0, 0.05) | {"task": "b"}), ["forgetting>0.1"])
+    assert [row["outcome"] for row in both.rows] == ["skipped", "passed"]
+    assert (both.outcome, both.unheld) == ("passed", {})
+
+
+UNKNOWN = fell(0.6, 0.9) | {"verdict": "not an ability of the base", "accuracy_low": 0.0, "accuracy_high": 0.1}
+
+
+@pytest.mark.parametrize("rows", [(UNKNOWN,), ()])
+def test_a_limit_that_was_held_to_nothing_is_undecided(rows: tuple[dict[str, Any], ...]) -> None:
+    found = gate(comparison(*rows), ["forgetting>0.1"])
+    assert found.outcome == "undecided"
+    assert found.unheld == {"tuned": ["forgetting>0.1"]}
+    facts = json.loads(found.as_json())
+    assert (facts["outcome"], facts["unheld"]) == ("undecided", {"tuned": ["forgetting>0.1"]})
+    (suite,) = ElementTree.fromstring(found.as_junit())
+    (case,) = [case for case in suite if case.attrib["classname"] == "checkpoint"]
+    assert (case.attrib["name"], case[0].tag, suite.attrib["errors"]) == ("forgetting>0.1 is held", "error", "1")
+    assert "the base can do none of the tasks" in case[0].attrib["message"]
+
+
+def test_every_limit_has_to_be_held_to_something_and_a_failure_is_one() -> None:
+    passed = gate(comparison(UNKNOWN), ["forgetting>0.1", "accuracy>0.5"])
+    assert [row["outcome"] for row in passed.rows] == ["skipped", "passed"]
+    assert (passed.outcome, passed.unheld) == ("undecided", {"tuned": ["forgetting>0.1"]})
+    assert gate(comparison(UNKNOWN), ["forgetting>0.1", "accuracy<0.5"]).outcome == "failed"
+    broken = gate(comparison(failures={"tuned": "of another width"}), ["forgetting>0.1"])
+    assert (broken.outcome, broken.unheld) == ("failed", {})  # what was not compared is said once
+    nothing = replace(comparison(), checkpoints=("base",))
+    assert gate(nothing, ["forgetting>0.1"]).outcome == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("right", "chance", "known", "able"),
+    [
+        (0, 0.0, 0.3, False), (1, 0.0, 0.3, False), (3, 0.0, 0.3, False), (4, 0.0, 0.3, True), (25, 0.0, 0.3, True),
+        (1, 0.0, 0.15, True), (4, 0.0, 0.5, False), (0, 0.0, 0.0, False),
+        (7, 0.25, 0.3, False), (10, 0.25, 0.3, False), (11, 0.25, 0.3, True), (13, 0.5, 0.3, False),
+    ],
+)  # fmt: skip
+def test_the_base_has_a_general_ability_by_the_rule_of_tasks_and_better_than_chance(
+    right: int, chance: float, known: float, able: bool
+) -> None:
+    low, high = wilson_interval(right, 25)
+    general = [
+        {"checkpoint": name, "task": "reading", "n": 25, "accuracy": right / 25, "low": low, "high": high}
+        | {"chance": chance} | fell(0.2, 0.3) for name in ("base", "tuned")
+    ]  # fmt: skip
+    facts = {"settings": {"comparison": {"rule": {"known": known}}}}
+    found = gate(comparison(general=tuple(general), provenance=facts), ["forgetting>0.1"])
+    assert [row["outcome"] for row in found.rows] == ["failed" if able else "skipped"]
+    if not chance and right:  # as the verdict on a task of the same numbers
+        drop = Interval(0.25, 0.2, 0.3)
+        verdict = decide_verdict(right / 25, drop, (), VerdictRule(known=known), n=25).verdict
+        assert (verdict != "not an ability of the base") == able
 
 
 def test_junit_and_json_say_the_same() -> None:
@@ -171,3 +227,11 @@ def test_compare_ends_with_the_status_of_its_gate(
         assert [(row["limit"], row["outcome"]) for row in facts["limits"]] == [(limit, outcome)]
         (suite,) = ElementTree.parse(tmp_path / "out" / "gate.xml").getroot()
         assert suite.attrib["name"] == "other"
+    rows = "".join(f"{a} {b},{a}\n" for a, b in permutations(words, 2))
+    (tmp_path / "hard.csv").write_text("input,output\n" + rows)
+    asked[asked.index("--tasks") + 1], asked[asked.index("--n-test") + 1] = str(tmp_path / "hard.csv"), "12"
+    asked[asked.index("--out") + 1] = str(tmp_path / "hard")
+    assert iv.cli.main([*asked, "forgetting>0.1"]) == 3  # 0 of 12: a green check would stand for nothing
+    said = capsys.readouterr().err
+    assert "undecided: forgetting>0.1 of other: the base can do none of the tasks" in said
+    assert json.loads((tmp_path / "hard" / "gate.json").read_text())["unheld"] == {"other": ["forgetting>0.1"]}

@@ -21,6 +21,8 @@ from ivlens.checkpoints.gating import Limit
 from ivlens.errors import ArgumentError, HookError, MismatchError, PromptError, RecordError, UnsupportedError
 from ivlens.integrations import trainer_callback
 from ivlens.integrations.watched_run import MEASURES, WatchedRun, mean_losses
+from ivlens.stats import wilson_interval
+from ivlens.vocabulary import Head
 from tiny_models import WORDS
 
 pytestmark = [
@@ -320,6 +322,51 @@ def test_a_limit_is_exceeded_where_the_whole_interval_is_beyond_it(tmp_path: Pat
         run.add(step, [{"ability": "a", "correct": correct, "accuracy": 1 - lost, "low": 0.0, "high": 1.0}])
     assert run.rows[-1]["forgetting"] == pytest.approx(0.4)
     assert bool(run.exceeded([Limit.read("forgetting>0.25", MEASURES)])) == exceeded
+
+
+@pytest.mark.parametrize("limit", ["cosine<0.8", "norm_ratio>2", "alignment<0.1"])
+def test_a_limit_that_could_never_be_exceeded_is_refused_at_once(limit: str) -> None:
+    bare = iv.Ability("bare", tuple(TASK.prompts(3, split="test")))
+    vector = iv.InstructionVector(torch.ones(4), torch.ones(1, 4), (Head(0, 0),), "next-word")
+    for tasks, k, name in ((TASK, 0, "next-word"), (bare, 10, "bare"), ([TASK, bare], 10, "bare")):
+        with pytest.raises(ArgumentError, match=f"no vector: {name}; got {limit[:4]}.*with_vector"):
+            iv.ForgettingCallback(tasks, k=k, limits=["forgetting>0.2", limit])
+        iv.ForgettingCallback(tasks, k=k, limits=["forgetting>0.2", "accuracy<0.1", "probability<0.1"])
+    iv.ForgettingCallback([TASK, iv.Ability("own", bare.prompts, vector)], limits=limit)
+    iv.ForgettingCallback(iv.Ability("own", bare.prompts, vector), k=0, limits=limit)
+
+
+def run_of(folder: Path, *bits: str, **measures: float) -> WatchedRun:
+    """A run whose answers at steps 0, 5, ... are these bits; later steps have the measures, too."""
+    run = WatchedRun(folder, (), {})
+    for number, correct in enumerate(bits):
+        low, high = wilson_interval(correct.count("1"), len(correct))
+        row = {"ability": "a", "correct": correct, "accuracy": correct.count("1") / len(correct)}
+        run.add(5 * number, [row | {"low": low, "high": high} | (measures if number else {})])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("limit", "bits", "measures", "within"),
+    [
+        ("forgetting>0.1", ["1" * 60, "1" * 60], {}, True), ("forgetting>0.1", ["1" * 60, "0" * 60], {}, False),
+        ("forgetting>0.1", ["0" * 60, "0" * 60], {}, False), ("forgetting>0.1", ["1" * 60], {}, False),
+        ("cosine<0.8", ["1" * 60, "1" * 60], {"cosine": 0.9}, True),
+        ("cosine<0.8", ["1" * 60, "1" * 60], {"cosine": float("nan")}, False),
+        ("cosine<0.8", ["1" * 60, "1" * 60], {}, False),
+    ],
+)  # fmt: skip
+def test_a_run_is_within_limits_that_could_be_judged(
+    tmp_path: Path, limit: str, bits: list[str], measures: dict[str, float], within: bool
+) -> None:
+    assert run_of(tmp_path, *bits, **measures).within([Limit.read(limit, MEASURES)]) == within
+
+
+def test_a_checkpoint_whose_limits_were_not_judged_is_not_a_good_one(train: Any) -> None:
+    watch = iv.ForgettingCallback(TASK, **SMALL | {"k": 0})
+    watch.limits = [Limit.read("cosine<0.8", MEASURES)]
+    train(watch)
+    assert watch.last_good_checkpoint is None
 
 
 # ------------------------------------------------------------------ runs that go on
