@@ -199,6 +199,39 @@ def difference(one: Interval, other: Interval) -> Interval:
     return Interval(value, value - below, value + above)
 
 
+def quotient(above: Interval, below: Interval) -> Interval:
+    """The quotient of two independent values from their intervals (Donner and Zou 2012; Newcombe 2016: MOVER-R).
+
+    Its ends are those quotients ``q`` for which the interval of ``above - q * below``, by ``difference``, ends at 0.
+
+    Args:
+        above: the numerator.
+        below: the denominator.
+
+    Returns:
+        The quotient with its interval; not-a-numbers unless the denominator is positive with its whole interval.
+
+    Example:
+        >>> from ivlens.stats import Interval, quotient
+        >>> quotient(Interval(2.0, 1.0, 3.0), Interval(4.0, 4.0, 4.0))
+        Interval(value=0.5, low=0.25, high=0.75)
+    """
+    if not below.low > 0:
+        return NOTHING
+    low = _least_quotient(above.value, above.low, below)
+    return Interval(above.value / below.value, low, -_least_quotient(-above.value, -above.high, below))
+
+
+def _least_quotient(value: float, low: float, below: Interval) -> float:
+    """The lower end of ``quotient``: the root of a quadratic equation, in the form that does not cancel."""
+    arm = (below.high if low > 0 else below.low) - below.value
+    square = below.value**2 - arm**2
+    root = ((value - low) ** 2 * square + arm**2 * value**2) ** 0.5
+    if low > 0:
+        return low * (2 * value - low) / (value * below.value + root)
+    return (value * below.value - root) / square
+
+
 def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | None:
     """How many prompts an interval that contains a threshold would need to end there, if its value stayed what it is.
 

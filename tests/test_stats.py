@@ -27,6 +27,7 @@ from ivlens.stats import (
     linear_cka,
     mean_over_tasks,
     paired_drop,
+    quotient,
     ratio,
     ratio_interval,
     ratio_over_tasks,
@@ -268,6 +269,45 @@ def test_a_difference_of_independent_values_covers_the_truth() -> None:
         for a, b in zip(one, two, strict=True)
     ]
     assert np.mean([each.low <= 1.5 <= each.high for each in found]) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("above", [(3.0, 1.0), (0.4, 1.0), (-0.4, 1.0), (-3.0, 1.0), (0.0, 0.5), (2.0, 0.0)])
+def test_a_quotient_of_values_with_even_arms_is_fiellers(above: tuple[float, float]) -> None:
+    """Fieller (1940): those q for which (a - q b)^2 is at most the square of the arm of a - q b; here as roots."""
+    (a, arm), (b, other) = above, (4.0, 1.5)
+    roots = np.sort(np.roots([b**2 - other**2, -2 * a * b, a**2 - arm**2]).real)
+    found = quotient(Interval(a, a - arm, a + arm), Interval(b, b - other, b + other))
+    assert found == pytest.approx((a / b, *roots))
+
+
+@given(st.floats(-3, 3), *[st.floats(0.01, 3)] * 5)
+def test_a_quotient_ends_where_the_difference_from_its_multiple_does(
+    a: float, below: float, above: float, b: float, down: float, up: float
+) -> None:
+    one, other = Interval(a, a - below, a + above), Interval(b + down, b, b + down + up)
+    found = quotient(one, other)
+    for end, at in ((found.low, 1), (found.high, 2)):
+        multiple = Interval(end * other.value, *sorted((end * other.low, end * other.high)))
+        assert difference(one, multiple)[at] == pytest.approx(0, abs=1e-9 * (1 + abs(end)) * 10)
+    assert found.low <= found.value <= found.high
+
+
+def test_a_quotient_of_what_may_be_nothing_is_no_number() -> None:
+    for below in (Interval(1 / 30, -0.03, 0.09), Interval(0.1, 0.0, 0.2), Interval(-0.2, -0.3, -0.1), NOTHING):
+        assert all(map(math.isnan, quotient(Interval(0.4, 0.02, 0.65), below)))
+    assert all(map(math.isnan, quotient(NOTHING, Interval(1.0, 0.5, 1.5))))
+
+
+@pytest.mark.parametrize("n", [30, 100])
+def test_a_quotient_of_independent_drops_covers_the_truth(n: int) -> None:
+    """Half of the 40% that were lost come back, on other prompts."""
+    drawn, hits, draws = torch.Generator().manual_seed(0), 0, 1500
+    right = torch.ones(n, dtype=torch.bool)
+    for _ in range(draws):
+        lost, gained = (torch.rand(n, generator=drawn) < share for share in (0.4, 0.2))
+        found = quotient(paired_drop(gained, ~right), paired_drop(right, ~lost))
+        hits += found.low <= 0.5 <= found.high
+    assert 0.94 < hits / draws < 0.98
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

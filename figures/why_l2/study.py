@@ -81,10 +81,11 @@ class WhyConfig:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the records depend on, as JSON."""
+        """What the records depend on, as JSON: not the verdict's rule, which is applied to what was measured."""
         runs = {name: key_of(run, self.study) for name, run in self.checkpoints.items()}
+        measured = {name: value for name, value in self.comparison.settings().items() if name != "rule"}
         reverts = {name: str(value) for name, value in vars(self.reverts).items()}
-        return {"runs": runs, "old": [*self.old], "comparison": str(self.comparison.settings()), "reverts": reverts,
+        return {"runs": runs, "old": [*self.old], "comparison": str(measured), "reverts": reverts,
                 "patched": [self.patched, self.only_forgotten]}  # fmt: skip
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from ..checks import checked
 from ..errors import one_of
 from ..records import CheckpointComparison, Relearning
-from ..stats import NOTHING, Interval, difference
+from ..stats import Interval, difference, quotient
 from .evidence import interval_columns
-from .verdict import VerdictRule, evidence_of, evidence_rows, judge
+from .verdict import VerdictRule, evidence_of, evidence_rows, interval_in, judge
 
 
 @checked
@@ -45,28 +45,28 @@ def rejudge(
             one_of("task", probe.task, comparison.tasks)
             probes[name, probe.task] = probe
     rule = rule or rule_of(comparison)
-    accuracy = {row["task"]: float(row["accuracy"]) for row in comparison.rows if row["checkpoint"] == base}
+    before = {row["task"]: row for row in comparison.rows if row["checkpoint"] == base}
     rows, evidence = [], []
     for row in comparison.rows:
         labels = {"checkpoint": row["checkpoint"], "task": row["task"]}
         if row["checkpoint"] != base:
             if (row["checkpoint"], row["task"]) in probes:
                 probe = probes[row["checkpoint"], row["task"]]
-                row = row | _relearning_columns(probe, float(row["forgetting"]))
-            row = row | judge(row, accuracy[row["task"]], rule).columns()
-            evidence += evidence_rows(labels, evidence_of(row, rule))
+                row = row | _relearning_columns(probe, interval_in(row, "forgetting"))
+            row = row | judge(row, before[row["task"]], rule).columns()
+            evidence += evidence_rows(labels, evidence_of(row, before[row["task"]], rule))
         rows.append(row)
     return replace(comparison, rows=tuple(rows), evidence=tuple(evidence))
 
 
-def _relearning_columns(probe: Relearning, forgetting: float) -> dict[str, float]:
-    """What the examples gain; and beyond the control's gain, as a fraction of what was lost."""
+def _relearning_columns(probe: Relearning, forgetting: Interval) -> dict[str, float]:
+    """What the examples gain; and beyond the control's gain, as a fraction of what was lost, if anything surely was."""
     gain = probe.gain
-    beyond = difference(gain, probe.anew_gain)
-    fraction = Interval(*(each / forgetting for each in beyond)) if forgetting > 0 else NOTHING
+    fraction = quotient(difference(gain, probe.anew_gain), forgetting)
     return {
         "relearned": probe.after.double().mean().item(), **interval_columns("relearned_gain", gain),
-        **interval_columns("relearned_fraction", fraction), "anew_gain": probe.anew_gain.value,
+        **interval_columns("relearned_fraction", fraction), "relearned_n": float(len(probe.after)),
+        "anew_gain": probe.anew_gain.value,
     }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ def summarize(
         return torch.stack([torch.stack(row) for row in rows])
 
     rows, recovery, evidence, spectrum, replies = [], [], [], [], []
+    base_rows: dict[str, Mapping[str, Any]] = {}
     for name, checkpoint in measurements.items():
         shared = [_mean_vector(each) for each in (base, checkpoint)] if len(tasks) > 1 else []
         for task, own in checkpoint.tasks.items():
@@ -58,10 +59,11 @@ def summarize(
             row = task_row(own, base.tasks[task], shared, config)
             row |= _weight_columns(checkpoint.weight_change, base.tasks[task].heads)
             row |= evidence_columns(own, base.tasks[task], checkpoint)
-            rows.append(labels | row | _verdict_columns(row, own, base.tasks[task], config))
+            before = base_rows.setdefault(task, row)
+            rows.append(labels | row | _verdict_columns(row, before, config))
             replies += reply_rows(labels, own)
             if checkpoint is not base:
-                evidence += evidence_rows(labels, evidence_of(row, config.rule))
+                evidence += evidence_rows(labels, evidence_of(row, before, config.rule))
             conditions = own.recovery.to_frame().drop(columns="task").to_dict("records")
             recovery += [labels | {str(key): value for key, value in each.items()} for each in conditions]
         spectrum += spectrum_rows(name, checkpoint)
@@ -103,14 +105,11 @@ def task_row(own: Measurement, base: Measurement, shared: Sequence[Tensor], conf
     }
 
 
-def _verdict_columns(
-    row: Mapping[str, Any], own: Measurement, base: Measurement, config: CheckpointConfig
-) -> dict[str, Any]:
-    """The verdict on a task, and the numbers behind it."""
-    decision = Decision(Verdict.BASE, f"accuracy {base.answers.accuracy:.0%} of {base.answers.n} prompts")
-    if own is not base:
-        decision = judge(row, base.answers.accuracy, config.rule)
-    return decision.columns()
+def _verdict_columns(row: Mapping[str, Any], base: Mapping[str, Any], config: CheckpointConfig) -> dict[str, Any]:
+    """The verdict on a task, and the numbers behind it; ``base`` is the base's row of the task."""
+    if row is base:
+        return Decision(Verdict.BASE, f"accuracy {row['accuracy']:.0%} of {row['n']} prompts").columns()
+    return judge(row, base, config.rule).columns()
 
 
 def recovered_fraction(

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan, nan
-from typing import Any, NamedTuple
+from math import hypot, isnan, nan
+from typing import Any, NamedTuple, Self
 
 from ..checks import Fraction, checked
+from ..records.claims import KNOWN
 from ..stats import NOTHING, Interval, prompts_to_decide, wilson_interval
 from ..vocabulary import Opinion, Verdict
 
@@ -17,9 +18,14 @@ class VerdictRule:
 
     1. The base answers less than ``known`` of the prompts, with its whole interval: not an ability of the base. Where
        only the interval reaches ``known``, a fall is one, and no fall is not shown to be one.
-    2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept. If the interval contains
-       ``tolerated``, the fall of the answer's mean probability decides, if its whole interval lies on one side of
-       ``tolerated`` and the drop of accuracy on the same side; else: not shown to have fallen.
+    2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept; above it: fallen. If the interval
+       contains ``tolerated``, the answer's mean probability may decide. Fallen: accuracy dropped by more than
+       ``tolerated``, and so did the probability, with its whole interval. Kept: the base's probability is ``known`` or
+       more (a small one cannot fall far, and its mean hangs on few prompts); accuracy dropped by at most half of
+       ``tolerated`` (a model that grows more certain of the rest keeps its mean probability while it forgets); and the
+       fall of probability in accuracy's unit, as a fraction of the base's times the base's accuracy, lies below
+       ``tolerated`` with its whole interval, one more lost prompt counted as in accuracy's. Else: not shown to have
+       fallen.
     3. Kinds of evidence that restore the ability: the base's vector added to bare prompts (as a fraction of what it
        adds on the base), the new task's vector subtracted from clean ones, relearning from a few examples beyond what
        as many teach anew (both as a fraction of what was lost). Each says "still there" where its whole interval lies
@@ -30,18 +36,19 @@ class VerdictRule:
        copies of the input: the new task is done in the old one's stead. One undecided without that, or none measured:
        fallen, recovery undecided.
     4. Otherwise, if knowledge (the cloze's probability, as a fraction of the base's) lies below ``remembered``:
-       knowledge lost; above it, or unknown for a task without a cloze: function changed; on both sides: fallen,
-       recovery undecided.
+       knowledge lost; above it, or unknown, for a task without a cloze or one whose cloze has less than ``knew`` on
+       the base: function changed; on both sides: fallen, recovery undecided.
 
     The two open verdicts say about how many prompts would decide, if the values stayed what they are. A new rule is
     applied to the saved measures; nothing is measured again.
 
     Args:
-        known: accuracy of the base from which a task counts as its ability.
+        known: accuracy of the base from which a task counts as its ability, and probability from which it may decide.
         tolerated: drop of accuracy up to which an ability is kept.
         recovered: fraction of what was lost from which the function is still there.
         remembered: fraction of the base's knowledge probability from which the knowledge is still there.
         spilled: fraction of the wrong answers from which the new task is done in the old one's stead.
+        knew: the base's mean probability of the cloze's answers from which it knew them, so that they can be lost.
 
     Raises:
         ArgumentError: naming the threshold that is outside 0 to 1.
@@ -57,6 +64,27 @@ class VerdictRule:
     recovered: Fraction = 0.5
     remembered: Fraction = 0.5
     spilled: Fraction = 0.5
+    knew: Fraction = KNOWN
+
+
+class BaseAnswers(NamedTuple):
+    """What the rule needs of the base: its accuracy, and the mean probability of its answers and of its cloze's.
+
+    A probability that was not measured is not a number.
+    """
+
+    accuracy: float
+    probability: float = nan
+    knowledge: float = nan
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From the base's row of a comparison."""
+        return cls(*(float(row.get(column, nan)) for column in cls._fields))
+
+    def never_knew(self, rule: VerdictRule) -> bool:
+        """Whether a cloze says that it did not know the answers, so that they cannot be lost."""
+        return self.knowledge < rule.knew
 
 
 class Decision(NamedTuple):
@@ -135,21 +163,24 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def evidence_of(row: Mapping[str, Any], rule: VerdictRule) -> list[Evidence]:
-    """The kinds of evidence in a row of a comparison, measured or not."""
+def evidence_of(row: Mapping[str, Any], base: Mapping[str, Any], rule: VerdictRule) -> list[Evidence]:
+    """The kinds of evidence in a row of a comparison, measured or not; ``base`` is the base's row of the same task.
+
+    A fraction of what the base never knew is as good as not measured.
+    """
     n = int(row["n"])
-    accuracy = float(row["accuracy"])
-    wrong = 0 if isnan(accuracy) else n - round(n * accuracy)
-    return [
-        Evidence(
-            kind,
-            interval_in(row, column),
-            getattr(rule, threshold),
-            wrong if kind == SPILLOVER else n,
-            interval_in(row, f"{column}_p"),
-        )
+    accuracy, relearned = float(row["accuracy"]), float(row.get("relearned_n", nan))
+    counts = {
+        SPILLOVER: 0 if isnan(accuracy) else n - round(n * accuracy),  # the wrong answers
+        RELEARNED: n if isnan(relearned) else int(relearned),
+    }
+    found = [
+        Evidence(kind, interval_in(row, column), getattr(rule, threshold), counts.get(kind, n),
+                 interval_in(row, f"{column}_p"))
         for kind, (column, threshold) in COLUMNS.items()
-    ]
+    ]  # fmt: skip
+    never_knew = BaseAnswers.of(base).never_knew(rule)
+    return [each._replace(fraction=NOTHING) if never_knew and each.kind == KNOWLEDGE else each for each in found]
 
 
 def interval_in(row: Mapping[str, Any], column: str) -> Interval:
@@ -158,16 +189,16 @@ def interval_in(row: Mapping[str, Any], column: str) -> Interval:
     return NOTHING if any(map(isnan, found)) else found
 
 
-def judge(row: Mapping[str, Any], base_accuracy: float, rule: VerdictRule) -> Decision:
-    """The verdict on a row of a comparison."""
+def judge(row: Mapping[str, Any], base: Mapping[str, Any], rule: VerdictRule) -> Decision:
+    """The verdict on a row of a comparison; ``base`` is the base's row of the same task."""
     return decide_verdict(
-        base_accuracy, interval_in(row, "forgetting"), evidence_of(row, rule), rule, n=int(row["n"]),
+        BaseAnswers.of(base), interval_in(row, "forgetting"), evidence_of(row, base, rule), rule, n=int(row["n"]),
         probability_fall=interval_in(row, "probability_fall"),
     )  # fmt: skip
 
 
 def decide_verdict(
-    base_accuracy: float,
+    base: BaseAnswers,
     drop: Interval,
     evidence: Sequence[Evidence],
     rule: VerdictRule,
@@ -178,45 +209,65 @@ def decide_verdict(
     """The verdict on a task by the four steps of ``VerdictRule``.
 
     Args:
-        base_accuracy: accuracy of the base, 0 to 1.
+        base: how the base answers.
         drop: accuracy of the base minus that of the checkpoint.
         evidence: the kinds of evidence, measured or not.
         rule: the thresholds.
         n: how many prompts there are.
         probability_fall: the answer's mean probability on the base minus that on the checkpoint.
     """
-    known = not isnan(base_accuracy)
-    base = Interval(base_accuracy, *wilson_interval(round(base_accuracy * n), n)) if known else NOTHING
-    ability = f"the base's accuracy is {_shown(base)}; an ability of the base has {rule.known:.0%} or more"
-    if base.high < rule.known:
+    measured = not isnan(base.accuracy)
+    accuracy = Interval(base.accuracy, *wilson_interval(round(base.accuracy * n), n)) if measured else NOTHING
+    ability = f"the base's accuracy is {_shown(accuracy)}; an ability of the base has {rule.known:.0%} or more"
+    if accuracy.high < rule.known:
         return Decision(Verdict.UNKNOWN, f"{ability}. More demonstrations or an instruction may help")
-    fall = _judge_fall(drop, probability_fall, rule.tolerated, n)
-    if fall.verdict is not Verdict.OPEN and base.value >= rule.known:
+    fall = _judge_fall(drop, probability_fall, base, rule, n)
+    if fall.verdict is not Verdict.OPEN and accuracy.value >= rule.known:
         return fall
     if fall.verdict is not Verdict.OPEN:
-        return _open(Verdict.UNSHOWN, ability, prompts_to_decide(base, n, rule.known))
-    measured = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
-    because = "; ".join([fall.because, *map(str, measured)]) + _agreement(measured)
-    return _on_evidence(because, {each.kind: each for each in measured})
+        return _open(Verdict.UNSHOWN, ability, prompts_to_decide(accuracy, n, rule.known))
+    found = [each for each in evidence if each.opinion is not Opinion.UNMEASURED]
+    because = "; ".join([fall.because, *map(str, found)]) + _agreement(found)
+    if base.never_knew(rule):
+        because += f"; without instruction the answer had a probability of {base.knowledge:.2g} on the base, which"
+        because += f" is no knowledge below {rule.knew:.2g}"
+    return _on_evidence(because, {each.kind: each for each in found})
 
 
-def _judge_fall(drop: Interval, probability_fall: Interval, tolerated: float, n: int) -> Decision:
+def _judge_fall(drop: Interval, probability_fall: Interval, base: BaseAnswers, rule: VerdictRule, n: int) -> Decision:
     """Step 2: kept, not shown to have fallen, or fallen, which leaves the rest open."""
+    tolerated = rule.tolerated
     because = f"accuracy fell by {_points(drop)}"
     if drop.high < tolerated:
         return Decision(Verdict.KEPT, f"{because}, less than {100 * tolerated:.0f}")
     if drop.low > tolerated:
         return Decision(Verdict.OPEN, because)
     because += f": the interval holds {100 * tolerated:.0f}"
+    second, why_not = _second_opinion(drop, probability_fall, base, rule, n)
     if not isnan(probability_fall.value):
-        because += f"; the answer's probability fell by {_points(probability_fall)}"
-    if probability_fall.high < tolerated and drop.value < tolerated:
+        because += f"; the answer's probability fell by {_points(probability_fall)}{why_not}"
+    if second.high < tolerated and drop.value < tolerated:
         return Decision(Verdict.KEPT, because)
-    if probability_fall.low > tolerated and drop.value > tolerated:
+    if second.low > tolerated and drop.value > tolerated:
         return Decision(Verdict.OPEN, because)
-    needed = [prompts_to_decide(each, n, tolerated) for each in (drop, probability_fall)]
-    same_side = (drop.value - tolerated) * (probability_fall.value - tolerated) > 0
+    needed = [prompts_to_decide(each, n, tolerated) for each in (drop, second)]
+    same_side = (drop.value - tolerated) * (second.value - tolerated) > 0
     return _open(Verdict.UNSHOWN, because, _least(needed if same_side else needed[:1]))
+
+
+def _second_opinion(
+    drop: Interval, probability_fall: Interval, base: BaseAnswers, rule: VerdictRule, n: int
+) -> tuple[Interval, str]:
+    """The fall of probability that may decide beside this drop of accuracy, in its unit; or why none may."""
+    if drop.value > rule.tolerated:
+        return probability_fall, ""
+    if not base.probability >= rule.known:
+        return NOTHING, f", from {base.probability:.0%}, too little for it to decide"
+    if drop.value > rule.tolerated / 2:
+        return NOTHING, f", which decides only where accuracy fell by at most {100 * rule.tolerated / 2:.0f}"
+    value, low, high = (each * base.accuracy / base.probability for each in probability_fall)
+    more = 1.96 / (n + 2)  # of one more lost prompt, as in paired_drop: few that change say little of others
+    return Interval(value, value - hypot(value - low, more), value + hypot(high - value, more)), ""
 
 
 def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
@@ -232,7 +283,7 @@ def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
             return Decision(Verdict.DROWNED, because)
         return _open(Verdict.OPEN, because, _to_restore(restoring))
     if KNOWLEDGE not in measured:
-        return Decision(Verdict.CHANGED, f"{because}; the task has no cloze that would tell whether it is known")
+        return Decision(Verdict.CHANGED, f"{because}; no cloze tells whether it is known")
     knowledge = measured[KNOWLEDGE]
     if knowledge.opinion is Opinion.UNDECIDED:
         return _open(Verdict.OPEN, because, knowledge.needed)

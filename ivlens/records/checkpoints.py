@@ -28,8 +28,8 @@ LATER_COLUMNS = (
     "recovered_fraction_p_high", "subtracted_layer",
     "subtracted_scale", "spillover", "spillover_low", "spillover_high", "spillover_base", "copied", "copied_base",
     "kl_new", "kl_text", "weight_distance", "relearned", "relearned_gain", "relearned_gain_low",
-    "relearned_gain_high", "relearned_fraction", "relearned_fraction_low", "relearned_fraction_high", "anew_gain",
-    "prompts_to_decide", "n_available",
+    "relearned_gain_high", "relearned_fraction", "relearned_fraction_low", "relearned_fraction_high", "relearned_n",
+    "anew_gain", "prompts_to_decide", "n_available",
 )  # fmt: skip
 EVIDENCE_COLUMNS = ["checkpoint", "task", "kind", "value", "low", "high", "threshold", "opinion", "prompts",
                     "prompts_needed"]  # fmt: skip

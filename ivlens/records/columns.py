@@ -144,7 +144,8 @@ EVIDENCE_ON_TASKS = {
     "relearned_gain": _float("accuracy", "What these steps add to the accuracy."),
     **_bounds("relearned_gain", "accuracy", "paired over prompts"),
     "relearned_fraction": _float("ratio", "That gain minus anew_gain, relative to the accuracy that was lost."),
-    **_bounds("relearned_fraction", "ratio", "of the difference of the gains, over what was lost"),
+    **_bounds("relearned_fraction", "ratio", "MOVER; nan where the interval of what was lost holds 0"),
+    "relearned_n": _float("prompts", "Test prompts of the relearning probe."),
     "anew_gain": _float("accuracy", "What as many steps add on a task that the base never had."),
 }
 

@@ -325,6 +325,22 @@ def test_a_comparison_of_an_earlier_version_loads_and_is_judged_again() -> None:
     assert (strict["verdict"] == "kept").sum() < (frame["verdict"] == "kept").sum()
 
 
+def test_a_saved_comparison_is_judged_again_by_what_its_base_knew_and_was_sure_of() -> None:
+    """Of the study why_l2: the base's probability of antonym's answers is 0.15, its cloze's of verb-gerund's 0.04."""
+    again = rejudge(CheckpointComparison.load(SAVED.parents[2] / "why_l2" / "records" / "comparison.safetensors"))
+    antonym = row(again, "l2", "antonym")
+    assert antonym["probability_fall_high"] < 0.1
+    assert antonym["verdict"] == "not shown to have fallen"
+    assert "from 15%, too little for it to decide" in antonym["because"]
+    kinds = again.evidence_frame().query("checkpoint == 'plain' and kind == 'knowledge'").set_index("task")
+    assert kinds["opinion"].to_dict() == {
+        "antonym": "undecided", "verb-gerund": "not measured", "country-capital": "not there",
+    }  # fmt: skip
+    low = rejudge(again, VerdictRule(known=0.1, knew=0.01))
+    assert row(low, "l2", "antonym")["verdict"] == "kept"
+    assert "not measured" not in set(low.evidence_frame().query("kind == 'knowledge'")["opinion"])
+
+
 def test_relearning_is_evidence_on_its_task() -> None:
     old = CheckpointComparison.load(SAVED)
     fell = old.to_frame().query("verdict == 'activation drowned, recoverable' or verdict == 'function changed'").iloc[0]
@@ -340,6 +356,12 @@ def test_relearning_is_evidence_on_its_task() -> None:
     assert row(rejudge(old, relearned={fell["checkpoint"]: [easy]}), fell["checkpoint"], fell["task"])[
         "relearned_fraction"
     ] == pytest.approx(0)
+    assert found["relearned_n"] == 40
+    # the error of what was lost is in the interval: more than that of what came back over what was lost
+    assert found["relearned_fraction_high"] > probe.gain.high / fell["forgetting"]
+    kept = old.to_frame().query("checkpoint != 'base' and forgetting > 0 and forgetting_low < 0").iloc[0]
+    of_little = rejudge(old, relearned={kept["checkpoint"]: [replace(probe, task=kept["task"])]})
+    assert math.isnan(row(of_little, kept["checkpoint"], kept["task"])["relearned_fraction"])
     with pytest.raises(ArgumentError, match="checkpoint"):
         rejudge(old, relearned={"nobody": [probe]})
     with pytest.raises(ArgumentError, match="task"):

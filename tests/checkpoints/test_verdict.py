@@ -1,6 +1,7 @@
 """The verdict's rule, and the numbers with intervals that go into it, by hand."""
 
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -8,10 +9,22 @@ import torch
 import ivlens
 from ivlens.checkpoints import CheckpointConfig, VerdictRule
 from ivlens.checkpoints.summary import recovered_fraction
-from ivlens.checkpoints.verdict import KNOWLEDGE, RELEARNED, SPILLOVER, SUBTRACTED, VECTOR, Evidence, decide_verdict
+from ivlens.checkpoints.verdict import (
+    KNOWLEDGE,
+    RELEARNED,
+    SPILLOVER,
+    SUBTRACTED,
+    VECTOR,
+    BaseAnswers,
+    Evidence,
+    decide_verdict,
+    evidence_of,
+    judge,
+)
 from ivlens.records import ConditionComparison
 from ivlens.stats import (
     Interval,
+    change_over_tasks,
     cosine,
     jackknife,
     linear_cka,
@@ -55,7 +68,9 @@ def kinds(
 def test_each_branch_of_the_rule(
     accuracy: float, drop: tuple, recovered: tuple, knowledge: tuple, expected: str
 ) -> None:
-    verdict, because, _ = decide_verdict(accuracy, Interval(*drop), kinds(recovered, knowledge), VerdictRule(), n=100)
+    verdict, because, _ = decide_verdict(
+        BaseAnswers(accuracy, 0.8), Interval(*drop), kinds(recovered, knowledge), VerdictRule(), n=100
+    )
     assert verdict is Verdict(expected)
     assert f"{accuracy:.0%}" in because or f"by {100 * drop[0]:.0f} points" in because
 
@@ -63,25 +78,25 @@ def test_each_branch_of_the_rule(
 def test_few_prompts_do_not_show_that_the_base_lacks_an_ability() -> None:
     """2 of 10: from 6% to 51%. A fall is a fall; no fall is not shown to be one."""
     level, fell = Interval(0.0, -0.2, 0.2), Interval(0.2, 0.12, 0.5)
-    verdict, because, needed = decide_verdict(0.2, level, kinds(THERE), VerdictRule(), n=10)
+    verdict, because, needed = decide_verdict(BaseAnswers(0.2, 0.8), level, kinds(THERE), VerdictRule(), n=10)
     assert verdict is Verdict.UNSHOWN
     assert because.startswith("the base's accuracy is 20% (6% to 51%); an ability of the base has 30% or more")
     assert needed is not None
     assert 90 < needed < 110  # 51% is three times as far from 20% as 30% is
-    assert decide_verdict(0.2, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.UNSHOWN
-    assert decide_verdict(0.2, fell, kinds(THERE), VerdictRule(), n=10).verdict is Verdict.DROWNED
-    assert decide_verdict(0.2, fell, kinds(THERE), VerdictRule(), n=100).verdict is Verdict.UNKNOWN
-    assert decide_verdict(0.3, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.KEPT
-    assert decide_verdict(math.nan, HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.UNSHOWN
-    assert "no number of prompts" in decide_verdict(0.2999, HELD, kinds(), VerdictRule(), n=3).because
+    assert decide_verdict(BaseAnswers(0.2, 0.8), HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.UNSHOWN
+    assert decide_verdict(BaseAnswers(0.2, 0.8), fell, kinds(THERE), VerdictRule(), n=10).verdict is Verdict.DROWNED
+    assert decide_verdict(BaseAnswers(0.2, 0.8), fell, kinds(THERE), VerdictRule(), n=100).verdict is Verdict.UNKNOWN
+    assert decide_verdict(BaseAnswers(0.3, 0.8), HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.KEPT
+    assert decide_verdict(BaseAnswers(math.nan, 0.8), HELD, kinds(), VerdictRule(), n=10).verdict is Verdict.UNSHOWN
+    assert "no number of prompts" in decide_verdict(BaseAnswers(0.2999, 0.8), HELD, kinds(), VerdictRule(), n=3).because
 
 
 def test_thresholds_move_the_verdict() -> None:
     drop, recovered = Interval(0.2, 0.12, 0.28), Interval(0.4, 0.35, 0.45)
     lower = [Evidence(VECTOR, recovered, 0.3, 30)]
-    assert decide_verdict(0.9, drop, kinds(recovered), VerdictRule(tolerated=0.3))[0] == "kept"
-    assert decide_verdict(0.9, drop, kinds(recovered), VerdictRule())[0] == "function changed"
-    assert decide_verdict(0.9, drop, lower, VerdictRule())[0] == "activation drowned, recoverable"
+    assert decide_verdict(BaseAnswers(0.9, 0.8), drop, kinds(recovered), VerdictRule(tolerated=0.3))[0] == "kept"
+    assert decide_verdict(BaseAnswers(0.9, 0.8), drop, kinds(recovered), VerdictRule())[0] == "function changed"
+    assert decide_verdict(BaseAnswers(0.9, 0.8), drop, lower, VerdictRule())[0] == "activation drowned, recoverable"
     with pytest.raises(ivlens.ArgumentError, match="tolerated"):
         VerdictRule(tolerated=1.5)
 
@@ -102,7 +117,7 @@ def test_thresholds_move_the_verdict() -> None:
     ],
 )
 def test_the_kinds_of_evidence_stand_side_by_side(evidence: list[Evidence], expected: str) -> None:
-    verdict, because, _ = decide_verdict(0.9, FELL, evidence, VerdictRule(), n=30)
+    verdict, because, _ = decide_verdict(BaseAnswers(0.9, 0.8), FELL, evidence, VerdictRule(), n=30)
     assert verdict == expected
     measured = [each for each in evidence if not math.isnan(each.fraction.value)]
     assert all(str(each) in because for each in measured)
@@ -138,14 +153,18 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     """Halving an interval takes four times the prompts."""
     straddling = Interval(0.3, 0.05, 0.55)
     below = kinds(UNSURE, subtracted=(0.1, -0.6, 0.7))  # 30 times 4, and times 2.25: both must say "not there"
-    assert decide_verdict(0.9, FELL, below, VerdictRule()).because.endswith("; about 120 prompts would decide it")
+    assert decide_verdict(BaseAnswers(0.9, 0.8), FELL, below, VerdictRule()).because.endswith(
+        "; about 120 prompts would decide it"
+    )
     above = kinds(UNSURE, subtracted=(0.7, 0.4, 1.0))  # one that says "still there" is enough
-    assert decide_verdict(0.9, FELL, above, VerdictRule()).because.endswith("; about 68 prompts would decide it")
+    assert decide_verdict(BaseAnswers(0.9, 0.8), FELL, above, VerdictRule()).because.endswith(
+        "; about 68 prompts would decide it"
+    )
     level = kinds(UNSURE, subtracted=(0.5, 0.4, 0.6))
-    assert decide_verdict(0.9, FELL, level, VerdictRule()).because.endswith(
+    assert decide_verdict(BaseAnswers(0.9, 0.8), FELL, level, VerdictRule()).because.endswith(
         "no number of prompts would decide it at this value"
     )
-    said = decide_verdict(0.9, straddling, [], VerdictRule(), n=30)
+    said = decide_verdict(BaseAnswers(0.9, 0.8), straddling, [], VerdictRule(), n=30)
     assert said.verdict == "not shown to have fallen"
     assert said.needed == said.columns()["prompts_to_decide"] == 47
     assert said.because.endswith("; about 47 prompts would decide it")
@@ -153,7 +172,7 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     assert prompts_to_decide(Interval(0.0, -0.1, 0.2), 30, 0.1) == 120
     assert prompts_to_decide(Interval(0.1, 0.0, 0.2), 30, 0.1) is None
     assert prompts_to_decide(NAN, 30, 0.1) is None
-    exactly = decide_verdict(0.9, Interval(0.1, 0.0, 0.2), [], VerdictRule(), n=30)
+    exactly = decide_verdict(BaseAnswers(0.9, 0.8), Interval(0.1, 0.0, 0.2), [], VerdictRule(), n=30)
     assert exactly.because.endswith("no number of prompts would decide it at this value")
 
 
@@ -162,6 +181,7 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
     [
         ((0.15, 0.05, 0.25), (0.2, 0.15, 0.25), "function changed"),
         ((0.05, -0.05, 0.15), (0.02, 0.0, 0.04), "kept"),
+        ((0.07, -0.05, 0.15), (0.02, 0.0, 0.04), "not shown to have fallen"),  # accuracy fell by more than half of 10
         ((0.15, 0.05, 0.25), (0.02, 0.0, 0.04), "not shown to have fallen"),  # the two differ
         ((0.15, 0.05, 0.25), (0.15, 0.05, 0.25), "not shown to have fallen"),
         ((0.15, 0.05, 0.25), NAN, "not shown to have fallen"),
@@ -170,8 +190,98 @@ def test_undecided_says_how_many_prompts_would_decide() -> None:
 )
 def test_the_answers_probability_decides_whether_accuracy_fell(drop: tuple, fall: tuple, expected: str) -> None:
     evidence = kinds(GONE, knowledge=THERE)
-    verdict = decide_verdict(0.9, Interval(*drop), evidence, VerdictRule(), n=30, probability_fall=Interval(*fall))
+    verdict = decide_verdict(
+        BaseAnswers(0.9, 0.8), Interval(*drop), evidence, VerdictRule(), n=30, probability_fall=Interval(*fall)
+    )
     assert verdict[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("base", "fall", "expected"),
+    [
+        (BaseAnswers(0.8, 0.04), (0.04, 0.03, 0.05), "not shown to have fallen"),  # all of it is gone
+        (BaseAnswers(0.8, 0.04), (0.0, -0.01, 0.01), "not shown to have fallen"),  # too little to decide
+        (BaseAnswers(0.8, 0.29), (0.0, -0.01, 0.01), "not shown to have fallen"),
+        (BaseAnswers(0.8, 0.3), (0.0, -0.01, 0.01), "kept"),
+        (BaseAnswers(0.8, 0.32), (0.03, 0.01, 0.04), "not shown to have fallen"),  # 4 of 32 are 10 of 80
+        (BaseAnswers(0.8, 0.31), (0.014, 0.0, 0.024), "not shown to have fallen"),  # 4 (0 to 10) of 80
+        (BaseAnswers(0.8, 0.7), (0.014, 0.0, 0.024), "kept"),  # 2 (-5 to 8) of 80
+        (BaseAnswers(0.8), (0.0, -0.01, 0.01), "not shown to have fallen"),
+    ],
+)
+def test_a_probability_that_cannot_fall_far_is_no_reason_for_kept(
+    base: BaseAnswers, fall: tuple, expected: str
+) -> None:
+    drop = Interval(0.03, -0.05, 0.12)
+    found = decide_verdict(base, drop, [], VerdictRule(), n=30, probability_fall=Interval(*fall))
+    assert found.verdict == expected
+    assert ("too little for it to decide" in found.because) == (not base.probability >= 0.3)
+
+
+def share_kept(true_drop: float, change: str, *, n: int = 30, draws: int = 400) -> tuple[float, float]:
+    """How often the verdict is kept, by accuracy alone and with the answers' probability.
+
+    An answer is right where its margin, normal around 2.5, is positive, and has the margin's probability. All margins
+    shrink by what makes accuracy drop by ``true_drop``; or as many prompts are lost whole, at random or the weakest.
+    """
+    generator, normal, counts = torch.Generator().manual_seed(0), NormalDist(2.5, 2.0), [0, 0]
+    by = normal.inv_cdf(normal.cdf(0) + true_drop)
+    for _ in range(draws):
+        margin = 2.5 + 2 * torch.randn(n, generator=generator, dtype=torch.float64)
+        at_random = torch.rand(n, generator=generator) < true_drop / (1 - normal.cdf(0))
+        lost = (margin > 0) & (margin < by) if change == "weakest lost" else at_random
+        now = margin - by if change == "all shrink" else torch.where(lost, -5.0, margin)
+        drop, fall = paired_drop(margin > 0, now > 0), change_over_tasks([now.sigmoid()], [margin.sigmoid()])
+        base = BaseAnswers((margin > 0).double().mean().item(), margin.sigmoid().mean().item())
+        for at, second in enumerate((NAN, fall)):
+            found = decide_verdict(base, drop, [], VerdictRule(), n=n, probability_fall=second)
+            counts[at] += found.verdict is Verdict.KEPT
+    return counts[0] / draws, counts[1] / draws
+
+
+def test_probability_finds_more_that_is_kept_and_hardly_more_that_is_not() -> None:
+    alone, with_probability = share_kept(0.02, "all shrink")
+    assert with_probability > alone + 0.2
+    # the weakest answers, whose probability is less than that of others, can be lost with less of a fall
+    for change, true_drop, more in (
+        ("all shrink", 0.1, 0.01), ("all shrink", 0.15, 0.01), ("some lost", 0.1, 0.05), ("some lost", 0.15, 0.02),
+        ("weakest lost", 0.1, 0.12), ("weakest lost", 0.15, 0.03),
+    ):  # fmt: skip
+        alone, with_probability = share_kept(true_drop, change)
+        assert alone <= with_probability < alone + more
+
+
+def lost_all(**columns: float) -> dict:
+    """A row whose accuracy fell, whose vector restores nothing, and whose cloze lost four fifths."""
+    row = {"n": 30, "accuracy": 0.2, **columns}
+    for name, ends in {"forgetting": FELL, "recovered_fraction": GONE, "knowledge_fraction": (0.2, 0.19, 0.21)}.items():
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+    return row
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "knew", "expected"),
+    [(1e-5, 0.05, "function changed"), (0.04, 0.05, "function changed"), (0.06, 0.05, "knowledge lost"),
+     (0.04, 0.03, "knowledge lost")],
+)  # fmt: skip
+def test_what_the_base_never_knew_is_not_lost(knowledge: float, knew: float, expected: str) -> None:
+    base, rule = {"accuracy": 0.8, "probability": 0.7, "knowledge": knowledge}, VerdictRule(knew=knew)
+    decision = judge(lost_all(), base, rule)
+    assert decision.verdict == expected
+    never = expected == "function changed"
+    assert (f"had a probability of {knowledge:.2g} on the base" in decision.because) == never
+    assert ("without instruction the answer has 20%" in decision.because) == (not never)
+    (found,) = (each for each in evidence_of(lost_all(), base, rule) if each.kind == KNOWLEDGE)
+    assert found.opinion == ("not measured" if never else "not there")
+
+
+def test_relearning_is_from_its_own_number_of_prompts() -> None:
+    base, fraction = {"accuracy": 0.8}, dict(zip(("", "_low", "_high"), UNSURE, strict=True))
+    row = lost_all(**{f"relearned_fraction{end}": value for end, value in fraction.items()})
+    for n, more in ((30, {}), (30, {"relearned_n": math.nan}), (12, {"relearned_n": 12.0})):
+        (found,) = (each for each in evidence_of(row | more, base, VerdictRule()) if each.kind == RELEARNED)
+        assert found.n == n
+        assert found.needed == 4 * n
 
 
 def test_a_paired_drop_counts_the_prompts_that_changed() -> None:
@@ -237,7 +347,7 @@ def test_a_setting_outside_its_values_is_named(settings: dict, named: str) -> No
 
 
 def test_what_is_no_ability_of_the_base_says_from_when_it_is_and_what_may_help() -> None:
-    decision = decide_verdict(0.2, FELL, [], VerdictRule(), n=100)
+    decision = decide_verdict(BaseAnswers(0.2, 0.8), FELL, [], VerdictRule(), n=100)
     assert decision.because == (
         "the base's accuracy is 20% (13% to 29%); an ability of the base has 30% or more. "
         "More demonstrations or an instruction may help"

@@ -1,5 +1,6 @@
 """The study of what ``l2`` changes, on a tiny model, end to end and found again; the committed tables."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import ivlens
 from figures.continual.config import Run, StudyConfig, Tasks
 from figures.why_l2 import study
 from figures.why_l2.study import WhyConfig, load_why, measure_why
+from ivlens.checkpoints import VerdictRule
 
 WHY = Path(__file__).parents[2] / "figures" / "why_l2"
 
@@ -41,6 +43,13 @@ def test_checkpoints_are_trained_measured_and_found_again(
     assert found.comparison.to_frame().equals(loaded.comparison.to_frame())
     with pytest.raises(ivlens.RecordError, match="as they are configured"):
         load_why(tmp_path / "records", WhyConfig())
+
+
+def test_records_do_not_depend_on_the_rule_of_verdicts() -> None:
+    own = WhyConfig()
+    other = replace(own, comparison=replace(own.comparison, rule=VerdictRule(tolerated=0.2)))
+    assert other.facts == own.facts
+    assert replace(own, comparison=replace(own.comparison, n_test=20)).facts != own.facts
 
 
 def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
