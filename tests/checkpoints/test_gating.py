@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import ivlens as iv
 from ivlens.checkpoints import VerdictRule, gate
 from ivlens.checkpoints.gating import MEASURES, Limit
-from ivlens.checkpoints.verdict import decide_verdict
+from ivlens.checkpoints.verdict import BaseAnswers, decide_verdict
 from ivlens.cli.parser import build_parser
 from ivlens.records import CheckpointComparison, Head
 from ivlens.stats import Interval, wilson_interval
@@ -139,7 +139,7 @@ def test_the_base_has_a_general_ability_by_the_rule_of_tasks_and_better_than_cha
     assert [row["outcome"] for row in found.rows] == ["failed" if able else "skipped"]
     if not chance and right:  # as the verdict on a task of the same numbers
         drop = Interval(0.25, 0.2, 0.3)
-        verdict = decide_verdict(right / 25, drop, (), VerdictRule(known=known), n=25).verdict
+        verdict = decide_verdict(BaseAnswers(right / 25), drop, (), VerdictRule(known=known), n=25).verdict
         assert (verdict != "not an ability of the base") == able
 
 

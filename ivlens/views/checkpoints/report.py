@@ -201,8 +201,9 @@ def _findings(comparison: CheckpointComparison) -> list[Body]:
     frame = findings(comparison)
     frame["value"] = [interval_text(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
     about = (
-        "Over all pairs of a checkpoint and a task that the base could do and that was not trained on. "
-        "Intervals resample tasks; a claim is confirmed, or refuted, where its interval lies on one side of 0."
+        "Over all pairs of a checkpoint and a task that the base could do and that was not trained on. A claim is "
+        "confirmed, or refuted, where its interval lies on one side of 0. That of a mean is for other tasks; that of a "
+        "correlation for other tasks and checkpoints, which takes six of each (of one checkpoint, six tasks)."
     )
     return [prose(about), frame_table(frame.drop(columns=["low", "high"]))]
 
