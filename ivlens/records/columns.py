@@ -558,7 +558,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "measure": _text('"FP", "kept", "GP" or "IP", as in the summary of a sequence.'),
         "value": _float("0 to 1", "Mean score at the end of the sequence, over tasks and seeds."),
         "difference": _float("0 to 1", "That minus the first variant's, of the same seeds."),
-        "low": _float("0 to 1", "Lower end of its 95% interval (bootstrap over prompts within tasks and seeds)."),
+        "low": _float("0 to 1", "Lower end of its 95% interval (bootstrap over prompts within tasks)."),
         "high": _float("0 to 1", "Upper end of that interval."),
         "tasks": _int("tasks", "How many abilities it is a mean of."),
         "seeds": _int("seeds", "How many runs of the variant there are."),

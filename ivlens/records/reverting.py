@@ -73,7 +73,7 @@ class WeightReverts(Record):
             role: of the prompts' tasks.
 
         Returns:
-            The mean with its 95% interval (bootstrap over prompts).
+            The mean with its 95% interval (Student's t over prompts).
 
         Example:
             >>> gap = reverts.gap()

@@ -146,13 +146,13 @@ class Evaluation(Record):
 
     @checked
     def score_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Percentile-bootstrap interval of the mean score over prompts (``ivlens.stats.mean_over_tasks``).
+        """Interval of the mean score over prompts: Wilson's where all are 0 or 1, else ``stats.interval_over_tasks``.
 
         Args:
             level: the interval's level, between 0 and 1.
 
         Returns:
-            Lower and upper end, from 0 to 1.
+            Lower and upper end, from 0 to 1; not a number for fewer than five graded scores.
 
         Raises:
             ArgumentError: a level outside (0, 1).
