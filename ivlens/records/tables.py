@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RecordError
+from ..stats import t_quantile
 from ..vocabulary import RECOVERY_CONDITIONS, Condition
 from .checkpoints import MATRICES, CheckpointComparison
 from .effects import Head
 from .training import TrainingRun
 
-NORMAL = 1.96  # standard errors on either side of a mean that make its 95% interval
 NOT_TERMS = ("learning_rate", "gradient_norm", "seconds")  # columns of a run that are not terms of its loss
 PAIR_TENSORS = ("aie", "stderr", "alignment", "stream_cosine", "cka", "head_cosine", "head_norm")
 ABILITY_MEASURES = ("accuracy", "cosine", "norm_ratio", "alignment")
@@ -45,20 +45,25 @@ def is_measured(comparison: CheckpointComparison, column: str) -> bool:
 
 def measure_interval(comparison: CheckpointComparison, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The 95% interval of a measure, each bound as [checkpoint, task]: its own, or from its standard error."""
-    margin = NORMAL * measure_values(comparison, f"{column}_stderr")
-    value = measure_values(comparison, column)
+    value, counts = measure_values(comparison, column), measure_values(comparison, "n")
+    margin = measure_values(comparison, f"{column}_stderr") * counts.map(_half_width)
     low, high = measure_values(comparison, f"{column}_low"), measure_values(comparison, f"{column}_high")
     return low.fillna(value - margin), high.fillna(value + margin)
 
 
 def interval_in(row: Mapping[str, Any], measure: str) -> tuple[float, float, float]:
     """A measure in one row of a comparison with its 95% interval, as ``measure_interval`` has it; NaN where unknown."""
-    value, error, low, high = (
-        float(found) if isinstance(found := row.get(f"{measure}{end}"), int | float) else float("nan")
-        for end in ("", "_stderr", "_low", "_high")
+    value, error, low, high, n = (
+        float(found) if isinstance(found := row.get(name), int | float) else float("nan")
+        for name in (*(f"{measure}{end}" for end in ("", "_stderr", "_low", "_high")), "n")
     )
-    margin = NORMAL * error
+    margin = error * _half_width(n)
     return value, value - margin if low != low else low, value + margin if high != high else high
+
+
+def _half_width(n: float) -> float:
+    """Standard errors on either side of a mean over so many prompts that make its 95% interval (Student's t)."""
+    return t_quantile(0.975, int(n) - 1) if n >= 2 else float("nan")
 
 
 def prompt_counts(comparison: CheckpointComparison) -> list[int]:

@@ -58,10 +58,12 @@ def test_the_interval_decides(limit: str, low: float, high: float, outcome: str)
 
 
 def test_a_standard_error_gives_the_interval_of_a_measure_that_has_none() -> None:
-    rows = {"probability": 0.5, "probability_stderr": 0.1}
+    rows = {"probability": 0.5, "probability_stderr": 0.1, "n": 30}
     assert gate(comparison(rows), ["probability<0.9"]).outcome == "failed"
     assert gate(comparison(rows), ["probability<0.6"]).outcome == "undecided"
-    assert gate(comparison(rows), ["probability<0.3"]).outcome == "passed"
+    assert gate(comparison(rows), ["probability<0.29"]).outcome == "passed"
+    of_three = comparison(rows | {"n": 3})  # Student's t of two degrees: 0.07 to 0.93
+    assert {gate(of_three, [f"probability<{limit}"]).outcome for limit in (0.9, 0.29)} == {"undecided"}
 
 
 def test_general_abilities_have_accuracy_and_forgetting_and_one_that_is_a_task_counts_once() -> None:

@@ -84,8 +84,9 @@ def test_intervals_are_bars_and_where_there_is_none_there_is_no_bar(comparison: 
     assert list(accuracy.array) == pytest.approx([0.1] * 4)
     assert list(accuracy.arrayminus) == pytest.approx([0.15] * 4)
     probability = named(panel(figure, "instruction probability")[0], "present-past")
-    assert list(probability.error_y.array) == list(probability.error_y.arrayminus) == pytest.approx([1.96 * 0.03] * 4)
-    assert "95% interval 0.661 to 0.779" in probability.hovertext[0]
+    for ends in (probability.error_y.array, probability.error_y.arrayminus):
+        assert list(ends) == pytest.approx([2.04523 * 0.03] * 4, abs=1e-6)  # Student's t, 30 prompts
+    assert "95% interval 0.659 to 0.781" in probability.hovertext[0]
     norm = named(panel(figure, "norm ratio of the vectors")[0], "present-past")
     assert not any(norm.error_y.array)
     assert "interval" not in norm.hovertext[0]

@@ -28,7 +28,7 @@ LEFT = 64
 GAPS = Size(62, 26)
 LAYERS_ROW_GAP, LAYERS_BOTTOM = 56, 52
 MEASURES_ARE = (
-    "bars: 95% interval, of probabilities ±1.96 standard errors\n"
+    "bars: 95% interval, of probabilities Student's t\n"
     "cosine, norm ratio: vector of the base's heads, now to base; dashed: of heads chosen anew\n"
     "alignment: cosine of the hidden state with the base's vector"
 )

@@ -22,7 +22,7 @@ ABOVE, NOTE, GAP = 36, 16, 46  # pixels over a panel, more for a note under its 
 LABEL_WIDTH = 22  # characters of a line of the verdicts' legend
 MARKS = (
     "recovery: accuracy on bare prompts, with vectors added to them, and on clean prompts\n"
-    "bars: 95% interval, of probabilities ±1.96 standard errors, of random vectors from the least to the greatest"
+    "bars: 95% interval, of probabilities Student's t, of random vectors from the least to the greatest"
 )
 
 
