@@ -252,7 +252,7 @@ def prompts_to_decide(interval: Interval, n: int, threshold: float) -> int | Non
         120
     """
     distance = interval.value - threshold
-    if isnan(distance) or distance == 0:
+    if any(map(isnan, interval)) or distance == 0:
         return None
     half = interval.value - interval.low if distance > 0 else interval.high - interval.value
     needed = n * (half / distance) ** 2
@@ -424,7 +424,7 @@ def interval_over_tasks(
     if df < LEAST_DF or not len(found) or any(size == 1 and not more for size, more in zip(counts, added, strict=True)):
         return Interval(value, NOTHING.low, NOTHING.high)
     low, high = _quantiles(found, _ends(level, df, n)).tolist()
-    return Interval(value, low, high)
+    return Interval(value, min(low, value), max(high, value))
 
 
 def _right_or_wrong(values: Float[Tensor, "column prompt"]) -> Bool[Tensor, " prompt"]:

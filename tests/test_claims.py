@@ -85,7 +85,15 @@ def test_a_single_checkpoint_is_no_sample_of_checkpoints() -> None:
     one = replace(made, rows=rows)
     found = by_claim(one).loc["cosine tracks forgetting"]
     assert (found["checkpoints"], found["finding"]) == (1, "confirmed")
-    assert by_claim(one, one).loc["cosine tracks forgetting", "checkpoints"] == 2
+    twice = by_claim(one, one).loc["cosine tracks forgetting"]  # the same pairs: nothing new
+    assert (twice["checkpoints"], twice["pairs"]) == (1, 6)
+    named = replace(one, provenance={"checkpoints": {"third": "another run/third"}})
+    assert by_claim(one, named).loc["cosine tracks forgetting", "checkpoints"] == 2
+
+
+def test_two_tasks_of_the_same_value_decide_nothing() -> None:
+    found = by_claim(comparison(tasks=TASKS[:2])).loc[RECOVERY]
+    assert (found["value"], found["finding"]) == (pytest.approx(0.5), "undecided")
 
 
 @pytest.mark.parametrize("trials", [40])
@@ -131,7 +139,8 @@ def test_learned_tasks_and_what_the_base_could_not_do_do_not_count() -> None:
 
 
 def test_several_comparisons_are_pooled() -> None:
-    found: Any = by_claim(comparison(), comparison(sign=-1.0))
+    other = replace(comparison(sign=-1.0), provenance={"checkpoints": {name: f"other/{name}" for name in NAMES[1:]}})
+    found: Any = by_claim(comparison(), other)
     assert found.loc[INSTRUCTION, ["pairs", "tasks", "checkpoints"]].tolist() == [72, 6, 12]
     assert found.loc["cosine tracks forgetting", "finding"] == "undecided"
     assert found.loc["alignment change tracks forgetting", "value"] == pytest.approx(-1)

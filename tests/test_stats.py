@@ -186,6 +186,13 @@ def test_graded_scores_may_be_others_than_those_that_were_seen(n: int) -> None:
     assert held >= 90
 
 
+def test_an_interval_holds_its_value() -> None:
+    for level in (0.5, 0.95):
+        for values_ in ([torch.tensor([1.0] * 29 + [0.99])], [torch.ones(30), torch.ones(30)]):
+            value, low, high = mean_over_tasks(values_, level)
+            assert low <= value <= high
+
+
 def test_a_denominator_that_is_nothing_but_rounding_is_none() -> None:
     answers = torch.zeros(4, 30)
     answers[0, :2] = answers[2, 2:4] = 1.0  # two right beside none, of both

@@ -139,7 +139,8 @@ def _junit_case(row: Mapping[str, Any]) -> ElementTree.Element:
 def in_words(row: Mapping[str, Any]) -> str:
     """A row of a gate in a line."""
     interval = f"95% interval {row['low']:.3g} to {row['high']:.3g}"
-    value = "not measured" if math.isnan(row["low"]) else f"{row['value']:.3g}, {interval}"
+    interval = "too few prompts for an interval" if math.isnan(row["low"]) else interval
+    value = "not measured" if math.isnan(row["value"]) else f"{row['value']:.3g}, {interval}"
     return f"{row['outcome']}: {row['limit']} of {row['checkpoint']} on {row['task']} ({value})"
 
 

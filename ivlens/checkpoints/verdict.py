@@ -153,6 +153,8 @@ SENTENCES = {
     KNOWLEDGE: "without instruction the answer has {} of its probability",
     SPILLOVER: "{} of the wrong answers are the new task's or copies of the input",
 }
+TOO_FEW = "too few prompts for an interval"
+LEAST_PROBABILITY = 1e-9  # of the base, below which a fall is no fraction of it
 MOST_PROMPTS = 100_000  # from which on a number that would decide is none
 RESTORING = (VECTOR, SUBTRACTED, RELEARNED)
 # kind of evidence: the column of its fraction, and the field of the rule that it is held to
@@ -184,9 +186,8 @@ def evidence_of(row: Mapping[str, Any], base: Mapping[str, Any], rule: VerdictRu
 
 
 def interval_in(row: Mapping[str, Any], column: str) -> Interval:
-    """A column of a row with its interval; not a number where one of the three is missing."""
-    found = Interval(*(float(row.get(f"{column}{end}", "nan")) for end in ("", "_low", "_high")))
-    return NOTHING if any(map(isnan, found)) else found
+    """A column of a row with its interval, whose ends are not a number where too few prompts were measured."""
+    return Interval(*(float(row.get(f"{column}{end}", "nan")) for end in ("", "_low", "_high")))
 
 
 def judge(row: Mapping[str, Any], base: Mapping[str, Any], rule: VerdictRule) -> Decision:
@@ -243,9 +244,9 @@ def _judge_fall(drop: Interval, probability_fall: Interval, base: BaseAnswers, r
     if drop.low > tolerated:
         return Decision(Verdict.OPEN, because)
     because += f": the interval holds {100 * tolerated:.0f}"
-    second, why_not = _second_opinion(drop, probability_fall, base, rule, n)
+    second, about = _second_opinion(drop, probability_fall, base, rule, n)
     if not isnan(probability_fall.value):
-        because += f"; the answer's probability fell by {_points(probability_fall)}{why_not}"
+        because += f"; the answer's probability fell by {_points(probability_fall)}{about}"
     if second.high < tolerated and drop.value < tolerated:
         return Decision(Verdict.KEPT, because)
     if second.low > tolerated and drop.value > tolerated:
@@ -258,16 +259,17 @@ def _judge_fall(drop: Interval, probability_fall: Interval, base: BaseAnswers, r
 def _second_opinion(
     drop: Interval, probability_fall: Interval, base: BaseAnswers, rule: VerdictRule, n: int
 ) -> tuple[Interval, str]:
-    """The fall of probability that may decide beside this drop of accuracy, in its unit; or why none may."""
+    """The fall of probability that may decide beside this drop of accuracy, and what it is, or why none may."""
     if drop.value > rule.tolerated:
         return probability_fall, ""
-    if not base.probability >= rule.known:
+    if not base.probability >= max(rule.known, LEAST_PROBABILITY):
         return NOTHING, f", from {base.probability:.0%}, too little for it to decide"
     if drop.value > rule.tolerated / 2:
         return NOTHING, f", which decides only where accuracy fell by at most {100 * rule.tolerated / 2:.0f}"
     value, low, high = (each * base.accuracy / base.probability for each in probability_fall)
     more = 1.96 / (n + 2)  # of one more lost prompt, as in paired_drop: few that change say little of others
-    return Interval(value, value - hypot(value - low, more), value + hypot(high - value, more)), ""
+    scaled = Interval(value, value - hypot(value - low, more), value + hypot(high - value, more))
+    return scaled, "" if isnan(value) else f", in accuracy's unit by {_points(scaled)}"
 
 
 def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
@@ -285,6 +287,8 @@ def _on_evidence(because: str, measured: Mapping[str, Evidence]) -> Decision:
     if KNOWLEDGE not in measured:
         return Decision(Verdict.CHANGED, f"{because}; no cloze tells whether it is known")
     knowledge = measured[KNOWLEDGE]
+    if isnan(knowledge.fraction.low):
+        return Decision(Verdict.OPEN, because)
     if knowledge.opinion is Opinion.UNDECIDED:
         return _open(Verdict.OPEN, because, knowledge.needed)
     return Decision(Verdict.LOST if knowledge.opinion is Opinion.GONE else Verdict.CHANGED, because)
@@ -335,9 +339,11 @@ def evidence_rows(labels: Mapping[str, Any], evidence: Sequence[Evidence]) -> li
 
 
 def _shown(interval: Interval) -> str:
-    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    ends = f"{interval.low:.0%} to {interval.high:.0%}" if interval.low == interval.low else TOO_FEW
+    return f"{interval.value:.0%} ({ends})"
 
 
 def _points(fall: Interval) -> str:
     """A difference of two percentages."""
-    return f"{100 * fall.value:z.0f} points ({100 * fall.low:z.0f} to {100 * fall.high:z.0f})"
+    ends = f"{100 * fall.low:z.0f} to {100 * fall.high:z.0f}" if fall.low == fall.low else TOO_FEW
+    return f"{100 * fall.value:z.0f} points ({ends})"

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..stats import Columns, Interval, bootstrap_groups, spearman, t_interval
+from ..stats import NOTHING, Columns, Interval, bootstrap_groups, spearman, t_interval
 from ..vocabulary import Finding
 from .checkpoints import CheckpointComparison
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
 KNOWN = 0.05  # probability from which the base counts as knowing the answers without an instruction
+LEAST_TASKS = 3  # two may be equal by chance, since accuracies are counts
 FALLEN = 0.2  # drop of accuracy from which a task counts as forgotten
 INSTRUCTION = "instruction following falls more than knowledge"
 RECOVERY = "the base's vector brings a forgotten ability back"
@@ -48,24 +49,22 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
     2502.11019, section 3; KL and distance in weights: 2509.04259).
 
     Args:
-        comparisons: one or more, whose pairs are pooled.
+        comparisons: one or more, whose pairs are pooled; a row that several have counts once. Checkpoints of one
+            source, or without it of one name, are one.
 
     Returns:
         One row per claim: claim, measure, value with its 95% interval (low, high), pairs, tasks and checkpoints (how
         many there are), and finding: "confirmed" or "refuted" where the interval lies on one side of 0, else
-        "undecided". A mean is that over tasks of each one's mean over checkpoints, with Student's t over the tasks. A
-        correlation's interval holds what a bootstrap of whole tasks gives and what one of whole checkpoints gives,
-        where there are several; it is not a number for fewer than six of either. The claims are tested one by one: of
-        many, one in forty is confirmed by chance.
+        "undecided". A mean is that over tasks of each one's mean over checkpoints, with Student's t over three or more
+        tasks. A correlation's interval holds what a bootstrap of whole tasks gives and what one of whole checkpoints
+        gives, where there are several; it is not a number for fewer than six of either. The claims are tested one by
+        one: of many, one in forty is confirmed by chance.
 
     Example:
         >>> set(iv.records.findings(comparison)["finding"])
         {'undecided'}
     """
-    pairs = pd.concat(
-        [each.assign(checkpoint=each["checkpoint"] + f" {at}") for at, each in enumerate(map(_pairs, comparisons))],
-        ignore_index=True,
-    )
+    pairs = pd.concat([_pairs(each) for each in comparisons], ignore_index=True).drop_duplicates()
     means = [
         (INSTRUCTION, "fall of probability, instructed - cloze", _instruction_falls(pairs)),
         (RECOVERY, "accuracy, with the vector - random", _recoveries(pairs)),
@@ -88,7 +87,14 @@ def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
     base = frame["checkpoint"] == comparison.checkpoints[0]
     columns = ["task", "accuracy", "probability", "knowledge"]
     pairs = frame[~base].merge(frame.loc[base, columns], on="task", suffixes=("", "_base"))
+    pairs["checkpoint"] = pairs["checkpoint"].map(_sources(comparison))
     return pairs[(pairs["accuracy_base"] >= ABILITY) & ~pairs["task"].isin(comparison.learned)]
+
+
+def _sources(comparison: CheckpointComparison) -> dict[str, str]:
+    """What each checkpoint was loaded from, or else its name: one that is in two comparisons is still one."""
+    found: Any = comparison.provenance.get("checkpoints") or {}
+    return {name: str(found.get(name, name)) for name in comparison.checkpoints}
 
 
 def _instruction_falls(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -140,8 +146,8 @@ def _finding_of(low: float, high: float, sign: int) -> Finding:
 def _mean(pairs: pd.DataFrame) -> Interval:
     """The mean over tasks, which are what is sampled: a task's checkpoints are not independent."""
     by_task = torch.tensor(pairs.groupby("task")["value"].mean().to_numpy(dtype=float))
-    low, high = t_interval(by_task)
-    return Interval(by_task.mean().item(), low.item(), high.item())
+    low, high = t_interval(by_task) if len(by_task) >= LEAST_TASKS else NOTHING[1:]
+    return Interval(by_task.mean().item(), float(low), float(high))
 
 
 def _correlation(pairs: pd.DataFrame) -> Interval:

@@ -540,8 +540,8 @@ FRAMES: dict[str, dict[str, Column]] = {
         "stage": STAGE,
         "measure": CONTINUAL_MEASURE,
         "value": _float("0 to 1", "Mean over tasks of the mean over prompts, after that stage."),
-        "low": _float("0 to 1", "Lower end of its 95% interval (bootstrap over prompts)."),
-        "high": _float("0 to 1", "Upper end of its 95% interval (bootstrap over prompts)."),
+        "low": _float("0 to 1", "Lower end of its 95% interval (over prompts)."),
+        "high": _float("0 to 1", "Upper end of its 95% interval (over prompts)."),
         "tasks": _int("tasks", "How many tasks it is a mean of."),
     },
     "ContinualRun.summary": {

@@ -75,7 +75,7 @@ class ContinualRun(Record):
         return frame.set_axis(pd.Index(stages, name="stage"))
 
     def curves(self) -> pd.DataFrame:
-        """One row per measure and stage: stage, measure, value, low, high (95% bootstrap over prompts), tasks.
+        """One row per measure and stage: stage, measure, value, low, high (95% interval over prompts), tasks.
 
         "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP" and the
         two probabilities are means over the abilities of their role, as in ``summary``. There is no row after a

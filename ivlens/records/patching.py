@@ -207,7 +207,7 @@ class CheckpointPatching(Record):
         """The ``k`` heads or layers of each part that restore most, beside what else their exchange does.
 
         They are chosen on every second forgotten prompt, and what they restore and break is reported on the others: the
-        largest of many effects is larger than it will be on other prompts.
+        largest of many effects is larger than it will be on other prompts. Of a single prompt there are no others.
 
         Args:
             k: how many of each part.
@@ -230,7 +230,7 @@ class CheckpointPatching(Record):
         ]  # fmt: skip
 
         def columns(direction: Direction, role: PatchRole) -> dict[str, np.ndarray]:
-            prompts = REPORTED_ON if role == "forgotten" else EVERY
+            prompts = REPORTED_ON if role in ("forgotten", "other prompt") else EVERY
             every = [self._effects(unit.part, direction, role)[prompts, unit.layer] for unit in units]
             own = [each if unit.head is None else each[:, unit.head] for each, unit in zip(every, units, strict=True)]
             return _statistics(torch.stack(own, 1), self._gaps(role)[prompts], direction)

@@ -8,10 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import check_finite, checked
+from ..errors import ArgumentError
 from ..stats import check_level, mean_over_tasks, standard_error, wilson_interval
 from ..text import plus_minus
 from .html import block, frame_table
 from .store import Record
+
+HIGHEST = 0.99  # level of an interval that the draws of ``interval_over_tasks`` have
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +158,7 @@ class Evaluation(Record):
             Lower and upper end, from 0 to 1; not a number for fewer than five graded scores.
 
         Raises:
-            ArgumentError: a level outside (0, 1).
+            ArgumentError: a level outside (0, 1), or of graded scores above 0.99, where draws have no such quantiles.
 
         Example:
             >>> low, high = iv.evaluate(model, prompts).score_interval()
@@ -163,7 +166,10 @@ class Evaluation(Record):
             True
         """
         check_level(level)
-        return mean_over_tasks([_known(self.scores)], level)[1:]
+        scores = _known(self.scores)
+        if level > HIGHEST and not ((scores == 0) | (scores == 1)).all():
+            raise ArgumentError(f"level up to {HIGHEST} of graded scores", f"{level}", "or look at accuracy_interval")
+        return mean_over_tasks([scores], level)[1:]
 
     @property
     def accuracy_stderr(self) -> float:

@@ -62,7 +62,7 @@ def interval_in(row: Mapping[str, Any], measure: str) -> tuple[float, float, flo
 
 
 def _half_width(n: float) -> float:
-    """Standard errors on either side of a mean over so many prompts that make its 95% interval (Student's t)."""
+    """Standard errors on either side of a mean over ``n`` prompts that make its 95% interval (Student's t)."""
     return t_quantile(0.975, int(n) - 1) if n >= 2 else float("nan")
 
 

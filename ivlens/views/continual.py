@@ -92,7 +92,7 @@ def _outlined(squares: list[tuple[int, int]]) -> go.Scatter:
 def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: str | None = None) -> go.Figure:
     """What was learned, kept and known in general (0 to 1) after each task: a panel per measure, a line per run.
 
-    The bands are 95% bootstrap intervals over prompts; with several runs they are drawn faintly.
+    The bands are 95% intervals over prompts; with several runs they are drawn faintly.
 
     Args:
         runs: one run, or several by their names.
@@ -121,7 +121,7 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     size = Size(width, max(170, legend_height * columns // len(measures)))
     heading = "Learned, kept and known in general" if title is None else title
     facts = (
-        "means over tasks, 0 to 1, with 95% intervals (bootstrap over prompts)\n"
+        "means over tasks, 0 to 1, with 95% intervals over prompts\n"
         "learned: of the tasks that were learned by then; at 0 of all that will be"
     )
     draft, panels = panel_grid(measures, size, columns, GAPS, margins, heading, facts)
@@ -138,14 +138,16 @@ def _line(rows: Any, name: str, measure: str, number: int, n_runs: int) -> list[
     """A run's line in a panel, over the band of its intervals."""
     colour, dash = line_style(number)
     group = name or measure
+    known = rows[rows["low"].notna()]
     band = go.Scatter(
-        x=[*rows["stage"], *rows["stage"][::-1]], y=[*rows["high"], *rows["low"][::-1]], mode="none", fill="toself",
+        x=[*known["stage"], *known["stage"][::-1]], y=[*known["high"], *known["low"][::-1]], mode="none", fill="toself",
         fillcolor=translucent(colour, 0.2 / n_runs), legendgroup=group, hoverinfo="skip", name=plain(group, 60),
     )  # fmt: skip
+    ends = [f" ({low:.3f} to {high:.3f})" if low == low else "" for low, high in rows[["low", "high"]].to_numpy()]
     line = go.Scatter(
         x=rows["stage"], y=rows["value"], mode="lines+markers", line={"color": colour, "dash": dash, "width": 2},
-        marker={"size": 6}, legendgroup=group, name=plain(shortened(group), 99), customdata=rows[["low", "high"]],
-        hovertemplate=f"{plain(group, 60)}<br>{measure}, %{{x}} learned: <b>%{{y:.3f}}</b> "
-        "(%{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
+        marker={"size": 6}, legendgroup=group, name=plain(shortened(group), 99), customdata=ends,
+        hovertemplate=f"{plain(group, 60)}<br>{measure}, %{{x}} learned: <b>%{{y:.3f}}</b>%{{customdata}}"
+        "<extra></extra>",
     )  # fmt: skip
     return [band, line]

@@ -188,10 +188,10 @@ SECTIONS = [
     Section(CheckpointPatching, "What carries the loss",
             "Activations of the base and the tuned model exchanged at the last prompt token, one part at a time: the "
             "share of the gap in log P(answer) that the base's restores in the tuned model, or the tuned "
-            "model's breaks in the base. Intervals resample prompts.", patching_parts),
+            "model's breaks in the base. Intervals are for other prompts.", patching_parts),
     Section(WeightReverts, "Where the loss was made",
             "Weights of the base put back into the tuned model, one part at a time, and everything in part: what comes "
-            "back on old tasks beside what it costs on learned ones. Intervals resample prompts.", reverting_parts),
+            "back on old tasks beside what it costs on learned ones. Intervals: for other prompts.", reverting_parts),
     Section(Repair, "What was put back",
             "Weights of the base put back into the tuned model, wherever that returns old abilities and costs what was "
             "learned at most a tolerance: chosen on validation prompts, reported on test prompts.", repair_parts),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import ivlens as iv
 from ivlens.checkpoints import VerdictRule, gate
-from ivlens.checkpoints.gating import MEASURES, Limit
+from ivlens.checkpoints.gating import MEASURES, Limit, in_words
 from ivlens.checkpoints.verdict import BaseAnswers, decide_verdict
 from ivlens.cli.parser import build_parser
 from ivlens.records import CheckpointComparison, Head
@@ -64,6 +64,11 @@ def test_a_standard_error_gives_the_interval_of_a_measure_that_has_none() -> Non
     assert gate(comparison(rows), ["probability<0.29"]).outcome == "passed"
     of_three = comparison(rows | {"n": 3})  # Student's t of two degrees: 0.07 to 0.93
     assert {gate(of_three, [f"probability<{limit}"]).outcome for limit in (0.9, 0.29)} == {"undecided"}
+
+
+def test_what_was_measured_on_too_few_prompts_is_said_to_be_that() -> None:
+    found = gate(comparison({"recovered_fraction": 0.7}), ["recovered_fraction<0.5"])
+    assert "0.7, too few prompts for an interval" in in_words(found.rows[0])
 
 
 def test_general_abilities_have_accuracy_and_forgetting_and_one_that_is_a_task_counts_once() -> None:

@@ -352,3 +352,21 @@ def test_what_is_no_ability_of_the_base_says_from_when_it_is_and_what_may_help()
         "the base's accuracy is 20% (13% to 29%); an ability of the base has 30% or more. "
         "More demonstrations or an instruction may help"
     )
+
+
+def test_a_verdict_says_in_which_unit_the_probability_decides() -> None:
+    base, drop, fall = BaseAnswers(0.9, 0.5), Interval(0.03, -0.06, 0.12), Interval(0.06, 0.04, 0.08)
+    found = decide_verdict(base, drop, [], VerdictRule(), n=40, probability_fall=fall)
+    assert found.verdict is Verdict.UNSHOWN
+    assert "fell by 6 points (4 to 8), in accuracy's unit by 11 points (5 to 17)" in found.because
+    nothing = decide_verdict(BaseAnswers(0.3, 0.0), drop, [], VerdictRule(known=0), n=40, probability_fall=fall)
+    assert "from 0%, too little" in nothing.because
+
+
+def test_knowledge_of_too_few_prompts_is_undecided_not_unmeasured() -> None:
+    few = Evidence("knowledge", Interval(0.02, math.nan, math.nan), 0.5, 4)
+    gone = Evidence("relearning", Interval(0.05, -0.1, 0.2), 0.5, 40)
+    found = decide_verdict(BaseAnswers(0.9, 0.8, 0.8), FELL, [few, gone], VerdictRule(), n=4)
+    assert found.verdict is Verdict.OPEN
+    assert "2% (too few prompts for an interval)" in found.because
+    assert found.needed is None

@@ -202,3 +202,13 @@ def test_reprs_tell_functions_apart_and_are_as_before_without_one() -> None:
     assert repr(one) == repr(one)
     assert "0x" not in repr(one)
     assert "test_judged.first_word " in repr(replace(FREE, parse=first_word))
+
+
+def test_levels_that_draws_of_graded_scores_do_not_have_are_refused(model: Any, prompts: list[Prompt]) -> None:
+    found = iv.evaluate(model, prompts)
+    graded = replace(found, scores=torch.linspace(0.1, 0.9, found.n))
+    assert len(graded.score_interval(0.99)) == 2
+    with pytest.raises(iv.ArgumentError, match=r"level up to 0.99 of graded scores; got 0.999"):
+        graded.score_interval(0.999)
+    right = replace(found, scores=torch.ones(found.n))
+    assert right.score_interval(0.999)[1] == 1

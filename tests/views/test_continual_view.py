@@ -29,6 +29,15 @@ def test_curves_have_a_panel_per_measure_and_a_line_per_run() -> None:
     assert list(lines[0].y) == [0.125, 1.0, 0.625]
 
 
+def test_what_has_no_interval_has_no_band_and_says_none() -> None:
+    """Probabilities of four prompts."""
+    figure = iv.views.continual_curves(RUN)
+    band, line = [each for each in figure.data if each.legendgroup == "instruction probability"]
+    assert not len(band.x)
+    assert [*line.customdata] == ["", "", ""]
+    assert [len(each.x) for each in figure.data if each.legendgroup == "kept" and each.fill] == [6]
+
+
 def test_a_page_of_one_run_and_of_several(tmp_path: Path) -> None:
     page = iv.views.write_continual_report(tmp_path / "one.html", {"plain": RUN}).read_text()
     assert "What is kept against what is learned" not in page
