@@ -30,11 +30,11 @@ def test_curves_have_a_panel_per_measure_and_a_line_per_run() -> None:
 
 
 def test_what_has_no_interval_has_no_band_and_says_none() -> None:
-    """Probabilities of four prompts."""
+    """Probabilities of four prompts; from the first stage on one of them is 0, as of a wrong answer."""
     figure = iv.views.continual_curves(RUN)
     band, line = [each for each in figure.data if each.legendgroup == "instruction probability"]
-    assert not len(band.x)
-    assert [*line.customdata] == ["", "", ""]
+    assert [*band.x] == [1, 2, 2, 1]
+    assert [text[:2] for text in line.customdata] == ["", " (", " ("]
     assert [len(each.x) for each in figure.data if each.legendgroup == "kept" and each.fill] == [6]
 
 
