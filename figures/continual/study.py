@@ -16,6 +16,7 @@ from .runs import Line, read, records_file
 BASELINES = ("l2", "interpolate")
 SHOWN = {"after": "right after", "learned": "learned", "kept": "kept"}  # of a point: the columns' titles
 FEWEST = 3  # pairs of order and seed from which an interval is given
+ROUNDING = 1e-12  # of differences that are equal
 MEASURES = ("learned", "kept")  # whose differences from l2 are told
 COMMAND = "python -m figures.continual"
 
@@ -172,9 +173,12 @@ def _in_final(lines: Mapping[Run, Line]) -> list[tuple[str, str]]:
 
 
 def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> Interval:
-    """The mean difference over the pairs of order and seed that both have; from FEWEST pairs on its 95% interval."""
+    """The mean difference over the pairs of order and seed that both have; from FEWEST pairs on its 95% interval.
+
+    Differences of counts may all be equal by chance, which says nothing of others.
+    """
     found = [one[pair] - other[pair] for pair in one if pair in other]
-    mean, known = _mean(found), len(found) >= FEWEST
+    mean, known = _mean(found), len(found) >= FEWEST and standard_error(found) > ROUNDING
     half = t_quantile(0.975, len(found) - 1) * standard_error(found) if known else float("nan")
     return Interval(mean, mean - half, mean + half)
 

@@ -195,3 +195,9 @@ def test_the_command_runs_the_regimes_that_are_asked_for(monkeypatch: pytest.Mon
     command.main()
     assert asked[-1][1] == StudyConfig()
     assert StudyConfig(regimes=("mild", "demanding")).screened == ("demanding",)
+
+
+def test_equal_differences_of_few_pairs_have_no_interval() -> None:
+    own, l2 = {(0, seed): 0.7 for seed in range(3)}, {(0, seed): 0.725 for seed in range(3)}
+    assert study._in_words(study._difference(own, l2)) == "-0.025"
+    assert "[" in study._in_words(study._difference(own | {(0, 2): 0.71}, l2))
