@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ivlens import RecordError, views
-from ivlens.stats import Interval, standard_error, t_quantile
+from ivlens.stats import ROUNDING, Interval, standard_error, t_quantile
 
 from ..pages import with_error, write_tables
 from .choice import Point, areas, chosen_strength, finalists, point, ranked
@@ -16,7 +16,6 @@ from .runs import Line, read, records_file
 BASELINES = ("l2", "interpolate")
 SHOWN = {"after": "right after", "learned": "learned", "kept": "kept"}  # of a point: the columns' titles
 FEWEST = 3  # pairs of order and seed from which an interval is given
-ROUNDING = 1e-12  # of differences that are equal
 MEASURES = ("learned", "kept")  # whose differences from l2 are told
 COMMAND = "python -m figures.continual"
 

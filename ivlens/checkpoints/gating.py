@@ -23,6 +23,7 @@ from ..records.tables import interval_in
 from ..text import did_you_mean, visible
 from ..vocabulary import Verdict
 from .rejudging import rule_of
+from .verdict import TOO_FEW
 
 Outcome = Literal["failed", "undecided", "passed", "skipped"]
 COLUMNS = ("checkpoint", "task", "limit", "value", "low", "high", "outcome")
@@ -139,7 +140,7 @@ def _junit_case(row: Mapping[str, Any]) -> ElementTree.Element:
 def in_words(row: Mapping[str, Any]) -> str:
     """A row of a gate in a line."""
     interval = f"95% interval {row['low']:.3g} to {row['high']:.3g}"
-    interval = "too few prompts for an interval" if math.isnan(row["low"]) else interval
+    interval = TOO_FEW if math.isnan(row["low"]) else interval
     value = "not measured" if math.isnan(row["value"]) else f"{row['value']:.3g}, {interval}"
     return f"{row['outcome']}: {row['limit']} of {row['checkpoint']} on {row['task']} ({value})"
 

@@ -7,9 +7,10 @@ from typing import Any
 from ..checks import checked
 from ..errors import one_of
 from ..records import CheckpointComparison, Relearning
+from ..records.tables import interval_in
 from ..stats import Interval, difference, quotient
 from .evidence import interval_columns
-from .verdict import VerdictRule, evidence_of, evidence_rows, interval_in, judge
+from .verdict import VerdictRule, evidence_of, evidence_rows, judge
 
 
 @checked

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from ..checks import Fraction, checked
 from ..records.claims import KNOWN
+from ..records.tables import interval_in
 from ..stats import NOTHING, Interval, prompts_to_decide, wilson_interval
 from ..vocabulary import Opinion, Verdict
 
@@ -183,11 +184,6 @@ def evidence_of(row: Mapping[str, Any], base: Mapping[str, Any], rule: VerdictRu
     ]  # fmt: skip
     never_knew = BaseAnswers.of(base).never_knew(rule)
     return [each._replace(fraction=NOTHING) if never_knew and each.kind == KNOWLEDGE else each for each in found]
-
-
-def interval_in(row: Mapping[str, Any], column: str) -> Interval:
-    """A column of a row with its interval, whose ends are not a number where too few prompts were measured."""
-    return Interval(*(float(row.get(f"{column}{end}", "nan")) for end in ("", "_low", "_high")))
 
 
 def judge(row: Mapping[str, Any], base: Mapping[str, Any], rule: VerdictRule) -> Decision:

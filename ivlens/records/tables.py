@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RecordError
-from ..stats import t_quantile
+from ..stats import Interval, t_quantile
 from ..vocabulary import RECOVERY_CONDITIONS, Condition
 from .checkpoints import MATRICES, CheckpointComparison
 from .effects import Head
@@ -51,14 +51,14 @@ def measure_interval(comparison: CheckpointComparison, column: str) -> tuple[pd.
     return low.fillna(value - margin), high.fillna(value + margin)
 
 
-def interval_in(row: Mapping[str, Any], measure: str) -> tuple[float, float, float]:
+def interval_in(row: Mapping[str, Any], measure: str) -> Interval:
     """A measure in one row of a comparison with its 95% interval, as ``measure_interval`` has it; NaN where unknown."""
     value, error, low, high, n = (
         float(found) if isinstance(found := row.get(name), int | float) else float("nan")
         for name in (*(f"{measure}{end}" for end in ("", "_stderr", "_low", "_high")), "n")
     )
     margin = error * _half_width(n)
-    return value, value - margin if low != low else low, value + margin if high != high else high
+    return Interval(value, value - margin if low != low else low, value + margin if high != high else high)
 
 
 def _half_width(n: float) -> float:
