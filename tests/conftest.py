@@ -6,6 +6,7 @@ on the CPU, unless CUDA_VISIBLE_DEVICES says otherwise.
 """
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,15 @@ def _fast_tests_find_no_real_model(request: pytest.FixtureRequest, empty_cache: 
             environment.setenv("IVLENS_CACHE", str(empty_cache))
             environment.setenv("PIP_NO_INDEX", "1")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_test_leaves_a_level_of_logging() -> Iterator[None]:
+    """A program that a test runs shows its progress, which later tests of the same process would log too."""
+    log = logging.getLogger("ivlens")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture(scope="session")
