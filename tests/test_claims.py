@@ -66,6 +66,13 @@ def test_what_goes_the_other_way_is_refuted() -> None:
     assert found.loc["cosine tracks forgetting", "finding"] == "refuted"
 
 
+@pytest.mark.parametrize(("low", "pairs"), [(0.55, 36), (0.45, 0)])
+def test_what_the_base_may_have_guessed_is_left_out(low: float, pairs: int) -> None:
+    made = comparison()
+    rows = tuple(row | {"accuracy_low": low, "chance": 0.5} for row in made.rows)
+    assert by_claim(replace(made, rows=rows)).loc["cosine tracks forgetting", "pairs"] == pairs
+
+
 def test_what_is_unknown_constant_or_of_few_tasks_is_undecided() -> None:
     found = by_claim(comparison())
     assert found.loc["aie correlation tracks forgetting", ["pairs", "finding"]].tolist() == [0, "undecided"]

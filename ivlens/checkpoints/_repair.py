@@ -18,8 +18,10 @@ from ..files import held
 from ..models import Model
 from ..progress import ProgressBar
 from ..records import Answers, Repair
+from ..records.abilities import ABILITY
 from ..records.repair import BASE, KEEP, LEARNED, OTHER, REPAIRED, TUNED
-from ..scoring import by_likelihood, candidates_of, check_answers
+from ..scoring import by_likelihood, candidates_of, check_answers, mean_chance
+from ..stats import wilson_interval
 from ..tasks import AnyFormat, Prompt, Task, as_tasks, word_tasks
 from ..vocabulary import Split
 from .answers import KeptAnswers, clean_prompts, kept_answers
@@ -28,7 +30,6 @@ from .search import KINDS, Plan, Search, Trial
 from .sources import two_checkpoints
 
 SPLITS: tuple[Split, ...] = ("validation", "test")
-ABILITY = 0.3  # accuracy of the base from which a task counts as its ability
 OTHERS = 6  # built-in tasks that a repair is reported on by default
 log = logging.getLogger("ivlens")
 
@@ -263,13 +264,19 @@ def _keep_abilities(work: _Work, base: Fractions) -> None:
     work.prompts[OTHER] = others
     if unfit:
         log.warning(f"not reported on, since the model cannot be asked: {few(sorted(unfit))}")
-    by_task: dict[str, list[bool]] = {}
+    by_task: dict[str, list[tuple[bool, Prompt]]] = {}
     if others["validation"]:
         correct = work.answers(base, OTHER).correct.tolist()
-        for (task, _), each in zip(others["validation"], correct, strict=True):
-            by_task.setdefault(task, []).append(each)
-    able = [task for task, each in by_task.items() if sum(each) >= ABILITY * len(each)][:OTHERS]
+        for (task, prompt), each in zip(others["validation"], correct, strict=True):
+            by_task.setdefault(task, []).append((each, prompt))
+    able = [task for task, answers in by_task.items() if _can_do(answers)][:OTHERS]
     work.prompts[OTHER] = {split: [pair for pair in pairs if pair[0] in able] for split, pairs in others.items()}
+
+
+def _can_do(answers: Sequence[tuple[bool, Prompt]]) -> bool:
+    """Whether answers to prompts, correct or not, show an ability, and are not as guesses among options would be."""
+    right, n = sum(correct for correct, _ in answers), len(answers)
+    return right >= ABILITY * n and wilson_interval(right, n)[0] > mean_chance([prompt for _, prompt in answers])
 
 
 def _fits(model: Model, prompt: Prompt) -> bool:

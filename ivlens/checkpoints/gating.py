@@ -18,8 +18,10 @@ import pandas as pd
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import CheckpointComparison
+from ..records.abilities import is_ability
 from ..records.columns import EVIDENCE_ON_TASKS, FRAMES
 from ..records.tables import interval_in
+from ..stats import Interval
 from ..text import did_you_mean, visible
 from ..vocabulary import Verdict
 from .rejudging import rule_of
@@ -198,21 +200,19 @@ def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, A
 
     A general ability that is also a task is asked once.
     """
-    base, tasks = comparison.checkpoints[0], comparison.tasks
+    base, tasks, known = comparison.checkpoints[0], comparison.tasks, rule_of(comparison).known
+    guessed = {
+        row["task"] for row in comparison.rows
+        if row["checkpoint"] == base and 0 < row.get("chance", 0.0) >= row["accuracy_low"]
+    }  # fmt: skip
     for row in comparison.rows:
         if row["checkpoint"] != base:
-            yield row, MEASURES, row.get("verdict") != Verdict.UNKNOWN
-    known = rule_of(comparison).known
-    able = {row["task"]: _is_able(row, known) for row in comparison.general if row["checkpoint"] == base}
+            yield row, MEASURES, row.get("verdict") != Verdict.UNKNOWN and row["task"] not in guessed
+    able = {
+        row["task"]: is_ability(Interval(row["accuracy"], row["low"], row["high"]), row["chance"], known)
+        for row in comparison.general if row["checkpoint"] == base
+    }  # fmt: skip
     for row in comparison.general:
         if row["checkpoint"] != base and row["task"] not in tasks:
             own = {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}
             yield own, ("accuracy", "forgetting"), able[row["task"]]
-
-
-def _is_able(row: Mapping[str, Any], known: float) -> bool:
-    """Whether the base's answers show a general ability: as of a task, not all of their interval lies below ``known``.
-
-    With options all of it must lie above chance, too: a base that guesses has nothing to forget.
-    """
-    return row["high"] >= known and row["low"] > row["chance"]

@@ -1,7 +1,7 @@
 """``rejudge``: the verdict's rule applied again to a comparison, with another rule or with further evidence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from ..checks import checked
@@ -57,7 +57,18 @@ def rejudge(
             row = row | judge(row, before[row["task"]], rule).columns()
             evidence += evidence_rows(labels, evidence_of(row, before[row["task"]], rule))
         rows.append(row)
-    return replace(comparison, rows=tuple(rows), evidence=tuple(evidence))
+    provenance = _with_rule(comparison.provenance, rule)
+    return replace(comparison, rows=tuple(rows), evidence=tuple(evidence), provenance=provenance)
+
+
+def _with_rule(provenance: Mapping[str, Any], rule: VerdictRule) -> dict[str, Any]:
+    """The provenance of a comparison, whose settings name the rule of its verdicts."""
+    settings = dict(provenance.get("settings") or {})
+    if "comparison" in settings:
+        settings["comparison"] = {**settings["comparison"], "rule": asdict(rule)}
+    else:  # of the first versions
+        settings["rule"] = asdict(rule)
+    return {**provenance, "settings": settings}
 
 
 def _relearning_columns(probe: Relearning, forgetting: Interval) -> dict[str, float]:

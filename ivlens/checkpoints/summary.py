@@ -177,6 +177,7 @@ def _answer_columns(own: Measurement) -> dict[str, Any]:
     return {
         "n": answers.n, "n_available": own.prompts.n_available,
         "accuracy": answers.accuracy, "accuracy_low": low, "accuracy_high": high,
+        "chance": answers.mean_chance,
         "probability": answers.probability, "probability_stderr": answers.probability_stderr,
         "token_probability": answers.token_probability,
         "knowledge": NAN if knowledge is None else knowledge.probability,

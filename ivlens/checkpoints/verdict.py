@@ -6,6 +6,7 @@ from math import hypot, isnan, nan
 from typing import Any, NamedTuple, Self
 
 from ..checks import Fraction, checked
+from ..records.abilities import ABILITY
 from ..records.claims import KNOWN
 from ..records.tables import interval_in
 from ..stats import NOTHING, Interval, prompts_to_decide, wilson_interval
@@ -17,8 +18,9 @@ from ..vocabulary import Opinion, Verdict
 class VerdictRule:
     """Thresholds of the verdict on a task, all of them fractions from 0 to 1.
 
-    1. The base answers less than ``known`` of the prompts, with its whole interval: not an ability of the base. Where
-       only the interval reaches ``known``, a fall is one, and no fall is not shown to be one.
+    1. The base answers less than ``known`` of the prompts, with its whole interval, or of prompts with options no more
+       than guesses would: not an ability of the base. Where only the interval reaches ``known``, a fall is one, and no
+       fall is not shown to be one; where the interval holds what guesses would answer, neither is.
     2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept; above it: fallen. If the interval
        contains ``tolerated``, the answer's mean probability may decide. Fallen: accuracy dropped by more than
        ``tolerated``, and so did the probability, with its whole interval. Kept: the base's probability is ``known`` or
@@ -60,7 +62,7 @@ class VerdictRule:
         0.2
     """
 
-    known: Fraction = 0.3
+    known: Fraction = ABILITY
     tolerated: Fraction = 0.1
     recovered: Fraction = 0.5
     remembered: Fraction = 0.5
@@ -71,12 +73,13 @@ class VerdictRule:
 class BaseAnswers(NamedTuple):
     """What the rule needs of the base: its accuracy, and the mean probability of its answers and of its cloze's.
 
-    A probability that was not measured is not a number.
+    A probability that was not measured is not a number; ``chance`` is the accuracy of guessing among options.
     """
 
     accuracy: float
     probability: float = nan
     knowledge: float = nan
+    chance: float = nan
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -218,6 +221,8 @@ def decide_verdict(
     ability = f"the base's accuracy is {_shown(accuracy)}; an ability of the base has {rule.known:.0%} or more"
     if accuracy.high < rule.known:
         return Decision(Verdict.UNKNOWN, f"{ability}. More demonstrations or an instruction may help")
+    if base.chance > 0 and accuracy.low <= base.chance:
+        return _guessed(accuracy, base.chance, n)
     fall = _judge_fall(drop, probability_fall, base, rule, n)
     if fall.verdict is not Verdict.OPEN and accuracy.value >= rule.known:
         return fall
@@ -229,6 +234,14 @@ def decide_verdict(
         because += f"; without instruction the answer had a probability of {base.knowledge:.2g} on the base, which"
         because += f" is no knowledge below {rule.knew:.2g}"
     return _on_evidence(because, {each.kind: each for each in found})
+
+
+def _guessed(accuracy: Interval, chance: float, n: int) -> Decision:
+    """The verdict where the base may have guessed among the options: what was guessed was not there to be lost."""
+    because = f"the base's accuracy is {_shown(accuracy)}; guessing among the options gives {chance:.0%}"
+    if accuracy.value <= chance:
+        return Decision(Verdict.UNKNOWN, because)
+    return _open(Verdict.UNSHOWN, because, prompts_to_decide(accuracy, n, chance))
 
 
 def _judge_fall(drop: Interval, probability_fall: Interval, base: BaseAnswers, rule: VerdictRule, n: int) -> Decision:

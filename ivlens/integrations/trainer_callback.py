@@ -16,11 +16,12 @@ from ..checks import Count, Natural, checked
 from ..effects import locate_heads
 from ..errors import ArgumentError, HookError, IvlensError, RecordError, few
 from ..models import Model, provenance
+from ..records.abilities import ABILITY
 from ..tasks import AnyFormat, Task, load_task
 from ..training import Ability, measure, with_vector
 from ..training.monitor import Abilities, accuracies
 from .watched_model import check_watchable, randomness_kept, tokenizer_of, watched
-from .watched_run import ABILITY, MEASURES, WatchedRun, check_limits, measured
+from .watched_run import MEASURES, WatchedRun, check_limits, measured
 
 FOLDER = "ivlens"  # in the Trainer's output_dir
 N_CLEAN, N_CORRUPTED = 50, 25  # prompts that heads are located with, at most
@@ -125,9 +126,9 @@ class ForgettingCallback(TrainerCallback):
         with randomness_kept(model):
             self.run = self._begun(model, tokenizer_of(self.tokenizer, parts["processing_class"]), state.global_step)
             if not state.global_step:
-                rows = self._measure(self.run, trainer, model, state, control)
+                self._measure(self.run, trainer, model, state, control)
                 self.run.save(state.log_history)
-                self._warn_of_no_abilities(rows)
+                self._warn_of_no_abilities(self.run)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Measure where it is due.
@@ -209,11 +210,11 @@ class ForgettingCallback(TrainerCallback):
         _save(run, state)
         return exceeded
 
-    def _warn_of_no_abilities(self, rows: Sequence[dict[str, Any]]) -> None:
+    def _warn_of_no_abilities(self, run: WatchedRun) -> None:
         """Warn of limits that say nothing, since there is nothing to forget."""
-        weak = [row["ability"] for row in rows if row["accuracy"] < ABILITY]
+        weak = [each.name for each in run.abilities if each.name not in run.able]
         if weak and any(limit.measure == "forgetting" for limit in self.limits):
-            few_right = f"the model answers less than {ABILITY:.0%} of {few(weak)} before training"
+            few_right = f"before training the model answers less than {ABILITY:.0%} of {few(weak)}, or as guesses would"
             warnings.warn(f"ivlens: {few_right}: a limit on forgetting says nothing there", stacklevel=7)
 
     def _measure(self, run: WatchedRun, trainer: Any, model: Any, state: Any, control: Any) -> Sequence[dict[str, Any]]:

@@ -12,14 +12,15 @@ from ..checkpoints.gating import Limit
 from ..errors import ArgumentError, MismatchError, RecordError, few
 from ..files import safe_name, short_hash
 from ..records import TrainingRun
+from ..records.abilities import is_ability
 from ..records.tables import interval_in
-from ..stats import paired_drop
+from ..scoring import mean_chance
+from ..stats import Interval, paired_drop
 from ..training import Ability
 from ..vectors import InstructionVector
 
 OF_VECTOR = ("cosine", "norm_ratio", "alignment")  # measures of abilities with a vector alone
 MEASURES = ("accuracy", "forgetting", "probability", *OF_VECTOR)
-ABILITY = 0.3  # accuracy from which a task counts as an ability of the model
 RECORD, VECTORS = "run.safetensors", "vectors"
 
 
@@ -100,13 +101,22 @@ class WatchedRun:
 
         A limit on forgetting is judged where the model had something to forget, as for ``gate``.
         """
-        able = {row["ability"] for row in self.rows if row["step"] == 0 and row["high"] >= ABILITY}
-        rows = self._last_rows()
+        able, rows = self.able, self._last_rows()
         for limit in limits:
             held = [row for row in rows if limit.measure != "forgetting" or row["ability"] in able]
             if not held or any(isnan(row.get(limit.measure, nan)) for row in held):
                 return False
         return not self.exceeded(limits)
+
+    @property
+    def able(self) -> set[str]:
+        """The names of the abilities that the model showed before the first step."""
+        chance = {each.name: mean_chance(each.prompts) for each in self.abilities}
+        first = {row["ability"]: row for row in self.rows if row["step"] == 0}
+        return {
+            name for name, row in first.items()
+            if is_ability(Interval(row["accuracy"], row["low"], row["high"]), chance[name])
+        }  # fmt: skip
 
     def _last_rows(self) -> list[dict[str, Any]]:
         """The rows of the last measurement after the first step."""

@@ -20,7 +20,8 @@ COLUMNS = 6  # checkpoints that a notebook shows in full: the last ones
 
 # Columns of ``CheckpointComparison.to_frame`` that comparisons saved by the first version lack.
 LATER_COLUMNS = (
-    "knowledge_fraction_low", "knowledge_fraction_high", "lost", "won", "mcnemar", "lost_adjusted", "won_adjusted",
+    "chance", "knowledge_fraction_low", "knowledge_fraction_high", "lost", "won", "mcnemar", "lost_adjusted",
+    "won_adjusted",
     "probability_fall", "probability_fall_low", "probability_fall_high", "first_token_change", "rest_change",
     "subtracted", "subtracted_random", "subtracted_gain", "subtracted_gain_low", "subtracted_gain_high",
     "subtracted_fraction", "subtracted_fraction_low", "subtracted_fraction_high", "subtracted_fraction_p",

@@ -8,9 +8,9 @@ import torch
 
 from ..stats import NOTHING, Columns, Interval, bootstrap_groups, spearman, t_interval
 from ..vocabulary import Finding
+from .abilities import ABILITY
 from .checkpoints import CheckpointComparison
 
-ABILITY = 0.3  # accuracy from which a task counts as an ability of the base
 KNOWN = 0.05  # probability from which the base counts as knowing the answers without an instruction
 LEAST_TASKS = 3  # two may be equal by chance, since accuracies are counts
 FALLEN = 0.2  # drop of accuracy from which a task counts as forgotten
@@ -30,7 +30,8 @@ TRACKERS = {
 CALLED = {"weight_distance": "distance in weights", "kl_new": "KL on the new task's prompts",
           "kl_text": "KL on a plain text"}  # fmt: skip
 
-NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgetting", "recovered", "recovered_random",
+OF_BASE = ("accuracy", "accuracy_low", "chance", "probability", "knowledge")
+NEEDED = ["checkpoint", "task", *OF_BASE, "forgetting", "recovered", "recovered_random",
           "subtracted", "subtracted_random", "spillover", "spillover_base", "first_token_change", "rest_change",
           "relearned_gain", "anew_gain", *TRACKERS]  # fmt: skip
 
@@ -38,15 +39,15 @@ NEEDED = ["checkpoint", "task", "accuracy", "probability", "knowledge", "forgett
 def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
     """Test the papers' claims over all pairs of a checkpoint and a task in the comparisons.
 
-    The base itself, tasks that it could not do, and tasks that were trained on are left out. Instruction against
-    knowledge: how much more the probability of the instructed answer fell than that of the cloze, each relative to the
-    base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with random ones.
-    Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector subtracted, minus the higher of
-    that without and that with random ones subtracted. Spillover: the fraction of wrong answers of forgotten tasks that
-    are the new task's or copies, minus the base's. First token: how much more its log-probability fell than that of the
-    rest of the answer, in forgotten tasks. Relearning: accuracy that a few examples add, minus what as many add on a
-    task that the base never had. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4;
-    2502.11019, section 3; KL and distance in weights: 2509.04259).
+    The base itself, tasks that it could not do or may have guessed, and tasks that were trained on are left out.
+    Instruction against knowledge: how much more the probability of the instructed answer fell than that of the cloze,
+    each relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that
+    with random ones. Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector subtracted,
+    minus the higher of that without and that with random ones subtracted. Spillover: the fraction of wrong answers of
+    forgotten tasks that are the new task's or copies, minus the base's. First token: how much more its log-probability
+    fell than that of the rest of the answer, in forgotten tasks. Relearning: accuracy that a few examples add, minus
+    what as many add on a task that the base never had. Tracking: Spearman's correlation with the fall of accuracy
+    (2406.12227, section 4; 2502.11019, section 3; KL and distance in weights: 2509.04259).
 
     Args:
         comparisons: one or more, whose pairs are pooled; a row that several have counts once. Checkpoints of one
@@ -85,10 +86,10 @@ def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
     """One row per checkpoint and ability, with accuracy, probability and knowledge of the checkpoint and the base."""
     frame = comparison.to_frame().reindex(columns=NEEDED)
     base = frame["checkpoint"] == comparison.checkpoints[0]
-    columns = ["task", "accuracy", "probability", "knowledge"]
-    pairs = frame[~base].merge(frame.loc[base, columns], on="task", suffixes=("", "_base"))
+    pairs = frame[~base].merge(frame.loc[base, ["task", *OF_BASE]], on="task", suffixes=("", "_base"))
     pairs["checkpoint"] = pairs["checkpoint"].map(_sources(comparison))
-    return pairs[(pairs["accuracy_base"] >= ABILITY) & ~pairs["task"].isin(comparison.learned)]
+    guessed = pairs["accuracy_low_base"] <= pairs["chance_base"]
+    return pairs[(pairs["accuracy_base"] >= ABILITY) & ~guessed & ~pairs["task"].isin(comparison.learned)]
 
 
 def _sources(comparison: CheckpointComparison) -> dict[str, str]:

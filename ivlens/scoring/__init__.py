@@ -20,6 +20,7 @@ from .generation import decode as decode
 from .generation import generate_answers as generate_answers
 from .generation import text_of as text_of
 from .judged import judge as judge
+from .judged import mean_chance as mean_chance
 from .parsing import first_line as first_line
 from .tokens import all_ids as all_ids
 from .tokens import ids as ids

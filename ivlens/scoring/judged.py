@@ -1,5 +1,7 @@
 """How the likelihoods of a prompt's candidates become an answer, and whether it is correct."""
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -51,6 +53,11 @@ def compared(candidates: Candidates, likelihoods: Likelihoods) -> Float[Tensor, 
 def chance(prompt: Prompt) -> float:
     """How often a guess among the options is accepted: 1 / options where one is right; 0 where there is no choice."""
     return len(prompt.answers) / len(prompt.options) if is_choice(prompt) else 0.0
+
+
+def mean_chance(prompts: Sequence[Prompt]) -> float:
+    """The accuracy of guessing among the options; 0 without options."""
+    return fmean(map(chance, prompts))
 
 
 def chosen_text(candidates: Candidates, chosen: int) -> str:

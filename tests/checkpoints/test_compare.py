@@ -420,3 +420,20 @@ def test_the_command_line_writes_tables_and_a_report(
     assert "twice" in (out / "report.html").read_text()
     assert cli.main(arguments) == 1
     assert "answers" not in capsys.readouterr().err  # nothing is measured twice
+
+
+def test_a_task_with_options_is_judged_against_chance(base: Path, variant: Callable[..., Path]) -> None:
+    """A model without training chooses one of two words as if it guessed."""
+    examples = [
+        ivlens.Example(word, (WORDS[at - 1],), options=(WORDS[at - 1], WORDS[at - 2])) for at, word in enumerate(WORDS)
+    ]
+    choice = Task("choice", tuple(examples), ("the quick fox jumps",), ("Q", "A"))
+    same = variant("same", lambda model: None)
+    compared = compare_checkpoints(base, {"same": same}, [choice], replace(CONFIG, n_test=8))
+    frame = compared.to_frame()
+    assert frame["chance"].tolist() == [0.5, 0.5]
+    assert frame["forgetting"].tolist() == [0, 0]
+    low, accuracy = frame["accuracy_low"][0], frame["accuracy"][0]
+    expected = "kept" if low > 0.5 else "not shown to have fallen" if accuracy > 0.5 else "not an ability of the base"
+    assert frame["verdict"][1] == expected
+    assert low < 0.5

@@ -17,6 +17,7 @@ from ivlens.checkpoints.evidence import count_columns, subtraction_columns, toke
 from ivlens.checkpoints.further import FurtherMeasures, _subtract
 from ivlens.checkpoints.measure import AgainstNewTask, SteeringPoint
 from ivlens.checkpoints.prompts import draw_prompts
+from ivlens.checkpoints.rejudging import rule_of
 from ivlens.checkpoints.replies import LONGEST, greedy_replies, spillover
 from ivlens.checkpoints.sources import CheckpointSource, CheckpointUnderTest
 from ivlens.checkpoints.spectrum import matrix_change, weight_spectrum
@@ -323,6 +324,13 @@ def test_a_comparison_of_an_earlier_version_loads_and_is_judged_again() -> None:
     assert undecided["because"].str.contains("prompts would").all()
     strict = rejudge(old, VerdictRule(tolerated=0.0)).to_frame()
     assert (strict["verdict"] == "kept").sum() < (frame["verdict"] == "kept").sum()
+
+
+def test_a_comparison_that_is_judged_again_says_by_which_rule() -> None:
+    old, rule = CheckpointComparison.load(SAVED), VerdictRule(tolerated=0.0)
+    assert rule_of(old) == rule_of(rejudge(old)) == VerdictRule()
+    assert rule_of(rejudge(old, rule)) == rule_of(rejudge(rejudge(old, rule))) == rule
+    assert rule_of(rejudge(replace(old, provenance={}), rule)) == rule
 
 
 def test_a_saved_comparison_is_judged_again_by_what_its_base_knew_and_was_sure_of() -> None:

@@ -98,6 +98,16 @@ def test_forgetting_of_what_the_base_cannot_do_is_skipped() -> None:
     assert (both.outcome, both.unheld) == ("passed", {})
 
 
+@pytest.mark.parametrize(
+    ("low", "chance", "outcome"), [(0.4, 0.5, "skipped"), (0.6, 0.5, "failed"), (0.0, 0.0, "failed")]
+)
+def test_forgetting_of_what_the_base_may_have_guessed_is_skipped(low: float, chance: float, outcome: str) -> None:
+    made = comparison(fell(0.2, 0.3) | {"verdict": "not shown to have fallen"})
+    base = {**made.rows[0], "accuracy_low": low, "chance": chance}
+    found = gate(replace(made, rows=(base, *made.rows[1:])), ["forgetting>0.1"])
+    assert [row["outcome"] for row in found.rows] == [outcome]
+
+
 UNKNOWN = fell(0.6, 0.9) | {"verdict": "not an ability of the base", "accuracy_low": 0.0, "accuracy_high": 0.1}
 
 

@@ -260,6 +260,13 @@ def test_without_others_abilities_of_the_base_are_reported(
     assert accuracy(record, "base", "other") == 1
 
 
+@pytest.mark.parametrize(("right", "able"), [(5, False), (13, False), (20, True)])
+def test_what_is_guessed_among_options_is_no_ability_to_report_on(right: int, able: bool) -> None:
+    prompt = iv.Prompt("the quick", " fox", options=(" dog", " fox"))
+    assert _repair._can_do([(at < right, prompt) for at in range(25)]) == able
+    assert _repair._can_do([(at < right, iv.Prompt("the quick", " fox")) for at in range(25)]) == (right > 5)
+
+
 @pytest.fixture
 def unmeasured(listen_to: Listen) -> Any:
     """Nothing is measured."""

@@ -91,6 +91,26 @@ def test_few_prompts_do_not_show_that_the_base_lacks_an_ability() -> None:
     assert "no number of prompts" in decide_verdict(BaseAnswers(0.2999, 0.8), HELD, kinds(), VerdictRule(), n=3).because
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "n", "chance", "drop", "expected"),
+    [
+        (0.5, 100, 0.5, HELD, Verdict.UNKNOWN), (0.4, 100, 0.5, Interval(*FELL), Verdict.UNKNOWN),
+        (0.58, 100, 0.5, HELD, Verdict.UNSHOWN), (0.58, 100, 0.5, Interval(*FELL), Verdict.UNSHOWN),
+        (0.7, 100, 0.5, HELD, Verdict.KEPT), (0.5, 100, 0.25, HELD, Verdict.KEPT),
+        (0.5, 100, 0.0, HELD, Verdict.KEPT), (0.5, 100, math.nan, HELD, Verdict.KEPT),
+        (0.2, 100, 0.1, HELD, Verdict.UNKNOWN),
+    ],
+)  # fmt: skip
+def test_what_guesses_among_options_would_answer_is_neither_kept_nor_lost(
+    accuracy: float, n: int, chance: float, drop: Interval, expected: Verdict
+) -> None:
+    found = decide_verdict(BaseAnswers(accuracy, 0.8, chance=chance), drop, kinds(THERE), VerdictRule(), n=n)
+    assert found.verdict is expected
+    guessed = chance == 0.5 and accuracy < 0.7
+    assert ("guessing among the options gives 50%" in found.because) == guessed
+    assert (found.needed is not None) == (expected is Verdict.UNSHOWN)
+
+
 def test_thresholds_move_the_verdict() -> None:
     drop, recovered = Interval(0.2, 0.12, 0.28), Interval(0.4, 0.35, 0.45)
     lower = [Evidence(VECTOR, recovered, 0.3, 30)]

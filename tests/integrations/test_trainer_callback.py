@@ -295,7 +295,8 @@ def test_training_ends_at_the_limit_and_the_last_good_checkpoint_is_known(train:
 
 def test_a_limit_on_forgetting_what_the_model_never_could_is_warned_of(train: Any, recwarn: Any) -> None:
     with pytest.warns(
-        UserWarning, match="less than 30% of next-word before training: a limit on forgetting says nothing"
+        UserWarning,
+        match="answers less than 30% of next-word, or as guesses would: a limit on forgetting",
     ):
         train(iv.ForgettingCallback(TASK, **SMALL, limits="forgetting>0.2"))
     recwarn.clear()
@@ -336,14 +337,26 @@ def test_a_limit_that_could_never_be_exceeded_is_refused_at_once(limit: str) -> 
     iv.ForgettingCallback(iv.Ability("own", bare.prompts, vector), k=0, limits=limit)
 
 
-def run_of(folder: Path, *bits: str, **measures: float) -> WatchedRun:
+BARE = iv.Ability("a", (iv.Prompt("the quick", " fox"),))
+
+
+def run_of(folder: Path, *bits: str, ability: iv.Ability = BARE, **measures: float) -> WatchedRun:
     """A run whose answers at steps 0, 5, ... are these bits; later steps have the measures, too."""
-    run = WatchedRun(folder, (), {})
+    run = WatchedRun(folder, (ability,), {})
     for number, correct in enumerate(bits):
         low, high = wilson_interval(correct.count("1"), len(correct))
         row = {"ability": "a", "correct": correct, "accuracy": correct.count("1") / len(correct)}
         run.add(5 * number, [row | {"low": low, "high": high} | (measures if number else {})])
     return run
+
+
+def test_what_was_guessed_before_training_cannot_be_held_to_a_limit_on_forgetting(tmp_path: Path) -> None:
+    choice = iv.Ability("a", (iv.Prompt("the quick", " fox", options=(" dog", " fox")),))
+    limits = [Limit.read("forgetting>0.1", MEASURES)]
+    for right, within in ((34, False), (50, True)):
+        bits = "1" * right + "0" * (60 - right)
+        assert run_of(tmp_path, bits, bits, ability=choice).within(limits) == within
+        assert run_of(tmp_path, bits, bits).within(limits)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""When a model has an ability that it can lose: it answers more than a few prompts, and more than a guess would."""
+
+from ..stats import Interval
+
+ABILITY = 0.3  # accuracy from which a task counts as an ability of a model
+
+
+def is_ability(accuracy: Interval, chance: float, known: float = ABILITY) -> bool:
+    """Whether answers may show an ability.
+
+    Args:
+        accuracy: of the answers, with its interval.
+        chance: the accuracy of guessing among the prompts' options; 0 without options.
+        known: accuracy from which a task counts as an ability.
+
+    Returns:
+        Whether the interval reaches ``known`` and all of it lies above chance.
+
+    Example:
+        >>> from ivlens.records.abilities import is_ability
+        >>> from ivlens.stats import Interval
+        >>> is_ability(Interval(0.5, 0.4, 0.6), 0.25), is_ability(Interval(0.5, 0.4, 0.6), 0.5)
+        (True, False)
+    """
+    return accuracy.high >= known and accuracy.low > chance
