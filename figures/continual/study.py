@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from ivlens import RecordError, views
-from ivlens.stats import ROUNDING, Interval, standard_error, t_quantile
+from ivlens.stats import NOTHING, ROUNDING, Interval, standard_error, t_interval
 
 from ..pages import with_error, write_tables
 from .choice import Point, areas, chosen_strength, finalists, point, ranked
@@ -177,9 +178,10 @@ def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, 
     Differences of counts may all be equal by chance, which says nothing of others.
     """
     found = [one[pair] - other[pair] for pair in one if pair in other]
-    mean, known = _mean(found), len(found) >= FEWEST and standard_error(found) > ROUNDING
-    half = t_quantile(0.975, len(found) - 1) * standard_error(found) if known else float("nan")
-    return Interval(mean, mean - half, mean + half)
+    if len(found) < FEWEST or standard_error(found) <= ROUNDING:
+        return NOTHING._replace(value=_mean(found))
+    low, high = t_interval(torch.tensor(found, dtype=torch.float64))
+    return Interval(_mean(found), low.item(), high.item())
 
 
 def _in_words(difference: Interval) -> str:
