@@ -27,6 +27,7 @@ from .records import (
     standard_error,
     write_text,
 )
+from .stats import mean_over_tasks
 from .steering import TriedOnLayers, compare_conditions, controlled, steering_sweep
 from .tasks import Task, tasks_by_name
 from .text import plus_minus
@@ -46,8 +47,8 @@ HEADS_TEXT = (
 )
 STEERING_TEXT = (
     "The instruction vector is the sum of the chosen heads' mean outputs. It is added to the residual stream "
-    "at the last token of bare prompts; layer and scale were chosen on validation prompts, accuracies are of "
-    "held-out test prompts. A vector that carries the instruction must beat a random one of the same norm and "
+    "at the last token of bare prompts; layer and scale were chosen on validation prompts, accuracies, with 95% "
+    "intervals, are of held-out test prompts. A vector that carries the instruction must beat a random one of the same norm and "
     "another task's, at the same layer and scale."
 )
 
@@ -135,13 +136,13 @@ class Demo:
 
 
 def steering_table(steering: pd.DataFrame) -> pd.DataFrame:
-    """One row per task: layer and scale, then the accuracy of each condition with its standard error, and n."""
+    """One row per task: layer and scale, then the accuracy of each condition with its 95% interval, and n."""
     rows = []
     for task, group in steering.groupby("task", sort=False):
         first = group.iloc[0]
         accuracies = {
-            str(each["condition"]): f"{each['accuracy']:.2f}{plus_minus(each['accuracy_stderr'], ' (n = 1)')}"
-            for each in group.to_dict("records")
+            each.condition: f"{each.accuracy:.2f} ({each.low:.2f} to {each.high:.2f})".replace(" (nan to nan)", "")
+            for each in group.itertuples()
         }
         rows.append({"task": task, "layer": first.layer, "scale": first.scale} | accuracies | {"n": first.n})
     return pd.DataFrame(rows)
@@ -217,10 +218,12 @@ def _row(condition: Condition, comparison: ConditionComparison) -> dict[str, Any
     """One row of the steering table; repeats (seeds) are averaged per prompt, since prompts are the unit."""
     repeats = [comparison.conditions.index(name) for name in condition.among(comparison.conditions)]
     correct, probabilities = comparison.correct[repeats].double().mean(0), comparison.probabilities[repeats].mean(0)
+    accuracy = mean_over_tasks([correct])
     return {
         "condition": str(condition),
-        "accuracy": float(correct.mean()),
-        "accuracy_stderr": standard_error(correct),
+        "accuracy": accuracy.value,
+        "low": accuracy.low,
+        "high": accuracy.high,
         "probability": float(probabilities.mean()),
         "probability_stderr": standard_error(probabilities),
         "n": comparison.n,

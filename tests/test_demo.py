@@ -10,6 +10,7 @@ import pytest
 from ivlens import ArgumentError, HeadEffects, InstructionVector, SteeringSweep, demo, load_task
 from ivlens.demo import DemoConfig, run_demo
 from ivlens.records import load_or_compute
+from ivlens.stats import wilson_interval
 from ivlens.steering import layer_grid
 
 TASKS = ("present-past", "singular-plural")
@@ -55,6 +56,9 @@ def test_tables_say_what_was_found(found: Any) -> None:
     assert list(steering.columns[3:-1]) == list(demo.CONDITIONS)
     rows = result.steering.set_index(["task", "condition"])
     assert rows.loc[("present-past", "bare"), "accuracy"] == 0
+    n = rows.loc[("present-past", "bare"), "n"]
+    assert tuple(rows.loc[("present-past", "bare"), ["low", "high"]]) == wilson_interval(0, n)
+    assert steering["bare"][0] == f"0.00 (0.00 to {wilson_interval(0, n)[1]:.2f})"
     assert rows.loc[("present-past", "clean"), "accuracy"] > 0.7
     assert rows.loc[("present-past", "bare + random vector"), "repeats"] == 3
 

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"\nAverage indirect effect (nats, ± standard error; {config.n_corrupted} bare prompts per task)\n")
     print(as_text(demo.heads_table()))
     print(
-        f"\nSteering: accuracy on {config.n_test} held-out test prompts (random vector: mean of "
+        f"\nSteering: accuracy on {config.n_test} held-out test prompts, with 95% intervals (random vector: mean of "
         f"{len(config.random_seeds)} seeds)\n"
     )
     print(as_text(demo.steering_table()))
