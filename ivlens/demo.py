@@ -48,8 +48,8 @@ HEADS_TEXT = (
 STEERING_TEXT = (
     "The instruction vector is the sum of the chosen heads' mean outputs. It is added to the residual stream "
     "at the last token of bare prompts; layer and scale were chosen on validation prompts, accuracies, with 95% "
-    "intervals, are of held-out test prompts. A vector that carries the instruction must beat a random one of the same norm and "
-    "another task's, at the same layer and scale."
+    "intervals, are of held-out test prompts. A vector that carries the instruction must beat a random one of the "
+    "same norm and another task's, at the same layer and scale."
 )
 
 
