@@ -14,7 +14,7 @@ from ivlens.models.engines import has_hooked
 
 pytestmark = pytest.mark.skipif(not has_hooked(), reason="TransformerLens has no HookedTransformer")
 
-SMALL = DemoConfig(n_clean=12, n_corrupted=4, layers=(9, 12), scales=(4.0,), n_validation=4, n_test=8)
+SMALL = DemoConfig(n_clean=12, n_corrupted=2, layers=(9, 12), scales=(4.0,), n_validation=4, n_test=8)
 TASKS = ("present-past", "country-capital")
 
 

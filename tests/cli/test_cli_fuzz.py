@@ -13,7 +13,7 @@ from ivlens.cli.verbs import VERBS as KNOWN
 
 pytestmark = pytest.mark.slow
 
-SECONDS, SEED = 30, 0
+SECONDS, SEED = 20, 0
 ENDLESS = ("--steps", "--n-jobs")  # large numbers are theirs to have
 VALUES = (
     "", " ", "-", "--", "-1", "0", "1", "2", "1.7", "nan", "inf", "-inf", "1e400", "1e9", "10" * 20, "x", "1,2", "0-1",
