@@ -109,7 +109,8 @@ class Demo:
         universal: their mean over tasks.
         vectors: the instruction vectors.
         sweeps: accuracy on validation prompts by layer and scale.
-        steering: one row per task and condition: layer, scale, accuracy, probability, standard errors, n.
+        steering: one row per task and condition: layer, scale, accuracy with its 95% interval (low, high),
+            probability with its standard error, n.
     """
 
     tasks: dict[str, Task]

@@ -71,6 +71,7 @@ def test_what_the_base_may_have_guessed_is_left_out(low: float, pairs: int) -> N
     made = comparison()
     rows = tuple(row | {"accuracy_low": low, "chance": 0.5} for row in made.rows)
     assert by_claim(replace(made, rows=rows)).loc["cosine tracks forgetting", "pairs"] == pairs
+    assert by_claim(made, replace(made, rows=rows)).loc["cosine tracks forgetting", "pairs"] == 36  # each once
 
 
 def test_what_is_unknown_constant_or_of_few_tasks_is_undecided() -> None:

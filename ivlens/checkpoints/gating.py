@@ -18,10 +18,9 @@ import pandas as pd
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import CheckpointComparison
-from ..records.abilities import is_ability
+from ..records.abilities import abilities_among
 from ..records.columns import EVIDENCE_ON_TASKS, FRAMES
 from ..records.tables import interval_in
-from ..stats import Interval
 from ..text import did_you_mean, visible
 from ..vocabulary import Verdict
 from .rejudging import rule_of
@@ -150,8 +149,9 @@ def in_words(row: Mapping[str, Any]) -> str:
 def nothing_held(limit: str, checkpoint: str) -> str:
     """That no task of a checkpoint could be held to a limit, and what to do, in a line."""
     return (
-        f"undecided: {limit} of {checkpoint}: the base can do none of the tasks, so that none could be held to it; "
-        "look at how the base answers: prompts, instruction, format, chat template and shots may not suit it"
+        f"undecided: {limit} of {checkpoint}: the base is not shown to do any of the tasks, so that none could be held "
+        "to it; look at how the base answers: prompts, instruction, format, chat template and shots may not suit it, "
+        "or more prompts may show that it does not guess"
     )
 
 
@@ -203,16 +203,13 @@ def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, A
     base, tasks, known = comparison.checkpoints[0], comparison.tasks, rule_of(comparison).known
     guessed = {
         row["task"] for row in comparison.rows
-        if row["checkpoint"] == base and 0 < row.get("chance", 0.0) >= row["accuracy_low"]
+        if row["checkpoint"] == base and row.get("accuracy_low", 1.0) <= row.get("chance", 0.0)
     }  # fmt: skip
     for row in comparison.rows:
         if row["checkpoint"] != base:
             yield row, MEASURES, row.get("verdict") != Verdict.UNKNOWN and row["task"] not in guessed
-    able = {
-        row["task"]: is_ability(Interval(row["accuracy"], row["low"], row["high"]), row["chance"], known)
-        for row in comparison.general if row["checkpoint"] == base
-    }  # fmt: skip
+    able = abilities_among((row for row in comparison.general if row["checkpoint"] == base), known)
     for row in comparison.general:
         if row["checkpoint"] != base and row["task"] not in tasks:
             own = {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}
-            yield own, ("accuracy", "forgetting"), able[row["task"]]
+            yield own, ("accuracy", "forgetting"), row["task"] in able

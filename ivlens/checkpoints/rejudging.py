@@ -64,10 +64,7 @@ def rejudge(
 def _with_rule(provenance: Mapping[str, Any], rule: VerdictRule) -> dict[str, Any]:
     """The provenance of a comparison, whose settings name the rule of its verdicts."""
     settings = dict(provenance.get("settings") or {})
-    if "comparison" in settings:
-        settings["comparison"] = {**settings["comparison"], "rule": asdict(rule)}
-    else:  # of the first versions
-        settings["rule"] = asdict(rule)
+    settings["comparison"] = {**(settings.get("comparison") or settings), "rule": asdict(rule)}
     return {**provenance, "settings": settings}
 
 

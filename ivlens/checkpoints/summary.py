@@ -1,5 +1,6 @@
 """A comparison's record from its measures: every task on every checkpoint, with intervals and verdict."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -177,7 +178,7 @@ def _answer_columns(own: Measurement) -> dict[str, Any]:
     return {
         "n": answers.n, "n_available": own.prompts.n_available,
         "accuracy": answers.accuracy, "accuracy_low": low, "accuracy_high": high,
-        "chance": answers.mean_chance,
+        "chance": answers.mean_chance or 1 / (own.prompts.options or math.inf),
         "probability": answers.probability, "probability_stderr": answers.probability_stderr,
         "token_probability": answers.token_probability,
         "knowledge": NAN if knowledge is None else knowledge.probability,

@@ -18,7 +18,7 @@ from ..vocabulary import Opinion, Verdict
 class VerdictRule:
     """Thresholds of the verdict on a task, all of them fractions from 0 to 1.
 
-    1. The base answers less than ``known`` of the prompts, with its whole interval, or of prompts with options no more
+    1. The base answers less than ``known`` of the prompts, with its whole interval, or where there is a choice less
        than guesses would: not an ability of the base. Where only the interval reaches ``known``, a fall is one, and no
        fall is not shown to be one; where the interval holds what guesses would answer, neither is.
     2. The drop of accuracy lies below ``tolerated`` with its whole interval: kept; above it: fallen. If the interval
@@ -73,7 +73,7 @@ class VerdictRule:
 class BaseAnswers(NamedTuple):
     """What the rule needs of the base: its accuracy, and the mean probability of its answers and of its cloze's.
 
-    A probability that was not measured is not a number; ``chance`` is the accuracy of guessing among options.
+    A probability that was not measured is not a number; ``chance`` is the accuracy of guessing.
     """
 
     accuracy: float
@@ -222,7 +222,7 @@ def decide_verdict(
     if accuracy.high < rule.known:
         return Decision(Verdict.UNKNOWN, f"{ability}. More demonstrations or an instruction may help")
     if base.chance > 0 and accuracy.low <= base.chance:
-        return _guessed(accuracy, base.chance, n)
+        return _guessed(accuracy, base.chance, drop, n)
     fall = _judge_fall(drop, probability_fall, base, rule, n)
     if fall.verdict is not Verdict.OPEN and accuracy.value >= rule.known:
         return fall
@@ -236,10 +236,12 @@ def decide_verdict(
     return _on_evidence(because, {each.kind: each for each in found})
 
 
-def _guessed(accuracy: Interval, chance: float, n: int) -> Decision:
-    """The verdict where the base may have guessed among the options: what was guessed was not there to be lost."""
-    because = f"the base's accuracy is {_shown(accuracy)}; guessing among the options gives {chance:.0%}"
-    if accuracy.value <= chance:
+def _guessed(accuracy: Interval, chance: float, drop: Interval, n: int) -> Decision:
+    """The verdict where the base may have guessed: what was guessed was not there to be lost."""
+    because = (
+        f"the base's accuracy is {_shown(accuracy)}, and guesses would have {chance:.0%}; it fell by {_points(drop)}"
+    )
+    if accuracy.high <= chance:
         return Decision(Verdict.UNKNOWN, because)
     return _open(Verdict.UNSHOWN, because, prompts_to_decide(accuracy, n, chance))
 

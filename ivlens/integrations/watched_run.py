@@ -94,16 +94,15 @@ class WatchedRun:
 
         As for ``gate``, the whole 95% interval must lie beyond a limit; a measure without one counts as it is.
         """
-        return ", ".join(text for row in self._last_rows() for limit in limits for text in _beyond(row, limit))
+        return ", ".join(text for limit in limits for row in self._held_to(limit) for text in _beyond(row, limit))
 
     def within(self, limits: Sequence[Limit]) -> bool:
         """Whether every limit could be judged when abilities were measured last, and none was exceeded.
 
         A limit on forgetting is judged where the model had something to forget, as for ``gate``.
         """
-        able, rows = self.able, self._last_rows()
         for limit in limits:
-            held = [row for row in rows if limit.measure != "forgetting" or row["ability"] in able]
+            held = self._held_to(limit)
             if not held or any(isnan(row.get(limit.measure, nan)) for row in held):
                 return False
         return not self.exceeded(limits)
@@ -118,10 +117,11 @@ class WatchedRun:
             if is_ability(Interval(row["accuracy"], row["low"], row["high"]), chance[name])
         }  # fmt: skip
 
-    def _last_rows(self) -> list[dict[str, Any]]:
-        """The rows of the last measurement after the first step."""
-        step = self.last_step
-        return [row for row in self.rows if row["step"] == step] if step > 0 else []
+    def _held_to(self, limit: Limit) -> list[dict[str, Any]]:
+        """The rows of the last measurement after the first step that a limit is for."""
+        step, able = self.last_step, self.able
+        rows = [row for row in self.rows if row["step"] == step] if step > 0 else []
+        return [row for row in rows if limit.measure != "forgetting" or row["ability"] in able]
 
     def save(self, log_history: Sequence[Mapping[str, Any]]) -> Path:
         """Write the record, with the losses that the Trainer has logged."""

@@ -1,5 +1,8 @@
 """When a model has an ability that it can lose: it answers more than a few prompts, and more than a guess would."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from ..stats import Interval
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of a model
@@ -10,7 +13,7 @@ def is_ability(accuracy: Interval, chance: float, known: float = ABILITY) -> boo
 
     Args:
         accuracy: of the answers, with its interval.
-        chance: the accuracy of guessing among the prompts' options; 0 without options.
+        chance: the accuracy of guessing; 0 where there is nothing to guess among.
         known: accuracy from which a task counts as an ability.
 
     Returns:
@@ -23,3 +26,11 @@ def is_ability(accuracy: Interval, chance: float, known: float = ABILITY) -> boo
         (True, False)
     """
     return accuracy.high >= known and accuracy.low > chance
+
+
+def abilities_among(rows: Iterable[Mapping[str, Any]], known: float = ABILITY) -> list[str]:
+    """The general abilities that a model may have, by its rows of ``CheckpointComparison.general``."""
+    return [
+        row["task"] for row in rows
+        if is_ability(Interval(row["accuracy"], row["low"], row["high"]), row["chance"], known)
+    ]  # fmt: skip

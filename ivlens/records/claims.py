@@ -88,8 +88,9 @@ def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
     base = frame["checkpoint"] == comparison.checkpoints[0]
     pairs = frame[~base].merge(frame.loc[base, ["task", *OF_BASE]], on="task", suffixes=("", "_base"))
     pairs["checkpoint"] = pairs["checkpoint"].map(_sources(comparison))
-    guessed = pairs["accuracy_low_base"] <= pairs["chance_base"]
-    return pairs[(pairs["accuracy_base"] >= ABILITY) & ~guessed & ~pairs["task"].isin(comparison.learned)]
+    able = (pairs["accuracy_base"] >= ABILITY) & ~(pairs["accuracy_low_base"] <= pairs["chance_base"])
+    later = [f"{name}{of}" for name in ("accuracy_low", "chance") for of in ("", "_base")]  # not all versions have them
+    return pairs[able & ~pairs["task"].isin(comparison.learned)].drop(columns=later)
 
 
 def _sources(comparison: CheckpointComparison) -> dict[str, str]:

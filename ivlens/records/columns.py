@@ -35,7 +35,6 @@ AIE = _float("the metric's", "Average indirect effect: the mean over prompts of 
 STDERR = _float("the metric's", "Standard error of the average indirect effect; prompts are the unit.")
 N = _int("prompts", "Number of prompts.")
 ACCURACY = _float("0 to 1", "Fraction of prompts that are answered correctly, as their scoring says.")
-CHANCE = _float("0 to 1", "Accuracy of guessing among the options; 0 without options.")
 PROBABILITY = _float("0 to 1", "Mean probability of the whole first accepted answer, teacher forced.")
 PROBABILITY_STDERR = _float("0 to 1", "Standard error of that probability; prompts are the unit.")
 TOKEN_PROBABILITY = _float("0 to 1", "Geometric mean of the probabilities of the answer's tokens.")
@@ -157,7 +156,7 @@ CHECKPOINT_ROWS = {
     "n_available": _int("prompts", "Examples in the test split, from which the prompts are."),
     "accuracy": ACCURACY,
     **_bounds("accuracy", "0 to 1", "Wilson"),
-    "chance": CHANCE,
+    "chance": _float("0 to 1", "Accuracy of guessing among options, listed items or few labels; 0 without a choice."),
     "probability": PROBABILITY,
     "probability_stderr": PROBABILITY_STDERR,
     "token_probability": TOKEN_PROBABILITY,
@@ -434,7 +433,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "n": N,
         "accuracy": ACCURACY,
         **INTERVAL,
-        "chance": CHANCE,
+        "chance": _float("0 to 1", "Accuracy of guessing among the options; 0 without options."),
         "forgetting": _float("accuracy", "The base's accuracy minus the checkpoint's, on the same prompts."),
         **_bounds("forgetting", "accuracy", "paired over prompts"),
     },

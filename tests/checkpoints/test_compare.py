@@ -433,7 +433,13 @@ def test_a_task_with_options_is_judged_against_chance(base: Path, variant: Calla
     frame = compared.to_frame()
     assert frame["chance"].tolist() == [0.5, 0.5]
     assert frame["forgetting"].tolist() == [0, 0]
-    low, accuracy = frame["accuracy_low"][0], frame["accuracy"][0]
-    expected = "kept" if low > 0.5 else "not shown to have fallen" if accuracy > 0.5 else "not an ability of the base"
-    assert frame["verdict"][1] == expected
-    assert low < 0.5
+    low, high = frame["accuracy_low"][0], frame["accuracy_high"][0]
+    assert low < 0.5 < high
+    assert frame["verdict"][1] == "not shown to have fallen"
+
+
+def test_a_task_of_few_labels_is_judged_against_chance(base: Path, variant: Callable[..., Path]) -> None:
+    labels = Task("labels", tuple((word, WORDS[at % 2]) for at, word in enumerate(WORDS)), ("the fox",), ("Q", "A"))
+    same = variant("same", lambda model: None)
+    compared = compare_checkpoints(base, {"same": same}, [labels], CONFIG)
+    assert compared.to_frame()["chance"].tolist() == [0.5, 0.5]

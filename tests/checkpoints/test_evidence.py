@@ -27,6 +27,7 @@ from ivlens.records import CheckpointComparison, ConditionComparison, Evaluation
 from ivlens.records.checkpoints import LATER_COLUMNS
 from ivlens.stats import lucky_changes, mcnemar
 from ivlens.tensor_files import load_tensors
+from ivlens.views.checkpoints.words import rule_threshold
 from ivlens.vocabulary import Condition
 from tiny_models import WORDS
 
@@ -330,7 +331,10 @@ def test_a_comparison_that_is_judged_again_says_by_which_rule() -> None:
     old, rule = CheckpointComparison.load(SAVED), VerdictRule(tolerated=0.0)
     assert rule_of(old) == rule_of(rejudge(old)) == VerdictRule()
     assert rule_of(rejudge(old, rule)) == rule_of(rejudge(rejudge(old, rule))) == rule
-    assert rule_of(rejudge(replace(old, provenance={}), rule)) == rule
+    for settings in ({}, {"settings": {"comparison": None}}, {"settings": {"rule": {"known": 0.2}}}):
+        again = rejudge(replace(old, provenance=settings), rule)
+        assert rule_of(again) == rule
+        assert rule_threshold(again, "known") == rule.known
 
 
 def test_a_saved_comparison_is_judged_again_by_what_its_base_knew_and_was_sure_of() -> None:

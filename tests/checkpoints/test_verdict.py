@@ -1,7 +1,7 @@
 """The verdict's rule, and the numbers with intervals that go into it, by hand."""
 
 import math
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import pytest
 import torch
@@ -94,7 +94,8 @@ def test_few_prompts_do_not_show_that_the_base_lacks_an_ability() -> None:
 @pytest.mark.parametrize(
     ("accuracy", "n", "chance", "drop", "expected"),
     [
-        (0.5, 100, 0.5, HELD, Verdict.UNKNOWN), (0.4, 100, 0.5, Interval(*FELL), Verdict.UNKNOWN),
+        (0.4, 100, 0.5, HELD, Verdict.UNKNOWN), (0.4, 100, 0.5, Interval(*FELL), Verdict.UNKNOWN),
+        (0.5, 100, 0.5, HELD, Verdict.UNSHOWN), (1 / 3, 30, fmean([1 / 3] * 30), HELD, Verdict.UNSHOWN),
         (0.58, 100, 0.5, HELD, Verdict.UNSHOWN), (0.58, 100, 0.5, Interval(*FELL), Verdict.UNSHOWN),
         (0.7, 100, 0.5, HELD, Verdict.KEPT), (0.5, 100, 0.25, HELD, Verdict.KEPT),
         (0.5, 100, 0.0, HELD, Verdict.KEPT), (0.5, 100, math.nan, HELD, Verdict.KEPT),
@@ -106,9 +107,9 @@ def test_what_guesses_among_options_would_answer_is_neither_kept_nor_lost(
 ) -> None:
     found = decide_verdict(BaseAnswers(accuracy, 0.8, chance=chance), drop, kinds(THERE), VerdictRule(), n=n)
     assert found.verdict is expected
-    guessed = chance == 0.5 and accuracy < 0.7
-    assert ("guessing among the options gives 50%" in found.because) == guessed
-    assert (found.needed is not None) == (expected is Verdict.UNSHOWN)
+    guessed = expected is Verdict.UNSHOWN or accuracy == 0.4
+    assert (f"and guesses would have {chance:.0%}; it fell by" in found.because) == guessed
+    assert (found.needed is not None) == (accuracy == 0.58)
 
 
 def test_thresholds_move_the_verdict() -> None:

@@ -317,10 +317,10 @@ def test_checkpoints_between_measures_are_measured_too_and_training_may_go_on(tr
 
 @pytest.mark.parametrize(("n", "exceeded"), [(10, False), (200, True)])
 def test_a_limit_is_exceeded_where_the_whole_interval_is_beyond_it(tmp_path: Path, n: int, exceeded: bool) -> None:
-    run = WatchedRun(tmp_path, (), {})
+    run = WatchedRun(tmp_path, (BARE,), {})
     for step, lost in ((0, 0), (5, 0.4)):
         correct = "0" * round(lost * n) + "1" * (n - round(lost * n))
-        run.add(step, [{"ability": "a", "correct": correct, "accuracy": 1 - lost, "low": 0.0, "high": 1.0}])
+        run.add(step, [{"ability": "a", "correct": correct, "accuracy": 1 - lost, "low": 0.1, "high": 1.0}])
     assert run.rows[-1]["forgetting"] == pytest.approx(0.4)
     assert bool(run.exceeded([Limit.read("forgetting>0.25", MEASURES)])) == exceeded
 
@@ -357,6 +357,9 @@ def test_what_was_guessed_before_training_cannot_be_held_to_a_limit_on_forgettin
         bits = "1" * right + "0" * (60 - right)
         assert run_of(tmp_path, bits, bits, ability=choice).within(limits) == within
         assert run_of(tmp_path, bits, bits).within(limits)
+        lost = "0" * 60
+        assert bool(run_of(tmp_path, bits, lost, ability=choice).exceeded(limits)) == within
+        assert run_of(tmp_path, bits, lost).exceeded(limits)
 
 
 @pytest.mark.parametrize(

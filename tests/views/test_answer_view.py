@@ -96,12 +96,12 @@ def all_with(verdict: str, record: Any) -> Any:
     return replace(record, rows=rows)
 
 
-def general(fall: float) -> tuple[dict[str, Any], ...]:
+def general(fall: float, low: float = 0.5) -> tuple[dict[str, Any], ...]:
     """Reading, which fell by this much on the checkpoint, and arithmetic, which did not."""
     falls = {("after", "reading"): fall}
     return tuple(
         {"checkpoint": checkpoint, "task": task, "n": 20, "accuracy": 0.8 - falls.get((checkpoint, task), 0.0),
-         "low": 0.1, "high": 0.9, "chance": 0.25, "forgetting": falls.get((checkpoint, task), 0.0),
+         "low": low, "high": 0.9, "chance": 0.25, "forgetting": falls.get((checkpoint, task), 0.0),
          "forgetting_low": falls.get((checkpoint, task), 0.0) - 0.1, "forgetting_high": 0.6}
         for checkpoint in ("base", "after") for task in ("reading", "arithmetic")
     )  # fmt: skip
@@ -113,6 +113,11 @@ def test_where_nothing_fell_it_says_so_and_nothing_is_to_be_done(comparison: Any
     assert "General abilities: none of 2 is shown to have fallen." in text
     assert "Nothing is to be done." in text
     assert "<pre>" not in text
+
+
+def test_general_abilities_that_the_base_may_have_guessed_are_not_said_to_fall(comparison: Any) -> None:
+    guessed = comparison(["base", "after"], ["antonym"], general=general(0.4, low=0.2), learned=())
+    assert "General abilities" not in text_of(all_with("kept", guessed))
 
 
 def test_general_abilities_that_fell_are_said_with_the_command_that_judges_them(comparison: Any) -> None:

@@ -7,12 +7,13 @@ import pandas as pd
 
 from ...errors import few
 from ...records import CheckpointComparison
+from ...records.abilities import ABILITY, abilities_among
 from ...text import plural
 from ...vocabulary import Verdict
 from ..documents import Body
 from ..markup import prose, render
 from .commands import NEW_TASK, base_source, compare_command, learned_task, next_command
-from .words import percent, percent_text, points_text, tolerated_fall, verdict_of
+from .words import percent, percent_text, points_text, rule_threshold, verdict_of
 
 Row = Mapping[str, Any]
 
@@ -32,8 +33,8 @@ ADVICE = {
     Verdict.UNSHOWN: "They may have fallen or not, or it is not shown that the base could do them: an interval holds "
     "both. Ask more before anything else is done.",
     Verdict.KEPT: "They are kept. Nothing is to be done.",
-    Verdict.UNKNOWN: "The base could hardly do them, so that they cannot be forgotten. With more demonstrations in the "
-    "prompt it may be able to.",
+    Verdict.UNKNOWN: "The base could hardly do them, or no better than guesses would, so that they cannot be "
+    "forgotten. With more demonstrations in the prompt it may be able to.",
 }  # fmt: skip
 GENERAL_FELL = (
     "They fell, and were only asked: whether they are still there is not known. Compare on them as tasks, which gives "
@@ -136,7 +137,7 @@ def _fall(comparison: CheckpointComparison, row: Row) -> str:
         [float(row.get(f"{name}{end}", "nan")) for end in ("", "_low", "_high")]
         for name in ("forgetting", "probability_fall")
     )
-    decides = drop[1] <= tolerated_fall(comparison) < probability[1]
+    decides = drop[1] <= rule_threshold(comparison, "tolerated") < probability[1]
     shown = f" (the answer's probability by {points_text(*probability)})" if decides else ""
     return f"{_from_to(comparison, row)}, by {points_text(*drop)}{shown}"
 
@@ -156,15 +157,23 @@ def _recovered(row: Row) -> str:
 
 
 def _general_that_fell(comparison: CheckpointComparison, name: str) -> pd.DataFrame:
-    """The general abilities whose fall on a checkpoint lies above what is tolerated, with its whole interval."""
-    frame = comparison.general_frame()
-    return frame[(frame["checkpoint"] == name) & (frame["forgetting_low"] > tolerated_fall(comparison))]
+    """The base's general abilities whose fall on a checkpoint lies above what is tolerated, with its whole interval."""
+    frame, able = comparison.general_frame(), _general_abilities(comparison)
+    fell = frame["forgetting_low"] > rule_threshold(comparison, "tolerated")
+    return frame[(frame["checkpoint"] == name) & frame["task"].isin(able) & fell]
+
+
+def _general_abilities(comparison: CheckpointComparison) -> list[str]:
+    """The general abilities that the base may have, and did not guess."""
+    base = comparison.checkpoints[0]
+    known = rule_threshold(comparison, "known", ABILITY)
+    return abilities_among((row for row in comparison.general if row["checkpoint"] == base), known)
 
 
 def _in_general(comparison: CheckpointComparison, fallen: pd.DataFrame) -> str:
     """Which general abilities fell on a checkpoint, where they were asked."""
     frame = comparison.general_frame()
-    count = frame["task"].nunique()
+    count = len(_general_abilities(comparison))
     if not count:
         return ""
     if not len(fallen):

@@ -61,12 +61,12 @@ def points_text(value: float, low: float, high: float) -> str:
     return points if low != low or high != high else f"{points}\u00a0({100 * low:z.0f}\u00a0to\u00a0{100 * high:z.0f})"
 
 
-def tolerated_fall(comparison: CheckpointComparison) -> float:
-    """The fall of accuracy up to which the rule of a comparison's verdicts says kept; 0 where it is not known."""
+def rule_threshold(comparison: CheckpointComparison, threshold: str, otherwise: float = 0.0) -> float:
+    """A threshold of the rule of a comparison's verdicts, by its field; ``otherwise`` where it is not known."""
     settings = comparison.provenance.get("settings")
     for name in ("comparison", "rule"):
         settings = settings.get(name) if isinstance(settings, Mapping) else None
-    return float(settings.get("tolerated", 0)) if isinstance(settings, Mapping) else 0.0
+    return float(settings.get(threshold, otherwise)) if isinstance(settings, Mapping) else otherwise
 
 
 def verdict_of(value: object) -> Verdict | None:
