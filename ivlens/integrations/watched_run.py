@@ -80,7 +80,7 @@ class WatchedRun:
 
     def add(self, step: int, measures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Add what was measured after ``step`` steps; return its rows, with what was forgotten since the first ones."""
-        first = {row["ability"]: row for row in reversed(self.rows)}
+        first = self._first_rows()
         rows = []
         for row in measures:
             drop = paired_drop(*(_bits(each["correct"]) for each in (first.get(row["ability"], row), row)))
@@ -109,13 +109,16 @@ class WatchedRun:
 
     @property
     def able(self) -> set[str]:
-        """The names of the abilities that the model showed before the first step."""
+        """The names of the abilities that the model showed when they were measured first."""
         chance = {each.name: mean_chance(each.prompts) for each in self.abilities}
-        first = {row["ability"]: row for row in self.rows if row["step"] == 0}
+        first = self._first_rows()
         return {
             name for name, row in first.items()
             if is_ability(Interval(row["accuracy"], row["low"], row["high"]), chance[name])
         }  # fmt: skip
+
+    def _first_rows(self) -> dict[str, dict[str, Any]]:
+        return {row["ability"]: row for row in reversed(self.rows)}
 
     def _held_to(self, limit: Limit) -> list[dict[str, Any]]:
         """The rows of the last measurement after the first step that a limit is for."""

@@ -360,6 +360,9 @@ def test_what_was_guessed_before_training_cannot_be_held_to_a_limit_on_forgettin
         lost = "0" * 60
         assert bool(run_of(tmp_path, bits, lost, ability=choice).exceeded(limits)) == within
         assert run_of(tmp_path, bits, lost).exceeded(limits)
+    later = run_of(tmp_path, "1" * 60, "0" * 60)
+    later.rows = [row | {"step": row["step"] + 5} for row in later.rows]  # of a run that was watched from step 5 on
+    assert later.exceeded(limits)
 
 
 @pytest.mark.parametrize(
