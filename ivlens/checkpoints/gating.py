@@ -18,7 +18,7 @@ import pandas as pd
 from ..checks import checked
 from ..errors import ArgumentError
 from ..records import CheckpointComparison
-from ..records.abilities import abilities_among
+from ..records.abilities import general_abilities
 from ..records.columns import EVIDENCE_ON_TASKS, FRAMES
 from ..records.tables import interval_in
 from ..text import did_you_mean, visible
@@ -208,7 +208,7 @@ def _measured(comparison: CheckpointComparison) -> Iterator[tuple[Mapping[str, A
     for row in comparison.rows:
         if row["checkpoint"] != base:
             yield row, MEASURES, row.get("verdict") != Verdict.UNKNOWN and row["task"] not in guessed
-    able = abilities_among((row for row in comparison.general if row["checkpoint"] == base), known)
+    able = general_abilities(comparison, known)
     for row in comparison.general:
         if row["checkpoint"] != base and row["task"] not in tasks:
             own = {**row, "accuracy_low": row["low"], "accuracy_high": row["high"]}

@@ -1,9 +1,7 @@
 """When a model has an ability that it can lose: it answers more than a few prompts, and more than a guess would."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 from ..stats import Interval
+from .checkpoints import CheckpointComparison
 
 ABILITY = 0.3  # accuracy from which a task counts as an ability of a model
 
@@ -28,9 +26,10 @@ def is_ability(accuracy: Interval, chance: float, known: float = ABILITY) -> boo
     return accuracy.high >= known and accuracy.low > chance
 
 
-def abilities_among(rows: Iterable[Mapping[str, Any]], known: float = ABILITY) -> list[str]:
-    """The general abilities that a model may have, by its rows of ``CheckpointComparison.general``."""
+def general_abilities(comparison: CheckpointComparison, known: float = ABILITY) -> list[str]:
+    """The general abilities that a comparison's base may have."""
     return [
-        row["task"] for row in rows
-        if is_ability(Interval(row["accuracy"], row["low"], row["high"]), row["chance"], known)
+        row["task"] for row in comparison.general
+        if row["checkpoint"] == comparison.checkpoints[0]
+        and is_ability(Interval(row["accuracy"], row["low"], row["high"]), row["chance"], known)
     ]  # fmt: skip

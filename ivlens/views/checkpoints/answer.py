@@ -7,7 +7,7 @@ import pandas as pd
 
 from ...errors import few
 from ...records import CheckpointComparison
-from ...records.abilities import ABILITY, abilities_among
+from ...records.abilities import ABILITY, general_abilities
 from ...text import plural
 from ...vocabulary import Verdict
 from ..documents import Body
@@ -165,9 +165,7 @@ def _general_that_fell(comparison: CheckpointComparison, name: str) -> pd.DataFr
 
 def _general_abilities(comparison: CheckpointComparison) -> list[str]:
     """The general abilities that the base may have, and did not guess."""
-    base = comparison.checkpoints[0]
-    known = rule_threshold(comparison, "known", ABILITY)
-    return abilities_among((row for row in comparison.general if row["checkpoint"] == base), known)
+    return general_abilities(comparison, rule_threshold(comparison, "known", ABILITY))
 
 
 def _in_general(comparison: CheckpointComparison, fallen: pd.DataFrame) -> str:
