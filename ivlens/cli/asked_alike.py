@@ -60,6 +60,7 @@ def of_comparison(options: argparse.Namespace) -> dict[str, str]:
         "instruction": of_instruction(options),
         "cloze": of_cloze(options),
         "measures": changed(options, measures, generated),
+        "test prompts": changed(options, ["n_test"], generated),
     }
     return {name: shlex.join(words) for name, words in groups.items() if words}
 

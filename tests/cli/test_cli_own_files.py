@@ -224,6 +224,7 @@ def test_a_comparison_keeps_how_it_was_asked_for_further_commands() -> None:
         "loading": "--dtype float64", "prompts": "--shots 3",
         "task files": "--fields word past --labels Word Past --scoring score=f1",
         "cloze": "--cloze 'The past of {input} is'", "measures": "--k 5 --scales 2.0,4.0",
+        "test prompts": "--n-test 9",
     }  # fmt: skip
     chat = "--format chat --system 'Be brief.' --template-option thinking=false"
     assert of_comparison(parsed(f"{compare} {chat}"))["prompts"] == chat

@@ -146,7 +146,8 @@ OWN = {
     "model": {"source": "smollm2"}, "checkpoints": {"after": "runs/new words/model"},
     "tasks": {"verbs": "own/verbs.csv", "antonym": "ivlens", "rows": "the given rows"},
     "options": {"loading": "--dtype float64", "task files": "--fields word past",
-                "cloze": "--cloze 'The past of {input} is'", "measures": "--k 5"},
+                "cloze": "--cloze 'The past of {input} is'", "measures": "--k 5",
+                "test prompts": "--n-test 9"},
 }  # fmt: skip
 
 
@@ -161,6 +162,9 @@ OWN = {
         ("not shown to have fallen", ["verbs"],
          "compare smollm2 'after=runs/new words/model' --tasks own/verbs.csv --dtype float64 --fields word past "
          "--cloze 'The past of {input} is' --k 5 --n-test MORE --out more-prompts"),
+        ("not an ability of the base", ["verbs"],
+         "compare smollm2 'after=runs/new words/model' --tasks own/verbs.csv --dtype float64 --fields word past "
+         "--cloze 'The past of {input} is' --k 5 --shots 5 --n-test 9 --out more-shots"),
         ("function changed", ["synonym"],
          "repair smollm2 'runs/new words/model' --keep synonym --learned antonym --dtype float64 --out repaired"),
     ],

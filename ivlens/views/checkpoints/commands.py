@@ -39,7 +39,8 @@ def next_command(comparison: CheckpointComparison, verdict: Verdict, checkpoint:
             return compare_command(comparison, checkpoint, tasks, "more-prompts", more) if n_test else ""
         case Verdict.UNKNOWN:
             shots = str(max(MORE_SHOTS, 2 * int(_settings(comparison).get("shots") or 0)))
-            return compare_command(comparison, checkpoint, tasks, "more-shots", ["--shots", shots])
+            more = ["--shots", shots, *_asked(comparison, tasks, "test prompts")]
+            return compare_command(comparison, checkpoint, tasks, "more-shots", more)
     return ""
 
 
