@@ -5,6 +5,7 @@ import importlib.util
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import ivlens as iv
+from ivlens.cli.parser import build_parser
+from ivlens.cli.training import training_config
 from ivlens.models import HookedTransformer
 from ivlens.records.columns import FRAMES
 
@@ -74,6 +77,21 @@ def prose(path: Path) -> str:
 def test_the_readme_is_read_in_two_minutes_and_begins_with_two_commands() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= LONGEST
     assert snippets(README, "sh")[0].splitlines() == FIRST
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of each command line of ivlens that is written out, those that "..." shortens left out."""
+    lines = "\n".join(snippets(path, "sh")).replace("\\\n", " ").replace("&&", "\n").splitlines()
+    found = (shlex.split(line, comments=True) for line in lines)
+    return [words[1:] for words in found if words[:1] == ["ivlens"] and not {"...", "--version"} & {*words}]
+
+
+@pytest.mark.parametrize("path", [path for path in (README, *PAGES) if commands(path)], ids=lambda path: path.name)
+def test_every_command_parses_and_its_training_is_possible(path: Path) -> None:
+    for words in commands(path):
+        options = build_parser(words).parse_args(words)
+        if words[0] in ("train", "continual"):
+            training_config(options)
 
 
 @pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())

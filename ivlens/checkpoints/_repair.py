@@ -51,7 +51,8 @@ class RepairConfig:
         random_seeds: seeds of the random controls, two controls for each.
         seed: seed of the prompts.
         instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
-        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat, or a ``Chat``.
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template. A ``Chat`` has
+            its settings.
         batch_size: answers per forward pass.
 
     Raises:

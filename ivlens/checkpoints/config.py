@@ -37,8 +37,8 @@ class CheckpointConfig(TriedOnLayers):
         rule: thresholds of the verdict.
         instruction: True for each task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
-        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template, whose settings a
-            ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template. A ``Chat`` has
+            its settings; a callable writes prompts in a way of your own (``Task.prompts``).
         method: how effects are computed: "exact", "loop" (a run for each head) or "attribution" (an estimate from
             gradients). See ``indirect_effects``.
         steps: gradients along the path, for the attribution method.

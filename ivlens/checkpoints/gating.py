@@ -42,12 +42,12 @@ class Limit(NamedTuple):
 
     @classmethod
     def read(cls, text: str, measures: Sequence[str] = MEASURES) -> "Limit":
-        """The limit that a text such as ``forgetting>0.05`` states on one of the ``measures``.
+        """The limit that a text such as ``forgetting>0.1`` states on one of the ``measures``.
 
         Raises:
             ArgumentError: no such text, or another measure.
         """
-        expected = "a limit like forgetting>0.05 or accuracy<0.8"
+        expected = "a limit like forgetting>0.1 or accuracy<0.8"
         found = LIMIT.fullmatch(text)
         if found is None:
             raise ArgumentError(expected, repr(text), "a column, < or > and a plain number, in quotes")
@@ -161,7 +161,7 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
 
     Args:
         comparison: a record of ``compare_checkpoints``.
-        limits: what a checkpoint fails on, such as ``"forgetting>0.05"`` or ``"cosine<0.9"``: a column of ``to_frame``
+        limits: what a checkpoint fails on, such as ``"forgetting>0.1"`` or ``"cosine<0.9"``: a column of ``to_frame``
             with an interval, > or <, and a number in the column's unit. Of general abilities only accuracy and
             forgetting are known.
 
@@ -179,7 +179,7 @@ def gate(comparison: CheckpointComparison, limits: Sequence[str]) -> Gate:
         ['passed', 'failed']
     """
     if not limits:
-        raise ArgumentError("limits, one or more", "none", "give one like 'forgetting>0.05'")
+        raise ArgumentError("limits, one or more", "none", "give one like 'forgetting>0.1'")
     read = list(dict.fromkeys(map(Limit.read, limits)))
     rows = tuple(
         {"checkpoint": row["checkpoint"], "task": row["task"], "limit": str(limit)}

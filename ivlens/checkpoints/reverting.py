@@ -39,7 +39,8 @@ class RevertConfig:
         learned_shots: those in the prompts of learned tasks, which should be asked as they were trained (None: shots).
         seed: seed of the prompts.
         instruction: the words, or which of a task's instructions (None: the first), as in ``CheckpointConfig``.
-        format: how prompts are written, as in ``CheckpointConfig``: labelled, plain, qa or chat, or a ``Chat``.
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the base's chat template. A ``Chat`` has
+            its settings.
         batch_size: answers per forward pass.
 
     Raises:

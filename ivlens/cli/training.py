@@ -112,7 +112,8 @@ def training_config(options: argparse.Namespace) -> TrainingConfig:
     elif options.lora_dropout:
         raise ArgumentError("--lora-dropout with --lora", "none")
     name = {} if options.guidance is None else {"name": options.guidance}
-    return TrainingConfig(Guidance.preset(**name, **given(options, "Guidance.preset")), **settings)
+    guidance = Guidance.preset(**name, **given(options, "Guidance.preset"))
+    return TrainingConfig(guidance.scaled(**given(options, "Guidance.scaled")), **settings)
 
 
 def check_for_model(config: TrainingConfig, k: int | None, n_layers: int, n_heads: int) -> None:

@@ -316,7 +316,7 @@ VERBS = {
             LABELS,
             SCORING,
             GUIDANCE,
-            number("--lora", None, "train low-rank updates of this rank (LoRA) instead of the weights"),
+            number("--lora", None, "train low-rank updates of this rank (LoRA; alpha twice it) instead of the weights"),
             Argument("--vector", type=a_path, metavar="FILE",
                      help="the vector of the guidance, as 'ivlens vector' writes it (default: the task's own)"),
             Argument("--adapters", nargs="+", default=[], type=a_path, metavar="RUN",
@@ -326,6 +326,7 @@ VERBS = {
         (
             LOADING,
             Options("TrainingConfig", "training"),
+            Options("Guidance.scaled", "the guidance", prefix="guidance_"),
             Options("Guidance.preset", "the vector in the guidance", only=("layer", "scale"), prefix="vector_"),
             Options("LoRA", "LoRA", only=("dropout",), prefix="lora_"),
             Options("Ability.of", "the prompts", only=("shots", "format")),
@@ -359,13 +360,14 @@ VERBS = {
             CLOZE,
             SCORING,
             GUIDANCE,
-            number("--lora", None, "train low-rank updates of this rank for each task, merged after it"),
+            number("--lora", None, "train low-rank updates of this rank (alpha twice it), for each task, then merged"),
             out("folder for records, logs, weights, page and model", required=True),
         ),
         (
             LOADING,
             Options("ContinualConfig", "the sequence"),
             Options("TrainingConfig", "training", without=("evaluate_every",)),
+            Options("Guidance.scaled", "the guidance", prefix="guidance_"),
             Options("Guidance.preset", "the vector in the guidance", only=("layer", "scale"), prefix="vector_"),
             Options("LoRA", "LoRA", only=("dropout",), prefix="lora_"),
             Options("ablations", "an ablation: further runs, all from the base", prefix="ablate_"),
@@ -387,9 +389,9 @@ VERBS = {
             Argument("--tasks", nargs="+", required=True, metavar="TASK",
                      help="built-in tasks ('ivlens tasks'), general for all general abilities, or task files"),
             Argument("--learned", nargs="*", default=[], metavar="TASK",
-                     help="for each checkpoint, one task that it learned last: old tasks are measured against it"),
+                     help="for each CKPT, one task that it learned last: old tasks are measured against it"),
             Argument("--fail-on", nargs="+", default=[], metavar="LIMIT",
-                     help="for continuous integration, limits such as 'forgetting>0.05', quoted: the exit status is 1 "
+                     help="for continuous integration, limits such as 'forgetting>0.1', quoted: the exit status is 1 "
                           "if the 95%% interval of any task lies beyond one, else 3 if one is undecided or no task "
                           "could be held to it, else 0; gate.json and gate.xml (JUnit) say which"),
             INSTRUCTION,

@@ -28,7 +28,7 @@ PYTHON = {
     r"chat_format\(tokenizer, \.\.\.\)": "--format chat",
     r"use mean_difference and steer, steering_sweep or evaluate; ": "",
     r"L2ToBase\((.*?)\)": r"the guidance's L2 term (\1)",
-    r"choose a weight below \S+, or another guidance": "lower --learning-rate, or choose another --guidance",
+    r"choose a weight below \S+, or another": "lower --learning-rate or --guidance-factor, or choose another",
 }
 
 

@@ -63,8 +63,8 @@ def locate_heads(
         n_clean: number of clean prompts.
         n_corrupted: number of corrupted prompts.
         shots: demonstrations in a prompt.
-        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template, whose settings
-            a ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat``
+            has its settings; a callable writes prompts in a way of your own (``Task.prompts``).
         instruction: True for the task's first instruction, a number for that paraphrase, a text of your own, False for
             demonstrations alone (2310.15213's setting); None: True where the task has instructions, else False.
         corruption: how prompts hide the task: "no-instruction", "other-instruction" or "shuffled-labels".

@@ -45,8 +45,8 @@ class ForgettingCallback(TrainerCallback):
         n: prompts per task, at most, of its test split.
         k: heads of each task's vector, the strongest of its train split, located before the first step (0: no vectors).
         shots: demonstrations in a prompt.
-        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template, whose settings
-            a ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat``
+            has its settings; a callable writes prompts in a way of your own (``Task.prompts``).
         limits: what is too much, such as ``"forgetting>0.2"`` or ``"cosine<0.8"``: one of the logged measures, > or <,
             and a number. It is exceeded where the whole 95% interval lies beyond the number, as for
             ``checkpoints.gate``; cosine, norm_ratio and alignment, of tasks with a vector alone, have no interval.

@@ -309,10 +309,10 @@ class CheckpointComparison(Record):
         """One row per task of a sequence of checkpoints: what was forgotten and what was learned.
 
         Returns:
-            task, base and final (accuracies), forgetting (the best accuracy before the last checkpoint minus the final
-            one: Chaudhry et al., arXiv 1801.10112), and for tasks that a checkpoint learned, backward_transfer (final
-            minus right after learning: Lopez-Paz and Ranzato, arXiv 1706.08840) and plasticity (right after learning
-            minus base).
+            task, base and final (accuracies), fall_from_best (the best accuracy before the last checkpoint minus the
+            final one, which Chaudhry et al., arXiv 1801.10112, call forgetting), and for tasks that a checkpoint
+            learned, backward_transfer (final minus right after learning: Lopez-Paz and Ranzato, arXiv 1706.08840) and
+            plasticity (right after learning minus base).
 
         Example:
             >>> comparison.sequence()["plasticity"].tolist()
@@ -324,7 +324,7 @@ class CheckpointComparison(Record):
             accuracy = matrix[task]
             final = accuracy.iloc[-1]
             row = {"task": task, "base": accuracy.iloc[0], "final": final}
-            row["forgetting"] = accuracy.iloc[:-1].max() - final if len(accuracy) > 1 else 0.0
+            row["fall_from_best"] = accuracy.iloc[:-1].max() - final if len(accuracy) > 1 else 0.0
             after = accuracy[learned[task]] if task in learned else float("nan")  # right after learning the task
             rows.append(row | {"backward_transfer": final - after, "plasticity": after - accuracy.iloc[0]})
         return pd.DataFrame(rows)

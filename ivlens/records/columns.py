@@ -93,8 +93,8 @@ GAINS = {
     "of_tuned": _float("ratio", "Accuracy, relative to the tuned model's."),
     "gain": _float("accuracy", "Accuracy minus the tuned model's, on the same prompts."),
     **_bounds("gain", "accuracy", "paired over prompts"),
-    "lost": _float("accuracy", "The base's accuracy minus this one, on the same prompts."),
-    **_bounds("lost", "accuracy", "paired over prompts"),
+    "forgetting": _float("accuracy", "The base's accuracy minus this one, on the same prompts."),
+    **_bounds("forgetting", "accuracy", "paired over prompts"),
     "n": N,
 }
 
@@ -465,7 +465,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "task": TASK,
         "base": _float("0 to 1", "Accuracy of the base."),
         "final": _float("0 to 1", "Accuracy of the last checkpoint."),
-        "forgetting": _float("accuracy", "Best accuracy before the last checkpoint minus the final one."),
+        "fall_from_best": _float("accuracy", "Best accuracy before the last checkpoint minus the final one."),
         "backward_transfer": _float("accuracy", "Final accuracy minus that right after the task was learned."),
         "plasticity": _float("accuracy", "Accuracy right after the task was learned minus the base's."),
     },

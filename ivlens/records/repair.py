@@ -105,8 +105,8 @@ class Repair(Record):
 
         Returns:
             model, role, accuracy, of_base (accuracy relative to the base's), of_tuned (relative to the tuned model's),
-            gain over the tuned model with its 95% interval (gain_low, gain_high), lost against the base with its
-            interval (lost_low, lost_high), and n, the number of prompts.
+            gain over the tuned model with its 95% interval (gain_low, gain_high), forgetting against the base with its
+            interval (forgetting_low, forgetting_high), and n, the number of prompts.
 
         Example:
             >>> repaired.gains().query("model == 'tuned'")["gain"].tolist()
@@ -143,7 +143,8 @@ class Repair(Record):
         return {
             "model": self.models[index], **of, "accuracy": accuracy,
             "of_base": _ratio(accuracy, of_base), "of_tuned": _ratio(accuracy, of_tuned),
-            **_columns("gain", paired_drop(own, tuned)), **_columns("lost", paired_drop(base, own)), "n": len(own),
+            **_columns("gain", paired_drop(own, tuned)), **_columns("forgetting", paired_drop(base, own)),
+            "n": len(own),
         }  # fmt: skip
 
     def trials_frame(self) -> pd.DataFrame:

@@ -156,8 +156,9 @@ class Task:
                 True where the task has instructions, else False. An example's own instruction stands in place of the
                 task's, but not of your text. The labels belong to the instruction: without it they are Input and
                 Output.
-            format: "labelled", "plain", "qa", "chat", a ``Chat``, or a callable from Turns to text, after which answers
-                follow a space unless it ends in whitespace.
+            format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat``
+                has its settings; a callable from Turns to text writes prompts in a way of your own, after which answers
+                follow a space unless the text ends in whitespace.
             corruption: None, "no-instruction", "other-instruction" or "shuffled-labels"; the answers stay those of
                 this task.
             seed: seed of queries and demonstrations, which are the same for all other options, so that clean and

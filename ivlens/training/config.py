@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from ..checks import Between, Count, Natural, NotNegative, Seed, checked
-from ..errors import ArgumentError, one_of
+from ..errors import ArgumentError, few, one_of
 from .objective import remaining
 from .term import Need, Term
 from .terms import (
@@ -80,15 +80,24 @@ class Guidance:
         return cls(tuple(_with_options(term, given) for term in PRESETS[name]))
 
     @checked
-    def scaled(self, factor: NotNegative) -> "Guidance":
+    def scaled(self, factor: NotNegative = 1.0) -> "Guidance":
         """The same combination with every term's weights times ``factor``.
 
         Args:
-            factor: factor of the weights.
+            factor: factor of the weights of all terms.
 
         Returns:
             The guidance.
+
+        Raises:
+            ArgumentError: another factor than 1 where no term has a weight.
+
+        Example:
+            >>> iv.Guidance.preset("l2-strong").scaled(0.1).terms[0]
+            L2ToBase(weight=300.0)
         """
+        if factor != 1 and not any(term.weights for term in self):
+            raise ArgumentError("guidance with weights, to multiply", few([type(term).__name__ for term in self]))
         return Guidance(tuple(term.scaled(factor) for term in self.terms))
 
     @property

@@ -18,7 +18,7 @@ class ContinualConfig:
 
     Args:
         training: how each task is trained; with LoRA each has updates of its own, which are merged after it.
-        epochs: times that a task's training prompts are seen (None: ``training.steps`` steps for each task).
+        epochs: times that a task's training prompts are seen (None: the training's number of steps instead).
         n_train: training prompts of a task, at most as many as its split has (None: all).
         n_test: test prompts of each ability, at most as many as the split has.
         shots: demonstrations in prompts of new tasks, in training and in tests.
@@ -31,7 +31,8 @@ class ContinualConfig:
         measure_after: when all abilities are measured: after "each" task, or only after the "last" one. The base and
             each new task right after it was learned are measured in both cases.
         layer: the layer at which hidden states are compared with vectors (None: the middle one).
-        format: how prompts are written: "labelled", "plain", "qa", "chat", or a ``Chat``.
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat`` has
+            its settings.
 
     Raises:
         ArgumentError: naming the field that is outside its values.

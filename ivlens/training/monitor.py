@@ -65,8 +65,8 @@ class Ability:
             n: number of prompts, at most.
             vector: the base's instruction vector.
             shots: demonstrations in a prompt.
-            format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template, whose
-                settings a ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
+            format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A
+                ``Chat`` has its settings; a callable writes prompts in a way of your own (``Task.prompts``).
             tokenizer: for "chat".
         """
         if isinstance(what, Ability):

@@ -71,8 +71,8 @@ def rehearsal_prompts(
         task: the task to learn, whose inputs are used.
         others: tasks whose instructions are used, in every paraphrase.
         split: the split of ``task`` that the inputs come from.
-        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template, whose settings
-            a ``Chat`` has. A callable writes them in a way of your own (``Task.prompts``).
+        format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat``
+            has its settings; a callable writes prompts in a way of your own (``Task.prompts``).
         tokenizer: for "chat".
 
     Returns:

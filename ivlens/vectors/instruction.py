@@ -179,8 +179,8 @@ def instruction_vector(
         model: the model that the means were computed on.
         source: effects, which keep the means that they were measured with, or means.
         heads: the heads to sum, as (layer, head); None for the ``k`` heads of largest average effect.
-        k: how many of the strongest heads are summed (None: 20; of a race, as many as it was for). It does not count
-            where ``heads`` are given.
+        k: how many of the strongest heads are summed (None: 20, or as many as a race was for). It does not count where
+            ``heads`` are given.
 
     Returns:
         The vector, [d_model], with each head's part.

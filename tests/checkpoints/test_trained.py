@@ -62,3 +62,5 @@ def test_another_task_on_top_is_forgetting_and_plasticity(tiny_hf: Any, tiny_tok
     assert sequence.loc["shift-5", "plasticity"] > 0.7
     after = matrix.loc["on top", "shift-1"] - matrix.loc["again", "shift-1"]
     assert sequence.loc["shift-1", "backward_transfer"] == pytest.approx(after)
+    best = matrix["shift-1"].iloc[:-1].max()
+    assert sequence.loc["shift-1", "fall_from_best"] == pytest.approx(best - matrix["shift-1"].iloc[-1])

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from ivlens import cli
+from ivlens import Guidance, cli
 from ivlens.cli import names, options
 from ivlens.cli.loading import given
 from ivlens.cli.parser import OTHER_NAMES, build_parser
+from ivlens.cli.training import training_config
 from ivlens.cli.verbs import VERBS
 from ivlens.models import PACKAGED
+from ivlens.training import L2ToBase
 
 PACKAGE = Path(cli.__file__).parents[1]
 # for each verb that has options of Python's, the least that it must be given
@@ -255,7 +257,13 @@ def test_a_closed_set_of_values_is_in_the_help_and_refused_by_the_parser(
 def test_help_is_in_the_words_of_its_readers(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No value, name or quotation of Python's, but for the functions in the titles of groups, and sites as typed."""
     text = re.sub(r"\(\S+ in Python\)|\b(?:resid_(?:pre|post)|attn_out)\b", "", shown_help(verb, capsys))
-    assert re.findall(r"\b(?:None|True|False|cells?)\b|``|\"|\bsee \w+\.|\b[a-z]+_[a-z_]+|[a-z]+\(", text) == []
+    assert (
+        re.findall(
+            r"\b(?:None|True|False|Chat|callable|cells?)\b|``|\"|\b(?:see \w+|training)\.|\b[a-z]+_[a-z_]+|[a-z]+\(",
+            text,
+        )
+        == []
+    )
 
 
 def shown_help(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -272,6 +280,13 @@ def test_an_option_of_another_name_reaches_its_parameter() -> None:
     found = build_parser(words).parse_args(words)
     assert given(found, "Guidance.preset") == {"layer": 3, "scale": None}
     assert given(found, "TrainingConfig")["layers"] == (1, 2)
+
+
+def test_the_weights_of_a_preset_are_multiplied() -> None:
+    words = [*LEAST["train"].split(), "--guidance-factor", "0.1"]
+    assert training_config(build_parser(["train", *words]).parse_args(["train", *words])).guidance == Guidance(
+        (L2ToBase(300.0),)
+    )
 
 
 def test_lists_are_numbers_with_commas_and_ranges() -> None:

@@ -168,6 +168,9 @@ def test_scaled_multiplies_every_weight_and_nothing_else() -> None:
     assert Guidance.preset("fv").scaled(0.5).terms == (
         replace(PRESETS["fv"].terms[0], last=10.0, answer=0.05), replace(PRESETS["fv"].terms[1], weight=0.5)
     )  # fmt: skip
+    assert Guidance.preset("plain").scaled() == Guidance()
+    with pytest.raises(ArgumentError, match="guidance with weights, to multiply; got FrozenLayers"):
+        Guidance.preset("freeze-lower").scaled(0.5)
     assert Guidance.preset("guided").scaled(3.0).terms == (
         PRESETS["guided"].terms[0], Rehearsal(3.0, batch_size=2), L2ToBase(3000.0)
     )  # fmt: skip

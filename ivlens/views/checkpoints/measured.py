@@ -91,8 +91,8 @@ TABLES: dict[str, dict[str, Measure]] = {
     },
 }
 HEADS = {"heads_gained": "heads gained", "heads_lost": "heads lost"}  # lists, beside the heads' measures
-SEQUENCE = {"base": percent_text, "final": percent_text, "forgetting": points_text, "backward_transfer": points_text,
-            "plasticity": points_text}  # fmt: skip
+SEQUENCE = {"base": percent_text, "final": percent_text, "fall_from_best": points_text,
+            "backward_transfer": points_text, "plasticity": points_text}  # fmt: skip
 
 
 def measured_tables(comparison: CheckpointComparison) -> list[Body]:

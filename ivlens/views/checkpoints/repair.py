@@ -165,7 +165,7 @@ def repair_headline(repair: Repair) -> str:
 def forgotten_frame(repair: Repair) -> pd.DataFrame:
     """Accuracy of base, tuned and repaired model on each old task, and what was lost and came back."""
     frame = _by_model(repair, (KEEP, OTHER))
-    lost = _intervals(_rows(repair, TUNED, (KEEP, OTHER)), "lost")
+    lost = _intervals(_rows(repair, TUNED, (KEEP, OTHER)), "forgetting")
     returned = _intervals(_rows(repair, REPAIRED, (KEEP, OTHER)), "gain")
     return frame.assign(lost=lost, returned=returned)
 
