@@ -1,22 +1,28 @@
 """Frontiers of what is kept against what is learned, the area under them, and what is chosen by it on the trials."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .config import ALWAYS, METHODS, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line
 
+Kept = Literal["retained", "still_right"]  # of a point: what is kept of old tasks, relative to the base
 LEARNED = 0.95  # of what the best plain training gained, which a method's chosen strength has to gain
 
 
 class Point(NamedTuple):
-    """What a run learned and kept: accuracies at its end, and the base's; ``after``: of new tasks right after each."""
+    """What a run learned and kept: accuracies at its end, and the base's; ``after``: of new tasks right after each.
+
+    ``still_right`` is the share that is answered at the end of the prompts of old tasks that the base answers: what is
+    newly right elsewhere does not make up for what is lost, as it does in ``kept``.
+    """
 
     learned: float
     kept: float
     base_learned: float
     base_kept: float
     after: float
+    still_right: float
 
     @property
     def gained(self) -> float:
@@ -44,30 +50,43 @@ def point(line: Line) -> Point | None:
     for row in rows:  # in the order of the stages: a task is first measured before all, then after its own
         if row["role"] == "new" and row["stage"] > 0:
             after.setdefault(row["ability"], row["accuracy"])
-    return Point(mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0), sum(after.values()) / len(after))
+    learned, kept, base_learned, base_kept = mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0)
+    return Point(
+        learned, kept, base_learned, base_kept, sum(after.values()) / len(after),
+        _still_right(*("".join(row["correct"] for row in rows if (row["role"], row["stage"]) == ("keep", stage))
+                       for stage in (0, end))),
+    )  # fmt: skip
 
 
-def area(points: Iterable[Point | None]) -> float:
+def _still_right(base: str, end: str) -> float:
+    """Of the prompts that the base answers, "1" in ``base``, the share that is answered at the end, too."""
+    answered = [after == "1" for before, after in zip(base, end, strict=True) if before == "1"]
+    return sum(answered) / len(answered) if answered else float("nan")
+
+
+def area(points: Iterable[Point | None], measure: Kept = "retained") -> float:
     """The area under the frontier of these points, about from 0 to 1.
 
     At each share of the new tasks that is to be learned, it is the largest share of the old ones that any point keeps
-    which learned as much; where no point did, it is 0.
+    which learned as much, by this measure; where no point did, it is 0.
     """
     total, highest, right = 0.0, 0.0, 0.0
     for each in sorted((each for each in points if each is not None), key=lambda each: -each.gained):
         total += (right - each.gained) * highest
-        highest, right = max(highest, each.retained), each.gained
+        highest, right = max(highest, getattr(each, measure)), each.gained
     return total + right * highest
 
 
-def areas(lines: Mapping[Run, Line], part: str, regime: str, method: str) -> dict[tuple[int, int], float]:
+def areas(
+    lines: Mapping[Run, Line], part: str, regime: str, method: str, measure: Kept = "retained"
+) -> dict[tuple[int, int], float]:
     """The area of a method in each pair of order and seed in which it ran at all its strengths."""
     groups: dict[tuple[int, int], list[Point | None]] = {}
     for run, line in lines.items():
         if (run.part, run.regime, run.method) == (part, regime, method):
             groups.setdefault((run.order, run.seed), []).append(point(line))
     whole = len(METHODS[method].strengths)
-    return {pair: area(points) for pair, points in groups.items() if len(points) == whole}
+    return {pair: area(points, measure) for pair, points in groups.items() if len(points) == whole}
 
 
 def ranked(lines: Mapping[Run, Line], regimes: Sequence[str], methods: Iterable[str]) -> list[tuple[str, float]]:

@@ -29,18 +29,19 @@ class Trainer:
     def __init__(self, config: StudyConfig, device: str) -> None:
         self.config = config
         self.model = only_hooked(load_model(config.source, device=device), "training")
-        self.earlier: dict[tuple[str, int], ContinualRun] = {}  # whose measures of the base serve again
+        self.earlier: dict[tuple[str, ...], ContinualRun] = {}  # by its tasks; its measures of the base serve again
         self.base = BaseWeights.of(self.model)
 
     def line(self, run: Run) -> Line:
         """What a run learned and kept: a row for each ability before and after."""
         began = time.perf_counter()
         new, old = self.config.tasks(run)
+        names = tuple(task.name for task in (*new, *old))
         training = self.config.training(run)
         settings = ContinualConfig(training, n_test=self.config.n_test, vectors=False, measure_after="last")
         try:
-            found = continual(self.model, new, settings, keep=old, like=self.earlier.get((run.part, run.order)))
-            self.earlier[run.part, run.order] = found
+            found = continual(self.model, new, settings, keep=old, like=self.earlier.get(names))
+            self.earlier[names] = found
             measured, why = found.measured, ""
         except RecordError as error:
             if not error.expected.startswith("a finite loss"):

@@ -1,7 +1,10 @@
 """The study of guidance: what each method keeps against what it learns, in four regimes; tables and the picture."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from math import isnan
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import torch
@@ -10,14 +13,14 @@ from ivlens import RecordError, views
 from ivlens.stats import NOTHING, ROUNDING, Interval, standard_error, t_interval
 
 from ..pages import with_error, write_tables
-from .choice import Point, areas, chosen_strength, finalists, point, ranked
+from .choice import Kept, Point, areas, chosen_strength, finalists, point, ranked
 from .config import ALWAYS, GEMMA, METHODS, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line, read, records_file
 
 BASELINES = ("l2", "interpolate")
-SHOWN = {"after": "right after", "learned": "learned", "kept": "kept"}  # of a point: the columns' titles
+SHOWN = {"after": "right after", "learned": "learned", "kept": "kept", "still_right": "still right"}  # of a point
 FEWEST = 3  # pairs of order and seed from which an interval is given
-MEASURES = ("learned", "kept")  # whose differences from l2 are told
+MEASURES = ("learned", "kept", "still_right")  # whose differences from l2 are given
 COMMAND = "python -m figures.continual"
 
 
@@ -75,6 +78,7 @@ def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
             "regime": regime, "method": method, "strength": strength, "learned": _mean(learned),
             "learned_error": standard_error(learned), "kept": _mean(kept), "kept_error": standard_error(kept),
             "base_kept": _mean([each.base_kept for each in found]), "retained": _mean([e.retained for e in found]),
+            "still_right": _mean([each.still_right for each in found]),
             "chosen": strength == chosen_strength(lines, regime, method), "runs": len(points),
             "stopped": len(points) - len(found),
         })  # fmt: skip
@@ -92,7 +96,7 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         }  # fmt: skip
         row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
         for name in MEASURES:
-            row[f"{name}, minus l2"] = "" if method == "l2" else _in_words(_minus_l2(name, own, l2))
+            row[f"{SHOWN[name]}, minus l2"] = "" if method == "l2" else _in_words(_minus_l2(name, own, l2))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -100,9 +104,9 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
 def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:
     """One row per regime, method and measure: the paired difference from l2's, where its interval is known."""
     return [
-        {"panel": regime, "name": method, "measure": name, **difference._asdict()}
+        {"panel": regime, "name": method, "measure": SHOWN[name], **difference._asdict()}
         for regime, method, own, l2 in _beside_l2(lines) if method != "l2" for name in MEASURES
-        if (difference := _minus_l2(name, own, l2)).low == difference.low
+        if not isnan((difference := _minus_l2(name, own, l2)).low)
     ]  # fmt: skip
 
 
@@ -147,20 +151,33 @@ def _shown(finals: pd.DataFrame) -> pd.DataFrame:
         ]
         for name in ("learned", "kept")
     }
-    columns = ["regime", "method", "strength", "learned", "kept", "base_kept", "retained", "chosen", "runs", "stopped"]
-    return finals.assign(**pairs)[columns].round(2).rename(columns={"base_kept": "base"})
+    columns = [
+        "regime",
+        "method",
+        "strength",
+        "learned",
+        "kept",
+        "base_kept",
+        "retained",
+        "still_right",
+        "chosen",
+        "runs",
+    ]
+    shown = finals.assign(**pairs)[[*columns, "stopped"]].round(2)
+    return shown.rename(columns={"base_kept": "base", "still_right": "still right"})
 
 
 def areas_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
-    """One row per regime and method that ran at all strengths: the area, its paired difference from the baselines'."""
+    """One row per measure, regime and method that ran at all strengths: the area, and its paired differences."""
     rows = []
-    for regime, method in _in_final(lines):
-        own = areas(lines, "final", regime, method)
-        if not own:
+    for measure, (regime, method) in product(get_args(Kept), _in_final(lines)):
+        own = areas(lines, "final", regime, method, measure)
+        if len(own) < FEWEST:
             continue
-        row = {"regime": regime, "method": method, "area": f"{_mean(own.values()):.3f}", "pairs": len(own)}
+        row = {"of what is": measure.replace("_", " "), "regime": regime, "method": method}
+        row |= {"area": f"{_mean(own.values()):.3f}", "pairs": len(own)}
         for other in BASELINES:
-            theirs = areas(lines, "final", regime, other)
+            theirs = areas(lines, "final", regime, other, measure)
             row[f"minus {other}"] = "" if method == other else _in_words(_difference(own, theirs))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -186,7 +203,9 @@ def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, 
 
 def _in_words(difference: Interval) -> str:
     mean, low, high = difference
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]".replace(" [+nan, +nan]", "").replace("+nan", "")
+    if isnan(mean):
+        return ""
+    return f"{mean:+.3f}" if isnan(low) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:

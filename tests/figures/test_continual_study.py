@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def trials(config: StudyConfig) -> list[Run]:
 
 
 def at(gained: float, retained: float) -> choice.Point:
-    return choice.Point(gained, retained, 0.0, 1.0, gained)
+    return choice.Point(gained, retained, 0.0, 1.0, gained, still_right=retained / 2)
 
 
 @pytest.mark.parametrize(("points", "expected"), [
@@ -140,11 +141,15 @@ def at(gained: float, retained: float) -> choice.Point:
 ])  # fmt: skip
 def test_the_area_is_that_under_the_best_points(points: Any, expected: float) -> None:
     assert choice.area(points) == pytest.approx(expected)
+    assert choice.area(points, "still_right") == pytest.approx(expected / 2)
 
 
 def line(run: Run, learned: float, kept: float, config: StudyConfig) -> dict[str, Any]:
-    values = ((0, "new", 0.0), (0, "keep", 0.8), (1, "new", learned), (1, "keep", kept))
-    rows = [{"stage": stage, "role": role, "ability": role, "accuracy": value} for stage, role, value in values]
+    values = ((0, "new", 0.0, "00"), (0, "keep", 0.8, "1110"), (1, "new", learned, "11"), (1, "keep", kept, "1011"))
+    rows = [
+        {"stage": stage, "role": role, "ability": role, "accuracy": value, "correct": correct}
+        for stage, role, value, correct in values
+    ]
     return {"run": run._asdict(), "key": key_of(run, config), "rows": rows, "stopped": ""}
 
 
@@ -166,12 +171,38 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     assert [image.name for image in images] == ["continual.html", "differences.html"]
     assert all(image.is_file() for image in images)
     chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
-    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.75 | 3 |" in chosen
+    assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.67 ± 0.00 | 0.75 | 3 |" in chosen
     assert "+0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in chosen  # of plain
     assert "| -0.070 | +0.100 |" in chosen  # of interpolation, the same in all pairs
-    assert "+0.000 [+0.000, +0.000]" not in areas
+    assert "| retained | mild | interpolate |" in areas
+    assert (
+        "| still right | mild | interpolate | 0.600 | 3 | -0.047 |  |" in areas
+    )  # .9 and .97 of 2/3, equal in all pairs
     assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")
     assert points.count("\n") == 1 + 16
+
+
+@pytest.mark.parametrize(("learned", "kept", "chosen"), [
+    ((0.99, 0.96, 0.94, 0.5), (0.5, 0.7, 0.8, 0.8), 0.3), ((0.9, 0.94, 0.93, 0.5), (0.5, 0.6, 0.7, 0.8), 0.3),
+])  # fmt: skip
+def test_of_what_learns_enough_the_strength_that_keeps_most_is_chosen_else_what_learns_most(
+    config: StudyConfig, learned: Any, kept: Any, chosen: float
+) -> None:
+    plain, l2 = ([run for run in trials(config) if run.method == name] for name in ("plain", "l2"))
+    lines = {run: line(run, 1.0, 0.1, config) for run in plain}
+    lines |= {run: line(run, *values, config) for run, *values in zip(l2, learned, kept, strict=True)}
+    assert choice.chosen_strength(lines, "mild", "l2") == chosen
+
+
+def test_old_examples_are_tried_on_and_never_among_the_finalists(config: StudyConfig) -> None:
+    names = (*ALWAYS, "replay", "freeze-middle", "kl")
+    several = replace(config, methods=names, regimes=("destructive", "mild"), screening=("destructive",), halved=2)
+    worth = dict(zip(names, (0.5, 0.9, 0.4, 0.8, 0.7, 0.6), strict=True))
+    lines: dict[Run, Any] = {}
+    for run in filter(None, choice.in_order(lambda: lines, several)):
+        lines[run] = line(run, 1.0, 0.8 * worth[run.method], several)
+    assert choice.halved(lines, several) == (*ALWAYS, "replay", "freeze-middle")
+    assert choice.finalists(lines, several) == (*ALWAYS, "freeze-middle")
 
 
 def test_without_finals_the_command_is_named(config: StudyConfig, tmp_path: Path) -> None:
