@@ -13,8 +13,8 @@ from sequences import made_up_sequence
 
 def test_measures_of_the_whole_sequence() -> None:
     found = made_up_sequence().summary().set_index("measure")
-    after = {"AP": 0.875, "FP": 0.625, "kept": 0.5, "retained": 0.5, "GP": 0.0, "IP": 1.0}
-    before = {"AP": 0.125, "FP": 0.875, "kept": 1.0, "retained": 1.0, "GP": 0.25, "IP": 0.5}
+    after = {"AP": 0.875, "FP": 0.625, "kept": 0.5, "retained": 0.5, "still right": 0.5, "GP": 0.0, "IP": 1.0}
+    before = {"AP": 0.125, "FP": 0.875, "kept": 1.0, "retained": 1.0, "still right": 1.0, "GP": 0.25, "IP": 0.5}
     after |= {"instruction probability": 0.25, "knowledge probability": 0.125, "cosine": 0.8, "norm_ratio": 1.2}
     before |= {"instruction probability": 0.5, "knowledge probability": 0.25, "cosine": 1.0, "norm_ratio": 1.0}
     for name in after:
@@ -34,6 +34,23 @@ def test_the_change_from_ap_to_fp_is_paired_prompt_by_prompt() -> None:
     run = replace(run, measured=tuple(row | {"scores": half} for row in run.measured))
     low, high = run.summary().set_index("measure").loc["FP", ["low", "high"]]
     assert -0.03 < low < 0 < high < 0.03
+
+
+def test_what_is_newly_right_does_not_make_up_for_what_is_lost() -> None:
+    run = made_up_sequence()
+    answers = {0: "1100", 2: "0110"}
+    rows = [
+        row | ({"correct": answers[row["stage"]], "scores": [float(each) for each in answers[row["stage"]]]}
+               if row["role"] == "keep" and row["stage"] in answers else {})
+        for row in run.measured
+    ]  # fmt: skip
+    found = replace(run, measured=tuple(rows)).summary().set_index("measure")
+    assert found.loc["retained", "after"] == 1.0
+    assert found.loc["still right", ["after", "change"]].tolist() == [0.5, -0.5]
+    low, high = found.loc["still right", ["low", "high"]]
+    assert (low, high) == pytest.approx([bound - 1 for bound in iv.stats.wilson_interval(1, 2)])
+    none = [row | ({"correct": "0000"} if row["role"] == "keep" else {}) for row in run.measured]
+    assert "still right" not in replace(run, measured=tuple(none)).summary()["measure"].tolist()
 
 
 def test_curves_have_the_tasks_learned_so_far() -> None:
@@ -93,7 +110,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_runs_side_by_side() -> None:
     frame = iv.compare_sequences({"plain": made_up_sequence(), "again": made_up_sequence()})
     assert frame["run"].tolist() == ["plain", "again"]
-    assert frame["retained"].tolist() == [0.5, 0.5]
+    assert frame["retained"].tolist() == frame["still_right"].tolist() == [0.5, 0.5]
 
 
 def test_variants_are_compared_with_the_first_of_their_seed() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from ivlens.records.continual import still_right
+
 from .config import ALWAYS, METHODS, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line
 
@@ -50,18 +52,14 @@ def point(line: Line) -> Point | None:
     for row in rows:  # in the order of the stages: a task is first measured before all, then after its own
         if row["role"] == "new" and row["stage"] > 0:
             after.setdefault(row["ability"], row["accuracy"])
-    learned, kept, base_learned, base_kept = mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0)
+    answers = (
+        "".join(row["correct"] for row in rows if (row["role"], row["stage"]) == ("keep", stage)) for stage in (0, end)
+    )
+    right, n = still_right(*answers)
     return Point(
-        learned, kept, base_learned, base_kept, sum(after.values()) / len(after),
-        _still_right(*("".join(row["correct"] for row in rows if (row["role"], row["stage"]) == ("keep", stage))
-                       for stage in (0, end))),
+        mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0), sum(after.values()) / len(after),
+        right / n if n else float("nan"),
     )  # fmt: skip
-
-
-def _still_right(base: str, end: str) -> float:
-    """Of the prompts that the base answers, "1" in ``base``, the share that is answered at the end, too."""
-    answered = [after == "1" for before, after in zip(base, end, strict=True) if before == "1"]
-    return sum(answered) / len(answered) if answered else float("nan")
 
 
 def area(points: Iterable[Point | None], measure: Kept = "retained") -> float:

@@ -223,7 +223,8 @@ ONLY_OF_SOME = {*OF_VECTORS, "forgetting", "forgetting_low", "forgetting_high"}
 STAGE = _int("tasks", "How many tasks of the sequence were learned before it was measured; 0 is the base.")
 CONTINUAL_MEASURE = _text(
     '"learned", the tasks learned so far; "AP" and "FP", tasks of the sequence right after each and at the end; "kept" '
-    'and "retained", old abilities, and relative to the base; "GP" and "IP", general abilities without and with '
+    'and "retained", old abilities, and relative to the base; "still right", of their prompts that the base answers; '
+    '"GP" and "IP", general abilities without and with '
     "demonstrations; the probabilities of answers with and without an instruction; or a measure of vectors."
 )
 
@@ -570,6 +571,9 @@ FRAMES: dict[str, dict[str, Column]] = {
         "FP": _float("0 to 1", "The same at the end of the sequence."),
         "kept": _float("0 to 1", "Mean score on old abilities at the end."),
         "retained": _float("ratio", "That relative to the base's."),
+        "still_right": _float(
+            "0 to 1", "Share answered at the end of the old abilities' prompts that the base answers."
+        ),
         "GP": _float("0 to 1", "Mean score on general abilities without demonstrations, at the end."),
         "IP": _float("0 to 1", "The same with demonstrations."),
         "kept_change": _float("0 to 1", "Kept minus the base's score on the same abilities."),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import checked
-from ..stats import Interval, change_over_tasks, mean_over_tasks, ratio_over_tasks
+from ..stats import Interval, change_over_tasks, mean_over_tasks, ratio_over_tasks, wilson_interval
 from ..vocabulary import ContinualRole
 from .html import block, frame_table
 from .store import Record
@@ -100,9 +100,11 @@ class ContinualRun(Record):
 
         AP is the score on each new task right after it was learned, beside the base's; FP that on the same tasks at the
         end, beside AP, so that its change is minus what the papers call Forget; "kept" is the score on old abilities at
-        the end, beside the base's, and "retained" that relative to the base's. GP and IP are the scores on general
+        the end, beside the base's, and "retained" that relative to the base's; "still right" is the share that is
+        answered at the end of the old abilities' prompts that the base answers, so that what is newly right does not
+        make up for what is lost (Wilson interval). GP and IP are the scores on general
         abilities without and with demonstrations; the probabilities are those of the answer to old abilities, with and
-        without their instruction (arXiv 2406.12227, 2502.11019). Intervals are 95% bootstraps over prompts.
+        without their instruction (arXiv 2406.12227, 2502.11019). Other intervals are 95% bootstraps over prompts.
         """
         end = self.stages
         learned = self.tasks[:end]
@@ -115,9 +117,20 @@ class ContinualRun(Record):
             rows.append(_row(name, before, after))
             if name == "kept":
                 ratio = ratio_over_tasks(after, before) if after else None
-                rows.append({**_row("retained", before, after), **_change(1.0, ratio)})
+                rows += [{**_row("retained", before, after), **_change(1.0, ratio)}, self._still_right(end)]
         found = [row for row in rows if row["tasks"]]
         return pd.DataFrame([*found, *self._of_vectors(end)], columns=COLUMNS)
+
+    def _still_right(self, end: int) -> dict[str, Any]:
+        """Of the prompts of old abilities that the base answers, the share that is answered after ``end`` tasks."""
+        before, after = (
+            {row["ability"]: row["correct"] for row in self.measured if (row["role"], row["stage"]) == ("keep", stage)}
+            for stage in (0, end)
+        )
+        answered = [name for name in after if "1" in before[name]]
+        right, n = still_right(*("".join(each[name] for name in answered) for each in (before, after)))
+        share = Interval(right / n, *wilson_interval(right, n)) if n else None
+        return {"measure": "still right", **_change(1.0, share), "tasks": len(answered)}
 
     def _of_vectors(self, end: int) -> list[dict[str, Any]]:
         """Means over old abilities of their vectors' measures."""
@@ -164,6 +177,12 @@ class ContinualRun(Record):
         return block("ContinualRun", shown, frame_table(self.summary()))
 
 
+def still_right(before: str, after: str) -> tuple[int, int]:
+    """How many prompts are right in both, and how many before: 1 for a right answer to a prompt, 0 for a wrong one."""
+    both = [now == "1" for earlier, now in zip(before, after, strict=True) if earlier == "1"]
+    return sum(both), len(both)
+
+
 @checked
 def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
     """One row per run: what was learned, kept and known in general at the end of its sequence.
@@ -172,8 +191,8 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
         runs: by their names.
 
     Returns:
-        The columns run, AP, FP, kept, retained, GP and IP, as ``ContinualRun.summary`` has them at the end; and
-        kept_change, what kept gained on the base, with its 95% interval, kept_low and kept_high.
+        The columns run, AP, FP, kept, retained, still_right, GP and IP, as ``ContinualRun.summary`` has them at the
+        end; and kept_change, what kept gained on the base, with its 95% interval, kept_low and kept_high.
 
     Example:
         >>> iv.compare_sequences({"plain": sequence})["run"].tolist()
@@ -183,7 +202,8 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
     for name, run in runs.items():
         after = run.summary().set_index("measure")
         row: dict[str, Any] = {"run": name}
-        row |= {each: after["after"].get(each, float("nan")) for each in ("AP", "FP", "kept", "retained", "GP", "IP")}
+        named = ("AP", "FP", "kept", "retained", "still right", "GP", "IP")
+        row |= {each.replace(" ", "_"): after["after"].get(each, float("nan")) for each in named}
         row |= {f"kept_{name}": after[name].get("kept", float("nan")) for name in ("change", "low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)
