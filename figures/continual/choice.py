@@ -16,7 +16,8 @@ class Point(NamedTuple):
     """What a run learned and kept: accuracies at its end, and the base's; ``after``: of new tasks right after each.
 
     ``still_right`` is the share that is answered at the end of the prompts of old tasks that the base answers: what is
-    newly right elsewhere does not make up for what is lost, as it does in ``kept``.
+    newly right elsewhere does not make up for what is lost, as it does in ``kept``. ``changes``: of the accuracy on
+    each old task.
     """
 
     learned: float
@@ -25,6 +26,7 @@ class Point(NamedTuple):
     base_kept: float
     after: float
     still_right: float
+    changes: Mapping[str, float]
 
     @property
     def gained(self) -> float:
@@ -52,13 +54,13 @@ def point(line: Line) -> Point | None:
     for row in rows:  # in the order of the stages: a task is first measured before all, then after its own
         if row["role"] == "new" and row["stage"] > 0:
             after.setdefault(row["ability"], row["accuracy"])
-    answers = (
-        "".join(row["correct"] for row in rows if (row["role"], row["stage"]) == ("keep", stage)) for stage in (0, end)
+    base, last = (
+        {row["ability"]: row for row in rows if (row["role"], row["stage"]) == ("keep", stage)} for stage in (0, end)
     )
-    right, n = still_right(*answers)
+    right, n = still_right(*("".join(each[ability]["correct"] for ability in base) for each in (base, last)))
     return Point(
         mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0), sum(after.values()) / len(after),
-        right / n if n else float("nan"),
+        right / n if n else float("nan"), {name: last[name]["accuracy"] - base[name]["accuracy"] for name in base},
     )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     finals = points_table(lines)
     tables = [chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)]
     gemma = read(records_file(folder, GEMMA), GEMMA) if config != GEMMA else {}
-    tables += [table for table in (chosen_table(gemma), trials_table(gemma, GEMMA)) if len(table)]
+    tables += [chosen_table(gemma), trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma)]
+    tables = [table for table in tables if len(table)]
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *tables)]
 
 
@@ -56,7 +57,7 @@ def _pictures(lines: Mapping[Run, Line], finals: pd.DataFrame, folder: Path, kin
     paths = [views.save_figure(scatter, folder / f"continual.{kind}")]
     if differences := differences_from_l2(lines):
         figure = views.difference_intervals(
-            pd.DataFrame(differences), title="Accuracy at the end, minus that with l2",
+            pd.DataFrame(differences), title="At the end of the sequence, minus what l2 has",
             facts="at the strengths that the trials chose; right of 0: more than l2; 95% intervals",
         )  # fmt: skip
         paths.append(views.save_figure(figure, folder / f"differences.{kind}"))
@@ -98,6 +99,15 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         for name in MEASURES:
             row[f"{SHOWN[name]}, minus l2"] = "" if method == "l2" else _in_words(_minus_l2(name, own, l2))
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def old_tasks_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime and method at the strength that its trials chose: the change of accuracy on each old task."""
+    rows = []
+    for regime, method, own, _ in _beside_l2(lines):
+        changes = pd.DataFrame([each.changes for each in own.values()]).mean()
+        rows.append({"regime": regime, "method": method, **changes.map("{:+.2f}".format)})
     return pd.DataFrame(rows)
 
 

@@ -121,8 +121,9 @@ SCORING = Argument(
     "greedy decoding gives an accepted answer)",
 )
 PRESETS = (  # written out: help imports no torch
-    *("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "replay", "guided", "self-rehearsal"),
-    *("ewc", "ewc-own", "o-lora", "freeze-lower", "freeze-middle", "average", "interpolate", "preventative"),
+    *("plain", "iv", "fv", "fv-code", "kl", "l2", "l2-strong", "rehearsal", "rehearsal-l2", "replay", "guided"),
+    *("self-rehearsal", "ewc", "ewc-own", "o-lora", "freeze-lower", "freeze-middle"),
+    *("average", "interpolate", "preventative"),
 )
 GUIDANCE = Argument(
     "--guidance",

@@ -63,8 +63,8 @@ class Guidance:
         """A named combination of terms, with another layer or scale of the vector where given.
 
         Args:
-            name: plain, iv, fv, fv-code, kl, l2, l2-strong, rehearsal, replay, guided, or a rival (see ``PRESETS``).
-                "fv" has the formulas of arXiv 2502.11019, "fv-code" computes as its published code does.
+            name: plain, iv, fv, fv-code, kl, l2, l2-strong, rehearsal, rehearsal-l2, replay, guided, or a rival (see
+                ``PRESETS``). "fv" has the formulas of arXiv 2502.11019, "fv-code" computes as its published code does.
             layer: the layer at which the vector is added (None: the preset's).
             scale: how many times the vector is added (None: the preset's).
 
@@ -137,6 +137,8 @@ PRESETS = {
     # kept most without old data in figures/forgetting, and all of the base at a destructive rate in figures/continual
     "l2-strong": Guidance((L2ToBase(3000.0),)),
     "rehearsal": Guidance((Rehearsal(1.0),)),
+    # at the same pull, more of what the base answered is still right than with L2 alone: figures/continual
+    "rehearsal-l2": Guidance((Rehearsal(1.0), L2ToBase(3000.0))),
     "replay": Guidance((Replay(1.0),)),
     "guided": Guidance((
         ProgressiveVector("linear", handover=0.5, scale=2.0), Rehearsal(1.0, batch_size=2), L2ToBase(1000.0),

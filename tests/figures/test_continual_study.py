@@ -132,7 +132,7 @@ def trials(config: StudyConfig) -> list[Run]:
 
 
 def at(gained: float, retained: float) -> choice.Point:
-    return choice.Point(gained, retained, 0.0, 1.0, gained, still_right=retained / 2)
+    return choice.Point(gained, retained, 0.0, 1.0, gained, still_right=retained / 2, changes={})
 
 
 @pytest.mark.parametrize(("points", "expected"), [
@@ -170,7 +170,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     *images, tables = study.write(tmp_path, config, kind="html")
     assert [image.name for image in images] == ["continual.html", "differences.html"]
     assert all(image.is_file() for image in images)
-    chosen, areas, trials, points = tables.read_text().strip().split("\n\n")
+    chosen, areas, trials, points, old = tables.read_text().strip().split("\n\n")
     assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.67 ± 0.00 | 0.75 | 3 |" in chosen
     assert "+0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in chosen  # of plain
     assert "| -0.070 | +0.100 |" in chosen  # of interpolation, the same in all pairs
@@ -180,6 +180,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     )  # .9 and .97 of 2/3, equal in all pairs
     assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")
     assert points.count("\n") == 1 + 16
+    assert "| mild | l2 | -0.20 |" in old
 
 
 @pytest.mark.parametrize(("learned", "kept", "chosen"), [
