@@ -14,7 +14,7 @@ from ivlens.stats import NOTHING, ROUNDING, Interval, standard_error, t_interval
 
 from ..pages import with_error, write_tables
 from .choice import Kept, Point, areas, chosen_strength, finalists, point, ranked
-from .config import ALWAYS, GEMMA, METHODS, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .config import ALWAYS, GEMMA, METHODS, PULLS, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line, read, records_file
 
 BASELINES = ("l2", "interpolate")
@@ -40,6 +40,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     tables = [chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)]
     gemma = read(records_file(folder, GEMMA), GEMMA) if config != GEMMA else {}
     tables += [chosen_table(gemma), trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma)]
+    tables.append(same_pull_table(lines))
     tables = [table for table in tables if len(table)]
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *tables)]
 
@@ -111,6 +112,18 @@ def old_tasks_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def same_pull_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime, method that adds to l2, and pull at which both ran: the paired differences from l2."""
+    points, rows = _final_points(lines), []
+    adding = [(regime, method) for regime, method in _in_final(lines) if method.endswith(" + l2") or method == "guided"]
+    for (regime, method), pull in product(adding, PULLS):
+        own, l2 = (_at(points, regime, each, pull) for each in (method, "l2"))
+        if (pairs := len(own.keys() & l2.keys())) >= FEWEST:
+            differences = {f"{SHOWN[name]}, minus l2": _in_words(_minus_l2(name, own, l2)) for name in MEASURES}
+            rows.append({"regime": regime, "method": method, "pull": pull, "pairs": pairs, **differences})
+    return pd.DataFrame(rows)
+
+
 def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:
     """One row per regime, method and measure: the paired difference from l2's, where its interval is known."""
     return [
@@ -126,7 +139,7 @@ def _beside_l2(
     """Each regime and method, its points at the strength that its trials chose, and those of l2."""
     points = _final_points(lines)
     for regime, method in _in_final(lines):
-        own, l2 = (_at_chosen(lines, points, regime, each) for each in (method, "l2"))
+        own, l2 = (_at(points, regime, each, chosen_strength(lines, regime, each)) for each in (method, "l2"))
         if own:
             yield regime, method, own, l2
 
@@ -141,14 +154,13 @@ def _final_points(lines: Mapping[Run, Line]) -> dict[Run, Point | None]:
     return {run: point(line) for run, line in lines.items() if run.part == "final"}
 
 
-def _at_chosen(
-    lines: Mapping[Run, Line], points: Mapping[Run, Point | None], regime: str, method: str
+def _at(
+    points: Mapping[Run, Point | None], regime: str, method: str, strength: float | None
 ) -> dict[tuple[int, int], Point]:
-    """A method's points at the strength that the trials chose, by order and seed."""
-    at = regime, method, chosen_strength(lines, regime, method)
+    """A method's points at a strength, by order and seed."""
     return {
         (run.order, run.seed): each for run, each in points.items()
-        if each and (run.regime, run.method, run.strength) == at
+        if each and (run.regime, run.method, run.strength) == (regime, method, strength)
     }  # fmt: skip
 
 

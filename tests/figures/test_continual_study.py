@@ -195,6 +195,18 @@ def test_of_what_learns_enough_the_strength_that_keeps_most_is_chosen_else_what_
     assert choice.chosen_strength(lines, "mild", "l2") == chosen
 
 
+def test_what_adds_to_l2_is_compared_at_the_same_pull(config: StudyConfig) -> None:
+    lines = {}
+    for run in config.finals(["mild"], ["l2", "rehearsal + l2"], config.pairs):
+        more = 0.1 + 0.01 * run.seed if run.method != "l2" else 0.0
+        if run.strength != 0.8 or run.seed:  # of the strongest pull there are too few pairs
+            lines[run] = line(run, run.strength, 0.5 + more, config)
+    frame = study.same_pull_table(lines).set_index("pull")
+    assert frame.index.tolist() == [0.1, 0.3, 0.6]
+    assert frame.loc[0.3, "kept, minus l2"] == "+0.110 [+0.085, +0.135]"
+    assert frame["learned, minus l2"].tolist() == ["+0.000"] * 3  # the same in all pairs: no interval
+
+
 def test_old_examples_are_tried_on_and_never_among_the_finalists(config: StudyConfig) -> None:
     names = (*ALWAYS, "replay", "freeze-middle", "kl")
     several = replace(config, methods=names, regimes=("destructive", "mild"), screening=("destructive",), halved=2)
