@@ -93,7 +93,7 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path, monkeypat
     assert len(study.runs) == 8 * 3 * 3
     # the default is "l2" at the setting that the study chose; "fv" was another preset when it was run
     since = {"ewc", "ewc-own", "o-lora", "self-rehearsal", "freeze-lower", "freeze-middle"}
-    since |= {"average", "interpolate", "preventative", DEFAULT_PRESET, "fv", "fv-code"}
+    since |= {"average", "interpolate", "preventative", "rehearsal-l2", DEFAULT_PRESET, "fv", "fv-code"}
     studied = (PRESETS.keys() - since) | {"fv-before"}
     assert {method: len(settings) for method, settings in StudyConfig().settings.items()} == dict.fromkeys(studied, 4)
     readings = load_study(FORGETTING / "records" / "readings", READINGS)
