@@ -148,6 +148,8 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         options.add_argument(f"--{switch}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    # JupyterLab's current notebook is the one that has the focus, which a window nobody looks at need not get
+    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     try:
         yield driver
     finally:
