@@ -18,6 +18,7 @@ import pytest
 import ivlens as iv
 from ivlens.cli.parser import build_parser
 from ivlens.cli.training import training_config
+from ivlens.cli.verbs import VERBS
 from ivlens.models import HookedTransformer
 from ivlens.records.columns import FRAMES
 
@@ -90,6 +91,7 @@ def commands(path: Path) -> list[list[str]]:
 def test_every_command_parses_and_its_training_is_possible(path: Path) -> None:
     for words in commands(path):
         options = build_parser(words).parse_args(words)
+        assert options.verb is VERBS[words[0]]
         if words[0] in ("train", "continual"):
             training_config(options)
 

@@ -37,12 +37,13 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     if not any(run.part == "final" for run in lines):
         raise RecordError(f"runs of the final part in {path}", f"{len(lines)} runs", COMMAND)
     finals = points_table(lines)
-    tables = [chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals)]
     gemma = read(records_file(folder, GEMMA), GEMMA) if config != GEMMA else {}
-    tables += [chosen_table(gemma), trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma)]
-    tables.append(same_pull_table(lines))
-    tables = [table for table in tables if len(table)]
-    return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *tables)]
+    tables = (
+        chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals), chosen_table(gemma),
+        trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
+    )  # fmt: skip
+    filled = (table for table in tables if len(table))
+    return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]
 
 
 def _pictures(lines: Mapping[Run, Line], finals: pd.DataFrame, folder: Path, kind: str) -> list[Path]:
@@ -115,7 +116,7 @@ def old_tasks_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
 def same_pull_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     """One row per regime, method that adds to l2, and pull at which both ran: the paired differences from l2."""
     points, rows = _final_points(lines), []
-    adding = [(regime, method) for regime, method in _in_final(lines) if method.endswith(" + l2") or method == "guided"]
+    adding = [each for each in _in_final(lines) if each[1] != "l2" and METHODS[each[1]].strengths == PULLS]
     for (regime, method), pull in product(adding, PULLS):
         own, l2 = (_at(points, regime, each, pull) for each in (method, "l2"))
         if (pairs := len(own.keys() & l2.keys())) >= FEWEST:
@@ -173,19 +174,7 @@ def _shown(finals: pd.DataFrame) -> pd.DataFrame:
         ]
         for name in ("learned", "kept")
     }
-    columns = [
-        "regime",
-        "method",
-        "strength",
-        "learned",
-        "kept",
-        "base_kept",
-        "retained",
-        "still_right",
-        "chosen",
-        "runs",
-    ]
-    shown = finals.assign(**pairs)[[*columns, "stopped"]].round(2)
+    shown = finals.drop(columns=[f"{name}_error" for name in pairs]).assign(**pairs).round(2)
     return shown.rename(columns={"base_kept": "base", "still_right": "still right"})
 
 

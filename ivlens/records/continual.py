@@ -102,9 +102,9 @@ class ContinualRun(Record):
         end, beside AP, so that its change is minus what the papers call Forget; "kept" is the score on old abilities at
         the end, beside the base's, and "retained" that relative to the base's; "still right" is the share that is
         answered at the end of the old abilities' prompts that the base answers, so that what is newly right does not
-        make up for what is lost (Wilson interval). GP and IP are the scores on general
-        abilities without and with demonstrations; the probabilities are those of the answer to old abilities, with and
-        without their instruction (arXiv 2406.12227, 2502.11019). Other intervals are 95% bootstraps over prompts.
+        make up for what is lost (Wilson interval). GP and IP are the scores on general abilities without and with
+        demonstrations; the probabilities are those of the answer to old abilities, with and without their instruction
+        (arXiv 2406.12227, 2502.11019). Other intervals are 95% bootstraps over prompts.
         """
         end = self.stages
         learned = self.tasks[:end]
