@@ -29,6 +29,7 @@ PYTHON = {
     r"use mean_difference and steer, steering_sweep or evaluate; ": "",
     r"L2ToBase\((.*?)\)": r"the guidance's L2 term (\1)",
     r"choose a weight below \S+, or another": "lower --learning-rate or --guidance-factor, or choose another",
+    r"\bchoose another guidance\b": "choose another --guidance",
 }
 
 

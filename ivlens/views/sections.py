@@ -87,9 +87,9 @@ RACE = (
 SEQUENCE = (
     "AP is the mean score on the tasks of the sequence right after each was learned, FP that at the end; their "
     "difference is what the papers call Forget. Kept are old abilities at the end, retained is that relative to the "
-    "base; still right are those of their prompts that the base answers. GP and IP are general abilities without and "
-    "with demonstrations. Each change is paired prompt by prompt, with its 95% interval (low, high: a bootstrap of "
-    "prompts within each task; of still right Wilson's)."
+    "base; still right is how many of the prompts that the base answers are still answered, as a share. GP and IP are "
+    "general abilities without and with demonstrations. Each change is paired prompt by prompt, with its 95% interval "
+    "(low, high: a bootstrap of prompts within each task; of still right Wilson's)."
 )
 
 
