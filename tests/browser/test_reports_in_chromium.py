@@ -96,6 +96,15 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
+def open_page(browser: Any, path: Path) -> None:
+    """Open a page and wait until it is whole: where two cores are busy the driver may be back before that."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(path.as_uri())
+    whole = "return document.readyState == 'complete' && location.href == arguments[0]"
+    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(whole, path.as_uri()))
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], Path]], Path]:
     """The page that a function makes, made once."""
@@ -159,7 +168,7 @@ def comparison(*names: Any) -> Any:
 @pytest.mark.parametrize("make", [laboratory, compared, mixed])
 def test_a_report_is_drawn_whole_without_a_network(make: Any, browser: Any, written: Any) -> None:
     path = written(make)
-    browser.get(path.as_uri())
+    open_page(browser, path)
     drawn = browser.execute_script(DRAWN)
     assert len(drawn) == path.read_text(encoding="utf-8").count("Plotly.newPlot(") > 3
     assert all(drawn)
@@ -177,10 +186,10 @@ PAGES = [laboratory, compared, mixed, repair, heads, attention]
 
 @pytest.mark.parametrize("make", PAGES)
 def test_a_narrow_window_shows_pages_whole(make: Any, browser: Any, written: Any) -> None:
-    page = written(make).as_uri()
+    page = written(make)
     browser.set_window_size(NARROW, 900)
     try:
-        browser.get(page)
+        open_page(browser, page)
         assert browser.execute_script(STICKING_OUT) == [False, NARROW]
         assert browser.execute_script(FAULTS) == []
     finally:
@@ -190,7 +199,7 @@ def test_a_narrow_window_shows_pages_whole(make: Any, browser: Any, written: Any
 
 @pytest.mark.parametrize("make", PAGES)
 def test_print_shows_pages_whole_and_without_what_one_clicks(make: Any, browser: Any, written: Any) -> None:
-    browser.get(written(make).as_uri())
+    open_page(browser, written(make))
     browser.set_window_size(PRINTED, 900)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
@@ -205,7 +214,7 @@ def test_print_shows_pages_whole_and_without_what_one_clicks(make: Any, browser:
 
 def test_long_pages_have_a_bar_of_their_sections_which_fold(browser: Any, written: Any) -> None:
     for make in (laboratory, compared, repair, heads):
-        browser.get(written(make).as_uri())
+        open_page(browser, written(make))
         bar = browser.find_element("css selector", "nav.bar")
         named = [each.text for each in browser.find_elements("css selector", "details.section > summary > h2")]
         assert [each.text for each in bar.find_elements("css selector", "a")] == named
@@ -217,7 +226,7 @@ def test_long_pages_have_a_bar_of_their_sections_which_fold(browser: Any, writte
 
 
 def test_an_unfolded_attention_view_has_its_width_again(browser: Any, written: Any) -> None:
-    browser.get(written(attention).as_uri())
+    open_page(browser, written(attention))
     summary = browser.find_element("css selector", "details.section > summary")
     summary.click()
     summary.click()
@@ -225,7 +234,7 @@ def test_an_unfolded_attention_view_has_its_width_again(browser: Any, written: A
 
 
 def test_a_section_folds(browser: Any, written: Any) -> None:
-    browser.get(written(compared).as_uri())
+    open_page(browser, written(compared))
     section = browser.find_element("css selector", "details.section")
     assert section.find_element("css selector", "p").is_displayed()
     section.find_element("css selector", "summary").click()
@@ -233,7 +242,7 @@ def test_a_section_folds(browser: Any, written: Any) -> None:
 
 
 def test_contents_lead_to_their_part_and_provenance_unfolds(browser: Any, tmp_path: Path) -> None:
-    browser.get(reported(tmp_path, RECORDS / "antonym.effects.safetensors", RECORDS / "transfer.safetensors").as_uri())
+    open_page(browser, reported(tmp_path, RECORDS / "antonym.effects.safetensors", RECORDS / "transfer.safetensors"))
     link = browser.find_elements("css selector", "nav a")[-1]
     assert link.text == "6 tasks"
     link.click()
@@ -261,7 +270,7 @@ def test_what_is_looked_for_would_be_seen(browser: Any, tmp_path: Path) -> None:
         "buttons</div></div></div>"
     )
     browser.get_log("browser")  # of the pages before
-    browser.get(path.as_uri())
+    open_page(browser, path)
     assert browser.execute_script(DRAWN) == [False, False]
     assert browser.execute_script(DEAD_LINKS) == ["#none", "other.html"]
     assert browser.execute_script(STICKING_OUT) == [True, WIDTH, "wide", "one"]
