@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .effects import locate_heads as locate_heads
     from .effects import position_effects as position_effects
     from .errors import ArgumentError as ArgumentError
+    from .errors import DivergedError as DivergedError
     from .errors import DownloadError as DownloadError
     from .errors import FallbackWarning as FallbackWarning
     from .errors import HookError as HookError
@@ -250,6 +251,7 @@ __all__ = [  # noqa: RUF022  (by job)
     "TaskError",
     "UnsupportedError",
     "WorkerError",
+    "DivergedError",
     "FallbackWarning",
     "PrecisionWarning",
     "SourceWarning",
@@ -267,8 +269,8 @@ _ROOMS = {
     "demo": "DemoConfig",
     "effects": "compare_methods indirect_effects locate_heads position_effects",
     "errors": (
-        "ArgumentError DownloadError FallbackWarning HookError IvlensError MismatchError PrecisionWarning "
-        "PromptError RecordError SourceError SourceWarning TaskError UnsupportedError WorkerError"
+        "ArgumentError DivergedError DownloadError FallbackWarning HookError IvlensError MismatchError "
+        "PrecisionWarning PromptError RecordError SourceError SourceWarning TaskError UnsupportedError WorkerError"
     ),
     "explorer": "explore",
     "heads": "head_overlap random_heads rank_aggregate universal_effects",

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from .checks import Count, Natural, NotNegative, Seed, checked
-from .errors import ArgumentError
+from .errors import ArgumentError, DivergedError
 from .models import Model, only_hooked, provenance
 from .records import Relearning
 from .scoring import evaluate
@@ -54,6 +54,7 @@ def relearning_probe(
     Raises:
         ArgumentError: two tasks of one name, or fewer examples than asked for.
         UnsupportedError: the model cannot be trained.
+        DivergedError: a loss was not finite.
 
     Example:
         >>> from dataclasses import replace
@@ -86,5 +87,7 @@ def _trained(
 ) -> Bool[Tensor, " prompt"]:
     """Which prompts a copy of the model answers correctly after training on the examples."""
     copied = deepcopy(model)
-    fine_tune(copied, examples, config)
+    run = fine_tune(copied, examples, config)
+    if run.stopped:
+        raise DivergedError("a finite loss on the examples", run.stopped, "lower learning_rate")
     return evaluate(copied, asked).correct

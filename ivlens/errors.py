@@ -10,7 +10,8 @@ IvlensError
 |-- PromptError         a prompt or answer that cannot be tokenised or scored, or on which numbers are not finite
 |-- HookError           a hook that never ran, or cannot run where it was asked to
 |-- RecordError         a saved record that is missing, truncated, or of another kind
-`-- WorkerError         a worker process that died, or that cannot do its work
+|-- WorkerError         a worker process that died, or that cannot do its work
+`-- DivergedError       training whose loss or gradient is no finite number
 
 FallbackWarning: a slower method is used than the one requested. PrecisionWarning: a number is near the noise of its
 dtype. SourceWarning: what is loaded may not be what was meant.
@@ -78,6 +79,10 @@ class RecordError(IvlensError):
 
 class WorkerError(IvlensError):
     """A worker process that died, or that cannot do its work."""
+
+
+class DivergedError(IvlensError):
+    """Training whose loss or gradient is no finite number."""
 
 
 class FallbackWarning(UserWarning):

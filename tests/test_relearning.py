@@ -8,7 +8,7 @@ import torch
 
 import ivlens
 from ivlens import Task
-from ivlens.errors import ArgumentError
+from ivlens.errors import ArgumentError, DivergedError
 from tiny_models import WORDS
 
 
@@ -43,6 +43,18 @@ def test_a_probe_is_what_training_by_hand_gives_and_leaves_the_model_as_it_was(t
     assert (probe.gain.value, probe.anew_gain.value) == (1, 0)  # one word is learned in a few steps, a shift is not
     assert probe.to_frame()[["task", "before", "after"]].to_numpy().tolist() == [["fox", 0, 1], ["shift-2", 0, 0]]
     assert torch.equal(ivlens.relearning_probe(model, lost, control, **settings).after, probe.after)
+
+
+def test_training_that_diverges_brings_nothing_back_and_says_so(
+    tiny_hooked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_hooked("llama", max_position_embeddings=256)
+    monkeypatch.setattr("ivlens.training.terms.cross_entropy", lambda logits, targets: logits.sum(-1) * torch.nan)
+    with (
+        pytest.warns(UserWarning, match="training stopped"),
+        pytest.raises(DivergedError, match=r"a finite loss on the examples; got step 0.*lower learning_rate"),
+    ):
+        ivlens.relearning_probe(model, constant("fox", "fox"), shifted(2), n_examples=4, steps=2, shots=1)
 
 
 def test_a_control_is_another_task_with_enough_examples(tiny_hooked: Any) -> None:

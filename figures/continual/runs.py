@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ivlens import ContinualConfig, ContinualRun, RecordError, continual, load_model
+from ivlens import ContinualConfig, ContinualRun, DivergedError, continual, load_model
 from ivlens.files import safe_name, short_hash
 from ivlens.models import has_lora, merge_lora, only_hooked
 
@@ -43,9 +43,7 @@ class Trainer:
             found = continual(self.model, new, settings, keep=old, like=self.earlier.get(names))
             self.earlier[names] = found
             measured, why = found.measured, ""
-        except RecordError as error:
-            if not error.expected.startswith("a finite loss"):
-                raise
+        except DivergedError as error:
             measured, why = (), str(error)
         finally:
             if has_lora(self.model):  # of a task that was stopped

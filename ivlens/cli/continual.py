@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DivergedError, few
 from ..files import held, safe_name
 from ..models import check_export, check_training, export_hf, only_hooked
 from ..models.shapes import model_shape
@@ -16,6 +16,7 @@ from ..records.folders import check_folder
 from ..tasks import Task, find_sequence, list_sequences, list_tasks, load_sequence
 from ..text import plural
 from ..training import ContinualConfig, ablations, continual
+from ..training.continual_config import WHOLE
 from ..training.processes import joined_processes
 from .loading import given, read_model
 from .sizes import say_sequence
@@ -30,8 +31,6 @@ log = logging.getLogger("ivlens")
 
 def run(options: argparse.Namespace) -> None:
     """Learn the sequence, or every variant of an ablation from the base; write records, a page and the model."""
-    from .. import views
-
     check_training()
     tasks, kept, general = _tasks(options)
     config = ContinualConfig(training_config(options), **given(options, "ContinualConfig"))
@@ -47,13 +46,29 @@ def run(options: argparse.Namespace) -> None:
         if len(variants) == 1:
             check_export(options.out / MODEL)
     runs: dict[str, ContinualRun] = {}
-    for name, each in variants.items():
+    diverged: list[str] = []
+    for number, (name, each) in enumerate(variants.items(), 1):
         if len(variants) > 1:
-            log.info(f"run {len(runs) + 1} of {len(variants)}: {name}")
+            log.info(f"run {number} of {len(variants)}: {name}")
         first = next(iter(runs.values()), None)
-        runs[name] = _run(options, each, tasks, kept, general, folders[name], first, len(variants))
-    if not is_first:
-        return
+        try:
+            runs[name] = _run(options, each, tasks, kept, general, folders[name], first, len(variants))
+        except DivergedError as error:
+            if not runs:
+                raise
+            diverged.append(name)
+            log.warning(f"{name} is left out: {error}")
+            if name.startswith(WHOLE):
+                break  # the others of its seed are compared with it
+    if is_first:
+        _write(options, runs)
+    if diverged:
+        raise DivergedError("runs whose loss stays finite", f"{few(diverged)}, which are left out", "see above")
+
+
+def _write(options: argparse.Namespace, runs: Mapping[str, ContinualRun]) -> None:
+    from .. import views
+
     write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
     if len(runs) > 1:
         write_atomically(options.out / "variants.csv", partial(compare_variants(runs).to_csv, index=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..effects import load_or_compute_vector
-from ..errors import ArgumentError, RecordError, brief, few
+from ..errors import ArgumentError, DivergedError, brief, few
 from ..files import held, safe_name
 from ..models import HookedTransformer, check_training, export_adapter, export_hf, merge_lora, only_hooked
 from ..models.shapes import model_shape
@@ -94,7 +94,7 @@ def _train(
         return
     run.save(options.out / "run.safetensors", overwrite=True)
     if run.stopped:
-        raise RecordError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
+        raise DivergedError("a run whose loss stays finite", run.stopped, "lower --learning-rate; choose another --out")
     _write(model, run, config, options.out)
     drop_spare(options.out)
     log.info(f"wrote {options.out}")

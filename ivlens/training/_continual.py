@@ -13,7 +13,7 @@ import torch
 
 from ..checks import checked
 from ..effects import load_or_compute_vector
-from ..errors import ArgumentError, RecordError, few
+from ..errors import ArgumentError, DivergedError, few
 from ..files import held
 from ..models import (
     HookedTransformer,
@@ -88,8 +88,8 @@ def continual(
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         HookError: hooks or edits are active on the model.
         MismatchError: ``out`` holds a run with other settings.
-        RecordError: ``out`` cannot be written, holds another command's results, another process is at work in it, or a
-            loss was not finite.
+        DivergedError: a loss was not finite.
+        RecordError: ``out`` cannot be written, holds another command's results, or another process is at work in it.
 
     Example:
         >>> config = iv.ContinualConfig(iv.TrainingConfig(steps=2, warmup=1), vectors=False, n_test=4)
@@ -268,7 +268,7 @@ class _Sequence:
             out=folder if self.resumable or training.lora else None,
         )  # fmt: skip
         if run.stopped:
-            raise RecordError(f"a finite loss on task {stage}, {task.name}", run.stopped, "lower the learning rate")
+            raise DivergedError(f"a finite loss on task {stage}, {task.name}", run.stopped, "lower the learning rate")
         writes = self.resumable and self.processes.is_first
         if writes:
             run.save(folder / "run.safetensors", overwrite=True)

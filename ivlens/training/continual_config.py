@@ -10,6 +10,8 @@ from ..errors import ArgumentError
 from ..tasks import AnyFormat, format_facts
 from .config import Guidance, TrainingConfig
 
+WHOLE = "whole"  # the variant that the others are compared with
+
 
 @checked
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def ablations(
         )
     if terms and not guidance.terms:
         raise ArgumentError("guidance with terms, to leave them out", "none")
-    variants = {"whole": config}
+    variants = {WHOLE: config}
     if terms:
         variants |= {name: _with_guidance(config, each) for name, each in _subsets(guidance).items()}
     variants |= {f"{k} heads": replace(config, k=k) for k in ks}

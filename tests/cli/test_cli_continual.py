@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 
 import ivlens as iv
 from ivlens import cli
@@ -69,6 +71,38 @@ def test_an_ablation_has_a_record_of_each_run_and_one_page(base: Path, capsys: p
     assert "4 runs" in capsys.readouterr().out
     assert (out / "runs.csv").read_text().count("\n") == 5
     assert not list(out.rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "finished"),
+    [
+        ("plain, seed 0", ["whole, seed 0", "whole, seed 1", "plain, seed 1"]),
+        ("whole, seed 1", ["whole, seed 0", "plain, seed 0"]),
+    ],
+)
+def test_variants_that_diverge_are_left_out_and_the_others_compared(
+    base: Path, bad: str, finished: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverging(*given: Any, out: Path, **named: Any) -> iv.ContinualRun:
+        if out.name == safe_name(bad):
+            raise iv.DivergedError("a finite loss on task 1, shift-1", "step 1: loss nan", "lower the learning rate")
+        return iv.continual(*given, out=out, **named)
+
+    monkeypatch.setattr("ivlens.cli.continual.continual", diverging)
+    assert cli.main(words(base, "out", "--guidance", "l2", "--ablate-terms", "--ablate-seeds", "0,1")) == 1
+    said = capsys.readouterr().err
+    assert f"{bad} is left out: expected a finite loss on task 1" in said
+    assert f"DivergedError: expected runs whose loss stays finite; got {bad}, which are left out" in said
+    found = pd.read_csv(base.parent / "out" / "runs.csv")["run"].tolist()
+    assert found == finished
+    assert {"plain"} == {*pd.read_csv(base.parent / "out" / "variants.csv")["variant"]}
+
+
+def test_a_first_run_that_diverges_ends_the_command(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ivlens.training.terms.cross_entropy", lambda logits, targets: logits.sum(-1) * torch.nan)
+    with pytest.warns(UserWarning, match="training stopped"):
+        assert cli.main(words(base, "out", "--guidance", "l2", "--ablate-terms")) == 1
+    assert not list((base.parent / "out").glob("*.csv"))
 
 
 @pytest.mark.parametrize(("more", "why"), [

@@ -71,7 +71,7 @@ def test_a_run_that_fails_loses_no_other(config: StudyConfig, tmp_path: Path) ->
     assert good[0] in read(path, config)
 
 
-def test_other_refusals_are_no_diverged_run(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_no_diverged_run(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise ivlens.RecordError("to write a file", "No space left on device")
 
