@@ -556,13 +556,33 @@ def jackknife(
         now: the same groups' values now.
         statistic: function from the two means over groups, of ``shape``, to a number.
     """
-    groups = len(base)
-    whole = statistic(base.mean(0), now.mean(0))
-    left = [[*range(at), *range(at + 1, groups)] for at in range(groups)]
-    values = torch.stack([statistic(base[rest].mean(0), now[rest].mean(0)) for rest in left])
-    error = ((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt()
-    half = t_quantile(0.975, groups - 1) * error
-    return Interval(whole.item(), (whole - half).item(), (whole + half).item())
+    values = jackknife_values(torch.stack([base, now], 1), lambda means: statistic(means[0], means[1]))
+    low, high = t_interval(values)
+    return Interval(values.mean().item(), low.item(), high.item())
+
+
+def jackknife_values(
+    groups: Float[Tensor, "group *shape"], statistic: Callable[[Float[Tensor, "*shape"]], Float[Tensor, ""]]
+) -> Float[Tensor, " group"]:
+    """A value for each group whose mean is a statistic of the mean over groups, and varies as it does.
+
+    They are what leaving out one group at a time changes, times all others, around the statistic of all: the interval
+    of their mean is the jackknife's.
+
+    Args:
+        groups: a group's values.
+        statistic: function from the mean over groups, of ``shape``, to a number.
+
+    Returns:
+        In float64; the statistic itself of a single group.
+    """
+    n = len(groups)
+    whole = statistic(groups.mean(0)).double()
+    if n == 1:
+        return whole[None]
+    left = [[*range(at), *range(at + 1, n)] for at in range(n)]
+    values = torch.stack([statistic(groups[rest].mean(0)) for rest in left]).double()
+    return whole + (n - 1) * (values.mean() - values)
 
 
 def cosine(one: Float[Tensor, "*#rows d_model"], two: Float[Tensor, "*#rows d_model"]) -> Float[Tensor, "*rows"]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ivlens.records import CheckpointComparison, findings
+from ivlens.records import CheckpointComparison, ContinualRun, findings
 from ivlens.records.claims import FIRST_TOKEN, INSTRUCTION, RECOVERY, RELEARNING, SPILLOVER, SUBTRACTION
 from ivlens.vocabulary import Head
 
@@ -39,8 +39,41 @@ def comparison(
     )  # fmt: skip
 
 
-def by_claim(*comparisons: CheckpointComparison) -> pd.DataFrame:
-    return findings(*comparisons).set_index("claim")
+def sequence(accuracy: float = 0.9, chance: float = 0.0) -> ContinualRun:
+    """The same fall of accuracy, probability, knowledge and cosine after each of six learned tasks."""
+    rows = []
+    for stage in range(7):
+        for place, task in enumerate(TASKS):
+            fall = stage * STEP - 0.01 * place * (stage > 0)
+            row = {"stage": stage, "ability": task, "n": 2}
+            instructed = [1.6 * (1 - fall), 0.0]
+            rows += [
+                row | {"role": "keep", "accuracy": accuracy - fall, "low": accuracy - fall - 0.1, "chance": chance,
+                       "probability": 0.8 * (1 - fall), "probabilities": instructed, "cosine": 1 - fall,
+                       "norm_ratio": 1.0, "alignment": 0.5 - fall},
+                row | {"role": "knowledge", "probabilities": [0.8 * (1 - 0.5 * fall), 0.0]},
+            ]  # fmt: skip
+    return ContinualRun(NAMES[1:], tuple(rows))
+
+
+def by_claim(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
+    return findings(*records).set_index("claim")
+
+
+def test_a_sequence_says_of_its_old_abilities_what_a_comparison_does() -> None:
+    """Those of its claims that it has measures for; the base's own row is no pair."""
+    of_sequence, of_comparison = by_claim(sequence()), by_claim(comparison())
+    measured = of_sequence[of_sequence["pairs"] > 0]
+    tracking = [f"{name} tracks forgetting" for name in ("alignment change", "cosine", "norm ratio")]
+    assert [*measured.index] == [INSTRUCTION, *tracking]
+    pd.testing.assert_frame_equal(measured, of_comparison.loc[measured.index])
+
+
+def test_what_a_sequence_s_base_may_have_guessed_is_no_pair() -> None:
+    assert by_claim(sequence(chance=0.85)).loc[INSTRUCTION, "pairs"] == 0
+    assert by_claim(sequence(accuracy=0.1)).loc[INSTRUCTION, "pairs"] == 0
+    assert by_claim(sequence(), sequence()).loc[INSTRUCTION, "pairs"] == 36
+    assert by_claim(ContinualRun(("first",))).loc[INSTRUCTION, "pairs"] == 0
 
 
 def test_planted_claims_are_confirmed_with_their_numbers() -> None:

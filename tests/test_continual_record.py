@@ -23,7 +23,7 @@ def test_measures_of_the_whole_sequence() -> None:
         assert found.loc[name, "change"] == pytest.approx(after[name] - before[name])
     assert found.loc["AP", "tasks"] == 2
     assert found.loc["instruction probability", ["low", "high"]].isna().all()  # of four prompts
-    measured = found.drop(index=["cosine", "norm_ratio", "alignment", "instruction probability"])
+    measured = found.drop(index=["instruction probability"])
     assert ((measured["low"] <= measured["change"]) & (measured["change"] <= measured["high"])).all()
 
 
@@ -34,6 +34,27 @@ def test_the_change_from_ap_to_fp_is_paired_prompt_by_prompt() -> None:
     run = replace(run, measured=tuple(row | {"scores": half} for row in run.measured))
     low, high = run.summary().set_index("measure").loc["FP", ["low", "high"]]
     assert -0.03 < low < 0 < high < 0.03
+
+
+def test_measures_of_vectors_have_intervals_over_the_watched_prompts() -> None:
+    run = made_up_sequence()
+    curves = run.curves().set_index(["measure", "stage"])
+    assert curves.loc["cosine", "value"].tolist() == pytest.approx([1.0, 0.9, 0.8])
+    assert (curves.loc["cosine", "low"] < curves.loc["cosine", "value"]).all()
+    change = run.summary().set_index("measure").loc["cosine", ["change", "low", "high"]]
+    assert change.tolist() == pytest.approx([-0.2] * 3)  # each prompt's is the same: paired
+
+
+@pytest.mark.parametrize("stages", [(0, 1, 2), (0,)])
+def test_a_sequence_of_an_older_version_has_measures_of_vectors_without_intervals(stages: tuple[int, ...]) -> None:
+    run = made_up_sequence()
+    rows = [
+        {name: each for name, each in row.items() if name != "cosines" or row["stage"] not in stages}
+        for row in run.measured
+    ]
+    found = replace(run, measured=tuple(rows)).summary().set_index("measure")
+    assert found.loc["cosine", ["before", "after", "change"]].tolist() == pytest.approx([1.0, 0.8, -0.2])
+    assert found.loc["cosine", ["low", "high"]].isna().all()
 
 
 def test_what_is_newly_right_does_not_make_up_for_what_is_lost() -> None:

@@ -24,6 +24,7 @@ from ivlens.stats import (
     difference,
     interval_over_tasks,
     jackknife,
+    jackknife_values,
     linear_cka,
     mean_over_tasks,
     paired_drop,
@@ -241,6 +242,16 @@ def test_the_jackknife_of_a_mean_is_students_t() -> None:
     value, low, high = jackknife(torch.zeros_like(now), now, lambda one, two: (two - one)[0])
     expected = oracle.ttest_1samp(now[:, 0].numpy(), 0.0).confidence_interval()
     assert (value, low, high) == pytest.approx((now.mean().item(), expected.low, expected.high))
+
+
+def test_jackknife_values_have_the_statistic_as_mean_and_its_interval() -> None:
+    groups = values(7, 3)
+    found = jackknife_values(groups, lambda mean: mean.norm())
+    left_out = torch.stack([(groups.sum(0) - each).div(6).norm() for each in groups])
+    assert found.mean().item() == pytest.approx(groups.mean(0).norm().item())
+    error = (6 / 7 * (left_out - left_out.mean()).square().sum()).sqrt().item()  # Efron and Tibshirani 1993, eq. 11.5
+    assert found.std(correction=1).item() / 7**0.5 == pytest.approx(error)
+    assert jackknife_values(groups[:1], lambda mean: mean.norm()).tolist() == [groups[0].norm().item()]
 
 
 def test_cosines_are_scipys() -> None:

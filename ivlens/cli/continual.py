@@ -18,12 +18,13 @@ from ..text import plural
 from ..training import ContinualConfig, ablations, continual
 from ..training.continual_config import WHOLE
 from ..training.processes import joined_processes
+from ..vectors import load_vector
 from .loading import given, read_model
 from .sizes import say_sequence
 from .tables import show
 from .targets import check_targets
 from .task_reading import instruct_groups, load_groups
-from .training import check_for_model, training_config
+from .training import check_for_model, check_vector, training_config
 
 RECORD, PAGE, MODEL = "continual.safetensors", "continual.html", "model"
 log = logging.getLogger("ivlens")
@@ -34,11 +35,12 @@ def run(options: argparse.Namespace) -> None:
     check_training()
     tasks, kept, general = _tasks(options)
     config = ContinualConfig(training_config(options), **given(options, "ContinualConfig"))
+    check_vector(config.training.guidance, options.vector)
     variants = ablations(config, **given(options, "ablations"))
     folders = {name: options.out if len(variants) == 1 else options.out / safe_name(name) for name in variants}
     if shape := model_shape(options.model, options.revision):
         for each in variants.values():
-            with_vectors = each.vectors or "vector" in each.training.guidance.needs
+            with_vectors = each.vectors or ("vector" in each.training.guidance.needs and options.vector is None)
             check_for_model(each.training, each.k if with_vectors else None, *shape)
     if is_first := joined_processes().is_first:
         check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
@@ -91,7 +93,9 @@ def _run(
     model = only_hooked(read_model(options, engine="hooked"), "training")
     if first is None:
         say_sequence(model, config.training, options.out, count)
-    found = continual(model, tasks, config, keep=kept, general=general, out=folder, like=first)
+    adds = options.vector is not None and "vector" in config.training.guidance.needs
+    vector = load_vector(options.vector, model) if adds else None
+    found = continual(model, tasks, config, keep=kept, general=general, out=folder, like=first, vector=vector)
     if count == 1 and joined_processes().is_first:
         with held(folder):
             export_hf(model, folder / MODEL)

@@ -362,6 +362,8 @@ VERBS = {
             SCORING,
             GUIDANCE,
             number("--lora", None, "train low-rank updates of this rank (alpha twice it), for each task, then merged"),
+            Argument("--vector", type=a_path, metavar="FILE",
+                     help="the vector of the guidance, as 'ivlens vector' writes it (default: each new task's own)"),
             out("folder for records, logs, weights, page and model", required=True),
         ),
         (

@@ -1,15 +1,18 @@
-"""The papers' claims on forgetting, tested on comparisons of checkpoints."""
+"""The papers' claims on forgetting, tested on comparisons of checkpoints and on tasks learned one after the other."""
 
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ..files import short_hash
 from ..stats import NOTHING, Columns, Interval, bootstrap_groups, spearman, t_interval
 from ..vocabulary import Finding
 from .abilities import ABILITY
 from .checkpoints import CheckpointComparison
+from .continual import ContinualRun
 
 KNOWN = 0.05  # probability from which the base counts as knowing the answers without an instruction
 LEAST_TASKS = 3  # two may be equal by chance, since accuracies are counts
@@ -34,24 +37,27 @@ OF_BASE = ("accuracy", "accuracy_low", "chance", "probability", "knowledge")
 NEEDED = ["checkpoint", "task", *OF_BASE, "forgetting", "recovered", "recovered_random",
           "subtracted", "subtracted_random", "spillover", "spillover_base", "first_token_change", "rest_change",
           "relearned_gain", "anew_gain", *TRACKERS]  # fmt: skip
+SEQUENCE_ROW = ("checkpoint", "task", "stage", "accuracy", "accuracy_low", "chance", "probability", "knowledge",
+                "cosine", "norm_ratio", "alignment")  # fmt: skip
 
 
-def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
-    """Test the papers' claims over all pairs of a checkpoint and a task in the comparisons.
+def findings(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
+    """Test the papers' claims over all pairs of a checkpoint and a task in the records.
 
-    The base itself, tasks that it could not do or may have guessed, and tasks that were trained on are left out.
-    Instruction against knowledge: how much more the probability of the instructed answer fell than that of the cloze,
-    each relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that
-    with random ones. Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector subtracted,
-    minus the higher of that without and that with random ones subtracted. Spillover: the fraction of wrong answers of
-    forgotten tasks that are the new task's or copies, minus the base's. First token: how much more its log-probability
-    fell than that of the rest of the answer, in forgotten tasks. Relearning: accuracy that a few examples add, minus
-    what as many add on a task that the base never had. Tracking: Spearman's correlation with the fall of accuracy
-    (2406.12227, section 4; 2502.11019, section 3; KL and distance in weights: 2509.04259).
+    The checkpoints of a sequence are the model after each of its tasks, on the abilities to keep. The base itself,
+    tasks that it could not do or may have guessed, and tasks that were trained on are left out. Instruction against
+    knowledge: how much more the probability of the instructed answer fell than that of the cloze, each relative to the
+    base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with random ones.
+    Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector subtracted, minus the higher of
+    that without and that with random ones subtracted. Spillover: the fraction of wrong answers of forgotten tasks that
+    are the new task's or copies, minus the base's. First token: how much more its log-probability fell than that of the
+    rest of the answer, in forgotten tasks. Relearning: accuracy that a few examples add, minus what as many add on a
+    task that the base never had. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4;
+    2502.11019, section 3; KL and distance in weights: 2509.04259).
 
     Args:
-        comparisons: one or more, whose pairs are pooled; a row that several have counts once. Checkpoints of one
-            source, or without it of one name, are one.
+        records: comparisons, or runs of ``continual``, one or more, whose pairs are pooled; a row that several have
+            counts once. Checkpoints of one source, or without it of one name, are one.
 
     Returns:
         One row per claim: claim, measure, value with its 95% interval (low, high), pairs, tasks and checkpoints (how
@@ -65,7 +71,7 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
         >>> set(iv.records.findings(comparison)["finding"])
         {'undecided'}
     """
-    pairs = pd.concat([_pairs(each) for each in comparisons], ignore_index=True).drop_duplicates()
+    pairs = pd.concat([_pairs(each) for each in records], ignore_index=True).drop_duplicates()
     means = [
         (INSTRUCTION, "fall of probability, instructed - cloze", _instruction_falls(pairs)),
         (RECOVERY, "accuracy, with the vector - random", _recoveries(pairs)),
@@ -82,15 +88,46 @@ def findings(*comparisons: CheckpointComparison) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _pairs(comparison: CheckpointComparison) -> pd.DataFrame:
+@singledispatch
+def _pairs(record: Any) -> pd.DataFrame:
     """One row per checkpoint and ability, with accuracy, probability and knowledge of the checkpoint and the base."""
-    frame = comparison.to_frame().reindex(columns=NEEDED)
+    raise TypeError(f"no pairs of checkpoints and tasks in {type(record).__name__}")
+
+
+@_pairs.register
+def _of_comparison(comparison: CheckpointComparison) -> pd.DataFrame:
+    frame = comparison.to_frame()
     base = frame["checkpoint"] == comparison.checkpoints[0]
-    pairs = frame[~base].merge(frame.loc[base, ["task", *OF_BASE]], on="task", suffixes=("", "_base"))
-    pairs["checkpoint"] = pairs["checkpoint"].map(_sources(comparison))
+    own = frame[~base & ~frame["task"].isin(comparison.learned)]
+    return _beside_base(own.assign(checkpoint=own["checkpoint"].map(_sources(comparison))), frame[base])
+
+
+@_pairs.register
+def _of_sequence(run: ContinualRun) -> pd.DataFrame:
+    knowledge = run.matrix("knowledge", "probabilities").stack()
+    name = short_hash(run.provenance.get("key", run.measured))
+    rows = [
+        row | {"checkpoint": f"{name} after {row['stage']}", "task": row["ability"], "accuracy_low": row["low"],
+               "knowledge": knowledge.get((row["stage"], row["ability"]), float("nan"))}
+        for row in run.measured if row["role"] == "keep"
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=[*SEQUENCE_ROW])
+    base = frame[frame["stage"] == 0]
+    own = frame[frame["stage"] > 0].merge(base[["task", "accuracy", "alignment"]], on="task", suffixes=("", "_before"))
+    changes = {
+        "forgetting": own["accuracy_before"] - own["accuracy"],
+        "alignment_change": own["alignment"] - own["alignment_before"],
+    }
+    return _beside_base(own.assign(**changes), base)
+
+
+def _beside_base(own: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """The checkpoints' rows with the base's accuracy, probability and knowledge, where the base had the ability."""
+    own, base = own.reindex(columns=NEEDED), base.reindex(columns=["task", *OF_BASE])
+    pairs = own.merge(base, on="task", suffixes=("", "_base"))
     able = (pairs["accuracy_base"] >= ABILITY) & ~(pairs["accuracy_low_base"] <= pairs["chance_base"])
     later = [f"{name}{of}" for name in ("accuracy_low", "chance") for of in ("", "_base")]  # not all versions have them
-    return pairs[able & ~pairs["task"].isin(comparison.learned)].drop(columns=later)
+    return pairs[able].drop(columns=later)
 
 
 def _sources(comparison: CheckpointComparison) -> dict[str, str]:

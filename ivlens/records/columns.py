@@ -534,6 +534,7 @@ FRAMES: dict[str, dict[str, Column]] = {
             '"zero-shot" and "in-context" for general abilities.'
         ),
         **{name: MEASURED_ABILITY[name] for name in ("ability", *ANSWERS, "token_probability", *OF_VECTORS)},
+        "chance": _float("0 to 1", "Accuracy that guesses among options would have; 0 without options."),
     },
     "ContinualRun.matrix": {
         "TASK": _float("0 to 1", "Mean score of the task after the row's stage, or probability of its answer."),
@@ -541,9 +542,9 @@ FRAMES: dict[str, dict[str, Column]] = {
     "ContinualRun.curves": {
         "stage": STAGE,
         "measure": CONTINUAL_MEASURE,
-        "value": _float("0 to 1", "Mean over tasks of the mean over prompts, after that stage."),
-        "low": _float("0 to 1", "Lower end of its 95% interval (over prompts)."),
-        "high": _float("0 to 1", "Upper end of its 95% interval (over prompts)."),
+        "value": _float("the measure's", "Mean over tasks of the mean over prompts, after that stage."),
+        "low": _float("the measure's", "Lower end of its 95% interval (over prompts)."),
+        "high": _float("the measure's", "Upper end of its 95% interval (over prompts)."),
         "tasks": _int("tasks", "How many tasks it is a mean of."),
     },
     "ContinualRun.summary": {
@@ -620,7 +621,7 @@ OPTIONAL = {
         "rehearsal",
         "replay",
     },
-    "ContinualRun.to_frame": {*OF_VECTORS},
+    "ContinualRun.to_frame": {*OF_VECTORS, "chance"},
     "TrainingRun.abilities": ONLY_OF_SOME,
     "TrainingRun.final": ONLY_OF_SOME,
 }

@@ -16,9 +16,10 @@ from ..vocabulary import ContinualRole
 from .html import block, frame_table
 from .store import Record
 
-PER_PROMPT = ("correct", "scores", "probabilities")  # columns with an entry for every prompt
-COLUMNS = ["measure", "before", "after", "change", "low", "high", "tasks"]  # of the summary
 OF_VECTORS = ("cosine", "norm_ratio", "alignment")
+# columns with an entry for every prompt
+PER_PROMPT = ("correct", "scores", "probabilities", *(f"{name}s" for name in OF_VECTORS))
+COLUMNS = ["measure", "before", "after", "change", "low", "high", "tasks"]  # of the summary
 # The measures of a sequence: the role and the value per prompt that each is a mean of.
 MEANS: dict[str, tuple[ContinualRole, str]] = {
     "kept": ("keep", "scores"),
@@ -36,8 +37,9 @@ class ContinualRun(Record):
     ``tasks`` are the names of the learned tasks in their order. ``measured`` has a mapping for each stage and ability:
     ``stage`` (how many tasks were learned before it was measured, 0 for the base), ``role`` ("new" for the tasks of the
     sequence; "keep" for old abilities; "zero-shot" and "in-context" for general ones; "knowledge" for old ones asked
-    without an instruction), what ``training.measure`` returns, and per prompt ``scores`` (0 to 1) and
-    ``probabilities`` of the answer.
+    without an instruction), what ``training.measure`` returns, the accuracy of guesses (``chance``), and per prompt
+    ``scores`` (0 to 1) and ``probabilities`` of the answer, and with a vector ``cosines``, ``norm_ratios`` and
+    ``alignments``.
 
     Example:
         >>> sequence.tasks, sequence.stages
@@ -77,9 +79,9 @@ class ContinualRun(Record):
     def curves(self) -> pd.DataFrame:
         """One row per measure and stage: stage, measure, value, low, high (95% interval over prompts), tasks.
 
-        "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP" and the
-        two probabilities are means over the abilities of their role, as in ``summary``. There is no row after a
-        task where not all of these were measured, as with ``measure_after="last"``.
+        "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP", the two
+        probabilities and the measures of vectors are means over the abilities of their role, as in ``summary``. There
+        is no row after a task where not all of these were measured, as with ``measure_after="last"``.
         """
         rows = []
         for stage in range(self.stages + 1):
@@ -88,6 +90,7 @@ class ContinualRun(Record):
             done = [task for task in self.tasks if task in known] if stage == 0 else self.tasks[:stage]
             found = {"learned": [self._values("new", task, stage, "scores") for task in done if {*done} <= known]}
             found |= {name: self._all(role, stage, what) for name, (role, what) in MEANS.items()}
+            found |= {name: self._of_vectors(stage, name) for name in OF_VECTORS}
             for name, values in found.items():
                 if values:
                     rows.append(
@@ -104,7 +107,9 @@ class ContinualRun(Record):
         answered at the end of the old abilities' prompts that the base answers, so that what is newly right does not
         make up for what is lost (Wilson interval). GP and IP are the scores on general abilities without and with
         demonstrations; the probabilities are those of the answer to old abilities, with and without their instruction
-        (arXiv 2406.12227, 2502.11019). Other intervals are 95% bootstraps over prompts.
+        (arXiv 2406.12227, 2502.11019). Cosine, norm ratio and alignment are those of old abilities' vectors, each over
+        as many prompts as were watched. Other intervals are 95% bootstraps over prompts, for a vector's measures of its
+        jackknife values.
         """
         end = self.stages
         learned = self.tasks[:end]
@@ -118,8 +123,9 @@ class ContinualRun(Record):
             if name == "kept":
                 ratio = ratio_over_tasks(after, before) if after else None
                 rows += [{**_row("retained", before, after), **_change(1.0, ratio)}, self._still_right(end)]
-        found = [row for row in rows if row["tasks"]]
-        return pd.DataFrame([*found, *self._of_vectors(end)], columns=COLUMNS)
+        for name in OF_VECTORS:
+            rows.append(_row(name, *_alike(self._of_vectors(0, name), self._of_vectors(end, name))))
+        return pd.DataFrame([row for row in rows if row["tasks"]], columns=COLUMNS)
 
     def _still_right(self, end: int) -> dict[str, Any]:
         """Of the prompts of old abilities that the base answers, the share that is answered after ``end`` tasks."""
@@ -132,22 +138,10 @@ class ContinualRun(Record):
         share = Interval(right / n, *wilson_interval(right, n)) if n else None
         return {"measure": "still right", **_change(1.0, share), "tasks": len(answered)}
 
-    def _of_vectors(self, end: int) -> list[dict[str, Any]]:
-        """Means over old abilities of their vectors' measures."""
-        rows = []
-        for name in OF_VECTORS:
-            before, after = (
-                [row[name] for row in self.measured if row["role"] == "keep" and row["stage"] == at and name in row]
-                for at in (0, end)
-            )
-            if before and after:
-                one, other = sum(before) / len(before), sum(after) / len(after)
-                nothing = float("nan")
-                rows.append(
-                    {"measure": name, "before": one, "after": other, "change": other - one, "low": nothing,
-                     "high": nothing, "tasks": len(after)}
-                )  # fmt: skip
-        return rows
+    def _of_vectors(self, stage: int, name: str) -> list[Float[Tensor, " prompt"]]:
+        """The values of a measure of old abilities' vectors; of older records, the measure alone."""
+        rows = [row for row in self.measured if (row["role"], row["stage"]) == ("keep", stage) and name in row]
+        return [torch.tensor(row.get(f"{name}s", [row[name]]), dtype=torch.float64) for row in rows]
 
     @checked
     def final_scores(self, role: ContinualRole) -> dict[str, Float[Tensor, " prompt"]]:
@@ -219,6 +213,15 @@ def _row(
         "measure": measure, "before": mean_over_tasks(before).value, "after": mean_over_tasks(after).value,
         "change": change.value, "low": change.low, "high": change.high, "tasks": len(after),
     }  # fmt: skip
+
+
+def _alike(
+    before: list[Float[Tensor, " _"]], after: list[Float[Tensor, " _"]]
+) -> tuple[list[Float[Tensor, " prompt"]], list[Float[Tensor, " prompt"]]]:
+    """Values of the same prompts; where a run was begun by a version that kept means alone, these."""
+    if [each.shape for each in before] == [each.shape for each in after]:
+        return before, after
+    return [each.mean()[None] for each in before], [each.mean()[None] for each in after]
 
 
 def _change(before: float, after: Interval | None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from .chat import Chat as Chat
 from .chat import chat_format as chat_format
 from .classed_tokens import template_tokens as template_tokens
 from .composing import is_instructed as is_instructed
+from .cutting import CutSide as CutSide
 from .examples import Example as Example
 from .judging import GenerationScoring as GenerationScoring
 from .judging import OptionScoring as OptionScoring

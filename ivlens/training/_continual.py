@@ -34,7 +34,7 @@ from ..text import plural
 from ..vectors import InstructionVector
 from ..vocabulary import ContinualRole, Split, check_count
 from .continual_config import ContinualConfig
-from .loop import fine_tune
+from .loop import fine_tune, vector_digest
 from .monitor import Ability, measured_row
 from .processes import Processes, joined_processes
 from .sampler import rehearsal_prompts
@@ -59,6 +59,7 @@ def continual(
     general: Iterable[Task | str] = (),
     out: str | Path | None = None,
     like: ContinualRun | None = None,
+    vector: InstructionVector | None = None,
 ) -> ContinualRun:
     """Train the model in place on tasks one after the other, and measure all abilities before, between and after.
 
@@ -79,12 +80,15 @@ def continual(
             the same call on the same base resumes the run, to the same weights.
         like: another run; where it has the same base, abilities and settings but for those of training, as variants of
             an ablation have, what it measured of the base is not measured again.
+        vector: what the guidance adds during all tasks, as preventative steering does of what the model should not
+            become (None: each new task's own vector).
 
     Returns:
         What was measured of every ability after each task.
 
     Raises:
-        ArgumentError: no tasks, two of one name, or one without what the guidance or a vector needs.
+        ArgumentError: no tasks, two of one name, one without what the guidance or a vector needs, or a vector that the
+            guidance has no use for.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         HookError: hooks or edits are active on the model.
         MismatchError: ``out`` holds a run with other settings.
@@ -99,7 +103,7 @@ def continual(
     model = only_hooked(model, "training")
     config = config or ContinualConfig()
     tasks, kept, others = (as_tasks(each) for each in (sequence, keep, general))
-    _check_tasks(tasks, kept, others, config)
+    _check_tasks(tasks, kept, others, config, vector)
     check_trainable(model, config.training)
     check_folder(None if out is None else Path(out), "continual")
     processes = joined_processes()
@@ -107,14 +111,17 @@ def continual(
         folder = Path(scratch if out is None else out)
         if processes.is_first:
             stack.enter_context(held(folder))
-        run = _Sequence.of(model, tasks, kept, others, config, folder, out is not None, processes)
+        run = _Sequence.of(model, tasks, kept, others, config, vector, folder, out is not None, processes)
         if like is not None:
             run.take_base(like)
         return run.run()
 
 
-def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task], config: ContinualConfig) -> None:
-    """Raise ArgumentError where there is nothing to learn, a name twice, or a vector that cannot be computed."""
+def _check_tasks(
+    tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task], config: ContinualConfig,
+    vector: InstructionVector | None,
+) -> None:  # fmt: skip
+    """Raise ArgumentError where nothing is to be learned, for a name twice, or a vector without origin or use."""
     if not tasks:
         raise ArgumentError("one task or more to learn", "none")
     for group in ([*tasks, *kept], general):
@@ -123,7 +130,11 @@ def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[
             raise ArgumentError("tasks of different names to learn and to keep", f"{twice[0]!r} twice")
     if both := {task.name for task in tasks} & {task.name for task in general}:
         raise ArgumentError("general abilities other than the tasks to learn", f"{min(both)!r}")
-    with_vectors = [*(tasks if "vector" in config.training.guidance.needs else ()), *(kept if config.vectors else ())]
+    needs = config.training.guidance.needs
+    if vector is not None and "vector" not in needs:
+        raise ArgumentError("guidance that adds a vector, for vector=", few(config.training.guidance.facts))
+    own_vectors = "vector" in needs and vector is None
+    with_vectors = [*(tasks if own_vectors else ()), *(kept if config.vectors else ())]
     if "adapters" in config.training.guidance.needs and config.training.lora is None:
         raise ArgumentError("lora= for guidance that compares adapters", "full training")
     if "replay" in config.training.guidance.needs and not kept:
@@ -136,7 +147,8 @@ def _check_tasks(tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[
 class _Sequence:
     """A run: the model, what it learns, what is measured, and where that is kept; ``rows`` are what was measured.
 
-    ``resumable``: whether the folder stays, so that states and weights are worth their room.
+    ``vector``: what the guidance adds in place of each task's own; ``resumable``: whether the folder stays, so that
+    states and weights are worth their room.
     """
 
     model: HookedTransformer
@@ -144,6 +156,7 @@ class _Sequence:
     kept: Sequence[Task]
     abilities: Abilities
     config: ContinualConfig
+    vector: InstructionVector | None
     files: SequenceFiles
     resumable: bool
     processes: Processes
@@ -153,19 +166,19 @@ class _Sequence:
     @classmethod
     def of(
         cls, model: HookedTransformer, tasks: Sequence[Task], kept: Sequence[Task], general: Sequence[Task],
-        config: ContinualConfig, folder: Path, resumable: bool,
-        processes: Processes,
+        config: ContinualConfig, vector: InstructionVector | None, folder: Path, resumable: bool, processes: Processes,
     ) -> "_Sequence":  # fmt: skip
         """The run, checked as far as it can be before anything is computed."""
         groups = {"sequence": tasks, "keep": kept, "general": general}
         digests = {role: [[task.name, task.digest] for task in group] for role, group in groups.items()}
-        origin = provenance(model, continual=config.facts, tasks=digests)
+        given = {} if vector is None else {"vector": vector_digest(vector)}
+        origin = provenance(model, continual=config.facts, tasks=digests, **given)
         key = origin["settings"] | {
             name: each for name, each in identity(origin["model"]).items() if name != "versions"
         }
         names = tuple(task.name for task in tasks)
         files = SequenceFiles(folder, json.loads(json.dumps(key, default=str)), names)
-        found = cls(model, tasks, kept, [], config, files, resumable, processes, origin, files.load_rows())
+        found = cls(model, tasks, kept, [], config, vector, files, resumable, processes, origin, files.load_rows())
         found.abilities = [*found._new(), *found._general(general)]
         for term in config.training.guidance:
             term.check(model.cfg.n_layers, config.training.learning_rate)
@@ -179,7 +192,7 @@ class _Sequence:
     def run(self) -> ContinualRun:
         """Learn and measure what is not yet."""
         done = self.files.load_weights(self._weights())
-        for stage in range(1, done + 1):  # a kill may have left them
+        for stage in range(1, done + 1) if self.processes.is_first else ():  # a kill may have left them
             self._drop_states(stage)
         self._measure(done)
         for stage, task in enumerate(self.tasks[done:], done + 1):
@@ -199,12 +212,13 @@ class _Sequence:
     def _check_training(self) -> None:
         """Raise what learning a task would raise only when it is its turn."""
         config, needs = self.config, self.config.training.guidance.needs
-        if "vector" in needs:
+        own_vectors = "vector" in needs and self.vector is None
+        if own_vectors:
             check_count(config.k, self.model.cfg.n_layers * self.model.cfg.n_heads)
         for task in self.tasks:
             all_ids(self.model, self._prompts(task, "train", config.n_train, config.shots))
-            if "vector" in needs:
-                all_ids(self.model, self._prompts(task, "train", config.n_clean, VECTOR_SHOTS))
+            if own_vectors:
+                all_ids(self.model, self._prompts(task, "train", config.n_clean, VECTOR_SHOTS, whole=True))
         if "replay" in needs:
             all_ids(self.model, self._memory(len(self.tasks)))
 
@@ -236,14 +250,16 @@ class _Sequence:
     def _test_prompts(self, task: Task, shots: int) -> tuple[Prompt, ...]:
         return tuple(self._prompts(task, "test", self.config.n_test, shots))
 
-    def _prompts(self, task: Task, split: Split, n: int | None, shots: int, seed: int = 0) -> list[Prompt]:
-        """Prompts of a task's split, ``n`` at most."""
-        size = len(task.split(split))
+    def _prompts(
+        self, task: Task, split: Split, n: int | None, shots: int, seed: int = 0, whole: bool = False
+    ) -> list[Prompt]:
+        """Prompts of a task's split, ``n`` at most; ``whole``: not cut."""
+        config, size = self.config, len(task.split(split))
         if not size:
             raise ArgumentError(f"examples in the {split} split of {task.name!r}", "none")
         return task.prompts(
-            size if n is None else min(n, size), shots=shots, split=split, format=self.config.format, seed=seed,
-            tokenizer=self.model.tokenizer,
+            size if n is None else min(n, size), shots=shots, split=split, format=config.format, seed=seed,
+            tokenizer=self.model.tokenizer, max_tokens=None if whole else config.max_tokens, cut=config.cut,
         )  # fmt: skip
 
     def _vector(self, task: Task, of: str) -> InstructionVector:
@@ -254,6 +270,10 @@ class _Sequence:
         path = self.files.of_vector(task.name, of)
         return load_or_compute_vector(self.model, path, task, config.k, n_clean, n_corrupted, format=config.format)
 
+    def _guiding(self, task: Task, stage: int) -> InstructionVector:
+        """The vector that was given, or the task's in the model before it."""
+        return self.vector or self._vector(task, f"before-{stage}")
+
     def _learn(self, stage: int, task: Task) -> None:
         """Train on a task, and keep the weights after it in place of those before."""
         config, training = self.config, self.config.training
@@ -261,7 +281,7 @@ class _Sequence:
         prompts = self._prompts(task, "train", config.n_train, config.shots)
         run = fine_tune(
             self.model, prompts, replace(training, steps=config.steps(len(prompts)), evaluate_every=0),
-            vector=self._vector(task, f"before-{stage}") if "vector" in needs else None,
+            vector=self._guiding(task, stage) if "vector" in needs else None,
             rehearse=self._rehearsal(task) if "rehearse" in needs else (),
             replay=self._memory(stage) if "replay" in needs else (),
             adapters=[self.files.of_stage(earlier) for earlier in range(1, stage)] if "adapters" in needs else (),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ..checks import Between, Count, Natural, Seed, checked
 from ..errors import ArgumentError
-from ..tasks import AnyFormat, format_facts
+from ..tasks import AnyFormat, CutSide, format_facts
 from .config import Guidance, TrainingConfig
 
 WHOLE = "whole"  # the variant that the others are compared with
@@ -35,6 +35,9 @@ class ContinualConfig:
         layer: the layer at which hidden states are compared with vectors (None: the middle one).
         format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat`` has
             its settings.
+        max_tokens: tokens of a prompt to learn or to answer, at most; of longer ones the inputs are cut, with a warning
+            (None: a prompt without room in the model's context is refused). Prompts for vectors are not cut.
+        cut: the side from which inputs are cut: "left" keeps their end, "right" their beginning, "middle" both.
 
     Raises:
         ArgumentError: naming the field that is outside its values.
@@ -59,6 +62,8 @@ class ContinualConfig:
     measure_after: Literal["each", "last"] = "each"
     layer: Natural | None = None
     format: AnyFormat = "labelled"
+    max_tokens: Count | None = None
+    cut: CutSide = "left"
 
     @checked
     def steps(self, n_prompts: Count) -> int:
@@ -75,7 +80,8 @@ class ContinualConfig:
     @property
     def facts(self) -> dict[str, Any]:
         """The fields that weights and rows depend on, as provenance holds them."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "measure_after"}
+        unused = {"measure_after", *(() if self.max_tokens else ("max_tokens", "cut"))}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in unused}
         return values | {"training": self.training.facts, **format_facts(self.format)}
 
 
@@ -92,7 +98,8 @@ def ablations(
 
     Args:
         config: the whole.
-        terms: also without any term of its guidance ("plain"), with every term alone, and with every term left out.
+        terms: also without any term of its guidance ("plain"), with every term alone, and with every term left out; of
+            a term with several losses, as the two divergences of arXiv 2502.11019, every loss.
         ks: also with these numbers of heads.
         layers: also with the vector added at these layers.
         seeds: all of these again with each seed (none: with the configuration's own alone).
@@ -132,13 +139,15 @@ def ablations(
 
 
 def _subsets(guidance: Guidance) -> dict[str, Guidance]:
-    """No term, every term alone, and every term left out; of a single term, no term."""
+    """No term, every term alone, and every term left out, or every loss of a term with several."""
     found = {"plain": Guidance()}
-    for term in guidance if len(guidance.terms) > 1 else ():
-        name = type(term).__name__
-        found[f"only {name}"] = Guidance((term,))
-        if len(guidance.terms) > 2:
-            found[f"without {name}"] = Guidance(tuple(each for each in guidance if each is not term))
+    parts = [(name, alone, term) for term in guidance for name, alone in term.parts.items()]
+    for name, alone, term in parts if len(parts) > 1 else ():
+        found[f"only {name}"] = Guidance((alone,))
+        if len(parts) > 2:
+            rest = (term.without(name),) if len(term.parts) > 1 else ()
+            at = guidance.terms.index(term)
+            found[f"without {name}"] = Guidance((*guidance.terms[:at], *rest, *guidance.terms[at + 1 :]))
     return found
 
 

@@ -114,7 +114,7 @@ def fine_tune(
     step = TrainingStep.of(model, config, *prompts, folder, processes)
     settings = {name: value for name, value in config.facts.items() if name not in NOT_OF_WEIGHTS}
     merged = {"adapters": [factors_digest(each) for each in factors]} if factors else {}
-    origin = provenance(model, training=settings, vector=_digest(vector), **step.digests, **merged)
+    origin = provenance(model, training=settings, vector=vector_digest(vector), **step.digests, **merged)
     key = origin["settings"] | {name: fact for name, fact in identity(origin["model"]).items() if name != "versions"}
     with held(folder) if folder is not None and processes.is_first else nullcontext():
         checkpoints = CheckpointManager(folder, key, abilities.digests, config.steps)
@@ -253,5 +253,6 @@ def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
     return listed(prompts) if prompts else []
 
 
-def _digest(vector: InstructionVector | None) -> str:
+def vector_digest(vector: InstructionVector | None) -> str:
+    """Hash of a vector's values and heads, or of none."""
     return short_hash(None if vector is None else (vector.heads, vector.values.tolist()))

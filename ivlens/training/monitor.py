@@ -15,9 +15,10 @@ from ..files import short_hash
 from ..models import Model, at_least_float32, provenance, resid_pre_name, unchanged, z_name
 from ..records import HeadMeans, short_repr
 from ..scoring import check_answers, evaluate
+from ..stats import cosine, jackknife_values
 from ..tasks import AnyFormat, Prompt, Task
 from ..text import plural
-from ..vectors import InstructionVector, instruction_vector, vector_values
+from ..vectors import InstructionVector, instruction_vector, vector_values, written_parts
 from ..vocabulary import Head, check_layer
 
 
@@ -170,12 +171,17 @@ def with_vector(model: Model, ability: Ability, heads: Sequence[Head], *, batch_
         >>> ability.vector.task
         'old'
     """
-    vector, _ = _vector_now(model, ability, heads, batch_size)
-    return replace(ability, vector=replace(vector, task=ability.name))
+    z, _ = _watched(model, ability, batch_size)
+    means = HeadMeans(z.mean(0).to(at_least_float32(model.cfg.dtype)), len(z), provenance=provenance(model))
+    return replace(ability, vector=replace(instruction_vector(model, means, heads), task=ability.name))
 
 
 def measured_row(model: Model, ability: Ability, *, batch_size: int = 32, per_prompt: bool = False) -> dict[str, Any]:
-    """What ``measure`` returns; also ``scores`` and ``probabilities`` of each prompt where these are wanted."""
+    """What ``measure`` returns, and what varies by prompt where this is wanted.
+
+    That are ``scores`` and ``probabilities`` of each prompt, and the accuracy that guesses would have, ``chance``. With
+    a vector, of each watched prompt also ``cosines``, ``norm_ratios`` and ``alignments``, whose means are its measures.
+    """
     found = evaluate(model, ability.prompts, batch_size=batch_size)
     low, high = found.accuracy_interval()
     row = {
@@ -186,7 +192,12 @@ def measured_row(model: Model, ability: Ability, *, batch_size: int = 32, per_pr
     }  # fmt: skip
     if per_prompt:
         row |= {"scores": found.prompt_scores.tolist(), "probabilities": found.probabilities.tolist()}
-    return row if ability.vector is None else row | _of_vector(model, ability, ability.vector, batch_size)
+        row["chance"] = found.mean_chance
+    if ability.vector is None:
+        return row
+    values = _of_vector(model, ability, ability.vector, batch_size)
+    row |= {name: each.mean().item() for name, each in values.items()}
+    return row | ({f"{name}s": each.tolist() for name, each in values.items()} if per_prompt else {})
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -201,20 +212,32 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([*found, *mean])
 
 
-def _of_vector(model: Model, ability: Ability, base: InstructionVector, batch_size: int) -> dict[str, float]:
-    now, hidden = _vector_now(model, ability, base.heads, batch_size)
-    alignment = torch.cosine_similarity(hidden.double(), vector_values(model, base).double().cpu()[None], dim=1)
-    return {"cosine": now.cosine(base), "norm_ratio": now.norm / base.norm, "alignment": alignment.mean().item()}
+def _of_vector(
+    model: Model, ability: Ability, base: InstructionVector, batch_size: int
+) -> dict[str, Float[Tensor, " prompt"]]:
+    """For each measure of the vector, values of the watched prompts whose mean it is."""
+    z, hidden = _watched(model, ability, batch_size)
+    before = vector_values(model, base).double().cpu()
+
+    def now(means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, " d_model"]:
+        vector = written_parts(model, means, base.heads).sum(0).double()
+        if not vector.any():
+            raise ArgumentError(f"a vector of ability {ability.name!r} that is not zero, to compare with", "zeros")
+        return vector
+
+    return {
+        "cosine": jackknife_values(z, lambda means: cosine(now(means), before)),
+        "norm_ratio": jackknife_values(z, lambda means: now(means).norm() / before.norm()),
+        "alignment": cosine(hidden, before[None]),
+    }
 
 
-def _vector_now(
-    model: Model, ability: Ability, heads: Sequence[Head], batch_size: int
-) -> tuple[InstructionVector, Float[Tensor, "prompt d_model"]]:
-    """The vector of these heads on the ability's prompts, and the hidden states at their last tokens."""
+def _watched(
+    model: Model, ability: Ability, batch_size: int
+) -> tuple[Float[Tensor, "prompt layer head d_head"], Float[Tensor, "prompt d_model"]]:
+    """Outputs of all heads on the ability's prompts, before W_O, and the hidden states at their last tokens."""
     prompts, n_layers = ability.prompts[: ability.n_watched], model.cfg.n_layers
     entering = resid_pre_name(n_layers // 2 if ability.layer is None else ability.layer)
     outputs = [z_name(layer) for layer in range(n_layers)]
     found = capture(model, prompts, [*outputs, entering], reduce="none", batch_size=batch_size)
-    z = torch.stack([found[point].double().mean(0) for point in outputs])
-    means = HeadMeans(z.to(at_least_float32(model.cfg.dtype)), len(prompts), provenance=provenance(model))
-    return instruction_vector(model, means, heads), found[entering]
+    return torch.stack([found[point].double() for point in outputs], dim=1), found[entering]

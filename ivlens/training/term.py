@@ -120,6 +120,21 @@ class Term:
         default = {each.name for each in added if getattr(self, each.name) == each.default}
         return {name: value for name, value in asdict(self).items() if name not in default}
 
+    @property
+    def parts(self) -> dict[str, Self]:
+        """The term with each of its losses alone, by the loss's name; of one loss or none itself, by its class."""
+        weighted = [each for each in _weight_fields(self) if getattr(self, each.name) > 0]
+        if len(weighted) < 2:
+            return {type(self).__name__: self}
+        zeros = {each.name: 0.0 for each in weighted}
+        return {
+            each.metadata["loss"]: replace(self, **zeros | {each.name: getattr(self, each.name)}) for each in weighted
+        }
+
+    def without(self, loss: str) -> Self:
+        """The term without one of its several losses, which has the weight 0."""
+        return replace(self, **{each.name: 0.0 for each in _weight_fields(self) if each.metadata["loss"] == loss})
+
     def scaled(self, factor: float) -> Self:
         """The same term with its weights times ``factor``."""
         return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})

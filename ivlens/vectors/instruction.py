@@ -211,9 +211,16 @@ def instruction_vector(
     if not heads or len(set(heads)) < len(heads):
         raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
     check_heads((cfg.n_layers, cfg.n_heads), heads)
-    parts = torch.stack([head_writes(model, layer, means.values[layer])[head] for layer, head in heads]).cpu()
+    parts = written_parts(model, means.values, heads)
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))
     return InstructionVector(parts.sum(0), parts, tuple(heads), means.task, provenance=origin)
+
+
+def written_parts(
+    model: Model, z: Float[Tensor, "layer head d_head"], heads: Sequence[Head]
+) -> Float[Tensor, "part d_model"]:
+    """What each of the heads adds to the residual stream for outputs ``z`` of all heads before W_O, on the CPU."""
+    return torch.stack([head_writes(model, layer, z[layer])[head] for layer, head in heads]).cpu()
 
 
 def vector_values(model: Model, vector: InstructionVector | Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:

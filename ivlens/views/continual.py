@@ -17,6 +17,7 @@ from .style import INK, SEQUENTIAL, line_style, plain, shortened, translucent
 
 ROW, COLUMN = 22, 74  # pixels of an entry of the matrix
 GAPS = Size(58, 52)
+BEYOND = {"norm_ratio": {"rangemode": "tozero"}, "cosine": {}, "alignment": {}}  # axes of what may lie outside 0 to 1
 ROLES: dict[ContinualRole, str] = {
     "new": "learned here", "keep": "old", "knowledge": "old, without instruction: probability",
     "zero-shot": "general", "in-context": "general, with demonstrations",
@@ -90,9 +91,9 @@ def _outlined(squares: list[tuple[int, int]]) -> go.Scatter:
 
 @checked
 def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: str | None = None) -> go.Figure:
-    """What was learned, kept and known in general (0 to 1) after each task: a panel per measure, a line per run.
+    """What was learned, kept and known in general after each task, 0 to 1, and the vectors: a panel per measure.
 
-    The bands are 95% intervals over prompts; with several runs they are drawn faintly.
+    A line per run; the bands are 95% intervals over prompts, with several runs drawn faintly.
 
     Args:
         runs: one run, or several by their names.
@@ -121,14 +122,14 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     size = Size(width, max(170, legend_height * columns // len(measures)))
     heading = "Learned, kept and known in general" if title is None else title
     facts = (
-        "means over tasks, 0 to 1, with 95% intervals over prompts\n"
+        "means over tasks with 95% intervals over prompts\n"
         "learned: of the tasks that were learned by then; at 0 of all that will be"
     )
     draft, panels = panel_grid(measures, size, columns, GAPS, margins, heading, facts)
     for measure, panel in zip(measures, panels, strict=True):
         for number, (name, frame) in enumerate(frames.items()):
             draft.add_traces(_line(frame[frame["measure"] == measure], name, measure, number, len(named)), **panel)
-    draft.update_yaxes(UNIT_AXIS)
+        draft.update_yaxes(BEYOND.get(measure, UNIT_AXIS), **panel)
     draft.update_xaxes({"title": {"text": "tasks learned"}, "dtick": 1, "zeroline": False})
     draft.layout |= legend_around(draft.traces, lines)
     return draft.figure()

@@ -7,8 +7,9 @@ import pandas as pd
 
 from ..checks import checked
 from ..errors import ArgumentError
-from ..records import ContinualRun, compare_sequences, compare_variants
+from ..records import ContinualRun, compare_sequences, compare_variants, findings
 from ..text import one_line
+from .checkpoints.claims import PAPERS, claims_parts
 from .checkpoints.report import facts_frame
 from .continual import continual_curves, continual_matrix
 from .documents import Body, write_page
@@ -22,11 +23,12 @@ VARIANTS = (
     "minus the first one's. The 95% intervals (low, high) draw prompts within each task and seed; they do not say how "
     "seeds vary."
 )
+CHECKPOINTS = "The checkpoints are the model after each task of each run, the tasks the old abilities."
 
 
 @checked
 def write_continual_report(path: str | Path, runs: Mapping[str, ContinualRun], *, title: str = "") -> Path:
-    """Write the runs of a sequence as one HTML page: what was learned and kept, then every run, ability by ability.
+    """Write the runs of a sequence as one HTML page: what was learned and kept, the papers' claims, then every run.
 
     Args:
         path: the file to write.
@@ -53,6 +55,9 @@ def write_continual_report(path: str | Path, runs: Mapping[str, ContinualRun], *
     if len(runs) > 1 and table["kept"].notna().all():
         short.append(tradeoff_scatter(_tradeoff(runs, table)))
     sections: list[tuple[str, Body]] = [("In short", short), ("After each task", [continual_curves(runs)])]
+    tested = findings(*runs.values())
+    if len(tested := tested[tested["pairs"] > 0]):
+        sections.append((PAPERS, [prose(CHECKPOINTS), *claims_parts(tested)]))
     for name, run in runs.items():
         origin = folded("Where these numbers come from", frame_table(facts_frame(run.provenance)))
         body: list[Body] = [frame_table(run.summary()), continual_matrix(run), origin]

@@ -89,7 +89,8 @@ SEQUENCE = (
     "difference is what the papers call Forget. Kept are old abilities at the end, retained is that relative to the "
     "base; still right is how many of the prompts that the base answers are still answered, as a share. GP and IP are "
     "general abilities without and with demonstrations. Each change is paired prompt by prompt, with its 95% interval "
-    "(low, high: a bootstrap of prompts within each task; of still right Wilson's)."
+    "(low, high: a bootstrap of prompts within each task; of still right Wilson's). Cosine and norm ratio are those of "
+    "old abilities' vectors with the base's; alignment is the cosine of hidden states with these."
 )
 
 

@@ -73,6 +73,20 @@ def test_an_ablation_has_a_record_of_each_run_and_one_page(base: Path, capsys: p
     assert not list(out.rglob("model.safetensors"))
 
 
+def test_an_ablation_varies_terms_heads_and_layers(base: Path) -> None:
+    given = words(base, "out", "--guidance", "iv", "--ablate-terms", "--ablate-ks", "2", "--ablate-layers", "1")
+    assert cli.main(given) == 0
+    out = base.parent / "out"
+    only = {f"only {term}" for term in ("ProgressiveVector", "KLToGuidedTeacher")}
+    assert {*pd.read_csv(out / "runs.csv")["run"]} == {"whole", "plain", "2 heads", "layer 1"} | only
+    asked = {}
+    for name in ("whole", "2 heads", "layer 1"):
+        run = iv.ContinualRun.load(out / safe_name(name) / "continual.safetensors")
+        asked[name] = run.provenance["settings"]["continual"]
+    assert (asked["whole"]["k"], asked["2 heads"]["k"]) == (3, 2)
+    assert asked["layer 1"]["training"]["guidance"]["KLToGuidedTeacher"]["layer"] == 1
+
+
 @pytest.mark.parametrize(
     ("bad", "finished"),
     [

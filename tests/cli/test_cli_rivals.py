@@ -8,6 +8,7 @@ import pytest
 
 import ivlens as iv
 from ivlens import cli
+from ivlens.training.loop import vector_digest
 from tiny_models import WORDS
 
 ASKED = ("--instruction", "the quick fox jumps", "--labels", "Q", "A")
@@ -44,12 +45,32 @@ def test_tasks_in_turn_by_o_lora(home: Path) -> None:
 def test_a_vector_from_a_file_is_what_is_added(home: Path) -> None:
     model = iv.load_model(home / "model")
     means = iv.mean_head_activations(model, [iv.Prompt("Q: the fox A:", (" x",))])
-    iv.instruction_vector(model, means, [(0, 1), (1, 0)]).save(home / "any.safetensors")
+    vector = iv.instruction_vector(model, means, [(0, 1), (1, 0)])
+    vector.save(home / "any.safetensors")
     given = ("model", "--task", "next.csv", "--guidance", "preventative", "--vector-scale", "9")
     assert train(*given, "--vector", "any.safetensors", "--out", "steered") == 0
     assert not (home / "steered" / "vectors").exists()
     run = iv.TrainingRun.load(home / "steered" / "run.safetensors")
-    assert run.provenance["settings"]["training"]["guidance"]["PreventativeSteering"]["scale"] == 9
+    settings = run.provenance["settings"]
+    assert settings["training"]["guidance"]["PreventativeSteering"]["scale"] == 9
+    assert settings["vector"] == vector_digest(vector)
+
+
+def test_a_vector_from_a_file_is_what_a_sequence_adds(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = iv.load_model(home / "model")
+    means = iv.mean_head_activations(model, [iv.Prompt("Q: the fox A:", (" x",))])
+    vector = iv.instruction_vector(model, means, [(0, 1), (1, 0)])
+    vector.save(home / "any.safetensors")
+    words = ("continual", "model", "--sequence", "next.csv", "--keep", "back.csv", *ASKED, *STEPS, "--keep-shots", "1")
+    few = ("--n-clean", "4", "--n-corrupted", "2", "--vector", "any.safetensors")
+    assert cli.main([*words, *few, "--guidance", "plain", "--out", "refused"]) == 1
+    assert "--vector with guidance that adds one" in capsys.readouterr().err
+    assert cli.main([*words, *few, "--guidance", "preventative", "--ablate-terms", "--out", "steered"]) == 0
+    whole, plain = (
+        iv.ContinualRun.load(home / "steered" / name / "continual.safetensors") for name in ("whole", "plain")
+    )
+    assert whole.provenance["settings"]["vector"] == vector_digest(vector)
+    assert "vector" not in plain.provenance["settings"]
 
 
 @pytest.mark.parametrize(

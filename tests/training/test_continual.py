@@ -194,7 +194,7 @@ def test_o_lora_compares_with_the_adapters_of_earlier_tasks(make: Any, tmp_path:
         learned(make(), replace(config, training=replace(config.training, lora=None)))
     learned(make(), config, out=tmp_path / "out")
     first, second = (iv.TrainingRun.load(path) for path in sorted((tmp_path / "out").glob("*/run.safetensors")))
-    assert "o_lora" not in first.to_frame() or not first.to_frame()["o_lora"].any()
+    assert not first.to_frame()["o_lora"].any()
     assert (second.to_frame()["o_lora"] > 0).all()
 
 
@@ -268,6 +268,58 @@ def test_ablations_have_every_term_alone_and_left_out() -> None:
     assert found["layer 1, seed 1"].training.guidance.terms[0].layer == 1
     assert found["5 heads, seed 0"].k == 5
     assert {each.training.seed for name, each in found.items() if name.endswith("1")} == {1}
+
+
+def test_ablations_take_the_two_divergences_of_a_term_apart() -> None:
+    """The papers' two KLs are one term here; a loss that is left out has the weight 0."""
+    found = iv.ablations(iv.ContinualConfig(iv.TrainingConfig(iv.Guidance.preset("fv"))), terms=True)
+    losses = ("kl_last", "kl_answer", "HeadConsistency")
+    assert {*found} == {"whole", "plain"} | {f"{how} {loss}" for how in ("only", "without") for loss in losses}
+    weights = {name: {k: w for term in each.training.guidance for k, w in term.weights.items() if w}
+               for name, each in found.items()}  # fmt: skip
+    assert weights["whole"] == {"kl_last": 20.0, "kl_answer": 0.1, "consistency": 1.0}
+    assert weights["only kl_answer"] == {"kl_answer": 0.1}
+    assert weights["without kl_last"] == {"kl_answer": 0.1, "consistency": 1.0}
+    assert weights["without HeadConsistency"] == {"kl_last": 20.0, "kl_answer": 0.1}
+
+
+def long_task(by: int) -> iv.Task:
+    """As ``shifted``, after many other words."""
+    pairs = [(" ".join(["the"] * 300 + [each.input]), each.answers[0]) for each in shifted(by).examples]
+    return iv.Task(f"long-{by}", pairs, ("the quick fox jumps",), ("Q", "A"))
+
+
+def test_inputs_are_cut_to_the_tokens_that_were_asked_for(make: Any) -> None:
+    config = replace(CONFIG, vectors=False, shots=0, keep_shots=0)
+    with pytest.raises(iv.PromptError, match="context"):
+        iv.continual(make(), [long_task(1)], config, keep=[long_task(2)])
+    cut = replace(config, max_tokens=64)
+    with pytest.warns(UserWarning, match="cut"):
+        run = iv.continual(make(), [long_task(1)], cut, keep=[long_task(2)])
+    assert run.stages == 1
+    assert run.provenance["settings"]["continual"]["max_tokens"] == 64
+    assert "max_tokens" not in config.facts  # an earlier version's folder is still this run's
+
+
+def test_a_vector_that_is_given_stands_in_place_of_each_task_s_own(make: Any, tmp_path: Path) -> None:
+    bare = [replace(task, instructions=()) for task in NEW]
+    steered = replace(CONFIG, training=replace(TRAINING, guidance=iv.Guidance.preset("preventative")), vectors=False)
+    with pytest.raises(ArgumentError, match="tasks with instructions"):
+        iv.continual(make(), bare, steered)
+    model = make()
+    means = iv.mean_head_activations(model, OLD[0].prompts(4, split="train"))
+    vector = iv.instruction_vector(model, means, [(0, 1), (1, 0)])
+    run = iv.continual(model, bare, steered, vector=vector, out=tmp_path / "out")
+    by_hand = make()
+    for task in bare:
+        prompts = task.prompts(len(task.split("train")), shots=0, split="train")
+        iv.fine_tune(by_hand, prompts, replace(steered.training, evaluate_every=0), vector=vector)
+    assert all(torch.equal(each, by_hand.state_dict()[name]) for name, each in model.state_dict().items())
+    with pytest.raises(MismatchError):
+        iv.continual(make(), bare, steered, vector=vector * 2, out=tmp_path / "out")
+    assert run.stages == 2
+    with pytest.raises(ArgumentError, match="guidance that adds a vector"):
+        iv.continual(make(), bare, CONFIG, vector=vector)
 
 
 def test_terms_are_not_left_out_where_there_are_none() -> None:

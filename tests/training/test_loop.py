@@ -204,6 +204,32 @@ def test_measures_of_the_vector_at_the_base(make_model: Callable[[], Any], other
     assert row["alignment"] == pytest.approx(sum(cosines) / len(cosines), abs=1e-5)
 
 
+def test_a_vectors_measures_by_prompt_are_jackknife_values(make_model: Callable[[], Any], others: list[Prompt]) -> None:
+    """Against the vectors of the other prompts, one left out at a time."""
+    from ivlens.training.monitor import measured_row
+
+    model, heads = make_model(), [(0, 1), (1, 2)]
+
+    def vector(prompts: list[Prompt]) -> Any:
+        return ivlens.instruction_vector(model, ivlens.mean_head_activations(model, prompts), heads)
+
+    base = vector(others)
+    with torch.no_grad():
+        for layer in (0, 1):
+            weight = model.blocks[layer].attn.W_V
+            weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(layer))
+    row = measured_row(model, Ability("old", tuple(others), base, layer=1), per_prompt=True)
+    whole, left = vector(others), [vector(others[:at] + others[at + 1 :]) for at in range(len(others))]
+    measures = {"cosine": lambda each: each.cosine(base), "norm_ratio": lambda each: each.norm / base.norm}
+    for name, of in measures.items():
+        without = [of(each) for each in left]
+        expected = [of(whole) + (len(left) - 1) * (sum(without) / len(left) - each) for each in without]
+        assert row[name] == pytest.approx(of(whole), abs=1e-6)
+        assert row[f"{name}s"] == pytest.approx(expected, abs=1e-4)
+        assert max(expected) - min(expected) > 1e-2
+    assert sum(row["alignments"]) / len(others) == pytest.approx(row["alignment"])
+
+
 def test_a_task_is_learned_from_train_and_measured_on_test(smollm2: Any) -> None:
     ability = Ability.of(ivlens.load_task("capitalize"))
     held = {example.input for example in ivlens.load_task("capitalize").split("test")}

@@ -25,7 +25,11 @@ def test_the_matrix_has_a_row_per_ability_and_outlines_what_was_learned() -> Non
 def test_curves_have_a_panel_per_measure_and_a_line_per_run() -> None:
     figure = iv.views.continual_curves({"one": RUN, "two": RUN})
     lines = [trace for trace in figure.data if trace.mode != "none"]
-    assert len(lines) == 2 * 6
+    assert len(lines) == 2 * 9
+    assert (figure.layout.yaxis.range, figure.layout.yaxis8.range) == (
+        (-0.04, 1.04),
+        None,
+    )  # a norm ratio may be above 1
     assert list(lines[0].y) == [0.125, 1.0, 0.625]
 
 
@@ -45,6 +49,8 @@ def test_a_page_of_one_run_and_of_several(tmp_path: Path) -> None:
     page = iv.views.write_continual_report(tmp_path / "several.html", runs).read_text()
     assert "What is kept against what is learned" in page
     assert all(f">{name}<" in page for name in runs)
+    assert "What the papers say, tested here" in page
+    assert "instruction following falls more than knowledge" in page
 
 
 def test_pages_of_nothing_or_of_two_sequences_are_refused(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from ..documents import Body, write_page
 from ..markup import prose
 from ..tables import frame_table
 from .answer import answer_parts
+from .claims import PAPERS, claims_parts
 from .commands import base_source, checkpoint_source, learned_task
 from .curves import alignment_by_layer, checkpoint_trajectories
 from .maps import checkpoint_heatmap, head_change_maps
 from .measured import KEYS, general_table, measured_tables
 from .recovery import recovery_bars
 from .summary import checkpoint_summary
-from .words import interval_text, percent, percent_text
+from .words import percent, percent_text
 
 HEATMAPS = ("accuracy", "forgetting", "knowledge", "cosine", "alignment_change", "spillover", "subtracted_gain")
 METHOD = """
@@ -97,7 +98,7 @@ def comparison_sections(comparison: CheckpointComparison) -> list[tuple[str, Bod
         ("What was compared", _compared(comparison)),
         ("Verdicts", [_verdicts(comparison), *evidence_table(comparison), partial(checkpoint_summary, comparison)]),
         *([("General abilities", [general_table(comparison)])] if comparison.general else []),
-        ("What the papers say, tested here", _findings(comparison)),
+        (PAPERS, claims_parts(findings(comparison))),
         ("From checkpoint to checkpoint", partial(checkpoint_trajectories, comparison)),
         ("Task by checkpoint", [partial(checkpoint_heatmap, comparison, measure=each) for each in _known(comparison)]),
         ("Where the hidden states point", partial(alignment_by_layer, comparison)),
@@ -194,18 +195,6 @@ def evidence_frame(comparison: CheckpointComparison) -> pd.DataFrame:
     frame["text"] = [opinion if value != value else f"{percent_text(value, low, high)}: {opinion}"
                      for value, low, high, opinion in texts]  # fmt: skip
     return frame.iloc[:0] if frame["value"].isna().all() else frame
-
-
-def _findings(comparison: CheckpointComparison) -> list[Body]:
-    """The papers' claims tested on these checkpoints, and the numbers behind them."""
-    frame = findings(comparison)
-    frame["value"] = [interval_text(*each) for each in zip(frame["value"], frame["low"], frame["high"], strict=True)]
-    about = (
-        "Over all pairs of a checkpoint and a task that the base could do and that was not trained on. A claim is "
-        "confirmed, or refuted, where its interval lies on one side of 0. That of a mean is for other tasks; that of a "
-        "correlation for other tasks and checkpoints, which takes six of each (of one checkpoint, six tasks)."
-    )
-    return [prose(about), frame_table(frame.drop(columns=["low", "high"]))]
 
 
 def _known(comparison: CheckpointComparison) -> list[str]:
