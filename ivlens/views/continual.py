@@ -120,12 +120,13 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     columns = columns_for(len(measures), 210, GAPS.width, margins)
     width = min(panel_width(columns, GAPS.width, margins), 320)
     size = Size(width, max(170, legend_height * columns // len(measures)))
-    heading = "Learned, kept and known in general" if title is None else title
+    heading = "Learned, kept and known in general, and the vectors" if title is None else title
     facts = (
         "means over tasks with 95% intervals over prompts\n"
         "learned: of the tasks that were learned by then; at 0 of all that will be"
     )
-    draft, panels = panel_grid(measures, size, columns, GAPS, margins, heading, facts)
+    names = [measure.replace("_", " ") for measure in measures]
+    draft, panels = panel_grid(names, size, columns, GAPS, margins, heading, facts)
     for measure, panel in zip(measures, panels, strict=True):
         for number, (name, frame) in enumerate(frames.items()):
             draft.add_traces(_line(frame[frame["measure"] == measure], name, measure, number, len(named)), **panel)

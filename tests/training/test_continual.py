@@ -1,5 +1,9 @@
 """Sequences of tasks: what is learned and measured, kept, resumed and refused."""
 
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -330,3 +334,46 @@ def test_terms_are_not_left_out_where_there_are_none() -> None:
 def test_heads_are_not_varied_without_a_vector() -> None:
     with pytest.raises(ArgumentError, match="guidance with a vector"):
         iv.ablations(iv.ContinualConfig(), ks=(5,))
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import ivlens as iv, tiny_models
+from safetensors.torch import save_file
+model = iv.load_model(tiny_models.random_model("llama"), tokenizer=tiny_models.byte_level_tokenizer())
+words = "capital of France is Paris and the quick brown".split()
+tasks = [
+    iv.Task(f"shift-{{by}}", list(zip(words, words[by:] + words[:by])), ("the quick fox jumps",), ("Q", "A"))
+    for by in (1, 2, 3)
+]
+training = iv.TrainingConfig(iv.Guidance.preset("l2"), steps=40, batch_size=4, learning_rate=1e-3, save_every=7)
+config = iv.ContinualConfig(training, n_test=4, vectors=False, keep_shots=1)
+run = iv.continual(model, tasks[:2], config, keep=tasks[2:], out=sys.argv[1])
+run.save(sys.argv[1] + ".run")
+save_file({{name: each.detach().contiguous() for name, each in model.named_parameters()}}, sys.argv[1] + ".weights")
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_sequence_ends_in_the_same_bits(tmp_path: Path) -> None:
+    script = KILLED.format(tests=str(Path(__file__).parents[1]))
+    whole, killed = (subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "whole")]), 0)
+    chance = random.Random(time.time_ns())  # other moments at each run of this test
+    for file in ("continual.safetensors", "1-shift-1/log.jsonl", "weights.safetensors", "2-shift-2/log.jsonl"):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "killed")])
+        while not (tmp_path / "killed" / file).exists() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.2))
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        process.wait()
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], check=False).returncode == 0
+    assert whole.wait() == 0
+    assert killed >= 2, "the runs were too quick to be killed"
+    assert (tmp_path / "killed.weights").read_bytes() == (tmp_path / "whole.weights").read_bytes()
+    one, two = (iv.ContinualRun.load(tmp_path / f"{name}.run") for name in ("whole", "killed"))
+    assert one.measured == two.measured

@@ -1,5 +1,6 @@
-"""Data-parallel training in two processes, as torchrun starts them, against the same run in one."""
+"""Data-parallel training in two processes, as torchrun and accelerate start them, against the same run in one."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import ivlens as iv
 from ivlens.tensor_files import load_tensors
 from ivlens.training.processes import ALONE, joined_processes
+from tiny_models import WORDS
 
 pytestmark = pytest.mark.slow
 PATH = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
@@ -118,8 +120,33 @@ def test_a_sequence_in_two_processes(folder: Path, base: Path) -> None:
     assert len(together.measured) == len(alone.measured) == 9
     for row, other in zip(alone.measured, together.measured, strict=True):
         assert other["probabilities"] == pytest.approx(row["probabilities"], rel=1e-6)
+    left = two.parent / "1-shift-1" / "state.safetensors"  # as by a kill right after the weights were kept
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"")
     launch(folder, base, 2, SEQUENCE)
     assert iv.ContinualRun.load(two).measured == together.measured
+    assert not left.exists()
+
+
+def test_the_command_line_in_two_processes_that_accelerate_starts(base: Path, tmp_path: Path) -> None:
+    for by in (1, 2, 3):
+        pairs = list(zip(WORDS, WORDS[by:] + WORDS[:by], strict=True))
+        task = {"instructions": ["the quick fox jumps"], "examples": [{"input": a, "output": b} for a, b in pairs]}
+        (tmp_path / f"shift-{by}.json").write_text(json.dumps(task))
+    words = ("-m", "ivlens", "continual", str(base), "--sequence", "shift-1.json", "shift-2.json", "--keep",
+             "shift-3.json", "--guidance", "l2", "--steps", "3", "--warmup", "1", "--batch-size", "5",
+             "--learning-rate", "3e-3", "--n-test", "4", "--keep-shots", "1", "--k", "3", "--n-clean", "4", "--n-corrupted", "2")  # fmt: skip
+    several = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+               "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
+    for out, before in (("one", ()), ("two", several)):
+        command = [sys.executable, *before, *words, "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (iv.ContinualRun.load(tmp_path / out / "continual.safetensors") for out in ("one", "two"))
+    for row, other in zip(one.measured, two.measured, strict=True):
+        assert other["probabilities"] == pytest.approx(row["probabilities"], rel=1e-3)
+    assert any(row["probabilities"] != one.measured[0]["probabilities"] for row in one.measured)
+    assert (tmp_path / "two" / "model" / "model.safetensors").exists()
 
 
 def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
