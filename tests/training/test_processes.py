@@ -133,9 +133,10 @@ def test_the_command_line_in_two_processes_that_accelerate_starts(base: Path, tm
         pairs = list(zip(WORDS, WORDS[by:] + WORDS[:by], strict=True))
         task = {"instructions": ["the quick fox jumps"], "examples": [{"input": a, "output": b} for a, b in pairs]}
         (tmp_path / f"shift-{by}.json").write_text(json.dumps(task))
-    words = ("-m", "ivlens", "continual", str(base), "--sequence", "shift-1.json", "shift-2.json", "--keep",
-             "shift-3.json", "--guidance", "l2", "--steps", "3", "--warmup", "1", "--batch-size", "5",
-             "--learning-rate", "3e-3", "--n-test", "4", "--keep-shots", "1", "--k", "3", "--n-clean", "4", "--n-corrupted", "2")  # fmt: skip
+    tasks = ("--sequence", "shift-1.json", "shift-2.json", "--keep", "shift-3.json")
+    steps = ("--guidance", "l2", "--steps", "3", "--warmup", "1", "--batch-size", "5", "--learning-rate", "3e-3")
+    few = ("--n-test", "4", "--keep-shots", "1", "--k", "3", "--n-clean", "4", "--n-corrupted", "2")
+    words = ("-m", "ivlens", "continual", str(base), *tasks, *steps, *few)
     several = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
     for out, before in (("one", ()), ("two", several)):
