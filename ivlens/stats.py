@@ -558,7 +558,7 @@ def jackknife(
     """
     values = jackknife_values(torch.stack([base, now], 1), lambda means: statistic(means[0], means[1]))
     low, high = t_interval(values)
-    return Interval(values.mean().item(), low.item(), high.item())
+    return Interval(statistic(base.mean(0), now.mean(0)).item(), low.item(), high.item())
 
 
 def jackknife_values(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ivlens.errors import ArgumentError
 from ivlens.records import CheckpointComparison, ContinualRun, findings
 from ivlens.records.claims import FIRST_TOKEN, INSTRUCTION, RECOVERY, RELEARNING, SPILLOVER, SUBTRACTION
 from ivlens.vocabulary import Head
@@ -74,6 +75,12 @@ def test_what_a_sequence_s_base_may_have_guessed_is_no_pair() -> None:
     assert by_claim(sequence(accuracy=0.1)).loc[INSTRUCTION, "pairs"] == 0
     assert by_claim(sequence(), sequence()).loc[INSTRUCTION, "pairs"] == 36
     assert by_claim(ContinualRun(("first",))).loc[INSTRUCTION, "pairs"] == 0
+
+
+@pytest.mark.parametrize(("records", "why"), [((), "one comparison or run"), (({"a": 1},), r"pass \*runs.values")])
+def test_claims_are_tested_on_records(records: tuple[Any, ...], why: str) -> None:
+    with pytest.raises(ArgumentError, match=why):
+        findings(*records)
 
 
 def test_planted_claims_are_confirmed_with_their_numbers() -> None:

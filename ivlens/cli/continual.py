@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, DivergedError, few
+from ..errors import ArgumentError, DivergedError, PromptError, few
 from ..files import held, safe_name
 from ..models import check_export, check_training, export_hf, only_hooked
 from ..models.shapes import model_shape
@@ -16,7 +16,7 @@ from ..records.folders import check_folder
 from ..tasks import Task, find_sequence, list_sequences, list_tasks, load_sequence
 from ..text import plural
 from ..training import ContinualConfig, ablations, continual
-from ..training.continual_config import WHOLE
+from ..training.continual_config import reference
 from ..training.processes import joined_processes
 from ..vectors import load_vector
 from .loading import given, read_model
@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> None:
     tasks, kept, general = _tasks(options)
     config = ContinualConfig(training_config(options), **given(options, "ContinualConfig"))
     check_vector(config.training.guidance, options.vector)
+    if options.vector is not None and options.ablate_ks:
+        raise ArgumentError("--ablate-ks with a vector whose heads can vary", "--vector", "leave one of them out")
     variants = ablations(config, **given(options, "ablations"))
     folders = {name: options.out if len(variants) == 1 else options.out / safe_name(name) for name in variants}
     if shape := model_shape(options.model, options.revision):
@@ -48,30 +50,31 @@ def run(options: argparse.Namespace) -> None:
         if len(variants) == 1:
             check_export(options.out / MODEL)
     runs: dict[str, ContinualRun] = {}
-    diverged: list[str] = []
+    left_out: list[str] = []
     for number, (name, each) in enumerate(variants.items(), 1):
         if len(variants) > 1:
             log.info(f"run {number} of {len(variants)}: {name}")
         first = next(iter(runs.values()), None)
         try:
+            if (whole := reference(name)) in left_out:
+                raise DivergedError(f"a finite loss of {whole!r}, with which {name!r} is compared")
             runs[name] = _run(options, each, tasks, kept, general, folders[name], first, len(variants))
-        except DivergedError as error:
+        except (DivergedError, PromptError) as error:  # of weights that are finite, but not what they answer
             if not runs:
                 raise
-            diverged.append(name)
+            left_out.append(name)
             log.warning(f"{name} is left out: {error}")
-            if name.startswith(WHOLE):
-                break  # the others of its seed are compared with it
     if is_first:
         _write(options, runs)
-    if diverged:
-        raise DivergedError("runs whose loss stays finite", f"{few(diverged)}, which are left out", "see above")
+    if left_out:
+        raise DivergedError("runs whose loss stays finite", f"{few(map(repr, left_out))} left out", "see above")
 
 
 def _write(options: argparse.Namespace, runs: Mapping[str, ContinualRun]) -> None:
     from .. import views
 
     write_atomically(options.out / "runs.csv", partial(compare_sequences(runs).to_csv, index=False))
+    (options.out / "variants.csv").unlink(missing_ok=True)
     if len(runs) > 1:
         write_atomically(options.out / "variants.csv", partial(compare_variants(runs).to_csv, index=False))
     views.write_continual_report(options.out / PAGE, runs)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..errors import ArgumentError, brief
 from ..files import short_hash
 from ..stats import NOTHING, Columns, Interval, bootstrap_groups, spearman, t_interval
 from ..vocabulary import Finding
@@ -45,15 +46,15 @@ def findings(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
     """Test the papers' claims over all pairs of a checkpoint and a task in the records.
 
     The checkpoints of a sequence are the model after each of its tasks, on the abilities to keep. The base itself,
-    tasks that it could not do or may have guessed, and tasks that were trained on are left out. Instruction against
-    knowledge: how much more the probability of the instructed answer fell than that of the cloze, each relative to the
-    base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector, minus that with random ones.
-    Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector subtracted, minus the higher of
-    that without and that with random ones subtracted. Spillover: the fraction of wrong answers of forgotten tasks that
-    are the new task's or copies, minus the base's. First token: how much more its log-probability fell than that of the
-    rest of the answer, in forgotten tasks. Relearning: accuracy that a few examples add, minus what as many add on a
-    task that the base never had. Tracking: Spearman's correlation with the fall of accuracy (2406.12227, section 4;
-    2502.11019, section 3; KL and distance in weights: 2509.04259).
+    tasks that it could not do or, as far as a record says it, may have guessed, and tasks that were trained on are left
+    out. Instruction against knowledge: how much more the probability of the instructed answer fell than that of the
+    cloze, each relative to the base. Recovery: accuracy on bare prompts of forgotten tasks with the base's vector,
+    minus that with random ones. Subtraction: accuracy on clean prompts of forgotten tasks with the new task's vector
+    subtracted, minus the higher of that without and that with random ones subtracted. Spillover: the fraction of wrong
+    answers of forgotten tasks that are the new task's or copies, minus the base's. First token: how much more its
+    log-probability fell than that of the rest of the answer, in forgotten tasks. Relearning: accuracy that a few
+    examples add, minus what as many add on a task that the base never had. Tracking: Spearman's correlation with the
+    fall of accuracy (2406.12227, section 4; 2502.11019, section 3; KL and distance in weights: 2509.04259).
 
     Args:
         records: comparisons, or runs of ``continual``, one or more, whose pairs are pooled; a row that several have
@@ -67,10 +68,15 @@ def findings(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
         gives, where there are several; it is not a number for fewer than six of either. The claims are tested one by
         one: of many, one in forty is confirmed by chance.
 
+    Raises:
+        ArgumentError: no records, or something else.
+
     Example:
         >>> set(iv.records.findings(comparison)["finding"])
         {'undecided'}
     """
+    if not records:
+        raise ArgumentError("one comparison or run of a sequence, or more", "none")
     pairs = pd.concat([_pairs(each) for each in records], ignore_index=True).drop_duplicates()
     means = [
         (INSTRUCTION, "fall of probability, instructed - cloze", _instruction_falls(pairs)),
@@ -91,7 +97,7 @@ def findings(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
 @singledispatch
 def _pairs(record: Any) -> pd.DataFrame:
     """One row per checkpoint and ability, with accuracy, probability and knowledge of the checkpoint and the base."""
-    raise TypeError(f"no pairs of checkpoints and tasks in {type(record).__name__}")
+    raise ArgumentError("comparisons and runs of sequences", brief(record), "of several runs pass *runs.values()")
 
 
 @_pairs.register

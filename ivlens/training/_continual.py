@@ -39,6 +39,7 @@ from .monitor import Ability, measured_row
 from .processes import Processes, joined_processes
 from .sampler import rehearsal_prompts
 from .sequence_files import Rows, SequenceFiles
+from .step import check_vector
 from .trainable import changed_names, check_trainable
 
 VECTOR_SHOTS = 2  # demonstrations in the prompts that heads are located with
@@ -91,7 +92,7 @@ def continual(
             guidance has no use for.
         PromptError: a prompt that cannot be tokenised or is longer than the model's context.
         HookError: hooks or edits are active on the model.
-        MismatchError: ``out`` holds a run with other settings.
+        MismatchError: ``out`` holds a run with other settings, or the vector is of another kind of model.
         DivergedError: a loss was not finite.
         RecordError: ``out`` cannot be written, holds another command's results, or another process is at work in it.
 
@@ -219,8 +220,12 @@ class _Sequence:
             all_ids(self.model, self._prompts(task, "train", config.n_train, config.shots))
             if own_vectors:
                 all_ids(self.model, self._prompts(task, "train", config.n_clean, VECTOR_SHOTS, whole=True))
+            if "rehearse" in needs:  # of thousands the longest in letters, which is nearly so in tokens
+                all_ids(self.model, [max(self._rehearsal(task), key=lambda prompt: len(prompt.text))])
         if "replay" in needs:
             all_ids(self.model, self._memory(len(self.tasks)))
+        if self.vector is not None:
+            check_vector(self.model, config.training, self.vector)
 
     def _new(self) -> Abilities:
         """The tasks of the sequence, asked as they are trained."""
@@ -308,7 +313,10 @@ class _Sequence:
     def _rehearsal(self, task: Task) -> list[Prompt]:
         named = {each.name for _, each in self.abilities}
         others = [load_task(name) for name in word_tasks() if name not in named]
-        return rehearsal_prompts(task, others, format=self.config.format, tokenizer=self.model.tokenizer)
+        return rehearsal_prompts(
+            task, others, format=self.config.format, tokenizer=self.model.tokenizer, max_tokens=self.config.max_tokens,
+            cut=self.config.cut,
+        )  # fmt: skip
 
     def _memory(self, stage: int) -> list[Prompt]:
         """Some training prompts of old abilities and of earlier tasks."""
@@ -360,4 +368,5 @@ def _of_measuring(key: Mapping[str, Any]) -> dict[str, Any]:
     """A run's key without what only its training depends on; the number of heads is of old abilities' vectors too."""
     settings = key.get("continual", {})
     without = (*OF_TRAINING, *(() if settings.get("vectors") else ("k",)))
-    return {**key, "continual": {name: each for name, each in settings.items() if name not in without}}
+    measuring = {name: each for name, each in settings.items() if name not in without}
+    return {name: each for name, each in key.items() if name != "vector"} | {"continual": measuring}

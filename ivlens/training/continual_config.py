@@ -7,10 +7,16 @@ from typing import Annotated, Any, Literal
 
 from ..checks import Between, Count, Natural, Seed, checked
 from ..errors import ArgumentError
+from ..records.variants import SEED
 from ..tasks import AnyFormat, CutSide, format_facts
 from .config import Guidance, TrainingConfig
 
 WHOLE = "whole"  # the variant that the others are compared with
+
+
+def reference(name: str) -> str:
+    """The name of the run that a variant's run is compared with, which has the same seed."""
+    return WHOLE + (found[0] if (found := SEED.search(name)) else "")
 
 
 @checked
@@ -36,7 +42,7 @@ class ContinualConfig:
         format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat`` has
             its settings.
         max_tokens: tokens of a prompt to learn or to answer, at most; of longer ones the inputs are cut, with a warning
-            (None: a prompt without room in the model's context is refused). Prompts for vectors are not cut.
+            (None: a prompt without room in the model's context is refused). Clozes and prompts for vectors are not cut.
         cut: the side from which inputs are cut: "left" keeps their end, "right" their beginning, "middle" both.
 
     Raises:

@@ -157,6 +157,8 @@ class _Loop:
                 done = number + 1
                 self.trainable.average(number)
                 if done == config.steps:
+                    if not self.trainable.is_finite():  # no further loss would show it
+                        return _warned(f"step {number}: weights that are not finite after it")
                     self.trainable.finish()
                 stop = self.processes.largest(received())
                 if stop or self._due(config.save_every, done):
@@ -183,11 +185,8 @@ class _Loop:
     def _stopped(self, number: int, row: dict[str, float]) -> str:
         if number:
             self._save()
-        stopped = (
-            f"step {number}: loss {row['loss']}, gradient norm {row['gradient_norm']}; the weights are those before it"
-        )
-        warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=4)
-        return stopped
+        found = f"loss {row['loss']}, gradient norm {row['gradient_norm']}"
+        return _warned(f"step {number}: {found}; the weights are those before it")
 
     def _due(self, every: int, done: int) -> bool:
         return done == self.training_step.config.steps or (every > 0 and done % every == 0)
@@ -251,6 +250,12 @@ def _check_no_edits(model: HookedTransformer) -> None:
 def _listed_any(prompts: Iterable[Prompt] | Prompt) -> list[Prompt]:
     """The prompts as a list, which may be empty."""
     return listed(prompts) if prompts else []
+
+
+def _warned(stopped: str) -> str:
+    """Why a run ended early, which is also a warning."""
+    warnings.warn(f"ivlens: training stopped at {stopped}", stacklevel=5)
+    return stopped
 
 
 def vector_digest(vector: InstructionVector | None) -> str:

@@ -220,10 +220,11 @@ def _of_vector(
     before = vector_values(model, base).double().cpu()
 
     def now(means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, " d_model"]:
-        vector = written_parts(model, means, base.heads).sum(0).double()
+        return written_parts(model, means, base.heads).sum(0).double()
+
+    for vector in (before, now(z.mean(0))):
         if not vector.any():
             raise ArgumentError(f"a vector of ability {ability.name!r} that is not zero, to compare with", "zeros")
-        return vector
 
     return {
         "cosine": jackknife_values(z, lambda means: cosine(now(means), before)),

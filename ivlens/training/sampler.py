@@ -6,11 +6,11 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-from ..checks import checked
+from ..checks import Count, checked
 from ..errors import ArgumentError
 from ..models import HookedTransformer
 from ..scoring import all_ids
-from ..tasks import AnyFormat, Prompt, Task
+from ..tasks import AnyFormat, CutSide, Prompt, Task
 from ..vocabulary import Split, TokenizedPrompt
 
 
@@ -61,8 +61,9 @@ def _order(name: str, seed: int, epoch: int, count: int) -> tuple[int, ...]:
 
 @checked
 def rehearsal_prompts(
-    task: Task, others: Sequence[Task], *, split: Split = "train", format: AnyFormat = "labelled", tokenizer: Any = None
-) -> list[Prompt]:
+    task: Task, others: Sequence[Task], *, split: Split = "train", format: AnyFormat = "labelled",
+    tokenizer: Any = None, max_tokens: Count | None = None, cut: CutSide = "left",
+) -> list[Prompt]:  # fmt: skip
     """Inputs of the task under the other tasks' instructions, without demonstrations, for the term ``Rehearsal``.
 
     They contain no examples of the other tasks: the base model's answers are what training should preserve.
@@ -73,7 +74,9 @@ def rehearsal_prompts(
         split: the split of ``task`` that the inputs come from.
         format: how prompts are written: "labelled", "plain", "qa" or "chat", the model's chat template. A ``Chat``
             has its settings; a callable writes prompts in a way of your own (``Task.prompts``).
-        tokenizer: for "chat".
+        tokenizer: for "chat" and for max_tokens.
+        max_tokens: tokens of a prompt, at most; the inputs of longer ones are cut (``Task.prompts``).
+        cut: the side from which inputs are cut: "left" keeps their end, "right" their beginning, "middle" both.
 
     Returns:
         One prompt per input, other task and paraphrase.
@@ -95,5 +98,7 @@ def rehearsal_prompts(
             raise ArgumentError("other tasks with instructions", f"{other.name!r} without any")
         asked = Task(f"{task.name} as {other.name}", inputs, other.instructions, other.labels)
         for text in other.instructions:
-            prompts += asked.prompts(shots=0, instruction=text, format=format, tokenizer=tokenizer)
+            prompts += asked.prompts(
+                shots=0, instruction=text, format=format, tokenizer=tokenizer, max_tokens=max_tokens, cut=cut
+            )
     return prompts

@@ -31,7 +31,7 @@ from ..records import Head
 from ..scoring import all_ids
 from ..tasks import Prompt
 from ..vectors import InstructionVector, vector_values
-from ..vocabulary import TokenizedPrompt
+from ..vocabulary import TokenizedPrompt, check_heads
 from .config import TrainingConfig
 from .processes import ALONE, Processes
 from .sampler import PromptSampler
@@ -112,7 +112,8 @@ class TrainingStep:
             MismatchError: the vector does not fit the model.
         """
         own_prompts = {"rehearse": rehearse, "replay": replay}
-        check_needs(config, vector, own_prompts)
+        check_vector(model, config, vector)
+        check_needs(config, own_prompts)
         for term in config.guidance:
             term.check(model.cfg.n_layers, config.learning_rate)
         values = vector_values(model, vector) if vector is not None and "vector" in config.guidance.needs else None
@@ -228,16 +229,27 @@ class TrainingStep:
         return edits
 
 
-def check_needs(
-    config: TrainingConfig, vector: InstructionVector | None, own_prompts: Mapping[str, Sequence[Prompt]]
-) -> None:
-    """Raise ArgumentError where something that a term needs is missing: a vector, its heads, prompts, LoRA."""
+def check_vector(model: HookedTransformer, config: TrainingConfig, vector: InstructionVector | None) -> None:
+    """Raise ArgumentError where terms need a vector that is missing, zero, or without heads, MismatchError for another.
+
+    The vector of another kind of model is a mismatch.
+    """
     for term in config.guidance:
         name = type(term).__name__
         if "vector" in term.needs and vector is None:
             raise ArgumentError(f"vector= for {name}", "none", "instruction_vector(...) builds one on the base")
-        if "heads" in term.needs and (vector is None or not vector.heads):
-            raise ArgumentError(f"a vector with heads for {name}", "one that comes from no heads")
+        if "vector" in term.needs and vector is not None and not vector_values(model, vector).any():
+            raise ArgumentError(f"a vector that is not zero, for {name}", "zeros")
+        if "heads" in term.needs:
+            if vector is None or not vector.heads:
+                raise ArgumentError(f"a vector with heads for {name}", "one that comes from no heads")
+            check_heads((model.cfg.n_layers, model.cfg.n_heads), vector.heads)
+
+
+def check_needs(config: TrainingConfig, own_prompts: Mapping[str, Sequence[Prompt]]) -> None:
+    """Raise ArgumentError where something else that a term needs is missing: prompts, texts, LoRA."""
+    for term in config.guidance:
+        name = type(term).__name__
         if kind := next((kind for kind in OWN_PROMPTS if kind in term.needs and not own_prompts[kind]), ""):
             raise ArgumentError(f"{kind}= prompts for {name}", "none")
         if "texts" in term.needs and not isinstance(term, OwnTexts):

@@ -77,6 +77,10 @@ class Trainable:
             weights = [each.detach() for each in self.views.values()]
             torch._foreach_lerp_([*self.means.values()], weights, 1 / (step - self.averaged_from + 1))
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite numbers."""
+        return all(bool(each.isfinite().all()) for each in self.parameters.values())
+
     @torch.no_grad()
     def finish(self) -> None:
         """Give the parameters the values that the run ends with, after its last step."""

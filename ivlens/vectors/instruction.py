@@ -208,9 +208,6 @@ def instruction_vector(
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}", "effects keep theirs as .means")
     check_finite("mean activations [layer, head, d_head]", means.values)
-    if not heads or len(set(heads)) < len(heads):
-        raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
-    check_heads((cfg.n_layers, cfg.n_heads), heads)
     parts = written_parts(model, means.values, heads)
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))
     return InstructionVector(parts.sum(0), parts, tuple(heads), means.task, provenance=origin)
@@ -219,7 +216,14 @@ def instruction_vector(
 def written_parts(
     model: Model, z: Float[Tensor, "layer head d_head"], heads: Sequence[Head]
 ) -> Float[Tensor, "part d_model"]:
-    """What each of the heads adds to the residual stream for outputs ``z`` of all heads before W_O, on the CPU."""
+    """What each of the heads adds to the residual stream for outputs ``z`` of all heads before W_O, on the CPU.
+
+    Raises:
+        ArgumentError: no heads, a head twice, or one that the model does not have.
+    """
+    if not heads or len(set(heads)) < len(heads):
+        raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
+    check_heads((model.cfg.n_layers, model.cfg.n_heads), heads)
     return torch.stack([head_writes(model, layer, z[layer])[head] for layer, head in heads]).cpu()
 
 

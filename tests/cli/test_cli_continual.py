@@ -88,14 +88,10 @@ def test_an_ablation_varies_terms_heads_and_layers(base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "finished"),
-    [
-        ("plain, seed 0", ["whole, seed 0", "whole, seed 1", "plain, seed 1"]),
-        ("whole, seed 1", ["whole, seed 0", "plain, seed 0"]),
-    ],
+    ("bad", "left_out"), [("plain, seed 0", ["plain, seed 0"]), ("whole, seed 1", ["whole, seed 1", "plain, seed 1"])]
 )
 def test_variants_that_diverge_are_left_out_and_the_others_compared(
-    base: Path, bad: str, finished: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Path, bad: str, left_out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverging(*given: Any, out: Path, **named: Any) -> iv.ContinualRun:
         if out.name == safe_name(bad):
@@ -103,13 +99,26 @@ def test_variants_that_diverge_are_left_out_and_the_others_compared(
         return iv.continual(*given, out=out, **named)
 
     monkeypatch.setattr("ivlens.cli.continual.continual", diverging)
-    assert cli.main(words(base, "out", "--guidance", "l2", "--ablate-terms", "--ablate-seeds", "0,1")) == 1
+    assert cli.main(words(base, "out", "--guidance", "l2", "--ablate-terms", "--ablate-seeds", "0,1,2")) == 1
     said = capsys.readouterr().err
     assert f"{bad} is left out: expected a finite loss on task 1" in said
-    assert f"DivergedError: expected runs whose loss stays finite; got {bad}, which are left out" in said
-    found = pd.read_csv(base.parent / "out" / "runs.csv")["run"].tolist()
-    assert found == finished
+    assert (
+        f"DivergedError: expected runs whose loss stays finite; got {', '.join(map(repr, left_out))} left out" in said
+    )
+    every = {f"{name}, seed {seed}" for name in ("whole", "plain") for seed in (0, 1, 2)}
+    assert {*pd.read_csv(base.parent / "out" / "runs.csv")["run"]} == every - {*left_out}
     assert {"plain"} == {*pd.read_csv(base.parent / "out" / "variants.csv")["variant"]}
+
+
+def test_weights_that_answer_nothing_are_left_out(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are finite after the last step, but no logit is; l2 takes them back."""
+    (base.parent / "out").mkdir()
+    (base.parent / "out" / "variants.csv").write_text("of an earlier ablation")
+    steps = ("--steps", "1", "--warmup", "0", "--learning-rate", "1e19")
+    assert cli.main(words(base, "out", "--guidance", "l2", "--ablate-terms", *steps)) == 1
+    assert "plain is left out: expected" in capsys.readouterr().err
+    assert pd.read_csv(base.parent / "out" / "runs.csv")["run"].tolist() == ["whole"]
+    assert not (base.parent / "out" / "variants.csv").exists()
 
 
 def test_a_first_run_that_diverges_ends_the_command(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

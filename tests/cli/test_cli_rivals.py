@@ -65,6 +65,8 @@ def test_a_vector_from_a_file_is_what_a_sequence_adds(home: Path, capsys: pytest
     few = ("--n-clean", "4", "--n-corrupted", "2", "--vector", "any.safetensors")
     assert cli.main([*words, *few, "--guidance", "plain", "--out", "refused"]) == 1
     assert "--vector with guidance that adds one" in capsys.readouterr().err
+    assert cli.main([*words, *few, "--guidance", "preventative", "--ablate-ks", "1,2", "--out", "refused"]) == 1
+    assert "--ablate-ks with a vector whose heads can vary; got --vector" in capsys.readouterr().err
     assert cli.main([*words, *few, "--guidance", "preventative", "--ablate-terms", "--out", "steered"]) == 0
     whole, plain = (
         iv.ContinualRun.load(home / "steered" / name / "continual.safetensors") for name in ("whole", "plain")

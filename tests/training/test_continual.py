@@ -305,6 +305,16 @@ def test_inputs_are_cut_to_the_tokens_that_were_asked_for(make: Any) -> None:
     assert "max_tokens" not in config.facts  # an earlier version's folder is still this run's
 
 
+def test_rehearsal_is_cut_as_what_is_learned_and_refused_before_the_base_is_measured(make: Any, tmp_path: Path) -> None:
+    training = replace(TRAINING, guidance=iv.Guidance.preset("rehearsal"), steps=1)
+    config = replace(CONFIG, training=training, vectors=False, keep_shots=0, max_tokens=200)
+    with pytest.raises(iv.PromptError, match="context"):
+        iv.continual(make(), [long_task(1)], replace(config, max_tokens=None), out=tmp_path / "out")
+    assert not [*(tmp_path / "out").glob("*.safetensors")]
+    with pytest.warns(UserWarning, match="cut"):
+        assert iv.continual(make(), [long_task(1)], config).stages == 1
+
+
 def test_a_vector_that_is_given_stands_in_place_of_each_task_s_own(make: Any, tmp_path: Path) -> None:
     bare = [replace(task, instructions=()) for task in NEW]
     steered = replace(CONFIG, training=replace(TRAINING, guidance=iv.Guidance.preset("preventative")), vectors=False)
@@ -324,6 +334,9 @@ def test_a_vector_that_is_given_stands_in_place_of_each_task_s_own(make: Any, tm
     assert run.stages == 2
     with pytest.raises(ArgumentError, match="guidance that adds a vector"):
         iv.continual(make(), bare, CONFIG, vector=vector)
+    with pytest.raises(ArgumentError, match="a vector that is not zero, for PreventativeSteering"):
+        iv.continual(make(), bare, steered, vector=vector * 0, out=tmp_path / "zeros")
+    assert not [*(tmp_path / "zeros").glob("*.safetensors")]
 
 
 def test_terms_are_not_left_out_where_there_are_none() -> None:

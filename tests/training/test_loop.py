@@ -16,6 +16,7 @@ import ivlens
 from ivlens import Prompt
 from ivlens.models import has_lora, lora_off, merge_lora, trainable_names
 from ivlens.training import PRESETS, Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune, step
+from ivlens.vocabulary import Head
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -202,6 +203,27 @@ def test_measures_of_the_vector_at_the_base(make_model: Callable[[], Any], other
         _, cache = model.run_with_cache(torch.tensor([prompt.token_ids(model.tokenizer)]))
         cosines.append(torch.cosine_similarity(cache["blocks.1.hook_resid_pre"][0, -1], vector.values, dim=0).item())
     assert row["alignment"] == pytest.approx(sum(cosines) / len(cosines), abs=1e-5)
+
+
+def test_weights_that_the_last_step_breaks_are_told(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    """No further loss would say it."""
+    config = replace(CONFIG, steps=1, learning_rate=3e38, decay="none")
+    with pytest.warns(UserWarning, match="stopped at step 0: weights that are not finite after it"):
+        assert "not finite" in fine_tune(make_model(), prompts, config).stopped
+
+
+@pytest.mark.parametrize("vector", ["zeros", "no heads", "a head that is not there"])
+def test_a_vector_that_nothing_can_be_compared_with_is_refused(
+    make_model: Callable[[], Any], others: list[Prompt], vector: str
+) -> None:
+    from ivlens.training import measure
+
+    model = make_model()
+    base = ivlens.instruction_vector(model, ivlens.mean_head_activations(model, others), [(0, 1), (1, 2)])
+    wrong = {"zeros": 0 * base, "no heads": replace(base, heads=(), parts=base.parts[:0]),
+             "a head that is not there": replace(base, heads=(Head(0, 1), Head(7, 1)))}[vector]  # fmt: skip
+    with pytest.raises(ivlens.ArgumentError, match=r"not zero|different heads|layers below"):
+        measure(model, Ability("old", tuple(others), wrong, layer=1))
 
 
 def test_a_vectors_measures_by_prompt_are_jackknife_values(make_model: Callable[[], Any], others: list[Prompt]) -> None:
