@@ -47,7 +47,7 @@ class Regime(NamedTuple):
 REGIMES = {
     "destructive": Regime(2e-4, 20, 2),
     "demanding": Regime(2e-4, 50, 5, harder=True),  # tasks that take a large change of the weights
-    "long": Regime(2e-3, 40, 4, rank=8),  # LoRA on queries and values, well beyond the step at which a task is learned
+    "long": Regime(2e-3, 40, 4, rank=8),  # LoRA on queries and values, four times the mild regime's steps
     "mild": Regime(1e-4, 10, 2),
 }
 LORA_RATE = 10.0  # how many times higher LoRA's learning rate is than that of full training

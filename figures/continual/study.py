@@ -41,6 +41,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     tables = (
         chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals), chosen_table(gemma),
         trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
+        cost_table(lines),
     )  # fmt: skip
     filled = (table for table in tables if len(table))
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]
@@ -230,6 +231,19 @@ def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame
         why = "always" if method in ALWAYS else "chosen" if method in best else ""
         rows.append(row | {"finalist": why, "old examples": "yes" if method in WITH_OLD_EXAMPLES else ""})
     return pd.DataFrame(rows)
+
+
+def cost_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per part of the study, regime and machine: what a run took there, with what ran beside it."""
+    rows = pd.DataFrame(
+        [{"part": run.part, "regime": run.regime, "machine": line["device"], "minutes": line["seconds"] / 60}
+         for run, line in lines.items()]
+    )  # fmt: skip
+    order = {name: at for at, name in enumerate(REGIMES)}
+    groups = rows.groupby(["part", "regime", "machine"], sort=False)["minutes"]
+    table = groups.agg(runs="count", minutes="median").reset_index()
+    table = table.sort_values(["part", "regime", "machine"], key=lambda each: each.map(order).fillna(each))
+    return table.assign(minutes=table["minutes"].map("{:.1f}".format))
 
 
 def _mean(values: Iterable[float]) -> float:

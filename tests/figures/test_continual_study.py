@@ -104,6 +104,33 @@ def test_the_committed_tables_are_those_of_the_records(tmp_path: Path) -> None:
     assert tables.read_text() == (STUDY / "tables.md").read_text()
 
 
+def test_nothing_is_shown_to_be_ahead_of_the_default_guidance() -> None:
+    """Where much is lost: its pull is the one that the trials chose, and no frontier is above l2's by what is kept."""
+    config = StudyConfig()
+    lines = read(records_file(STUDY, config), config)
+    (term,) = ivlens.TrainingConfig().guidance
+    chosen = choice.chosen_strength(lines, "destructive", "l2")
+    assert term.weights["l2"] * REGIMES["destructive"].rate == pytest.approx(chosen)
+    table = study.areas_table(lines)
+    others = table[(table["regime"] == "destructive") & (table["method"] != "l2")]
+    lows = others["minus l2"].str.extract(r"\[([+-][\d.]+),")[0].astype(float)
+    assert len(lows) == 6
+    assert (lows <= 0).all()
+
+
+def test_the_table_of_minutes_has_medians_of_the_runs_on_each_machine() -> None:
+    run = Run("final", "mild", "l2", 0.3, 0, 0)
+    lines = {
+        run._replace(seed=seed): {"seconds": 60.0 * minutes, "device": device}
+        for seed, (minutes, device) in enumerate([(1, "CPU"), (2, "CPU"), (9, "CPU"), (0.5, "a GPU")])
+    } | {run._replace(regime="destructive"): {"seconds": 30.0, "device": "CPU"}}
+    found = study.cost_table(lines)
+    assert found["regime"].tolist() == ["destructive", "mild", "mild"]
+    assert found[found["regime"] == "mild"][["machine", "runs", "minutes"]].to_numpy().tolist() == [
+        ["CPU", 3, "2.0"], ["a GPU", 1, "0.5"]
+    ]  # fmt: skip
+
+
 def test_no_run_begins_after_the_time_is_over(config: StudyConfig, tmp_path: Path) -> None:
     measure(trials(config), tmp_path / "runs.jsonl", config, workers=1, device="cpu", minutes=0.0)
     assert not read(tmp_path / "runs.jsonl", config)
@@ -150,7 +177,8 @@ def line(run: Run, learned: float, kept: float, config: StudyConfig) -> dict[str
         {"stage": stage, "role": role, "ability": role, "accuracy": value, "correct": correct}
         for stage, role, value, correct in values
     ]
-    return {"run": run._asdict(), "key": key_of(run, config), "rows": rows, "stopped": ""}
+    facts = {"key": key_of(run, config), "stopped": "", "seconds": 60.0, "device": "CPU"}
+    return {"run": run._asdict(), "rows": rows, **facts}
 
 
 def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, tmp_path: Path) -> None:
@@ -170,7 +198,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     *images, tables = study.write(tmp_path, config, kind="html")
     assert [image.name for image in images] == ["continual.html", "differences.html"]
     assert all(image.is_file() for image in images)
-    chosen, areas, trials, points, old = tables.read_text().strip().split("\n\n")
+    chosen, areas, trials, points, old, minutes = tables.read_text().strip().split("\n\n")
     assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.67 ± 0.00 | 0.75 | 3 |" in chosen
     assert "+0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in chosen  # of plain
     assert "| -0.070 | +0.100 |" in chosen  # of interpolation, the same in all pairs
@@ -181,6 +209,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     assert trials.index("| l2 ") < trials.index("| freeze-middle ") < trials.index("| plain ")
     assert points.count("\n") == 1 + 16
     assert "| mild | l2 | -0.20 |" in old
+    assert "| final | mild | CPU | 48 | 1.0 |" in minutes
 
 
 @pytest.mark.parametrize(("learned", "kept", "chosen"), [
