@@ -44,13 +44,16 @@ def run(options: argparse.Namespace) -> None:
         for each in variants.values():
             with_vectors = each.vectors or ("vector" in each.training.guidance.needs and options.vector is None)
             check_for_model(each.training, each.k if with_vectors else None, *shape)
-    if is_first := joined_processes().is_first:
+    processes = joined_processes()
+    if processes.is_first:
         check_targets(options.out / PAGE, *(folder / RECORD for folder in folders.values()))
         check_folder(options.out, "continual")
         if len(variants) == 1:
             check_export(options.out / MODEL)
     runs: dict[str, ContinualRun] = {}
     left_out: list[str] = []
+    # answers that are not finite are seen by the process that measures, alone: the others would wait for it
+    broken = (DivergedError, PromptError) if processes.count == 1 else (DivergedError,)
     for number, (name, each) in enumerate(variants.items(), 1):
         if len(variants) > 1:
             log.info(f"run {number} of {len(variants)}: {name}")
@@ -59,12 +62,12 @@ def run(options: argparse.Namespace) -> None:
             if (whole := reference(name)) in left_out:
                 raise DivergedError(f"a finite loss of {whole!r}, with which {name!r} is compared")
             runs[name] = _run(options, each, tasks, kept, general, folders[name], first, len(variants))
-        except (DivergedError, PromptError) as error:  # of weights that are finite, but not what they answer
+        except broken as error:
             if not runs:
                 raise
             left_out.append(name)
             log.warning(f"{name} is left out: {error}")
-    if is_first:
+    if processes.is_first:
         _write(options, runs)
     if left_out:
         raise DivergedError("runs whose loss stays finite", f"{few(map(repr, left_out))} left out", "see above")
