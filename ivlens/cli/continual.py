@@ -50,10 +50,26 @@ def run(options: argparse.Namespace) -> None:
         check_folder(options.out, "continual")
         if len(variants) == 1:
             check_export(options.out / MODEL)
+    runs, left_out = _learned(options, variants, tasks, kept, general, folders)
+    if processes.is_first:
+        _write(options, runs)
+    if left_out:
+        raise DivergedError("runs whose loss stays finite", f"{few(map(repr, left_out))} left out", "see above")
+
+
+def _learned(
+    options: argparse.Namespace,
+    variants: Mapping[str, ContinualConfig],
+    tasks: Sequence[Task],
+    kept: Sequence[Task],
+    general: Sequence[Task],
+    folders: Mapping[str, Path],
+) -> tuple[dict[str, ContinualRun], list[str]]:
+    """The runs of all variants, and the names of those that diverged, or whose reference did."""
     runs: dict[str, ContinualRun] = {}
     left_out: list[str] = []
     # answers that are not finite are seen by the process that measures, alone: the others would wait for it
-    broken = (DivergedError, PromptError) if processes.count == 1 else (DivergedError,)
+    broken = (DivergedError, PromptError) if joined_processes().count == 1 else (DivergedError,)
     for number, (name, each) in enumerate(variants.items(), 1):
         if len(variants) > 1:
             log.info(f"run {number} of {len(variants)}: {name}")
@@ -67,10 +83,7 @@ def run(options: argparse.Namespace) -> None:
                 raise
             left_out.append(name)
             log.warning(f"{name} is left out: {error}")
-    if processes.is_first:
-        _write(options, runs)
-    if left_out:
-        raise DivergedError("runs whose loss stays finite", f"{few(map(repr, left_out))} left out", "see above")
+    return runs, left_out
 
 
 def _write(options: argparse.Namespace, runs: Mapping[str, ContinualRun]) -> None:
