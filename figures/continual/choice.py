@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ivlens.records.continual import still_right
-
 from .config import ALWAYS, METHODS, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line
 
@@ -17,7 +15,7 @@ class Point(NamedTuple):
 
     ``still_right`` is the share that is answered at the end of the prompts of old tasks that the base answers: what is
     newly right elsewhere does not make up for what is lost, as it does in ``kept``. ``changes``: of the accuracy on
-    each old task.
+    each old task. ``right``: of each of those prompts, by its task and number, whether it is still answered.
     """
 
     learned: float
@@ -27,6 +25,7 @@ class Point(NamedTuple):
     after: float
     still_right: float
     changes: Mapping[str, float]
+    right: Mapping[tuple[str, int], bool]
 
     @property
     def gained(self) -> float:
@@ -57,10 +56,14 @@ def point(line: Line) -> Point | None:
     base, last = (
         {row["ability"]: row for row in rows if (row["role"], row["stage"]) == ("keep", stage)} for stage in (0, end)
     )
-    right, n = still_right(*("".join(each[ability]["correct"] for ability in base) for each in (base, last)))
+    right = {
+        (name, at): last[name]["correct"][at] == "1"
+        for name in base for at, answer in enumerate(base[name]["correct"]) if answer == "1"
+    }  # fmt: skip
     return Point(
         mean("new", end), mean("keep", end), mean("new", 0), mean("keep", 0), sum(after.values()) / len(after),
-        right / n if n else float("nan"), {name: last[name]["accuracy"] - base[name]["accuracy"] for name in base},
+        sum(right.values()) / len(right) if right else float("nan"),
+        {name: last[name]["accuracy"] - base[name]["accuracy"] for name in base}, right,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ivlens.stats import NOTHING, ROUNDING, Interval, standard_error, t_interval
 
 from ..pages import with_error, write_tables
 from .choice import Kept, Point, areas, chosen_strength, finalists, point, ranked
-from .config import ALWAYS, GEMMA, METHODS, PULLS, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .config import ALWAYS, GEMMA, METHODS, PULLS, RATES, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
 from .runs import Line, read, records_file
 
 BASELINES = ("l2", "interpolate")
@@ -41,7 +41,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     tables = (
         chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals), chosen_table(gemma),
         trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
-        cost_table(lines),
+        cost_table(lines), rates_table(lines),
     )  # fmt: skip
     filled = (table for table in tables if len(table))
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]
@@ -93,15 +93,13 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     """One row per regime and method, at the strength that the trials chose, and its paired differences from l2's."""
     rows = []
     for regime, method, own, l2 in _beside_l2(lines):
-        row = {
+        row: dict[str, object] = {
             "regime": regime, "method": method, "strength": chosen_strength(lines, regime, method),
             **{title: with_error([getattr(each, name) for each in own.values()]) for name, title in SHOWN.items()},
             "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
         row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
-        for name in MEASURES:
-            row[f"{SHOWN[name]}, minus l2"] = "" if method == "l2" else _in_words(_minus_l2(name, own, l2))
-        rows.append(row)
+        rows.append(row | _differences({}, l2) if method == "l2" else row | _differences(own, l2))
     return pd.DataFrame(rows)
 
 
@@ -121,9 +119,39 @@ def same_pull_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     for (regime, method), pull in product(adding, PULLS):
         own, l2 = (_at(points, regime, each, pull) for each in (method, "l2"))
         if (pairs := len(own.keys() & l2.keys())) >= FEWEST:
-            differences = {f"{SHOWN[name]}, minus l2": _in_words(_minus_l2(name, own, l2)) for name in MEASURES}
-            rows.append({"regime": regime, "method": method, "pull": pull, "pairs": pairs, **differences})
+            rows.append({"regime": regime, "method": method, "pull": pull, "pairs": pairs, **_differences(own, l2)})
     return pd.DataFrame(rows)
+
+
+def rates_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime and learning rate of plain training: the paired differences from l2 at its chosen strength."""
+    points, rows = _final_points(lines), []
+    for regime, rate in product(REGIMES, RATES):
+        own = _at(points, regime, "plain", rate)
+        l2 = _at(points, regime, "l2", chosen_strength(lines, regime, "l2"))
+        if (pairs := len(own.keys() & l2.keys())) >= FEWEST:
+            rows.append({"regime": regime, "rate": f"1/{rate:g}", "pairs": pairs, **_differences(own, l2)})
+    return pd.DataFrame(rows)
+
+
+def _differences(own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, int], Point]) -> dict[str, str]:
+    """The columns of differences from l2 in words; empty without points of a method's own."""
+    columns = {f"{SHOWN[name]}, minus l2": _in_words(_minus_l2(name, own, l2)) for name in MEASURES}
+    low, high = _over_prompts(own, l2)
+    return columns | {"over prompts": "" if isnan(low) else f"[{low:+.3f}, {high:+.3f}]"}
+
+
+def _over_prompts(own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, int], Point]) -> tuple[float, float]:
+    """The interval over prompts of the difference of what is still right; each prompt has its mean over the pairs."""
+    changes: dict[tuple[str, int], list[float]] = {}
+    for pair in own.keys() & l2.keys():
+        for prompt in own[pair].right.keys() & l2[pair].right.keys():
+            changes.setdefault(prompt, []).append(float(own[pair].right[prompt]) - float(l2[pair].right[prompt]))
+    if not changes:
+        return NOTHING.low, NOTHING.high
+    means = torch.tensor([sum(each) / len(each) for each in changes.values()], dtype=torch.float64)
+    low, high = t_interval(means)
+    return low.item(), high.item()
 
 
 def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:

@@ -108,6 +108,7 @@ def continual(
     check_trainable(model, config.training)
     check_folder(None if out is None else Path(out), "continual")
     processes = joined_processes()
+    processes.check(config.training.guidance)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch if out is None else out)
         if processes.is_first:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import checked
-from ..errors import ArgumentError, HookError, RecordError
+from ..errors import HookError, RecordError
 from ..files import held, short_hash
 from ..models import HookedTransformer, Model, active_edits, identity, only_hooked, provenance
 from ..progress import ProgressBar
@@ -107,8 +107,7 @@ def fine_tune(
     check_trainable(model, config)
     folder, processes = None if out is None else Path(out), joined_processes()
     check_folder(folder, "train")
-    if processes.count > 1 and any(term.whole_step for term in config.guidance):
-        raise ArgumentError("one process for floors, which hold for a whole step", f"{processes.count}")
+    processes.check(config.guidance)
     factors = [earlier_factors(each) for each in adapters]
     prompts = listed(data), vector, _listed_any(rehearse), _listed_any(replay)
     step = TrainingStep.of(model, config, *prompts, folder, processes)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this process measures, and writes files."""
         return self.rank == 0
+
+    def check(self, guidance: Iterable[Any]) -> None:
+        """Raise ArgumentError where several processes have terms whose losses are defined for a whole step only."""
+        if self.count > 1 and any(term.whole_step for term in guidance):
+            raise ArgumentError("one process for floors, which hold for a whole step", f"{self.count}", "fv has none")
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Give every parameter the sum of all processes' gradients; a process may have none of its own."""

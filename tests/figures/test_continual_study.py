@@ -159,7 +159,7 @@ def trials(config: StudyConfig) -> list[Run]:
 
 
 def at(gained: float, retained: float) -> choice.Point:
-    return choice.Point(gained, retained, 0.0, 1.0, gained, still_right=retained / 2, changes={})
+    return choice.Point(gained, retained, 0.0, 1.0, gained, still_right=retained / 2, changes={}, right={})
 
 
 @pytest.mark.parametrize(("points", "expected"), [
