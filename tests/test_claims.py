@@ -77,7 +77,10 @@ def test_what_a_sequence_s_base_may_have_guessed_is_no_pair() -> None:
     assert by_claim(ContinualRun(("first",))).loc[INSTRUCTION, "pairs"] == 0
 
 
-@pytest.mark.parametrize(("records", "why"), [((), "one comparison or run"), (({"a": 1},), r"pass \*runs.values")])
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [((), "one comparison or run"), (({"a": 1},), "a CheckpointComparison or a ContinualRun")],
+)
 def test_claims_are_tested_on_records(records: tuple[Any, ...], why: str) -> None:
     with pytest.raises(ArgumentError, match=why):
         findings(*records)

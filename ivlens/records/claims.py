@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import ArgumentError, brief
+from ..checks import checked
+from ..errors import ArgumentError
 from ..files import short_hash
 from ..stats import NOTHING, Columns, Interval, bootstrap_groups, spearman, t_interval
 from ..vocabulary import Finding
@@ -42,6 +43,7 @@ SEQUENCE_ROW = ("checkpoint", "task", "stage", "accuracy", "accuracy_low", "chan
                 "cosine", "norm_ratio", "alignment")  # fmt: skip
 
 
+@checked
 def findings(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
     """Test the papers' claims over all pairs of a checkpoint and a task in the records.
 
@@ -97,7 +99,7 @@ def findings(*records: CheckpointComparison | ContinualRun) -> pd.DataFrame:
 @singledispatch
 def _pairs(record: Any) -> pd.DataFrame:
     """One row per checkpoint and ability, with accuracy, probability and knowledge of the checkpoint and the base."""
-    raise ArgumentError("comparisons and runs of sequences", brief(record), "of several runs pass *runs.values()")
+    raise TypeError(f"no pairs of checkpoints and tasks in {type(record).__name__}")
 
 
 @_pairs.register
