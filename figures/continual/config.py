@@ -232,7 +232,7 @@ class StudyConfig:
 
 
 GEMMA = StudyConfig(  # which the regimes' own rates break: new tasks are lost, too
-    "gemma3-270m", rates=0.05, methods=(*ALWAYS, "rehearsal + l2"), regimes=("destructive",)
+    "gemma3-270m", rates=0.05, methods=(*ALWAYS, "rehearsal + l2"), regimes=("destructive", "long", "mild")
 )
 
 

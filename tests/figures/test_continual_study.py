@@ -198,7 +198,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     *images, tables = study.write(tmp_path, config, kind="html")
     assert [image.name for image in images] == ["continual.html", "differences.html"]
     assert all(image.is_file() for image in images)
-    chosen, areas, trials, points, old, minutes = tables.read_text().strip().split("\n\n")
+    chosen, areas, trials, points, old, minutes, rates = tables.read_text().strip().split("\n\n")
     assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.67 ± 0.00 | 0.75 | 3 |" in chosen
     assert "+0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in chosen  # of plain
     assert "| -0.070 | +0.100 |" in chosen  # of interpolation, the same in all pairs
@@ -210,6 +210,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     assert points.count("\n") == 1 + 16
     assert "| mild | l2 | -0.20 |" in old
     assert "| final | mild | CPU | 48 | 1.0 |" in minutes
+    assert "| mild | 1/1 | 3 | +0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in rates
 
 
 @pytest.mark.parametrize(("learned", "kept", "chosen"), [
