@@ -562,8 +562,8 @@ def jackknife(
 
 
 def jackknife_values(
-    groups: Float[Tensor, "group *shape"], statistic: Callable[[Float[Tensor, "*shape"]], Float[Tensor, ""]]
-) -> Float[Tensor, " group"]:
+    groups: Float[Tensor, "group *shape"], statistic: Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*out"]]
+) -> Float[Tensor, "group *out"]:
     """A value for each group whose mean is a statistic of the mean over groups, and varies as it does.
 
     They are what leaving out one group at a time changes, times all others, around the statistic of all: the interval
@@ -571,7 +571,7 @@ def jackknife_values(
 
     Args:
         groups: a group's values.
-        statistic: function from the mean over groups, of ``shape``, to a number.
+        statistic: function from the mean over groups, of ``shape``, to a number or several.
 
     Returns:
         In float64; the statistic itself of a single group.
@@ -582,7 +582,7 @@ def jackknife_values(
         return whole[None]
     left = [[*range(at), *range(at + 1, n)] for at in range(n)]
     values = torch.stack([statistic(groups[rest].mean(0)) for rest in left]).double()
-    return whole + (n - 1) * (values.mean() - values)
+    return whole + (n - 1) * (values.mean(0) - values)
 
 
 def cosine(one: Float[Tensor, "*#rows d_model"], two: Float[Tensor, "*#rows d_model"]) -> Float[Tensor, "*rows"]:

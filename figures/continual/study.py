@@ -99,7 +99,7 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
             "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
         row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
-        rows.append(row | _differences({}, l2) if method == "l2" else row | _differences(own, l2))
+        rows.append(row | _differences({} if method == "l2" else own, l2))
     return pd.DataFrame(rows)
 
 

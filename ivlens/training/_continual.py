@@ -137,9 +137,9 @@ def _check_tasks(
         raise ArgumentError("guidance that adds a vector, for vector=", few(config.training.guidance.facts))
     own_vectors = "vector" in needs and vector is None
     with_vectors = [*(tasks if own_vectors else ()), *(kept if config.vectors else ())]
-    if "adapters" in config.training.guidance.needs and config.training.lora is None:
+    if "adapters" in needs and config.training.lora is None:
         raise ArgumentError("lora= for guidance that compares adapters", "full training")
-    if "replay" in config.training.guidance.needs and not kept:
+    if "replay" in needs and not kept:
         raise ArgumentError("tasks to keep, for guidance by old examples: the first task has no others", "none")
     if bare := [task.name for task in with_vectors if not is_instructed(task)]:
         raise ArgumentError("tasks with instructions, from which vectors are made", f"none in {few(bare)}")

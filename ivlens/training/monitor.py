@@ -195,7 +195,7 @@ def measured_row(model: Model, ability: Ability, *, batch_size: int = 32, per_pr
         row["chance"] = found.mean_chance
     if ability.vector is None:
         return row
-    values = _of_vector(model, ability, ability.vector, batch_size)
+    values = _of_vector(model, ability, ability.vector, batch_size, per_prompt)
     row |= {name: each.mean().item() for name, each in values.items()}
     return row | ({f"{name}s": each.tolist() for name, each in values.items()} if per_prompt else {})
 
@@ -213,24 +213,20 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _of_vector(
-    model: Model, ability: Ability, base: InstructionVector, batch_size: int
-) -> dict[str, Float[Tensor, " prompt"]]:
-    """For each measure of the vector, values of the watched prompts whose mean it is."""
+    model: Model, ability: Ability, base: InstructionVector, batch_size: int, per_prompt: bool
+) -> dict[str, Float[Tensor, " _"]]:
+    """For each measure of the vector, values whose mean it is: of the watched prompts where these are wanted."""
     z, hidden = _watched(model, ability, batch_size)
     before = vector_values(model, base).double().cpu()
 
-    def now(means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, " d_model"]:
-        return written_parts(model, means, base.heads).sum(0).double()
-
-    for vector in (before, now(z.mean(0))):
-        if not vector.any():
+    def beside_base(means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, " measure"]:
+        now = written_parts(model, means, base.heads).sum(0).double()
+        if not (now.any() and before.any()):
             raise ArgumentError(f"a vector of ability {ability.name!r} that is not zero, to compare with", "zeros")
+        return torch.stack([cosine(now, before), now.norm() / before.norm()])
 
-    return {
-        "cosine": jackknife_values(z, lambda means: cosine(now(means), before)),
-        "norm_ratio": jackknife_values(z, lambda means: now(means).norm() / before.norm()),
-        "alignment": cosine(hidden, before[None]),
-    }
+    cosines, norm_ratios = jackknife_values(z if per_prompt else z.mean(0, keepdim=True), beside_base).T
+    return {"cosine": cosines, "norm_ratio": norm_ratios, "alignment": cosine(hidden, before[None])}
 
 
 def _watched(
