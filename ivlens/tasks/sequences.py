@@ -1,7 +1,7 @@
 """Sequences of tasks to learn one after the other: the papers', on the user's copy of their data, and built-in ones."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from os.path import expanduser
@@ -21,13 +21,16 @@ _SEQUENCES = files(__package__) / "data" / "sequences"
 
 @dataclass(frozen=True)
 class TaskSequence:
-    """Tasks to learn in this order, by the names that their data set gives them, and how their answers are judged."""
+    """Tasks to learn in this order, by the names that their data set gives them, and how answers to each are judged.
+
+    A scoring of None is the task's own.
+    """
 
     name: str
     tasks: tuple[str, ...]
     data: SequenceData
     about: str
-    scoring: Scoring | None = None
+    scorings: tuple[Scoring | None, ...]
 
 
 def list_sequences() -> list[str]:
@@ -56,10 +59,16 @@ def find_sequence(name: str) -> TaskSequence:
         known = f"the name of a sequence: {', '.join(list_sequences())}"
         raise TaskError(known, name, did_you_mean(name, list_sequences()))
     facts: dict[str, Any] = json.loads((_SEQUENCES / f"{name}.json").read_text(encoding="utf-8"))
-    scoring = facts.get("scoring")
-    if scoring is not None:
-        scoring = GenerationScoring(**scoring | {"stop": tuple(scoring["stop"])})
-    return TaskSequence(name, tuple(facts["tasks"]), facts["data"], facts["about"], scoring)
+    scorings = tuple(_scoring(facts, task) for task in facts["tasks"])
+    return TaskSequence(name, tuple(facts["tasks"]), facts["data"], facts["about"], scorings)
+
+
+def _scoring(facts: Mapping[str, Any], task: str) -> Scoring | None:
+    """How answers to a task are judged: as those to all, but for what its own facts say."""
+    if "scoring" not in facts:
+        return None
+    own = facts["scoring"] | facts.get("scoring_of", {}).get(task, {})
+    return GenerationScoring(**own | {"stop": tuple(own["stop"])})
 
 
 @checked
@@ -75,7 +84,8 @@ def load_sequence(name: str, folder: str | Path | None = None) -> list[Task]:
         folder: your copy of the data set, for sequences that are not built in.
 
     Returns:
-        The tasks. Those of Super-NaturalInstructions and TRACE generate their answers, which Rouge-L scores.
+        The tasks. Those of Super-NaturalInstructions and TRACE generate their answers, which Rouge-L scores; of
+        TRACE's C-STANCE, FOMC and ScienceQA the option's letter counts, of NumGLUE the last number.
 
     Raises:
         TaskError: no such sequence, no folder, or one without a task's file or with two; or a file cannot be read.
@@ -93,7 +103,7 @@ def load_sequence(name: str, folder: str | Path | None = None) -> list[Task]:
     missing = [each for each, path in zip(sequence.tasks, found, strict=True) if path is None]
     if missing:
         raise TaskError(f"the tasks of {name} in {folder}", f"nothing of {few(missing)}", _EXPECTED[sequence.data])
-    return [load_task(path, scoring=sequence.scoring) for path in found]
+    return [load_task(path, scoring=scoring) for path, scoring in zip(found, sequence.scorings, strict=True)]
 
 
 _EXPECTED: dict[str, str] = {

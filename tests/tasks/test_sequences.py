@@ -8,6 +8,8 @@ import pytest
 
 import ivlens as iv
 from ivlens.errors import TaskError
+from ivlens.scoring.parsing import parsed, parsed_answers
+from ivlens.scoring.text_scores import scored
 from ivlens.tasks import find_sequence, list_sequences, list_tasks
 
 # Super-NaturalInstructions' numbers in arXiv 2502.11019, table of the sequences
@@ -59,6 +61,38 @@ def test_trace_has_its_own_splits(tmp_path: Path) -> None:
     assert {each.input for each in tasks[0].split("test")} == {f"test {at} of C-STANCE" for at in range(3)}
     assert tasks[0].split("test", seed=5) == tasks[0].split("test")
     assert find_sequence("TRACE-6").tasks == names[:6]
+
+
+# what a copy of TRACE has as an answer, what a model may say, whether that is right
+ANSWERS = [
+    ("C-STANCE", "A", "A. 支持", True), ("C-STANCE", "A", "B", False),
+    ("FOMC", "C", "The answer is C.", True), ("FOMC", "C", "neutral", False),
+    ("ScienceQA", "B\nSound travels", "B\nBecause", True), ("ScienceQA", "B\nSound travels", "A\nSound", False),
+    ("NumGLUE-cm", "1250", "It takes 1,250 of them.", True), ("NumGLUE-cm", "-3.5", "3.5", False),
+    ("NumGLUE-ds", "60", "60.0", True), ("NumGLUE-ds", "60", "61", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "said", "right"), ANSWERS)
+def test_of_traces_answers_the_letter_or_the_number_counts(
+    name: str, answer: str, said: str, right: bool, tmp_path: Path
+) -> None:
+    copy = trace(tmp_path / "TRACE", find_sequence("TRACE-8").tasks)
+    (copy / name / "test.json").write_text(json.dumps([{"prompt": "?", "answer": answer}] * 3))
+    task = {each.name: each for each in iv.load_sequence("TRACE-8", copy)}[name]
+    scoring = task.scoring
+    assert isinstance(scoring, iv.GenerationScoring)
+    found = parsed(scoring.parse, said)
+    score = scored(scoring.score, found, parsed_answers(scoring.parse, task.split("test")[0].answers, ()))
+    assert (score == 1) is right
+
+
+def test_what_trace_has_as_texts_is_scored_by_rouge(tmp_path: Path) -> None:
+    found = {
+        each.name: each.scoring for each in iv.load_sequence("TRACE-8", trace(tmp_path, find_sequence("TRACE-8").tasks))
+    }
+    for name in ("MeetingBank", "Py150", "20Minuten"):
+        assert found[name] == iv.GenerationScoring(max_tokens=128, score="rouge-l")
 
 
 def test_sequences_of_built_in_tasks() -> None:
