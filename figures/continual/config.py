@@ -150,7 +150,7 @@ class StudyConfig:
 
     All methods are tried in the ``screening`` regimes, the ``halved`` best of them in the others. ``finalists``: how
     many methods beside ``ALWAYS`` the final part has; ``pairs``: the orders and seeds of its runs. Learning rates are
-    ``rates`` times the regimes'; ``precision`` is ``TrainingConfig``'s.
+    ``rates`` times the regimes', with LoRA ``lora_rates`` times where given; ``precision`` is ``TrainingConfig``'s.
     """
 
     source: str = "smollm2"
@@ -177,13 +177,15 @@ class StudyConfig:
     n_test: int = 30
     generated: frozenset[str] = field(default_factory=lambda: frozenset({"short-answer"}))
     rates: float = 1.0
+    lora_rates: float | None = None
     precision: Literal["full", "bfloat16"] = "full"
 
     def __post_init__(self) -> None:
         if both := self.trial.names & self.final.names:
             raise ArgumentError("different tasks to choose on and to report", ", ".join(sorted(both)))
-        if not 0 < self.rates < math.inf:
-            raise ArgumentError("rates above 0", repr(self.rates))
+        for name, value in (("rates", self.rates), ("lora_rates", self.lora_rates)):
+            if value is not None and not 0 < value < math.inf:
+                raise ArgumentError(f"{name} above 0", repr(value))
 
     @property
     def screened(self) -> tuple[str, ...]:
@@ -219,9 +221,10 @@ class StudyConfig:
     def training(self, run: Run) -> TrainingConfig:
         """How a run trains each task."""
         regime, method = REGIMES[run.regime], METHODS[run.method]
-        rank, rate = regime.rank, regime.rate * self.rates
-        if method.rank is not None:
-            rank, rate = method.rank, rate if regime.rank else LORA_RATE * rate
+        rank = method.rank or regime.rank
+        rate = regime.rate * (self.rates if rank is None or self.lora_rates is None else self.lora_rates)
+        if rank and regime.rank is None:
+            rate *= LORA_RATE
         used = regime._replace(rate=rate)
         return TrainingConfig(
             Guidance(method.terms(run.strength, used)), steps=regime.steps, batch_size=self.batch_size,
@@ -232,7 +235,11 @@ class StudyConfig:
 
 
 GEMMA = StudyConfig(  # which the regimes' own rates break: new tasks are lost, too
-    "gemma3-270m", rates=0.05, methods=(*ALWAYS, "rehearsal + l2"), regimes=("destructive", "long", "mild")
+    "gemma3-270m",
+    rates=0.05,
+    lora_rates=0.8,
+    methods=(*ALWAYS, "rehearsal + l2"),
+    regimes=("destructive", "long", "mild"),
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ..models import (
     Model,
     export_adapter,
     identity,
+    lora_factors,
     merge_lora,
     only_hooked,
     provenance,
@@ -46,6 +48,7 @@ VECTOR_SHOTS = 2  # demonstrations in the prompts that heads are located with
 MEMORY = 8  # examples of each old ability and earlier task, for guidance by replay
 OF_TRAINING = ("training", "epochs", "n_train")  # settings that what is measured of the base does not depend on
 Abilities = list[tuple[ContinualRole, Ability]]
+Adapter = Mapping[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]  # factors A and B by layer and target
 log = logging.getLogger("ivlens")
 
 
@@ -150,7 +153,7 @@ class _Sequence:
     """A run: the model, what it learns, what is measured, and where that is kept; ``rows`` are what was measured.
 
     ``vector``: what the guidance adds in place of each task's own; ``resumable``: whether the folder stays, so that
-    states and weights are worth their room.
+    states and weights are worth their room; ``adapters``: those of the tasks learned here, by stage, for O-LoRA.
     """
 
     model: HookedTransformer
@@ -164,6 +167,7 @@ class _Sequence:
     processes: Processes
     origin: dict[str, Any]
     rows: Rows = field(default_factory=dict)
+    adapters: dict[int, Adapter] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -285,13 +289,14 @@ class _Sequence:
         config, training = self.config, self.config.training
         needs, folder = training.guidance.needs, self.files.of_stage(stage)
         prompts = self._prompts(task, "train", config.n_train, config.shots)
+        steps, seed = config.steps(len(prompts)), self._seed(stage)
         run = fine_tune(
-            self.model, prompts, replace(training, steps=config.steps(len(prompts)), evaluate_every=0),
+            self.model, prompts, replace(training, steps=steps, seed=seed, evaluate_every=0),
             vector=self._guiding(task, stage) if "vector" in needs else None,
             rehearse=self._rehearsal(task) if "rehearse" in needs else (),
             replay=self._memory(stage) if "replay" in needs else (),
-            adapters=[self.files.of_stage(earlier) for earlier in range(1, stage)] if "adapters" in needs else (),
-            out=folder if self.resumable or training.lora else None,
+            adapters=[self._adapter(earlier) for earlier in range(1, stage)] if "adapters" in needs else (),
+            out=folder if self.resumable else None,
         )  # fmt: skip
         if run.stopped:
             raise DivergedError(f"a finite loss on task {stage}, {task.name}", run.stopped, "lower the learning rate")
@@ -301,10 +306,23 @@ class _Sequence:
         if training.lora is not None:
             if writes:
                 export_adapter(self.model, folder / "adapter")
+            if "adapters" in needs:
+                self.adapters[stage] = lora_factors(self.model)
             merge_lora(self.model)
         if writes:
             self.files.save_weights(stage, self._weights())
             self._drop_states(stage)
+
+    def _adapter(self, stage: int) -> Adapter | Path:
+        """The adapter of an earlier task: in memory, since only the first process has files, or an earlier call's."""
+        return self.adapters.get(stage) or self.files.of_stage(stage)
+
+    def _seed(self, stage: int) -> int:
+        """The seed of a task's training; with LoRA another for each, or all adapters would start from the same A."""
+        seed = self.config.training.seed
+        if self.config.training.lora is None or stage == 1:
+            return seed
+        return Random(f"{seed}/{stage}").getrandbits(31)
 
     def _drop_states(self, stage: int) -> None:
         """Remove the states of a stage whose weights are kept; LoRA's are small, and O-LoRA reads their factors."""

@@ -14,6 +14,7 @@ from ..models import HookedTransformer, lora_factors
 from ..tensor_files import load_tensors
 
 FACTOR = re.compile(r"weights\.blocks\.(\d+)\.\w+\.parametrizations\._?(W_\w+)\.0\.A")  # in the state of a run
+SHARED = 0.5  # more than by chance, of an adapter's directions: it began with the same seed
 Factors = Mapping[tuple[int, str], Tensor]
 
 
@@ -44,6 +45,7 @@ def stacked_factors(
 
     Raises:
         MismatchError: an adapter of another model, or of no weight that is trained now.
+        ArgumentError: an adapter that started with the factors with which the model's start now.
     """
     stacked = {}
     for (layer, target), (factor, _) in lora_factors(model).items():
@@ -58,7 +60,27 @@ def stacked_factors(
         raise MismatchError(
             "adapters with a weight that is trained now", f"one of {theirs}, in other layers or weights"
         )
+    _check_anew(model, adapters)
     return stacked
+
+
+@torch.no_grad()
+def _check_anew(model: HookedTransformer, adapters: Sequence[Factors]) -> None:
+    """Refuse an adapter whose inputs are those of the new one; random ones share rank / inputs of their directions."""
+    now = {of: factors[0] for of, factors in lora_factors(model).items()}
+    for number, earlier in enumerate(adapters, 1):
+        more = []
+        for of in now.keys() & earlier.keys():
+            new, old = now[of].double(), earlier[of].to(now[of]).double()
+            chance = min(1.0, len(old) / new.shape[1])
+            directions = torch.linalg.qr(new.T).Q.T @ torch.linalg.qr(old.T).Q
+            more.append(float(directions.square().sum()) / len(new) - chance)
+        if sum(more) / len(more) > SHARED:
+            raise ArgumentError(
+                "adapters that start with other factors than the new one",
+                f"adapter {number} of {len(adapters)}",
+                "train each task with another seed",
+            )
 
 
 def factors_digest(factors: Factors) -> str:

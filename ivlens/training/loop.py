@@ -75,7 +75,7 @@ def fine_tune(
         rehearse: prompts for ``Rehearsal`` (see ``rehearsal_prompts``).
         replay: examples of old tasks for ``Replay`` and ``EWC``.
         adapters: for ``OLoRA``, the LoRA of each task learned before, which is merged into ``model``: the folder of its
-            run, or its factors, ``ivlens.models.lora_factors(model)`` from before the merge.
+            run, or its factors, ``ivlens.models.lora_factors(model)`` from before the merge. Each of another seed.
         format: how the prompts of tasks are written: "labelled", "plain", "qa", "chat", the model's chat template, or a
             ``Chat``, or a callable of your own.
         out: folder for state and log; the same call on the same base model resumes the run, to the same weights.

@@ -273,6 +273,20 @@ def test_the_command_runs_the_regimes_that_are_asked_for(monkeypatch: pytest.Mon
     assert StudyConfig(regimes=("mild", "demanding")).screened == ("demanding",)
 
 
+def test_regimes_with_lora_may_have_rates_of_their_own() -> None:
+    config = StudyConfig(rates=0.1, lora_rates=0.5, regimes=("long", "mild"))
+    runs = config.trials(config.regimes, ["l2", "o-lora"])
+    found = {(run.regime, run.method): config.training(run).learning_rate for run in runs}
+    long, mild = 0.5 * 2e-3, 0.1 * 1e-4
+    ten_times = 10 * 0.5 * 1e-4
+    assert found == {
+        ("long", "l2"): pytest.approx(long), ("long", "o-lora"): pytest.approx(long),
+        ("mild", "l2"): pytest.approx(mild), ("mild", "o-lora"): pytest.approx(ten_times),
+    }  # fmt: skip
+    with pytest.raises(ivlens.ArgumentError, match="lora_rates above 0"):
+        StudyConfig(lora_rates=0.0)
+
+
 def test_equal_differences_of_few_pairs_have_no_interval() -> None:
     own, l2 = {(0, seed): 0.7 for seed in range(3)}, {(0, seed): 0.725 for seed in range(3)}
     assert study._in_words(study._difference(own, l2)) == "-0.025"

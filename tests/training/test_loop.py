@@ -14,7 +14,7 @@ from jaxtyping import TypeCheckError
 
 import ivlens
 from ivlens import Prompt
-from ivlens.models import has_lora, lora_off, merge_lora, trainable_names
+from ivlens.models import facts, has_lora, lora_off, merge_lora, trainable_names
 from ivlens.training import PRESETS, Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune, step
 from ivlens.vocabulary import Head
 
@@ -187,6 +187,22 @@ def test_abilities_are_measured_on_the_way(
     assert back.to_frame().equals(run.to_frame())
     assert back.abilities().equals(frame)
     assert back.provenance["settings"]["training"]["steps"] == 6
+
+
+def test_no_weights_are_hashed_to_be_measured(
+    make_model: Callable[[], Any], prompts: list[Prompt], others: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, hashed = facts.weights_sha256, []
+    monkeypatch.setattr(facts, "weights_sha256", lambda model: hashed.append(model) or real(model))
+    counts = []
+    for every in (0, 1):
+        model, ability = make_model(), Ability("others", tuple(others))
+        run = fine_tune(model, prompts, replace(CONFIG, evaluate_every=every), keep=[ability])
+        counts.append((len(run.measured), len(hashed)))
+        hashed.clear()
+    (few, once), (many, again) = counts
+    assert many > few
+    assert again == once
 
 
 def test_measures_of_the_vector_at_the_base(make_model: Callable[[], Any], others: list[Prompt]) -> None:

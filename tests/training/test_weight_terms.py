@@ -199,11 +199,13 @@ def test_o_lora_leads_away_from_earlier_adapters(
     in_memory = lora_factors(model)
     merge_lora(model)
     base = weights(model)
-    overlaps = []
+    with pytest.raises(ArgumentError, match="another seed"):
+        fine_tune(model, prompts, config, adapters=[in_memory])
+    overlaps, anew = [], replace(config, seed=1)
     for adapter in (tmp_path / "first", in_memory):
-        overlaps.append(fine_tune(model, prompts, config, adapters=[adapter]).to_frame()["o_lora"].tolist())
         model = make_model()
         model.load_state_dict(base, strict=False)
+        overlaps.append(fine_tune(model, prompts, anew, adapters=[adapter]).to_frame()["o_lora"].tolist())
     assert overlaps[0] == overlaps[1]
     assert overlaps[0][-1] < 0.05 * overlaps[0][0]
 
