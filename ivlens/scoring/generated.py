@@ -11,7 +11,7 @@ from torch import Tensor
 from ..models import Model
 from ..tasks import GenerationScoring, Prompt
 from .generation import check_room, generate_answers
-from .parsing import parsed, parsed_answers
+from .parsing import parsed_answers, parsed_reply
 from .text_scores import check_available, scored
 from .tokens import prompt_ids
 
@@ -77,7 +77,7 @@ def score_of(prompt: Prompt, text: str) -> float:
     """The score of a generated text, from 0 to 1."""
     scoring = _settings(prompt)
     answers = parsed_answers(scoring.parse, prompt.answers, prompt.options)
-    return scored(scoring.score, parsed(scoring.parse, text), answers)
+    return scored(scoring.score, parsed_reply(scoring.parse, text, answers), answers)
 
 
 def _settings(prompt: Prompt) -> GenerationScoring:

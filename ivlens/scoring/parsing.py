@@ -12,13 +12,27 @@ from itertools import chain
 from ..errors import ArgumentError, brief
 from ..tasks.judging import ParserName
 
-LEAD = r"(?i:\b(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s*(?:(?:option|choice)\s+)?)"
-OPEN, CLOSED = r"[\s*_(\[\"'#]*", r"(?=[*_)\].:,;\"'!]|\s*\Z|[ \t]*\n)"
+# Chinese and Japanese are written without blanks, so that a letter may stand beside their signs, but not in a WORD;
+# their brackets, colon, and what ends a phrase, as escapes since they look like those of other scripts
+SIGN = r"[\u3040-\u30ff\u4e00-\u9fff]"
+WORD = r"[^\W\u3040-\u30ff\u4e00-\u9fff]"
+WIDE_OPEN, WIDE_CLOSED, WIDE_COLON = (
+    r"\uff08\u3010\u300c",
+    r"\uff09\u3011\u300d\u3002\u3001\uff0c\uff1b\uff01",
+    r"\uff1a",
+)
+LEAD = (
+    rf"(?:(?i:\b(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s*(?:(?:option|choice)\s+)?)"
+    rf"|(?:\u7b54\u6848|\u9009\u9879?)\s*(?:\u662f|\u4e3a)?\s*[:{WIDE_COLON}]?\s*)"  # answer, (choose) option, is
+)
+OPEN = rf"[\s*_(\[\"'#{WIDE_OPEN}]*"
+CLOSED = rf"(?=[*_)\].:,;\"'!{WIDE_CLOSED}{WIDE_COLON}]|\s*\Z|[ \t]*\n|[ \t]?{SIGN})"
 # a small letter may be a word, so that something must close it
-STATED_LETTER = re.compile(rf"{LEAD}{OPEN}([A-Z](?![\w'])|[a-z]{CLOSED})")
+STATED_LETTER = re.compile(rf"{LEAD}{OPEN}([A-Z](?!{WORD}|')|[a-z]{CLOSED})")
 FIRST_LETTER = re.compile(rf"\A{OPEN}([A-Za-z]){CLOSED}")
-MARKED_LETTER = re.compile(r"[(\[]([A-Za-z])[)\]]|\*\*([A-Za-z])\b")
-LONE_LETTER = re.compile(r"(?<![\w'])([B-HJ-Z])(?![\w'])")  # "A" and "I" are words
+MARKED_LETTER = re.compile(rf"[(\[{WIDE_OPEN}]([A-Za-z])[)\]{WIDE_CLOSED}]|\*\*([A-Za-z])\b")
+# "I" is a word, and "A" in front of one
+LONE_LETTER = re.compile(rf"(?<!{WORD})(?<!')(?:([B-HJ-Z])(?!{WORD}|')|(A)(?!{WORD}|'|\s+{WORD}))")
 YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 STATED_YES_OR_NO = re.compile(rf"{LEAD}{OPEN}(yes|no)\b", re.IGNORECASE)
 NUMBER = re.compile(
@@ -36,7 +50,7 @@ def option_letter(text: str) -> str:
     """The letter of an option, as a capital.
 
     In this order: the last one that is stated as the answer, one at the beginning, the last one in brackets or in bold
-    type, the only one that stands alone.
+    type, the only one that stands alone ("A" only where no word follows, to which it would be the article).
     """
     if stated := STATED_LETTER.findall(text):
         return str(stated[-1]).upper()
@@ -44,7 +58,7 @@ def option_letter(text: str) -> str:
         return found.group(1).upper()
     if marked := [one or other for one, other in MARKED_LETTER.findall(text)]:
         return marked[-1].upper()
-    alone = {*LONE_LETTER.findall(text)}
+    alone = {one or other for one, other in LONE_LETTER.findall(text)}
     return alone.pop() if len(alone) == 1 else ""
 
 
@@ -59,9 +73,13 @@ def yes_no(text: str) -> str:
 
 
 def last_number(text: str) -> str:
-    """The last number, without currency and thousands separators, as ``canonical_number`` writes it."""
+    """The last number, without currency and thousands separators, as ``canonical_number`` writes it.
+
+    One behind a letter, as in H2O, is part of a name where there is any other.
+    """
     found = [*NUMBER.finditer(text)]
-    return _canonical(found[-1]) if found else ""
+    free = [each for each in found if not text[: each.start()][-1:].isalpha()]
+    return _canonical((free or found)[-1]) if found else ""
 
 
 def canonical_number(text: str) -> str | None:
@@ -105,14 +123,28 @@ def parsed_answers(
 ) -> tuple[str, ...]:
     """Accepted answers as a parser would find them in a text, as far as it finds something.
 
-    To an option's letter, an answer that is one of the options is also its letter.
+    To an option's letter, an answer that is one of the options is also its letter, and one that begins with a letter is
+    that letter, whatever its explanation says.
     """
     if parse not in EXTRACTING:
         return tuple(answers)
     letters = [chr(ord("A") + number) for number in range(len(options))]
     if parse != "option-letter" or {each.strip().upper() for each in options} == {*letters}:
-        return tuple(dict.fromkeys(parsed(parse, each) or each for each in answers))
+        return tuple(dict.fromkeys(_accepted(parse, each) for each in answers))
     named = dict(zip(options, letters, strict=True))
     # the text of an option may hold another one's letter, as "vitamin C" does
-    found = ([named[each], each] if each in named else [parsed(parse, each) or each] for each in answers)
+    found = ([named[each], each] if each in named else [_accepted(parse, each)] for each in answers)
     return tuple(dict.fromkeys(chain.from_iterable(found)))
+
+
+def _accepted(parse: ParserName | Callable[[str], str], answer: str) -> str:
+    if parse == "option-letter" and (first := FIRST_LETTER.match(answer)):
+        return first.group(1).upper()
+    return parsed(parse, answer) or answer
+
+
+def parsed_reply(parse: ParserName | Callable[[str], str], text: str, answers: Sequence[str]) -> str:
+    """What counts of a generated text: its first line where nothing could be found in any accepted answer, either."""
+    if parse in EXTRACTING and not any(parsed(parse, each) for each in answers):
+        return first_line(text)
+    return parsed(parse, text)

@@ -8,12 +8,25 @@ from hypothesis import strategies as st
 
 from ivlens import ArgumentError
 from ivlens.scoring.generation import before_stop
-from ivlens.scoring.parsing import PARSERS, canonical_number, last_number, option_letter, parsed, parsed_answers, yes_no
+from ivlens.scoring.parsing import (
+    PARSERS,
+    canonical_number,
+    last_number,
+    option_letter,
+    parsed,
+    parsed_answers,
+    parsed_reply,
+    yes_no,
+)
 
 FORMS = [
     "{}", "({})", "{}.", "{})", "**{}**", "The answer is {}", "the answer is ({}).", "Answer: {}", "answer: **{}**",
     "\n{}\n\nbecause it is", "{}: it is", "The correct answer is:\n\n**{}) Paris**", "Option {} is right", '"{}"',
     "Let me see. The answer is option {}, not the others", "(A) is wrong, so (A) no. Answer: {}",
+    "The stance is {}", "It has to be {}.", "{}\nBecause the answer depends on it",
+    # in Chinese: support; the answer is, choose, brackets, with and without a blank
+    "{}\u652f\u6301", "{} \u652f\u6301", "{}. \u652f\u6301", "{}\u3002", "{}\uff0c\u652f\u6301", "{}\u3001\u652f\u6301",
+    "{}\uff1a\u652f\u6301", "\uff08{}\uff09", "\u7b54\u6848\uff1a{}", "\u7b54\u6848\u662f{}\u3002", "\u9009{}",
 ]  # fmt: skip
 LETTERS = [
     ("I think it is B", "B"), ("B Paris", "B"), ("c", "C"), ("(d)", "D"), ("the answer is a", "A"),
@@ -25,7 +38,7 @@ NUMBERS = [
     ("4 - 3", "3"), ("1, 2, 3", "3"), ("1,2,3", "3"), ("about 1,234,567 people", "1234567"), ("50%", "50"),
     (".5", "0.5"), ("-0.0", "0"),
     ("007", "7"), ("#### 18", "18"), ("x = 3.50", "3.5"), ("100", "100"), ("none", ""), ("", ""),
-    ("2 apples and 3.", "3"),
+    ("2 apples and 3.", "3"), ("1 mole of H2", "1"), ("3 moles of H2SO4.", "3"), ("H2", "2"), ("x2 = 5", "5"),
 ]  # fmt: skip
 YES_NO = [
     ("Yes", "yes"), ("no.", "no"), ("**Yes**, no doubt", "yes"), ("The answer is no", "no"),
@@ -87,6 +100,18 @@ def test_answers_are_parsed_as_texts_are() -> None:
     assert parsed_answers("option-letter", (" vitamin C",), (" iron", " vitamin C", " zinc")) == ("B", " vitamin C")
     assert parsed_answers("option-letter", (" 4",), (" 3", " 4")) == ("B", " 4")
     assert parsed_answers("first-line", (" one\ntwo",), ()) == (" one\ntwo",)
+    for letter in "ABC":  # an explanation may name others
+        for why in ("The answer is B. cereus", "Option A is not", "The answer is U.S. territory"):
+            assert parsed_answers("option-letter", (f"{letter}\n{why}",), ()) == (letter,)
+    assert parsed_answers("option-letter", ("Not A, since it is cold. The answer is B",), ()) == ("B",)
+
+
+def test_where_an_answer_holds_nothing_to_find_the_first_line_counts() -> None:
+    assert parsed_reply("last-number", " October\nSince 3", ("October",)) == "October"
+    assert parsed_reply("last-number", "It is 3", ("October",)) == "It is 3"
+    assert parsed_reply("option-letter", "dovish", ("dovish",)) == "dovish"
+    assert parsed_reply("last-number", "It is 3", ("October", "3")) == "3"
+    assert parsed_reply("yes-no", "maybe", ("no",)) == ""
 
 
 def test_a_function_of_the_users_gives_a_text() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 import ivlens as iv
 from ivlens.errors import TaskError
-from ivlens.scoring.parsing import parsed, parsed_answers
-from ivlens.scoring.text_scores import scored
+from ivlens.scoring.generated import score_of
 from ivlens.tasks import find_sequence, list_sequences, list_tasks
 
 # Super-NaturalInstructions' numbers in arXiv 2502.11019, table of the sequences
@@ -69,7 +68,8 @@ ANSWERS = [
     ("FOMC", "C", "The answer is C.", True), ("FOMC", "C", "neutral", False),
     ("ScienceQA", "B\nSound travels", "B\nBecause", True), ("ScienceQA", "B\nSound travels", "A\nSound", False),
     ("NumGLUE-cm", "1250", "It takes 1,250 of them.", True), ("NumGLUE-cm", "-3.5", "3.5", False),
-    ("NumGLUE-ds", "60", "60.0", True), ("NumGLUE-ds", "60", "61", False),
+    ("NumGLUE-cm", "October", "October", True), ("NumGLUE-cm", "October", "August", False),
+    ("NumGLUE-ds", "1", "1 mole of H2", True), ("NumGLUE-ds", "60", "61", False),
 ]  # fmt: skip
 
 
@@ -80,11 +80,8 @@ def test_of_traces_answers_the_letter_or_the_number_counts(
     copy = trace(tmp_path / "TRACE", find_sequence("TRACE-8").tasks)
     (copy / name / "test.json").write_text(json.dumps([{"prompt": "?", "answer": answer}] * 3))
     task = {each.name: each for each in iv.load_sequence("TRACE-8", copy)}[name]
-    scoring = task.scoring
-    assert isinstance(scoring, iv.GenerationScoring)
-    found = parsed(scoring.parse, said)
-    score = scored(scoring.score, found, parsed_answers(scoring.parse, task.split("test")[0].answers, ()))
-    assert (score == 1) is right
+    prompt = task.prompts(1, split="test")[0]
+    assert (score_of(prompt, said) == 1) is right
 
 
 def test_what_trace_has_as_texts_is_scored_by_rouge(tmp_path: Path) -> None:
