@@ -78,6 +78,8 @@ def test_curves_have_the_tasks_learned_so_far() -> None:
     curves = made_up_sequence().curves().set_index(["measure", "stage"])["value"]
     assert curves["learned"].tolist() == [0.125, 1.0, 0.625]
     assert curves["kept"].tolist() == [1.0, 0.75, 0.5]
+    assert curves["AP"].tolist() == [1.0, 0.875]
+    assert curves["Forget"].tolist() == [0.25]
 
 
 def test_curves_leave_out_stages_at_which_not_all_was_measured() -> None:
@@ -132,6 +134,7 @@ def test_runs_side_by_side() -> None:
     frame = iv.compare_sequences({"plain": made_up_sequence(), "again": made_up_sequence()})
     assert frame["run"].tolist() == ["plain", "again"]
     assert frame["retained"].tolist() == frame["still_right"].tolist() == [0.5, 0.5]
+    assert frame["Forget"].tolist() == [0.25, 0.25]
 
 
 def test_variants_are_compared_with_the_first_of_their_seed() -> None:

@@ -222,8 +222,9 @@ ONLY_OF_SOME = {*OF_VECTORS, "forgetting", "forgetting_low", "forgetting_high"}
 
 STAGE = _int("tasks", "How many tasks of the sequence were learned before it was measured; 0 is the base.")
 CONTINUAL_MEASURE = _text(
-    '"learned", the tasks learned so far; "AP" and "FP", tasks of the sequence right after each and at the end; "kept" '
-    'and "retained", old abilities, and relative to the base; "still right", of their prompts that the base answers; '
+    '"learned", the tasks learned so far; "AP" and "FP", tasks of the sequence right after each and at the end; '
+    '"Forget", what they have lost since; "kept" and "retained", old abilities, and relative to the base; '
+    '"still right", of their prompts that the base answers; '
     '"GP" and "IP", general abilities without and with '
     "demonstrations; the probabilities of answers with and without an instruction; or a measure of vectors."
 )
@@ -572,6 +573,7 @@ FRAMES: dict[str, dict[str, Column]] = {
         "FP": _float("0 to 1", "The same at the end of the sequence."),
         "kept": _float("0 to 1", "Mean score on old abilities at the end."),
         "retained": _float("ratio", "That relative to the base's."),
+        "Forget": _float("accuracy", "AP minus FP: what the tasks of the sequence have lost at the end."),
         "still_right": _float(
             "0 to 1", "Share answered at the end of the old abilities' prompts that the base answers."
         ),

@@ -79,24 +79,30 @@ class ContinualRun(Record):
     def curves(self) -> pd.DataFrame:
         """One row per measure and stage: stage, measure, value, low, high (95% interval over prompts), tasks.
 
-        "learned" is the mean over the tasks learned so far, of the base over all of them; "kept", "GP", "IP", the two
-        probabilities and the measures of vectors are means over the abilities of their role, as in ``summary``. There
-        is no row after a task where not all of these were measured, as with ``measure_after="last"``.
+        "learned" is the mean over the tasks learned so far, of the base over all of them; "AP" that of their scores
+        right after each, and "Forget" what they have lost since, AP minus learned (from the second task on); "kept",
+        "GP", "IP", the two probabilities and the measures of vectors are means over the abilities of their role, as in
+        ``summary``. There is no row after a task where not all of these were measured, as with
+        ``measure_after="last"``.
         """
         rows = []
         for stage in range(self.stages + 1):
             known = {row["ability"] for row in self.measured if (row["role"], row["stage"]) == ("new", stage)}
             # of the base, all that it will learn, as far as they are measured
             done = [task for task in self.tasks if task in known] if stage == 0 else self.tasks[:stage]
-            found = {"learned": [self._values("new", task, stage, "scores") for task in done if {*done} <= known]}
+            now = [self._values("new", task, stage, "scores") for task in done if {*done} <= known]
+            found = {"learned": now, "AP": self._right_after(stage), "Forget": now if stage > 1 else []}
             found |= {name: self._all(role, stage, what) for name, (role, what) in MEANS.items()}
             found |= {name: self._of_vectors(stage, name) for name in OF_VECTORS}
             for name, values in found.items():
                 if values:
-                    rows.append(
-                        {"stage": stage, "measure": name, **mean_over_tasks(values)._asdict(), "tasks": len(values)}
-                    )
+                    mean = change_over_tasks(now, found["AP"]) if name == "Forget" else mean_over_tasks(values)
+                    rows.append({"stage": stage, "measure": name, **mean._asdict(), "tasks": len(values)})
         return pd.DataFrame(rows)
+
+    def _right_after(self, stage: int) -> list[Float[Tensor, " prompt"]]:
+        """The scores on each of the first tasks right after it was learned."""
+        return [self._values("new", task, at, "scores") for at, task in enumerate(self.tasks[:stage], 1)]
 
     def summary(self) -> pd.DataFrame:
         """One row per measure of the whole sequence: its value before and after, and the change with its interval.
@@ -114,7 +120,7 @@ class ContinualRun(Record):
         end = self.stages
         learned = self.tasks[:end]
         first = [self._values("new", task, 0, "scores") for task in learned]
-        right_after = [self._values("new", task, at, "scores") for at, task in enumerate(learned, 1)]
+        right_after = self._right_after(end)
         last = [self._values("new", task, end, "scores") for task in learned]
         rows = [_row("AP", first, right_after), _row("FP", right_after, last)]
         for name, (role, what) in MEANS.items():
@@ -186,7 +192,8 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
 
     Returns:
         The columns run, AP, FP, kept, retained, still_right, GP and IP, as ``ContinualRun.summary`` has them at the
-        end; and kept_change, what kept gained on the base, with its 95% interval, kept_low and kept_high.
+        end; Forget, AP minus FP; and kept_change, what kept gained on the base, with its 95% interval, kept_low and
+        kept_high.
 
     Example:
         >>> iv.compare_sequences({"plain": sequence})["run"].tolist()
@@ -198,6 +205,7 @@ def compare_sequences(runs: Mapping[str, ContinualRun]) -> pd.DataFrame:
         row: dict[str, Any] = {"run": name}
         named = ("AP", "FP", "kept", "retained", "still right", "GP", "IP")
         row |= {each.replace(" ", "_"): after["after"].get(each, float("nan")) for each in named}
+        row["Forget"] = row["AP"] - row["FP"]
         row |= {f"kept_{name}": after[name].get("kept", float("nan")) for name in ("change", "low", "high")}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..checks import checked
@@ -17,7 +18,12 @@ from .style import INK, SEQUENTIAL, line_style, plain, shortened, translucent
 
 ROW, COLUMN = 22, 74  # pixels of an entry of the matrix
 GAPS = Size(58, 52)
-BEYOND = {"norm_ratio": {"rangemode": "tozero"}, "cosine": {}, "alignment": {}}  # axes of what may lie outside 0 to 1
+BEYOND = {
+    "norm_ratio": {"rangemode": "tozero"},
+    "cosine": {},
+    "alignment": {},
+    "Forget": {},
+}  # axes of what may lie outside 0 to 1
 ROLES: dict[ContinualRole, str] = {
     "new": "learned here", "keep": "old", "knowledge": "old, without instruction: probability",
     "zero-shot": "general", "in-context": "general, with demonstrations",
@@ -113,7 +119,8 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     if not named or not all(run.measured for run in named.values()):
         raise ArgumentError("one run or more, with abilities that were measured", "none")
     frames = {name: run.curves() for name, run in named.items()}
-    measures = list(dict.fromkeys(each for frame in frames.values() for each in frame["measure"]))
+    # in the order of the last stage, which has all that there is
+    measures = list(dict.fromkeys(each for frame in frames.values() for each in _last_first(frame)["measure"]))
     lines = [name for name in named if name]
     right, legend_height = legend_size([shortened(name) for name in lines])
     margins = Margins(left=56, right=right, bottom=50)
@@ -123,7 +130,8 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     heading = "Learned, kept and known in general, and the vectors" if title is None else title
     facts = (
         "means over tasks with 95% intervals over prompts\n"
-        "learned: of the tasks that were learned by then; at 0 of all that will be"
+        "learned: of the tasks that were learned by then; at 0 of all that will be\n"
+        "AP: of the same tasks right after each; Forget: what they have lost since"
     )
     names = [measure.replace("_", " ") for measure in measures]
     draft, panels = panel_grid(names, size, columns, GAPS, margins, heading, facts)
@@ -134,6 +142,10 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
     draft.update_xaxes({"title": {"text": "tasks learned"}, "dtick": 1, "zeroline": False})
     draft.layout |= legend_around(draft.traces, lines)
     return draft.figure()
+
+
+def _last_first(curves: pd.DataFrame) -> pd.DataFrame:
+    return curves.sort_values("stage", ascending=False, kind="stable")
 
 
 def _line(rows: Any, name: str, measure: str, number: int, n_runs: int) -> list[go.Scatter]:

@@ -25,11 +25,12 @@ def test_the_matrix_has_a_row_per_ability_and_outlines_what_was_learned() -> Non
 def test_curves_have_a_panel_per_measure_and_a_line_per_run() -> None:
     figure = iv.views.continual_curves({"one": RUN, "two": RUN})
     lines = [trace for trace in figure.data if trace.mode != "none"]
-    assert len(lines) == 2 * 9
-    assert (figure.layout.yaxis.range, figure.layout.yaxis8.range) == (
-        (-0.04, 1.04),
-        None,
-    )  # a norm ratio may be above 1
+    assert len(lines) == 2 * 11
+    titles = [each.text.removeprefix("<b>").removesuffix("</b>") for each in figure.layout.annotations]
+    assert titles[:3] == ["learned", "AP", "Forget"]
+    assert titles[9] == "norm ratio"
+    assert [figure.layout[axis].range for axis in ("yaxis", "yaxis2")] == [(-0.04, 1.04)] * 2
+    assert figure.layout.yaxis3.range is figure.layout.yaxis10.range is None  # may be below 0, above 1
     assert list(lines[0].y) == [0.125, 1.0, 0.625]
 
 
