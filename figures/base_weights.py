@@ -33,3 +33,9 @@ class BaseWeights:
         """Make the model the base again."""
         for each, before in self.now():
             each.copy_(before)
+
+    @torch.no_grad()
+    def move_to(self, share: float) -> None:
+        """Move the model's weights this share of the way to these."""
+        for each, before in self.now():
+            each.lerp_(before, share)

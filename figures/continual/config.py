@@ -61,6 +61,7 @@ class Method(NamedTuple):
     strengths: tuple[float, ...]
     terms: Terms
     rate: bool = False  # whether the strength divides the regime's learning rate
+    at_end: bool = False  # whether the strength is the share of the finished run's change that is kept
     rank: int | None = None  # of LoRA, where the regime has none
 
 
@@ -86,6 +87,7 @@ METHODS = {
     "lora, rank 8": Method(RATES, lambda s, r: (), rate=True, rank=8),
     "l2": Method(PULLS, lambda s, r: (_l2(s, r),)),
     "interpolate": Method(SHARES, lambda s, r: (Interpolation(s),)),
+    "interpolate-end": Method(SHARES, lambda s, r: (), at_end=True),
     "average": Method((0.25, 0.5, 0.75, 1.0), lambda s, r: (WeightAverage(s),)),
     "freeze-lower": Method(WIDTHS, lambda s, r: (FrozenLayers(0.0, s),)),
     "freeze-middle": Method(WIDTHS, lambda s, r: (_middle(s),)),

@@ -4,16 +4,18 @@ import json
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ivlens import ContinualConfig, ContinualRun, DivergedError, continual, load_model
 from ivlens.files import safe_name, short_hash
-from ivlens.models import has_lora, merge_lora, only_hooked
+from ivlens.models import has_lora, merge_lora, only_hooked, unchanged
+from ivlens.training import Ability
+from ivlens.training.monitor import measured_row
 
 from ..base_weights import BaseWeights
 from .config import METHODS, REGIMES, Run, StudyConfig
@@ -31,18 +33,13 @@ class Trainer:
         self.model = only_hooked(load_model(config.source, device=device), "training")
         self.earlier: dict[tuple[str, ...], ContinualRun] = {}  # by its tasks; its measures of the base serve again
         self.base = BaseWeights.of(self.model)
+        self.finished: Finished | None = None  # the last run whose weights serve again
 
     def line(self, run: Run) -> Line:
         """What a run learned and kept: a row for each ability before and after."""
         began = time.perf_counter()
-        new, old = self.config.tasks(run)
-        names = tuple(task.name for task in (*new, *old))
-        training = self.config.training(run)
-        settings = ContinualConfig(training, n_test=self.config.n_test, vectors=False, measure_after="last")
         try:
-            found = continual(self.model, new, settings, keep=old, like=self.earlier.get(names))
-            self.earlier[names] = found
-            measured, why = found.measured, ""
+            measured, why = self._interpolated(run) if METHODS[run.method].at_end else self._learned(run), ""
         except DivergedError as error:
             measured, why = (), str(error)
         finally:
@@ -56,6 +53,51 @@ class Trainer:
             "seconds": round(time.perf_counter() - began, 1), "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU",
         }  # fmt: skip
+
+    def _learned(self, run: Run) -> Sequence[Line]:
+        """Learn the run's tasks, and measure all before and after."""
+        new, old = self.config.tasks(run)
+        names = tuple(task.name for task in (*new, *old))
+        found = continual(self.model, new, self._settings(run), keep=old, like=self.earlier.get(names))
+        self.earlier[names] = found
+        return found.measured
+
+    def _interpolated(self, run: Run) -> Sequence[Line]:
+        """The same with a share of the whole change kept, measured again; the weights serve all shares."""
+        alike = run._replace(strength=0.0)
+        if self.finished is None or self.finished.run != alike:
+            self.finished = Finished(alike, self._learned(run), BaseWeights.of(self.model))
+        self.base.put_back()
+        self.finished.weights.move_to(run.strength)
+        end = max(row["stage"] for row in self.finished.measured)
+        earlier = [row for row in self.finished.measured if row["stage"] < end]
+        with unchanged(self.model):
+            last = [
+                {"stage": end, "role": role} | measured_row(self.model, ability, per_prompt=True)
+                for role, ability in self._abilities(run)
+            ]
+        return [*earlier, *last]
+
+    def _abilities(self, run: Run) -> Iterator[tuple[str, Ability]]:
+        """What is measured of a run, with the prompts of ``continual``."""
+        settings = self._settings(run)
+        shots = {"new": settings.shots, "keep": settings.keep_shots}
+        for role, tasks in zip(shots, self.config.tasks(run), strict=True):
+            for task in tasks:
+                n = min(self.config.n_test, len(task.split("test")))
+                yield role, Ability(task.name, tuple(task.prompts(n, shots=shots[role], split="test")))
+
+    def _settings(self, run: Run) -> ContinualConfig:
+        training = self.config.training(run)
+        return ContinualConfig(training, n_test=self.config.n_test, vectors=False, measure_after="last")
+
+
+class Finished(NamedTuple):
+    """A run whose strength is not of its training, what was measured of it, and its weights."""
+
+    run: Run
+    measured: Sequence[Line]
+    weights: BaseWeights
 
 
 def key_of(run: Run, config: StudyConfig) -> str:

@@ -91,6 +91,18 @@ def test_a_diverged_run_of_lora_leaves_the_base(config: StudyConfig, monkeypatch
     assert all(each.equal(before[name]) for name, each in trainer.model.named_parameters())
 
 
+def test_a_finished_run_is_interpolated_at_its_end(config: StudyConfig) -> None:
+    trainer = Trainer(config, "cpu")
+    plain, whole, none = (
+        trainer.line(Run("final", "mild", method, strength, 0, 0))
+        for method, strength in (("plain", 1.0), ("interpolate-end", 1.0), ("interpolate-end", 0.0))
+    )
+    assert whole["rows"] == plain["rows"]
+    base, end = ([row["probability"] for row in none["rows"] if row["stage"] == stage] for stage in (0, 2))
+    assert end == pytest.approx(base)
+    assert trainer.line(Run("final", "mild", "interpolate-end", 0.5, 0, 0))["rows"] not in (plain["rows"], none["rows"])
+
+
 def test_runs_of_methods_that_are_no_more_are_left_out(config: StudyConfig, tmp_path: Path) -> None:
     run = trials(config)[0]
     path = tmp_path / "runs.jsonl"
