@@ -41,7 +41,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
     tables = (
         chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals), chosen_table(gemma),
         trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
-        cost_table(lines), rates_table(lines),
+        cost_table(lines), rates_table(lines), again_table(lines, read(path.with_stem(f"{path.stem}-again"), config)),
     )  # fmt: skip
     filled = (table for table in tables if len(table))
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]
@@ -134,9 +134,20 @@ def rates_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def again_table(lines: Mapping[Run, Line], again: Mapping[Run, Line]) -> pd.DataFrame:
+    """One row per regime, method and strength that was measured again: the later runs minus the first ones."""
+    first, later, rows = _final_points(lines), _final_points(again), []
+    for regime, method, strength in dict.fromkeys((run.regime, run.method, run.strength) for run in later):
+        new, old = (_at(points, regime, method, strength) for points in (later, first))
+        pairs = new.keys() & old.keys()
+        row = {"regime": regime, "method": method, "strength": strength, "pairs": len(pairs)}
+        rows.append(row | {f"{SHOWN[name]}, again minus first": _in_words(_minus(name, new, old)) for name in MEASURES})
+    return pd.DataFrame(rows)
+
+
 def _differences(own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, int], Point]) -> dict[str, str]:
     """The columns of differences from l2 in words; empty without points of a method's own."""
-    columns = {f"{SHOWN[name]}, minus l2": _in_words(_minus_l2(name, own, l2)) for name in MEASURES}
+    columns = {f"{SHOWN[name]}, minus l2": _in_words(_minus(name, own, l2)) for name in MEASURES}
     low, high = _over_prompts(own, l2)
     return columns | {"over prompts": "" if isnan(low) else f"[{low:+.3f}, {high:+.3f}]"}
 
@@ -159,7 +170,7 @@ def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:
     return [
         {"panel": regime, "name": method, "measure": SHOWN[name], **difference._asdict()}
         for regime, method, own, l2 in _beside_l2(lines) if method != "l2" for name in MEASURES
-        if not isnan((difference := _minus_l2(name, own, l2)).low)
+        if not isnan((difference := _minus(name, own, l2)).low)
     ]  # fmt: skip
 
 
@@ -174,10 +185,10 @@ def _beside_l2(
             yield regime, method, own, l2
 
 
-def _minus_l2(name: str, own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, int], Point]) -> Interval:
+def _minus(name: str, own: Mapping[tuple[int, int], Point], other: Mapping[tuple[int, int], Point]) -> Interval:
     """The paired difference of one measure."""
-    one, other = ({pair: getattr(each, name) for pair, each in group.items()} for group in (own, l2))
-    return _difference(one, other)
+    values = ({pair: getattr(each, name) for pair, each in group.items()} for group in (own, other))
+    return _difference(*values)
 
 
 def _final_points(lines: Mapping[Run, Line]) -> dict[Run, Point | None]:

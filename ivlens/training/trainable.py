@@ -101,18 +101,28 @@ class Trainable:
 
 
 def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
-    """Raise ArgumentError where the model lacks the layers to train, has LoRA already, or is of half precision."""
+    """Raise ArgumentError where the model lacks the layers to train, has LoRA already, or its precision will not do."""
     if model.cfg.dtype not in (torch.float32, torch.float64):
         raise ArgumentError(
             "a model in float32 or float64 to train", str(model.cfg.dtype),
             "load it with dtype=torch.float32; precision='bfloat16' computes in mixed precision",
         )  # fmt: skip
+    device = next(model.parameters()).device
+    if config.precision == "bfloat16" and not computes_in_bfloat16(device):
+        raise ArgumentError("a device that computes in bfloat16", str(device), "precision='full'")
     if config.layers is not None:
         check_layers(model.cfg.n_layers, config.layers)
     if not layers_to_train(model, config):
         raise ArgumentError("a layer to train", "layers that the guidance freezes, all of them")
     if has_lora(model):
         raise ArgumentError("a model without LoRA", "one with it", "merge_lora(model) folds the updates in")
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether mixed precision in bfloat16 works on a device; where it is emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.amp.is_autocast_available(device.type)
 
 
 def _names(model: HookedTransformer, config: TrainingConfig) -> set[str]:

@@ -249,6 +249,15 @@ def test_what_adds_to_l2_is_compared_at_the_same_pull(config: StudyConfig) -> No
     assert frame["learned, minus l2"].tolist() == ["+0.000"] * 3  # the same in all pairs: no interval
 
 
+def test_runs_that_were_measured_again_are_compared_with_the_first_ones(config: StudyConfig) -> None:
+    first = {run: line(run, 0.9, 0.5, config) for run in config.finals(["mild"], ["l2"], config.pairs)}
+    again = {run: line(run, 0.9, 0.6 + 0.01 * run.seed, config) for run in first if run.strength == 0.3}
+    (row,) = study.again_table(first, again).to_dict("records")
+    assert (row["strength"], row["pairs"], row["learned, again minus first"]) == (0.3, 3, "+0.000")
+    assert row["kept, again minus first"] == "+0.110 [+0.085, +0.135]"
+    assert study.again_table(first, {}).empty
+
+
 def test_old_examples_are_tried_on_and_never_among_the_finalists(config: StudyConfig) -> None:
     names = (*ALWAYS, "replay", "freeze-middle", "kl")
     several = replace(config, methods=names, regimes=("destructive", "mild"), screening=("destructive",), halved=2)

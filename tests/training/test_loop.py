@@ -16,6 +16,7 @@ import ivlens
 from ivlens import Prompt
 from ivlens.models import facts, has_lora, lora_off, merge_lora, trainable_names
 from ivlens.training import PRESETS, Ability, Guidance, KLToBase, L2ToBase, LoRA, TrainingConfig, fine_tune, step
+from ivlens.training.trainable import computes_in_bfloat16
 from ivlens.vocabulary import Head
 
 
@@ -273,6 +274,16 @@ def test_a_task_is_learned_from_train_and_measured_on_test(smollm2: Any) -> None
     held = {example.input for example in ivlens.load_task("capitalize").split("test")}
     assert {prompt.input for prompt in ability.prompts} <= held
     assert len(ability.prompts) == 30
+
+
+def test_mixed_precision_is_refused_where_the_device_has_it_not(
+    make_model: Callable[[], Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device: device != "cpu")
+    with pytest.raises(ivlens.ArgumentError, match="computes in bfloat16; got cpu; precision='full'"):
+        fine_tune(make_model(), prompts, replace(CONFIG, precision="bfloat16"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert not computes_in_bfloat16(torch.device("cuda"))
 
 
 def test_mixed_precision_is_close_to_full(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:

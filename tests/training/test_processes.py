@@ -38,8 +38,10 @@ for case in sys.argv[1:]:
     prompts = tasks[0].prompts(shots=0, split="train")
     others = tasks[1].prompts(shots=0)
     ability = iv.Ability.of(tasks[1], n=4, shots=1)
-    run = iv.fine_tune(model, prompts, training(guidance, *map(float, lora)), rehearse=others, replay=others,
-                       keep=[ability], out=out)
+    settings, vector = training(guidance, *map(float, lora)), None
+    if "vector" in settings.guidance.needs:
+        vector = iv.instruction_vector(model, iv.mean_head_activations(model, others), [(0, 1), (1, 0)])
+    run = iv.fine_tune(model, prompts, settings, vector=vector, rehearse=others, replay=others, keep=[ability], out=out)
     if joined.is_first:
         run.save(out + "/run.safetensors", overwrite=True)
 """
@@ -73,7 +75,8 @@ def base(tiny_hf: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-STEPS = ("steps-plain", "steps-rehearsal-0.0", "steps-rehearsal-0.3", "steps-ewc")  # the last number: LoRA's dropout
+# the last number: LoRA's dropout
+STEPS = ("steps-plain", "steps-rehearsal-0.0", "steps-rehearsal-0.3", "steps-ewc", "steps-fv", "steps-guided")
 SEQUENCE = "sequence-l2"
 
 
