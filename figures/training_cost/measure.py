@@ -40,7 +40,7 @@ status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with tha
 print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 """
 Teacher = Literal["cached", "live"]
-LORA = iv.LoRA(8, 16.0)
+LORA = {"LoRA": iv.LoRA(8, 16.0), "LoRA with dropout": iv.LoRA(8, 16.0, dropout=0.1)}
 KINDS: dict[str, tuple[str, Teacher]] = {
     "plain": ("plain", "cached"),
     "iv, cached teacher": ("iv", "cached"),
@@ -81,7 +81,10 @@ def theirs(pairs: list[Any], lora: iv.LoRA | None = None) -> Callable[[int], Non
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     if lora is not None:
         targets = ["q_proj", "v_proj"]  # LoRA's default
-        model = get_peft_model(model, LoraConfig(r=lora.rank, lora_alpha=int(lora.alpha), target_modules=targets))
+        settings = LoraConfig(
+            r=lora.rank, lora_alpha=int(lora.alpha), target_modules=targets, lora_dropout=lora.dropout
+        )
+        model = get_peft_model(model, settings).train()
     model.get_input_embeddings().weight.requires_grad_(False)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-6, fused=True)
@@ -117,9 +120,10 @@ def main() -> None:
         steps = {
             name: ours(stack, copy.deepcopy(model), prompts, vector, rehearse, *kind) for name, kind in KINDS.items()
         }
-        steps["LoRA"] = ours(stack, copy.deepcopy(model), prompts, vector, rehearse, "plain", lora=LORA)
         steps["Hugging Face"] = theirs(all_ids(model, prompts))
-        steps["PEFT's LoRA"] = theirs(all_ids(model, prompts), LORA)
+        for name, lora in LORA.items():
+            steps[name] = ours(stack, copy.deepcopy(model), prompts, vector, rehearse, "plain", lora=lora)
+            steps[f"PEFT's {name}"] = theirs(all_ids(model, prompts), lora)
         times: dict[str, list[float]] = {name: [] for name in steps}
         for number in range(options.rounds + 1):
             for name, step in steps.items():
@@ -135,7 +139,7 @@ def main() -> None:
     found |= {"plain step, s": round(statistics.median(times["plain"][1:]), 3)}
     found |= {"plain / Hugging Face": ratio("plain", "Hugging Face")}
     found |= {f"{name} / plain": ratio(name, "plain") for name in KINDS if name != "plain"}
-    found |= {"LoRA / PEFT's LoRA on Hugging Face": ratio("LoRA", "PEFT's LoRA")}
+    found |= {f"{name} / PEFT's {name} on Hugging Face": ratio(name, f"PEFT's {name}") for name in LORA}
     found |= {"LoRA training, GiB resident at most": round(float(peak), 2)}
     print("\n".join(f"{name}: {value}" for name, value in found.items()))
     if options.out is not None:
