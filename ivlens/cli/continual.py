@@ -24,7 +24,7 @@ from .sizes import say_sequence
 from .tables import show
 from .targets import check_targets
 from .task_reading import instruct_groups, load_groups
-from .training import check_for_model, check_vector, training_config
+from .training import check_for_model, check_vector_file, training_config
 
 RECORD, PAGE, MODEL = "continual.safetensors", "continual.html", "model"
 log = logging.getLogger("ivlens")
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     check_training()
     tasks, kept, general = _tasks(options)
     config = ContinualConfig(training_config(options), **given(options, "ContinualConfig"))
-    check_vector(config.training.guidance, options.vector)
+    check_vector_file(config.training.guidance, options.vector)
     if options.vector is not None and options.ablate_ks:
         raise ArgumentError("--ablate-ks with a vector whose heads can vary", "--vector", "leave one of them out")
     variants = ablations(config, **given(options, "ablations"))

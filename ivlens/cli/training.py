@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     task, *kept = read_tasks([options.task, *options.keep], options)
     config = training_config(options)
     _check_tasks(task, kept, config.guidance, options.vector)
-    check_vector(config.guidance, options.vector)
+    check_vector_file(config.guidance, options.vector)
     if "adapters" in config.guidance.needs and config.lora is None:
         raise ArgumentError("--lora with guidance by earlier adapters, whose factors are compared", "none")
     if options.adapters and "adapters" not in config.guidance.needs:
@@ -125,7 +125,7 @@ def check_for_model(config: TrainingConfig, k: int | None, n_layers: int, n_head
         check_count(k, n_layers * n_heads, name="--k")
 
 
-def check_vector(guidance: Guidance, path: Path | None) -> None:
+def check_vector_file(guidance: Guidance, path: Path | None) -> None:
     """Raise ArgumentError for the file of a vector that the guidance does not add."""
     if path is not None and "vector" not in guidance.needs:
         raise ArgumentError("--vector with guidance that adds one", "guidance without", "choose another --guidance")

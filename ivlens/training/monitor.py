@@ -18,7 +18,7 @@ from ..scoring import check_answers, evaluate
 from ..stats import cosine, jackknife_values
 from ..tasks import AnyFormat, Prompt, Task
 from ..text import plural
-from ..vectors import InstructionVector, instruction_vector, vector_values, written_parts
+from ..vectors import InstructionVector, instruction_vector, outputs_of_heads, vector_values
 from ..vocabulary import Head, check_layer
 
 
@@ -220,7 +220,7 @@ def _of_vector(
     before = vector_values(model, base).double().cpu()
 
     def beside_base(means: Float[Tensor, "layer head d_head"]) -> Float[Tensor, " measure"]:
-        now = written_parts(model, means, base.heads).sum(0).double()
+        now = outputs_of_heads(model, means, base.heads).sum(0).double()
         if not (now.any() and before.any()):
             raise ArgumentError(f"a vector of ability {ability.name!r} that is not zero, to compare with", "zeros")
         return torch.stack([cosine(now, before), now.norm() / before.norm()])

@@ -2,8 +2,8 @@
 
 from .instruction import InstructionVector as InstructionVector
 from .instruction import instruction_vector as instruction_vector
+from .instruction import outputs_of_heads as outputs_of_heads
 from .instruction import vector_values as vector_values
-from .instruction import written_parts as written_parts
 from .library import list_vectors as list_vectors
 from .library import load_vector as load_vector
 from .reading import logit_lens as logit_lens

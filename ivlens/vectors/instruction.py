@@ -208,12 +208,12 @@ def instruction_vector(
     if tuple(means.values.shape) != shape:
         raise MismatchError(f"means of shape {shape}", f"{tuple(means.values.shape)}", "effects keep theirs as .means")
     check_finite("mean activations [layer, head, d_head]", means.values)
-    parts = written_parts(model, means.values, heads)
+    parts = outputs_of_heads(model, means.values, heads)
     origin = provenance(model, heads=len(heads), means=means.provenance.get("settings"))
     return InstructionVector(parts.sum(0), parts, tuple(heads), means.task, provenance=origin)
 
 
-def written_parts(
+def outputs_of_heads(
     model: Model, z: Float[Tensor, "layer head d_head"], heads: Sequence[Head]
 ) -> Float[Tensor, "part d_model"]:
     """What each of the heads adds to the residual stream for outputs ``z`` of all heads before W_O, on the CPU.
@@ -224,7 +224,8 @@ def written_parts(
     if not heads or len(set(heads)) < len(heads):
         raise ArgumentError("different heads, one or more, as (layer, head)", brief(list(heads)))
     check_heads((model.cfg.n_layers, model.cfg.n_heads), heads)
-    return torch.stack([head_writes(model, layer, z[layer])[head] for layer, head in heads]).cpu()
+    writes = {layer: head_writes(model, layer, z[layer]) for layer in {layer for layer, _ in heads}}
+    return torch.stack([writes[layer][head] for layer, head in heads]).cpu()
 
 
 def vector_values(model: Model, vector: InstructionVector | Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
