@@ -144,7 +144,7 @@ def _accepted(parse: ParserName | Callable[[str], str], answer: str) -> str:
 
 
 def parsed_reply(parse: ParserName | Callable[[str], str], text: str, answers: Sequence[str]) -> str:
-    """What counts of a generated text: its first line where nothing could be found in any accepted answer, either."""
+    """What counts of a generated text: its first line where nothing is found in any of the ``parsed_answers``."""
     if parse in EXTRACTING and not any(parsed(parse, each) for each in answers):
         return first_line(text)
     return parsed(parse, text)

@@ -71,7 +71,7 @@ def _check_anew(model: HookedTransformer, adapters: Sequence[Factors]) -> None:
     for number, earlier in enumerate(adapters, 1):
         more = []
         for of in now.keys() & earlier.keys():
-            new, old = now[of].double(), earlier[of].to(now[of]).double()
+            new, old = now[of].cpu().double(), earlier[of].cpu().double()
             chance = min(1.0, len(old) / new.shape[1])
             directions = torch.linalg.qr(new.T).Q.T @ torch.linalg.qr(old.T).Q
             more.append(float(directions.square().sum()) / len(new) - chance)

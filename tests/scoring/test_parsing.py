@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ivlens import ArgumentError
+from ivlens import ArgumentError, GenerationScoring, Prompt
+from ivlens.scoring.generated import score_of
 from ivlens.scoring.generation import before_stop
 from ivlens.scoring.parsing import (
     PARSERS,
@@ -112,6 +113,8 @@ def test_where_an_answer_holds_nothing_to_find_the_first_line_counts() -> None:
     assert parsed_reply("option-letter", "dovish", ("dovish",)) == "dovish"
     assert parsed_reply("last-number", "It is 3", ("October", "3")) == "3"
     assert parsed_reply("yes-no", "maybe", ("no",)) == ""
+    named = Prompt("Where?", (" Paris",), options=(" Rome", " Paris"), scoring=GenerationScoring(parse="option-letter"))
+    assert [score_of(named, said) for said in ("The answer is B", "A", "Paris")] == [1, 0, 0]
 
 
 def test_a_function_of_the_users_gives_a_text() -> None:
