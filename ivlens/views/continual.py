@@ -139,7 +139,9 @@ def continual_curves(runs: Mapping[str, ContinualRun] | ContinualRun, *, title: 
         for number, (name, frame) in enumerate(frames.items()):
             draft.add_traces(_line(frame[frame["measure"] == measure], name, measure, number, len(named)), **panel)
         draft.update_yaxes(BEYOND.get(measure, UNIT_AXIS), **panel)
-    draft.update_xaxes({"title": {"text": "tasks learned"}, "dtick": 1, "zeroline": False})
+    stages = max(int(frame["stage"].max()) for frame in frames.values())
+    span = [-0.2, stages + 0.2]  # of all panels, though AP and Forget begin later
+    draft.update_xaxes({"title": {"text": "tasks learned"}, "dtick": 1, "zeroline": False, "range": span})
     draft.layout |= legend_around(draft.traces, lines)
     return draft.figure()
 

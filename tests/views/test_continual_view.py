@@ -29,6 +29,7 @@ def test_curves_have_a_panel_per_measure_and_a_line_per_run() -> None:
     titles = [each.text.removeprefix("<b>").removesuffix("</b>") for each in figure.layout.annotations]
     assert titles[:3] == ["learned", "AP", "Forget"]
     assert titles[9] == "norm ratio"
+    assert {figure.layout[f"xaxis{at}"].range for at in ("", "2", "3", "10")} == {(-0.2, 2.2)}
     assert [figure.layout[axis].range for axis in ("yaxis", "yaxis2")] == [(-0.04, 1.04)] * 2
     assert figure.layout.yaxis3.range is figure.layout.yaxis10.range is None  # may be below 0, above 1
     assert list(lines[0].y) == [0.125, 1.0, 0.625]
