@@ -276,7 +276,7 @@ def cost_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     """One row per part of the study, regime and machine: what a run took there, with what ran beside it."""
     rows = pd.DataFrame(
         [{"part": run.part, "regime": run.regime, "machine": line["device"], "minutes": line["seconds"] / 60}
-         for run, line in lines.items()]
+         for run, line in lines.items() if not METHODS[run.method].at_end]  # whose training serves several runs
     )  # fmt: skip
     order = {name: at for at, name in enumerate(REGIMES)}
     groups = rows.groupby(["part", "regime", "machine"], sort=False)["minutes"]

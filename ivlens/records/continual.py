@@ -91,7 +91,7 @@ class ContinualRun(Record):
             # of the base, all that it will learn, as far as they are measured
             done = [task for task in self.tasks if task in known] if stage == 0 else self.tasks[:stage]
             now = [self._values("new", task, stage, "scores") for task in done if {*done} <= known]
-            found = {"learned": now, "AP": self._right_after(stage), "Forget": now if stage > 1 else []}
+            found = {"learned": now, "AP": self._right_after(stage) if now else [], "Forget": now if stage > 1 else []}
             found |= {name: self._all(role, stage, what) for name, (role, what) in MEANS.items()}
             found |= {name: self._of_vectors(stage, name) for name in OF_VECTORS}
             for name, values in found.items():

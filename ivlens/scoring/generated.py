@@ -77,7 +77,7 @@ def score_of(prompt: Prompt, text: str) -> float:
     """The score of a generated text, from 0 to 1."""
     scoring = _settings(prompt)
     answers = parsed_answers(scoring.parse, prompt.answers, prompt.options)
-    return scored(scoring.score, parsed_reply(scoring.parse, text, answers), answers)
+    return scored(scoring.score, parsed_reply(scoring.parse, text, (*answers, *prompt.answers)), answers)
 
 
 def _settings(prompt: Prompt) -> GenerationScoring:

@@ -12,29 +12,31 @@ from itertools import chain
 from ..errors import ArgumentError, brief
 from ..tasks.judging import ParserName
 
-# Chinese and Japanese are written without blanks, so that a letter may stand beside their signs, but not in a WORD;
-# their brackets, colon, and what ends a phrase, as escapes since they look like those of other scripts
+# Chinese and Japanese are written without blanks, so that a stated letter may stand beside their signs, but not in a
+# WORD; their brackets, colon, and what ends a phrase, as escapes since they look like those of other scripts
 SIGN = r"[\u3040-\u30ff\u4e00-\u9fff]"
 WORD = r"[^\W\u3040-\u30ff\u4e00-\u9fff]"
-WIDE_OPEN, WIDE_CLOSED, WIDE_COLON = (
-    r"\uff08\u3010\u300c",
-    r"\uff09\u3011\u300d\u3002\u3001\uff0c\uff1b\uff01",
-    r"\uff1a",
-)
+WIDE_OPEN, WIDE_COLON = r"\uff08\u3010\u300c", r"\uff1a"
+WIDE_CLOSED = r"\uff09\u3011\u300d\u3002\u3001\uff0c\uff1b\uff01"
+# quantifiers take all they can and give nothing back: else a long text of blanks would be tried in all its parts
 LEAD = (
-    rf"(?:(?i:\b(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s*(?:(?:option|choice)\s+)?)"
-    rf"|(?:\u7b54\u6848|\u9009\u9879?)\s*(?:\u662f|\u4e3a)?\s*[:{WIDE_COLON}]?\s*)"  # answer, (choose) option, is
+    rf"(?:(?i:\b(?:answer|option|choice)\s*+(?:is|:|=)?\s*+:?\s*+(?:(?:option|choice)\s++)?)"
+    # answer, choose or option, is
+    rf"|(?:\u7b54\u6848|\u9009[\u9879\u62e9]?\u4e86?)\s*+(?:\u662f|\u4e3a)?\s*+[:{WIDE_COLON}]?\s*+)"
 )
-OPEN = rf"[\s*_(\[\"'#{WIDE_OPEN}]*"
-CLOSED = rf"(?=[*_)\].:,;\"'!{WIDE_CLOSED}{WIDE_COLON}]|\s*\Z|[ \t]*\n|[ \t]?{SIGN})"
+OPEN = rf"[\s*_(\[\"'#{WIDE_OPEN}]*+"
+CLOSED = rf"(?=[*_)\].:,;\"'!{WIDE_CLOSED}{WIDE_COLON}]|\s*\Z|[ \t]*\n|[ \t]{SIGN})"
+WRONG = r"(?!\s*(?:\u4e0d|\u662f?\u9519))"  # is not, is wrong
 # a small letter may be a word, so that something must close it
-STATED_LETTER = re.compile(rf"{LEAD}{OPEN}([A-Z](?!{WORD}|')|[a-z]{CLOSED})")
+STATED_LETTER = re.compile(rf"{LEAD}{OPEN}([A-Z](?!{WORD}|'){WRONG}|[a-z]{CLOSED})")
 FIRST_LETTER = re.compile(rf"\A{OPEN}([A-Za-z]){CLOSED}")
 MARKED_LETTER = re.compile(rf"[(\[{WIDE_OPEN}]([A-Za-z])[)\]{WIDE_CLOSED}]|\*\*([A-Za-z])\b")
-# "I" is a word, and "A" in front of one
-LONE_LETTER = re.compile(rf"(?<!{WORD})(?<!')(?:([B-HJ-Z])(?!{WORD}|')|(A)(?!{WORD}|'|\s+{WORD}))")
+# "I" is a word, and so is "A" in front of one
+REJECTED = "".join(rf"(?<!\b(?i:{word})\s)" for word in ("not", "nor", "but", "than", "over", "unlike"))
+LONE_LETTER = re.compile(rf"(?<![\w']){REJECTED}(?:([B-HJ-Z])(?![\w'])|(A)(?![\w'*+-]|[ \t]+\w))")
 YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 STATED_YES_OR_NO = re.compile(rf"{LEAD}{OPEN}(yes|no)\b", re.IGNORECASE)
+FORMULA = re.compile(r"(?<![A-Za-z])(?!Rs|Rp)(?:[A-Z][a-z]?){1,2}\Z")  # one element or two, in front of a number
 NUMBER = re.compile(
     r"(?P<sign>(?<![\w.)])[-−+])?(?:[$€£]\s?)?(?P<minus>(?<=[$€£])[-−])?"
     r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
@@ -75,10 +77,10 @@ def yes_no(text: str) -> str:
 def last_number(text: str) -> str:
     """The last number, without currency and thousands separators, as ``canonical_number`` writes it.
 
-    One behind a letter, as in H2O, is part of a name where there is any other.
+    One that is part of a formula, as in H2O, counts only where there is no other.
     """
     found = [*NUMBER.finditer(text)]
-    free = [each for each in found if not text[: each.start()][-1:].isalpha()]
+    free = [each for each in found if not FORMULA.search(text, max(0, each.start() - 5), each.start("digits"))]
     return _canonical((free or found)[-1]) if found else ""
 
 
@@ -138,13 +140,19 @@ def parsed_answers(
 
 
 def _accepted(parse: ParserName | Callable[[str], str], answer: str) -> str:
-    if parse == "option-letter" and (first := FIRST_LETTER.match(answer)):
+    first = FIRST_LETTER.match(answer) or STATED_LETTER.match(answer.strip())
+    if parse == "option-letter" and first:
         return first.group(1).upper()
     return parsed(parse, answer) or answer
 
 
 def parsed_reply(parse: ParserName | Callable[[str], str], text: str, answers: Sequence[str]) -> str:
-    """What counts of a generated text: its first line where nothing is found in any of the ``parsed_answers``."""
+    """What counts of a generated text: what counts of an accepted answer (``answers``) where it is the same.
+
+    Where nothing is found in any accepted answer, the first line counts.
+    """
+    if parse in EXTRACTING and text.strip() in {each.strip() for each in answers}:
+        return _accepted(parse, text.strip())
     if parse in EXTRACTING and not any(parsed(parse, each) for each in answers):
         return first_line(text)
     return parsed(parse, text)

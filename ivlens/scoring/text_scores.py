@@ -16,7 +16,10 @@ from .parsing import canonical_number
 
 TextScore = Callable[[str, Sequence[str]], float]
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-PUNCTUATION = str.maketrans("", "", string.punctuation)
+# that of Chinese and Japanese, and curved quotation marks, too
+WIDE = (*range(0x2018, 0x2020), *range(0x3001, 0x3004), *range(0x3008, 0x3012), 0xFF01, 0xFF08, 0xFF09, 0xFF0C, 0xFF1A,
+        0xFF1B, 0xFF1F)  # fmt: skip
+PUNCTUATION = str.maketrans("", "", string.punctuation + "".join(map(chr, WIDE)))
 
 
 def normalised(text: str) -> str:

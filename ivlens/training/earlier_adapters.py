@@ -14,7 +14,7 @@ from ..models import HookedTransformer, lora_factors
 from ..tensor_files import load_tensors
 
 FACTOR = re.compile(r"weights\.blocks\.(\d+)\.\w+\.parametrizations\._?(W_\w+)\.0\.A")  # in the state of a run
-SHARED = 0.5  # more than by chance, of an adapter's directions: it began with the same seed
+SHARED = 0.5  # of an adapter's directions, beyond chance: it began with the same seed
 Factors = Mapping[tuple[int, str], Tensor]
 
 
@@ -66,21 +66,28 @@ def stacked_factors(
 
 @torch.no_grad()
 def _check_anew(model: HookedTransformer, adapters: Sequence[Factors]) -> None:
-    """Refuse an adapter whose inputs are those of the new one; random ones share rank / inputs of their directions."""
+    """Refuse an adapter whose inputs are those of the new one."""
     now = {of: factors[0] for of, factors in lora_factors(model).items()}
     for number, earlier in enumerate(adapters, 1):
-        more = []
-        for of in now.keys() & earlier.keys():
-            new, old = now[of].cpu().double(), earlier[of].cpu().double()
-            chance = min(1.0, len(old) / new.shape[1])
-            directions = torch.linalg.qr(new.T).Q.T @ torch.linalg.qr(old.T).Q
-            more.append(float(directions.square().sum()) / len(new) - chance)
-        if sum(more) / len(more) > SHARED:
+        shared = [_shared(now[of], earlier[of]) for of in now.keys() & earlier.keys()]
+        if sum(shared) / len(shared) > SHARED:
             raise ArgumentError(
                 "adapters that start with other factors than the new one",
                 f"adapter {number} of {len(adapters)}",
                 "train each task with another seed",
             )
+
+
+def _shared(one: Float[Tensor, "rank in"], other: Float[Tensor, "earlier in"]) -> float:
+    """The share of the smaller one's directions that the other has, too: 0 by chance, 1 where it has all of them.
+
+    Random directions share as many as the larger one has of all inputs; where it has all, nothing can be told (0).
+    """
+    bases = [torch.linalg.qr(each.cpu().double().T).Q for each in (one, other)]
+    ranks = [each.shape[1] for each in bases]
+    chance = max(ranks) / one.shape[1]
+    overlap = float((bases[0].T @ bases[1]).square().sum()) / min(ranks)
+    return (overlap - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def factors_digest(factors: Factors) -> str:

@@ -121,7 +121,8 @@ def check_trainable(model: HookedTransformer, config: TrainingConfig) -> None:
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether mixed precision in bfloat16 works on a device; where it is emulated, it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.amp.is_autocast_available(device.type)
 
 

@@ -1,5 +1,6 @@
 """What counts of a generated text, on the forms that models write, and on anything else."""
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -26,13 +27,18 @@ FORMS = [
     "Let me see. The answer is option {}, not the others", "(A) is wrong, so (A) no. Answer: {}",
     "The stance is {}", "It has to be {}.", "{}\nBecause the answer depends on it",
     # in Chinese: support; the answer is, choose, brackets, with and without a blank
-    "{}\u652f\u6301", "{} \u652f\u6301", "{}. \u652f\u6301", "{}\u3002", "{}\uff0c\u652f\u6301", "{}\u3001\u652f\u6301",
+    "{} \u652f\u6301", "{}. \u652f\u6301", "{}\u3002", "{}\uff0c\u652f\u6301", "{}\u3001\u652f\u6301",
     "{}\uff1a\u652f\u6301", "\uff08{}\uff09", "\u7b54\u6848\uff1a{}", "\u7b54\u6848\u662f{}\u3002", "\u9009{}",
+    "\u9009\u62e9{}\uff0c", "I pick {}\nBecause it is so",
 ]  # fmt: skip
 LETTERS = [
     ("I think it is B", "B"), ("B Paris", "B"), ("c", "C"), ("(d)", "D"), ("the answer is a", "A"),
     ("not (A) but (C)", "C"), ("The answer is a dog", ""), ("A dog", ""),
     ("I don't know", ""), ("Answer: Paris", ""), ("B or C", ""), ("", ""),
+    ("I think it is B, not A.", "B"), ("I choose C over A.", "C"), ("Unlike A, B is right", "B"), ("Not A.", ""),
+    ("grade A+", ""), ("anything but C", ""),
+    # in Chinese: blood group A; A is wrong, B right; the answer is not A
+    ("A\u578b", ""), ("\u9009A\u4e0d\u5bf9\uff0c\u9009B", "B"), ("\u7b54\u6848\u4e0d\u662fA", ""),
 ]  # fmt: skip
 NUMBERS = [
     ("The total is $1,234.50.", "1234.5"), ("-5", "-5"), ("\u22127", "-7"), ("-$3", "-3"), ("$-3", "-3"), ("10-5", "5"),
@@ -40,6 +46,8 @@ NUMBERS = [
     (".5", "0.5"), ("-0.0", "0"),
     ("007", "7"), ("#### 18", "18"), ("x = 3.50", "3.5"), ("100", "100"), ("none", ""), ("", ""),
     ("2 apples and 3.", "3"), ("1 mole of H2", "1"), ("3 moles of H2SO4.", "3"), ("H2", "2"), ("x2 = 5", "5"),
+    ("5 dollars on 3 days, so US$15.", "15"), ("5 times is HK$20", "20"), ("8, so EUR20", "20"), ("8 or Rs18", "18"),
+    ("3\u5929\uff0c\u4e00\u5171\u662f15\u5143", "15"), ("8 is \\boxed18", "18"),
 ]  # fmt: skip
 YES_NO = [
     ("Yes", "yes"), ("no.", "no"), ("**Yes**, no doubt", "yes"), ("The answer is no", "no"),
@@ -105,6 +113,24 @@ def test_answers_are_parsed_as_texts_are() -> None:
         for why in ("The answer is B. cereus", "Option A is not", "The answer is U.S. territory"):
             assert parsed_answers("option-letter", (f"{letter}\n{why}",), ()) == (letter,)
     assert parsed_answers("option-letter", ("Not A, since it is cold. The answer is B",), ()) == ("B",)
+    assert parsed_answers("option-letter", ("Answer: B\nBecause option A is colder.",), ()) == ("B",)
+
+
+@pytest.mark.parametrize(
+    "answer", ["B. because the answer is C", "(B) choice A is wrong", "A\nThe answer is B. cereus"]
+)
+def test_a_reply_that_is_the_accepted_answer_is_right(answer: str) -> None:
+    asked = Prompt("Which?", (answer,), scoring=GenerationScoring(parse="option-letter"))
+    assert score_of(asked, answer) == 1
+    assert score_of(asked, answer[answer.index(answer.strip("(")[0])]) == 1
+
+
+def test_no_text_takes_long_to_parse() -> None:
+    began = time.perf_counter()
+    for start in ("answer", "choice", "\u7b54\u6848", "("):
+        for parser in PARSERS.values():
+            parser(start + " " * 5000 + "option" + " " * 5000 + "!")
+    assert time.perf_counter() - began < 2
 
 
 def test_where_an_answer_holds_nothing_to_find_the_first_line_counts() -> None:
@@ -114,7 +140,7 @@ def test_where_an_answer_holds_nothing_to_find_the_first_line_counts() -> None:
     assert parsed_reply("last-number", "It is 3", ("October", "3")) == "3"
     assert parsed_reply("yes-no", "maybe", ("no",)) == ""
     named = Prompt("Where?", (" Paris",), options=(" Rome", " Paris"), scoring=GenerationScoring(parse="option-letter"))
-    assert [score_of(named, said) for said in ("The answer is B", "A", "Paris")] == [1, 0, 0]
+    assert [score_of(named, said) for said in ("The answer is B", "A", "Paris", "Rome")] == [1, 0, 1, 0]
 
 
 def test_a_function_of_the_users_gives_a_text() -> None:

@@ -64,7 +64,7 @@ def test_trace_has_its_own_splits(tmp_path: Path) -> None:
 
 # what a copy of TRACE has as an answer, what a model may say, whether that is right
 ANSWERS = [
-    ("C-STANCE", "A", "A. 支持", True), ("C-STANCE", "A", "B", False),
+    ("C-STANCE", "A", "A. 支持", True), ("C-STANCE", "A", "B", False), ("C-STANCE", "支持", "支持。", True),
     ("FOMC", "C", "The answer is C.", True), ("FOMC", "C", "neutral", False),
     ("ScienceQA", "B\nSound travels", "B\nBecause", True), ("ScienceQA", "B\nSound travels", "A\nSound", False),
     ("NumGLUE-cm", "1250", "It takes 1,250 of them.", True), ("NumGLUE-cm", "-3.5", "3.5", False),

@@ -283,6 +283,7 @@ def test_mixed_precision_is_refused_where_the_device_has_it_not(
     with pytest.raises(ivlens.ArgumentError, match="computes in bfloat16; got cpu; precision='full'"):
         fine_tune(make_model(), prompts, replace(CONFIG, precision="bfloat16"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     assert not computes_in_bfloat16(torch.device("cuda"))
 
 

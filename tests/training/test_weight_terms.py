@@ -41,6 +41,7 @@ from ivlens.training import (
     WeightAverage,
     fine_tune,
 )
+from ivlens.training.earlier_adapters import _shared
 from ivlens.training.fisher import diagonal_fisher
 from ivlens.training.objective import elastic, overlap
 from ivlens.training.penalties import Penalty, penalties_of
@@ -208,6 +209,19 @@ def test_o_lora_leads_away_from_earlier_adapters(
         overlaps.append(fine_tune(model, prompts, anew, adapters=[adapter]).to_frame()["o_lora"].tolist())
     assert overlaps[0] == overlaps[1]
     assert overlaps[0][-1] < 0.05 * overlaps[0][0]
+
+
+@pytest.mark.parametrize(("rank", "other"), [(1, 4), (4, 1), (2, 4), (4, 4), (20, 20)])
+def test_adapters_of_one_seed_are_told_at_any_rank(tiny_hooked: Callable[..., Any], rank: int, other: int) -> None:
+    """The rows of A are drawn one after the other, so that the smaller is a part of the larger one."""
+    found = {}
+    for seed, size in ((0, rank), (0, other), (1, other)):
+        model = tiny_hooked("llama")
+        ivlens.models.add_lora(model, size, 4.0, ("W_Q", "W_V"), None, seed)
+        found[seed, size, len(found)] = lora_factors(model)
+    first, same, anew = ({of: factors[0] for of, factors in each.items()} for each in found.values())
+    assert all(_shared(first[of], same[of]) > 0.9 for of in first)
+    assert sum(_shared(first[of], anew[of]) for of in first) / len(first) < 0.3
 
 
 def test_adapters_that_do_not_fit_are_refused(
