@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=StudyConfig.source, help="what load_model reads (default: %(default)s)")
     parser.add_argument("--rates", type=float, help=f"times the regimes' learning rates (default: 1; {GEMMA.source}: "
-                        f"{GEMMA.rates:g}, in its own shorter study)")  # fmt: skip
+                        f"{GEMMA.rates:g}, with LoRA {GEMMA.lora_rates:g}, in its own shorter study)")  # fmt: skip
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, metavar="NAME",
                         help=f"of {', '.join(REGIMES)} (default: all)")  # fmt: skip
     parser.add_argument("--precision", choices=("full", "bfloat16"), default=StudyConfig.precision,
