@@ -126,7 +126,7 @@ def test_nothing_is_shown_to_be_ahead_of_the_default_guidance() -> None:
     table = study.areas_table(lines)
     others = table[(table["regime"] == "destructive") & (table["method"] != "l2")]
     lows = others["minus l2"].str.extract(r"\[([+-][\d.]+),")[0].astype(float)
-    assert len(lows) == 6
+    assert len(lows) == 8
     assert (lows <= 0).all()
 
 
