@@ -81,7 +81,7 @@ def _check_anew(model: HookedTransformer, adapters: Sequence[Factors]) -> None:
 def _shared(one: Float[Tensor, "rank in"], other: Float[Tensor, "earlier in"]) -> float:
     """The share of the smaller one's directions that the other has, too: 0 by chance, 1 where it has all of them.
 
-    Random directions share as many as the larger one has of all inputs; where it has all, nothing can be told (0).
+    Random directions share as many as the larger one has of all inputs; where it has all, nothing is known (0).
     """
     bases = [torch.linalg.qr(each.cpu().double().T).Q for each in (one, other)]
     ranks = [each.shape[1] for each in bases]
