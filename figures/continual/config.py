@@ -237,12 +237,9 @@ class StudyConfig:
 
 
 GEMMA = StudyConfig(  # which the regimes' own rates break: new tasks are lost, too
-    "gemma3-270m",
-    rates=0.05,
-    lora_rates=0.8,
-    methods=(*ALWAYS, "rehearsal + l2"),
+    "gemma3-270m", rates=0.05, lora_rates=0.8, methods=(*ALWAYS, "rehearsal + l2"),
     regimes=("destructive", "long", "mild"),
-)
+)  # fmt: skip
 
 
 @cache

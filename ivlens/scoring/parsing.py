@@ -140,8 +140,7 @@ def parsed_answers(
 
 
 def _accepted(parse: ParserName | Callable[[str], str], answer: str) -> str:
-    first = FIRST_LETTER.match(answer) or STATED_LETTER.match(answer.strip())
-    if parse == "option-letter" and first:
+    if parse == "option-letter" and (first := FIRST_LETTER.match(answer) or STATED_LETTER.match(answer.strip())):
         return first.group(1).upper()
     return parsed(parse, answer) or answer
 

@@ -18,12 +18,8 @@ from .style import INK, SEQUENTIAL, line_style, plain, shortened, translucent
 
 ROW, COLUMN = 22, 74  # pixels of an entry of the matrix
 GAPS = Size(58, 52)
-BEYOND = {
-    "norm_ratio": {"rangemode": "tozero"},
-    "cosine": {},
-    "alignment": {},
-    "Forget": {},
-}  # axes of what may lie outside 0 to 1
+# axes of what may lie outside 0 to 1
+BEYOND = {"norm_ratio": {"rangemode": "tozero"}, "cosine": {}, "alignment": {}, "Forget": {}}
 ROLES: dict[ContinualRole, str] = {
     "new": "learned here", "keep": "old", "knowledge": "old, without instruction: probability",
     "zero-shot": "general", "in-context": "general, with demonstrations",
