@@ -457,7 +457,7 @@ def test_a_measure_that_fails_does_not_end_a_training(train: Any, monkeypatch: p
 
 
 DATA_PARALLEL = """
-import json, torch
+import gc, glob, json, torch
 import ivlens as iv
 from ivlens.integrations import trainer_callback
 from tiny_models import WORDS, byte_level_tokenizer, random_model
@@ -480,7 +480,11 @@ trainer.train()
 assert arguments.world_size == 2
 with open(f"process-{arguments.process_index}.json", "w") as file:  # two processes' prints may mix on one stream
     json.dump({"steps": trainer.state.global_step, "measures": len(calls)}, file)
-torch.distributed.destroy_process_group()  # else gloo's threads may abort the process at its end
+del trainer  # whose data-parallel model would keep gloo's threads, which may abort the process at its end
+gc.collect()
+torch.distributed.destroy_process_group()
+left = [open(thread).read() for thread in glob.glob("/proc/self/task/*/comm")]
+assert not any("gloo" in name for name in left), left
 """
 
 
