@@ -42,6 +42,7 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
         chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals), chosen_table(gemma),
         trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
         cost_table(lines), rates_table(lines), again_table(lines, read(path.with_stem(f"{path.stem}-again"), config)),
+        areas_table(gemma), same_pull_table(gemma), _shown(points_table(gemma)),
     )  # fmt: skip
     filled = (table for table in tables if len(table))
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]
@@ -207,6 +208,8 @@ def _at(
 
 def _shown(finals: pd.DataFrame) -> pd.DataFrame:
     """Points in few words."""
+    if finals.empty:
+        return finals
     pairs = {
         name: [
             f"{value:.2f} ± {error:.2f}".replace(" ± nan", "")
