@@ -1,7 +1,8 @@
 """Why ``l2`` keeps more: checkpoints of the study of guidance beside their base, by the toolkit's own measures."""
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ logger = logging.getLogger("ivlens")
 class WhyConfig:
     """Runs whose models are looked at, on which old tasks; parts of the base are put into the ``destroyed`` one.
 
+    ``again``: other pairs of an order and a seed, whose checkpoints of the same kinds are measured too, not patched.
     ``patched``: prompts of each task on which activations are exchanged, those that were forgotten among them.
     """
 
@@ -65,6 +67,7 @@ class WhyConfig:
         "interpolate": Run("final", "destructive", "interpolate", 0.25, 0, 0),
         "l2": Run("final", "destructive", "l2", 0.6, 0, 0),
     })  # fmt: skip
+    again: tuple[tuple[int, int], ...] = ((1, 1), (0, 2))
     destroyed: str = "plain"
     old: tuple[str, ...] = ("antonym", "verb-gerund", "country-capital")
     comparison: CheckpointConfig = field(
@@ -80,6 +83,20 @@ class WhyConfig:
         return self.study.final.orders[self.checkpoints[self.destroyed].order]
 
     @property
+    def pairs(self) -> list["WhyConfig"]:
+        """This configuration, and that of each other pair."""
+        others = [
+            {name: run._replace(order=order, seed=seed) for name, run in self.checkpoints.items()}
+            for order, seed in self.again
+        ]
+        return [self, *(replace(self, checkpoints=each) for each in others)]
+
+    @property
+    def numbers(self) -> range:
+        """Of the pairs; this configuration's is 0."""
+        return range(1 + len(self.again))
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the records depend on, as JSON: not the verdict's rule, which is applied to what was measured."""
         runs = {name: key_of(run, self.study) for name, run in self.checkpoints.items()}
@@ -91,10 +108,10 @@ class WhyConfig:
 
 @dataclass(frozen=True)
 class Why:
-    """All checkpoints beside the base; the base's weights, and its activations, put into the destroyed one."""
+    """The checkpoints of each pair beside the base; its weights, and its activations, put into the destroyed one."""
 
-    comparison: CheckpointComparison
-    reverts: WeightReverts
+    comparisons: tuple[CheckpointComparison, ...]
+    reverts: tuple[WeightReverts, ...]
     patching: CheckpointPatching
 
 
@@ -108,27 +125,41 @@ def write(folder: Path, *, fresh: bool = False, config: WhyConfig | None = None)
         folder / "records", lambda records: load_why(records, config),
         lambda records: measure_why(records, cache_folder() / "why_l2", config), fresh,
     )  # fmt: skip
-    tables = comparison_table(found.comparison), reverts_table(found.reverts), patching_table(found.patching)
+    tables = comparison_table(found.comparisons), reverts_table(found.reverts), patching_table(found.patching)
     return [write_tables(folder / "tables.md", *tables)]
 
 
 def measure_why(folder: Path, work: Path, config: WhyConfig) -> Why:
     """Measure, and save in ``folder``; checkpoints and what was measured of them are kept in ``work``."""
-    tuned = {name: _checkpoint(name, work, config) for name in config.checkpoints}
-    base, destroyed, last = config.study.source, tuned[config.destroyed], config.learned[-1]
+    comparisons, reverts = zip(*(measure_pair(folder, work, config, number) for number in config.numbers), strict=True)
     lost = [prompt for name in config.old for prompt in load_task(name).prompts(config.patched, shots=2, split="test")]
-    found = Why(
-        compare_checkpoints(base, tuned, config.old, config.comparison, out=work / "compared"),
-        revert_weights(base, destroyed, config.old, config.learned, config.reverts, out=work / "reverts"),
-        patch_checkpoints(
-            base, destroyed, lost, learned=load_task(last).prompts(config.patched, shots=0, split="test"),
-            only_forgotten=config.only_forgotten, out=work / "patching",
-        ),
+    patching = patch_checkpoints(
+        config.study.source, _checkpoint(config.destroyed, work, config), lost,
+        learned=load_task(config.learned[-1]).prompts(config.patched, shots=0, split="test"),
+        only_forgotten=config.only_forgotten, out=work / "patching",
     )  # fmt: skip
-    for name, record in vars(found).items():
-        own = record.provenance | {"key": config.facts}
-        replace(record, provenance=own).save(folder / f"{name}.safetensors", overwrite=True)
-    return found
+    _save(patching, folder / "patching.safetensors", work, config)
+    return Why(comparisons, reverts, patching)
+
+
+def measure_pair(
+    folder: Path, work: Path, config: WhyConfig, number: int
+) -> tuple[CheckpointComparison, WeightReverts]:
+    """Compare the checkpoints of a pair, by its number, with the base, and put the base's weights back into one."""
+    pair = config.pairs[number]
+    tuned = {name: _checkpoint(name, work, pair) for name in pair.checkpoints}
+    base, destroyed = pair.study.source, tuned[pair.destroyed]
+    comparison = compare_checkpoints(base, tuned, pair.old, pair.comparison, out=work / f"compared-{number}")
+    reverts = revert_weights(base, destroyed, pair.old, pair.learned, pair.reverts, out=work / f"reverts-{number}")
+    _save(comparison, folder / f"comparison-{number}.safetensors", work, pair)
+    _save(reverts, folder / f"reverts-{number}.safetensors", work, pair)
+    return comparison, reverts
+
+
+def _save(record: Any, path: Path, work: Path, config: WhyConfig) -> None:
+    """Save with what it depends on, and checkpoints by the names of their folders: their place is of this machine."""
+    own = json.dumps(record.provenance).replace(json.dumps(str(work))[1:-1], work.name)
+    replace(record, provenance=json.loads(own) | {"key": config.facts}).save(path, overwrite=True)
 
 
 def load_why(folder: Path, config: WhyConfig) -> Why:
@@ -138,11 +169,13 @@ def load_why(folder: Path, config: WhyConfig) -> Why:
         RecordError: one is missing, broken, or of another configuration.
     """
     found = Why(
-        CheckpointComparison.load(folder / "comparison.safetensors"),
-        WeightReverts.load(folder / "reverts.safetensors"),
+        tuple(CheckpointComparison.load(folder / f"comparison-{number}.safetensors") for number in config.numbers),
+        tuple(WeightReverts.load(folder / f"reverts-{number}.safetensors") for number in config.numbers),
         CheckpointPatching.load(folder / "patching.safetensors"),
     )
-    if any(each.provenance.get("key") != config.facts for each in vars(found).values()):
+    records = (*found.comparisons, *found.reverts, found.patching)
+    expected = (*config.pairs, *config.pairs, config)
+    if any(record.provenance.get("key") != each.facts for record, each in zip(records, expected, strict=True)):
         raise RecordError("records as they are configured", "others", "run the study again")
     return found
 
@@ -160,20 +193,30 @@ def _checkpoint(name: str, work: Path, config: WhyConfig) -> Path:
     return folder
 
 
-def comparison_table(found: CheckpointComparison) -> pd.DataFrame:
-    """One row per checkpoint: means over the old tasks, and over the matrices of all layers."""
+def comparison_table(comparisons: Sequence[CheckpointComparison]) -> pd.DataFrame:
+    """One row per checkpoint: means over the pairs, and in each over the old tasks, and the matrices of all layers."""
+    return _over_pairs([_means(each) for each in comparisons], "{:.2g}")
+
+
+def _means(found: CheckpointComparison) -> pd.DataFrame:
     means = found.to_frame().groupby("checkpoint", sort=False)[list(MEASURES)].mean().rename(columns=MEASURES)
     changes = found.spectrum_frame().groupby("checkpoint")[["change", "rank90"]].mean()
     changes = changes.reindex(means.index, fill_value=0.0)  # of the base
-    means[["change of weights", "rank of 90% of it"]] = changes
-    return means.map("{:.2g}".format).replace("nan", "").reset_index()
+    return means.assign(**{"change of weights": changes["change"], "rank of 90% of it": changes["rank90"]})
 
 
-def reverts_table(found: WeightReverts) -> pd.DataFrame:
+def reverts_table(reverts: Sequence[WeightReverts]) -> pd.DataFrame:
     """One row per part of the base that is put back into the destroyed checkpoint: accuracies on old and new tasks."""
-    frame = found.to_frame().query("what in ('straight', 'layers', 'rest')")
     parts = ["what", "part", "layers", "fraction"]
-    return frame.pivot_table("accuracy", parts, "role", sort=False).reset_index().round(2)
+    frames = [each.to_frame().query("what in ('straight', 'layers', 'rest')") for each in reverts]
+    return _over_pairs([each.pivot_table("accuracy", parts, "role", sort=False) for each in frames], "{:.2f}")
+
+
+def _over_pairs(frames: Sequence[pd.DataFrame], form: str) -> pd.DataFrame:
+    """Means in words, with standard errors where several pairs differ; empty where nothing is known."""
+    rows = pd.concat(frames).groupby(level=[*range(frames[0].index.nlevels)], sort=False)
+    errors = rows.sem().map(" ± {:.1g}".format).replace([" ± nan", " ± 0"], "")
+    return (rows.mean().map(form.format).replace("nan", "") + errors).reset_index()
 
 
 def patching_table(found: CheckpointPatching) -> pd.DataFrame:
