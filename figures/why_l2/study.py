@@ -216,7 +216,8 @@ def _over_pairs(frames: Sequence[pd.DataFrame], form: str) -> pd.DataFrame:
     """Means in words, with standard errors where several pairs differ; empty where nothing is known."""
     rows = pd.concat(frames).groupby(level=[*range(frames[0].index.nlevels)], sort=False)
     errors = rows.sem().map(" ± {:.1g}".format).replace([" ± nan", " ± 0"], "")
-    return (rows.mean().map(form.format).replace("nan", "") + errors).reset_index()
+    means = rows.apply(lambda pairs: pairs.mean(skipna=False)).map(form.format).replace("nan", "")
+    return (means + errors).reset_index()
 
 
 def patching_table(found: CheckpointPatching) -> pd.DataFrame:

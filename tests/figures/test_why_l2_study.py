@@ -38,7 +38,8 @@ def test_checkpoints_are_trained_measured_and_found_again(
     found = measure_why(tmp_path / "records", tmp_path / "work", config)
     assert [line for line in caplog.messages if line.startswith("training ")] == ["training plain", "training l2"] * 2
     loaded = load_why(tmp_path / "records", config)
-    assert str(tmp_path / "work") not in str([each.provenance for each in (*loaded.comparisons, *loaded.reverts)])
+    records = (*loaded.comparisons, *loaded.reverts, loaded.patching)
+    assert str(tmp_path / "work") not in str([each.provenance for each in records])
     one, two = (study.comparison_table([each]).set_index("checkpoint") for each in loaded.comparisons)
     for changes in (one["change of weights"].astype(float), two["change of weights"].astype(float)):
         assert changes["base"] == 0
