@@ -17,8 +17,8 @@ def words() -> list[str]:
 
 def lists(name: str) -> list[tuple[str, ...]]:
     """Lists of three words, others for each name."""
-    chance = random.Random(name)
-    return list(dict.fromkeys(tuple(chance.sample(words(), 3)) for _ in range(DRAWS)))
+    chance, drawn_from = random.Random(name), words()
+    return list(dict.fromkeys(tuple(chance.sample(drawn_from, 3)) for _ in range(DRAWS)))
 
 
 def shifted(name: str, instruction: str, by: int) -> Task:

@@ -92,11 +92,6 @@ class WhyConfig:
         return [self, *(replace(self, checkpoints=each) for each in others)]
 
     @property
-    def numbers(self) -> range:
-        """Of the pairs; this configuration's is 0."""
-        return range(1 + len(self.again))
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What the records depend on, as JSON: not the verdict's rule, which is applied to what was measured."""
         runs = {name: key_of(run, self.study) for name, run in self.checkpoints.items()}
@@ -131,7 +126,8 @@ def write(folder: Path, *, fresh: bool = False, config: WhyConfig | None = None)
 
 def measure_why(folder: Path, work: Path, config: WhyConfig) -> Why:
     """Measure, and save in ``folder``; checkpoints and what was measured of them are kept in ``work``."""
-    comparisons, reverts = zip(*(measure_pair(folder, work, config, number) for number in config.numbers), strict=True)
+    pairs = (measure_pair(folder, work, pair, number) for number, pair in enumerate(config.pairs))
+    comparisons, reverts = zip(*pairs, strict=True)
     lost = [prompt for name in config.old for prompt in load_task(name).prompts(config.patched, shots=2, split="test")]
     patching = patch_checkpoints(
         config.study.source, _checkpoint(config.destroyed, work, config), lost,
@@ -142,11 +138,8 @@ def measure_why(folder: Path, work: Path, config: WhyConfig) -> Why:
     return Why(comparisons, reverts, patching)
 
 
-def measure_pair(
-    folder: Path, work: Path, config: WhyConfig, number: int
-) -> tuple[CheckpointComparison, WeightReverts]:
-    """Compare the checkpoints of a pair, by its number, with the base, and put the base's weights back into one."""
-    pair = config.pairs[number]
+def measure_pair(folder: Path, work: Path, pair: WhyConfig, number: int) -> tuple[CheckpointComparison, WeightReverts]:
+    """Compare a pair's checkpoints with the base, and put the base's weights back into one; its files have a number."""
     tuned = {name: _checkpoint(name, work, pair) for name in pair.checkpoints}
     base, destroyed = pair.study.source, tuned[pair.destroyed]
     comparison = compare_checkpoints(base, tuned, pair.old, pair.comparison, out=work / f"compared-{number}")
@@ -168,9 +161,10 @@ def load_why(folder: Path, config: WhyConfig) -> Why:
     Raises:
         RecordError: one is missing, broken, or of another configuration.
     """
+    numbers = range(len(config.pairs))
     found = Why(
-        tuple(CheckpointComparison.load(folder / f"comparison-{number}.safetensors") for number in config.numbers),
-        tuple(WeightReverts.load(folder / f"reverts-{number}.safetensors") for number in config.numbers),
+        tuple(CheckpointComparison.load(folder / f"comparison-{number}.safetensors") for number in numbers),
+        tuple(WeightReverts.load(folder / f"reverts-{number}.safetensors") for number in numbers),
         CheckpointPatching.load(folder / "patching.safetensors"),
     )
     records = (*found.comparisons, *found.reverts, found.patching)
