@@ -339,7 +339,7 @@ def test_a_comparison_that_is_judged_again_says_by_which_rule() -> None:
 
 def test_a_saved_comparison_is_judged_again_by_what_its_base_knew_and_was_sure_of() -> None:
     """Of the study why_l2: the base's probability of antonym's answers is 0.15, its cloze's of verb-gerund's 0.04."""
-    again = rejudge(CheckpointComparison.load(SAVED.parents[2] / "why_l2" / "records" / "comparison.safetensors"))
+    again = rejudge(CheckpointComparison.load(SAVED.parents[2] / "why_l2" / "records" / "comparison-0.safetensors"))
     antonym = row(again, "l2", "antonym")
     assert antonym["probability_fall_high"] < 0.1
     assert antonym["verdict"] == "not shown to have fallen"
