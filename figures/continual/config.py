@@ -67,7 +67,7 @@ class Method(NamedTuple):
 
 def _l2(pull: float, regime: Regime) -> L2ToBase:
     """The term that takes back this share of the change at each step of the highest learning rate."""
-    return L2ToBase(pull / regime.rate)
+    return L2ToBase(pull / regime.rate, lora=1.0)
 
 
 def _middle(share: float) -> FrozenLayers:

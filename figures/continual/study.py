@@ -1,6 +1,6 @@
 """The study of guidance: what each method keeps against what it learns, in four regimes; tables and the picture."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from math import isnan
 from pathlib import Path
@@ -10,16 +10,18 @@ import pandas as pd
 import torch
 
 from ivlens import RecordError, views
-from ivlens.stats import NOTHING, ROUNDING, Interval, standard_error, t_interval
+from ivlens.stats import NOTHING, Interval, standard_error, t_interval
 
 from ..pages import with_error, write_tables
 from .choice import Kept, Point, areas, chosen_strength, finalists, point, ranked
 from .config import ALWAYS, GEMMA, METHODS, PULLS, RATES, REGIMES, WITH_OLD_EXAMPLES, Run, StudyConfig
+from .gentle import gentle_table, read_gentle
+from .one_strength import best_strengths, one_strength_table, one_strength_trials_table
+from .paired import FEWEST, difference, in_words, mean
 from .runs import Line, read, records_file
 
 BASELINES = ("l2", "interpolate")
 SHOWN = {"after": "right after", "learned": "learned", "kept": "kept", "still_right": "still right"}  # of a point
-FEWEST = 3  # pairs of order and seed from which an interval is given
 MEASURES = ("learned", "kept", "still_right")  # whose differences from l2 are given
 COMMAND = "python -m figures.continual"
 
@@ -38,11 +40,13 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
         raise RecordError(f"runs of the final part in {path}", f"{len(lines)} runs", COMMAND)
     finals = points_table(lines)
     gemma = read(records_file(folder, GEMMA), GEMMA) if config != GEMMA else {}
+    best = best_strengths(lines, config)
     tables = (
         chosen_table(lines), areas_table(lines), trials_table(lines, config), _shown(finals), chosen_table(gemma),
         trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
         cost_table(lines), rates_table(lines), again_table(lines, read(path.with_stem(f"{path.stem}-again"), config)),
         areas_table(gemma), same_pull_table(gemma), _shown(points_table(gemma)),
+        one_strength_trials_table(best), one_strength_table(lines, config, best), gentle_table(read_gentle(folder)),
     )  # fmt: skip
     filled = (table for table in tables if len(table))
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]
@@ -80,10 +84,10 @@ def points_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         found = [each for each in points if each is not None]
         learned, kept = [each.learned for each in found], [each.kept for each in found]
         rows.append({
-            "regime": regime, "method": method, "strength": strength, "learned": _mean(learned),
-            "learned_error": standard_error(learned), "kept": _mean(kept), "kept_error": standard_error(kept),
-            "base_kept": _mean([each.base_kept for each in found]), "retained": _mean([e.retained for e in found]),
-            "still_right": _mean([each.still_right for each in found]),
+            "regime": regime, "method": method, "strength": strength, "learned": mean(learned),
+            "learned_error": standard_error(learned), "kept": mean(kept), "kept_error": standard_error(kept),
+            "base_kept": mean([each.base_kept for each in found]), "retained": mean([e.retained for e in found]),
+            "still_right": mean([each.still_right for each in found]),
             "chosen": strength == chosen_strength(lines, regime, method), "runs": len(points),
             "stopped": len(points) - len(found),
         })  # fmt: skip
@@ -97,7 +101,7 @@ def chosen_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         row: dict[str, object] = {
             "regime": regime, "method": method, "strength": chosen_strength(lines, regime, method),
             **{title: with_error([getattr(each, name) for each in own.values()]) for name, title in SHOWN.items()},
-            "retained": f"{_mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
+            "retained": f"{mean([each.retained for each in own.values()]):.2f}", "runs": len(own),
         }  # fmt: skip
         row["pairs"] = len(own.keys() & l2.keys())  # of order and seed, with l2's
         rows.append(row | _differences({} if method == "l2" else own, l2))
@@ -142,13 +146,13 @@ def again_table(lines: Mapping[Run, Line], again: Mapping[Run, Line]) -> pd.Data
         new, old = (_at(points, regime, method, strength) for points in (later, first))
         pairs = new.keys() & old.keys()
         row = {"regime": regime, "method": method, "strength": strength, "pairs": len(pairs)}
-        rows.append(row | {f"{SHOWN[name]}, again minus first": _in_words(_minus(name, new, old)) for name in MEASURES})
+        rows.append(row | {f"{SHOWN[name]}, again minus first": in_words(_minus(name, new, old)) for name in MEASURES})
     return pd.DataFrame(rows)
 
 
 def _differences(own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, int], Point]) -> dict[str, str]:
     """The columns of differences from l2 in words; empty without points of a method's own."""
-    columns = {f"{SHOWN[name]}, minus l2": _in_words(_minus(name, own, l2)) for name in MEASURES}
+    columns = {f"{SHOWN[name]}, minus l2": in_words(_minus(name, own, l2)) for name in MEASURES}
     low, high = _over_prompts(own, l2)
     return columns | {"over prompts": "" if isnan(low) else f"[{low:+.3f}, {high:+.3f}]"}
 
@@ -169,9 +173,9 @@ def _over_prompts(own: Mapping[tuple[int, int], Point], l2: Mapping[tuple[int, i
 def differences_from_l2(lines: Mapping[Run, Line]) -> list[dict[str, object]]:
     """One row per regime, method and measure: the paired difference from l2's, where its interval is known."""
     return [
-        {"panel": regime, "name": method, "measure": SHOWN[name], **difference._asdict()}
+        {"panel": regime, "name": method, "measure": SHOWN[name], **found._asdict()}
         for regime, method, own, l2 in _beside_l2(lines) if method != "l2" for name in MEASURES
-        if not isnan((difference := _minus(name, own, l2)).low)
+        if not isnan((found := _minus(name, own, l2)).low)
     ]  # fmt: skip
 
 
@@ -189,7 +193,7 @@ def _beside_l2(
 def _minus(name: str, own: Mapping[tuple[int, int], Point], other: Mapping[tuple[int, int], Point]) -> Interval:
     """The paired difference of one measure."""
     values = ({pair: getattr(each, name) for pair, each in group.items()} for group in (own, other))
-    return _difference(*values)
+    return difference(*values)
 
 
 def _final_points(lines: Mapping[Run, Line]) -> dict[Run, Point | None]:
@@ -229,10 +233,10 @@ def areas_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
         if len(own) < FEWEST:
             continue
         row = {"of what is": measure.replace("_", " "), "regime": regime, "method": method}
-        row |= {"area": f"{_mean(own.values()):.3f}", "pairs": len(own)}
+        row |= {"area": f"{mean(own.values()):.3f}", "pairs": len(own)}
         for other in BASELINES:
             theirs = areas(lines, "final", regime, other, measure)
-            row[f"minus {other}"] = "" if method == other else _in_words(_difference(own, theirs))
+            row[f"minus {other}"] = "" if method == other else in_words(difference(own, theirs))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -243,33 +247,14 @@ def _in_final(lines: Mapping[Run, Line]) -> list[tuple[str, str]]:
     return [(regime, method) for regime in REGIMES for method in METHODS if (regime, method) in found]
 
 
-def _difference(one: Mapping[tuple[int, int], float], other: Mapping[tuple[int, int], float]) -> Interval:
-    """The mean difference over the pairs of order and seed that both have; from FEWEST pairs on its 95% interval.
-
-    Differences of counts may all be equal by chance, which says nothing of others.
-    """
-    found = [one[pair] - other[pair] for pair in one if pair in other]
-    if len(found) < FEWEST or standard_error(found) <= ROUNDING:
-        return NOTHING._replace(value=_mean(found))
-    low, high = t_interval(torch.tensor(found, dtype=torch.float64))
-    return Interval(_mean(found), low.item(), high.item())
-
-
-def _in_words(difference: Interval) -> str:
-    mean, low, high = difference
-    if isnan(mean):
-        return ""
-    return f"{mean:+.3f}" if isnan(low) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
 def trials_table(lines: Mapping[Run, Line], config: StudyConfig) -> pd.DataFrame:
     """One row per method, the best of the screening first: its areas in the trials, and whether it is a finalist."""
     rows, best = [], finalists(lines, config)
-    for method, mean in ranked(lines, config.screened, config.methods):
-        row: dict[str, object] = {"method": method, "screening": f"{mean:.3f}"}
+    for method, screened in ranked(lines, config.screened, config.methods):
+        row: dict[str, object] = {"method": method, "screening": f"{screened:.3f}"}
         for regime in config.regimes:
             values = areas(lines, "trial", regime, method).values()
-            row[regime] = f"{_mean(values):.3f}" if values else ""
+            row[regime] = f"{mean(values):.3f}" if values else ""
         why = "always" if method in ALWAYS else "chosen" if method in best else ""
         rows.append(row | {"finalist": why, "old examples": "yes" if method in WITH_OLD_EXAMPLES else ""})
     return pd.DataFrame(rows)
@@ -286,8 +271,3 @@ def cost_table(lines: Mapping[Run, Line]) -> pd.DataFrame:
     table = groups.agg(runs="count", minutes="median").reset_index()
     table = table.sort_values(["part", "regime", "machine"], key=lambda each: each.map(order).fillna(each))
     return table.assign(minutes=table["minutes"].map("{:.1f}".format))
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else float("nan")

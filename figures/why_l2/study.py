@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -151,7 +152,7 @@ def measure_pair(folder: Path, work: Path, pair: WhyConfig, number: int) -> tupl
 
 def _save(record: Any, path: Path, work: Path, config: WhyConfig) -> None:
     """Save with what it depends on, and checkpoints by the names of their folders: their place is of this machine."""
-    own = json.dumps(record.provenance).replace(json.dumps(str(work))[1:-1], work.name)
+    own = json.dumps(record.provenance).replace(json.dumps(f"{work}{os.sep}")[1:-1], f"{work.name}/")
     replace(record, provenance=json.loads(own) | {"key": config.facts}).save(path, overwrite=True)
 
 

@@ -117,7 +117,7 @@ def training_config(options: argparse.Namespace) -> TrainingConfig:
 
 def check_for_model(config: TrainingConfig, k: int | None, n_layers: int, n_heads: int) -> None:
     """Raise ArgumentError for layers, or a number of heads, that the model has not."""
-    for term in config.guidance:
+    for term in config.terms:
         term.check(n_layers, config.learning_rate)
     if config.layers is not None:
         check_layers(n_layers, config.layers)

@@ -27,8 +27,8 @@ PYTHON = {
     r"\bcompare_checkpoints\b": "run 'ivlens compare'",
     r"chat_format\(tokenizer, \.\.\.\)": "--format chat",
     r"use mean_difference and steer, steering_sweep or evaluate; ": "",
-    r"L2ToBase\((.*?)\)": r"the guidance's L2 term (\1)",
-    r"choose a weight below \S+, or another": "lower --learning-rate or --guidance-factor, or choose another",
+    r"L2ToBase pulls": "the guidance's L2 term pulls",
+    r"choose a smaller weight or rate, or another": "lower --learning-rate or --guidance-factor, or choose another",
     r"\bchoose another guidance\b": "choose another --guidance",
 }
 

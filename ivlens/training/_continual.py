@@ -186,7 +186,7 @@ class _Sequence:
         files = SequenceFiles(folder, json.loads(json.dumps(key, default=str)), names)
         found = cls(model, tasks, kept, [], config, vector, files, resumable, processes, origin, files.load_rows())
         found.abilities = [*found._new(), *found._general(general)]
-        for term in config.training.guidance:
+        for term in config.training.terms:
             term.check(model.cfg.n_layers, config.training.learning_rate)
         for _, ability in [*found.abilities, *found._old({})]:
             ability.check(model)

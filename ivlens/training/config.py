@@ -39,7 +39,7 @@ class Guidance:
     Example:
         >>> from ivlens.training import L2ToBase, Rehearsal
         >>> iv.Guidance((Rehearsal(0.5), L2ToBase(300.0))).scaled(2.0).terms[1]
-        L2ToBase(weight=600.0)
+        L2ToBase(weight=600.0, lora=0.1)
         >>> sorted(iv.Guidance.preset("guided").needs)
         ['anchors', 'base', 'rehearse', 'vector']
     """
@@ -94,7 +94,7 @@ class Guidance:
 
         Example:
             >>> iv.Guidance.preset("l2-strong").scaled(0.1).terms[0]
-            L2ToBase(weight=300.0)
+            L2ToBase(weight=300.0, lora=0.1)
         """
         if factor != 1 and not any(term.weights for term in self):
             raise ArgumentError("guidance with weights, to multiply", few([type(term).__name__ for term in self]))
@@ -265,6 +265,11 @@ class TrainingConfig:
             return self.learning_rate * (step + 1) / self.warmup
         schedule = "constant" if self.decay == "none" else self.decay
         return self.learning_rate * remaining(schedule, step - self.warmup, max(self.steps - self.warmup, 1))
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The guidance's terms as they act on what is trained."""
+        return tuple(term if self.lora is None else term.with_lora() for term in self.guidance)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -163,8 +163,10 @@ class _Loop:
                 if stop or self._due(config.save_every, done):
                     self._save()
                 if stop:
-                    raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
+                    raise _interruption(stop)
                 self._measure_if_due(done)
+            if stop := self.processes.largest(received()):  # while the end was measured
+                raise _interruption(stop)
         return ""
 
     def _step(self, number: int) -> dict[str, float]:
@@ -236,6 +238,11 @@ def interrupts() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interruption(signal_number: int) -> BaseException:
+    """What a signal raises where it was not listened to."""
+    return KeyboardInterrupt() if signal_number == signal.SIGINT else SystemExit(128 + signal_number)
 
 
 def _check_no_edits(model: HookedTransformer) -> None:

@@ -70,7 +70,7 @@ def penalties_of(
         return tuple(by_fisher)
     stacked = stacked_factors(model, adapters)
     factors = {of: partial(_itself, each) for of, (each, _) in lora_factors(model).items()}
-    asking = [term for term in config.guidance if "adapters" in term.needs]
+    asking = [term for term in config.terms if "adapters" in term.needs]
     return (*by_fisher, *(Penalty(term, factors, stacked) for term in asking))
 
 

@@ -114,7 +114,7 @@ class TrainingStep:
         own_prompts = {"rehearse": rehearse, "replay": replay}
         check_vector(model, config, vector)
         check_needs(config, own_prompts)
-        for term in config.guidance:
+        for term in config.terms:
             term.check(model.cfg.n_layers, config.learning_rate)
         values = vector_values(model, vector) if vector is not None and "vector" in config.guidance.needs else None
         heads = vector.heads if vector is not None else ()
@@ -133,13 +133,13 @@ class TrainingStep:
             return tuple(all_ids(model, own_prompts[kind]))
 
         new = PromptSampler.of(model, "new", prompts, config.batch_size, config.seed)
-        passes = [made(new, [Supervised(), *(each for each in config.guidance if not _own(each))], config.accumulate)]
-        for term in config.guidance:
+        passes = [made(new, [Supervised(), *(each for each in config.terms if not _own(each))], config.accumulate)]
+        for term in config.terms:
             if kind := _own(term):
                 name, batch_size = next(iter(term.weights), kind), getattr(term, "batch_size", config.batch_size)
                 sampler = PromptSampler(name, pairs(term), batch_size, config.seed)
                 passes.append(made(sampler if term.answered else sampler.unanswered(), [term]))
-        by_fisher = tuple((term, pairs(term)) for term in config.guidance if "fisher" in term.needs)
+        by_fisher = tuple((term, pairs(term)) for term in config.terms if "fisher" in term.needs)
         return cls(model, config, tuple(passes), values, anchors, by_fisher)
 
     @property
@@ -234,7 +234,7 @@ def check_vector(model: HookedTransformer, config: TrainingConfig, vector: Instr
 
     The vector of another kind of model is a mismatch.
     """
-    for term in config.guidance:
+    for term in config.terms:
         name = type(term).__name__
         if "vector" in term.needs and vector is None:
             raise ArgumentError(f"vector= for {name}", "none", "instruction_vector(...) builds one on the base")
@@ -248,7 +248,7 @@ def check_vector(model: HookedTransformer, config: TrainingConfig, vector: Instr
 
 def check_needs(config: TrainingConfig, own_prompts: Mapping[str, Sequence[Prompt]]) -> None:
     """Raise ArgumentError where something else that a term needs is missing: prompts, texts, LoRA."""
-    for term in config.guidance:
+    for term in config.terms:
         name = type(term).__name__
         if kind := next((kind for kind in OWN_PROMPTS if kind in term.needs and not own_prompts[kind]), ""):
             raise ArgumentError(f"{kind}= prompts for {name}", "none")

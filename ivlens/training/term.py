@@ -139,6 +139,10 @@ class Term:
         """The same term with its weights times ``factor``."""
         return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})
 
+    def with_lora(self) -> Self:
+        """The term as it acts on LoRA's factors instead of the weights; itself by default."""
+        return self
+
     def check(self, n_layers: int, learning_rate: float) -> None:
         """Raise ArgumentError where the model's number of layers, or the run's learning rate, does not fit the term."""
 

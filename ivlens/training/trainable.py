@@ -48,8 +48,8 @@ class Trainable:
                 views.values(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
                 fused=True,
             )  # fmt: skip
-            terms = tuple(term for term in config.guidance if "anchors" in term.needs)
-            firsts = (term.averaged_from(config.steps) for term in config.guidance)
+            terms = tuple(term for term in config.terms if "anchors" in term.needs)
+            firsts = (term.averaged_from(config.steps) for term in config.terms)
             first = next((each for each in firsts if each is not None), None)
             means = {} if first is None else {name: torch.zeros_like(each) for name, each in views.items()}
             yield cls(dict(named), views, optimizer, _anchors(named, config), terms, config.clip, means, first)
@@ -147,7 +147,7 @@ def layers_to_train(model: HookedTransformer, config: TrainingConfig) -> list[in
     """The layers of the configuration that no term freezes."""
     n_layers = model.cfg.n_layers
     layers = range(n_layers) if config.layers is None else config.layers
-    return [layer for layer in layers if all(term.trains(layer, n_layers) for term in config.guidance)]
+    return [layer for layer in layers if all(term.trains(layer, n_layers) for term in config.terms)]
 
 
 def weights_to_train(model: HookedTransformer, config: TrainingConfig) -> set[str]:

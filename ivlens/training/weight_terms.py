@@ -5,7 +5,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from jaxtyping import Float
@@ -22,24 +22,31 @@ from .term import OwnTexts, Term
 class L2ToBase(Term):
     """Decoupled pull towards the initial weights after each step (see ``objective.pull_back``); a baseline.
 
-    With LoRA the update is pulled instead: its factor B towards zero.
+    A step of Adam moves a weight by about the learning rate, so that the two balance at most 1 / weight from the
+    initial value, at any rate and after any number of steps. LoRA's factor B, which is pulled towards zero, has to go
+    further than the weights that it changes through A.
 
     Args:
-        weight: the pull's strength is this times the step's learning rate.
+        weight: the pull's strength, the share of the change that a step takes back, is this times its learning rate.
+        lora: what the weight is multiplied by with LoRA.
     """
 
     needs = frozenset({"anchors"})
     source = "baseline"
     weight: NotNegative = field(default=1000.0, metadata={"loss": "l2"})
+    lora: Fraction = 0.1
 
     def check(self, n_layers: int, learning_rate: float) -> None:
-        if self.weight * learning_rate >= 1:
+        if (share := self.weight * learning_rate) >= 1:
             warnings.warn(
-                f"ivlens: L2ToBase({self.weight:g}) at learning rate {learning_rate:g} pulls the weights all the way "
-                f"back at every step, so that little or nothing is learned; choose a weight below "
-                f"{1 / learning_rate:g}, or another guidance",
+                f"ivlens: L2ToBase pulls the weights all the way back at every step, so that little or nothing is "
+                f"learned: its weight times the learning rate is {share:.2g}; choose a smaller weight or rate, or "
+                "another guidance",
                 stacklevel=2,
             )
+
+    def with_lora(self) -> "L2ToBase":
+        return replace(self, weight=self.weight * self.lora, lora=1.0)
 
     def after_step(self, parameters: Sequence[Tensor], anchors: Sequence[Tensor], learning_rate: float) -> None:
         pull_back(parameters, anchors, learning_rate * self.weight)

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import ivlens
-from figures.continual import choice, study
+from figures.continual import choice, gentle, paired, study
 from figures.continual.config import ALWAYS, METHODS, REGIMES, Run, StudyConfig, Tasks
+from figures.continual.one_strength import best_strengths, one_strength_table, preset_pulls, single_areas
 from figures.continual.runs import Trainer, key_of, measure, read, records_file
+from ivlens.training.config import DEFAULT_PRESET
 
 STUDY = Path(__file__).parents[2] / "figures" / "continual"
 
@@ -123,6 +125,10 @@ def test_nothing_is_shown_to_be_ahead_of_the_default_guidance() -> None:
     (term,) = ivlens.TrainingConfig().guidance
     chosen = choice.chosen_strength(lines, "destructive", "l2")
     assert term.weights["l2"] * REGIMES["destructive"].rate == pytest.approx(chosen)
+    pulls = preset_pulls(DEFAULT_PRESET, config)
+    assert pulls == {"destructive": 0.6, "demanding": 0.6, "long": 0.6, "mild": 0.3}
+    (own,) = single_areas(lines, "trial", "l2", pulls).values()
+    assert own > max(best_strengths(lines, config)["plain"].areas) + 0.05
     table = study.areas_table(lines)
     others = table[(table["regime"] == "destructive") & (table["method"] != "l2")]
     lows = others["minus l2"].str.extract(r"\[([+-][\d.]+),")[0].astype(float)
@@ -162,8 +168,8 @@ def test_every_method_has_as_many_tries_and_trains_in_every_regime() -> None:
         assert (training.lora is None) == (REGIMES[run.regime].rank is None and METHODS[run.method].rank is None)
     gentle = whole.training(Run("trial", "mild", "plain", 8.0, 0, 0))
     assert gentle.learning_rate == pytest.approx(1e-4 / 8)
-    pull = whole.training(Run("trial", "long", "l2", 0.3, 0, 0)).guidance.terms[0].weights["l2"]
-    assert pull * REGIMES["long"].rate == pytest.approx(0.3)
+    (pull,) = whole.training(Run("trial", "long", "l2", 0.3, 0, 0)).terms
+    assert pull.weights["l2"] * REGIMES["long"].rate == pytest.approx(0.3)
 
 
 def trials(config: StudyConfig) -> list[Run]:
@@ -210,7 +216,7 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     *images, tables = study.write(tmp_path, config, kind="html")
     assert [image.name for image in images] == ["continual.html", "differences.html"]
     assert all(image.is_file() for image in images)
-    chosen, areas, trials, points, old, minutes, rates = tables.read_text().strip().split("\n\n")
+    chosen, areas, trials, points, old, minutes, rates, single, kept = tables.read_text().strip().split("\n\n")
     assert "| mild | l2 | 0.1 | 0.97 ± 0.00 | 0.97 ± 0.00 | 0.60 ± 0.00 | 0.67 ± 0.00 | 0.75 | 3 |" in chosen
     assert "+0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in chosen  # of plain
     assert "| -0.070 | +0.100 |" in chosen  # of interpolation, the same in all pairs
@@ -223,6 +229,10 @@ def test_finalists_and_strengths_are_chosen_on_the_trials(config: StudyConfig, t
     assert "| mild | l2 | -0.20 |" in old
     assert "| final | mild | CPU | 48 | 1.0 |" in minutes
     assert "| mild | 1/1 | 3 | +0.020 [-0.005, +0.045] | -0.410 [-0.435, -0.385]" in rates
+    assert "| l2 | 0.727 | 0.707 | 0.674 | 0.628 | 0.1 |" in single  # .97 of .6 / .8, then .87 of .65 / .8, ...
+    assert "| l2 | 0.1 | True | 3 | 0.727 |  | 0.647 |  |" in kept
+    assert "| l2 | 0.3 | False | 3 | 0.707 | -0.021 | 0.580 | -0.067 |" in kept
+    assert "| l2 | l2-strong | False | 3 | 0.707 |" in kept  # a pull of .3 in the mild regime
 
 
 @pytest.mark.parametrize(("learned", "kept", "chosen"), [
@@ -235,6 +245,25 @@ def test_of_what_learns_enough_the_strength_that_keeps_most_is_chosen_else_what_
     lines = {run: line(run, 1.0, 0.1, config) for run in plain}
     lines |= {run: line(run, *values, config) for run, *values in zip(l2, learned, kept, strict=True)}
     assert choice.chosen_strength(lines, "mild", "l2") == chosen
+
+
+def test_one_strength_is_chosen_over_all_regimes_and_is_reported_where_it_ran_in_all(config: StudyConfig) -> None:
+    """A method whose best strengths lie apart in two regimes has the one between them; nothing is chosen on finals."""
+    several, best = replace(config, regimes=("destructive", "mild")), {"destructive": 2, "mild": 0}
+    lines = {
+        run: line(run, 1 - 0.1 * abs(METHODS["l2"].strengths.index(run.strength) - best[run.regime]) ** 2, 0.8, several)
+        for run in several.trials(several.regimes, ["l2"])
+    }
+    assert best_strengths({run: each for run, each in lines.items() if run.regime == "mild"}, several) == {}
+    found = best_strengths(lines, several)
+    assert found["l2"].strength == METHODS["l2"].strengths[1]
+    finals = {run: line(run, 0.5, 0.4, several) for run in several.finals(several.regimes, ["l2"], several.pairs)}
+    rows = one_strength_table(lines | finals, several, found)
+    assert rows[["strength", "chosen", "pairs", "retained"]].to_numpy().tolist() == [
+        [each, each == "0.3", 3, "0.250"] for each in ("0.1", "0.3", "0.6", "0.8", "l2-strong")
+    ]
+    one_pair_less = {run: each for run, each in finals.items() if run[1:2] + run[4:] != ("mild", 1, 1)}
+    assert one_strength_table(lines | one_pair_less, several, found).empty
 
 
 def test_what_adds_to_l2_is_compared_at_the_same_pull(config: StudyConfig) -> None:
@@ -310,5 +339,28 @@ def test_regimes_with_lora_may_have_rates_of_their_own() -> None:
 
 def test_equal_differences_of_few_pairs_have_no_interval() -> None:
     own, l2 = {(0, seed): 0.7 for seed in range(3)}, {(0, seed): 0.725 for seed in range(3)}
-    assert study._in_words(study._difference(own, l2)) == "-0.025"
-    assert "[" in study._in_words(study._difference(own | {(0, 2): 0.71}, l2))
+    assert paired.in_words(paired.difference(own, l2)) == "-0.025"
+    assert "[" in paired.in_words(paired.difference(own | {(0, 2): 0.71}, l2))
+
+
+def test_the_default_at_a_gentle_rate_is_measured_once_and_the_base_comes_back(
+    config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {name: replace(each, steps=2, warmup=0, evaluate_every=2) for name, each in gentle.TRAINED.items()}
+    monkeypatch.setattr(gentle, "TRAINED", short)
+    (tmp_path / "records").mkdir()
+    gentle.measure(tmp_path / gentle.RECORD, gentle.settings(), config)
+    table = gentle.gentle_table(gentle.read_gentle(tmp_path))
+    assert table.groupby("trained", sort=False)["guidance"].agg(list).to_dict() == {
+        "all weights": ["plain", "l2-strong", "a pull of 0.3"],
+        "LoRA": ["plain", "l2-strong", "l2-strong, lora=1", "a pull of 0.3"],
+    }
+    assert table["keep, before"].nunique() == 1
+    monkeypatch.setattr(gentle, "fine_tune", lambda *_, **__: pytest.fail("measured again"))
+    gentle.measure(tmp_path / gentle.RECORD, gentle.settings(), config)
+    pulls = {each: each.training.terms[0].weights["l2"] for each in gentle.settings() if each.guidance != "plain"}
+    rates = {each: each.training.learning_rate for each in pulls}
+    assert {f"{each.name}": round(pulls[each] * rates[each], 4) for each in pulls} == {
+        "all weights, l2-strong": 0.0375, "all weights, a pull of 0.3": 0.3, "LoRA, l2-strong": 0.06,
+        "LoRA, l2-strong, lora=1": 0.6, "LoRA, a pull of 0.3": 0.3,
+    }  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 
 import ivlens
 from ivlens import Prompt, tensor_files
-from ivlens.training import Guidance, L2ToBase, LoRA, TrainingConfig, fine_tune
+from ivlens.training import Guidance, L2ToBase, LoRA, TrainingConfig, fine_tune, monitor
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -193,6 +193,29 @@ def test_signal_handlers_are_put_back(make_model: Callable[[], Any], prompts: li
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     fine_tune(make_model(), prompts, CONFIG)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_while_the_end_is_measured_is_not_lost(
+    make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals, raised: type[BaseException],
+) -> None:  # fmt: skip
+    """Else a loop over runs would go on with the next one; this run is finished, and found again."""
+    steps = []
+
+    def interrupted(model: Any, ability: Any, **options: Any) -> dict[str, Any]:
+        steps.append(len(steps))
+        if len(steps) == 2:  # before the first step, and after the last
+            os.kill(os.getpid(), number)
+        return measured(model, ability, **options)
+
+    measured = monitor.measure
+    monkeypatch.setattr(monitor, "measure", interrupted)
+    old, config = [monitor.Ability("old", tuple(prompts))], replace(CONFIG, evaluate_every=CONFIG.steps)
+    with pytest.raises(raised):
+        fine_tune(make_model(), prompts, config, keep=old, out=tmp_path)
+    assert fine_tune(make_model(), prompts, config, keep=old, out=tmp_path).steps == CONFIG.steps
+    assert len(steps) == 2
 
 
 def test_a_damaged_log_is_reported_and_put_back_from_the_state(

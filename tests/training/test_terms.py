@@ -28,6 +28,7 @@ from ivlens.training import (
     KLToBase,
     KLToGuidedTeacher,
     L2ToBase,
+    LoRA,
     ProgressiveVector,
     Rehearsal,
     Replay,
@@ -137,11 +138,39 @@ def test_l2_pulls_by_weight_times_learning_rate() -> None:
     weight = torch.tensor([4.0, -2.0])
     L2ToBase(100.0).after_step([weight], [torch.zeros(2)], 2.5e-3)
     assert weight.tolist() == [3.0, -1.5]
-    with pytest.warns(UserWarning, match="nothing is learned; choose a weight below 1000"):
+    with pytest.warns(UserWarning, match="its weight times the learning rate is 1; choose a smaller weight or rate"):
         L2ToBase(1000.0).check(12, 1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         L2ToBase(999.0).check(12, 1e-3)
+        L2ToBase(9990.0).with_lora().check(12, 1e-3)
+
+
+def test_l2_balances_adam_at_one_distance_at_any_rate_and_number_of_steps(
+    make_model: Callable[[], Any], prompts: list[Prompt]
+) -> None:
+    """So that its weight means the same at every learning rate: no weight is further than 1 / weight from the base."""
+    furthest = {}
+    for rate, steps in ((3e-4, 40), (1e-3, 12), (1e-3, 40)):
+        model = make_model()
+        before = {name: each.detach().clone() for name, each in model.named_parameters()}
+        guidance = Guidance((L2ToBase(500.0),))
+        fine_tune(model, prompts, TrainingConfig(guidance, steps, 4, learning_rate=rate, warmup=0, decay="none"))
+        moved = [(each - before[name]).abs().max().item() for name, each in model.named_parameters()]
+        furthest[rate, steps] = max(moved)
+    assert max(furthest.values()) < 1 / 500
+    assert min(furthest.values()) > 0.4 / 500
+
+
+def test_l2_pulls_factors_of_lora_by_a_tenth(make_model: Callable[[], Any], prompts: list[Prompt]) -> None:
+    factors = []
+    for term in (L2ToBase(0.0), L2ToBase(300.0), L2ToBase(300.0, lora=1.0)):
+        model = make_model()
+        config = TrainingConfig(Guidance((term,)), steps=1, warmup=0, learning_rate=1e-3, lora=LoRA(2))
+        fine_tune(model, prompts, config)
+        factors.append(torch.cat([each.flatten() for name, each in model.named_parameters() if name.endswith(".B")]))
+    plain, tenth, whole = (each.norm().item() for each in factors)
+    assert (tenth / plain, whole / plain) == (pytest.approx(0.97, rel=1e-3), pytest.approx(0.7, rel=1e-3))
 
 
 def test_a_term_that_reads_the_base_unasked_is_told_so() -> None:
@@ -208,7 +237,7 @@ def test_presets_have_the_numbers_of_their_papers() -> None:
                 "batch_size": then.get(f"{type(term).__name__.lower()}_batch"),
             }  # fmt: skip
             for option, value in term.facts.items():
-                assert option in ("weight", "last", "answer") or value == expected[option], (name, option)
+                assert option in ("weight", "lora", "last", "answer") or value == expected[option], (name, option)
 
 
 @pytest.mark.parametrize("name", ["fv", "fv-code"])
