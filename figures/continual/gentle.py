@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ivlens import Guidance, LoRA, TrainingConfig, TrainingRun, fine_tune, load_model, load_task
+from ivlens.files import short_hash
 from ivlens.models import has_lora, merge_lora, only_hooked
 from ivlens.records import write_text
 from ivlens.training import Ability, L2ToBase
@@ -80,13 +81,14 @@ def measure(path: Path, wanted: Iterable[Setting], config: StudyConfig) -> None:
     prompts = task.prompts(shots=0, split="train")
     old = [Ability.of(load_task(name)) for name in config.trial.old]
     for each in wanted:
-        if each.name not in found:
+        key = key_of(each, config)
+        if found.get(each.name, {}).get("key") != key:
             logger.info(each.name)
             run = fine_tune(model, prompts, each.training, new=[Ability.of(task, shots=0)], keep=old)
             if has_lora(model):
                 merge_lora(model)
             base.put_back()
-            found[each.name] = _ends(run)
+            found[each.name] = {"key": key, **_ends(run)}
             write_text(path, json.dumps(found, indent=1) + "\n")
 
 
@@ -100,9 +102,17 @@ def _ends(run: TrainingRun) -> dict[str, float]:
     return {"loss": float(steps["supervised"].tail(len(steps) // 4).mean()), **accuracies}
 
 
-def read_gentle(folder: Path) -> dict[str, Any]:
-    """The record within the study's folder; empty where there is none."""
-    return read_json(folder / RECORD, COMMAND) if (folder / RECORD).exists() else {}
+def key_of(setting: Setting, config: StudyConfig) -> str:
+    """Hash of all that a run depends on, but the code and the machine."""
+    names = (config.trial.orders[0][0], *config.trial.old)
+    return short_hash([config.source, setting.training.facts, *(load_task(name).digest for name in names)])
+
+
+def read_gentle(folder: Path, config: StudyConfig) -> dict[str, Any]:
+    """The runs of the record within the study's folder, those of other settings left out; none without a record."""
+    found = read_json(folder / RECORD, COMMAND) if (folder / RECORD).exists() else {}
+    keys = {each.name: key_of(each, config) for each in settings() if each.name in found}
+    return {name: found[name] for name, key in keys.items() if found[name].get("key") == key}
 
 
 def gentle_table(record: Mapping[str, Any]) -> pd.DataFrame:
@@ -111,7 +121,7 @@ def gentle_table(record: Mapping[str, Any]) -> pd.DataFrame:
         {"trained": each.trained, "guidance": each.guidance, **record[each.name]}
         for each in settings() if each.name in record
     ]  # fmt: skip
-    return pd.DataFrame(rows).round(3)
+    return pd.DataFrame(rows).drop(columns="key", errors="ignore").round(3)
 
 
 def main() -> None:

@@ -46,7 +46,8 @@ def write(folder: Path, config: StudyConfig | None = None, kind: str = "png") ->
         trials_table(gemma, GEMMA), old_tasks_table(lines), old_tasks_table(gemma), same_pull_table(lines),
         cost_table(lines), rates_table(lines), again_table(lines, read(path.with_stem(f"{path.stem}-again"), config)),
         areas_table(gemma), same_pull_table(gemma), _shown(points_table(gemma)),
-        one_strength_trials_table(best), one_strength_table(lines, config, best), gentle_table(read_gentle(folder)),
+        one_strength_trials_table(best), one_strength_table(lines, config, best),
+        gentle_table(read_gentle(folder, config)),
     )  # fmt: skip
     filled = (table for table in tables if len(table))
     return [*_pictures(lines, finals, folder, kind), write_tables(folder / "tables.md", *filled)]

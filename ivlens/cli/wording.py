@@ -27,8 +27,8 @@ PYTHON = {
     r"\bcompare_checkpoints\b": "run 'ivlens compare'",
     r"chat_format\(tokenizer, \.\.\.\)": "--format chat",
     r"use mean_difference and steer, steering_sweep or evaluate; ": "",
-    r"L2ToBase pulls": "the guidance's L2 term pulls",
-    r"choose a smaller weight or rate, or another": "lower --learning-rate or --guidance-factor, or choose another",
+    r"L2ToBase takes": "the guidance's L2 term takes",
+    r"divide its weight or the learning rate by": "divide --guidance-factor or --learning-rate by",
     r"\bchoose another guidance\b": "choose another --guidance",
 }
 

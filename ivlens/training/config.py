@@ -273,6 +273,6 @@ class TrainingConfig:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The fields as provenance holds them, the guidance by its terms' classes."""
+        """The fields as provenance holds them, the guidance by its terms' classes, as they act on what is trained."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return values | {"guidance": self.guidance.facts, "lora": None if self.lora is None else vars(self.lora)}
+        return values | {"guidance": Guidance(self.terms).facts, "lora": None if self.lora is None else vars(self.lora)}

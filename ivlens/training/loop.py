@@ -142,31 +142,36 @@ class _Loop:
 
     def run(self, start: int) -> str:
         """Take the steps from ``start`` on; return why they ended early, if so."""
-        config = self.training_step.config
-        bar = ProgressBar(total=config.steps, initial=start, desc="training", unit="step")
+        steps = self.training_step.config.steps
+        bar = ProgressBar(total=steps, initial=start, desc="training", unit="step")
         with interrupts() as received, bar:
-            self._measure_if_due(start)
-            for number in range(start, config.steps):
-                row = self._step(number)
-                if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
-                    return self._stopped(number, row)
-                self.log.step(row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-                bar.update()
-                done = number + 1
-                self.trainable.average(number)
-                if done == config.steps:
-                    if not self.trainable.is_finite():  # no further loss would show it
-                        return _warned(f"step {number}: weights that are not finite after it")
-                    self.trainable.finish()
-                stop = self.processes.largest(received())
-                if stop or self._due(config.save_every, done):
-                    self._save()
-                if stop:
-                    raise _interruption(stop)
-                self._measure_if_due(done)
-            if stop := self.processes.largest(received()):  # while the end was measured
+            stopped = self._steps(range(start, steps), received, bar)
+            if stop := self.processes.largest(received()):  # since the last step
                 raise _interruption(stop)
+        return stopped
+
+    def _steps(self, numbers: range, received: Callable[[], int], bar: ProgressBar) -> str:
+        config = self.training_step.config
+        self._measure_if_due(numbers.start)
+        for number in numbers:
+            row = self._step(number)
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+                return self._stopped(number, row)
+            self.log.step(row)
+            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+            bar.update()
+            done = number + 1
+            self.trainable.average(number)
+            if done == config.steps:
+                if not self.trainable.is_finite():  # no further loss would show it
+                    return _warned(f"step {number}: weights that are not finite after it")
+                self.trainable.finish()
+            stop = self.processes.largest(received())
+            if stop or self._due(config.save_every, done):
+                self._save()
+            if stop:
+                raise _interruption(stop)
+            self._measure_if_due(done)
         return ""
 
     def _step(self, number: int) -> dict[str, float]:

@@ -140,7 +140,7 @@ class Term:
         return replace(self, **{each.name: factor * getattr(self, each.name) for each in _weight_fields(self)})
 
     def with_lora(self) -> Self:
-        """The term as it acts on LoRA's factors instead of the weights; itself by default."""
+        """The term as it acts on LoRA's factors instead of the weights, with the same needs; itself by default."""
         return self
 
     def check(self, n_layers: int, learning_rate: float) -> None:

@@ -22,26 +22,25 @@ from .term import OwnTexts, Term
 class L2ToBase(Term):
     """Decoupled pull towards the initial weights after each step (see ``objective.pull_back``); a baseline.
 
-    A step of Adam moves a weight by about the learning rate, so that the two balance at most 1 / weight from the
-    initial value, at any rate and after any number of steps. LoRA's factor B, which is pulled towards zero, has to go
-    further than the weights that it changes through A.
+    A step of Adam moves a weight by about the learning rate, so that the two usually balance within 1 / weight of the
+    initial value, at any rate and after any number of steps. With LoRA its factor B alone is pulled, towards zero; it
+    has to go further than the weights that it changes through A.
 
     Args:
         weight: the pull's strength, the share of the change that a step takes back, is this times its learning rate.
-        lora: what the weight is multiplied by with LoRA.
+        lora: what the weight is multiplied by with LoRA (a tenth: at alpha = 2 rank, see figures/continual).
     """
 
     needs = frozenset({"anchors"})
     source = "baseline"
     weight: NotNegative = field(default=1000.0, metadata={"loss": "l2"})
-    lora: Fraction = 0.1
+    lora: Fraction = field(default=0.1, metadata={"added": True})
 
     def check(self, n_layers: int, learning_rate: float) -> None:
-        if (share := self.weight * learning_rate) >= 1:
+        if (pull := self.weight * learning_rate) >= 1:
             warnings.warn(
-                f"ivlens: L2ToBase pulls the weights all the way back at every step, so that little or nothing is "
-                f"learned: its weight times the learning rate is {share:.2g}; choose a smaller weight or rate, or "
-                "another guidance",
+                f"ivlens: L2ToBase takes back {pull:.2g} times the change at every step, so that little or nothing is "
+                f"learned; divide its weight or the learning rate by more than {pull:.2g}, or choose another guidance",
                 stacklevel=2,
             )
 

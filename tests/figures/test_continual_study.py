@@ -350,12 +350,13 @@ def test_the_default_at_a_gentle_rate_is_measured_once_and_the_base_comes_back(
     monkeypatch.setattr(gentle, "TRAINED", short)
     (tmp_path / "records").mkdir()
     gentle.measure(tmp_path / gentle.RECORD, gentle.settings(), config)
-    table = gentle.gentle_table(gentle.read_gentle(tmp_path))
+    table = gentle.gentle_table(gentle.read_gentle(tmp_path, config))
     assert table.groupby("trained", sort=False)["guidance"].agg(list).to_dict() == {
         "all weights": ["plain", "l2-strong", "a pull of 0.3"],
         "LoRA": ["plain", "l2-strong", "l2-strong, lora=1", "a pull of 0.3"],
     }
     assert table["keep, before"].nunique() == 1
+    assert gentle.read_gentle(tmp_path, replace(config, source="another")) == {}
     monkeypatch.setattr(gentle, "fine_tune", lambda *_, **__: pytest.fail("measured again"))
     gentle.measure(tmp_path / gentle.RECORD, gentle.settings(), config)
     pulls = {each: each.training.terms[0].weights["l2"] for each in gentle.settings() if each.guidance != "plain"}

@@ -164,6 +164,13 @@ def test_a_full_disk_is_reported_and_training_goes_on(
     assert all(torch.equal(one, two) for one, two in zip(weights(model).values(), weights(again).values(), strict=True))
 
 
+def test_facts_have_what_acts_on_lora_and_runs_from_before_its_weight_are_found_or_refused() -> None:
+    """In full training nothing changed since; with LoRA the weight was whole."""
+    config = replace(CONFIG, guidance=Guidance((L2ToBase(30.0),)))
+    assert config.facts["guidance"] == {"L2ToBase": {"weight": 30.0}}
+    assert replace(config, lora=LoRA(2)).facts["guidance"] == {"L2ToBase": {"weight": 3.0, "lora": 1.0}}
+
+
 def test_a_run_of_other_settings_is_refused_with_what_differs(
     make_model: Callable[[], Any], prompts: list[Prompt], tmp_path: Path
 ) -> None:
@@ -216,6 +223,18 @@ def test_a_signal_while_the_end_is_measured_is_not_lost(
         fine_tune(make_model(), prompts, config, keep=old, out=tmp_path)
     assert fine_tune(make_model(), prompts, config, keep=old, out=tmp_path).steps == CONFIG.steps
     assert len(steps) == 2
+
+
+def test_a_signal_in_a_step_that_stops_the_run_is_not_lost(
+    make_model: Callable[[], Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return logits.sum(-1) * torch.nan
+
+    monkeypatch.setattr("ivlens.training.terms.cross_entropy", diverging)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="training stopped at step 0"):
+        fine_tune(make_model(), prompts, CONFIG)
 
 
 def test_a_damaged_log_is_reported_and_put_back_from_the_state(

@@ -138,7 +138,7 @@ def test_l2_pulls_by_weight_times_learning_rate() -> None:
     weight = torch.tensor([4.0, -2.0])
     L2ToBase(100.0).after_step([weight], [torch.zeros(2)], 2.5e-3)
     assert weight.tolist() == [3.0, -1.5]
-    with pytest.warns(UserWarning, match="its weight times the learning rate is 1; choose a smaller weight or rate"):
+    with pytest.warns(UserWarning, match=r"takes back 1 times .*; divide its weight or the learning rate by more"):
         L2ToBase(1000.0).check(12, 1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -149,7 +149,7 @@ def test_l2_pulls_by_weight_times_learning_rate() -> None:
 def test_l2_balances_adam_at_one_distance_at_any_rate_and_number_of_steps(
     make_model: Callable[[], Any], prompts: list[Prompt]
 ) -> None:
-    """So that its weight means the same at every learning rate: no weight is further than 1 / weight from the base."""
+    """About 1 / weight from the base, less by the pull."""
     furthest = {}
     for rate, steps in ((3e-4, 40), (1e-3, 12), (1e-3, 40)):
         model = make_model()
