@@ -8,6 +8,7 @@ from typing import NamedTuple, get_args
 import pandas as pd
 
 from ivlens import Guidance
+from ivlens.training.config import DEFAULT_PRESET
 
 from .choice import Kept, area, point
 from .config import METHODS, StudyConfig
@@ -15,7 +16,6 @@ from .paired import FEWEST, difference, in_words, mean
 from .runs import Line, Run
 
 Strengths = Mapping[str, float]  # by regime
-PRESETS = {"l2-strong": "l2", "rehearsal-l2": "rehearsal + l2"}  # the method that a preset with a pull is
 
 
 class Best(NamedTuple):
@@ -51,14 +51,13 @@ def best_strengths(lines: Mapping[Run, Line], config: StudyConfig) -> dict[str, 
     return dict(sorted(found.items(), key=lambda one: -max(one[1].areas)))
 
 
-def preset_pulls(name: str, config: StudyConfig) -> Strengths:
-    """The share of the change that a preset takes back in each regime: its weight times the learning rate."""
+def default_pulls(config: StudyConfig) -> Strengths:
+    """The share of the change that the default takes back in each regime: its weight times the learning rate."""
     pulls = {}
     for regime in config.regimes:
         training = config.training(Run("trial", regime, "plain", 1.0, 0, 0))
-        terms = replace(training, guidance=Guidance.preset(name)).terms
-        weight = next(term.weights["l2"] for term in terms if "l2" in term.weights)
-        pulls[regime] = round(weight * training.learning_rate, 9)
+        (l2,) = replace(training, guidance=Guidance.preset()).terms
+        pulls[regime] = round(l2.weights["l2"] * training.learning_rate, 9)
     return pulls
 
 
@@ -71,16 +70,17 @@ def one_strength_trials_table(best: Mapping[str, Best]) -> pd.DataFrame:
 
 
 def one_strength_table(lines: Mapping[Run, Line], config: StudyConfig, best: Mapping[str, Best]) -> pd.DataFrame:
-    """One row per strength, or preset, that ran in all regimes of the final part, beside l2 at its best strength."""
+    """One row per strength that ran in all regimes of the final part, and the default, beside l2 at its best one."""
     same = {name: dict.fromkeys(config.regimes, each.strength) for name, each in best.items()}
     tried: list[tuple[str, str, Strengths]] = [
         (method, f"{each:.2g}", dict.fromkeys(config.regimes, each))
         for method in best for each in METHODS[method].strengths
     ]  # fmt: skip
-    tried += [(method, name, preset_pulls(name, config)) for name, method in PRESETS.items()]
+    tried.append(("l2", DEFAULT_PRESET, default_pulls(config)))
     rows = []
     for method, strength, strengths in tried:
         row: dict[str, object] = {"method": method, "strength": strength, "chosen": strengths == same.get(method)}
+        row["trials"] = f"{mean(single_areas(lines, 'trial', method, strengths).values()):.3f}"
         for measure in get_args(Kept):
             own = single_areas(lines, "final", method, strengths, measure)
             l2 = single_areas(lines, "final", "l2", same["l2"], measure) if "l2" in same else {}
