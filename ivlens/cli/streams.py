@@ -87,10 +87,14 @@ def progress_lines(worded: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def short_warnings(worded: Callable[[str], str]) -> Iterator[None]:
-    """Within this context a warning is shown as one line, without its file and line of code."""
+    """Within this context each warning is shown once as one line, without its file and line of code."""
+    seen: set[str] = set()
 
     def shown(message: Warning | str, *_: Any, **__: Any) -> str:
-        return f"ivlens: warning: {one_line(worded(str(message).removeprefix('ivlens: ')), LONGEST)}\n"
+        text = f"ivlens: warning: {one_line(worded(str(message).removeprefix('ivlens: ')), LONGEST)}\n"
+        once = "" if text in seen else text
+        seen.add(text)
+        return once
 
     before, warnings.formatwarning = warnings.formatwarning, shown
     try:

@@ -160,3 +160,11 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path: Path) -> No
     table.write_text("input,output,note\n" + "".join(f"thing {at},colour {at},x\n" for at in range(12)))
     status, _, err = ended(started("tasks", str(table)))
     assert (status, err) == (0, f"ivlens: warning: fields of {table} were not read: 'note'\n")
+
+
+def test_a_warning_that_comes_again_is_shown_once() -> None:
+    """What cannot work well is said beforehand, and again by the functions that do the work."""
+    code = "import warnings; from ivlens.cli.streams import short_warnings\nwarnings.simplefilter('always')\n"
+    code += "with short_warnings(str.upper):\n    for text in ('one', 'two', 'one'): warnings.warn(f'ivlens: {text}')"
+    run = subprocess.run([sys.executable, "-c", code], env=SETTINGS, capture_output=True, text=True, check=True)
+    assert run.stderr == "ivlens: warning: ONE\nivlens: warning: TWO\n"
