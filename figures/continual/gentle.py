@@ -19,6 +19,7 @@ from ivlens.files import short_hash
 from ivlens.models import has_lora, merge_lora, only_hooked
 from ivlens.records import write_text
 from ivlens.training import Ability, L2ToBase
+from ivlens.training.config import DEFAULT_PRESET
 
 from ..base_weights import BaseWeights
 from ..pages import read_json
@@ -58,8 +59,8 @@ def guidances(rate: float) -> dict[str, Guidance]:
     weight = Guidance.preset().terms[0].weights["l2"]
     return {
         "plain": Guidance(),
-        "l2-strong": Guidance.preset(),
-        "l2-strong, lora=1": Guidance((L2ToBase(weight, lora=1.0),)),
+        DEFAULT_PRESET: Guidance.preset(),
+        f"{DEFAULT_PRESET}, lora=1": Guidance((L2ToBase(weight, lora=1.0),)),
         f"a pull of {SHARE:g}": Guidance((L2ToBase(SHARE / rate, lora=1.0),)),
     }
 
@@ -74,21 +75,20 @@ def settings() -> Iterator[Setting]:
 
 def measure(path: Path, wanted: Iterable[Setting], config: StudyConfig) -> None:
     """Measure the settings that the file lacks, and keep each in it when it is finished."""
-    found = read_json(path, COMMAND) if path.exists() else {}
+    found, keys = read_json(path, COMMAND) if path.exists() else {}, keys_of(config)
     model = only_hooked(load_model(config.source), "training")
     base = BaseWeights.of(model)
     task = load_task(config.trial.orders[0][0])
     prompts = task.prompts(shots=0, split="train")
     old = [Ability.of(load_task(name)) for name in config.trial.old]
     for each in wanted:
-        key = key_of(each, config)
-        if found.get(each.name, {}).get("key") != key:
+        if found.get(each.name, {}).get("key") != keys[each]:
             logger.info(each.name)
             run = fine_tune(model, prompts, each.training, new=[Ability.of(task, shots=0)], keep=old)
             if has_lora(model):
                 merge_lora(model)
             base.put_back()
-            found[each.name] = {"key": key, **_ends(run)}
+            found[each.name] = {"key": keys[each], **_ends(run)}
             write_text(path, json.dumps(found, indent=1) + "\n")
 
 
@@ -102,17 +102,19 @@ def _ends(run: TrainingRun) -> dict[str, float]:
     return {"loss": float(steps["supervised"].tail(len(steps) // 4).mean()), **accuracies}
 
 
-def key_of(setting: Setting, config: StudyConfig) -> str:
-    """Hash of all that a run depends on, but the code and the machine."""
-    names = (config.trial.orders[0][0], *config.trial.old)
-    return short_hash([config.source, setting.training.facts, *(load_task(name).digest for name in names)])
+def keys_of(config: StudyConfig) -> dict[Setting, str]:
+    """Of each setting a hash of all that its run depends on, but the code and the machine."""
+    digests = [load_task(name).digest for name in (config.trial.orders[0][0], *config.trial.old)]
+    return {each: short_hash([config.source, each.training.facts, *digests]) for each in settings()}
 
 
 def read_gentle(folder: Path, config: StudyConfig) -> dict[str, Any]:
     """The runs of the record within the study's folder, those of other settings left out; none without a record."""
-    found = read_json(folder / RECORD, COMMAND) if (folder / RECORD).exists() else {}
-    keys = {each.name: key_of(each, config) for each in settings() if each.name in found}
-    return {name: found[name] for name, key in keys.items() if found[name].get("key") == key}
+    if not (folder / RECORD).exists():
+        return {}
+    found = read_json(folder / RECORD, COMMAND)
+    keys = {each.name: key for each, key in keys_of(config).items()}
+    return {name: run for name, run in found.items() if run.get("key") == keys.get(name, "")}
 
 
 def gentle_table(record: Mapping[str, Any]) -> pd.DataFrame:

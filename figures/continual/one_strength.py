@@ -71,21 +71,26 @@ def one_strength_trials_table(best: Mapping[str, Best]) -> pd.DataFrame:
 
 def one_strength_table(lines: Mapping[Run, Line], config: StudyConfig, best: Mapping[str, Best]) -> pd.DataFrame:
     """One row per strength that ran in all regimes of the final part, and the default, beside l2 at its best one."""
-    same = {name: dict.fromkeys(config.regimes, each.strength) for name, each in best.items()}
+
+    def kept(method: str, strengths: Strengths) -> dict[Kept, dict[tuple[int, int], float]]:
+        return {measure: single_areas(lines, "final", method, strengths, measure) for measure in get_args(Kept)}
+
+    chosen = {method: dict.fromkeys(config.regimes, each.strength) for method, each in best.items()}
     tried: list[tuple[str, str, Strengths]] = [
         (method, f"{each:.2g}", dict.fromkeys(config.regimes, each))
         for method in best for each in METHODS[method].strengths
     ]  # fmt: skip
-    tried.append(("l2", DEFAULT_PRESET, default_pulls(config)))
-    rows = []
-    for method, strength, strengths in tried:
-        row: dict[str, object] = {"method": method, "strength": strength, "chosen": strengths == same.get(method)}
+    l2, rows = kept("l2", chosen.get("l2", {})), []
+    for method, name, strengths in [*tried, ("l2", DEFAULT_PRESET, default_pulls(config))]:
+        own, is_chosen = kept(method, strengths), strengths == chosen.get(method)
+        pairs = len(own["retained"])
+        if pairs < FEWEST:
+            continue
+        row: dict[str, object] = {"method": method, "strength": name, "chosen": is_chosen}
         row["trials"] = f"{mean(single_areas(lines, 'trial', method, strengths).values()):.3f}"
-        for measure in get_args(Kept):
-            own = single_areas(lines, "final", method, strengths, measure)
-            l2 = single_areas(lines, "final", "l2", same["l2"], measure) if "l2" in same else {}
-            itself, name = (method, strengths) == ("l2", same.get("l2")), measure.replace("_", " ")
-            row |= {"pairs": len(own), name: f"{mean(own.values()):.3f}"}
-            row[f"{name}, minus l2"] = "" if itself else in_words(difference(own, l2))
-        rows += [row] if len(own) >= FEWEST else []
+        for measure, areas in own.items():
+            title, beside = measure.replace("_", " "), in_words(difference(areas, l2[measure]))
+            row |= {"pairs": pairs, title: f"{mean(areas.values()):.3f}"}
+            row[f"{title}, minus l2"] = "" if method == "l2" and is_chosen else beside
+        rows.append(row)
     return pd.DataFrame(rows)
